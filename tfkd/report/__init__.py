@@ -1,0 +1,108 @@
+"""A validation as one self-contained HTML page, as Markdown, JSON or JUnit XML."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfkd.validation import Validation
+
+__all__ = ["SUFFIXES", "write_report"]
+
+
+def write_report(
+    validation: Validation | Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    training: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    seeds: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    command: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the report; the suffix chooses the form: .html, .md, .json or .xml (JUnit).
+
+    Args:
+        validation: what `tfkd.validate` gave, or the content of a report that was written as JSON.
+        path: where to write; missing folders are made.
+        training: `History.history` of each training, by label.
+        seeds: for each way of training, by label, a list of `{"seed": 0, "accuracy": 0.97}` (test accuracy of the
+            float student). Each label is compared with the first.
+        command: the command that made all this, to stand at the end of the page.
+        overwrite: replace an existing file.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the suffix is none of these, the path exists, or the mapping is no validation.
+    """
+    from tfkd.validation import SCHEMA
+
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"write_report: the suffix must be one of {', '.join(SUFFIXES)}. Received: {str(path)!r}.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"write_report: {path} exists. Pass overwrite=True or choose another path.")
+    record = dict(validation) if isinstance(validation, Mapping) else validation.to_json()
+    if record.get("schema") != SCHEMA:
+        raise ValueError(
+            f"write_report: the mapping must be a report in the form {SCHEMA}. Received: schema="
+            f"{record.get('schema')!r}. Give what tfkd.validate returned, or a report that it wrote as .json."
+        )
+    extra = {"training": training, "seeds": seeds, "command": command}
+    record |= {name: _plain(value) for name, value in extra.items() if value is not None}
+    text = _FORMS[path.suffix](record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)  # a reader sees the old file or the whole new one
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: NumPy numbers become Python's, NaN and infinity (a loss that diverged) become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, Sequence):
+        return [_plain(one) for one in value]
+    number = value.item() if hasattr(value, "item") else value
+    return None if isinstance(number, float) and not math.isfinite(number) else number
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+def _html(record: Mapping[str, Any]) -> str:
+    from tfkd.report import page
+
+    return page.html(record)
+
+
+def _markdown(record: Mapping[str, Any]) -> str:
+    from tfkd.report import page
+
+    return page.markdown(record)
+
+
+def _junit(record: Mapping[str, Any]) -> str:
+    from tfkd.report import junit
+
+    return junit.render(record)
+
+
+_FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    ".html": _html, ".md": _markdown, ".json": _json, ".xml": _junit,
+}  # fmt: skip
+
+SUFFIXES = tuple(_FORMS)

@@ -1,0 +1,192 @@
+"""What stands on the page: the JSON record turned into rows of words, then into HTML or Markdown by a template."""
+
+from __future__ import annotations
+
+import html as escaping
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tfkd.report import plots, seeds, words
+
+_STATUS = {
+    "SHIP": ("ship", "The contract holds."),
+    "NO": ("no", "The contract does not hold."),
+    "UNKNOWN": ("unknown", "What was not measured never passes."),
+    None: ("none", ""),
+}
+# A table of more classes than this cannot be read; the pairs most often confused still stand beside it.
+_MAX_MATRIX_CLASSES = 20
+
+
+def html(record: Mapping[str, Any]) -> str:
+    """The report as one HTML page with neither script nor network."""
+    return _environment(autoescape=True).get_template("page.html.jinja").render(**view(record))
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The report as GitHub Markdown, without plots."""
+    environment = _environment(autoescape=False)
+    environment.finalize = _markdown_escape
+    text = environment.get_template("page.md.jinja").render(**view(record))
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def view(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the templates show, as words."""
+    status = record["verdict"]["status"]
+    tone, motto = _STATUS[status]
+    teacher = next((row for row in record["rows"] if row["target"] is None), None)
+    all_series = seeds.series(record.get("seeds") or {})
+    shown = _shown(record)
+    return {
+        "title": f"{record['ship'] or 'tfkd'}: {status or 'no contract'}",
+        "status": status or "NO CONTRACT",
+        "tone": tone,
+        "motto": motto,
+        "headline": words.headline(record),
+        "record": record,
+        "test": record["test"],
+        "checks": [_check(check, record["verdict"]["binding"]) for check in record["verdict"]["checks"]],
+        "figures": _figures(record, teacher),
+        "teacher": teacher and teacher["name"],
+        "rows": [_row(row, record, teacher) for row in record["rows"]],
+        "details": [_detail(row) for row in record["rows"] if row["valid"]],
+        "top5": any(row["top5"] is not None for row in record["rows"]),
+        "pareto": plots.pareto(record),
+        "series": all_series,
+        "seed_numbers": sorted({seed for one in all_series for seed in one.by_seed}),
+        "comparisons": seeds.compare(all_series),
+        "seeds_plot": plots.seeds(all_series),
+        "training": plots.training(record.get("training") or {}),
+        "latency": plots.latency(record),
+        "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,
+        "audits": [(name, model["audit"]) for name, model in record["models"].items() if model["audit"]],
+        "command": record.get("command"),
+    }
+
+
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfkd.report", "."),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "points": words.points,
+        "size": words.size,
+        "ms": words.ms,
+        "svg": lambda plot: Markup(plot.svg),  # made by plots.py, which escapes what it is given
+    }
+    return environment
+
+
+def _markdown_escape(value: Any) -> Any:
+    """What comes out of an expression cannot start a tag, a cell or emphasis."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return re.sub(r"([\\`*_|\[\]~])", r"\\\1", escaping.escape(value, quote=False)).replace("\n", " ")
+
+
+def _check(check: Mapping[str, Any], binding: str | None) -> dict[str, Any]:
+    meter = None
+    if check["value"] is not None:
+        end = 1.0 if check["unit"] == "share" else 1.25 * max(check["limit"], check["value"], 1e-9)
+        meter = {"value": _within(check["value"] / end), "limit": _within(check["limit"] / end)}
+    return {
+        **check,
+        "label": words.LIMITS[check["name"]],
+        "bound": words.bound(check),
+        "number": words.quantity(check["value"], check["unit"]),
+        "finding": words.finding(check),
+        "binding": check["name"] == binding,
+        "meter": meter,
+    }
+
+
+def _within(share: float) -> float:
+    return round(100 * min(1.0, max(0.0, share)), 2)
+
+
+def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """The shipped model in (label, number, note): the worst of its targets for each number."""
+    rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"] and row["valid"]]
+    if not rows:
+        return []
+    worst = min(rows, key=lambda row: row["accuracy"])
+    low, high = worst["accuracy_interval"]
+    found = [("Accuracy", words.percent(worst["accuracy"]), f"95% interval {words.percent(low)} to {words.percent(high)}")]
+    if worst["agreement"] is not None:
+        found.append(("Agreement", words.percent(worst["agreement"]), f"same label as {record['reference']}"))
+    smaller = f"{teacher['bytes'] / worst['bytes']:.1f} times smaller than {teacher['name']}" if teacher else ""
+    found.append(("File", words.size(worst["bytes"]), smaller))
+    arenas = [(row["measurement"]["memory"]["arena_bytes"] or 0, row["target"]) for row in rows]
+    if max(arenas)[0]:
+        found.append(("Tensor arena", words.size(max(arenas)[0]), f"on {max(arenas)[1]}"))
+    times = [(row["measurement"]["latency"]["p90_ms"], row["target"]) for row in rows if row["measurement"]["latency"]]
+    if times:
+        found.append(("Latency p90", words.ms(max(times)[0]), f"on {max(times)[1]}"))
+    return found
+
+
+def _row(row: Mapping[str, Any], record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> dict[str, Any]:
+    measured = row["measurement"] or {"memory": {"arena_bytes": None}, "latency": None}
+    latency = measured["latency"] or {"p50_ms": None, "p90_ms": None}
+    return {
+        **row,
+        "shipped": row["target"] is not None and row["name"] == record["ship"],
+        "is_reference": row["target"] is None and row["name"] == record["reference"],
+        "ratio": words.percent(row["bytes"] / teacher["bytes"]) if teacher and row is not teacher else words.NONE,
+        "arena": words.size(measured["memory"]["arena_bytes"]),
+        "p50": words.ms(latency["p50_ms"]),
+        "p90": words.ms(latency["p90_ms"]),
+        "evidence": words.evidence(row),
+    }
+
+
+def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
+    drift = row["drift"]
+    return {
+        **row,
+        "worst": f"{row['worst_class'][0]}: {words.percent(row['worst_class'][1])}",
+        "drift_max": f"{drift['max_steps']} (vs {drift['against']})" if drift else words.NONE,
+        "drift_mean": f"{drift['mean_steps']:.3f}" if drift else words.NONE,
+        "drift_share": words.percent(drift["share_changed"]) if drift else words.NONE,
+    }
+
+
+def _shown(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row whose confusion matrix is shown: the shipped model, else the last that has one."""
+    rows = [row for row in record["rows"] if row["confusion"] is not None]
+    shipped = [row for row in rows if row["target"] and row["name"] == record["ship"]]
+    return shipped[0] if shipped else rows[-1] if rows else None
+
+
+def _confusion(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    matrix = row["confusion"]
+    lines = []
+    for label, counts in enumerate(matrix):
+        total = sum(counts) or 1
+        cells = [(count, round(count / total, 3), label == guess) for guess, count in enumerate(counts)]
+        lines.append((names[label], cells))
+    pairs = [
+        (count, names[label], names[guess], count / sum(counts))
+        for label, counts in enumerate(matrix)
+        for guess, count in enumerate(counts)
+        if label != guess and count
+    ]
+    pairs.sort(key=lambda pair: -pair[0])
+    return {
+        "name": row["name"],
+        "target": row["target"],
+        "names": names,
+        "lines": lines if len(names) <= _MAX_MATRIX_CLASSES else [],
+        "pairs": pairs[:6],
+        "mistakes": sum(pair[0] for pair in pairs),
+    }

@@ -1,0 +1,256 @@
+"""The report's plots: SVG by Matplotlib whose colours are CSS variables, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tfkd.report import words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Matplotlib writes colours as hex; these values stand for the page's variables and are put in afterwards.
+_VARIABLES = {
+    "#010101": "--ink", "#020202": "--muted", "#030303": "--line", "#040404": "--card", "#050505": "--good",
+    "#060606": "--bad", **{f"#0{n}0{n}0f": f"--series-{n}" for n in range(8)},
+}  # fmt: skip
+_COLOUR = {variable: sentinel for sentinel, variable in _VARIABLES.items()}
+_MARKERS = "osD^vPX*"
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tfkd",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "text.color": _COLOUR["--ink"],
+    "text.parse_math": False,  # a class or a run may be called "a$b"
+    "axes.labelcolor": _COLOUR["--muted"],
+    "xtick.color": _COLOUR["--muted"],
+    "ytick.color": _COLOUR["--muted"],
+    "axes.edgecolor": _COLOUR["--line"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _COLOUR["--line"],
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """One plot: `svg` is markup that is safe to put into a page; `caption` is plain text."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def pareto(record: Mapping[str, Any]) -> Plot | None:
+    """Accuracy against bytes, one point for each model, with the contract's budgets."""
+    points = [row for row in _first_rows(record) if row["accuracy"] is not None]
+    if not points:
+        return None
+    with _figure() as figure:
+        axes = figure.add_subplot()
+        front = _front([(row["bytes"], 100 * row["accuracy"]) for row in points])
+        axes.plot(*zip(*front, strict=True), color=_COLOUR["--muted"], linewidth=1, drawstyle="steps-post", zorder=2)
+        for number, row in enumerate(points):
+            low, high = row["accuracy_interval"]
+            axes.errorbar(
+                row["bytes"], 100 * row["accuracy"],
+                yerr=[[100 * (row["accuracy"] - low)], [100 * (high - row["accuracy"])]],
+                color=_series(number), marker=_MARKERS[number % len(_MARKERS)], markersize=8, elinewidth=1.2,
+                markeredgecolor=_COLOUR["--card"], linestyle="none", label=row["name"], zorder=3,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.margins(x=0.12)
+        _budgets(axes, record)
+        _size_ticks(axes)
+        axes.set_ylabel("accuracy on test, %")
+        figure.legend(loc="outside lower center", ncols=2, handletextpad=0.4, columnspacing=1.2)
+        caption = (
+            "Up and to the left is better. The line joins the models that no other beats in both; bars are 95% "
+            "intervals. Keras models count their weights, .tflite models their file."
+        )
+        return _plot(figure, "Accuracy against size", caption)
+
+
+def training(histories: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list[Plot]:
+    """Curves over the epochs: the loss, and the accuracy where it was recorded."""
+    metrics = {name for history in histories.values() for name in history}
+    accuracy = next((name for name in sorted(metrics) if "accuracy" in name and not name.startswith("val_")), None)
+    note = "Solid: validation. Dashed: training."
+    found = [("Accuracy in training", accuracy, note)] if accuracy else []
+    found.append(("Loss in training", "loss", f"{note} Losses of different trainings are not on one scale."))
+    plots = []
+    for title, metric, caption in found:
+        if plot := _curves(histories, metric, title, caption):
+            plots.append(plot)
+    return plots
+
+
+def _curves(histories: Mapping[str, Any], metric: str, title: str, caption: str) -> Plot | None:
+    labels = [label for label, history in histories.items() if history.get(metric) or history.get(f"val_{metric}")]
+    if not labels:
+        return None
+    with _figure() as figure:
+        axes = figure.add_subplot()
+        for number, label in enumerate(labels):
+            for name, style in ((metric, (0, (3, 2))), (f"val_{metric}", "solid")):
+                values = [float("nan") if value is None else value for value in histories[label].get(name) or ()]
+                shown = [100 * value for value in values] if "accuracy" in metric else values
+                only = name == metric and not histories[label].get(f"val_{metric}")
+                axes.plot(
+                    range(1, len(shown) + 1), shown, color=_series(number), linestyle=style,
+                    linewidth=1.8 if name != metric else 1.1,
+                    # One epoch makes no line.
+                    marker="o" if len(shown) == 1 else None, label=label if only or name != metric else None,
+                )  # fmt: skip
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylabel("accuracy, %" if "accuracy" in metric else metric)
+        figure.legend(loc="outside lower center", ncols=2)
+        return _plot(figure, title, caption)
+
+
+def latency(record: Mapping[str, Any]) -> Plot | None:
+    """The share of inferences that were done within a time, for each row that has raw latencies."""
+    rows = [row for row in record["rows"] if row["measurement"] and row["measurement"]["latencies_ns"]]
+    rows = [row for row in rows if record["ship"] in (None, row["name"])][: len(_MARKERS)]
+    if not rows:
+        return None
+    with _figure() as figure:
+        axes = figure.add_subplot()
+        for number, row in enumerate(rows):
+            ordered = [value / 1e6 for value in sorted(row["measurement"]["latencies_ns"])]
+            steps = range(201)  # 200 steps draw any number of runs
+            times = [ordered[min(len(ordered) - 1, step * len(ordered) // 200)] for step in steps]
+            axes.plot(
+                times, [step / 2 for step in steps], color=_series(number), label=f"{row['name']} on {row['target']}"
+            )
+        limit = (record["contract"] or {}).get("max_p90_ms")
+        if limit is not None:
+            axes.plot([limit, limit], [0, 90], color=_COLOUR["--bad"], linestyle=(0, (4, 3)), label="p90 limit")
+        axes.set_xlim(left=0)
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("milliseconds")
+        axes.set_ylabel("inferences done, %")
+        figure.legend(loc="outside lower center", ncols=1)
+        count = sum(len(row["measurement"]["latencies_ns"]) for row in rows)
+        caption = f"{count:,} timed inferences at batch 1. A steep line is an even pace; a long foot at the top is jitter."
+        return _plot(figure, "Latency", caption)
+
+
+def seeds(all_series: Sequence[Any]) -> Plot | None:
+    """Test accuracy of each seed, with a line from one way of training to the next for the same seed."""
+    if not all_series:
+        return None
+    with _figure(height=2.9) as figure:
+        axes = figure.add_subplot()
+        for seed in sorted({seed for one in all_series for seed in one.by_seed}):
+            line = [(x, one.by_seed[seed]) for x, one in enumerate(all_series) if seed in one.by_seed]
+            axes.plot(*zip(*line, strict=True), color=_COLOUR["--muted"], linewidth=0.9, alpha=0.7, zorder=2)
+        for x, one in enumerate(all_series):
+            values = list(one.by_seed.values())
+            axes.plot(
+                [x] * len(values), values, linestyle="none", marker="o", markersize=7, color=_series(x),
+                markeredgecolor=_COLOUR["--card"], zorder=3,
+            )  # fmt: skip
+            axes.plot([x - 0.14, x + 0.14], [one.mean] * 2, color=_series(x), linewidth=2.4, zorder=3)
+        axes.set_xticks(range(len(all_series)), [one.label for one in all_series])
+        axes.set_xlim(-0.5, len(all_series) - 0.5)
+        axes.grid(visible=False, axis="x")
+        axes.margins(y=0.15)
+        axes.set_ylabel("accuracy on test, %")
+        caption = "One dot for each seed, a line between the runs of the same seed, a bar at the mean."
+        return _plot(figure, "Accuracy by seed", caption)
+
+
+def _first_rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """One row for each model: the first target that gave an accuracy."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in record["rows"]:
+        key = f"{row['name']}/{row['target'] is None}"
+        if row["accuracy"] is not None:
+            found.setdefault(key, row)
+    return list(found.values())
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other beats in both size and accuracy, by size."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front
+
+
+def _budgets(axes: Axes, record: Mapping[str, Any]) -> None:
+    contract = record["contract"] or {}
+    style = {"color": _COLOUR["--bad"], "linewidth": 1.2, "linestyle": (0, (4, 3)), "zorder": 1}
+    if contract.get("max_bytes") is not None:
+        axes.axvline(contract["max_bytes"], label=f"limit {words.size(contract['max_bytes'])}", **style)
+    floors = [100 * contract["min_accuracy"]] if contract.get("min_accuracy") is not None else []
+    rows = (row for row in record["rows"] if row["target"] is None and row["name"] == record["reference"])
+    reference = next((row["accuracy"] for row in rows), None)
+    if contract.get("max_accuracy_drop") is not None and reference is not None:
+        floors.append(100 * reference - contract["max_accuracy_drop"])
+    if floors:
+        axes.axhline(max(floors), label=f"limit {max(floors):.1f}%", **style)
+
+
+def _size_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.size(value).replace(".00", "").replace(".0", "")))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _series(number: int) -> str:
+    return _COLOUR[f"--series-{number % 8}"]
+
+
+@contextmanager
+def _figure(height: float = 3.5) -> Iterator[Figure]:
+    # Figure itself instead of pyplot: no global state, no display.
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _STYLE]):
+        yield Figure(figsize=(5.4, height))
+
+
+def _plot(figure: Figure, title: str, caption: str) -> Plot:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
+    svg = re.sub("#0[0-9a-f]{5}", lambda match: f"var({_VARIABLES.get(match[0], '--ink')})", svg)
+    # Ids must be unique in the page: those that nothing refers to go, the others take the plot's name.
+    used, slug = set(re.findall(r"[#](\w+)[\")]", svg)), re.sub(r"\W+", "-", title.lower())
+    svg = re.sub(r' id="([^"]*)"', lambda match: f' id="{slug}-{match[1]}"' if match[1] in used else "", svg)
+    svg = re.sub(r"(href=\"|url\()#", rf"\1#{slug}-", svg)
+    head = f'<svg role="img" aria-label="{html.escape(title)}"'
+    svg = re.sub(r'<svg([^>]*?) width="[^"]*" height="[^"]*"', rf"{head}\1", svg, count=1)
+    text = f"<title>{html.escape(title)}</title><desc>{html.escape(caption)}</desc>"
+    return Plot(title, caption, re.sub(r"(<svg[^>]*>)", rf"\1{text}", svg, count=1))

@@ -1,0 +1,121 @@
+"""Numbers and findings in words, the same in HTML, Markdown and JUnit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NONE = "–"
+
+LIMITS = {
+    "runs": "Runs on every target",
+    "min_accuracy": "Accuracy",
+    "max_accuracy_drop": "Accuracy drop",
+    "min_agreement": "Agreement",
+    "max_bytes": "File size",
+    "max_arena_bytes": "Tensor arena",
+    "max_p90_ms": "Latency p90",
+    "max_drift_steps": "Drift between engines",
+}
+
+_FIELDS = {"outputs": "outputs", "memory": "memory", "latencies_ns": "latency", "instructions": "instructions"}
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.9721)
+    '97.2%'
+    """
+    return NONE if share is None else f"{100 * share:.{digits}f}%"
+
+
+def points(value: float | None) -> str:
+    """Signed percentage points, with a true minus sign."""
+    return NONE if value is None else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def size(count: float | None) -> str:
+    """Bytes in steps of 1,000.
+
+    >>> size(48_112), size(512)
+    ('48.1 kB', '512 B')
+    """
+    if count is None:
+        return NONE
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{_digits(count / factor)} {unit}"
+    return f"{count:.0f} B"
+
+
+def ms(value: float | None) -> str:
+    """Milliseconds, or microseconds where those say more.
+
+    >>> ms(0.0312), ms(2.5)
+    ('31.2 µs', '2.50 ms')
+    """
+    if value is None:
+        return NONE
+    return f"{_digits(1000 * value)} µs" if value < 0.1 else f"{_digits(value)} ms"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def quantity(value: float | None, unit: str | None) -> str:
+    """A number in one of the units of a check."""
+    if value is None:
+        return NONE
+    if unit == "points":
+        return f"{value:.2f} points".replace("-", "\N{MINUS SIGN}")
+    if unit == "steps":
+        return f"{value:g} step{'' if value == 1 else 's'}"
+    return {"share": percent, "bytes": size, "ms": ms}[unit or "bytes"](value)
+
+
+def bound(check: Mapping[str, Any]) -> str:
+    """A check's limit, such as `at most 50.0 kB`."""
+    if check["limit"] is None:
+        return NONE
+    side = "at least" if check["name"].startswith("min") else "at most"
+    return f"{side} {quantity(check['limit'], check['unit'])}"
+
+
+def finding(check: Mapping[str, Any]) -> str:
+    """What one check found, in one sentence."""
+    where = f" on {check['target']}" if check["target"] else ""
+    if check["value"] is None:
+        holds = "The model runs on every target." if check["status"] == "holds" else "Not known."
+        return check["detail"] or holds
+    text = f"{quantity(check['value'], check['unit'])}{where}, {bound(check)} allowed."
+    return f"{text} {check['detail']}" if check["detail"] else text
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """The verdict's reason, in one or two sentences."""
+    verdict, name = record["verdict"], record["ship"]
+    if verdict["status"] is None:
+        return "No contract was given, so nothing was judged. The numbers below stand for themselves."
+    check = next(check for check in verdict["checks"] if check["name"] == verdict["binding"])
+    label = LIMITS[check["name"]]
+    if verdict["status"] == "SHIP":
+        left = f" ({100 * check['headroom']:.0f}% of the limit is left)"
+        return f"{name} keeps every limit. The tightest is {label.lower()}: {finding(check)[:-1]}{left}."
+    if verdict["status"] == "NO" and check["name"] == "runs":
+        return f"{name} does not run on {check['target']}: {check['detail']}"
+    if verdict["status"] == "NO":
+        return f"{name} breaks the limit on {label.lower()}: {finding(check)}"
+    return f"No limit is broken, but one is not known: {label.lower()}. {finding(check)}"
+
+
+def evidence(row: Mapping[str, Any]) -> str:
+    """How a row's numbers came about: one word where all agree, else one per number."""
+    if row["measurement"] is None:
+        return "measured" if row["valid"] else NONE
+    found = row["measurement"]["evidence"]
+    kinds = set(found.values())
+    if len(kinds) == 1:
+        return str(next(iter(kinds)))
+    return ", ".join(f"{_FIELDS.get(name, name)} {kind}" for name, kind in found.items())

@@ -1,0 +1,392 @@
+"""Accuracy, agreement, drift, size and speed of .tflite models on each target, and the verdict over a contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfkd.contract import Check, Contract, Verdict, judge
+from tfkd.measurement import Measurement
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfkd.data import Split
+    from tfkd.targets import Target
+    from tfkd.tflite import TFLiteModel
+
+SCHEMA = "tfkd.validation/1"
+
+__all__ = ["SCHEMA", "Check", "Contract", "Drift", "Row", "Validation", "Verdict", "validate"]
+
+# A confusion matrix of 1,000 classes is a million numbers: it stays on the Row and is left out of the JSON.
+_MAX_CONFUSION_CLASSES = 100
+_PACKAGES = ("tfkd", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """How far the raw outputs of one engine lie from those of another, in quantization steps.
+
+    Args:
+        max_steps: the largest difference of one output value.
+        mean_steps: the mean difference.
+        share_changed: share of the output values that differ, 0..1.
+        against: the target that was compared with: the first that ran the model.
+    """
+
+    max_steps: int
+    mean_steps: float
+    share_changed: float
+    against: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model on one target; for a Keras model the target is None. What is unknown is None.
+
+    Args:
+        name: of the model: `teacher`, `full_int8`.
+        target: the target's specification.
+        bytes: of the .tflite; for a Keras model of its weights in memory.
+        parameters: number of weights; None for a .tflite.
+        samples: of the test set.
+        accuracy: share of samples whose highest output is the label, 0..1; the first of equal outputs counts.
+        accuracy_interval: 95 % Wilson interval of the accuracy.
+        top5: share of samples whose label is among the five highest outputs; None for 10 classes or fewer.
+        agreement: share of samples with the reference's label.
+        flips: samples that the reference has (right, wrong) and this model has (wrong, right).
+        worst_class: (name, accuracy) of the class with the lowest accuracy.
+        confusion: [C, C] int64, rows are labels and columns predictions.
+        ties: share of samples whose highest output is shared by two classes or more.
+        drift: see `Drift`; None for the first target and for a model with float outputs.
+        measurement: what the target gave.
+        invalid_reason: why the numbers cannot be trusted or do not exist; None for a valid row.
+        broken: the model itself is at fault: it was refused, it crashed or its outputs are not finite.
+    """
+
+    name: str
+    target: str | None
+    bytes: int
+    parameters: int | None
+    samples: int
+    accuracy: float | None = None
+    accuracy_interval: tuple[float, float] | None = None
+    top5: float | None = None
+    agreement: float | None = None
+    flips: tuple[int, int] | None = None
+    worst_class: tuple[str, float] | None = None
+    confusion: np.ndarray | None = None
+    ties: float | None = None
+    drift: Drift | None = None
+    measurement: Measurement | None = None
+    invalid_reason: str | None = None
+    broken: bool = False
+
+    @property
+    def valid(self) -> bool:
+        """Whether the numbers exist and can be trusted."""
+        return self.invalid_reason is None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as plain JSON values."""
+        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("accuracy_interval", "flips", "worst_class"):
+            record[name] = None if record[name] is None else list(record[name])
+        small = self.confusion is not None and len(self.confusion) <= _MAX_CONFUSION_CLASSES
+        record["confusion"] = self.confusion.tolist() if self.confusion is not None and small else None
+        record["drift"] = dataclasses.asdict(self.drift) if self.drift else None
+        record["measurement"] = self.measurement.to_json() if self.measurement else None
+        return {**record, "valid": self.valid}
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """What `validate` found.
+
+    Args:
+        rows: Keras models first, then each .tflite on each target.
+        verdict: over the contract.
+        contract: the limits, or None.
+        ship: name of the model that is to ship.
+        reference: name of the row that agreement, flips and drop refer to, or None.
+        models: the .tflite models by name.
+        test: name, number of samples, classes and hash of the test split.
+        versions: of Python, of the platform and of the packages.
+    """
+
+    rows: tuple[Row, ...]
+    verdict: Verdict
+    contract: Contract | None
+    ship: str | None
+    reference: str | None
+    models: Mapping[str, TFLiteModel]
+    test: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the contract holds; without a contract, whether each model ran on each target."""
+        if self.verdict.status is None:
+            return all(row.valid for row in self.rows)
+        return self.verdict.status == "SHIP"
+
+    def to_json(self) -> dict[str, Any]:
+        """The validation as plain JSON values, as tfkd/report/schema.json describes them."""
+        models = {}
+        for name, model in self.models.items():
+            audit = dataclasses.asdict(model.audit) if model.audit else None
+            models[name] = {**model.to_json(), "audit": audit}
+        return {
+            "schema": SCHEMA,
+            "verdict": dataclasses.asdict(self.verdict) | {"checks": [*map(dataclasses.asdict, self.verdict.checks)]},
+            "contract": dataclasses.asdict(self.contract) if self.contract else None,
+            "ship": self.ship,
+            "reference": self.reference,
+            "test": dict(self.test),
+            "models": models,
+            "rows": [row.to_json() for row in self.rows],
+            "versions": dict(self.versions),
+        }
+
+
+def validate(
+    model: TFLiteModel | str | os.PathLike[str] | Mapping[str, TFLiteModel | str | os.PathLike[str]],
+    test: Split,
+    *,
+    reference: keras.Model | None = None,
+    baselines: Mapping[str, keras.Model] | None = None,
+    targets: Sequence[str | Target] = ("host", "tflm"),
+    contract: Contract | None = None,
+    ship: str | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Validation:
+    """Runs each .tflite on each target over the whole test split and holds one of them against the contract.
+
+    A target that refuses a model, crashes on it or is missing gives a row that says so; the other rows stay.
+
+    Args:
+        model: a .tflite, or several by name.
+        test: the test split; another role is refused.
+        reference: the Keras model that the .tflite came from; agreement, flips and accuracy drop refer to it.
+        baselines: Keras models for comparison by name, such as teacher and student alone.
+        targets: specifications such as `host:reference`, or targets. Drift is counted from the first that ran.
+        contract: the limits of the model that is to ship.
+        ship: its name; needed where there are a contract and several models.
+        progress: called with (steps done, steps in all, what comes next).
+
+    Raises:
+        ValueError: the split is not the test split, or a model does not fit to it, or `ship` names none.
+        RuntimeError: the tool that a target needs for its set-up is missing.
+    """
+    test.require("test", purpose="validation")
+    models = _load(model)
+    shipped = _ship(ship, models, contract)
+    engines = _engines(targets)
+    for name, loaded in models.items():
+        sides = [[tensor.shape for tensor in side] for side in (loaded.inputs, loaded.outputs)]
+        _check_shapes(f"model {name!r}", *(side[0] if len(side) == 1 else side for side in sides), test)
+    graphs = dict(baselines or {})
+    reference_name = next((name for name, graph in graphs.items() if graph is reference), None)
+    if reference is not None and reference_name is None:
+        reference_name = "reference"
+        if reference_name in graphs:
+            raise ValueError(
+                "validate: the name 'reference' in baselines belongs to the reference. Received: another model under "
+                "it. Rename that baseline, or pass the same model as reference."
+            )
+        graphs[reference_name] = reference
+    for name, graph in graphs.items():
+        sides = [getattr(graph, side, None) for side in ("input_shape", "output_shape")]  # absent before it is built
+        _check_shapes(f"model {name!r}", *sides, test)
+
+    total, rows = len(graphs) + len(models) * len(engines), []
+    report = progress or (lambda done, total, what: None)
+    # The reference runs first because the others are compared with it.
+    logits: dict[str, np.ndarray] = {}
+    for name in sorted(graphs, key=lambda name: name != reference_name):
+        report(len(logits), total, f"{name} in Keras")
+        logits[name] = np.asarray(graphs[name].predict(test.batches(256), verbose=0))
+    labels = logits[reference_name].reshape(len(test), -1).argmax(axis=1) if reference_name else None
+    for name, graph in graphs.items():
+        rows.append(_keras_row(name, graph, logits[name], test, None if name == reference_name else labels))
+    for name, loaded in models.items():
+        inputs, first = loaded.quantize_input(test.x), None
+        for engine in engines:
+            report(len(rows), total, f"{name} on {engine.spec}")
+            row = _target_row(name, loaded, engine, inputs, test, labels, first)
+            first = first or (row.measurement if row.valid else None)
+            rows.append(row)
+    report(total, total, "done")
+    accuracy = next((row.accuracy for row in rows if row.target is None and row.name == reference_name), None)
+    judged = [row for row in rows if row.target is not None and row.name == shipped]
+    facts = {
+        "name": test.name,
+        "samples": len(test),
+        "class_names": list(test.class_names),
+        "input_shape": list(test.input_shape),
+        "content_hash": test.content_hash,
+    }
+    verdict = judge(contract, judged, accuracy)
+    return Validation(tuple(rows), verdict, contract, shipped, reference_name, models, facts, dict(_versions()))
+
+
+def _load(model: Any) -> dict[str, TFLiteModel]:
+    from tfkd.tflite import TFLiteModel
+
+    if not isinstance(model, Mapping):
+        loaded = TFLiteModel.load(model)
+        return {loaded.path.stem if loaded.path else "model": loaded}
+    if not model:
+        raise ValueError("validate: model must hold at least one .tflite. Received: an empty mapping. Add one.")
+    return {name: TFLiteModel.load(one) for name, one in model.items()}
+
+
+def _ship(ship: str | None, models: Mapping[str, TFLiteModel], contract: Contract | None) -> str | None:
+    if ship is not None and ship not in models:
+        raise ValueError(f"validate: ship must name one of the models. Received: {ship!r}. Models: {', '.join(models)}.")
+    if ship is None and len(models) == 1:
+        return next(iter(models))
+    if ship is None and contract is not None:
+        raise ValueError(
+            f"validate: a contract over several models needs the name of the one that is to ship. Received: ship=None. "
+            f"Choose one of: {', '.join(models)}."
+        )
+    return ship
+
+
+def _engines(specs: Sequence[str | Target]) -> list[Target]:
+    from tfkd import targets
+
+    specs = [specs] if isinstance(specs, str) else specs
+    engines = [targets.get(spec) if isinstance(spec, str) else spec for spec in specs]
+    names = [engine.spec for engine in engines]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"validate: targets must be at least one, each once. Received: {names}. "
+            f"Choose from: {', '.join(targets.names())}."
+        )
+    return engines
+
+
+def _check_shapes(which: str, inputs: Any, outputs: Any, test: Split) -> None:
+    """Refuses a model that takes other samples than the split's or gives another number of logits."""
+    for side, shape in (("input", inputs), ("output", outputs)):
+        if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
+            raise ValueError(
+                f"validate: {which} must have one input and one output. Received: {side} shape {shape}. "
+                f"Give a model with one {side}."
+            )
+    if len(inputs[1:]) != len(test.input_shape) or any(
+        size not in (None, -1, wanted) for size, wanted in zip(inputs[1:], test.input_shape, strict=True)
+    ):
+        raise ValueError(
+            f"validate: {which} must take samples of shape {test.input_shape} ({test.name}). Received: a model for "
+            f"{tuple(inputs[1:])}. Give the data set that the model was made for."
+        )
+    classes = int(np.prod([size or 1 for size in outputs[1:]]))
+    if classes != test.num_classes:
+        hint = "A model with one logit for two classes is not supported: end it in two." if classes == 1 else (
+            "Give the data set that the model was made for."
+        )  # fmt: skip
+        raise ValueError(
+            f"validate: {which} must give one output per class, {test.num_classes} for {test.name}. "
+            f"Received: {classes} per sample. {hint}"
+        )
+
+
+def _keras_row(name: str, graph: keras.Model, logits: np.ndarray, test: Split, labels: np.ndarray | None) -> Row:
+    row = Row(
+        name=name,
+        target=None,
+        bytes=sum(weight.value.dtype.size * int(np.prod(weight.shape)) for weight in graph.weights),
+        parameters=graph.count_params(),
+        samples=len(test),
+    )
+    if not np.isfinite(logits).all():
+        return dataclasses.replace(row, invalid_reason="Its outputs hold NaN or infinity.", broken=True)
+    return dataclasses.replace(row, **_scores(logits, test, labels))
+
+
+def _target_row(
+    name: str,
+    model: TFLiteModel,
+    engine: Target,
+    inputs: np.ndarray,
+    test: Split,
+    labels: np.ndarray | None,
+    first: Measurement | None,
+) -> Row:
+    from tfkd.child import ChildCrashed
+
+    row = Row(name=name, target=engine.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
+    try:
+        measured = engine.run(model, inputs)
+    except (ValueError, RuntimeError) as error:
+        # One engine that refuses a model must not cost the numbers of the others. A refusal and a crash are the
+        # model's; a time limit or a missing tool leaves the question open.
+        broken = isinstance(error, ValueError | ChildCrashed)
+        return dataclasses.replace(row, invalid_reason=str(error), broken=broken)
+    row = dataclasses.replace(row, measurement=measured)
+    if not measured.valid:
+        return dataclasses.replace(row, invalid_reason=measured.invalid_reason or "The target says so.")
+    outputs = measured.outputs[0]
+    if len(outputs) != len(test):
+        reason = f"{len(outputs)} outputs came back for {len(test)} samples."
+        return dataclasses.replace(row, invalid_reason=reason)
+    if not np.isfinite(outputs).all():
+        return dataclasses.replace(row, invalid_reason="Its outputs hold NaN or infinity.", broken=True)
+    return dataclasses.replace(row, drift=_drift(measured, first), **_scores(outputs, test, labels))
+
+
+def _scores(outputs: np.ndarray, test: Split, reference: np.ndarray | None) -> dict[str, Any]:
+    from scipy.stats import binomtest
+    from sklearn.metrics import confusion_matrix, top_k_accuracy_score
+
+    scores = outputs.reshape(len(test), -1)
+    guess, classes = scores.argmax(axis=1), range(test.num_classes)
+    right = guess == test.y
+    interval = binomtest(int(right.sum()), len(test)).proportion_ci(0.95, method="wilson")
+    confusion = confusion_matrix(test.y, guess, labels=list(classes))
+    count = confusion.sum(axis=1)
+    recall = np.where(count > 0, np.diag(confusion) / np.maximum(count, 1), np.inf)  # a class without samples is none
+    worst = int(recall.argmin())
+    top = scores.max(axis=1, keepdims=True)
+    found = {
+        "accuracy": float(right.mean()),
+        "accuracy_interval": (float(interval.low), float(interval.high)),
+        "worst_class": (test.class_names[worst], float(recall[worst])),
+        "confusion": confusion.astype(np.int64),
+        "ties": float(((scores == top).sum(axis=1) > 1).mean()),
+        "top5": None,
+    }
+    if test.num_classes > 10:
+        found["top5"] = float(top_k_accuracy_score(test.y, scores, k=5, labels=list(classes)))
+    if reference is not None:
+        before = reference == test.y
+        found["agreement"] = float((guess == reference).mean())
+        found["flips"] = (int((before & ~right).sum()), int((~before & right).sum()))
+    return found
+
+
+def _drift(measured: Measurement, first: Measurement | None) -> Drift | None:
+    if first is None or measured.outputs[0].dtype.kind not in "iu":
+        return None
+    steps = np.abs(measured.outputs[0].astype(np.int64) - first.outputs[0].astype(np.int64))
+    return Drift(int(steps.max()), float(steps.mean()), float((steps > 0).mean()), first.target)
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "python", platform.python_version()
+    yield "platform", platform.platform()
+    for package in _PACKAGES:
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # tflite-micro has no wheel for every system; a package that is absent has no version
