@@ -26,7 +26,9 @@ def view_seeds(ids: Any, view: Any, *, seed: int = 0) -> tf.Tensor:
 
     ids = tf.cast(ids, tf.int64)
     view = tf.broadcast_to(tf.cast(view, tf.int64), tf.shape(ids))
-    mixed = _mix(tf.cast(view, tf.uint64) + _mix(tf.fill(tf.shape(ids), tf.cast(seed, tf.uint64))))
+    mixed = _mix(
+        tf.cast(view, tf.uint64) + _mix(tf.fill(tf.shape(ids), tf.cast(tf.constant(seed, tf.int64), tf.uint64)))
+    )
     return tf.stack([tf.cast(ids, tf.int32), tf.bitcast(tf.cast(mixed & 0xFFFFFFFF, tf.uint32), tf.int32)], axis=1)
 
 

@@ -183,7 +183,9 @@ class Split:
         def order(epoch: tf.Tensor) -> tf.data.Dataset:
             rows = tf.range(len(self), dtype=tf.int64)
             if shuffle:
-                rows = tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([tf.cast(seed, tf.int64), epoch]))
+                rows = tf.random.experimental.stateless_shuffle(
+                    rows, seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+                )
             return tf.data.Dataset.from_tensor_slices((rows, tf.fill([len(self)], epoch)))
 
         def gather(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -277,6 +279,8 @@ def from_arrays(
 def _split(arrays: Arrays, *, name: str, where: str, validation: float, seed: int) -> Splits:
     if not 0 <= validation < 1:
         raise ValueError(f"load: validation must be in [0, 1). Received: validation={validation}. Use 0.1.")
+    if seed < 0:
+        raise ValueError(f"load: seed must be >= 0. Received: seed={seed}. Use 0.")
     x_train, y_train, x_test, y_test, names = arrays
     if x_test is None or y_test is None:
         x_train, y_train, x_test, y_test = _carve_test(arrays, where)

@@ -22,7 +22,7 @@ _MOMENTUM = 0.9
 
 
 def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """A plain CNN for small images: for 8x8x1 and 10 classes 66,474 parameters.
+    """A plain CNN for small images: 65,834 parameters for 8x8x1 and 10 classes.
 
     Args:
         input_shape: (height, width, channels), at least 4x4.
@@ -38,7 +38,9 @@ def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Mode
 
 
 def digits_student(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
-    """A depthwise-separable CNN for small images that runs on a microcontroller.
+    """A depthwise-separable CNN for a microcontroller: 1,578 parameters for 8x8x1 and 10 classes.
+
+    So small that it wants a large step: Adam from 0.01 with a cosine decay over 30 epochs does well on digits.
 
     Args:
         input_shape: (height, width, channels), at least 4x4.
@@ -79,7 +81,7 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
 
 
 def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20) -> keras.Model:
-    """The CIFAR ResNet with parameter-free shortcuts (option A): 0.27 M parameters at depth 20, 0.85 M at 56.
+    """The CIFAR ResNet with parameter-free shortcuts (option A): 269,722 trainable parameters at depth 20.
 
     Args:
         input_shape: (height, width, channels).
