@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from tfkd.contract import Check, Contract, Verdict, judge
 from tfkd.measurement import Measurement
+from tfkd.scores import Drift, drift, score
 
 if TYPE_CHECKING:
     import keras
@@ -27,24 +29,8 @@ __all__ = ["SCHEMA", "Check", "Contract", "Drift", "Row", "Validation", "Verdict
 
 # A confusion matrix of 1,000 classes is a million numbers: it stays on the Row and is left out of the JSON.
 _MAX_CONFUSION_CLASSES = 100
+_NOT_FINITE = "Its outputs hold NaN or infinity."
 _PACKAGES = ("tfkd", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
-
-
-@dataclasses.dataclass(frozen=True)
-class Drift:
-    """How far the raw outputs of one engine lie from those of another, in quantization steps.
-
-    Args:
-        max_steps: the largest difference of one output value.
-        mean_steps: the mean difference.
-        share_changed: share of the output values that differ, 0..1.
-        against: the target that was compared with: the first that ran the model.
-    """
-
-    max_steps: int
-    mean_steps: float
-    share_changed: float
-    against: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,71 +172,52 @@ def validate(
         RuntimeError: the tool that a target needs for its set-up is missing.
     """
     test.require("test", purpose="validation")
-    models = _load(model)
+    models = _load(model, test)
     shipped = _ship(ship, models, contract)
     engines = _engines(targets)
-    for name, loaded in models.items():
-        sides = [[tensor.shape for tensor in side] for side in (loaded.inputs, loaded.outputs)]
-        _check_shapes(f"model {name!r}", *(side[0] if len(side) == 1 else side for side in sides), test)
-    graphs = dict(baselines or {})
-    reference_name = next((name for name, graph in graphs.items() if graph is reference), None)
-    if reference is not None and reference_name is None:
-        reference_name = "reference"
-        if reference_name in graphs:
-            raise ValueError(
-                "validate: the name 'reference' in baselines belongs to the reference. Received: another model under "
-                "it. Rename that baseline, or pass the same model as reference."
-            )
-        graphs[reference_name] = reference
-    for name, graph in graphs.items():
-        sides = [getattr(graph, side, None) for side in ("input_shape", "output_shape")]  # absent before it is built
-        _check_shapes(f"model {name!r}", *sides, test)
-
-    total, rows = len(graphs) + len(models) * len(engines), []
-    report = progress or (lambda done, total, what: None)
-    # The reference runs first because the others are compared with it.
-    logits: dict[str, np.ndarray] = {}
-    for name in sorted(graphs, key=lambda name: name != reference_name):
-        report(len(logits), total, f"{name} in Keras")
-        logits[name] = np.asarray(graphs[name].predict(test.batches(256), verbose=0))
-    labels = logits[reference_name].reshape(len(test), -1).argmax(axis=1) if reference_name else None
-    for name, graph in graphs.items():
-        rows.append(_keras_row(name, graph, logits[name], test, None if name == reference_name else labels))
-    for name, loaded in models.items():
-        inputs, first = loaded.quantize_input(test.x), None
-        for engine in engines:
-            report(len(rows), total, f"{name} on {engine.spec}")
-            row = _target_row(name, loaded, engine, inputs, test, labels, first)
-            first = first or (row.measurement if row.valid else None)
-            rows.append(row)
-    report(total, total, "done")
-    accuracy = next((row.accuracy for row in rows if row.target is None and row.name == reference_name), None)
-    judged = [row for row in rows if row.target is not None and row.name == shipped]
-    facts = {
-        "name": test.name,
-        "samples": len(test),
-        "class_names": list(test.class_names),
-        "input_shape": list(test.input_shape),
-        "content_hash": test.content_hash,
-    }
-    verdict = judge(contract, judged, accuracy)
-    return Validation(tuple(rows), verdict, contract, shipped, reference_name, models, facts, dict(_versions()))
+    graphs, reference_name = _graphs(reference, baselines or {}, test)
+    step = _counter(progress, len(graphs) + len(models) * len(engines))
+    keras_rows, labels = _keras_rows(graphs, reference_name, test, step)
+    target_rows = list(_target_rows(models, engines, test, labels, step))
+    step("done")
+    accuracy = next((row.accuracy for row in keras_rows if row.name == reference_name), None)
+    return Validation(
+        rows=(*keras_rows, *target_rows),
+        verdict=judge(contract, [row for row in target_rows if row.name == shipped], accuracy),
+        contract=contract,
+        ship=shipped,
+        reference=reference_name,
+        models=models,
+        test={
+            "name": test.name,
+            "samples": len(test),
+            "class_names": list(test.class_names),
+            "input_shape": list(test.input_shape),
+            "content_hash": test.content_hash,
+        },
+        versions=dict(_versions()),
+    )
 
 
-def _load(model: Any) -> dict[str, TFLiteModel]:
+def _load(model: Any, test: Split) -> dict[str, TFLiteModel]:
     from tfkd.tflite import TFLiteModel
 
-    if not isinstance(model, Mapping):
+    if isinstance(model, Mapping):
+        models = {name: TFLiteModel.load(one) for name, one in model.items()}
+    else:
         loaded = TFLiteModel.load(model)
-        return {loaded.path.stem if loaded.path else "model": loaded}
-    if not model:
+        models = {loaded.path.stem if loaded.path else "model": loaded}
+    if not models:
         raise ValueError("validate: model must hold at least one .tflite. Received: an empty mapping. Add one.")
-    return {name: TFLiteModel.load(one) for name, one in model.items()}
+    for name, one in models.items():
+        sides = [[tensor.shape for tensor in side] for side in (one.inputs, one.outputs)]
+        _check_shapes(name, [side[0] if len(side) == 1 else side for side in sides], test)
+    return models
 
 
 def _ship(ship: str | None, models: Mapping[str, TFLiteModel], contract: Contract | None) -> str | None:
     if ship is not None and ship not in models:
-        raise ValueError(f"validate: ship must name one of the models. Received: {ship!r}. Models: {', '.join(models)}.")
+        raise ValueError(f"validate: ship must name a model. Received: {ship!r}. Models: {', '.join(models)}.")
     if ship is None and len(models) == 1:
         return next(iter(models))
     if ship is None and contract is not None:
@@ -275,64 +242,115 @@ def _engines(specs: Sequence[str | Target]) -> list[Target]:
     return engines
 
 
-def _check_shapes(which: str, inputs: Any, outputs: Any, test: Split) -> None:
+def _graphs(
+    reference: keras.Model | None, baselines: Mapping[str, keras.Model], test: Split
+) -> tuple[dict[str, keras.Model], str | None]:
+    """The Keras models by name, the reference among them, and its name."""
+    graphs = dict(baselines)
+    name = next((name for name, graph in graphs.items() if graph is reference), None)
+    if reference is not None and name is None:
+        name = "reference"
+        if name in graphs:
+            raise ValueError(
+                "validate: the name 'reference' in baselines belongs to the reference. Received: another model under "
+                "it. Rename that baseline, or pass the same model as reference."
+            )
+        graphs[name] = reference
+    for one, graph in graphs.items():
+        # A model that was never built has no shapes.
+        _check_shapes(one, [getattr(graph, side, None) for side in ("input_shape", "output_shape")], test)
+    return graphs, name
+
+
+def _check_shapes(name: str, shapes: Sequence[Any], test: Split) -> None:
     """Refuses a model that takes other samples than the split's or gives another number of logits."""
-    for side, shape in (("input", inputs), ("output", outputs)):
+    for side, shape in zip(("input", "output"), shapes, strict=True):
         if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
             raise ValueError(
-                f"validate: {which} must have one input and one output. Received: {side} shape {shape}. "
+                f"validate: model {name!r} must have one input and one output. Received: {side} shape {shape}. "
                 f"Give a model with one {side}."
             )
-    if len(inputs[1:]) != len(test.input_shape) or any(
-        size not in (None, -1, wanted) for size, wanted in zip(inputs[1:], test.input_shape, strict=True)
-    ):
+    inputs, outputs = (shape[1:] for shape in shapes)
+    fits = len(inputs) == len(test.input_shape)
+    if not fits or any(a not in (None, -1, b) for a, b in zip(inputs, test.input_shape, strict=True)):
         raise ValueError(
-            f"validate: {which} must take samples of shape {test.input_shape} ({test.name}). Received: a model for "
-            f"{tuple(inputs[1:])}. Give the data set that the model was made for."
+            f"validate: model {name!r} must take samples of shape {test.input_shape}, those of {test.name}. "
+            f"Received: a model for {inputs}. Give the data set that the model was made for."
         )
-    classes = int(np.prod([size or 1 for size in outputs[1:]]))
+    classes = int(np.prod([size or 1 for size in outputs]))
     if classes != test.num_classes:
-        hint = "A model with one logit for two classes is not supported: end it in two." if classes == 1 else (
-            "Give the data set that the model was made for."
-        )  # fmt: skip
+        hint = "Give the data set that the model was made for."
+        if classes == 1:
+            hint = "One logit for two classes is not supported: end the model in two."
         raise ValueError(
-            f"validate: {which} must give one output per class, {test.num_classes} for {test.name}. "
+            f"validate: model {name!r} must give one output per class, {test.num_classes} for {test.name}. "
             f"Received: {classes} per sample. {hint}"
         )
 
 
-def _keras_row(name: str, graph: keras.Model, logits: np.ndarray, test: Split, labels: np.ndarray | None) -> Row:
-    row = Row(
-        name=name,
-        target=None,
-        bytes=sum(weight.value.dtype.size * int(np.prod(weight.shape)) for weight in graph.weights),
-        parameters=graph.count_params(),
-        samples=len(test),
-    )
-    if not np.isfinite(logits).all():
-        return dataclasses.replace(row, invalid_reason="Its outputs hold NaN or infinity.", broken=True)
-    return dataclasses.replace(row, **_scores(logits, test, labels))
+def _counter(progress: Callable[[int, int, str], None] | None, total: int) -> Callable[[str], None]:
+    done = itertools.count()
+    return lambda what: progress(next(done), total, what) if progress else None
 
 
-def _target_row(
-    name: str,
-    model: TFLiteModel,
-    engine: Target,
-    inputs: np.ndarray,
+def _keras_rows(
+    graphs: Mapping[str, keras.Model], reference: str | None, test: Split, step: Callable[[str], None]
+) -> tuple[list[Row], np.ndarray | None]:
+    """One row for each Keras model, and the labels that the reference gives."""
+    outputs = {}
+    for name, graph in graphs.items():
+        step(f"{name} in Keras")
+        outputs[name] = np.asarray(graph.predict(test.batches(256), verbose=0)).reshape(len(test), -1)
+    sound = reference is not None and np.isfinite(outputs[reference]).all()
+    labels = outputs[reference].argmax(axis=1) if reference and sound else None
+    rows = []
+    for name, graph in graphs.items():
+        weights = [weight.value for weight in graph.weights]
+        row = Row(
+            name=name,
+            target=None,
+            bytes=sum(weight.dtype.size * int(np.prod(weight.shape)) for weight in weights),
+            parameters=graph.count_params(),
+            samples=len(test),
+        )
+        if np.isfinite(outputs[name]).all():
+            found = score(outputs[name], test, None if name == reference else labels)
+            rows.append(dataclasses.replace(row, **found))
+        else:
+            rows.append(dataclasses.replace(row, invalid_reason=_NOT_FINITE, broken=True))
+    return rows, labels
+
+
+def _target_rows(
+    models: Mapping[str, TFLiteModel],
+    engines: Sequence[Target],
     test: Split,
     labels: np.ndarray | None,
-    first: Measurement | None,
-) -> Row:
+    step: Callable[[str], None],
+) -> Iterator[Row]:
     from tfkd.child import ChildCrashed
 
-    row = Row(name=name, target=engine.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
-    try:
-        measured = engine.run(model, inputs)
-    except (ValueError, RuntimeError) as error:
-        # One engine that refuses a model must not cost the numbers of the others. A refusal and a crash are the
-        # model's; a time limit or a missing tool leaves the question open.
-        broken = isinstance(error, ValueError | ChildCrashed)
-        return dataclasses.replace(row, invalid_reason=str(error), broken=broken)
+    for name, model in models.items():
+        inputs, first = model.quantize_input(test.x), None
+        for engine in engines:
+            step(f"{name} on {engine.spec}")
+            row = Row(name=name, target=engine.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
+            try:
+                measured = engine.run(model, inputs)
+            except (ValueError, RuntimeError) as error:
+                # One engine that refuses a model must not cost the numbers of the others. A refusal and a crash are
+                # the model's; a time limit or a missing tool leaves the question open.
+                broken = isinstance(error, ValueError | ChildCrashed)
+                yield dataclasses.replace(row, invalid_reason=str(error), broken=broken)
+                continue
+            row = _measured_row(row, measured, first, test, labels)
+            first = first or (measured if row.valid else None)
+            yield row
+
+
+def _measured_row(
+    row: Row, measured: Measurement, first: Measurement | None, test: Split, labels: np.ndarray | None
+) -> Row:
     row = dataclasses.replace(row, measurement=measured)
     if not measured.valid:
         return dataclasses.replace(row, invalid_reason=measured.invalid_reason or "The target says so.")
@@ -341,45 +359,8 @@ def _target_row(
         reason = f"{len(outputs)} outputs came back for {len(test)} samples."
         return dataclasses.replace(row, invalid_reason=reason)
     if not np.isfinite(outputs).all():
-        return dataclasses.replace(row, invalid_reason="Its outputs hold NaN or infinity.", broken=True)
-    return dataclasses.replace(row, drift=_drift(measured, first), **_scores(outputs, test, labels))
-
-
-def _scores(outputs: np.ndarray, test: Split, reference: np.ndarray | None) -> dict[str, Any]:
-    from scipy.stats import binomtest
-    from sklearn.metrics import confusion_matrix, top_k_accuracy_score
-
-    scores = outputs.reshape(len(test), -1)
-    guess, classes = scores.argmax(axis=1), range(test.num_classes)
-    right = guess == test.y
-    interval = binomtest(int(right.sum()), len(test)).proportion_ci(0.95, method="wilson")
-    confusion = confusion_matrix(test.y, guess, labels=list(classes))
-    count = confusion.sum(axis=1)
-    recall = np.where(count > 0, np.diag(confusion) / np.maximum(count, 1), np.inf)  # a class without samples is none
-    worst = int(recall.argmin())
-    top = scores.max(axis=1, keepdims=True)
-    found = {
-        "accuracy": float(right.mean()),
-        "accuracy_interval": (float(interval.low), float(interval.high)),
-        "worst_class": (test.class_names[worst], float(recall[worst])),
-        "confusion": confusion.astype(np.int64),
-        "ties": float(((scores == top).sum(axis=1) > 1).mean()),
-        "top5": None,
-    }
-    if test.num_classes > 10:
-        found["top5"] = float(top_k_accuracy_score(test.y, scores, k=5, labels=list(classes)))
-    if reference is not None:
-        before = reference == test.y
-        found["agreement"] = float((guess == reference).mean())
-        found["flips"] = (int((before & ~right).sum()), int((~before & right).sum()))
-    return found
-
-
-def _drift(measured: Measurement, first: Measurement | None) -> Drift | None:
-    if first is None or measured.outputs[0].dtype.kind not in "iu":
-        return None
-    steps = np.abs(measured.outputs[0].astype(np.int64) - first.outputs[0].astype(np.int64))
-    return Drift(int(steps.max()), float(steps.mean()), float((steps > 0).mean()), first.target)
+        return dataclasses.replace(row, invalid_reason=_NOT_FINITE, broken=True)
+    return dataclasses.replace(row, drift=drift(measured, first), **score(outputs, test, labels))
 
 
 def _versions() -> Iterator[tuple[str, str]]:

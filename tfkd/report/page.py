@@ -42,6 +42,8 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
     teacher = next((row for row in record["rows"] if row["target"] is None), None)
     all_series = seeds.series(record.get("seeds") or {})
     shown = _shown(record)
+    colours = plots.colours(record)
+    rows = [_row(row, record, teacher) for row in record["rows"]]
     return {
         "title": f"{record['ship'] or 'tfkd'}: {status or 'no contract'}",
         "status": status or "NO CONTRACT",
@@ -53,18 +55,18 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "checks": [_check(check, record["verdict"]["binding"]) for check in record["verdict"]["checks"]],
         "figures": _figures(record, teacher),
         "teacher": teacher and teacher["name"],
-        "rows": [_row(row, record, teacher) for row in record["rows"]],
-        "details": [_detail(row) for row in record["rows"] if row["valid"]],
+        "rows": rows,
+        "details": [_detail(row) for row in rows if row["valid"]],
         "top5": any(row["top5"] is not None for row in record["rows"]),
-        "pareto": plots.pareto(record),
+        "pareto": plots.pareto(record, colours),
         "series": all_series,
         "seed_numbers": sorted({seed for one in all_series for seed in one.by_seed}),
         "comparisons": seeds.compare(all_series),
-        "seeds_plot": plots.seeds(all_series),
-        "training": plots.training(record.get("training") or {}),
+        "seeds_plot": plots.seeds(all_series, colours),
+        "training": plots.training(record.get("training") or {}, colours),
         "latency": plots.latency(record),
         "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,
-        "audits": [(name, model["audit"]) for name, model in record["models"].items() if model["audit"]],
+        "audits": _audits(record["models"]),
         "command": record.get("command"),
     }
 
@@ -121,7 +123,9 @@ def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> li
         return []
     worst = min(rows, key=lambda row: row["accuracy"])
     low, high = worst["accuracy_interval"]
-    found = [("Accuracy", words.percent(worst["accuracy"]), f"95% interval {words.percent(low)} to {words.percent(high)}")]
+    found = [
+        ("Accuracy", words.percent(worst["accuracy"]), f"95% interval {words.percent(low)} to {words.percent(high)}")
+    ]
     if worst["agreement"] is not None:
         found.append(("Agreement", words.percent(worst["agreement"]), f"same label as {record['reference']}"))
     smaller = f"{teacher['bytes'] / worst['bytes']:.1f} times smaller than {teacher['name']}" if teacher else ""
@@ -142,7 +146,7 @@ def _row(row: Mapping[str, Any], record: Mapping[str, Any], teacher: Mapping[str
         **row,
         "shipped": row["target"] is not None and row["name"] == record["ship"],
         "is_reference": row["target"] is None and row["name"] == record["reference"],
-        "ratio": words.percent(row["bytes"] / teacher["bytes"]) if teacher and row is not teacher else words.NONE,
+        "ratio": words.percent(row["bytes"] / teacher["bytes"]) if teacher and row is not teacher else None,
         "arena": words.size(measured["memory"]["arena_bytes"]),
         "p50": words.ms(latency["p50_ms"]),
         "p90": words.ms(latency["p90_ms"]),
@@ -159,6 +163,18 @@ def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
         "drift_mean": f"{drift['mean_steps']:.3f}" if drift else words.NONE,
         "drift_share": words.percent(drift["share_changed"]) if drift else words.NONE,
     }
+
+
+def _audits(models: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """Each audit once, with the models that were calibrated so."""
+    found: list[tuple[list[str], Mapping[str, Any]]] = []
+    for name, model in models.items():
+        same = next((names for names, audit in found if audit == model["audit"]), None)
+        if same is not None:
+            same.append(name)
+        elif model["audit"]:
+            found.append(([name], model["audit"]))
+    return found
 
 
 def _shown(record: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -22,7 +22,7 @@ _VARIABLES = {
     "#060606": "--bad", **{f"#0{n}0{n}0f": f"--series-{n}" for n in range(8)},
 }  # fmt: skip
 _COLOUR = {variable: sentinel for sentinel, variable in _VARIABLES.items()}
-_MARKERS = "osD^vPX*"
+_MARKERS = "osD^vphd"
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -30,9 +30,9 @@ _STYLE = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
-    "font.size": 10,
-    "axes.labelsize": 10,
-    "legend.fontsize": 9.5,
+    "font.size": 9.5,
+    "legend.fontsize": 9,
+    "legend.handlelength": 1.4,
     "legend.frameon": False,
     "text.color": _COLOUR["--ink"],
     "text.parse_math": False,  # a class or a run may be called "a$b"
@@ -42,6 +42,8 @@ _STYLE = {
     "axes.edgecolor": _COLOUR["--line"],
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.labelsize": 9.5,
+    "axes.labelpad": 6,
     "axes.grid": True,
     "grid.color": _COLOUR["--line"],
     "grid.linewidth": 0.7,
@@ -62,7 +64,14 @@ class Plot:
     svg: str
 
 
-def pareto(record: Mapping[str, Any]) -> Plot | None:
+def colours(record: Mapping[str, Any]) -> dict[str, int]:
+    """A place in the palette for each label, so that a model has one colour in all plots."""
+    labels = [row["name"] for row in record["rows"]]
+    labels += [*(record.get("training") or ()), *(record.get("seeds") or ())]
+    return {label: place for place, label in enumerate(dict.fromkeys(labels))}
+
+
+def pareto(record: Mapping[str, Any], palette: Mapping[str, int]) -> Plot | None:
     """Accuracy against bytes, one point for each model, with the contract's budgets."""
     points = [row for row in _first_rows(record) if row["accuracy"] is not None]
     if not points:
@@ -71,13 +80,16 @@ def pareto(record: Mapping[str, Any]) -> Plot | None:
         axes = figure.add_subplot()
         front = _front([(row["bytes"], 100 * row["accuracy"]) for row in points])
         axes.plot(*zip(*front, strict=True), color=_COLOUR["--muted"], linewidth=1, drawstyle="steps-post", zorder=2)
-        for number, row in enumerate(points):
+        for row in points:
+            x, y, colour = row["bytes"], 100 * row["accuracy"], _series(palette[row["name"]])
             low, high = row["accuracy_interval"]
-            axes.errorbar(
-                row["bytes"], 100 * row["accuracy"],
-                yerr=[[100 * (row["accuracy"] - low)], [100 * (high - row["accuracy"])]],
-                color=_series(number), marker=_MARKERS[number % len(_MARKERS)], markersize=8, elinewidth=1.2,
-                markeredgecolor=_COLOUR["--card"], linestyle="none", label=row["name"], zorder=3,
+            axes.plot([x, x], [100 * low, 100 * high], color=colour, alpha=0.35, linewidth=2.2, zorder=2)
+            marker = _MARKERS[palette[row["name"]] % len(_MARKERS)]
+            candidate = row["target"] is not None and row["name"] == record["ship"]
+            axes.plot(
+                x, y, color=colour, marker=marker, markersize=11 if candidate else 8, linestyle="none",
+                markeredgecolor=_COLOUR["--ink" if candidate else "--card"], zorder=4 if candidate else 3,
+                label=row["name"],
             )  # fmt: skip
         axes.set_xscale("log")
         axes.margins(x=0.12)
@@ -86,13 +98,13 @@ def pareto(record: Mapping[str, Any]) -> Plot | None:
         axes.set_ylabel("accuracy on test, %")
         figure.legend(loc="outside lower center", ncols=2, handletextpad=0.4, columnspacing=1.2)
         caption = (
-            "Up and to the left is better. The line joins the models that no other beats in both; bars are 95% "
-            "intervals. Keras models count their weights, .tflite models their file."
+            "Up and to the left is better; the candidate has a rim. The line joins the models that no other "
+            "beats in both; bars are 95% intervals. Keras models count their weights, .tflite models their file."
         )
         return _plot(figure, "Accuracy against size", caption)
 
 
-def training(histories: Mapping[str, Mapping[str, Sequence[float | None]]]) -> list[Plot]:
+def training(histories: Mapping[str, Mapping[str, Sequence[float | None]]], palette: Mapping[str, int]) -> list[Plot]:
     """Curves over the epochs: the loss, and the accuracy where it was recorded."""
     metrics = {name for history in histories.values() for name in history}
     accuracy = next((name for name in sorted(metrics) if "accuracy" in name and not name.startswith("val_")), None)
@@ -101,33 +113,35 @@ def training(histories: Mapping[str, Mapping[str, Sequence[float | None]]]) -> l
     found.append(("Loss in training", "loss", f"{note} Losses of different trainings are not on one scale."))
     plots = []
     for title, metric, caption in found:
-        if plot := _curves(histories, metric, title, caption):
+        if plot := _curves(histories, metric, Plot(title, caption, ""), palette):
             plots.append(plot)
     return plots
 
 
-def _curves(histories: Mapping[str, Any], metric: str, title: str, caption: str) -> Plot | None:
+def _curves(histories: Mapping[str, Any], metric: str, plot: Plot, palette: Mapping[str, int]) -> Plot | None:
+    from matplotlib.ticker import MaxNLocator
+
     labels = [label for label, history in histories.items() if history.get(metric) or history.get(f"val_{metric}")]
     if not labels:
         return None
     with _figure() as figure:
         axes = figure.add_subplot()
-        for number, label in enumerate(labels):
+        for label in labels:
             for name, style in ((metric, (0, (3, 2))), (f"val_{metric}", "solid")):
                 values = [float("nan") if value is None else value for value in histories[label].get(name) or ()]
                 shown = [100 * value for value in values] if "accuracy" in metric else values
                 only = name == metric and not histories[label].get(f"val_{metric}")
                 axes.plot(
-                    range(1, len(shown) + 1), shown, color=_series(number), linestyle=style,
+                    range(1, len(shown) + 1), shown, color=_series(palette[label]), linestyle=style,
                     linewidth=1.8 if name != metric else 1.1,
                     # One epoch makes no line.
                     marker="o" if len(shown) == 1 else None, label=label if only or name != metric else None,
                 )  # fmt: skip
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("accuracy, %" if "accuracy" in metric else metric)
         figure.legend(loc="outside lower center", ncols=2)
-        return _plot(figure, title, caption)
+        return _plot(figure, plot.title, plot.caption)
 
 
 def latency(record: Mapping[str, Any]) -> Plot | None:
@@ -154,15 +168,17 @@ def latency(record: Mapping[str, Any]) -> Plot | None:
         axes.set_ylabel("inferences done, %")
         figure.legend(loc="outside lower center", ncols=1)
         count = sum(len(row["measurement"]["latencies_ns"]) for row in rows)
-        caption = f"{count:,} timed inferences at batch 1. A steep line is an even pace; a long foot at the top is jitter."
+        caption = (
+            f"{count:,} timed inferences at batch 1. A steep line is an even pace; a long tail to the right is jitter."
+        )
         return _plot(figure, "Latency", caption)
 
 
-def seeds(all_series: Sequence[Any]) -> Plot | None:
+def seeds(all_series: Sequence[Any], palette: Mapping[str, int]) -> Plot | None:
     """Test accuracy of each seed, with a line from one way of training to the next for the same seed."""
     if not all_series:
         return None
-    with _figure(height=2.9) as figure:
+    with _figure(height=2.7) as figure:
         axes = figure.add_subplot()
         for seed in sorted({seed for one in all_series for seed in one.by_seed}):
             line = [(x, one.by_seed[seed]) for x, one in enumerate(all_series) if seed in one.by_seed]
@@ -170,10 +186,10 @@ def seeds(all_series: Sequence[Any]) -> Plot | None:
         for x, one in enumerate(all_series):
             values = list(one.by_seed.values())
             axes.plot(
-                [x] * len(values), values, linestyle="none", marker="o", markersize=7, color=_series(x),
-                markeredgecolor=_COLOUR["--card"], zorder=3,
+                [x] * len(values), values, linestyle="none", marker="o", markersize=7, zorder=3,
+                color=_series(palette[one.label]), markeredgecolor=_COLOUR["--card"],
             )  # fmt: skip
-            axes.plot([x - 0.14, x + 0.14], [one.mean] * 2, color=_series(x), linewidth=2.4, zorder=3)
+            axes.plot([x - 0.14, x + 0.14], [one.mean] * 2, color=_series(palette[one.label]), linewidth=2.4, zorder=3)
         axes.set_xticks(range(len(all_series)), [one.label for one in all_series])
         axes.set_xlim(-0.5, len(all_series) - 0.5)
         axes.grid(visible=False, axis="x")
@@ -204,7 +220,7 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _budgets(axes: Axes, record: Mapping[str, Any]) -> None:
     contract = record["contract"] or {}
-    style = {"color": _COLOUR["--bad"], "linewidth": 1.2, "linestyle": (0, (4, 3)), "zorder": 1}
+    style: dict[str, Any] = {"color": _COLOUR["--bad"], "linewidth": 1.2, "linestyle": (0, (4, 3)), "zorder": 1}
     if contract.get("max_bytes") is not None:
         axes.axvline(contract["max_bytes"], label=f"limit {words.size(contract['max_bytes'])}", **style)
     floors = [100 * contract["min_accuracy"]] if contract.get("min_accuracy") is not None else []
@@ -220,7 +236,9 @@ def _size_ticks(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: words.size(value).replace(".00", "").replace(".0", "")))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: words.size(value).replace(".00", "").replace(".0", ""))
+    )
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -229,13 +247,13 @@ def _series(number: int) -> str:
 
 
 @contextmanager
-def _figure(height: float = 3.5) -> Iterator[Figure]:
+def _figure(height: float = 3.3) -> Iterator[Figure]:
     # Figure itself instead of pyplot: no global state, no display.
     from matplotlib import style
     from matplotlib.figure import Figure
 
     with style.context(["default", _STYLE]):
-        yield Figure(figsize=(5.4, height))
+        yield Figure(figsize=(4.7, height))
 
 
 def _plot(figure: Figure, title: str, caption: str) -> Plot:

@@ -72,14 +72,16 @@ def quantity(value: float | None, unit: str | None) -> str:
         return f"{value:.2f} points".replace("-", "\N{MINUS SIGN}")
     if unit == "steps":
         return f"{value:g} step{'' if value == 1 else 's'}"
-    return {"share": percent, "bytes": size, "ms": ms}[unit or "bytes"](value)
+    if unit == "share":
+        return percent(value)
+    return ms(value) if unit == "ms" else size(value)
 
 
 def bound(check: Mapping[str, Any]) -> str:
-    """A check's limit, such as `at most 50.0 kB`."""
+    """A check's limit, such as `limit 50.0 kB`."""
     if check["limit"] is None:
         return NONE
-    side = "at least" if check["name"].startswith("min") else "at most"
+    side = "needs at least" if check["name"].startswith("min") else "limit"
     return f"{side} {quantity(check['limit'], check['unit'])}"
 
 
@@ -89,7 +91,7 @@ def finding(check: Mapping[str, Any]) -> str:
     if check["value"] is None:
         holds = "The model runs on every target." if check["status"] == "holds" else "Not known."
         return check["detail"] or holds
-    text = f"{quantity(check['value'], check['unit'])}{where}, {bound(check)} allowed."
+    text = f"{quantity(check['value'], check['unit'])}{where}, {bound(check)}."
     return f"{text} {check['detail']}" if check["detail"] else text
 
 
@@ -101,8 +103,8 @@ def headline(record: Mapping[str, Any]) -> str:
     check = next(check for check in verdict["checks"] if check["name"] == verdict["binding"])
     label = LIMITS[check["name"]]
     if verdict["status"] == "SHIP":
-        left = f" ({100 * check['headroom']:.0f}% of the limit is left)"
-        return f"{name} keeps every limit. The tightest is {label.lower()}: {finding(check)[:-1]}{left}."
+        left = f"{100 * check['headroom']:.0f}% to spare"
+        return f"{name} keeps every limit. The tightest is {label.lower()}: {finding(check)[:-1]}, {left}."
     if verdict["status"] == "NO" and check["name"] == "runs":
         return f"{name} does not run on {check['target']}: {check['detail']}"
     if verdict["status"] == "NO":
