@@ -316,7 +316,7 @@ def test_validate_rows_keras_first_then_each_model_on_each_target(float_model, t
 def test_validate_reference_beside_baselines_gets_its_own_row(float_model, test_split):
     found = validate(float_model, test_split, reference=identity(3, -1.0), targets=[Engine("a")])
     assert [(row.name, row.target) for row in found.rows] == [("reference", None), ("model", "a")]
-    assert found.rows[1].flips == (0, 5)
+    assert found.rows[1].flips == (0, 6)
 
 
 def test_validate_int8_drift_is_counted_from_the_first_target(int8_model, test_split):
