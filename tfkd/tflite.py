@@ -1,0 +1,376 @@
+"""TFLiteModel: what a .tflite says of itself, read from its bytes without running it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import os
+import struct
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tflite
+
+# A larger index, shape or vector than this in a file is damage, and following it would take for ever.
+_MAX_ITEMS = 1_000_000
+
+_DTYPES = {
+    value: name.lower()
+    for name, value in vars(tflite.TensorType).items()
+    if not name.startswith("_") and isinstance(value, int)
+}
+_OP_NAMES = {value: name for name, value in vars(tflite.BuiltinOperator).items() if isinstance(value, int)}
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationAudit:
+    """What was found of the samples that a quantized model's ranges come from.
+
+    Args:
+        samples: number of samples.
+        minimum: smallest input value.
+        maximum: largest input value.
+        mean: mean input value.
+        classes_covered: number of classes with a sample.
+        classes_total: number of classes.
+        digest: sha256 of the samples.
+        overlap: number of samples that are in the test split too.
+        saturation: share of input values beyond the input's quantized range; None where the input is not quantized.
+        findings: what a reader should know, in sentences; nothing that forbids the conversion.
+    """
+
+    samples: int
+    minimum: float
+    maximum: float
+    mean: float
+    classes_covered: int
+    classes_total: int
+    digest: str
+    overlap: int
+    saturation: float | None = None
+    findings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """A tensor of a .tflite.
+
+    Args:
+        name: its name.
+        shape: its dimensions, -1 where the file leaves one open.
+        dtype: numpy's name of its type.
+        scales: quantization step sizes, one per tensor or per channel; empty for floats.
+        zero_points: as many as scales.
+        quantized_dimension: axis of the channels.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    quantized_dimension: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Op:
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Graph:
+    tensors: tuple[TensorInfo, ...]
+    constants: tuple[int, ...]  # bytes of each tensor's constant, 0 for an activation
+    ops: tuple[_Op, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteModel:
+    """A .tflite as bytes, and what they say.
+
+    Args:
+        content: the file.
+        path: where it lies, or None.
+        audit: of the calibration that its ranges come from, where tfkd converted it.
+
+    Raises:
+        ValueError: when the bytes are not a .tflite or contradict themselves.
+    """
+
+    content: bytes = dataclasses.field(repr=False)
+    path: Path | None = None
+    audit: CalibrationAudit | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.content) < 16 or self.content[4:8] != b"TFL3":
+            raise ValueError(
+                f"{self._where}: must be a .tflite file (identifier TFL3). Received: {len(self.content)} bytes that "
+                f"start with {self.content[:8]!r}. Convert a Keras model with `tfkd convert`."
+            )
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str] | bytes | TFLiteModel) -> TFLiteModel:
+        """Reads a file or bytes, and checks that they make sense; a TFLiteModel is returned as it is."""
+        if isinstance(source, TFLiteModel):
+            return source
+        if isinstance(source, bytes):
+            model = cls(source)
+        else:
+            path = Path(source)
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise ValueError(f"{path}: must be a readable .tflite file. Received: {error.strerror}.") from None
+            model = cls(content, path)
+        _ = model._graph
+        return model
+
+    @property
+    def _where(self) -> str:
+        return str(self.path or "TFLiteModel")
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return len(self.content)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of the file, hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @functools.cached_property
+    def _graph(self) -> _Graph:
+        try:
+            return _read(self.content)
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as error:
+            raise ValueError(
+                f"{self._where}: must be an undamaged .tflite file. Received: {error or type(error).__name__}. "
+                "Copy or convert it again."
+            ) from None
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The model's inputs."""
+        return tuple(self._graph.tensors[i] for i in self._graph.inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The model's outputs."""
+        return tuple(self._graph.tensors[i] for i in self._graph.outputs)
+
+    @property
+    def ops(self) -> dict[str, int]:
+        """How often each op occurs."""
+        return dict(sorted(Counter(op.name for op in self._graph.ops).items()))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference of the ops that are made of them."""
+        return sum(_macs(op, self._graph.tensors) for op in self._graph.ops)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of the constants: weights, biases, shapes."""
+        return sum(self._graph.constants)
+
+    @property
+    def float_ops(self) -> tuple[str, ...]:
+        """Ops that compute in floating point, as `NAME (output tensor)`; conversions at the border do not count."""
+        graph = self._graph
+        return tuple(
+            f"{op.name} ({graph.tensors[op.outputs[0]].name})"
+            for op in graph.ops
+            if op.name not in ("QUANTIZE", "DEQUANTIZE")
+            and any(graph.tensors[i].dtype.startswith("float") for i in (*op.inputs, *op.outputs) if i >= 0)
+        )
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it computes in integers throughout."""
+        return not self.float_ops and bool(self.inputs) and self.inputs[0].dtype in ("int8", "int16", "uint8")
+
+    def quantize_input(self, x: Any, index: int = 0) -> np.ndarray:
+        """Turns features into what the model takes.
+
+        Args:
+            x: [N, ...] features, in the range that the Keras model takes.
+            index: which input.
+
+        Returns:
+            [N, ...] of the input's dtype: rounded to steps and saturated for a quantized input.
+        """
+        tensor, x = self.inputs[index], np.asarray(x)
+        if tensor.dtype == "float32" or not tensor.scales:
+            return x.astype(tensor.dtype)
+        if x.dtype == tensor.dtype:
+            return x
+        limits = np.iinfo(tensor.dtype)
+        steps = np.round(x.astype("float32") / np.float32(tensor.scales[0])) + tensor.zero_points[0]
+        return np.clip(steps, limits.min, limits.max).astype(tensor.dtype)
+
+    def dequantize_output(self, y: Any, index: int = 0) -> np.ndarray:
+        """Turns raw outputs [N, ...] into float32 values."""
+        tensor, y = self.outputs[index], np.asarray(y)
+        if not tensor.scales or y.dtype.kind == "f":
+            return y.astype("float32")
+        return (y.astype("float32") - np.float32(tensor.zero_points[0])) * np.float32(tensor.scales[0])
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> TFLiteModel:
+        """Writes the file, whole or not at all.
+
+        Returns:
+            The model with its new path.
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise ValueError(
+                f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
+            try:
+                partial.write(self.content)
+                partial.flush()
+                os.fsync(partial.fileno())
+                os.chmod(partial.name, 0o644)
+                os.replace(partial.name, path)
+            except BaseException:
+                os.unlink(partial.name)
+                raise
+        return dataclasses.replace(self, path=path)
+
+    def to_json(self) -> dict[str, Any]:
+        """What it says of itself, as plain JSON values."""
+        return {
+            "path": str(self.path) if self.path else None,
+            "size_bytes": self.size_bytes,
+            "sha256": self.sha256,
+            "inputs": [dataclasses.asdict(tensor) for tensor in self.inputs],
+            "outputs": [dataclasses.asdict(tensor) for tensor in self.outputs],
+            "ops": self.ops,
+            "macs": self.macs,
+            "parameter_bytes": self.parameter_bytes,
+            "float_ops": list(self.float_ops),
+        }
+
+
+def _read(content: bytes) -> _Graph:
+    model = tflite.Model.GetRootAs(content, 0)
+    if _count(model.SubgraphsLength(), "subgraphs") < 1:
+        raise ValueError("no subgraph")
+    graph = model.Subgraphs(0)
+    codes = [_op_name(model.OperatorCodes(i)) for i in range(_count(model.OperatorCodesLength(), "operator codes"))]
+    tensors, constants = [], []
+    for i in range(_count(graph.TensorsLength(), "tensors")):
+        tensor = graph.Tensors(i)
+        buffer = tensor.Buffer()
+        if not 0 <= buffer < model.BuffersLength():
+            raise ValueError(f"tensor {i} refers to buffer {buffer} of {model.BuffersLength()}")
+        size = model.Buffers(buffer).DataLength()
+        if not 0 <= size <= len(content):
+            raise ValueError(f"buffer {buffer} has {size} bytes in a file of {len(content)}")
+        tensors.append(_tensor(tensor))
+        constants.append(size)
+    ops = tuple(_op(graph.Operators(i), codes, len(tensors)) for i in range(_count(graph.OperatorsLength(), "ops")))
+    inputs = _indices([graph.Inputs(i) for i in range(_count(graph.InputsLength(), "inputs"))], len(tensors))
+    outputs = _indices([graph.Outputs(i) for i in range(_count(graph.OutputsLength(), "outputs"))], len(tensors))
+    if not inputs or not outputs:
+        raise ValueError("no input or no output")
+    return _Graph(tuple(tensors), tuple(constants), ops, inputs, outputs)
+
+
+def _count(length: int, what: str) -> int:
+    if not 0 <= length <= _MAX_ITEMS:
+        raise ValueError(f"{length} {what}")
+    return length
+
+
+def _indices(values: list[int], tensors: int, *, optional: bool = False) -> tuple[int, ...]:
+    for value in values:
+        if not (0 <= value < tensors or (optional and value == -1)):
+            raise ValueError(f"tensor index {value} of {tensors}")
+    return tuple(values)
+
+
+def _op_name(code: Any) -> str:
+    # The 8-bit field overflowed at op 127; newer files use the wider one.
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    if number not in _OP_NAMES:
+        raise ValueError(f"op code {number}")
+    return (
+        (code.CustomCode() or b"CUSTOM").decode(errors="replace")
+        if _OP_NAMES[number] == "CUSTOM"
+        else _OP_NAMES[number]
+    )
+
+
+def _op(op: Any, codes: list[str], tensors: int) -> _Op:
+    inputs = [op.Inputs(i) for i in range(_count(op.InputsLength(), "inputs of an op"))]
+    outputs = [op.Outputs(i) for i in range(_count(op.OutputsLength(), "outputs of an op"))]
+    if not 0 <= op.OpcodeIndex() < len(codes):
+        raise ValueError(f"op code index {op.OpcodeIndex()} of {len(codes)}")
+    name = codes[op.OpcodeIndex()]
+    if not outputs and name not in ("ASSIGN_VARIABLE", "CALL_ONCE"):
+        raise ValueError(f"{name} without an output")
+    return _Op(name, _indices(inputs, tensors, optional=True), _indices(outputs, tensors))
+
+
+def _tensor(tensor: Any) -> TensorInfo:
+    signature = tensor.ShapeSignatureLength()
+    shape = tuple(
+        int(tensor.ShapeSignature(i) if signature else tensor.Shape(i))
+        for i in range(_count(signature or tensor.ShapeLength(), "dimensions"))
+    )
+    if any(d < -1 for d in shape) or math.prod(abs(d) for d in shape) >= 2**40:
+        raise ValueError(f"a tensor of shape {shape}")
+    if tensor.Type() not in _DTYPES:
+        raise ValueError(f"tensor type {tensor.Type()}")
+    quantization = tensor.Quantization()
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    axis = 0
+    if quantization is not None and quantization.ScaleLength():
+        n = _count(quantization.ScaleLength(), "scales")
+        scales = tuple(float(quantization.Scale(i)) for i in range(n))
+        zero_points = tuple(int(quantization.ZeroPoint(i)) for i in range(min(n, quantization.ZeroPointLength())))
+        zero_points = zero_points or (0,) * n
+        axis = quantization.QuantizedDimension()
+        if len(zero_points) != n or not all(0 < s < math.inf for s in scales):
+            raise ValueError(f"quantization with scales {scales[:3]} and {len(zero_points)} zero points")
+    name = (tensor.Name() or b"").decode(errors="replace")
+    return TensorInfo(name, shape, _DTYPES[tensor.Type()], scales, zero_points, axis)
+
+
+def _macs(op: _Op, tensors: tuple[TensorInfo, ...]) -> int:
+    """Multiply-accumulates of one op at batch 1; shapes are [O, H, W, I] for CONV_2D, [1, H, W, O] for depthwise."""
+
+    def size(index: int, axes: slice = slice(None)) -> int:
+        return math.prod(abs(d) for d in tensors[index].shape[axes])
+
+    if len(op.inputs) < 2 or min(op.inputs[:2]) < 0:
+        return 0
+    output = size(op.outputs[0])
+    if op.name == "CONV_2D":
+        return output * size(op.inputs[1], slice(1, None))
+    if op.name == "DEPTHWISE_CONV_2D":
+        return output * size(op.inputs[1], slice(1, 3))
+    if op.name == "FULLY_CONNECTED":
+        return output * size(op.inputs[1], slice(-1, None))
+    if op.name == "TRANSPOSE_CONV" and len(op.inputs) > 2 and op.inputs[2] >= 0:
+        return size(op.inputs[2]) * size(op.inputs[1], slice(0, 3))
+    if op.name == "BATCH_MATMUL":
+        return output * size(op.inputs[0], slice(-1, None))
+    if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+        steps = abs(tensors[op.inputs[0]].shape[1])
+        return steps * sum(size(i) for i in op.inputs[1:9] if i >= 0)
+    return 0
