@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from tfkd import data, targets, tflite
+from tfkd import conversion, data, models, targets, tflite
 from tfkd.contract import Check, judge
 from tfkd.measurement import Measurement, Memory
+from tfkd.report import write_report
 from tfkd.scores import Drift, drift, score
 from tfkd.validation import Contract, Row, validate
 
@@ -383,25 +384,35 @@ def test_validate_outputs_that_are_too_few_give_no_numbers(float_model, test_spl
     assert "5 outputs came back for 8 samples" in found.rows[0].invalid_reason
 
 
-def test_validate_on_real_targets(int8_model, float_model, test_split):
+def test_validate_on_real_targets(tmp_path):
+    train, _, test = data.load("digits")
+    student = models.digits_student(test.input_shape, test.num_classes)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    student.compile("adam", loss)
+    student.fit(train.batches(32, shuffle=True), epochs=3, shuffle=False, verbose=0)  # the data set shuffles
     found = validate(
-        {"float32": float_model, "full_int8": int8_model},
-        test_split,
-        reference=identity(3),
+        conversion.convert(student, tmp_path / "student.tflite", calibration=train),
+        test,
+        reference=student,
         targets=["host:reference", "host", "tflm"],
-        contract=Contract(max_bytes=10_000, max_arena_bytes=10_000, max_p90_ms=1000, max_accuracy_drop=60),
-        ship="full_int8",
+        contract=Contract(max_bytes=100_000, max_arena_bytes=200_000, max_p90_ms=1000, max_accuracy_drop=5),
     )
-    assert [row.invalid_reason for row in found.rows] == [None] * 7
-    assert found.rows[1].accuracy == 6 / 8
-    int8 = found.rows[4:]
-    assert {row.measurement.outputs[0].dtype.name for row in int8} == {"int8"}
-    assert int8[0].drift is None
-    assert all(0 <= row.drift.max_steps <= 2 for row in int8[1:])
-    assert int8[1].measurement.latency.count >= 50
-    assert int8[2].measurement.memory.arena_bytes > 0
+    assert [row.invalid_reason for row in found.rows] == [None] * 4
+    assert [(row.name, row.target) for row in found.rows[2:]] == [("student", "host"), ("student", "tflm")]
+    first, *others = found.rows[1:]
+    assert first.measurement.outputs[0].dtype == np.int8
+    assert first.drift is None
+    assert all(row.drift.max_steps <= 8 and row.drift.against == "host:reference" for row in others)
+    assert others[0].measurement.latency.count >= 50
+    assert others[1].measurement.memory.arena_bytes > 0
+    assert all(row.agreement > 0.9 for row in found.rows[1:])
     assert found.verdict.status == "SHIP", found.verdict
-    assert_follows(json.loads(json.dumps(found.to_json(), allow_nan=False)), SCHEMA)
+    record = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert_follows(record, SCHEMA)
+    assert record["models"]["student"]["audit"]["classes_covered"] == 10
+    page = write_report(found, tmp_path / "report.html").read_text()
+    assert "SHIP" in page
+    assert "Calibration audit" in page
 
 
 def test_validate_real_target_that_lacks_a_name_is_refused(float_model, test_split):
