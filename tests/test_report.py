@@ -1,6 +1,7 @@
 """The report in its four forms, and the page in a real browser."""
 
 import copy
+import dataclasses
 import importlib.util
 import json
 import os
@@ -18,6 +19,7 @@ from tfkd.contract import Contract, judge
 from tfkd.measurement import Measurement, Memory
 from tfkd.report import plots, seeds, words, write_report
 from tfkd.scores import drift, score
+from tfkd.tflite import CalibrationAudit
 from tfkd.validation import Row, Validation
 
 HOSTILE = "<script>alert('x')</script>"
@@ -34,7 +36,9 @@ MODELS = {
     "full_int8": {
         "sha256": "ab" * 32,
         "size_bytes": 20_000,
-        "audit": {"samples": 256, "mean": 77.75, "digest": "cd" * 32, "findings": ["Class 3 has 2 samples."]},
+        "audit": dataclasses.asdict(
+            CalibrationAudit(256, 0.0, 255.0, 77.75, 10, 10, "cd" * 32, 0, 0.012, ("Class 3 has 2 samples.",))
+        ),
     },
     "float32": {"sha256": "ef" * 32, "size_bytes": 70_000, "audit": None},
 }

@@ -165,16 +165,29 @@ def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _audits(models: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
-    """Each audit once, with the models that were calibrated so."""
-    found: list[tuple[list[str], Mapping[str, Any]]] = []
+def _audits(models: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, str]]]]:
+    """Each audit once, as (models that were calibrated so, its facts)."""
+    found: list[tuple[list[str], list[tuple[str, str]]]] = []
     for name, model in models.items():
-        same = next((names for names, audit in found if audit == model["audit"]), None)
+        facts = _audit(model["audit"]) if model["audit"] else []
+        same = next((names for names, known in found if known == facts), None)
         if same is not None:
             same.append(name)
-        elif model["audit"]:
-            found.append(([name], model["audit"]))
+        elif facts:
+            found.append(([name], facts))
     return found
+
+
+def _audit(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("Samples", f"{audit['samples']:,}"),
+        ("Range", f"{audit['minimum']:g} to {audit['maximum']:g}, mean {audit['mean']:.4g}"),
+        ("Classes", f"{audit['classes_covered']} of {audit['classes_total']}"),
+        ("Also in test", str(audit["overlap"])),
+        ("Beyond the input range", words.percent(audit["saturation"], 2)),
+        ("SHA-256", audit["digest"]),
+        ("Findings", " ".join(audit["findings"]) or "none"),
+    ]
 
 
 def _shown(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
