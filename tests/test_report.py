@@ -260,6 +260,23 @@ def test_plots_without_numbers_are_left_out():
     assert plots.latency({"rows": [], "ship": None, "contract": None}) is None
 
 
+@pytest.mark.parametrize(
+    ("nanoseconds", "limit", "unit", "far"),
+    [
+        (1_500, 1.0, "microseconds", True),
+        (2_000_000, 3.0, "milliseconds", False),
+        (2_000_000, None, "milliseconds", False),
+    ],
+)
+def test_plots_latency_scale_follows_the_samples_not_a_far_limit(ship, nanoseconds, limit, unit, far):
+    rows = copy.deepcopy([row for row in ship["rows"] if row["target"] == "host"])
+    rows[0]["measurement"]["latencies_ns"] = [nanoseconds] * 400 + [1000 * nanoseconds]
+    found = plots.latency({"rows": rows, "ship": None, "contract": {"max_p90_ms": limit}})
+    assert unit in found.svg
+    assert ("lies far to the right" in found.caption) == far
+    assert ("p90 limit" in found.svg.split("</desc>")[1]) == (limit is not None and not far)
+
+
 # JUnit and Markdown.
 
 
