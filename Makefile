@@ -7,12 +7,15 @@ PYTEST_ARGS ?=
 JOBS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: install demo test check lint system-packages clean
+.PHONY: install demo test doctest check lint system-packages clean
+# `check` goes from the quick to the slow, with pytest's closing line last, whatever -j says.
+.NOTPARALLEL:
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfkd needs Python 3.11 or newer. Found: " + sys.version)'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv is missing. Install it: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -26,12 +29,14 @@ system-packages: install
 test: install system-packages
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
+doctest: install
+	$(BIN)/python -m pytest -q --doctest-modules tfkd
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test
-	$(BIN)/python -m pytest --doctest-modules tfkd -q
+check: lint doctest test
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
