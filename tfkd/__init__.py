@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfkd import data, losses, models, targets
+    from tfkd.contract import Contract
+    from tfkd.conversion import convert
+    from tfkd.distiller import Distiller
+    from tfkd.measurement import Measurement
+    from tfkd.report import write_report
+    from tfkd.tflite import TFLiteModel
+    from tfkd.validation import Validation, validate
+
+__all__ = [
+    "Contract",
+    "Distiller",
+    "Measurement",
+    "TFLiteModel",
+    "Validation",
+    "convert",
+    "data",
+    "losses",
+    "models",
+    "targets",
+    "validate",
+    "write_report",
+]
 
 __version__ = "0.1.0"
 
-# Where each public name lives. They are imported on first use, so that `import tfkd` and `tfkd --help` load no
-# TensorFlow.
+# Where the public names live that are no modules. All are imported on first use, so that `import tfkd` and
+# `tfkd --help` load no TensorFlow.
 _HOMES = {
-    "Contract": "validation",
+    "Contract": "contract",
     "Distiller": "distiller",
     "Measurement": "measurement",
     "TFLiteModel": "tflite",
@@ -19,21 +44,15 @@ _HOMES = {
     "validate": "validation",
     "write_report": "report",
 }
-_MODULES = {
-    "conversion", "data", "distiller", "losses", "measurement", "models", "recipe", "report", "targets", "tflite",
-    "validation",
-}  # fmt: skip
-
-__all__ = sorted([*_HOMES, *(_MODULES - {"conversion", "recipe", "report", "validation"})])
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"tfkd.{_HOMES[name]}"), name)
-    if name in _MODULES:
+    if name in __all__:
         return importlib.import_module(f"tfkd.{name}")
     raise AttributeError(f"module 'tfkd' has no attribute {name!r}. It has: {', '.join(__all__)}.")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})
