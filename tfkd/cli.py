@@ -1,0 +1,296 @@
+"""The command line: one verb for each arrow of the line, no logic."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import tfkd
+
+app = typer.Typer(
+    name="tfkd",
+    help="Distil a Keras model, turn it into a .tflite and prove on its target that it can ship.\n\n"
+    "Exit status: 0 done and the contract holds; 1 it does not hold or is not known to; 2 bad arguments or input; "
+    "3 a missing tool or device; 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
+
+DataOption = Annotated[str, typer.Option("--data", help="A data set's name, a .npz file or a folder of classes.")]
+OutOption = Annotated[Path, typer.Option("--out", help="The .keras file to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output, the rest on stderr.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training split.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a step.")]
+LearningRate = Annotated[float, typer.Option(min=1e-12, help="Of Adam at the start; it falls to 0 along a cosine.")]
+Augment = Annotated[str, typer.Option(help="none or crop_flip.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of initial weights, order and augmentation.")]
+TargetsOption = Annotated[list[str], typer.Option("--target", help="Where to run; give it once per target.")]
+ModelFile = Annotated[Path, typer.Argument(help="A .tflite file.")]
+
+
+def _verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Registers a verb and turns its errors into a message and an exit status."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            again = " The same command again resumes." if function.__name__ == "run" else ""
+            typer.echo(f"tfkd: interrupted.{again}", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
+        except (ValueError, RuntimeError, OSError) as error:
+            from tfkd.child import ChildCrashed, ChildTimedOut
+
+            typer.echo(f"tfkd: {error}", err=True)
+            missing = isinstance(error, RuntimeError) and not isinstance(error, ChildCrashed | ChildTimedOut)
+            raise typer.Exit(_MISSING_TOOL if missing else _BAD_INPUT) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception:  # a fault of ours must not look like a broken contract, which is status 1
+            traceback.print_exc()
+            raise typer.Exit(_INTERNAL) from None
+
+    return app.command(name=function.__name__.rstrip("_"))(guarded)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tfkd {tfkd.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@_verb
+def train(
+    model: Annotated[str, typer.Argument(help="A builder of tfkd.models, such as digits_teacher.")],
+    out: OutOption,
+    data: DataOption = "digits",
+    epochs: Epochs = 20,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = 1e-3,
+    augment: Augment = "none",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model on labels.
+
+    Example: tfkd train digits_teacher --data digits --out teacher.keras --epochs 20
+    """
+    from tfkd import training
+
+    with _progress(as_json) as progress:
+        record = training.train(
+            model, out, source=data, schedule=_schedule(epochs, batch_size, learning_rate, augment), seed=seed,
+            overwrite=overwrite, on_epoch=progress.epoch,
+        )  # fmt: skip
+        _say(progress, record, as_json, f"{out}: validation accuracy {record['val_accuracy']:.4f}")
+
+
+@_verb
+def distill(
+    teacher: Annotated[Path, typer.Option("--teacher", help="The teacher, a .keras file that gives logits.")],
+    student: Annotated[str, typer.Option("--student", help="A builder of tfkd.models, such as digits_student.")],
+    out: OutOption,
+    data: DataOption = "digits",
+    alpha: Annotated[float, typer.Option(help="Weight of the soft loss, 0..1.")] = 0.9,
+    temperature: Annotated[float, typer.Option(help="Softens both sides, > 0.")] = 4.0,
+    epochs: Epochs = 20,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = 1e-3,
+    augment: Augment = "none",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Train a student on labels and on a teacher's softened outputs.
+
+    Example: tfkd distill --teacher teacher.keras --student digits_student --data digits --out student.keras
+    """
+    from tfkd import training
+
+    with _progress(as_json) as progress:
+        record = training.train(
+            student, out, source=data, schedule=_schedule(epochs, batch_size, learning_rate, augment), seed=seed,
+            overwrite=overwrite, on_epoch=progress.epoch,
+            soft={"teacher": teacher, "alpha": alpha, "temperature": temperature},
+        )  # fmt: skip
+        _say(progress, record, as_json, f"{out}: validation accuracy {record['val_accuracy']:.4f}")
+
+
+@_verb
+def convert(
+    model: Annotated[Path, typer.Argument(help="A .keras file or the folder of a SavedModel.")],
+    out: Annotated[Path, typer.Argument(help="The .tflite file to write.")],
+    mode: Annotated[str, typer.Option(help="float32, float16, dynamic_range, full_int8 or int16x8.")] = "full_int8",
+    calibration: Annotated[str | None, typer.Option(help="A data set, of which the train split is used.")] = None,
+    calibration_samples: Annotated[int, typer.Option(min=1, help="How many of its samples.")] = 256,
+    float_io: Annotated[bool, typer.Option("--float-io", help="Keep float input and output.")] = False,
+    allow_float: Annotated[bool, typer.Option("--allow-float", help="Accept ops that stay in float.")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a model into a .tflite.
+
+    Example: tfkd convert student.keras student.tflite --mode full_int8 --calibration digits
+    """
+    from tfkd import conversion
+    from tfkd import data as datasets
+
+    with _progress(as_json) as progress:
+        split = None if calibration is None else datasets.load(calibration).train
+        converted = conversion.convert(
+            model, out, mode=mode, calibration=split, calibration_samples=calibration_samples, float_io=float_io,
+            allow_float=allow_float, overwrite=overwrite, seed=seed,
+        )  # fmt: skip
+        _say(progress, converted.to_json(), as_json, f"{out}: {mode}, {converted.size_bytes:,} bytes")
+
+
+@_verb
+def validate(
+    model: ModelFile,
+    data: DataOption = "digits",
+    target: TargetsOption = ["host", "tflm"],  # noqa: B006 - Typer reads it and does not change it
+    reference: Annotated[Path | None, typer.Option(help="The .keras file that the model came from.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Share of the test set, 0..1.")] = None,
+    max_accuracy_drop: Annotated[float | None, typer.Option(help="Percentage points against --reference.")] = None,
+    min_agreement: Annotated[float | None, typer.Option(help="Share of equal labels with --reference.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Of the file.")] = None,
+    max_arena_bytes: Annotated[int | None, typer.Option(help="Of the tensor arena.")] = None,
+    max_p90_ms: Annotated[float | None, typer.Option(help="Latency.")] = None,
+    max_drift_steps: Annotated[int | None, typer.Option(help="Quantization steps between targets.")] = None,
+    report: Annotated[list[Path] | None, typer.Option(help="Write a report: .html, .md, .json or .xml.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a .tflite on the test split, on each target, over a contract.
+
+    Example: tfkd validate student.tflite --data digits --target host --target tflm --max-bytes 16384
+    """
+    from tfkd import pipeline
+    from tfkd.contract import Contract
+
+    contract = Contract(
+        min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_p90_ms, max_drift_steps
+    )
+    with _progress(as_json) as progress:
+        validation = pipeline.judge(
+            model, data, targets=target, reference=reference, contract=contract, reports=report or [],
+            command=_command(), overwrite=overwrite, progress=progress,
+        )  # fmt: skip
+        record = validation.to_json()
+        _say(progress, record, as_json, pipeline.summary(record))
+    raise typer.Exit(0 if validation.ok else _BROKEN)
+
+
+@_verb
+def benchmark(
+    model: ModelFile,
+    target: TargetsOption = ["host"],  # noqa: B006 - Typer reads it and does not change it
+    threads: Annotated[int | None, typer.Option(min=1, help="Of one inference, on host.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Time single inferences of a .tflite on random input.
+
+    Example: tfkd benchmark student.tflite --target host --target host:plain
+    """
+    from tfkd import pipeline
+
+    with _progress(as_json) as progress:
+        runs = pipeline.benchmark(model, target, threads=threads)
+        _say(progress, [run.to_json() for run in runs], as_json, pipeline.latencies(runs))
+
+
+@_verb
+def report(
+    source: Annotated[Path, typer.Argument(help="The folder of a run, or a report that was written as .json.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .html, .md, .json or .xml (JUnit).")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a report of a run or a validation in another form.
+
+    Example: tfkd report runs/digits --out report.xml
+    """
+    from tfkd import pipeline
+
+    typer.echo(pipeline.rewrite(source, out, overwrite=overwrite))
+
+
+@_verb
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file; its paths are relative to the working directory.")],
+    as_json: Json = False,
+) -> None:
+    """Run a recipe from data to report; the same command again resumes and keeps what is finished.
+
+    Example: tfkd run recipes/digits.toml
+    """
+    from tfkd import pipeline
+    from tfkd import recipe as recipes
+
+    with _progress(as_json) as progress:
+        result = pipeline.run(recipes.load(recipe), command=_command(), progress=progress)
+        page = result.folder / "report.html"
+        value = {"ok": result.ok, "report": str(page), "steps": result.steps, "validation": result.record}
+        _say(progress, value, as_json, f"{pipeline.summary(result.record)}\nReport: {page}")
+    raise typer.Exit(0 if result.ok else _BROKEN)
+
+
+def _schedule(epochs: int, batch_size: int, learning_rate: float, augment: str) -> Any:
+    from tfkd import recipe
+
+    return recipe.schedule(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment)
+
+
+def _progress(as_json: bool) -> Any:
+    import rich.console
+
+    from tfkd.progress import Progress
+
+    return Progress(rich.console.Console(stderr=as_json, highlight=False))
+
+
+def _say(progress: Any, value: Any, as_json: bool, text: str) -> None:
+    if as_json:
+        typer.echo(json.dumps(value))
+    else:
+        progress.line(text)
+
+
+def _command() -> str:
+    return shlex.join(["tfkd", *sys.argv[1:]])
+
+
+def main() -> None:
+    """The entry point of the `tfkd` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,393 @@
+"""The straight line of a recipe, step by step; what is finished and unchanged is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import tfkd
+from tfkd import data, report
+from tfkd.progress import Progress
+from tfkd.recipe import Recipe, Schedule
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfkd.contract import Contract
+    from tfkd.measurement import Measurement
+    from tfkd.tflite import TFLiteModel
+    from tfkd.validation import Validation
+
+REPORTS = ("report.html", "report.md", "report.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run left behind.
+
+    Args:
+        folder: with the models and the reports.
+        record: the content of report.json.
+        ok: whether the contract holds.
+        steps: `done` or `kept` for each step.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    ok: bool
+    steps: Mapping[str, str]
+
+
+def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None = None) -> Result:
+    """Runs a recipe: data, teacher, students alone and distilled, conversion, validation, report.
+
+    The same call again goes on where an earlier one stopped. A step is kept when its settings, and the files of the
+    steps before it, are what they were; a training that was cut off goes on after its last finished epoch. The
+    student that ships is the distilled one with the best validation accuracy; the test split only judges.
+
+    Args:
+        recipe: see `tfkd.recipe.load`.
+        command: what the user typed, for the report.
+        progress: where to say how far it is.
+
+    Raises:
+        ValueError: the recipe does not fit the data or a model, or another run works in the output folder.
+        RuntimeError: a tool that a target needs is missing.
+    """
+    from tfkd import targets
+
+    for spec in recipe.targets.names:
+        targets.get(spec)  # a missing tool must show before the training, not after it
+    folder = Path(recipe.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        return _Line(recipe, folder, progress or Progress()).run(command)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One run in a folder at a time; the system lifts the lock when the process dies."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another run works here. Wait for it, or choose another output.") from None
+        yield
+
+
+class _Line:
+    def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
+        self.recipe, self.folder, self.progress = recipe, folder, progress
+        self.state_file = folder / "state.json"
+        self.state = _read_state(self.state_file)
+        self.steps: dict[str, str] = {}
+        self.splits = data.load(recipe.data.source, validation=recipe.data.validation, seed=recipe.seed)
+        self.data_hash = _hash([split.content_hash for split in self.splits])
+
+    def run(self, command: str | None) -> Result:
+        teacher = self._teacher()
+        seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
+        students = {way: {seed: self._student(way, seed, teacher) for seed in seeds} for way in ("alone", "distilled")}
+        # By validation accuracy; of equal ones the first seed.
+        best = {way: max(runs.values(), key=lambda one: one["val_accuracy"]) for way, runs in students.items()}
+        converted: dict[str, Any] = {
+            mode: self._convert(mode, best["distilled"]) for mode in self.recipe.conversion.modes
+        }
+        record = self._validate(teacher, students, best, converted, command)
+        verdict = record["verdict"]["status"]
+        ok = verdict == "SHIP" if verdict else all(row["valid"] for row in record["rows"])
+        return Result(self.folder, record, ok, self.steps)
+
+    def _step(self, name: str, inputs: Any, work: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+        """Does a step, or keeps what it gave when its inputs are the same and its files are untouched.
+
+        Args:
+            name: of the step.
+            inputs: settings, and the file hashes of earlier steps, as JSON values.
+            work: given the key of the step, makes the files and returns the record with their names in `files`.
+
+        Returns:
+            The record, with the hash of each file in `files`.
+        """
+        key = _hash([tfkd.__version__, name, inputs])
+        kept = self.state.get(name)
+        if kept and kept["key"] == key and all(_sha256(self.folder / f) == h for f, h in kept["files"].items()):
+            self.steps[name] = "kept"
+            self.progress.line(f"{name} kept")
+            return kept
+        self.progress.start(name)
+        record = work(key)
+        record |= {"key": key, "files": {file: _sha256(self.folder / file) for file in record["files"]}}
+        self.state[name] = record
+        self._write_state()
+        self.steps[name] = "done"
+        self.progress.finish(f"accuracy {record['val_accuracy']:.4f} on validation" if "val_accuracy" in record else "")
+        return record
+
+    def _write_state(self) -> None:
+        from tfkd.training import write_atomically
+
+        write_atomically(self.state_file, json.dumps(self.state, indent=1))
+
+    def _teacher(self) -> dict[str, Any]:
+        settings = self.recipe.teacher
+        if settings.file is not None:
+            return {"path": str(settings.file), "files": {str(settings.file): _sha256(settings.file, missing_ok=False)}}
+
+        def work(key: str) -> dict[str, Any]:
+            model = self._build(settings.model or "", settings.options, self.recipe.seed)
+            return self._train("teacher", key, model, model, settings, self.recipe.seed)
+
+        return self._step("teacher", [settings.model_dump(), self.recipe.seed, self.data_hash], work)
+
+    def _student(self, way: str, seed: int, teacher: Mapping[str, Any]) -> dict[str, Any]:
+        name, settings = f"student-{way}-{seed}", self.recipe.distillation
+
+        def work(key: str) -> dict[str, Any]:
+            from tfkd.distiller import Distiller
+
+            student = self._build(self.recipe.student.model, self.recipe.student.options, seed)
+            trained: keras.Model = student
+            if way == "distilled":
+                trained = Distiller(
+                    student, self._load(teacher), alpha=settings.alpha, temperature=settings.temperature
+                )
+            return self._train(name, key, trained, student, settings, seed)
+
+        shared = Schedule.model_validate(settings.model_dump(include=set(Schedule.model_fields)))
+        inputs = [self.recipe.student.model_dump(), shared.model_dump(), seed, self.data_hash]
+        if way == "distilled":
+            inputs += [settings.alpha, settings.temperature, teacher["files"]]
+        return self._step(name, inputs, work)
+
+    def _build(self, name: str, options: Mapping[str, Any], seed: int) -> keras.Model:
+        import keras
+
+        from tfkd import models
+
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
+        return models.build(name, self.splits.train.input_shape, self.splits.train.num_classes, **options)
+
+    def _load(self, record: Mapping[str, Any]) -> keras.Model:
+        from tfkd import models
+
+        return models.load(record["path"])
+
+    def _train(
+        self, name: str, key: str, trained: keras.Model, saved: keras.Model, schedule: Schedule, seed: int
+    ) -> dict[str, Any]:
+        from tfkd import training
+
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        checkpoint = folder / f"checkpoint-{key[:16]}"
+        for stale in folder.glob("checkpoint-*"):
+            if stale != checkpoint:
+                shutil.rmtree(stale)
+        history = training.fit(
+            trained, self.splits, schedule, seed=seed, checkpoint=checkpoint, on_epoch=self.progress.epoch
+        )
+        path = folder / "model.keras"
+        saved.save(path)
+        shutil.rmtree(checkpoint)
+        return {
+            "path": str(path), "files": [f"{name}/model.keras"], "history": history,
+            "val_accuracy": training.accuracy(saved, self.splits.val),
+            "test_accuracy": training.accuracy(saved, self.splits.test),
+        }  # fmt: skip
+
+    def _convert(self, mode: str, student: Mapping[str, Any]) -> dict[str, Any]:
+        def work(_: str) -> dict[str, Any]:
+            from tfkd.conversion import convert
+
+            model = convert(
+                student["path"], self.folder / f"{mode}.tflite", mode=mode, calibration=self.splits.train,
+                calibration_samples=self.recipe.conversion.calibration_samples, overwrite=True, seed=self.recipe.seed,
+            )  # fmt: skip
+            audit = dataclasses.asdict(model.audit) if model.audit else None
+            return {"path": str(model.path), "files": [f"{mode}.tflite"], "audit": audit}
+
+        settings = [self.recipe.conversion.calibration_samples, self.recipe.seed, self.data_hash]
+        return self._step(f"convert-{mode}", [mode, settings, student["files"]], work)
+
+    def _validate(
+        self,
+        teacher: Mapping[str, Any],
+        students: Mapping[str, Mapping[int, Mapping[str, Any]]],
+        best: Mapping[str, Mapping[str, Any]],
+        converted: Mapping[str, Mapping[str, Any]],
+        command: str | None,
+    ) -> dict[str, Any]:
+        def work(_: str) -> dict[str, Any]:
+            from tfkd.validation import validate
+
+            distilled = self._load(best["distilled"])
+            validation = validate(
+                {mode: _model(record) for mode, record in converted.items()},
+                self.splits.test,
+                reference=distilled,
+                baselines={
+                    "teacher": self._load(teacher), "student alone": self._load(best["alone"]),
+                    "student distilled": distilled,
+                },
+                targets=self.recipe.targets.names,
+                contract=self.recipe.limits,
+                ship=self.recipe.conversion.ship,
+                progress=self.progress.advance,
+            )  # fmt: skip
+            for file in REPORTS:
+                report.write_report(
+                    validation, self.folder / file, training=_histories(teacher, best), seeds=_seeds(students),
+                    command=command, overwrite=True,
+                )  # fmt: skip
+            return {"files": list(REPORTS)}
+
+        settings = [self.recipe.targets.model_dump(), self.recipe.limits.limits, self.recipe.conversion.ship]
+        trained = [record["files"] for runs in students.values() for record in runs.values()]
+        inputs = [settings, self.data_hash, teacher["files"], trained, [one["files"] for one in converted.values()]]
+        self._step("validate", inputs, work)
+        return json.loads((self.folder / "report.json").read_text())
+
+
+def _model(record: Mapping[str, Any]) -> TFLiteModel:
+    from tfkd.tflite import CalibrationAudit, TFLiteModel
+
+    audit = record["audit"] and {**record["audit"], "findings": tuple(record["audit"]["findings"])}
+    return dataclasses.replace(TFLiteModel.load(record["path"]), audit=CalibrationAudit(**audit) if audit else None)
+
+
+def _histories(teacher: Mapping[str, Any], best: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    found = {"teacher": teacher.get("history")}
+    found |= {f"student {way}": record["history"] for way, record in best.items()}
+    return {label: history for label, history in found.items() if history}
+
+
+def _seeds(students: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Sequence[dict[str, float]]]:
+    return {
+        f"student {way}": [{"seed": seed, "accuracy": one["test_accuracy"]} for seed, one in runs.items()]
+        for way, runs in students.items()
+    }
+
+
+def judge(
+    model: Path,
+    source: str,
+    *,
+    targets: Sequence[str],
+    reference: Path | None,
+    contract: Contract,
+    reports: Sequence[Path],
+    command: str,
+    overwrite: bool,
+    progress: Progress,
+) -> Validation:
+    """Validates one .tflite file and writes its reports; see `tfkd.validate` and `tfkd.write_report`."""
+    from tfkd import models
+    from tfkd.validation import validate
+
+    for path in reports:  # before the work, not after it
+        if path.suffix not in report.SUFFIXES or (path.exists() and not overwrite):
+            raise ValueError(
+                f"{path}: must be a new file of {', '.join(report.SUFFIXES)}. "
+                f"Received: {'an existing file' if path.exists() else path.suffix!r}. Rename it or pass --overwrite."
+            )
+    progress.start("validate")
+    validation = validate(
+        model, data.load(source).test, reference=None if reference is None else models.load(reference),
+        targets=targets, contract=contract, progress=progress.advance,
+    )  # fmt: skip
+    for path in reports:
+        report.write_report(validation, path, command=command, overwrite=overwrite)
+    return validation
+
+
+def benchmark(model: Path, specs: Sequence[str], *, threads: int | None = None) -> list[Measurement]:
+    """Times a .tflite on random input, on each target."""
+    from tfkd import targets
+    from tfkd.tflite import TFLiteModel
+
+    loaded, random = TFLiteModel.load(model), np.random.default_rng(0)
+    inputs = []
+    for tensor in loaded.inputs:
+        low, high = (0, 1) if tensor.dtype.startswith("float") else (np.iinfo(tensor.dtype).min, 127)
+        inputs.append(random.uniform(low, high, (1, *tensor.shape[1:])).astype(tensor.dtype))
+    options = {} if threads is None else {"threads": threads}
+    return [targets.get(spec, **options).run(loaded, inputs) for spec in specs]
+
+
+def latencies(runs: Sequence[Measurement]) -> str:
+    """One line for each run."""
+    return "\n".join(
+        f"{run.target:<16} p50 {run.latency.p50_ms:.3f} ms   p90 {run.latency.p90_ms:.3f} ms   p99 "
+        f"{run.latency.p99_ms:.3f} ms   over {run.latency.count} runs"
+        if run.latency
+        else f"{run.target:<16} says nothing about time"
+        for run in runs
+    )
+
+
+def rewrite(source: Path, out: Path, *, overwrite: bool = False) -> Path:
+    """Writes the report of a run's folder, or of a report in JSON, in another form."""
+    path = source / "report.json" if source.is_dir() else source
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: must be a report that tfkd wrote as JSON. Received: {error}. Give the folder of a finished run."
+        ) from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: must be a report that tfkd wrote as JSON. Received: {type(record).__name__}.")
+    return report.write_report(record, out, overwrite=overwrite)
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """The rows and the verdict of a validation in JSON form, as lines."""
+    lines = [f"{'model':<18} {'on':<15} {'bytes':>9} {'accuracy':>9} {'p90 ms':>8} {'arena':>8}"]
+    for row in record["rows"]:
+        measured = row["measurement"] or {}
+        latency, arena = measured.get("latency"), (measured.get("memory") or {}).get("arena_bytes")
+        cells = (
+            "does not run" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %",
+            f"{latency['p90_ms']:.3f}" if latency else "-",
+            f"{arena:,}" if arena else "-",
+        )
+        where = row["target"] or "Keras"
+        lines.append(f"{row['name']:<18} {where:<15} {row['bytes']:>9,} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}")
+    verdict = record["verdict"]
+    if verdict["status"]:
+        lines.append(f"Verdict: {verdict['status']} (decided by {verdict['binding']})")
+    return "\n".join(lines)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise ValueError(
+            f"{path}: must be the state of a run. Received: no JSON. Delete the file to begin anew."
+        ) from None
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path, *, missing_ok: bool = True) -> str | None:
+    if not path.is_file():
+        if missing_ok:
+            return None
+        raise ValueError(f"{path}: must be a file. Received: there is none. Check the path.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,212 @@
+"""A recipe file (TOML): what the line from data to report is made of."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from tfkd.contract import Contract
+
+__all__ = ["Conversion", "Data", "Distillation", "Recipe", "Schedule", "Student", "Targets", "Teacher", "load"]
+
+Mode = Literal["float32", "float16", "dynamic_range", "full_int8", "int16x8"]
+
+
+class _Section(pydantic.BaseModel):
+    # Strict: a number in quotes is a mistake, not a number.
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _expand(path: str) -> str:
+    """Replaces `$NAME` by the environment's value; a name that is not set is an error."""
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    if "$" in expanded:
+        raise ValueError(f"a variable in it is not set; set it or write the path out (received {path!r})")
+    return expanded
+
+
+class Data(_Section):
+    """`[data]`: see `tfkd.data.load`."""
+
+    name: str | None = None
+    path: str | None = None
+    validation: float = pydantic.Field(default=0.1, gt=0, lt=1)
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> Data:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either name (such as 'digits') or path (a .npz or a folder)")
+        return self
+
+    @property
+    def source(self) -> str:
+        """What `tfkd.data.load` takes."""
+        return self.name if self.name is not None else _expand(self.path or "")
+
+
+class Schedule(_Section):
+    """How a model is trained: Adam whose learning rate falls to 0 along a cosine.
+
+    Args:
+        epochs: passes over the training split.
+        batch_size: samples in a step.
+        learning_rate: at the start.
+        augment: `none` or `crop_flip` (images).
+        padding: pixels of `crop_flip`.
+        flip: whether `crop_flip` flips left and right.
+    """
+
+    epochs: int = pydantic.Field(default=20, ge=1)
+    batch_size: int = pydantic.Field(default=64, ge=1)
+    learning_rate: float = pydantic.Field(default=1e-3, gt=0)
+    augment: Literal["none", "crop_flip"] = "none"
+    padding: int = pydantic.Field(default=4, ge=0)
+    flip: bool = True
+
+
+class Teacher(Schedule):
+    """`[teacher]`: a builder of `tfkd.models` and its training, or the path of a `.keras` file."""
+
+    model: str | None = None
+    options: dict[str, Any] = {}
+    path: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _built_or_loaded(self) -> Teacher:
+        if (self.model is None) == (self.path is None):
+            raise ValueError("give either model (a builder, with its training) or path (a trained .keras file)")
+        if self.path is not None and self.model_fields_set != {"path"}:
+            rest = ", ".join(sorted(self.model_fields_set - {"path"}))
+            raise ValueError(f"a teacher with path is not trained; leave out {rest}")
+        return self
+
+    @property
+    def file(self) -> Path | None:
+        """The trained teacher, or None where it is to be trained."""
+        return None if self.path is None else Path(_expand(self.path))
+
+
+class Student(_Section):
+    """`[student]`: a builder of `tfkd.models` with its options."""
+
+    model: str
+    options: dict[str, Any] = {}
+
+
+class Distillation(Schedule):
+    """`[distillation]`: the losses, and the schedule that the student alone and the distilled student share."""
+
+    alpha: float = pydantic.Field(default=0.9, ge=0, le=1)
+    temperature: float = pydantic.Field(default=4.0, gt=0)
+    seeds: int = pydantic.Field(default=3, ge=1)
+
+
+class Conversion(_Section):
+    """`[conversion]`: the modes to convert to and the one that is to ship."""
+
+    modes: list[Mode] = pydantic.Field(default=["full_int8"], min_length=1)
+    ship: Mode = "full_int8"
+    calibration_samples: int = pydantic.Field(default=256, ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _ships_one_of_them(self) -> Conversion:
+        if len(set(self.modes)) < len(self.modes) or self.ship not in self.modes:
+            raise ValueError(f"modes must be unique and hold ship ({self.ship!r}), received {self.modes}")
+        return self
+
+
+class Targets(_Section):
+    """`[targets]`: specifications that `tfkd.targets.get` takes."""
+
+    names: list[str] = pydantic.Field(default=["host", "tflm"], min_length=1)
+
+
+_ContractSection = pydantic.create_model(
+    "_ContractSection",
+    __base__=_Section,
+    **{name: (kind, None) for name, kind in typing.get_type_hints(Contract).items()},  # type: ignore[call-overload]
+)
+
+
+class Recipe(_Section):
+    """A whole recipe; its paths are relative to the working directory and may hold `$NAME` of the environment."""
+
+    data: Data
+    teacher: Teacher
+    student: Student
+    distillation: Distillation = Distillation()
+    conversion: Conversion = Conversion()
+    targets: Targets = Targets()
+    contract: _ContractSection = _ContractSection()  # type: ignore[valid-type]
+    output: str = pydantic.Field(min_length=1)
+    seed: int = pydantic.Field(default=0, ge=0)
+
+    @property
+    def limits(self) -> Contract:
+        """The contract of the model that is to ship."""
+        return Contract(**self.contract.model_dump())  # type: ignore[attr-defined]
+
+
+def load(path: str | os.PathLike[str]) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: a TOML file with the tables data, teacher, student, distillation, conversion, targets and contract, and
+            the keys output (a folder) and seed.
+
+    Raises:
+        ValueError: there is no such file, it is no TOML, or a key or value is wrong; the message names each.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise ValueError(f"{path}: must be a recipe file. Received: {error.strerror}. Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: must be TOML. Received: {error}. Correct that line.") from None
+    try:
+        recipe = Recipe.model_validate(content)
+        _ = recipe.limits, recipe.data.source, recipe.teacher.file  # their ranges and variables
+    except pydantic.ValidationError as error:
+        raise ValueError("\n".join(f"{path}: {_sentence(one)}" for one in error.errors())) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return recipe
+
+
+def schedule(**settings: Any) -> Schedule:
+    """A `Schedule` whose errors are ValueErrors in words."""
+    try:
+        return Schedule(**settings)
+    except pydantic.ValidationError as error:
+        raise ValueError("\n".join(_sentence(one) for one in error.errors())) from None
+
+
+def _sentence(error: Any) -> str:
+    """One error of pydantic in our words: where, what was expected, what was received, what to do."""
+    *table, key = error["loc"] or ("recipe",)
+    where = ".".join(map(str, error["loc"])) or "recipe"
+    if error["type"] == "extra_forbidden":
+        known = _keys(table)
+        near = difflib.get_close_matches(str(key), known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(known)}."
+        return f"unknown key {where!r}. {hint}"
+    if error["type"] == "missing":
+        return f"{where!r} is missing. Add it."
+    message = error["msg"].removeprefix("Value error, ")
+    received = "" if isinstance(error["input"], dict | _Section) else f" Received: {error['input']!r}."
+    return f"{where}: {message}.{received} Correct it."
+
+
+def _keys(table: list[Any]) -> list[str]:
+    section: Any = Recipe
+    for name in table:
+        section = section.model_fields[name].annotation
+    return list(section.model_fields)

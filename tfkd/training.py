@@ -1,0 +1,160 @@
+"""One training run that a kill at any moment only interrupts: the next run goes on with equal results."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfkd import data, models
+from tfkd.augmentation import crop_flip
+from tfkd.data import Split, Splits
+from tfkd.distiller import Distiller, EpochSync
+from tfkd.recipe import Schedule
+
+History = dict[str, list[float]]
+OnEpoch = Callable[[int, int, Mapping[str, float]], None]
+
+
+def fit(
+    model: keras.Model,
+    splits: Splits,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> History:
+    """Trains a model with logits, or a `Distiller`, on the train split.
+
+    Args:
+        model: built, not compiled.
+        splits: train is learned from, val is watched.
+        schedule: epochs, batch size, learning rate and augmentation.
+        seed: of order and augmentation.
+        checkpoint: a folder where each finished epoch is kept; what lies there is gone on from.
+        on_epoch: called with (epochs done, epochs in all, logs).
+
+    Returns:
+        The logs of each epoch by name, those before an interruption included.
+    """
+    augment = crop_flip(schedule.padding, flip=schedule.flip) if schedule.augment == "crop_flip" else None
+    dataset = splits.train.batches(schedule.batch_size, shuffle=True, augment=augment, seed=seed)
+    steps = schedule.epochs * -(-len(splits.train) // schedule.batch_size)
+    model.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(schedule.learning_rate, steps)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    keeper = _Keeper(checkpoint, schedule.epochs, on_epoch)
+    done = keeper.restore(model)
+    model.fit(
+        dataset, validation_data=splits.val.batches(256), epochs=schedule.epochs, initial_epoch=done, shuffle=False,
+        verbose=0, callbacks=[keeper] if isinstance(model, Distiller) else [EpochSync(dataset), keeper],
+    )  # fmt: skip
+    return keeper.history
+
+
+def train(
+    name: str,
+    out: Path,
+    *,
+    source: str,
+    schedule: Schedule,
+    seed: int = 0,
+    overwrite: bool = False,
+    on_epoch: OnEpoch | None = None,
+    soft: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Builds, trains and saves a model.
+
+    Args:
+        name: one of `tfkd.models.NAMES`.
+        out: the `.keras` file to write.
+        source: what `tfkd.data.load` takes.
+        schedule: see `fit`.
+        seed: of initial weights, order and augmentation.
+        overwrite: replace an existing file.
+        on_epoch: see `fit`.
+        soft: for a student: `teacher` (path of a `.keras` file), `alpha` and `temperature`.
+
+    Returns:
+        path, val_accuracy and history.
+
+    Raises:
+        ValueError: `out` exists or is no `.keras`, or a model does not fit the data.
+    """
+    if out.suffix != ".keras" or (out.exists() and not overwrite):
+        found = "an existing file" if out.exists() else f"suffix {out.suffix!r}"
+        raise ValueError(f"{out}: must be a new .keras file. Received: {found}. Choose another name or --overwrite.")
+    splits = data.load(source)
+    keras.utils.set_random_seed(seed)
+    model = models.build(name, splits.train.input_shape, splits.train.num_classes)
+    trained = model
+    if soft is not None:
+        trained = Distiller(model, models.load(soft["teacher"]), alpha=soft["alpha"], temperature=soft["temperature"])
+    history = fit(trained, splits, schedule, seed=seed, on_epoch=on_epoch)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    model.save(out)
+    return {"path": str(out), "val_accuracy": accuracy(model, splits.val), "history": history}
+
+
+def accuracy(model: keras.Model, split: Split) -> float:
+    """The share of samples whose highest logit is the label."""
+    # Not `predict`, which traces a graph anew for each of the many models of a run.
+    right = sum(int((model(x, training=False).numpy().argmax(-1) == y.numpy()).sum()) for x, y in split.batches(256))
+    return right / len(split)
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Keeps weights, optimizer and history of the last finished epoch.
+
+    `keras.callbacks.BackupAndRestore` writes weights and epoch number one after the other: a kill between the two, or
+    inside the first, leaves a backup that does not resume equally. Here one rename makes an epoch count.
+    """
+
+    def __init__(self, folder: Path | None, epochs: int, on_epoch: OnEpoch | None) -> None:
+        super().__init__()
+        self.folder, self.epochs, self.on_epoch = folder, epochs, on_epoch
+        self.history: History = {}
+
+    def restore(self, model: keras.Model) -> int:
+        """Takes up the last kept epoch and returns how many are done."""
+        kept = sorted(self.folder.glob("epoch-*.weights.h5")) if self.folder else []
+        if not kept:
+            return 0
+        # The file holds the optimizer's state, which must exist before it can be filled.
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(kept[-1])
+        done = int(kept[-1].name.split("-")[1].split(".")[0])
+        self.history = json.loads((kept[-1].parent / f"epoch-{done:06d}.json").read_text())
+        return done
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(float(value))
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"epoch-{epoch + 1:06d}"
+            write_atomically(self.folder / f"{name}.json", json.dumps(self.history))
+            self.model.save_weights(self.folder / "part.weights.h5", overwrite=True)
+            (self.folder / "part.weights.h5").replace(self.folder / f"{name}.weights.h5")
+            for old in self.folder.glob("epoch-*"):
+                if not old.name.startswith(name):
+                    old.unlink()
+        if self.on_epoch is not None:
+            self.on_epoch(epoch + 1, self.epochs, {name: values[-1] for name, values in self.history.items()})
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that a reader, after a crash too, sees the old one or the whole new one."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
