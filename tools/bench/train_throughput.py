@@ -1,0 +1,118 @@
+"""Compares a distillation step with its parts and with keras.distillation: ratios measured in one run.
+
+A CIFAR ResNet teacher and a resnet8 student train on one stream of batches. The contestants take turns, `--repeats`
+times after a warm-up, so that other load on the machine falls on all alike. None is compiled with XLA. Goal: a
+step of tfkd.Distiller costs at most 1.05 x (a student step + the teacher's inference), and is never slower than one
+of keras.distillation.
+
+    python tools/bench/train_throughput.py --steps 20 --repeats 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfkd
+
+GOAL = 1.05
+ALPHA, TEMPERATURE = 0.9, 4.0
+
+
+def main() -> None:
+    """Reads the options, runs and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="a data set's name or path, as tfkd.data.load takes it; default: random images")
+    parser.add_argument("--depth", type=int, default=56, help="of the teacher, 6n + 2; default: 56")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=20, help="batches in each measurement")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each contestant")
+    options = parser.parse_args()
+    for name in ("batch_size", "steps", "repeats"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be >= 1. Received: {getattr(options, name)}.")
+
+    x, y, classes = load(options.data, options.batch_size * min(options.steps, 20))
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(options.batch_size).cache().repeat().prefetch(2)
+    runs = contestants(x.shape[1:], classes, options.depth)
+    seconds = measure(runs, batches, options.steps, options.repeats)
+    report(seconds, options.steps, options.batch_size)
+
+
+def load(name: str | None, samples: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images, labels and the number of classes; whole batches are cut from the front."""
+    if name is None:
+        draw = np.random.default_rng(0)
+        return draw.integers(0, 256, (samples, 32, 32, 3), dtype="uint8"), draw.integers(0, 10, samples), 10
+    train = tfkd.data.load(name).train
+    if len(train) < samples:
+        raise SystemExit(f"{name}: needs {samples} training samples. Received: {len(train)}. Lower --batch-size.")
+    return train.x[:samples], train.y[:samples], train.num_classes
+
+
+def contestants(
+    shape: tuple[int, ...], classes: int, depth: int
+) -> dict[str, Callable[[tf.data.Dataset, int], object]]:
+    """What is measured, by name: each takes batches and a number of steps."""
+
+    def student() -> keras.Model:
+        return tfkd.models.resnet8(shape, classes)
+
+    teacher = tfkd.models.resnet_cifar(shape, classes, depth=depth)
+    teacher.compile(jit_compile=False)
+    ours = tfkd.Distiller(student(), teacher, alpha=ALPHA, temperature=TEMPERATURE)
+    # A loss instance: the string in its default becomes a loss without softmax and without T².
+    divergence = keras.distillation.LogitsDistillation(TEMPERATURE, loss=keras.losses.KLDivergence())
+    peer = keras.distillation.Distiller(teacher, student(), divergence, student_loss_weight=1 - ALPHA)
+    alone = student()
+    hard_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for model in (alone, ours, peer):
+        model.compile(keras.optimizers.SGD(0.01), loss=hard_loss, metrics=["accuracy"], jit_compile=False)
+
+    def fit(model: keras.Model) -> Callable[[tf.data.Dataset, int], object]:
+        return lambda batches, steps: model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+
+    return {
+        "student alone": fit(alone),
+        "teacher inference": lambda batches, steps: teacher.predict(batches, steps=steps, verbose=0),
+        "tfkd.Distiller": fit(ours),
+        "keras.distillation": fit(peer),
+    }
+
+
+def measure(
+    runs: Mapping[str, Callable[[tf.data.Dataset, int], object]], batches: tf.data.Dataset, steps: int, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of each run, in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(-2, repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(batches, 2 if repeat < 0 else steps)  # two turns to build and settle the graphs
+            if repeat >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def report(seconds: Mapping[str, list[float]], steps: int, batch_size: int) -> None:
+    """Prints medians, and ratios within each turn."""
+    for name, values in seconds.items():
+        middle, spread = statistics.median(values), (max(values) - min(values)) / statistics.median(values)
+        rate, cost = steps * batch_size / middle, 1000 * middle / steps
+        print(f"{name:20} {rate:8.0f} images/s {cost:8.1f} ms a step   spread {spread:.0%}")
+    alone, teacher, ours, peer = (np.array(values) for values in seconds.values())
+    cost, gain = np.median(ours / (alone + teacher)), np.median(peer / ours)
+    verdict = "holds" if cost <= GOAL else "missed"
+    print(f"tfkd.Distiller / (student alone + teacher inference): {cost:.3f}   goal <= {GOAL}: {verdict}")
+    verdict = "holds" if gain >= 1 else "missed"
+    print(f"keras.distillation / tfkd.Distiller, time of a step:  {gain:.3f}   goal >= 1: {verdict}")
+
+
+if __name__ == "__main__":
+    main()
