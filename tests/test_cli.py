@@ -1,0 +1,145 @@
+"""The verbs: their exit status, what they say, and that they load no TensorFlow without need."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import tfkd
+from tfkd import cli, models
+
+VERBS = ("train", "distill", "convert", "validate", "benchmark", "report", "run")
+
+
+def tfkd_cli(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    """A folder with student.keras (untrained) and student.tflite."""
+    folder = tmp_path_factory.mktemp("cli")
+    models.build("digits_student", (8, 8, 1), 10).save(folder / "student.keras")
+    done = tfkd_cli("convert", folder / "student.keras", folder / "student.tflite", "--calibration", "digits")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_has_an_example(verb):
+    said = tfkd_cli(verb, "--help")
+    assert said.exit_code == 0
+    assert f"Example: tfkd {verb}" in said.output
+
+
+def test_help_loads_no_tensorflow():
+    code = (
+        "import sys, typer.testing, tfkd.cli as c; typer.testing.CliRunner().invoke(c.app, ['--help']);"
+        "print([m for m in ('tensorflow', 'keras', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_version_is_printed():
+    assert tfkd_cli("--version").output == f"tfkd {tfkd.__version__}\n"
+
+
+def test_train_and_distill_write_models(tmp_path):
+    teacher, student = tmp_path / "teacher.keras", tmp_path / "student.keras"
+    trained = tfkd_cli("train", "digits_student", "--out", teacher, "--epochs", 1, "--json")
+    assert trained.exit_code == 0, trained.output
+    said = json.loads(trained.stdout)
+    assert len(said["history"]["val_accuracy"]) == 1
+    assert said["val_accuracy"] == pytest.approx(said["history"]["val_accuracy"][-1], abs=1e-6)
+    done = tfkd_cli("distill", "--teacher", teacher, "--student", "digits_student", "--out", student, "--epochs", 1)
+    assert done.exit_code == 0, done.output
+    assert models.load(student).output_shape == (None, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "none.toml"), "none.toml: must be a recipe file"),
+        (("convert", "none.keras", "out.tflite"), "none.keras"),
+        (("train", "digits_studnt", "--out", "x.keras"), "Did you mean 'digits_student'"),
+        (("train", "digits_student", "--out", "x.h5"), "must be a new .keras file"),
+        (("validate", "none.tflite"), "none.tflite"),
+        (("validate", "x.tflite", "--max-bytes", "0"), "max_bytes must be a number >= 1"),
+        (("benchmark", "none.tflite"), "none.tflite"),
+        (("report", "none", "--out", "x.html"), "must be a report that tfkd wrote"),
+        (("run",), "Missing argument"),
+    ],
+)
+def test_bad_input_is_status_2_without_traceback(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = tfkd_cli(*arguments)
+    assert said.exit_code == 2, said.output
+    assert message in said.stderr
+    assert "Traceback" not in said.output
+
+
+def test_existing_output_needs_overwrite(student):
+    arguments = ("convert", student / "student.keras", student / "student.tflite", "--mode", "float32")
+    refused = tfkd_cli(*arguments)
+    assert refused.exit_code == 2
+    assert "student.tflite: must not exist" in refused.stderr
+
+
+def test_validate_status_follows_the_contract(student, tmp_path):
+    arguments = ("validate", student / "student.tflite", "--target", "tflm")
+    page = tmp_path / "report.html"
+    holds = tfkd_cli(*arguments, "--max-bytes", 100_000, "--report", page)
+    assert holds.exit_code == 0, holds.output
+    assert "Verdict: SHIP" in holds.output
+    assert page.exists()
+    broken = tfkd_cli(*arguments, "--max-bytes", 100, "--json")
+    assert broken.exit_code == 1
+    assert json.loads(broken.stdout)["verdict"]["status"] == "NO"
+    unknown = tfkd_cli(*arguments, "--max-p90-ms", 100)
+    assert unknown.exit_code == 1
+    assert "Verdict: UNKNOWN" in unknown.output
+    assert tfkd_cli(*arguments, "--report", page).exit_code == 2
+
+
+def test_report_rewrites_a_json_report(student, tmp_path):
+    source = tmp_path / "report.json"
+    done = tfkd_cli("validate", student / "student.tflite", "--target", "tflm", "--report", source)
+    assert done.exit_code == 0, done.output
+    assert tfkd_cli("report", source, "--out", tmp_path / "again.md").exit_code == 0
+    assert "tflm" in (tmp_path / "again.md").read_text()
+    assert tfkd_cli("report", tmp_path, "--out", tmp_path / "again.md").exit_code == 2  # it exists by now
+
+
+def test_benchmark_gives_latency(student):
+    done = tfkd_cli("benchmark", student / "student.tflite", "--json")
+    assert done.exit_code == 0, done.output
+    (measured,) = json.loads(done.stdout)
+    assert measured["target"] == "host"
+    assert measured["latency"]["count"] >= 50
+
+
+def test_missing_tool_is_status_3(student, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = tfkd_cli("validate", student / "student.tflite", "--target", "tflm")
+    assert said.exit_code == 3
+    assert "pip install" in said.stderr
+
+
+def test_interrupt_says_how_to_resume(tmp_path):
+    (tmp_path / "r.toml").write_text(
+        'output = "out"\n[data]\nname = "digits"\n[teacher]\nmodel = "digits_teacher"\nepochs = 500\n'
+        '[student]\nmodel = "digits_student"\n[targets]\nnames = ["tflm"]\n'
+    )
+    command = [sys.executable, "-m", "tfkd.cli", "run", "r.toml"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as running:
+        for line in running.stdout:
+            if line.startswith("teacher 1/"):
+                running.send_signal(signal.SIGINT)
+                break
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "The same command again resumes" in said
+    assert "Traceback" not in said
