@@ -51,6 +51,8 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded
         try:
             function(*args, **kwargs)
+        except (typer.Exit, typer.Abort):  # RuntimeErrors, so they come first
+            raise
         except KeyboardInterrupt:
             again = " The same command again resumes." if function.__name__ == "run" else ""
             typer.echo(f"tfkd: interrupted.{again}", err=True)
@@ -61,8 +63,6 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"tfkd: {error}", err=True)
             missing = isinstance(error, RuntimeError) and not isinstance(error, ChildCrashed | ChildTimedOut)
             raise typer.Exit(_MISSING_TOOL if missing else _BAD_INPUT) from None
-        except (typer.Exit, typer.Abort):
-            raise
         except Exception:  # a fault of ours must not look like a broken contract, which is status 1
             traceback.print_exc()
             raise typer.Exit(_INTERNAL) from None
