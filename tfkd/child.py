@@ -10,11 +10,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# A child's stderr stands in the error; of a long one the end says most.
-_STDERR_CHARACTERS = 4000
+# What a child printed stands in the error; of much the end says most.
+_OUTPUT_CHARACTERS = 4000
+# The exit status of a child whose function raised; no other cause gives it.
+_RAISED = 87
 # What TensorFlow prints at each start, on a healthy machine too.
 _NOISE = ("WARNING: All log messages before absl", "oneDNN custom operations", "cudart_stub", "cuda_platform", "cpu_feature_guard", "To enable the following instructions")  # fmt: skip  # noqa: E501
 
@@ -45,44 +49,72 @@ def run(function: str, /, *, timeout_s: float, what: str, **kwargs: Any) -> Any:
         ChildCrashed: the process died; the message names the signal.
         ChildTimedOut: the time is over.
     """
+    return run_all(function, [kwargs], timeout_s=timeout_s, what=what)[0]
+
+
+def run_all(function: str, calls: Sequence[Mapping[str, Any]], *, timeout_s: float, what: str) -> list[Any]:
+    """Like `run` for several calls of one function, each in a process of its own, at the same time.
+
+    Args:
+        calls: the arguments of each call.
+
+    Returns:
+        The results, in the order of the calls. After the first failure the other children are killed.
+    """
+    deadline = time.monotonic() + timeout_s
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        request, reply, stderr = (Path(folder) / name for name in ("request", "reply", "stderr"))
-        request.write_bytes(pickle.dumps((function, kwargs), protocol=pickle.HIGHEST_PROTOCOL))
-        with stderr.open("wb") as sink:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "tfkd.child", str(request), str(reply)],
+        children: list[_Child] = []
+        try:
+            for index, kwargs in enumerate(calls):
+                children.append(_Child(Path(folder) / str(index), function, kwargs))
+            return [child.result(deadline, timeout_s, what) for child in children]
+        finally:  # also on Ctrl-C: neither the children nor what they started stay behind
+            for child in children:
+                child.kill()
+
+
+class _Child:
+    def __init__(self, folder: Path, function: str, kwargs: Mapping[str, Any]) -> None:
+        folder.mkdir()
+        request, self.reply, self.output = (folder / name for name in ("request", "reply", "output"))
+        request.write_bytes(pickle.dumps((function, dict(kwargs)), protocol=pickle.HIGHEST_PROTOCOL))
+        # The child imports what this process imports, and nothing that happens to lie in the working directory.
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        with self.output.open("wb") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tfkd.child", str(request), str(self.reply)],
                 stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
+                env={**os.environ, "PYTHONPATH": path},
             )  # fmt: skip
-            try:
-                code = child.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                raise ChildTimedOut(
-                    f"{what}: must finish within {timeout_s:g} s. Received: no result. Raise timeout_s, or look for "
-                    f"what hangs.{_tail(stderr)}"
-                ) from None
-            finally:  # also on Ctrl-C: neither the child nor what it started stays behind
-                if child.poll() is None or child.returncode:
-                    _kill_group(child)
-        if code == 0 and reply.exists():
-            return pickle.loads(reply.read_bytes())
-        if reply.exists():
-            raise ChildRefused(f"{pickle.loads(reply.read_bytes())}{_tail(stderr)}")
+
+    def result(self, deadline: float, timeout_s: float, what: str) -> Any:
+        try:
+            code = self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise ChildTimedOut(
+                f"{what}: must finish within {timeout_s:g} s. Received: no result. Raise timeout_s, or look for "
+                f"what hangs.{self._tail()}"
+            ) from None
+        if code == 0 and self.reply.exists():
+            return pickle.loads(self.reply.read_bytes())
+        if code == _RAISED and self.reply.exists():
+            raise ChildRefused(f"{pickle.loads(self.reply.read_bytes())}{self._tail()}")
         died = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         raise ChildCrashed(
-            f"{what}: the process died ({died}). The input or the native library is at fault.{_tail(stderr)}"
+            f"{what}: the process died ({died}). The input or the native library is at fault.{self._tail()}"
         )
 
+    def kill(self) -> None:
+        """Kills it, if it has not ended well, with its process group."""
+        if self.process.poll() != 0:
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
-def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it ended by itself
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-
-
-def _tail(stderr: Path) -> str:
-    lines = stderr.read_text(errors="replace").splitlines()
-    text = "\n".join(line for line in lines if not any(noise in line for noise in _NOISE)).strip()
-    return f"\nIts output ends with:\n{text[-_STDERR_CHARACTERS:]}" if text else ""
+    def _tail(self) -> str:
+        lines = self.output.read_text(errors="replace").splitlines()
+        text = "\n".join(line for line in lines if not any(noise in line for noise in _NOISE)).strip()
+        return f"\nIts output ends with:\n{text[-_OUTPUT_CHARACTERS:]}" if text else ""
 
 
 def _serve(request: Path, reply: Path) -> int:
@@ -90,8 +122,12 @@ def _serve(request: Path, reply: Path) -> int:
     module, name = function.split(":")
     try:
         result, code = getattr(importlib.import_module(module), name)(**kwargs), 0
-    except (ValueError, RuntimeError, OSError, MemoryError, ImportError, TypeError, KeyError, AttributeError) as error:
-        result, code = str(error) or type(error).__name__, 1
+    except Exception as error:  # of any library that the function uses: the parent hears its words
+        said = str(error) or type(error).__name__
+        result, code = (
+            said if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {said}",
+            _RAISED,
+        )
     partial = reply.with_suffix(".partial")
     partial.write_bytes(pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL))
     partial.replace(reply)
