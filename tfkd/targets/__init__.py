@@ -1,0 +1,125 @@
+"""Where a .tflite runs. One protocol: a model and raw inputs in, a Measurement out."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from tfkd.tflite import TFLiteModel
+
+if TYPE_CHECKING:
+    from tfkd.measurement import Measurement
+
+
+class Target(Protocol):
+    """A place where a .tflite runs."""
+
+    spec: str
+
+    def run(
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+    ) -> Measurement:
+        """Runs a model over inputs.
+
+        Args:
+            model: a .tflite.
+            inputs: [N, ...] raw, of the model's dtype; a sequence of such arrays for a model of several inputs.
+            latency: whether to time single inferences first.
+
+        Raises:
+            ValueError: the inputs do not fit, or the target refuses the model.
+            RuntimeError: the model's process crashed or hung, or a tool is missing.
+        """
+
+
+def names() -> tuple[str, ...]:
+    """The specifications that `get` takes."""
+    from tfkd.targets.host import KERNELS
+
+    return ("host", *(f"host:{kernels}" for kernels in KERNELS), "tflm")
+
+
+def get(spec: str, **options: Any) -> Target:
+    """A target by its specification.
+
+    Args:
+        spec: `host` (LiteRT with XNNPACK), `host:plain` (its own kernels), `host:reference` (its reference kernels)
+            or `tflm` (TensorFlow Lite Micro).
+        **options: of the target, such as `threads=4` for `host`, or `timeout_s=60`.
+
+    Raises:
+        ValueError: no target of that name or no such option.
+        RuntimeError: the target's package is not installed.
+
+    >>> get("host:reference").spec
+    'host:reference'
+    """
+    from tfkd.targets.host import Host
+    from tfkd.targets.tflm import TFLM
+
+    if spec not in names():
+        near = difflib.get_close_matches(str(spec), names(), n=1)
+        raise ValueError(
+            f"targets.get: must be one of {', '.join(names())}. Received: {spec!r}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    name, _, kernels = spec.partition(":")
+    kind = {"host": Host, "tflm": TFLM}[name]
+    known = inspect.signature(kind).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(f"targets.get: {name} takes {', '.join(known)}. Received: {', '.join(unknown)}. Check it.")
+    return kind(**({"kernels": kernels} if kernels else {}), **options)
+
+
+def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray]:
+    """The inputs as one contiguous array for each input of the model, after checking that they fit.
+
+    Raises:
+        ValueError: another number, dtype or shape than the model takes.
+    """
+    arrays = list(inputs) if isinstance(inputs, Sequence) else [inputs]
+    arrays = [np.ascontiguousarray(array) for array in arrays]
+    if len(arrays) != len(model.inputs):
+        raise ValueError(
+            f"{where}: the model takes {len(model.inputs)} inputs. Received: {len(arrays)}. "
+            "Pass one array [N, ...], or a list with one array for each input."
+        )
+    for array, tensor in zip(arrays, model.inputs, strict=True):
+        if tensor.shape[:1] not in ((1,), (-1,)):
+            raise ValueError(
+                f"{where}: input {tensor.name!r} of the model must have batch size 1. Received: shape {tensor.shape}. "
+                "Convert the model with `tfkd convert`, which fixes it to 1."
+            )
+        if str(array.dtype) != tensor.dtype:
+            raise ValueError(
+                f"{where}: input {tensor.name!r} must be {tensor.dtype}. Received: {array.dtype}. "
+                "Use model.quantize_input(x)."
+            )
+        if array.shape[1:] != tensor.shape[1:] or len(array) < 1 or len(array) != len(arrays[0]):
+            raise ValueError(
+                f"{where}: input {tensor.name!r} must be [N, {', '.join(map(str, tensor.shape[1:]))}] with N >= 1, "
+                f"equal for all inputs. Received: shape {array.shape}. Give the samples in the model's own shape."
+            )
+    return arrays
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shards(arrays: list[np.ndarray], *, least: int) -> list[list[np.ndarray]]:
+    """Cuts the samples into as many parts as there are cores, none smaller than `least` unless all are in one."""
+    parts = max(1, min(cores(), len(arrays[0]) // least))
+    return [list(part) for part in zip(*(np.array_split(array, parts) for array in arrays), strict=True)]
+
+
+def joined(parts: list[dict[str, Any]]) -> tuple[np.ndarray, ...]:
+    """The outputs of all parts, one array for each output of the model."""
+    return tuple(np.concatenate(output) for output in zip(*(part["outputs"] for part in parts), strict=True))

@@ -1,0 +1,129 @@
+"""TensorFlow Lite Micro: its interpreter and reference kernels, run on this machine in child processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from tfkd import child, targets
+from tfkd.measurement import Measurement, Memory
+from tfkd.tflite import TFLiteModel
+
+_SMALLEST_SHARD = 500
+# More than any microcontroller has; what the model does not touch takes no memory.
+_ARENA_BYTES = 256 << 20
+_POINTERS = "64-bit pointers: on a 32-bit device the tail of the arena is smaller, so arena_bytes is an upper bound"
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLM:
+    """TensorFlow Lite Micro's interpreter.
+
+    Outputs are those of its reference kernels, bit for bit as on a microcontroller. It says nothing of a
+    microcontroller's time, so latencies are None.
+
+    Args:
+        timeout_s: seconds for each child process.
+
+    Raises:
+        RuntimeError: the package tflite-micro is not installed.
+    """
+
+    timeout_s: float = 600.0
+
+    spec = "tflm"
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("tflite_micro") is None:
+            raise RuntimeError(
+                "tflm: needs the package tflite-micro, which exists for Linux on x86-64 only. Received: "
+                f"{platform.system()} on {platform.machine()}, not installed. Run `pip install --pre tflite-micro`."
+            )
+
+    def run(
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+    ) -> Measurement:
+        """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
+        model = TFLiteModel.load(model)
+        arrays = targets.check_inputs(model, inputs, self.spec)
+        dtypes = {tensor.dtype for tensor in (*model.inputs, *model.outputs)}
+        if "DEQUANTIZE" in model.ops and model.float_ops:
+            raise ValueError(
+                "tflm: weights must be float32 or the model integer throughout. Received: float16 weights, which "
+                "TensorFlow Lite Micro does not take. Convert with mode='full_int8'."
+            )
+        if not dtypes <= {"float32", "int8", "int16", "int32", "uint8", "bool"}:
+            raise ValueError(f"tflm: takes float32, int8 and int16. Received: {', '.join(sorted(dtypes))}.")
+        parts = targets.shards(arrays, least=_SMALLEST_SHARD)
+        try:
+            done = child.run_all(
+                "tfkd.targets.tflm:_run", [{"content": model.content, "inputs": part} for part in parts],
+                timeout_s=self.timeout_s, what=f"running {model.path or 'the model'} on tflm",
+            )  # fmt: skip
+        except child.ChildRefused as error:
+            missing = re.findall(r"Didn't find op for builtin opcode '(\w+)'", str(error))
+            lacks = f" It lacks {', '.join(sorted(set(missing)))}." if missing else ""
+            raise ValueError(
+                f"tflm: TensorFlow Lite Micro must take the model.{lacks} Received: {error}\n"
+                "Convert with mode='full_int8', or replace the layer."
+            ) from None
+        return Measurement(
+            target=self.spec,
+            model_sha256=model.sha256,
+            model_bytes=model.size_bytes,
+            outputs=targets.joined(done),
+            evidence={"outputs": "emulated", "memory": "emulated"},
+            memory=Memory(
+                **{f"arena_{name}bytes": done[0]["arena"].get(key) for name, key in _ARENA.items()},
+            ),
+            setting={"kernels": "reference"},
+            environment={
+                "machine": platform.machine(),
+                "tflite-micro": importlib.metadata.version("tflite-micro"),
+                "note": _POINTERS,
+            },
+        )
+
+
+_ARENA = {"": "total", "head_": "head", "tail_": "tail"}
+
+
+def _run(content: bytes, inputs: list[np.ndarray]) -> dict[str, Any]:  # in the child
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=_ARENA_BYTES)
+    outputs = range(len(TFLiteModel(content).outputs))
+    rows = []
+    for i in range(len(inputs[0])):
+        interpreter.reset()  # the state of an LSTM must not pass from one sample to the next
+        for index, array in enumerate(inputs):
+            interpreter.set_input(array[i : i + 1], index)
+        interpreter.invoke()
+        rows.append([interpreter.get_output(index) for index in outputs])
+    return {
+        "outputs": [np.concatenate(output) for output in zip(*rows, strict=True)],
+        "arena": _arena(interpreter),
+    }
+
+
+def _arena(interpreter: Any) -> dict[str, int]:
+    """Bytes by part; the interpreter prints them, on the process's own stderr."""
+    with tempfile.TemporaryFile() as sink:
+        kept = os.dup(2)
+        os.dup2(sink.fileno(), 2)
+        try:
+            interpreter.print_allocations()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        sink.seek(0)
+        printed = sink.read().decode(errors="replace")
+    return {part: int(size) for part, size in re.findall(r"Arena allocation (\w+) (\d+) bytes", printed)}
