@@ -78,7 +78,7 @@ class _Child:
         folder.mkdir()
         request, self.reply, self.output = (folder / name for name in ("request", "reply", "output"))
         request.write_bytes(pickle.dumps((function, dict(kwargs)), protocol=pickle.HIGHEST_PROTOCOL))
-        # The child imports what this process imports, and nothing that happens to lie in the working directory.
+        # The child imports from where this process does, and from no other place: not from the working directory.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         with self.output.open("wb") as sink:
             self.process = subprocess.Popen(
@@ -123,11 +123,8 @@ def _serve(request: Path, reply: Path) -> int:
     try:
         result, code = getattr(importlib.import_module(module), name)(**kwargs), 0
     except Exception as error:  # of any library that the function uses: the parent hears its words
-        said = str(error) or type(error).__name__
-        result, code = (
-            said if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {said}",
-            _RAISED,
-        )
+        kind = "" if isinstance(error, (ValueError, RuntimeError)) and str(error) else f"{type(error).__name__}: "
+        result, code = f"{kind}{error}", _RAISED
     partial = reply.with_suffix(".partial")
     partial.write_bytes(pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL))
     partial.replace(reply)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
+import re
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
 MODES = ("float32", "float16", "dynamic_range", "full_int8", "int16x8")
 _CALIBRATED = ("full_int8", "int16x8")
 
-# What the converter prints, and what to do about it.
+# How a refusal of the converter itself starts, then what it prints and what to do about it; the first that fits.
+_REFUSED = "the converter refused the model"
 _REMEDIES = (
     ("TensorListReserve", "Build LSTM and GRU layers with unroll=True: a loop of open length has no builtin op."),
-    ("neither a custom op nor a flex op", "Replace the op, or keep it out of the exported model."),
-    ("Quantization not yet supported for op", "Convert with mode='dynamic_range', or pass allow_float=True."),
-    ("quantized", "Pass allow_float=True, or convert with mode='dynamic_range'."),
+    ("neither a custom op nor a flex op", "TensorFlow Lite has no builtin op for it: build the model without it."),
+    ("not yet supported for op", "Convert with mode='dynamic_range', or pass allow_float=True to mode='full_int8'."),
+    ("", "Build the model from layers that TensorFlow Lite has builtin ops for; mode='float32' takes the most."),
 )
+
+
+class _Source(NamedTuple):
+    """A SavedModel to convert."""
+
+    folder: Path
+    # The inputs in the model's own order, which a SavedModel forgets; empty where there was none.
+    inputs: tuple[str, ...] = ()
+    # The shape of one sample of a model with one input, where it is known.
+    sample_shape: tuple[int, ...] | None = None
+    # The factor of the model's own Rescaling of its input, if it has one.
+    rescaling: float | None = None
 
 
 def convert(
@@ -76,20 +90,22 @@ def convert(
         raise ValueError(f"convert: mode must be one of {', '.join(MODES)}. Received: mode={mode!r}. Use 'full_int8'.")
     if Path(path).exists() and not overwrite:
         raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
+    what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        saved_model, input_shape = _export(model, Path(folder) / "model")
+        source = _export(model, Path(folder) / "model")
         samples, audit = None, None
         if mode in _CALIBRATED:
-            samples, audit = _calibrate(calibration, input_shape, calibration_samples, seed, mode)
-        what = f"converting {model if isinstance(model, (str, os.PathLike)) else model.name} to {mode}"
+            samples, audit = _calibrate(calibration, source, calibration_samples, seed, mode)
         try:
             content = child.run(
-                "tfkd.conversion:_convert", timeout_s=timeout_s, what=what, saved_model=str(saved_model), mode=mode,
-                samples=samples, float_io=float_io, allow_float=allow_float,
+                "tfkd.conversion:_convert", timeout_s=timeout_s, what=what, saved_model=str(source.folder),
+                names=source.inputs, mode=mode, samples=samples, float_io=float_io, allow_float=allow_float,
             )  # fmt: skip
         except child.ChildRefused as error:
-            remedy = next((remedy for sign, remedy in _REMEDIES if sign in str(error)), "Try mode='float32' first.")
-            raise ValueError(f"{what}: the converter refused. Received: {error}\n{remedy}") from None
+            raise ValueError(f"{what}: {_explain(str(error))}") from None
+        except child.ChildCrashed as error:
+            hint = "Its quantizer dies on loops: build LSTM and GRU layers with unroll=True. " if audit else ""
+            raise child.ChildCrashed(f"{what}: the converter crashed. {hint}It left: {error}") from None
     converted = TFLiteModel.load(content)
     if mode in _CALIBRATED and converted.float_ops and not allow_float:
         raise ValueError(
@@ -101,96 +117,135 @@ def convert(
     return dataclasses.replace(converted, audit=audit).save(path, overwrite=overwrite)
 
 
-def _export(model: Any, folder: Path) -> tuple[Path, tuple[int | None, ...] | None]:
-    """A SavedModel of the model, and the shape of a sample where it is known and single."""
+def _explain(error: str) -> str:
+    """The error with what to do, and the layer, where the converter refused; others say it themselves."""
+    if not error.startswith(_REFUSED):
+        return error
+    remedy = next(remedy for sign, remedy in _REMEDIES if sign in error)
+    # A location is a chain of callers; the innermost is the layer's own op: fused["Erf:", "model/dense/Erf@function"].
+    layer = re.search(r'fused\["\w+:", "([^"@]+)@', error)
+    return f"{_REFUSED}{f' at {layer[1]!r}' if layer else ''}. {remedy} It said{error.removeprefix(_REFUSED)}"
+
+
+def _export(model: Any, folder: Path) -> _Source:
+    """Writes a SavedModel at batch 1, here: custom layers are known to this process only."""
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         if path.is_dir():
             if not (path / "saved_model.pb").exists():
-                raise ValueError(f"{path}: must be a SavedModel. Received: a folder without saved_model.pb. Check it.")
-            return path, None
+                raise ValueError(
+                    f"{path}: must be a SavedModel. Received: a folder without saved_model.pb. "
+                    "Give what model.export() wrote, or a .keras file."
+                )
+            return _Source(path)
         from tfkd import models
 
         model = models.load(path)
     import keras
-    import tensorflow as tf
 
     if not isinstance(model, keras.Model):
-        raise ValueError(f"convert: model must be a Keras model or a path. Received: {type(model).__name__}.")
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
         raise ValueError(
-            f"convert: model {model.name!r} must have known input shapes. Received: a model that was built by code. "
-            "Wrap it: inputs = keras.Input(shape); keras.Model(inputs, model(inputs))."
+            f"convert: model must be a Keras model or a path. Received: {type(model).__name__}. "
+            "Give a keras.Model, a .keras file or the folder of a SavedModel."
         )
-    for tensor in inputs:
-        if None in tensor.shape[1:]:
-            raise ValueError(
-                f"convert: model {model.name!r} must have a fixed sample shape. Received: {tuple(tensor.shape)} for "
-                f"{tensor.name!r}. Rebuild it with keras.Input of the size that the device will see."
-            )
-    signature = keras.tree.map_structure(
-        lambda tensor: tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, tensor.name), model._inputs_struct
-    )
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", lambda x: model(x, training=False), input_signature=[signature])
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
-        archive.write_out(str(folder), verbose=False)
-    return folder, tuple(inputs[0].shape[1:]) if len(inputs) == 1 else ()
-
-
-def _calibrate(
-    split: Any, input_shape: tuple[int | None, ...] | None, count: int, seed: int, mode: str
-) -> tuple[np.ndarray, CalibrationAudit]:
-    if split is None or not hasattr(split, "require"):
+    half = [layer.name for layer in model.layers if layer.compute_dtype in ("float16", "bfloat16")]
+    if half:
         raise ValueError(
-            f"convert: mode {mode!r} needs a calibration split. Received: calibration={split!r}. "
+            f"convert: model {model.name!r} must compute in float32. Received: half precision in {half[0]!r}. Build it "
+            "again with dtype policy float32 and copy the weights: new.set_weights(model.get_weights())."
+        )
+    specs = _input_specs(model)
+    flat = keras.tree.flatten(specs)
+    for spec in flat:
+        if None in spec.shape[1:]:
+            raise ValueError(
+                f"convert: model {model.name!r} must have a fixed sample shape. Received: {spec.shape[1:]} for input "
+                f"{spec.name!r}. Rebuild it with keras.Input of the size that the device will see."
+            )
+    model.export(str(folder), verbose=False, input_signature=[specs])
+    scales = [layer.scale for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
+    return _Source(
+        folder,
+        inputs=tuple(spec.name for spec in flat),
+        sample_shape=flat[0].shape[1:] if len(flat) == 1 else None,
+        rescaling=float(np.max(scales[0])) if scales else None,
+    )
+
+
+def _input_specs(model: keras.Model) -> Any:
+    """The model's inputs at batch 1, in the structure in which the model takes them."""
+    import keras
+
+    if getattr(model, "inputs", None):
+        inputs: Any = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    else:
+        shape = (model.get_build_config() or {}).get("input_shape")
+        if not isinstance(shape, (tuple, list)) or not all(size is None or isinstance(size, int) for size in shape):
+            raise ValueError(
+                f"convert: model {model.name!r} must have known input shapes. Received: a model that was built by "
+                "code and has not run on one input yet. Call it on a batch, or wrap it: inputs = keras.Input(shape); "
+                "keras.Model(inputs, model(inputs))."
+            )
+        inputs = keras.KerasTensor(tuple(shape), dtype=model.input_dtype, name="input")
+
+    def spec(tensor: Any) -> Any:
+        name = re.sub(r"\W", "_", tensor.name)
+        return keras.InputSpec(shape=(1, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
+
+    return keras.tree.map_structure(spec, inputs)
+
+
+def _calibrate(split: Any, source: _Source, count: int, seed: int, mode: str) -> tuple[np.ndarray, CalibrationAudit]:
+    if not hasattr(split, "require"):
+        raise ValueError(
+            f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
             "Pass the train split of tfkd.data.load."
         )
-    if input_shape == ():
-        raise ValueError(f"convert: mode {mode!r} needs a model with one input. Received: several. Use dynamic_range.")
     split.require("train", "val", purpose="calibration")
     if len(split) == 0 or count < 1:
         raise ValueError(
             f"convert: calibration must have samples. Received: {min(len(split), count)}. Use 100 or more."
         )
-    if input_shape is not None and tuple(split.input_shape) != input_shape:
+    if len(source.inputs) > 1:
         raise ValueError(
-            f"convert: calibration samples must have the model's input shape {input_shape}. "
+            f"convert: mode {mode!r} needs a model with one input. Received: {len(source.inputs)} inputs, "
+            f"{', '.join(source.inputs)}. Use mode='dynamic_range'."
+        )
+    if source.sample_shape is not None and tuple(split.input_shape) != source.sample_shape:
+        raise ValueError(
+            f"convert: calibration samples must have the model's input shape {source.sample_shape}. "
             f"Received: {tuple(split.input_shape)} from {split.name!r}. Give the data that the model was trained on."
         )
     chosen = split if len(split) <= count else split.sample(count, seed=seed)
-    return chosen.x.astype("float32"), _audit(chosen)
+    return chosen.x.astype("float32"), _audit(chosen, source.rescaling)
 
 
-def _audit(chosen: Split) -> CalibrationAudit:
+# Of the data that the model was made for, so many samples are enough to compare with.
+_COMPARED = 1000
+
+
+def _audit(chosen: Split, rescaling: float | None) -> CalibrationAudit:
     """What the samples are; refuses those that would give the model wrong ranges."""
     x = chosen.x.astype("float32")
     where = f"convert: calibration from {chosen.name!r}"
     if not np.isfinite(x).all():
         raise ValueError(f"{where} must be finite. Received: NaN or infinity. Clean the data first.")
-    if x.min() == x.max():
-        raise ValueError(f"{where} must vary. Received: {x.min():g} everywhere. Give real samples.")
+    if x.min() == x.max() or (len(x) > 1 and (x == x[0]).all()):
+        raise ValueError(f"{where} must vary. Received: {len(x)} equal samples, or one value. Give real samples.")
     overlap = 0 if chosen.held_out is None else len(chosen.overlap(chosen.held_out))
     if overlap:
         raise ValueError(
             f"{where} must share no sample with the test split. Received: {overlap} equal samples. "
             "Remove them from the training data: the test accuracy would not be honest."
         )
-    span = float(x.max() - x.min())
+    held_out = None
     if chosen.held_out is not None and len(chosen.held_out):
-        held_out = chosen.held_out.x
-        expected = float(held_out.max()) - float(held_out.min())
-        if not expected / 4 <= span <= expected * 4:
-            raise ValueError(
-                f"{where} must span the range of the data, {held_out.min():g}..{held_out.max():g}. "
-                f"Received: {x.min():g}..{x.max():g}. Give samples in the range that the model takes."
-            )
-    if _looks_random(x) and not (chosen.held_out is not None and _looks_random(chosen.held_out.x[:256])):
+        held_out = chosen.held_out.x[:: max(1, len(chosen.held_out) // _COMPARED)].astype("float32")
+    _check_range(where, x, held_out, rescaling)
+    if _looks_random(x, held_out):
         raise ValueError(
-            f"{where} must be real samples. Received: values that are uniform over {x.min():g}..{x.max():g} and "
-            "unrelated to their neighbours, as noise is. Give samples of the training data."
+            f"{where} must be real samples. Received: values in {x.min():g}..{x.max():g} that are unrelated to their "
+            "neighbours, as noise is. Give samples of the training data."
         )
     covered = len(np.unique(chosen.y))
     findings = []
@@ -199,36 +254,61 @@ def _audit(chosen: Split) -> CalibrationAudit:
     if covered < chosen.num_classes:
         findings.append(f"{chosen.num_classes - covered} of {chosen.num_classes} classes have no sample.")
     return CalibrationAudit(
-        samples=len(x),
-        minimum=float(x.min()),
-        maximum=float(x.max()),
-        mean=float(x.mean()),
-        classes_covered=covered,
-        classes_total=chosen.num_classes,
-        digest=hashlib.sha256(x.tobytes()).hexdigest(),
-        overlap=overlap,
-        findings=tuple(findings),
-    )
+        samples=len(x), minimum=float(x.min()), maximum=float(x.max()), mean=float(x.mean(dtype="float64")),
+        classes_covered=covered, classes_total=chosen.num_classes, digest=hashlib.sha256(x.tobytes()).hexdigest(),
+        overlap=overlap, findings=tuple(findings),
+    )  # fmt: skip
 
 
-def _looks_random(x: np.ndarray) -> bool:
-    """Whether values are uniform over their range and uncorrelated along every axis of a sample.
+def _check_range(where: str, x: np.ndarray, held_out: np.ndarray | None, rescaling: float | None) -> None:
+    """Refuses samples of another scale than the test split's, or than the model's own Rescaling expects."""
+    fix = "Give samples in the range that the model takes."
+    if rescaling is not None and float(x.max() - x.min()) * rescaling < 1 / 32:
+        raise ValueError(
+            f"{where} must suit the model, which multiplies its input by {rescaling:g} itself. "
+            f"Received: {x.min():g}..{x.max():g}, which were scaled before. {fix}"
+        )
+    if held_out is None:
+        return
+    low, high = held_out.min(), held_out.max()
+    beyond = float(np.mean((x < low) | (x > high)))
+    # The deviation, not the span: one outlier makes a span.
+    if beyond > 0.05 or x.std() < held_out.std() / 8:
+        raise ValueError(
+            f"{where} must span the range of the data, {low:g}..{high:g}. Received: {x.min():g}..{x.max():g}, "
+            f"{beyond:.0%} of it beyond. {fix}"
+        )
 
-    Images, sound and spectra correlate with their neighbours; one-hot and normalised features are far from uniform.
+
+def _looks_random(x: np.ndarray, held_out: np.ndarray | None) -> bool:
+    """Whether values are unrelated to their neighbours, where those of the data are not.
+
+    Neighbours are the next pixel, moment or band; images, sound and spectra correlate with them. Where the data itself
+    has no such structure (tables, one-hot codes), uniform values are what gives noise away.
     """
-    x = np.asarray(x, "float32")
-    values = np.sort((x.ravel() - x.min()) / max(float(x.max() - x.min()), 1e-30))
-    # Kolmogorov-Smirnov distance from the uniform distribution.
-    distance = np.abs(values - np.linspace(0, 1, len(values))).max()
-    if distance > 0.05 or x[0].size < 4:
+    if x[0].size < 4 or _structure(x) > 0.1:
         return False
-    for axis in range(1, x.ndim):
+    if held_out is None:
+        return _is_uniform(x)
+    return _structure(held_out) > 0.3 or (_is_uniform(x) and not _is_uniform(held_out))
+
+
+def _structure(x: np.ndarray) -> float:
+    """The largest absolute correlation of neighbours along an axis of a sample; of images, not along the channels."""
+    largest = 0.0
+    for axis in range(1, x.ndim - (x.ndim == 4)):
         length = x.shape[axis]
         if length > 1:
             first, second = (np.take(x, np.arange(a, b), axis=axis).ravel() for a, b in ((0, length - 1), (1, length)))
-            if abs(np.corrcoef(first, second)[0, 1]) > 0.1:
-                return False
-    return True
+            if first.std() > 0 and second.std() > 0:
+                largest = max(largest, abs(float(np.corrcoef(first, second)[0, 1])))
+    return largest
+
+
+def _is_uniform(x: np.ndarray) -> bool:
+    """Whether the values are spread evenly, by their Kolmogorov-Smirnov distance from the uniform distribution."""
+    values = np.sort((x.ravel() - x.min()) / (x.max() - x.min()))
+    return float(np.abs(values - np.linspace(0, 1, len(values))).max()) < 0.05
 
 
 def _saturation(model: TFLiteModel, samples: np.ndarray) -> float | None:
@@ -242,21 +322,30 @@ def _saturation(model: TFLiteModel, samples: np.ndarray) -> float | None:
 
 
 def _convert(
-    saved_model: str, mode: str, samples: np.ndarray | None, float_io: bool, allow_float: bool
+    saved_model: str, names: tuple[str, ...], mode: str, samples: np.ndarray | None, float_io: bool, allow_float: bool
 ) -> bytes:  # runs in the child
+    # TensorFlow imports Keras if it can, which takes as long as the rest of it, and nothing here needs it.
+    sys.modules.setdefault("keras", None)  # type: ignore[arg-type]
     import tensorflow as tf
 
     loaded = tf.saved_model.load(saved_model)
+    if "serving_default" not in loaded.signatures:
+        raise ValueError(
+            f"the SavedModel must have the signature 'serving_default'. Received: {list(loaded.signatures)}. "
+            "Write it with model.export() of Keras."
+        )
     signature = loaded.signatures["serving_default"]
-    specs = {
-        name: tf.TensorSpec((1, *spec.shape[1:]), spec.dtype, name)
-        for name, spec in signature.structured_input_signature[1].items()
-    }
-    for name, spec in specs.items():
+    given = signature.structured_input_signature[1]
+    names = names or tuple(sorted(given))
+    specs = [tf.TensorSpec((1, *given[name].shape[1:]), given[name].dtype, name) for name in names]
+    for spec in specs:
         if not spec.shape.is_fully_defined():
-            raise ValueError(f"input {name!r} has the open shape {spec.shape}: export it with a fixed sample shape")
-    function = tf.function(lambda **inputs: signature(**inputs)).get_concrete_function(**specs)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded)
+            raise ValueError(
+                f"input {spec.name!r} must have a fixed sample shape. Received: {spec.shape[1:]}. "
+                "Export the model with the size that the device will see."
+            )
+    function = tf.function(lambda *x: signature(**dict(zip(names, x, strict=True))), input_signature=specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], loaded)
     ops, dtype = [tf.lite.OpsSet.TFLITE_BUILTINS], tf.float32
     if mode != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -265,11 +354,14 @@ def _convert(
     if mode == "full_int8":
         ops, dtype = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8], tf.int8
     if mode == "int16x8":
-        ops = [tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
-        dtype = tf.int16
-    if mode in _CALIBRATED:
-        if len(specs) != 1:
-            raise ValueError(f"mode {mode!r} needs a model with one input, this has {len(specs)}")
+        ops, dtype = [tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8], tf.int16
+    if samples is not None:
+        if len(specs) != 1 or tuple(specs[0].shape[1:]) != samples.shape[1:]:
+            raise ValueError(
+                f"the model must take one input of the calibration's shape {samples.shape[1:]}. "
+                f"Received: {', '.join(str(spec.shape[1:]) for spec in specs)}. Calibrate with its training data."
+            )
+        samples = samples.astype(specs[0].dtype.as_numpy_dtype)
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         if allow_float:
             ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
@@ -277,6 +369,27 @@ def _convert(
             converter.inference_input_type = converter.inference_output_type = dtype
     converter.target_spec.supported_ops = ops
     try:
-        return converter.convert()
+        content = converter.convert()
     except Exception as error:  # the converter raises its own types, of many modules
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{_REFUSED}: {error}") from None
+    return _in_order(content, names)
+
+
+def _in_order(content: bytes, names: tuple[str, ...]) -> bytes:
+    """Puts inputs into the order of `names` and outputs into that of their own, where the converter mixed them."""
+    import tflite
+
+    changed = bytearray(content)
+    model = tflite.Model.GetRootAs(changed, 0)
+    signature, graph = model.SignatureDefs(0), model.Subgraphs(0)
+    inputs = {entry.Name().decode(): entry.TensorIndex() for entry in map(signature.Inputs, range(len(names)))}
+    outputs = [signature.Outputs(i) for i in range(signature.OutputsLength())]
+    outputs.sort(key=lambda entry: _natural(entry.Name().decode()))
+    graph.InputsAsNumpy()[:] = [inputs[name] for name in names]
+    graph.OutputsAsNumpy()[:] = [entry.TensorIndex() for entry in outputs]
+    return bytes(changed)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that puts output_2 before output_10."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
