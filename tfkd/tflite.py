@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import tflite
 
-# A larger index, shape or vector than this in a file is damage, and following it would take for ever.
-_MAX_ITEMS = 1_000_000
+# So many items of its vectors, at most, are read of a file: more is damage, and following it would take for ever.
+_MAX_ITEMS = 5_000_000
 
 _DTYPES = {
     value: name.lower()
@@ -175,7 +175,7 @@ class TFLiteModel:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one inference of the ops that are made of them."""
+        """Multiply-accumulates of one inference, of convolutions and matrix products; not of the body of a loop."""
         return sum(_macs(op, self._graph.tensors) for op in self._graph.ops)
 
     @property
@@ -188,7 +188,7 @@ class TFLiteModel:
         """Ops that compute in floating point, as `NAME (output tensor)`; conversions at the border do not count."""
         graph = self._graph
         return tuple(
-            f"{op.name} ({graph.tensors[op.outputs[0]].name})"
+            f"{op.name} ({graph.tensors[(op.outputs or op.inputs)[0]].name})"
             for op in graph.ops
             if op.name not in ("QUANTIZE", "DEQUANTIZE")
             and any(graph.tensors[i].dtype.startswith("float") for i in (*op.inputs, *op.outputs) if i >= 0)
@@ -203,17 +203,22 @@ class TFLiteModel:
         """Turns features into what the model takes.
 
         Args:
-            x: [N, ...] features, in the range that the Keras model takes.
+            x: [N, ...] features, in the range that the Keras model takes; an array that has the input's dtype already
+                is taken to be quantized.
             index: which input.
 
         Returns:
-            [N, ...] of the input's dtype: rounded to steps and saturated for a quantized input.
+            [N, ...] of the input's dtype: for a quantized input rounded to steps (ties to the even one, as LiteRT's
+            optimized kernels do; its reference kernels and TensorFlow Lite Micro round them away from 0), saturated.
+
+        Raises:
+            ValueError: NaN for a quantized input.
         """
         tensor, x = self.inputs[index], np.asarray(x)
-        if tensor.dtype == "float32" or not tensor.scales:
-            return x.astype(tensor.dtype)
-        if x.dtype == tensor.dtype:
-            return x
+        if x.dtype == tensor.dtype or not tensor.scales:
+            return x.astype(tensor.dtype, copy=False)
+        if np.isnan(x).any():
+            raise ValueError(f"{self._where}: features must be numbers. Received: NaN. Clean the data first.")
         limits = np.iinfo(tensor.dtype)
         steps = np.round(x.astype("float32") / np.float32(tensor.scales[0])) + tensor.zero_points[0]
         return np.clip(steps, limits.min, limits.max).astype(tensor.dtype)
@@ -264,14 +269,27 @@ class TFLiteModel:
         }
 
 
+class _Counter:
+    """Checks the lengths of vectors: as they do not overlap, they have fewer items than the file has bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.left = min(len(content), _MAX_ITEMS)
+
+    def __call__(self, length: int, what: str) -> range:
+        if not 0 <= length <= self.left:
+            raise ValueError(f"{length} {what}")
+        self.left -= length
+        return range(length)
+
+
 def _read(content: bytes) -> _Graph:
-    model = tflite.Model.GetRootAs(content, 0)
-    if _count(model.SubgraphsLength(), "subgraphs") < 1:
+    model, count = tflite.Model.GetRootAs(content, 0), _Counter(content)
+    if not count(model.SubgraphsLength(), "subgraphs"):
         raise ValueError("no subgraph")
     graph = model.Subgraphs(0)
-    codes = [_op_name(model.OperatorCodes(i)) for i in range(_count(model.OperatorCodesLength(), "operator codes"))]
+    codes = [_op_name(model.OperatorCodes(i)) for i in count(model.OperatorCodesLength(), "operator codes")]
     tensors, constants = [], []
-    for i in range(_count(graph.TensorsLength(), "tensors")):
+    for i in count(graph.TensorsLength(), "tensors"):
         tensor = graph.Tensors(i)
         buffer = tensor.Buffer()
         if not 0 <= buffer < model.BuffersLength():
@@ -279,20 +297,14 @@ def _read(content: bytes) -> _Graph:
         size = model.Buffers(buffer).DataLength()
         if not 0 <= size <= len(content):
             raise ValueError(f"buffer {buffer} has {size} bytes in a file of {len(content)}")
-        tensors.append(_tensor(tensor))
+        tensors.append(_tensor(tensor, count))
         constants.append(size)
-    ops = tuple(_op(graph.Operators(i), codes, len(tensors)) for i in range(_count(graph.OperatorsLength(), "ops")))
-    inputs = _indices([graph.Inputs(i) for i in range(_count(graph.InputsLength(), "inputs"))], len(tensors))
-    outputs = _indices([graph.Outputs(i) for i in range(_count(graph.OutputsLength(), "outputs"))], len(tensors))
+    ops = tuple(_op(graph.Operators(i), codes, len(tensors), count) for i in count(graph.OperatorsLength(), "ops"))
+    inputs = _indices([graph.Inputs(i) for i in count(graph.InputsLength(), "inputs")], len(tensors))
+    outputs = _indices([graph.Outputs(i) for i in count(graph.OutputsLength(), "outputs")], len(tensors))
     if not inputs or not outputs:
         raise ValueError("no input or no output")
     return _Graph(tuple(tensors), tuple(constants), ops, inputs, outputs)
-
-
-def _count(length: int, what: str) -> int:
-    if not 0 <= length <= _MAX_ITEMS:
-        raise ValueError(f"{length} {what}")
-    return length
 
 
 def _indices(values: list[int], tensors: int, *, optional: bool = False) -> tuple[int, ...]:
@@ -307,16 +319,13 @@ def _op_name(code: Any) -> str:
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     if number not in _OP_NAMES:
         raise ValueError(f"op code {number}")
-    return (
-        (code.CustomCode() or b"CUSTOM").decode(errors="replace")
-        if _OP_NAMES[number] == "CUSTOM"
-        else _OP_NAMES[number]
-    )
+    name = _OP_NAMES[number]
+    return (code.CustomCode() or b"CUSTOM").decode(errors="replace") if name == "CUSTOM" else name
 
 
-def _op(op: Any, codes: list[str], tensors: int) -> _Op:
-    inputs = [op.Inputs(i) for i in range(_count(op.InputsLength(), "inputs of an op"))]
-    outputs = [op.Outputs(i) for i in range(_count(op.OutputsLength(), "outputs of an op"))]
+def _op(op: Any, codes: list[str], tensors: int, count: _Counter) -> _Op:
+    inputs = [op.Inputs(i) for i in count(op.InputsLength(), "inputs of an op")]
+    outputs = [op.Outputs(i) for i in count(op.OutputsLength(), "outputs of an op")]
     if not 0 <= op.OpcodeIndex() < len(codes):
         raise ValueError(f"op code index {op.OpcodeIndex()} of {len(codes)}")
     name = codes[op.OpcodeIndex()]
@@ -325,14 +334,12 @@ def _op(op: Any, codes: list[str], tensors: int) -> _Op:
     return _Op(name, _indices(inputs, tensors, optional=True), _indices(outputs, tensors))
 
 
-def _tensor(tensor: Any) -> TensorInfo:
+def _tensor(tensor: Any, count: _Counter) -> TensorInfo:
     signature = tensor.ShapeSignatureLength()
-    shape = tuple(
-        int(tensor.ShapeSignature(i) if signature else tensor.Shape(i))
-        for i in range(_count(signature or tensor.ShapeLength(), "dimensions"))
-    )
+    read = tensor.ShapeSignature if signature else tensor.Shape
+    shape = tuple(int(read(i)) for i in count(signature or tensor.ShapeLength(), "dimensions"))
     if any(d < -1 for d in shape) or math.prod(abs(d) for d in shape) >= 2**40:
-        raise ValueError(f"a tensor of shape {shape}")
+        raise ValueError(f"a tensor of shape {shape[:8]}")
     if tensor.Type() not in _DTYPES:
         raise ValueError(f"tensor type {tensor.Type()}")
     quantization = tensor.Quantization()
@@ -340,12 +347,11 @@ def _tensor(tensor: Any) -> TensorInfo:
     zero_points: tuple[int, ...] = ()
     axis = 0
     if quantization is not None and quantization.ScaleLength():
-        n = _count(quantization.ScaleLength(), "scales")
-        scales = tuple(float(quantization.Scale(i)) for i in range(n))
-        zero_points = tuple(int(quantization.ZeroPoint(i)) for i in range(min(n, quantization.ZeroPointLength())))
-        zero_points = zero_points or (0,) * n
+        scales = tuple(float(quantization.Scale(i)) for i in count(quantization.ScaleLength(), "scales"))
+        points = count(quantization.ZeroPointLength(), "zero points")
+        zero_points = tuple(int(quantization.ZeroPoint(i)) for i in points) or (0,) * len(scales)
         axis = quantization.QuantizedDimension()
-        if len(zero_points) != n or not all(0 < s < math.inf for s in scales):
+        if len(zero_points) != len(scales) or not all(0 < scale < math.inf for scale in scales):
             raise ValueError(f"quantization with scales {scales[:3]} and {len(zero_points)} zero points")
     name = (tensor.Name() or b"").decode(errors="replace")
     return TensorInfo(name, shape, _DTYPES[tensor.Type()], scales, zero_points, axis)
@@ -357,7 +363,7 @@ def _macs(op: _Op, tensors: tuple[TensorInfo, ...]) -> int:
     def size(index: int, axes: slice = slice(None)) -> int:
         return math.prod(abs(d) for d in tensors[index].shape[axes])
 
-    if len(op.inputs) < 2 or min(op.inputs[:2]) < 0:
+    if len(op.inputs) < 2 or min(op.inputs[:2]) < 0 or not op.outputs:
         return 0
     output = size(op.outputs[0])
     if op.name == "CONV_2D":
@@ -368,9 +374,9 @@ def _macs(op: _Op, tensors: tuple[TensorInfo, ...]) -> int:
         return output * size(op.inputs[1], slice(-1, None))
     if op.name == "TRANSPOSE_CONV" and len(op.inputs) > 2 and op.inputs[2] >= 0:
         return size(op.inputs[2]) * size(op.inputs[1], slice(0, 3))
-    if op.name == "BATCH_MATMUL":
-        return output * size(op.inputs[0], slice(-1, None))
-    if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
-        steps = abs(tensors[op.inputs[0]].shape[1])
-        return steps * sum(size(i) for i in op.inputs[1:9] if i >= 0)
+    if op.name == "BATCH_MATMUL":  # rows times the inner dimension, which either may come first in the left matrix
+        rows = max(1, size(op.outputs[0], slice(-2, -1)))
+        return output * (size(op.inputs[0], slice(-2, None)) // rows)
+    if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":  # input [1, T, F], then eight matrices
+        return size(op.inputs[0], slice(1, 2)) * sum(size(i) for i in op.inputs[1:9] if i >= 0)
     return 0
