@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import shlex
 import sys
@@ -49,6 +50,7 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every few models that predict
         try:
             function(*args, **kwargs)
         except (typer.Exit, typer.Abort):  # RuntimeErrors, so they come first
