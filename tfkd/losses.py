@@ -76,7 +76,7 @@ class SoftTarget(DistillationLoss):
         Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network (arXiv:1503.02531), section 2.
 
     >>> round(float(SoftTarget(temperature=2.0)([[2.0, 0.0]], [[0.0, 0.0]])[0]), 4)
-    0.4434
+    0.4438
     """
 
     def __init__(self, temperature: float = 4.0, **kwargs: Any) -> None:
