@@ -132,4 +132,8 @@ def _serve(request: Path, reply: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_serve(Path(sys.argv[1]), Path(sys.argv[2])))
+    status = _serve(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The reply is written: to tear libraries down takes TensorFlow half a second, and some of them crash at it.
+    os._exit(status)
