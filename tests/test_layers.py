@@ -11,8 +11,8 @@ import tfkd
 
 PACKAGE = Path(tfkd.__file__).parent
 LEVELS = (
-    ("measurement", "child", "data", "sources", "augmentation", "models", "losses", "features", "tflite", "contract",
-     "scores"),
+    ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "losses", "features", "tflite",
+     "contract", "scores"),
     ("soft_labels", "distiller", "conversion", "micro"),
     ("optimization", "targets"),
     ("validation", "report"),

@@ -4,50 +4,57 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from tfkd import losses
+from tfkd import features as taps
+from tfkd import logits, losses
 
 log = logging.getLogger("tfkd")
 
-_PROBABILITIES = ("softmax", "sigmoid", "log_softmax", "sparsemax")
+Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 class Distiller(keras.Model):
     """Trains `student` to match labels and a teacher's softened outputs.
 
-    `loss = alpha · soft_loss + (1 − alpha) · hard_loss + regularization`, where `soft_loss` is
-    `T² · KL(softmax(teacher / T) || softmax(student / T))` and `hard_loss` is the loss given to `compile`, on logits.
+    `loss = alpha · soft_loss + (1 − alpha) · hard_loss + Σ weight · feature_loss + regularization`, where
+    `soft_loss` is `T² · KL(softmax(teacher / T) || softmax(student / T))` and `hard_loss` is the loss given to
+    `compile`, on logits.
 
     It is a Keras model in everything: `compile`, `fit`, `evaluate`, `predict`, callbacks, `class_weight`,
     `sample_weight`, masks, mixed precision, `jit_compile`, `steps_per_execution` and `tf.distribute`. `evaluate` and
     `predict` run the student only. The teacher runs in inference mode and is not tracked: it is in neither `weights`
-    nor a checkpoint, and its `trainable` flag is left as it was found. `save` writes the student, a plain Keras model
-    that loads without tfkd.
+    nor a checkpoint, and its `trainable` flag is left as it was found. A step runs the student once, for its logits and
+    its features. `save` writes the student, a plain Keras model that loads without tfkd.
 
-    Logs of `fit`: `loss`, `soft_loss`, `hard_loss` and the compiled metrics; of `evaluate` (with `val_` in front in
-    `fit`): `loss` (the hard loss and the regularization, so that it compares across alphas), `hard_loss` and the
-    metrics. At the start of an epoch the data set of `Split.batches` is told the epoch, then the callbacks run in
-    the order given.
+    Logs of `fit`: `loss`, `soft_loss`, `hard_loss`, `feature_loss` where there are features, `alpha` where it is a
+    schedule, and the compiled metrics; of `evaluate` (with `val_` in front in `fit`): `loss` (the hard loss and the
+    regularization, so that it compares across alphas), `hard_loss` and the metrics. At the start of an epoch the data
+    set of `Split.batches` is told the epoch, then the callbacks run in the order given.
 
     Args:
         student: a Keras model of any kind with one output, logits [B, ..., C].
-        teacher: a Keras model with logits of the same classes. It may be of another precision.
-        alpha: weight of the soft loss, 0..1. 0 is plain training; 1 leaves the labels out of the loss.
+        teacher: a Keras model with logits of the same classes, of any precision; several such models; or a store of
+            soft labels, with data from `Split.batches(..., soft_labels=store)`.
+        alpha: weight of the soft loss, 0..1, or a schedule over steps. 0 is plain training; 1 leaves the labels out of
+            the loss.
         temperature: T > 0, for the default soft loss.
-        soft_loss: a `tfkd.losses` loss in place of `SoftTarget(temperature)`.
+        soft_loss: a `tfkd.losses` loss in place of `SoftTarget(temperature)`; for several teachers one for all or one
+            for each.
+        features: `tfkd.features.Feature`s, losses between inner layers of the student and of the (first) teacher.
+        teacher_weights: of several teachers in the soft loss; equal by default.
 
     Training data are those of the student: `(x, y)` or `(x, y, sample_weight)`. Where the teacher takes another
     input, `x` is `{"teacher": ..., "student": ...}`.
 
     Raises:
         ValueError: when a model has several outputs or ends in an activation such as softmax, the class counts
-            differ, or alpha or temperature is out of range.
+            differ, a layer does not exist, or alpha or temperature is out of range.
 
     Reference:
         Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network (arXiv:1503.02531).
@@ -56,34 +63,72 @@ class Distiller(keras.Model):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model,
+        teacher: Any,
         *,
-        alpha: float = 0.9,
+        alpha: float | Callable[[Any], Any] = 0.9,
         temperature: float = 4.0,
-        soft_loss: losses.DistillationLoss | None = None,
+        soft_loss: losses.DistillationLoss | Sequence[losses.DistillationLoss] | None = None,
+        features: Sequence[taps.Feature] = (),
+        teacher_weights: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "distiller", "dtype": student.dtype_policy, **kwargs})
-        if not (isinstance(alpha, (int, float)) and 0 <= alpha <= 1):
+        if not isinstance(alpha, Schedule) and not (isinstance(alpha, (int, float)) and 0 <= alpha <= 1):
             raise ValueError(
-                f"Distiller: alpha must be a number in 0..1. Received: alpha={alpha}. "
+                f"Distiller: alpha must be a number in 0..1 or a schedule. Received: alpha={alpha}. "
                 "Use 0.9 for mostly the teacher, 0.0 for labels only."
             )
-        for role, model in (("student", student), ("teacher", teacher)):
-            _check_gives_logits(role, model)
-        if _known_classes(student) != _known_classes(teacher) and None not in map(_known_classes, (student, teacher)):
-            raise ValueError(
-                f"Distiller: teacher and student must have the same classes. Received: teacher "
-                f"{teacher.output_shape}, student {student.output_shape}. Give both the same number of logits."
-            )
         self.student = student
-        self.alpha = float(alpha)
-        self.soft_loss = losses.SoftTarget(temperature) if soft_loss is None else soft_loss
+        self.alpha = alpha if isinstance(alpha, Schedule) else float(alpha)
+        soft_loss = losses.SoftTarget(temperature) if soft_loss is None else soft_loss
+        stored = hasattr(teacher, "views")
+        teachers = () if stored else tuple(teacher) if isinstance(teacher, (list, tuple)) else (teacher,)
+        self.soft_losses: list[Any] = (
+            list(soft_loss) if isinstance(soft_loss, (list, tuple)) else [soft_loss] * (len(teachers) or 1)
+        )
+        self._check_models(student, teachers, stored, features)
+        self.teacher_weights = _normalized(teacher_weights, len(self.soft_losses))
         # A closure, because Keras tracks, counts and saves any model that it finds as an attribute or a property.
-        self._teacher: Callable[[], keras.Model] = lambda: teacher
-        self._soft_loss_tracker = keras.metrics.Mean(name="soft_loss")
-        self._hard_loss_tracker = keras.metrics.Mean(name="hard_loss")
+        self._teachers: Callable[[], tuple[keras.Model, ...]] = lambda: teachers
+        self._features: Callable[[], tuple[taps.Feature, ...]] = lambda: tuple(features)
+        self.feature_losses = [feature.loss for feature in features]
+        self.adapters: list[taps.Adapter] = []
+        self._trackers = {
+            name: keras.metrics.Mean(name=name) for name in ("soft_loss", "hard_loss", *self._optional_logs())
+        }
         self.built = student.built
+        if features and all(logits.shows_layers(model) for model in (student, *teachers)):
+            self._connect(*(_zeros(model) for model in (teachers[0], student)))
+
+    def _optional_logs(self) -> tuple[str, ...]:
+        scheduled = ("alpha",) if isinstance(self.alpha, Schedule) else ()
+        return (*(("feature_loss",) if self.feature_losses else ()), *scheduled)
+
+    def _check_models(
+        self, student: Any, teachers: tuple[Any, ...], stored: bool, features: Sequence[taps.Feature]
+    ) -> None:
+        for role, model in (("student", student), *(("teacher", teacher) for teacher in teachers)):
+            logits.check_gives_logits(role, model)
+        if stored and features:
+            raise ValueError(
+                "Distiller: features need the teacher itself. Received: a store of soft labels, logits only. "
+                "Pass the teacher's model, or leave the features out."
+            )
+        if not stored and len(self.soft_losses) != len(teachers):
+            raise ValueError(
+                f"Distiller: soft_loss must be one loss or one for each teacher. Received: {len(self.soft_losses)} "
+                f"losses for {len(teachers)} teachers."
+            )
+        for teacher, loss in zip(teachers, self.soft_losses, strict=False):
+            sizes = {logits.known_classes(student), logits.known_classes(teacher)}
+            if loss.aligns == "all" and None not in sizes and len(sizes) > 1:
+                raise ValueError(
+                    f"Distiller: teacher and student must have the same classes. Received: teacher "
+                    f"{teacher.output_shape}, student {student.output_shape}. Give both the same number of logits."
+                )
+        for feature in features:
+            taps.find_layer(student, feature.student)
+            taps.find_layer(teachers[0], feature.teacher)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles as `keras.Model.compile` does.
@@ -95,7 +140,7 @@ class Distiller(keras.Model):
             ValueError: when the loss expects probabilities.
         """
         arguments = inspect.signature(super().compile).bind(*args, **kwargs)
-        _check_takes_logits(arguments.arguments.get("loss"))
+        logits.check_takes_logits(arguments.arguments.get("loss"))
         if arguments.arguments.get("jit_compile", "auto") == "auto":
             accelerated = bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
             arguments.arguments["jit_compile"] = "auto" if accelerated else False
@@ -109,9 +154,7 @@ class Distiller(keras.Model):
         """Trains as `keras.Model.fit` does."""
         arguments = inspect.signature(super().fit).bind(*args, **kwargs)
         x = arguments.arguments.get("x")
-        for role, model in (("student", self.student), ("teacher", self._teacher())):
-            if not _shows_layers(model):
-                _check_are_logits(role, model, x)
+        self._look_at(x)
         if isinstance(x, tf.data.Dataset):  # Keras warns of its own default, shuffle=True
             arguments.arguments.setdefault("shuffle", False)
         if hasattr(x, "epoch"):
@@ -120,82 +163,153 @@ class Distiller(keras.Model):
             arguments.arguments["callbacks"] = [EpochSync(x), *given]
         return super().fit(*arguments.args, **arguments.kwargs)
 
+    def _look_at(self, x: Any) -> None:
+        """Runs models that do not show their layers on a first batch: are these logits, and what shape are features?"""
+        models = [("student", self.student), *(("teacher", teacher) for teacher in self._teachers())]
+        opaque = [(role, model) for role, model in models if not logits.shows_layers(model)]
+        unconnected = bool(self.feature_losses) and not self.adapters
+        if not opaque and not unconnected:
+            return
+        batch = _first_batch(x)
+        if batch is None and unconnected:
+            raise ValueError(
+                "Distiller: the shapes of features of a model built by code are found by running it on the data. "
+                "Received: a generator, which would lose its first batch. Pass arrays or a tf.data.Dataset."
+            )
+        for role, model in opaque if batch is not None else ():
+            logits.check_are_logits(role, model, _view(role, batch))
+        if unconnected:
+            self._connect(_view("teacher", batch), _view("student", batch))
+
+    def _connect(self, teacher_x: Any, student_x: Any) -> None:
+        """Makes an adapter for each feature, and the weights of the feature losses."""
+        listed = self._features()
+        with taps.tap(self._teachers()[0], [feature.teacher for feature in listed]) as theirs:
+            self._teachers()[0](teacher_x, training=False)
+        with taps.tap(self.student, [feature.student for feature in listed]) as ours:
+            self.student(student_x, training=False)
+        for feature in listed:
+            teacher, student = theirs[feature.teacher], ours[feature.student]
+            adapter = taps.Adapter.between(student.shape[1:], teacher.shape[1:], feature.loss.aligns)
+            feature.loss(teacher, adapter(student), ops.zeros(len(student), "int32"), step=0)
+            self.adapters.append(adapter)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if self.alpha < 1 and (y is None or self._compile_loss is None):
+        if self.alpha != 1 and (y is None or self._compile_loss is None):
             raise ValueError(
                 f"Distiller: alpha={self.alpha} < 1 needs labels and a compiled loss. Received: y "
                 f"{'missing' if y is None else 'given'}, loss {'missing' if self._compile_loss is None else 'given'}. "
                 "Use alpha=1.0 to learn from the teacher alone."
             )
         # Outside the tape: nothing of the teacher is kept for the backward pass.
-        teacher_logits = self._teacher()(_view("teacher", x), training=False)
+        taught, theirs = self._run_teachers(x)
+        step = self.optimizer.iterations
         with tf.GradientTape() as tape:
-            logits = self(x, training=True)
-            soft_loss = _mean(self.soft_loss(teacher_logits, logits, y), logits, sample_weight)
-            hard_loss = self._hard_loss(y, logits, sample_weight)
-            loss = self._total(soft_loss, hard_loss)
+            with taps.tap(self.student, [feature.student for feature in self._features()]) as ours:
+                said = self(x, training=True)
+            terms = {
+                "soft_loss": self._soft_loss(taught, said, y, sample_weight, step),
+                "hard_loss": self._hard_loss(y, said, sample_weight),
+                "feature_loss": self._feature_loss(theirs, ours, y, sample_weight, step),
+            }
+            alpha = losses.value_at(self.alpha, step)
+            loss = self._total(alpha, **terms)
             scaled_loss = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, weights), weights, strict=True))
-        self._track(
-            x, {self._loss_tracker: loss, self._soft_loss_tracker: soft_loss, self._hard_loss_tracker: hard_loss}
-        )
-        return self._logs(x, y, logits, sample_weight, without=() if hard_loss is not None else ("hard_loss",))
+        self._track(x, {"loss": loss, **terms})
+        if "alpha" in self._trackers:
+            self._trackers["alpha"].update_state(alpha)
+        return self._logs(x, y, said, sample_weight, without=() if terms["hard_loss"] is not None else ("hard_loss",))
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        logits = self(x, training=False)
-        hard_loss = self._hard_loss(y, logits, sample_weight)
-        loss = self._add_regularization(hard_loss)
-        self._track(x, {self._loss_tracker: loss, self._hard_loss_tracker: hard_loss})
-        return self._logs(x, y, logits, sample_weight, without=("soft_loss",))
+        said = self(x, training=False)
+        hard_loss = self._hard_loss(y, said, sample_weight)
+        self._track(x, {"loss": self._add_regularization(hard_loss), "hard_loss": hard_loss})
+        return self._logs(x, y, said, sample_weight, without=("soft_loss", *self._optional_logs()))
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Saves the student, as `keras.Model.save` does; the teacher and the losses are not part of it."""
+        """Saves the student, as `keras.Model.save` does; the teacher, losses and adapters are not part of it."""
         self.student.save(filepath, overwrite=overwrite, **kwargs)
 
     def summary(self, print_fn: Callable[[str], Any] = print, **kwargs: Any) -> None:
         """Prints the student, then what teaches it."""
         self.student.summary(print_fn=print_fn, **kwargs)
-        settings = ", ".join(f"{k}={v}" for k, v in self.soft_loss.get_config().items() if k not in _LAYER_SETTINGS)
-        print_fn(f"Teacher: {self._teacher().name}, {self._teacher().count_params():,} parameters (not tracked)")
-        print_fn(f"Loss: {self.alpha:g} · {type(self.soft_loss).__name__}({settings}) + {1 - self.alpha:g} · hard loss")
+        for teacher in self._teachers():
+            print_fn(f"Teacher: {teacher.name}, {teacher.count_params():,} parameters (not tracked)")
+        if not self._teachers():
+            print_fn("Teacher: stored soft labels")
+        alpha, rest = ("alpha", "(1 - alpha)") if isinstance(self.alpha, Schedule) else (self.alpha, 1 - self.alpha)
+        soft = " + ".join(dict.fromkeys(map(_describe, self.soft_losses)))
+        print_fn(f"Loss: {_short(alpha)} · {soft} + {_short(rest)} · hard loss")
+        for i, feature in enumerate(self._features()):
+            adapter = f", student {self.adapters[i].describe()}" if self.adapters else ""
+            print_fn(
+                f"Feature: {_short(feature.weight)} · {_describe(feature.loss)} of {feature.student!r} to "
+                f"{feature.teacher!r}{adapter}"
+            )
 
-    def _hard_loss(self, y: Any, logits: Any, sample_weight: Any) -> Any:
+    def _run_teachers(self, x: Any) -> tuple[list[Any], dict[str, Any]]:
+        """The logits of each teacher, and the tapped features of the first."""
+        teachers = self._teachers()
+        if not teachers:
+            return [_view("soft_labels", x)], {}
+        with taps.tap(teachers[0], [feature.teacher for feature in self._features()]) as seen:
+            taught = [teacher(_view("teacher", x), training=False) for teacher in teachers]
+        return taught, seen
+
+    def _soft_loss(self, taught: list[Any], said: Any, y: Any, sample_weight: Any, step: Any) -> Any:
+        terms = [
+            weight * loss(teacher, said, y, step=step)
+            for teacher, loss, weight in zip(taught, self.soft_losses, self.teacher_weights, strict=True)
+        ]
+        return _mean(sum(terms[1:], terms[0]), said, sample_weight)
+
+    def _feature_loss(self, theirs: dict[str, Any], ours: dict[str, Any], y: Any, sample_weight: Any, step: Any) -> Any:
+        total = None
+        for feature, adapter in zip(self._features(), self.adapters, strict=True):
+            values = feature.loss(theirs[feature.teacher], adapter(ours[feature.student]), y, step=step)
+            term = losses.value_at(feature.weight, step) * _mean(values, None, sample_weight)
+            total = term if total is None else total + term
+        return total
+
+    def _hard_loss(self, y: Any, said: Any, sample_weight: Any) -> Any:
         if y is None or self._compile_loss is None:
             return None
-        return self._compile_loss(y, logits, sample_weight)
+        return self._compile_loss(y, said, sample_weight)
 
-    def _total(self, soft_loss: Any, hard_loss: Any) -> Any:
+    def _total(self, alpha: Any, soft_loss: Any, hard_loss: Any, feature_loss: Any) -> Any:
         # A term of weight 0 is left out rather than multiplied: 0 · inf is NaN.
         if self.alpha == 0:
-            return self._add_regularization(hard_loss)
-        if self.alpha == 1:
-            return self._add_regularization(soft_loss)
-        return self._add_regularization(self.alpha * soft_loss + (1 - self.alpha) * hard_loss)
+            loss = hard_loss
+        elif self.alpha == 1:
+            loss = soft_loss
+        else:
+            loss = alpha * soft_loss + (1 - alpha) * hard_loss
+        return self._add_regularization(loss if feature_loss is None else loss + feature_loss)
 
     def _add_regularization(self, loss: Any) -> Any:
         terms = [] if loss is None else [loss]
         terms += [ops.sum(ops.cast(term, "float32")) for term in self.losses]
         return terms[0] if len(terms) == 1 else ops.sum(terms)
 
-    def _track(self, x: Any, values: Mapping[keras.metrics.Metric, Any]) -> None:
+    def _track(self, x: Any, values: Mapping[str, Any]) -> None:
         # Keras divides a loss by the number of replicas, so that gradients add up; the log shows it undivided.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
-        for tracker, value in values.items():
+        for name, value in values.items():
             if value is not None:
+                tracker = self._loss_tracker if name == "loss" else self._trackers[name]
                 tracker.update_state(value * replicas, sample_weight=batch_size)
 
-    def _logs(self, x: Any, y: Any, logits: Any, sample_weight: Any, without: tuple[str, ...]) -> dict[str, Any]:
+    def _logs(self, x: Any, y: Any, said: Any, sample_weight: Any, without: tuple[str, ...]) -> dict[str, Any]:
         if y is None:  # the compiled metrics compare with labels
-            return {metric.name: metric.result() for metric in (self._loss_tracker, self._soft_loss_tracker)}
-        logs = self.compute_metrics(x, y, logits, sample_weight=sample_weight)
+            kept = {"loss": self._loss_tracker, **self._trackers}
+            return {name: metric.result() for name, metric in kept.items() if name not in without}
+        logs = self.compute_metrics(x, y, said, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in without}
-
-
-_LAYER_SETTINGS = ("name", "trainable", "dtype", "autocast")
 
 
 class EpochSync(keras.callbacks.Callback):
@@ -222,90 +336,55 @@ class _Mean(keras.losses.Loss):
         return y_pred
 
 
-def _mean(values: Any, logits: Any, sample_weight: Any) -> Any:
+def _mean(values: Any, said: Any, sample_weight: Any) -> Any:
     """The weighted mean of per-sample values, as Keras takes it for a compiled loss."""
-    mask = getattr(logits, "_keras_mask", None)
+    mask = getattr(said, "_keras_mask", None)
     if mask is not None:
         values._keras_mask = mask
     return _Mean(name="mean", dtype="float32")(values, values, sample_weight)
 
 
 def _view(role: str, x: Any) -> Any:
-    return x[role] if isinstance(x, Mapping) and set(x) == {"teacher", "student"} else x
+    return x[role] if isinstance(x, Mapping) and role in x and len(x) == 2 and "student" in x else x
 
 
-def _known_classes(model: keras.Model) -> int | None:
-    try:
-        return model.output_shape[-1]
-    except (AttributeError, ValueError):  # a subclassed model says its shape only when it is called
-        return None
-
-
-def _check_gives_logits(role: str, model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"Distiller: {role} must be a keras.Model. Received: {type(model).__name__}. "
-            "Load a file with keras.saving.load_model."
-        )
-    if not _shows_layers(model):
-        return
-    if not isinstance(model, keras.Sequential) and not hasattr(
-        model.output, "shape"
-    ):  # a list or dictionary of tensors
-        raise ValueError(
-            f"Distiller: {role} must have one output, a tensor of logits. Received: output_shape={model.output_shape}. "
-            f"Give keras.Model({role}.inputs, {role}.outputs[i])."
-        )
-    layer = _last_layer(model)
-    activation = getattr(getattr(layer, "activation", None), "__name__", "")
-    if isinstance(layer, keras.layers.Softmax):
-        activation = "softmax"
-    if activation in _PROBABILITIES:
-        raise ValueError(
-            f"Distiller: {role} must end in logits. Received: its last layer {layer.name!r} applies {activation}. "
-            f"Set its activation to None, or give keras.Model({role}.inputs, the tensor before it)."
-        )
-
-
-def _shows_layers(model: Any) -> bool:
-    """Whether a model is a graph of layers (functional, built Sequential), not code of its own."""
-    return getattr(model, "outputs", None) is not None
-
-
-def _last_layer(layer: Any) -> Any:
-    """The layer whose output is the model's, looking into nested models."""
-    while _shows_layers(layer):
-        layer = layer.outputs[0]._keras_history.operation
-    return layer
-
-
-def _check_are_logits(role: str, model: keras.Model, x: Any) -> None:
-    """Runs a model that does not show its layers on one batch, and refuses probabilities."""
+def _first_batch(x: Any) -> Any:
+    """A first batch of inputs, or None of what cannot be looked into without losing it."""
     if isinstance(x, tf.data.Dataset):
-        batch = keras.utils.unpack_x_y_sample_weight(next(iter(x.take(1))))[0]
-    elif all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x)):
-        batch = keras.tree.map_structure(lambda leaf: leaf[:32], x)
-    else:  # a generator cannot be looked into without losing its first batch
-        return
-    logits = model(_view(role, batch), training=False)
-    if not hasattr(logits, "shape"):
-        raise ValueError(
-            f"Distiller: {role} must have one output, the logits. Received: {type(logits).__name__}. "
-            "Wrap it in a model that returns the logits alone."
-        )
-    logits = ops.cast(logits, "float32")
-    if ops.all(logits >= 0) and ops.all(ops.abs(ops.sum(logits, axis=-1) - 1) < 1e-3):
-        raise ValueError(
-            f"Distiller: {role} must give logits. Received: rows that are >= 0 and sum to 1, as after softmax. "
-            "Remove the softmax at its end."
-        )
+        return keras.utils.unpack_x_y_sample_weight(next(iter(x.take(1))))[0]
+    if all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x)):
+        return keras.tree.map_structure(lambda leaf: ops.convert_to_tensor(leaf[:32]), x)
+    return None
 
 
-def _check_takes_logits(loss: Any) -> None:
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
-    expects_probabilities = isinstance(loss, keras.losses.Loss) and loss.get_config().get("from_logits") is False
-    if expects_probabilities or (isinstance(name, str) and name.endswith("crossentropy")):
+def _zeros(model: Any) -> Any:
+    """Two empty samples; open dimensions are taken as 8."""
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model._inputs_struct
+    return keras.tree.map_structure(
+        lambda tensor: ops.zeros((2, *(size or 8 for size in tensor.shape[1:])), tensor.dtype), inputs
+    )
+
+
+def _normalized(weights: Sequence[float] | None, count: int) -> list[float]:
+    weights = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if len(weights) != count or min(weights) < 0 or sum(weights) <= 0:
         raise ValueError(
-            f"Distiller: the compiled loss must work on logits. Received: loss={loss!r}, which expects probabilities. "
-            "Use keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+            f"Distiller: teacher_weights must be {count} numbers >= 0, not all 0. Received: {weights}. "
+            "Leave it out for equal weights."
         )
+    return [weight / sum(weights) for weight in weights]
+
+
+def _describe(loss: losses.DistillationLoss) -> str:
+    layer = ("name", "trainable", "dtype", "autocast")
+    return f"{type(loss).__name__}({', '.join(f'{k}={v}' for k, v in loss.get_config().items() if k not in layer)})"
+
+
+def _short(weight: Any) -> str:
+    return (
+        f"{weight:g}"
+        if isinstance(weight, (int, float))
+        else type(weight).__name__
+        if not isinstance(weight, str)
+        else weight
+    )

@@ -15,19 +15,27 @@ from keras import ops
 class DistillationLoss(keras.layers.Layer):
     """A loss between what a teacher and a student say of the same samples.
 
-    A subclass implements `call(teacher, student, y=None)` and returns one value per sample (per position for
+    A subclass implements `call(teacher, student, y=None, step=None)` and returns one value per sample (per position for
     sequences and dense outputs); the Distiller weights and averages them. Inputs reach `call` in float32, whatever
-    precision the models compute in, and no gradient flows into `teacher`.
+    precision the models compute in, and no gradient flows into `teacher`. `aligns` says what of two features must have
+    one shape before they are compared: `all` axes, `positions` (every axis but the channels) or `none`.
     """
+
+    aligns = "all"
 
     def __init__(self, **kwargs: Any) -> None:
         # A loss in half precision loses small gradients, so the global policy does not reach it.
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
 
-    def __call__(self, teacher: Any, student: Any, y: Any = None, **kwargs: Any) -> Any:
+    def __call__(self, teacher: Any, student: Any, y: Any = None, step: Any = None, **kwargs: Any) -> Any:
         teacher, student = (ops.convert_to_tensor(z) for z in (teacher, student))
         teacher, student = ops.stop_gradient(ops.cast(teacher, "float32")), ops.cast(student, "float32")
-        return super().__call__(teacher, student, y, **kwargs)
+        return super().__call__(teacher, student, y=y, step=step, **kwargs)
+
+
+def value_at(setting: Any, step: Any) -> Any:
+    """A number as it is; a schedule, which is callable on the step, as its value there."""
+    return setting(step) if callable(setting) else setting
 
 
 def check_logits(where: str, teacher: Any, student: Any) -> None:
@@ -88,7 +96,7 @@ class SoftTarget(DistillationLoss):
             )
         self.temperature = float(temperature)
 
-    def call(self, teacher: Any, student: Any, y: Any = None) -> Any:
+    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
         check_logits(self.name, teacher, student)
         log_p = ops.log_softmax(teacher / self.temperature, axis=-1)
         log_q = ops.log_softmax(student / self.temperature, axis=-1)
