@@ -63,18 +63,27 @@ def get(spec: str, **options: Any) -> Target:
     from tfkd.targets.tflm import TFLM
 
     if spec not in names():
-        near = difflib.get_close_matches(str(spec), names(), n=1)
         raise ValueError(
-            f"targets.get: must be one of {', '.join(names())}. Received: {spec!r}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
+            f"targets.get: must be one of {', '.join(names())}. Received: {spec!r}.{_near(str(spec), names())}"
         )
     name, _, kernels = spec.partition(":")
     kind = {"host": Host, "tflm": TFLM}[name]
-    known = inspect.signature(kind).parameters
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise ValueError(f"targets.get: {name} takes {', '.join(known)}. Received: {', '.join(unknown)}. Check it.")
+    known = [option for option in inspect.signature(kind).parameters if option != "kernels"]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"targets.get: {name} takes {', '.join(known)}. Received: {option}.{_near(option, known)}")
     return kind(**({"kernels": kernels} if kernels else {}), **options)
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def check_timeout(where: str, timeout_s: float) -> None:
+    """Refuses a time limit that nothing can keep."""
+    if not timeout_s > 0:
+        raise ValueError(f"{where}: timeout_s must be > 0. Received: timeout_s={timeout_s}. Use 600.")
 
 
 def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray]:

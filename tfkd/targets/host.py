@@ -47,6 +47,7 @@ class Host:
             raise ValueError(f"host: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
         if self.threads < 1:
             raise ValueError(f"host: threads must be >= 1. Received: threads={self.threads}. Use 1.")
+        targets.check_timeout("host", self.timeout_s)
 
     @property
     def spec(self) -> str:

@@ -42,6 +42,7 @@ class TFLM:
     spec = "tflm"
 
     def __post_init__(self) -> None:
+        targets.check_timeout("tflm", self.timeout_s)
         if importlib.util.find_spec("tflite_micro") is None:
             raise RuntimeError(
                 "tflm: needs the package tflite-micro, which exists for Linux on x86-64 only. Received: "
@@ -54,14 +55,6 @@ class TFLM:
         """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
         model = TFLiteModel.load(model)
         arrays = targets.check_inputs(model, inputs, self.spec)
-        dtypes = {tensor.dtype for tensor in (*model.inputs, *model.outputs)}
-        if "DEQUANTIZE" in model.ops and model.float_ops:
-            raise ValueError(
-                "tflm: weights must be float32 or the model integer throughout. Received: float16 weights, which "
-                "TensorFlow Lite Micro does not take. Convert with mode='full_int8'."
-            )
-        if not dtypes <= {"float32", "int8", "int16", "int32", "uint8", "bool"}:
-            raise ValueError(f"tflm: takes float32, int8 and int16. Received: {', '.join(sorted(dtypes))}.")
         parts = targets.shards(arrays, least=_SMALLEST_SHARD)
         try:
             done = child.run_all(
@@ -69,11 +62,9 @@ class TFLM:
                 timeout_s=self.timeout_s, what=f"running {model.path or 'the model'} on tflm",
             )  # fmt: skip
         except child.ChildRefused as error:
-            missing = re.findall(r"Didn't find op for builtin opcode '(\w+)'", str(error))
-            lacks = f" It lacks {', '.join(sorted(set(missing)))}." if missing else ""
             raise ValueError(
-                f"tflm: TensorFlow Lite Micro must take the model.{lacks} Received: {error}\n"
-                "Convert with mode='full_int8', or replace the layer."
+                f"tflm: TensorFlow Lite Micro must take the model.{_explain(str(error))} Convert with "
+                f"mode='full_int8', or replace the layer. Received: {error}"
             ) from None
         return Measurement(
             target=self.spec,
@@ -91,6 +82,21 @@ class TFLM:
                 "note": _POINTERS,
             },
         )
+
+
+# What it prints of models that it does not take, and what that means.
+_REASONS = (
+    ("dequantize_common.cc", " It takes no float16 weights."),
+    ("Hybrid models are not supported", " It takes no int8 weights with float activations."),
+    ("FLOAT32 with filter type: INT8", " It takes no int8 weights with float activations."),
+)
+
+
+def _explain(error: str) -> str:
+    missing = sorted(set(re.findall(r"Didn't find op for builtin opcode '(\w+)'", error)))
+    if missing:
+        return f" It lacks {', '.join(missing)}."
+    return next((reason for sign, reason in _REASONS if sign in error), "")
 
 
 _ARENA = {"": "total", "head_": "head", "tail_": "tail"}
