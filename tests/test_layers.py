@@ -13,7 +13,7 @@ PACKAGE = Path(tfkd.__file__).parent
 LEVELS = (
     ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "losses", "features", "tflite",
      "contract", "scores"),
-    ("soft_labels", "distiller", "conversion", "micro"),
+    ("soft_labels", "distiller", "teachers", "conversion", "micro"),
     ("optimization", "targets"),
     ("validation", "report"),
     ("recipe", "training", "progress", "pipeline", "cli"),
