@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 # Two test processes by default: what a small CI machine has. `make test JOBS=0` runs them in one.
 JOBS ?= 2
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: install demo test doctest check lint system-packages clean
 # `check` goes from the quick to the slow, with pytest's closing line last, whatever -j says.

@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_WITH_TENSORFLOW = ("train", "distill", "convert", "validate", "run")
 _BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
 
 DataOption = Annotated[str, typer.Option("--data", help="A data set's name, a .npz file or a folder of classes.")]
@@ -44,14 +46,33 @@ TargetsOption = Annotated[list[str], typer.Option("--target", help="Where to run
 ModelFile = Annotated[Path, typer.Argument(help="A .tflite file.")]
 
 
+def _load_tensorflow() -> None:
+    """Loads TensorFlow and finds its devices without the lines that both print from C++, which no setting stops."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every few models that predict
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            sink.seek(0)
+            os.write(stderr, sink.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 def _verb(function: Callable[..., None]) -> Callable[..., None]:
     """Registers a verb and turns its errors into a message and an exit status."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every few models that predict
         try:
+            if function.__name__ in _WITH_TENSORFLOW:
+                _load_tensorflow()
             function(*args, **kwargs)
         except (typer.Exit, typer.Abort):  # RuntimeErrors, so they come first
             raise

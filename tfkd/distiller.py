@@ -142,9 +142,7 @@ class Distiller(keras.Model):
         arguments = inspect.signature(super().compile).bind(*args, **kwargs)
         logits.check_takes_logits(arguments.arguments.get("loss"))
         if arguments.arguments.get("jit_compile", "auto") == "auto":
-            accelerated = bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
-            arguments.arguments["jit_compile"] = "auto" if accelerated else False
-            log.info("Distiller: XLA is %s.", "left to Keras" if accelerated else "off: no GPU or TPU is at hand")
+            arguments.arguments["jit_compile"] = jit_by_device()
         super().compile(*arguments.args, **arguments.kwargs)
 
     def call(self, x: Any, training: bool = False, **kwargs: Any) -> Any:
@@ -310,6 +308,13 @@ class Distiller(keras.Model):
             return {name: metric.result() for name, metric in kept.items() if name not in without}
         logs = self.compute_metrics(x, y, said, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in without}
+
+
+def jit_by_device() -> str | bool:
+    """What `jit_compile` should be here: Keras's choice with a GPU or TPU, no XLA on a CPU, where it is slower."""
+    accelerated = bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+    log.info("XLA is %s.", "left to Keras" if accelerated else "off: no GPU or TPU is at hand")
+    return "auto" if accelerated else False
 
 
 class EpochSync(keras.callbacks.Callback):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfkd import logits, losses
+from tfkd.distiller import jit_by_device
 
 
 def ensemble(
@@ -96,7 +97,7 @@ class MutualLearning(keras.Model):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles as `keras.Model.compile` does; the loss must work on logits."""
         logits.check_takes_logits(kwargs.get("loss", args[1] if len(args) > 1 else None))
-        super().compile(*args, **{"jit_compile": False, **kwargs})
+        super().compile(*args, **{"jit_compile": jit_by_device(), **kwargs})
 
     def call(self, x: Any, training: bool = False) -> Any:
         return self.students[0](x, training=training)

@@ -13,7 +13,7 @@ import keras
 from tfkd import data, models
 from tfkd.augmentation import crop_flip
 from tfkd.data import Split, Splits
-from tfkd.distiller import Distiller, EpochSync
+from tfkd.distiller import Distiller, EpochSync, jit_by_device
 from tfkd.recipe import Schedule
 
 History = dict[str, list[float]]
@@ -49,6 +49,7 @@ def fit(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(schedule.learning_rate, steps)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=jit_by_device(),
     )
     keeper = _Keeper(checkpoint, schedule.epochs, on_epoch)
     done = keeper.restore(model)
