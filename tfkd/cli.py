@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,30 +68,57 @@ def _load_tensorflow() -> None:
             os.close(stderr)
 
 
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """A list that grows with each Ctrl-C, which interrupts as before."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    foreground = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+    if not foreground or threading.current_thread() is not threading.main_thread():  # which alone handles signals
+        yield interrupts
+        return
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _explain(error: Exception) -> int:
+    """Prints what went wrong and gives the exit status for it."""
+    from tfkd.child import ChildCrashed, ChildTimedOut
+
+    if not isinstance(error, (ValueError, RuntimeError, OSError)):
+        traceback.print_exception(error)  # a fault of ours must not look like a broken contract, which is status 1
+        return _INTERNAL
+    typer.echo(f"tfkd: {error}", err=True)
+    missing = isinstance(error, RuntimeError) and not isinstance(error, ChildCrashed | ChildTimedOut)
+    return _MISSING_TOOL if missing else _BAD_INPUT
+
+
 def _verb(function: Callable[..., None]) -> Callable[..., None]:
     """Registers a verb and turns its errors into a message and an exit status."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            if function.__name__ in _WITH_TENSORFLOW:
-                _load_tensorflow()
-            function(*args, **kwargs)
-        except (typer.Exit, typer.Abort):  # RuntimeErrors, so they come first
-            raise
-        except KeyboardInterrupt:
-            again = " The same command again resumes." if function.__name__ == "run" else ""
-            typer.echo(f"tfkd: interrupted.{again}", err=True)
-            raise typer.Exit(_INTERRUPTED) from None
-        except (ValueError, RuntimeError, OSError) as error:
-            from tfkd.child import ChildCrashed, ChildTimedOut
-
-            typer.echo(f"tfkd: {error}", err=True)
-            missing = isinstance(error, RuntimeError) and not isinstance(error, ChildCrashed | ChildTimedOut)
-            raise typer.Exit(_MISSING_TOOL if missing else _BAD_INPUT) from None
-        except Exception:  # a fault of ours must not look like a broken contract, which is status 1
-            traceback.print_exc()
-            raise typer.Exit(_INTERNAL) from None
+        with _noted_interrupts() as interrupts:
+            try:
+                if function.__name__ in _WITH_TENSORFLOW:
+                    _load_tensorflow()
+                function(*args, **kwargs)
+            except (typer.Exit, typer.Abort):  # RuntimeErrors, so they come first
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                # Native code that a Ctrl-C reaches while it calls Python turns it into an error of its own.
+                if interrupts or isinstance(error, KeyboardInterrupt):
+                    again = " The same command again resumes." if function.__name__ == "run" else ""
+                    typer.echo(f"tfkd: interrupted.{again}", err=True)
+                    raise typer.Exit(_INTERRUPTED) from None
+                raise typer.Exit(_explain(error)) from None
 
     return app.command(name=function.__name__.rstrip("_"))(guarded)
 
