@@ -161,6 +161,16 @@ class Distiller(keras.Model):
             arguments.arguments["callbacks"] = [EpochSync(x), *given]
         return super().fit(*arguments.args, **arguments.kwargs)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Keras finds shapes under several workers by averaging their batches, which fails on integers (keras#20585);
+        # this worker's own batch has the same.
+        if iterator is not None and isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            local = self.distribute_strategy.experimental_local_results
+            for _, _, batches in iterator:
+                iterator, data_batch = None, keras.tree.map_structure(lambda value: local(value)[0], next(batches))
+                break
+        super()._maybe_symbolic_build(iterator, data_batch)
+
     def _look_at(self, x: Any) -> None:
         """Runs models that do not show their layers on a first batch: are these logits, and what shape are features?"""
         models = [("student", self.student), *(("teacher", teacher) for teacher in self._teachers())]
@@ -307,6 +317,9 @@ class Distiller(keras.Model):
             kept = {"loss": self._loss_tracker, **self._trackers}
             return {name: metric.result() for name, metric in kept.items() if name not in without}
         logs = self.compute_metrics(x, y, said, sample_weight=sample_weight)
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras averages the workers' logs along an axis that scalars do not have.
+            logs = {name: ops.reshape(value, (1,)) for name, value in logs.items()}
         return {name: value for name, value in logs.items() if name not in without}
 
 
