@@ -233,3 +233,34 @@ def test_several_teachers_may_have_a_loss_each():
 def test_bad_teacher_weights_are_refused(weights):
     with pytest.raises(ValueError, match="teacher_weights must be 2 numbers"):
         tfkd.Distiller(functional(), [functional(), functional()], teacher_weights=weights)
+
+
+def head_pair():
+    def net(channels, strides, name):
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.ReLU(name="last")(block(inputs, channels, "one", strides))
+        return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x)), name=name)
+
+    return net(4, 1, "small"), net(9, 2, "large")
+
+
+def test_student_with_the_teachers_head_learns_its_features(tmp_path):
+    keras.utils.set_random_seed(0)
+    small, teacher = head_pair()
+    student = features.with_teacher_head(small, "last", teacher, "last")
+    start = np.abs(student(X) - teacher(X)).mean()
+    feature = Feature(losses.SimKD(), "projector", "last", weight=10.0)
+    distiller, history = distil(student, teacher, feature, epochs=40, alpha=1.0)
+    assert not distiller.adapters[0].weights  # the projector is the student's own
+    assert history["feature_loss"][-1] < 0.5 * history["feature_loss"][0]
+    assert np.abs(student(X) - teacher(X)).mean() < start
+    head = student.layers[-1]
+    np.testing.assert_array_equal(head.get_weights()[0], teacher.layers[-1].get_weights()[0])
+    distiller.save(tmp_path / "student.keras")
+    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "student.keras")(X), student(X), rtol=1e-5)
+
+
+def test_teachers_head_needs_positions_that_divide():
+    small, teacher = head_pair()
+    with pytest.raises(ValueError, match="positions must divide"):
+        features.with_teacher_head(teacher, "last", small, "last")

@@ -84,7 +84,9 @@ class Distiller(keras.Model):
         stored = hasattr(teacher, "views")
         teachers = () if stored else tuple(teacher) if isinstance(teacher, (list, tuple)) else (teacher,)
         self.soft_losses: list[Any] = (
-            list(soft_loss) if isinstance(soft_loss, (list, tuple)) else [soft_loss] * (len(teachers) or 1)
+            list(map(losses.get, soft_loss))
+            if isinstance(soft_loss, (list, tuple))
+            else [losses.get(soft_loss)] * (len(teachers) or 1)
         )
         self._check_models(student, teachers, stored, features)
         self.teacher_weights = _normalized(teacher_weights, len(self.soft_losses))

@@ -159,6 +159,50 @@ class Adapter(keras.layers.Layer):
         return f"as {self.shape}{learned}"
 
 
+def with_teacher_head(
+    student: keras.Model, student_layer: str, teacher: keras.Model, teacher_layer: str
+) -> keras.Model:
+    """A student that ends in the teacher's own classifier, frozen, as SimKD trains it.
+
+    Args:
+        student: functional, image to anything.
+        student_layer: the last layer that is kept of it, [B, H, W, C] or [B, C].
+        teacher: functional.
+        teacher_layer: the layer before its head, of as many axes.
+
+    Returns:
+        A functional model of built-in layers: the student up to its layer, a 1×1 convolution with normalization named
+        `projector`, and a copy of the teacher from its layer on. Tap `projector` and `teacher_layer`.
+
+    Raises:
+        ValueError: a layer does not exist, or the teacher's positions do not divide the student's.
+
+    Reference:
+        Chen et al.: Knowledge Distillation with the Reused Teacher Classifier (arXiv:2203.14001).
+    """
+    x, target = find_layer(student, student_layer).output, find_layer(teacher, teacher_layer).output
+    ours, theirs = tuple(x.shape[1:]), tuple(target.shape[1:])
+    if len(ours) != len(theirs) or any(a % b for a, b in zip(ours[:-1], theirs[:-1], strict=True)):
+        raise ValueError(
+            f"with_teacher_head: the teacher's positions must divide the student's. Received: student {ours}, teacher "
+            f"{theirs}. Tap an earlier layer of the student."
+        )
+    if len(ours) == 3:
+        if ours[:-1] != theirs[:-1]:
+            x = keras.layers.AveragePooling2D([a // b for a, b in zip(ours[:-1], theirs[:-1], strict=True)])(x)
+        x = keras.layers.Conv2D(theirs[-1], 1, use_bias=False, name="projector_conv")(x)
+    else:
+        x = keras.layers.Dense(theirs[-1], use_bias=False, name="projector_dense")(x)
+    x = keras.layers.BatchNormalization(name="projector_norm")(x)
+    x = keras.layers.ReLU(name="projector")(x)
+    head = keras.Model(target, teacher.output)
+    copy = keras.models.clone_model(head)
+    copy.set_weights(head.get_weights())
+    copy.trainable = False
+    inputs = student.inputs[0] if len(student.inputs) == 1 else student.inputs
+    return keras.Model(inputs, copy(x), name=f"{student.name}_with_teacher_head")
+
+
 def _resize(x: Any, axis: int, size: int | None) -> Any:
     """Resizes one axis of [B, ..., C] to `size`: the mean of blocks if it divides, else linear interpolation."""
     have = x.shape[axis]
