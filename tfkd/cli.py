@@ -172,7 +172,12 @@ def distill(
     out: OutOption,
     data: DataOption = "digits",
     alpha: Annotated[float, typer.Option(help="Weight of the soft loss, 0..1.")] = 0.9,
-    temperature: Annotated[float, typer.Option(help="Softens both sides, > 0.")] = 4.0,
+    loss: Annotated[
+        str, typer.Option(help="soft_target, standardized, dkd, dist, ctkd, wsld or mean_squared.")
+    ] = "soft_target",
+    temperature: Annotated[
+        float | None, typer.Option(help="Softens both sides, > 0; default: that of the loss.")
+    ] = None,
     epochs: Epochs = 20,
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 1e-3,
@@ -187,11 +192,12 @@ def distill(
     """
     from tfkd import training
 
+    options = {} if temperature is None else {"temperature": temperature}
     with _progress(as_json) as progress:
         record = training.train(
             student, out, source=data, schedule=_schedule(epochs, batch_size, learning_rate, augment), seed=seed,
             overwrite=overwrite, on_epoch=progress.epoch,
-            soft={"teacher": teacher, "alpha": alpha, "temperature": temperature},
+            soft={"teacher": teacher, "alpha": alpha, "loss": loss, "options": options},
         )  # fmt: skip
         _say(progress, record, as_json, f"{out}: validation accuracy {record['val_accuracy']:.4f}")
 

@@ -67,6 +67,10 @@ def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None
 
     for spec in recipe.targets.names:
         targets.get(spec)  # a missing tool must show before the training, not after it
+    if recipe.distillation.soft != {"name": "soft_target"}:  # the default needs no look, which loads Keras
+        from tfkd import losses
+
+        losses.build(**recipe.distillation.soft)
     folder = Path(recipe.output)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -153,20 +157,20 @@ class _Line:
         name, settings = f"student-{way}-{seed}", self.recipe.distillation
 
         def work(key: str) -> dict[str, Any]:
+            from tfkd import losses
             from tfkd.distiller import Distiller
 
             student = self._build(self.recipe.student.model, self.recipe.student.options, seed)
             trained: keras.Model = student
             if way == "distilled":
-                trained = Distiller(
-                    student, self._load(teacher), alpha=settings.alpha, temperature=settings.temperature
-                )
+                soft_loss = losses.build(**settings.soft)
+                trained = Distiller(student, self._load(teacher), alpha=settings.alpha, soft_loss=soft_loss)
             return self._train(name, key, trained, student, settings, seed)
 
         shared = Schedule.model_validate(settings.model_dump(include=set(Schedule.model_fields)))
         inputs = [self.recipe.student.model_dump(), shared.model_dump(), seed, self.data_hash]
         if way == "distilled":
-            inputs += [settings.alpha, settings.temperature, teacher["files"]]
+            inputs += [settings.alpha, settings.soft, teacher["files"]]
         return self._step(name, inputs, work)
 
     def _build(self, name: str, options: Mapping[str, Any], seed: int) -> keras.Model:

@@ -100,11 +100,27 @@ class Student(_Section):
 
 
 class Distillation(Schedule):
-    """`[distillation]`: the losses, and the schedule that the student alone and the distilled student share."""
+    """`[distillation]`: the losses, and the schedule that the student alone and the distilled student share.
+
+    Args:
+        alpha: weight of the soft loss.
+        temperature: of the soft loss; its own default where left out.
+        loss: the soft loss, a name of `tfkd.losses.NAMES`.
+        loss_options: its other options.
+        seeds: how many times both students are trained.
+    """
 
     alpha: float = pydantic.Field(default=0.9, ge=0, le=1)
-    temperature: float = pydantic.Field(default=4.0, gt=0)
+    temperature: float | None = pydantic.Field(default=None, gt=0)
+    loss: str = "soft_target"
+    loss_options: dict[str, Any] = {}
     seeds: int = pydantic.Field(default=3, ge=1)
+
+    @property
+    def soft(self) -> dict[str, Any]:
+        """The name and the options of the soft loss, for `tfkd.losses.build`."""
+        temperature = {} if self.temperature is None else {"temperature": self.temperature}
+        return {"name": self.loss, **temperature, **self.loss_options}
 
 
 class Conversion(_Section):

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from tfkd import data, models
+from tfkd import data, losses, models
 from tfkd.augmentation import crop_flip
 from tfkd.data import Split, Splits
 from tfkd.distiller import Distiller, EpochSync, jit_by_device
@@ -81,7 +81,8 @@ def train(
         seed: of initial weights, order and augmentation.
         overwrite: replace an existing file.
         on_epoch: see `fit`.
-        soft: for a student: `teacher` (path of a `.keras` file), `alpha` and `temperature`.
+        soft: for a student: `teacher` (path of a `.keras` file), `alpha`, `loss` (a name of `tfkd.losses.NAMES`)
+            and its `options`.
 
     Returns:
         path, val_accuracy and history.
@@ -97,7 +98,8 @@ def train(
     model = models.build(name, splits.train.input_shape, splits.train.num_classes)
     trained = model
     if soft is not None:
-        trained = Distiller(model, models.load(soft["teacher"]), alpha=soft["alpha"], temperature=soft["temperature"])
+        soft_loss = losses.build(soft["loss"], **soft["options"])
+        trained = Distiller(model, models.load(soft["teacher"]), alpha=soft["alpha"], soft_loss=soft_loss)
     history = fit(trained, splits, schedule, seed=seed, on_epoch=on_epoch)
     out.parent.mkdir(parents=True, exist_ok=True)
     model.save(out)
