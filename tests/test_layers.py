@@ -11,9 +11,9 @@ import tfkd
 
 PACKAGE = Path(tfkd.__file__).parent
 LEVELS = (
-    ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "losses", "features", "tflite",
-     "contract", "scores"),
-    ("soft_labels", "distiller", "teachers", "conversion", "micro"),
+    ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "packing", "losses", "features",
+     "tflite", "contract", "scores"),
+    ("soft_labels", "labelling", "distiller", "teachers", "conversion", "micro"),
     ("optimization", "targets"),
     ("validation", "report"),
     ("recipe", "training", "progress", "pipeline", "cli"),

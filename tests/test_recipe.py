@@ -100,7 +100,8 @@ def test_schedule_with_bad_value_is_refused():
 def test_loss_takes_its_options_and_the_temperature(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text(
-        'output = "out"\n[data]\nname = "digits"\n[teacher]\nmodel = "digits_teacher"\n[student]\nmodel = "digits_student"\n'
+        'output = "out"\n[data]\nname = "digits"\n[teacher]\nmodel = "digits_teacher"\n'
+        '[student]\nmodel = "digits_student"\n'
         '[distillation]\nloss = "dkd"\ntemperature = 2.0\nloss_options = { beta = 4.0 }\n'
     )
     assert recipe.load(path).distillation.soft == {"name": "dkd", "temperature": 2.0, "beta": 4.0}

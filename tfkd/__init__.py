@@ -6,12 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfkd import data, losses, models, targets
+    from tfkd import data, features, losses, models, targets, teachers
     from tfkd.contract import Contract
     from tfkd.conversion import convert
     from tfkd.distiller import Distiller
     from tfkd.measurement import Measurement
     from tfkd.report import write_report
+    from tfkd.soft_labels import SoftLabels
     from tfkd.tflite import TFLiteModel
     from tfkd.validation import Validation, validate
 
@@ -19,13 +20,16 @@ __all__ = [
     "Contract",
     "Distiller",
     "Measurement",
+    "SoftLabels",
     "TFLiteModel",
     "Validation",
     "convert",
     "data",
+    "features",
     "losses",
     "models",
     "targets",
+    "teachers",
     "validate",
     "write_report",
 ]
@@ -38,6 +42,7 @@ _HOMES = {
     "Contract": "contract",
     "Distiller": "distiller",
     "Measurement": "measurement",
+    "SoftLabels": "soft_labels",
     "TFLiteModel": "tflite",
     "Validation": "validation",
     "convert": "conversion",

@@ -154,6 +154,7 @@ class Split:
         shuffle: bool = False,
         augment: Augment | None = None,
         seed: int = 0,
+        soft_labels: Any = None,
     ) -> tf.data.Dataset:
         """The split as a `tf.data.Dataset` of (x float32 [B, ...], y int64 [B]); the last batch may be smaller.
 
@@ -167,6 +168,9 @@ class Split:
                 the view is the epoch). An augmentation with a method `batch(x [B, ...], seeds [B, 2])` is run
                 through that, which is faster.
             seed: of order and augmentation.
+            soft_labels: a `tfkd.SoftLabels`. Batches are ({"soft_labels": float32 [B, C], "student": x}, y); in epoch e
+                samples and labels are those of view e mod views, and `augment` need only be given where it is not
+                tfkd's own.
 
         Returns:
             The data set. Its attribute `epoch` counts the passes; `tfkd.distiller.EpochSync` sets it, so that a resumed
@@ -179,6 +183,7 @@ class Split:
         with tf.device("CPU:0"):  # tf.data works on the CPU: data that lies on a GPU would travel twice
             x, y, ids = tf.constant(self.x), tf.constant(self.y), tf.constant(self.ids)
             epochs = tf.Variable(-1, dtype=tf.int64, trainable=False)
+            lookup = None if soft_labels is None else soft_labels.lookup(self, augment)
 
         def order(epoch: tf.Tensor) -> tf.data.Dataset:
             rows = tf.range(len(self), dtype=tf.int64)
@@ -188,8 +193,11 @@ class Split:
                 )
             return tf.data.Dataset.from_tensor_slices((rows, tf.fill([len(self)], epoch)))
 
-        def gather(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def gather(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Any, tf.Tensor]:
             batch = tf.cast(tf.gather(x, rows), tf.float32)
+            if lookup is not None:
+                student, said = lookup(batch, rows, tf.gather(ids, rows), epoch[0])
+                return {"soft_labels": said, "student": student}, tf.gather(y, rows)
             if augment is not None:
                 batch = augment_batch(augment, batch, view_seeds(tf.gather(ids, rows), epoch[0], seed=seed))
             return batch, tf.gather(y, rows)

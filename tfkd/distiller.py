@@ -89,6 +89,11 @@ class Distiller(keras.Model):
             else [losses.get(soft_loss)] * (len(teachers) or 1)
         )
         self._check_models(student, teachers, stored, features)
+        if stored and logits.known_classes(student) not in (None, teacher.classes):
+            raise ValueError(
+                f"Distiller: the student must have the {teacher.classes} classes of the soft labels. Received: student "
+                f"{student.output_shape}. Give it as many logits."
+            )
         self.teacher_weights = _normalized(teacher_weights, len(self.soft_losses))
         # A closure, because Keras tracks, counts and saves any model that it finds as an attribute or a property.
         self._teachers: Callable[[], tuple[keras.Model, ...]] = lambda: teachers
