@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import tfkd
 from tfkd import cli, models
 
-VERBS = ("train", "distill", "convert", "validate", "benchmark", "report", "run")
+VERBS = ("train", "distill", "label", "convert", "validate", "benchmark", "report", "run")
 
 
 def tfkd_cli(*arguments):
@@ -143,3 +143,26 @@ def test_interrupt_says_how_to_resume(tmp_path):
     assert running.returncode == 130, said
     assert "The same command again resumes" in said
     assert "Traceback" not in said
+
+
+def test_label_stores_verifies_and_is_distilled_from(student, tmp_path):
+    common = (
+        "--teacher",
+        student / "student.keras",
+        "--views",
+        2,
+        "--padding",
+        1,
+        "--no-flip",
+        "--out",
+        tmp_path / "l",
+    )
+    first = tfkd_cli("label", *common, "--shard", "0/2", "--json")
+    assert first.exit_code == 0, first.output
+    again = tfkd_cli("label", *common, "--json")
+    assert json.loads(again.stdout)["missing"] == 0
+    assert "largest divergence" in tfkd_cli("label", *common, "--verify").output
+    other = tfkd_cli("label", *common, "--padding", 2)
+    assert other.exit_code == 2
+    assert "another augmentation" in other.stderr
+    assert tfkd_cli("label", *common, "--shard", "3").exit_code == 2

@@ -148,3 +148,17 @@ def test_run_with_spoilt_state_is_refused(tmp_path):
     (tmp_path / "spoilt" / "state.json").write_text("{")
     with pytest.raises(ValueError, match="Delete the file to begin anew"):
         pipeline.run(recipe.load(path))
+
+
+def test_run_with_views_labels_once_and_trains_from_the_store(tmp_path):
+    path = write(tmp_path, "stored")
+    text = path.read_text().replace(
+        "learning_rate = 0.01", 'learning_rate = 0.01\nviews = 2\naugment = "crop_flip"\npadding = 1\nflip = false'
+    )
+    path.write_text(text)
+    first = pipeline.run(recipe.load(path))
+    assert first.steps["labels"] == "done"
+    path.write_text(text.replace("seeds = 1", "seeds = 2"))
+    second = pipeline.run(recipe.load(path))
+    assert (second.steps["labels"], second.steps["student-distilled-0"]) == ("kept", "kept")
+    assert second.steps["student-distilled-1"] == "done"

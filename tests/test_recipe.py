@@ -105,3 +105,10 @@ def test_loss_takes_its_options_and_the_temperature(tmp_path):
         '[distillation]\nloss = "dkd"\ntemperature = 2.0\nloss_options = { beta = 4.0 }\n'
     )
     assert recipe.load(path).distillation.soft == {"name": "dkd", "temperature": 2.0, "beta": 4.0}
+
+
+def test_views_need_an_augmentation(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(GOOD.replace("[distillation]", "[distillation]\nviews = 4"))
+    with pytest.raises(ValueError, match="4 views need an augmentation"):
+        recipe.load(path)

@@ -33,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_WITH_TENSORFLOW = ("train", "distill", "convert", "validate", "run")
+_WITH_TENSORFLOW = ("train", "distill", "label", "convert", "validate", "run")
 _BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
 
 DataOption = Annotated[str, typer.Option("--data", help="A data set's name, a .npz file or a folder of classes.")]
@@ -200,6 +200,40 @@ def distill(
             soft={"teacher": teacher, "alpha": alpha, "loss": loss, "options": options},
         )  # fmt: skip
         _say(progress, record, as_json, f"{out}: validation accuracy {record['val_accuracy']:.4f}")
+
+
+@_verb
+def label(
+    teacher: Annotated[Path, typer.Option("--teacher", help="The teacher, a .keras file that gives logits.")],
+    out: Annotated[str, typer.Option("--out", help="The store: a folder, or a URL that fsspec opens.")],
+    data: DataOption = "digits",
+    views: Annotated[int, typer.Option(min=1, help="Views of each sample; the first is the plain sample.")] = 1,
+    augment: Augment = "crop_flip",
+    padding: Annotated[int, typer.Option(min=0, help="Pixels of crop_flip.")] = 4,
+    flip: Annotated[bool, typer.Option(help="Whether crop_flip flips left and right.")] = True,
+    shard: Annotated[
+        str, typer.Option(help="i/n: label every n-th chunk from the i-th; n machines share the work.")
+    ] = "0/1",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Label a random sample again and compare; writes nothing.")
+    ] = False,
+    batch_size: BatchSize = 256,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Store what a teacher says of each view of each training sample; the same command again resumes.
+
+    Example: tfkd label --teacher teacher.keras --data digits --views 8 --padding 1 --no-flip --out labels/
+    """
+    from tfkd import training
+
+    with _progress(as_json) as progress:
+        progress.start("label")
+        record = training.label(
+            out, teacher, data, {"kind": augment, "padding": padding, "flip": flip}, views=views, shard=shard,
+            verify=verify, batch_size=batch_size, seed=seed, on_chunk=progress.advance,
+        )  # fmt: skip
+        _say(progress, record, as_json, record["summary"])
 
 
 @_verb

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tfkd.contract import Contract
     from tfkd.measurement import Measurement
+    from tfkd.soft_labels import SoftLabels
     from tfkd.tflite import TFLiteModel
     from tfkd.validation import Validation
 
@@ -99,8 +100,11 @@ class _Line:
 
     def run(self, command: str | None) -> Result:
         teacher = self._teacher()
+        labels = self._labels(teacher) if self.recipe.distillation.views else None
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
-        students = {way: {seed: self._student(way, seed, teacher) for seed in seeds} for way in ("alone", "distilled")}
+        students = {
+            way: {seed: self._student(way, seed, teacher, labels) for seed in seeds} for way in ("alone", "distilled")
+        }
         # By validation accuracy; of equal ones the first seed.
         best = {way: max(runs.values(), key=lambda one: one["val_accuracy"]) for way, runs in students.items()}
         converted: dict[str, Any] = {
@@ -153,24 +157,49 @@ class _Line:
 
         return self._step("teacher", [settings.model_dump(), self.recipe.seed, self.data_hash], work)
 
-    def _student(self, way: str, seed: int, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    def _labels(self, teacher: Mapping[str, Any]) -> dict[str, Any]:
+        settings = self.recipe.distillation
+
+        def work(key: str) -> dict[str, Any]:
+            from tfkd import training
+            from tfkd.soft_labels import SoftLabels
+
+            folder = f"labels-{key[:16]}"
+            for stale in self.folder.glob("labels-*"):
+                if stale.name != folder:
+                    shutil.rmtree(stale)
+            SoftLabels.build(
+                self.folder / folder, self._load(teacher), self.splits.train, views=settings.views or 1,
+                augment=training.augmentation(settings), seed=self.recipe.seed, progress=self.progress.advance,
+            )  # fmt: skip
+            return {"path": str(self.folder / folder), "files": [f"{folder}/zarr.json"]}
+
+        shown = [settings.views, settings.augment, settings.padding, settings.flip]
+        return self._step("labels", [shown, self.recipe.seed, self.data_hash, teacher["files"]], work)
+
+    def _student(
+        self, way: str, seed: int, teacher: Mapping[str, Any], labels: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         name, settings = f"student-{way}-{seed}", self.recipe.distillation
 
         def work(key: str) -> dict[str, Any]:
             from tfkd import losses
             from tfkd.distiller import Distiller
+            from tfkd.soft_labels import SoftLabels
 
             student = self._build(self.recipe.student.model, self.recipe.student.options, seed)
-            trained: keras.Model = student
-            if way == "distilled":
-                soft_loss = losses.build(**settings.soft)
-                trained = Distiller(student, self._load(teacher), alpha=settings.alpha, soft_loss=soft_loss)
-            return self._train(name, key, trained, student, settings, seed)
+            if way == "alone":
+                return self._train(name, key, student, student, settings, seed)
+            store = SoftLabels.open(labels["path"]) if labels else None
+            trained = Distiller(
+                student, store or self._load(teacher), alpha=settings.alpha, soft_loss=losses.build(**settings.soft)
+            )
+            return self._train(name, key, trained, student, settings, seed, store)
 
         shared = Schedule.model_validate(settings.model_dump(include=set(Schedule.model_fields)))
         inputs = [self.recipe.student.model_dump(), shared.model_dump(), seed, self.data_hash]
         if way == "distilled":
-            inputs += [settings.alpha, settings.soft, teacher["files"]]
+            inputs += [settings.alpha, settings.soft, (labels or teacher)["files"]]
         return self._step(name, inputs, work)
 
     def _build(self, name: str, options: Mapping[str, Any], seed: int) -> keras.Model:
@@ -188,7 +217,14 @@ class _Line:
         return models.load(record["path"])
 
     def _train(
-        self, name: str, key: str, trained: keras.Model, saved: keras.Model, schedule: Schedule, seed: int
+        self,
+        name: str,
+        key: str,
+        trained: keras.Model,
+        saved: keras.Model,
+        schedule: Schedule,
+        seed: int,
+        store: SoftLabels | None = None,
     ) -> dict[str, Any]:
         from tfkd import training
 
@@ -199,7 +235,13 @@ class _Line:
             if stale != checkpoint:
                 shutil.rmtree(stale)
         history = training.fit(
-            trained, self.splits, schedule, seed=seed, checkpoint=checkpoint, on_epoch=self.progress.epoch
+            trained,
+            self.splits,
+            schedule,
+            seed=seed,
+            checkpoint=checkpoint,
+            on_epoch=self.progress.epoch,
+            soft_labels=store,
         )
         path = folder / "model.keras"
         saved.save(path)

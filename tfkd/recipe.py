@@ -107,6 +107,7 @@ class Distillation(Schedule):
         temperature: of the soft loss; its own default where left out.
         loss: the soft loss, a name of `tfkd.losses.NAMES`.
         loss_options: its other options.
+        views: label so many views of each sample once and train from that store; left out, the teacher runs online.
         seeds: how many times both students are trained.
     """
 
@@ -114,7 +115,14 @@ class Distillation(Schedule):
     temperature: float | None = pydantic.Field(default=None, gt=0)
     loss: str = "soft_target"
     loss_options: dict[str, Any] = {}
+    views: int | None = pydantic.Field(default=None, ge=1)
     seeds: int = pydantic.Field(default=3, ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _views_need_an_augmentation(self) -> Distillation:
+        if (self.views or 1) > 1 and self.augment == "none":
+            raise ValueError(f'{self.views} views need an augmentation: set augment = "crop_flip", or views = 1')
+        return self
 
     @property
     def soft(self) -> dict[str, Any]:

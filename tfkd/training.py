@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import keras
 
 from tfkd import data, losses, models
-from tfkd.augmentation import crop_flip
+from tfkd.augmentation import CropFlip, crop_flip
 from tfkd.data import Split, Splits
 from tfkd.distiller import Distiller, EpochSync, jit_by_device
 from tfkd.recipe import Schedule
+from tfkd.soft_labels import SoftLabels
 
 History = dict[str, list[float]]
 OnEpoch = Callable[[int, int, Mapping[str, float]], None]
@@ -28,6 +30,7 @@ def fit(
     seed: int = 0,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
+    soft_labels: SoftLabels | None = None,
 ) -> History:
     """Trains a model with logits, or a `Distiller`, on the train split.
 
@@ -38,12 +41,15 @@ def fit(
         seed: of order and augmentation.
         checkpoint: a folder where each finished epoch is kept; what lies there is gone on from.
         on_epoch: called with (epochs done, epochs in all, logs).
+        soft_labels: the store that a `Distiller` learns from; it has its own augmentation.
 
     Returns:
         The logs of each epoch by name, those before an interruption included.
     """
-    augment = crop_flip(schedule.padding, flip=schedule.flip) if schedule.augment == "crop_flip" else None
-    dataset = splits.train.batches(schedule.batch_size, shuffle=True, augment=augment, seed=seed)
+    augment = None if soft_labels is not None else augmentation(schedule)
+    dataset = splits.train.batches(
+        schedule.batch_size, shuffle=True, augment=augment, seed=seed, soft_labels=soft_labels
+    )
     steps = schedule.epochs * -(-len(splits.train) // schedule.batch_size)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(schedule.learning_rate, steps)),
@@ -58,6 +64,11 @@ def fit(
         verbose=0, callbacks=[keeper] if isinstance(model, Distiller) else [EpochSync(dataset), keeper],
     )  # fmt: skip
     return keeper.history
+
+
+def augmentation(schedule: Schedule) -> CropFlip | None:
+    """The augmentation that a schedule names."""
+    return crop_flip(schedule.padding, flip=schedule.flip) if schedule.augment == "crop_flip" else None
 
 
 def train(
@@ -104,6 +115,53 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     model.save(out)
     return {"path": str(out), "val_accuracy": accuracy(model, splits.val), "history": history}
+
+
+def label(
+    out: str,
+    teacher: Path,
+    source: str,
+    augment: Mapping[str, Any],
+    *,
+    shard: str = "0/1",
+    verify: bool = False,
+    on_chunk: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Labels the train split of a data set, or verifies its labels.
+
+    Args:
+        out: the store.
+        teacher: a `.keras` file.
+        source: what `tfkd.data.load` takes.
+        augment: `kind` (none or crop_flip), `padding` and `flip`.
+        shard: `i/n`, see `SoftLabels.build`.
+        verify: label a random sample again and compare instead.
+        on_chunk: called with (chunks done, chunks in all).
+        **options: `views`, `batch_size` and `seed` of `SoftLabels.build`.
+
+    Returns:
+        path, views, missing (chunks), and summary, a sentence.
+    """
+    parts = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if parts is None:
+        raise ValueError(f"label: shard must be i/n, such as 0/3. Received: {shard!r}.")
+    model, train = models.load(teacher), data.load(source).train
+    changed = crop_flip(augment["padding"], flip=augment["flip"]) if augment["kind"] == "crop_flip" else None
+    if verify:
+        store = SoftLabels.open(out)
+        worst = store.verify(model, train, augment=changed if store.views > 1 else None)
+        summary = f"{out}: a random sample was labelled again; the largest divergence is {worst:.2g}"
+    else:
+        store = SoftLabels.build(
+            out, model, train, augment=changed if options.get("views", 1) > 1 else None,
+            shard=(int(parts[1]), int(parts[2])), progress=on_chunk, **options,
+        )  # fmt: skip
+        missing = store.missing
+        summary = f"{out}: {store.views} views of {len(train)} samples" + (
+            f", {missing} chunks missing" if missing else ""
+        )
+    return {"path": out, "views": store.views, "missing": store.missing, "summary": summary}
 
 
 def accuracy(model: keras.Model, split: Split) -> float:
