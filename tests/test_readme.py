@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+import tfkd
 from tfkd import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ def blocks(language):
 def ran(tmp_path_factory):
     """The folder in which the Python of the README ran, and what it printed."""
     folder = tmp_path_factory.mktemp("readme")
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     child = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -43,6 +44,16 @@ def test_python_prints_a_verdict_and_what_the_target_gave(ran):
     arena_bytes, shape = lines[-1].split(maxsplit=1)
     assert int(arena_bytes) > 0
     assert re.fullmatch(r"\(\d+, 10\)", shape)
+
+
+def test_labels_of_any_framework_are_stored(tmp_path):
+    _, code = blocks("python")
+    child = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert child.returncode == 0, child.stderr[-4000:]
+    assert "torch" not in {line.split()[1] for line in code.splitlines() if line.startswith(("import", "from"))}
+    store = tfkd.SoftLabels.open(tmp_path / "labels")
+    assert store.missing == 0
+    assert store.read(store.ids).shape == (len(store.ids), 10)
 
 
 def test_verbs_are_those_of_the_command_line():

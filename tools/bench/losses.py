@@ -1,0 +1,179 @@
+"""Compares losses at equal budget: accuracy on CIFAR-10 of one student under one teacher, one schedule, one store.
+
+Every contestant gets the same epochs, batches, learning rates, initial weights and augmentation. The teacher's answers
+for `--views` augmented views lie in a store, so that no teacher runs in training. keras.distillation runs as its
+documentation shows it, with the teacher online. Nothing is selected on the test images: the figures are those of the
+last epoch, and of the epoch that was best on validation. A finished run is kept in `--out` and not repeated, so an
+interrupted bench goes on; `--minutes` stops before a run that would not end in time.
+
+    python tools/bench/losses.py --teacher resnet56_cifar10.keras --epochs 12 --seeds 1 --out runs/losses
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import tfkd
+from tfkd.augmentation import crop_flip
+from tfkd.distiller import EpochSync, jit_by_device
+from tfkd.training import accuracy, write_atomically
+
+ALPHA = 0.9
+HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+SOFT = {
+    "KD": lambda: tfkd.losses.SoftTarget(4.0),
+    "logit standardization": lambda: tfkd.losses.StandardizedSoftTarget(),
+    "DKD": lambda: tfkd.losses.DKD(),
+    "DIST": lambda: tfkd.losses.DIST(),
+}
+CONTESTANTS = ("student alone", "label smoothing", *SOFT, "keras.distillation")
+
+
+def main() -> None:
+    """Reads the options, runs what is missing and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10", help="what tfkd.data.load takes")
+    parser.add_argument("--teacher", required=True, help="a .keras file that gives logits")
+    parser.add_argument("--student", default="resnet8", help="a builder of tfkd.models")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", nargs="*", default=CONTESTANTS, choices=CONTESTANTS, help="contestants")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run that would end later")
+    parser.add_argument("--out", type=Path, default=Path("runs/losses"))
+    options = parser.parse_args()
+    deadline = time.monotonic() + 60 * options.minutes
+    options.out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options)
+    for seed in range(options.seeds):
+        for name in options.only:
+            longest = max([0.0, *(result["seconds"] for result in bench.results())])
+            if time.monotonic() + longest > deadline:
+                print(f"{name}, seed {seed}: not run, it would end after the {options.minutes:g} minutes given")
+                continue
+            bench.run(name, seed)
+    print(bench.table())
+
+
+class Bench:
+    """The data, the store and the finished runs."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.splits = tfkd.data.load(options.data)
+        self.teacher = tfkd.models.load(options.teacher)
+        self.store = tfkd.SoftLabels.build(
+            options.out / "labels", self.teacher, self.splits.train, views=options.views, augment=crop_flip(4),
+            progress=lambda done, total: print(f"labels {done}/{total}", flush=True) if done % 40 == 0 else None,
+        )  # fmt: skip
+
+    def results(self) -> list[dict[str, Any]]:
+        """The finished runs of this budget."""
+        found = [json.loads(path.read_text()) for path in sorted(self.options.out.glob("run-*.json"))]
+        return [result for result in found if result["budget"] == self.budget()]
+
+    def budget(self) -> dict[str, Any]:
+        """What must be equal for results to be compared."""
+        names = ("data", "teacher", "student", "epochs", "batch_size", "learning_rate", "views")
+        return {name: getattr(self.options, name) for name in names}
+
+    def run(self, name: str, seed: int) -> None:
+        """Trains one contestant unless it was trained before, and keeps what came out."""
+        if any((result["name"], result["seed"]) == (name, seed) for result in self.results()):
+            return
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
+        train, val, test = self.splits
+        student = tfkd.models.build(self.options.student, train.input_shape, train.num_classes)
+        model, loss, stored = self.contestant(name, student)
+        batches = train.batches(
+            self.options.batch_size, shuffle=True, seed=seed,
+            **({"soft_labels": self.store} if stored else {"augment": crop_flip(4)}),
+        )  # fmt: skip
+        steps = self.options.epochs * -(-len(train) // self.options.batch_size)
+        schedule = keras.optimizers.schedules.CosineDecay(self.options.learning_rate, steps)
+        model.compile(
+            keras.optimizers.Adam(schedule), loss=loss, metrics=["accuracy"], jit_compile=jit_by_device(),
+            steps_per_execution=16,
+        )  # fmt: skip
+        best = Best(student, val, name, seed)
+        started = time.monotonic()
+        model.fit(batches, epochs=self.options.epochs, shuffle=False, verbose=0, callbacks=[EpochSync(batches), best])
+        result = {
+            "budget": self.budget(), "name": name, "seed": seed, "seconds": time.monotonic() - started,
+            "last": accuracy(student, test), "val_last": best.values[-1], "val_best": max(best.values),
+            "best_epoch": 1 + int(np.argmax(best.values)),
+        }  # fmt: skip
+        student.save(self.options.out / f"{name.replace(' ', '_')}-{seed}.keras")
+        student.set_weights(best.weights)
+        result["selected"] = accuracy(student, test)
+        path = self.options.out / f"run-{name.replace(' ', '_')}-{seed}.json"
+        write_atomically(path, json.dumps(result))
+        print(f"{name}, seed {seed}: last epoch {100 * result['last']:.2f} %, {result['seconds']:.0f} s", flush=True)
+
+    def contestant(self, name: str, student: keras.Model) -> tuple[keras.Model, Any, bool]:
+        """The model that is fitted, its compiled loss, and whether it learns from the store."""
+        if name in SOFT:
+            return tfkd.Distiller(student, self.store, alpha=ALPHA, soft_loss=SOFT[name]()), HARD, True
+        if name == "keras.distillation":
+            distiller = keras.distillation.Distiller(
+                teacher=self.teacher, student=student, distillation_losses=keras.distillation.LogitsDistillation()
+            )
+            return distiller, HARD, False
+        if name == "label smoothing":
+            return student, smoothed, False
+        return student, HARD, False
+
+    def table(self) -> str:
+        """Mean and spread over the seeds, against the student alone."""
+        lines = [f"{'':24}{'last epoch':>16}{'selected on val':>18}{'against alone':>16}{'seeds':>7}"]
+        base = [result["last"] for result in self.results() if result["name"] == "student alone"]
+        for name in CONTESTANTS:
+            found = [result for result in self.results() if result["name"] == name]
+            if found:
+                last, selected = ([100 * result[key] for result in found] for key in ("last", "selected"))
+                gain = f"{statistics.mean(last) - 100 * statistics.mean(base):+.2f}" if base else "-"
+                lines.append(f"{name:24}{spread(last):>16}{spread(selected):>18}{gain:>16}{len(found):>7}")
+        return "\n".join(lines)
+
+
+class Best(keras.callbacks.Callback):
+    """Keeps the weights of the epoch that was best on validation."""
+
+    def __init__(self, student: keras.Model, val: Any, name: str, seed: int) -> None:
+        super().__init__()
+        self.student, self.val, self.label = student, val, f"{name}, seed {seed}"
+        self.values: list[float] = []
+        self.weights: list[np.ndarray] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.values.append(accuracy(self.student, self.val))
+        if self.values[-1] == max(self.values):
+            self.weights = self.student.get_weights()
+        print(f"{self.label}: epoch {epoch + 1}, validation {100 * self.values[-1]:.2f} %", flush=True)
+
+
+@keras.saving.register_keras_serializable(package="bench")
+def smoothed(y: Any, logits: Any) -> Any:
+    """Cross-entropy with labels smoothed by 0.1."""
+    target = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y, (-1,)), "int32"), logits.shape[-1])
+    return keras.losses.categorical_crossentropy(target, logits, from_logits=True, label_smoothing=0.1)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation, where there are several."""
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()
