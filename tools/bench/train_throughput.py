@@ -5,13 +5,19 @@ times after a warm-up, so that other load on the machine falls on all alike. Non
 step of tfkd.Distiller costs at most 1.05 x (a student step + the teacher's inference), and is never slower than one
 of keras.distillation.
 
+`--store` compares training from a store of soft labels (8 views, with the augmentation that made them) with the
+student alone under the same augmentation, goal at least 0.95 x its images/s, and with keras.distillation, whose teacher
+runs online; and a step with a feature loss with the peer's.
+
     python tools/bench/train_throughput.py --steps 10 --repeats 9
+    python tools/bench/train_throughput.py --store
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 
@@ -20,6 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 import tfkd
+from tfkd.augmentation import crop_flip
+from tfkd.labelling import keys
 
 GOAL = 1.05
 ALPHA, TEMPERATURE = 0.9, 4.0
@@ -33,12 +41,19 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10, help="batches in each measurement")
     parser.add_argument("--repeats", type=int, default=9, help="measurements of each contestant")
+    parser.add_argument(
+        "--store", action="store_true", help="train from a store of soft labels, and with a feature loss"
+    )
     options = parser.parse_args()
     for name in ("batch_size", "steps", "repeats"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be >= 1. Received: {getattr(options, name)}.")
 
     x, y, classes = load(options.data, options.batch_size * min(options.steps, 20))
+    if options.store:
+        measured = measure(with_store(x, y, options.batch_size, options.depth), None, options.steps, options.repeats)
+        report_store(measured, options.steps, options.batch_size)
+        return
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(options.batch_size).cache().repeat().prefetch(2)
     runs = contestants(x.shape[1:], classes, options.depth)
     seconds = measure(runs, batches, options.steps, options.repeats)
@@ -84,6 +99,65 @@ def contestants(
         "tfkd.Distiller": fit(ours),
         "keras.distillation": fit(peer),
     }
+
+
+def with_store(
+    x: np.ndarray, y: np.ndarray, batch_size: int, depth: int
+) -> dict[str, Callable[[tf.data.Dataset | None, int], object]]:
+    """As `contestants`, each with its own augmenting data."""
+    train = tfkd.data.from_arrays((x, y), (x[:100], y[:100]), validation=0).train
+    augment = crop_flip(4)
+    folder = tempfile.mkdtemp()
+    # What the labels say changes no time: they are random, as if a teacher had given them.
+    store = tfkd.SoftLabels.create(f"{folder}/labels", train.ids, train.num_classes, views=8, keys={
+        "data": train.content_hash, "augmentation": keys(None, train, augment, 0)["augmentation"],
+    })  # fmt: skip
+    for view in range(8):
+        store.write(train.ids, np.random.default_rng(view).normal(size=(len(train), train.num_classes)), view)
+    shape, classes = train.input_shape, train.num_classes
+
+    def student() -> keras.Model:
+        return tfkd.models.resnet8(shape, classes)
+
+    teacher = tfkd.models.resnet_cifar(shape, classes, depth=depth)
+    teacher_layer = [layer.name for layer in teacher.layers if len(layer.output.shape) == 4][-1]
+    student_layer = [layer.name for layer in student().layers if len(layer.output.shape) == 4][-1]
+    hint = tfkd.features.Feature(tfkd.losses.Hint(), student_layer, teacher_layer)
+    logits = keras.distillation.LogitsDistillation(TEMPERATURE, loss=keras.losses.KLDivergence())
+    inner = keras.distillation.FeatureDistillation(
+        loss="mse", teacher_layer_name=teacher_layer, student_layer_name=student_layer
+    )
+    models = {
+        "student alone": student(),
+        "tfkd, store": tfkd.Distiller(student(), store, alpha=ALPHA),
+        "tfkd, Hint": tfkd.Distiller(student(), teacher, alpha=ALPHA, features=[hint]),
+        "peer": keras.distillation.Distiller(teacher, student(), logits, student_loss_weight=1 - ALPHA),
+        "peer, feature": keras.distillation.Distiller(teacher, student(), [logits, inner]),
+    }
+    hard_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    runs = {}
+    for name, model in models.items():
+        model.compile(keras.optimizers.SGD(0.01), loss=hard_loss, metrics=["accuracy"], jit_compile=False)
+        data = train.batches(
+            batch_size, shuffle=True, **({"soft_labels": store} if name == "tfkd, store" else {"augment": augment})
+        ).repeat()
+        runs[name] = lambda _, steps, model=model, data=data: model.fit(
+            data, steps_per_epoch=steps, shuffle=False, verbose=0
+        )
+    return runs
+
+
+def report_store(seconds: Mapping[str, list[float]], steps: int, batch_size: int) -> None:
+    """Prints each contestant's fastest turn, and ratios of images/s."""
+    rates = {name: steps * batch_size / min(values) for name, values in seconds.items()}
+    for name, rate in rates.items():
+        print(
+            f"{name:20} {rate:8.0f} images/s   median {1000 * statistics.median(seconds[name]) / steps:.1f} ms a step"
+        )
+    share = rates["tfkd, store"] / rates["student alone"]
+    print(f"from the store / student alone:      {share:.3f}   goal >= 0.95: {'holds' if share >= 0.95 else 'missed'}")
+    print(f"from the store / keras.distillation: {rates['tfkd, store'] / rates['peer']:.3f}")
+    print(f"Hint, online / the peer's feature:   {rates['tfkd, Hint'] / rates['peer, feature']:.3f}")
 
 
 def measure(
