@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import tfkd
 from tfkd import cli, models
 
-VERBS = ("train", "distill", "label", "convert", "validate", "benchmark", "report", "run")
+VERBS = ("train", "distill", "label", "doctor", "convert", "validate", "benchmark", "report", "run")
 
 
 def tfkd_cli(*arguments):

@@ -16,7 +16,7 @@ LEVELS = (
     ("soft_labels", "labelling", "distiller", "teachers", "conversion", "micro"),
     ("optimization", "targets"),
     ("validation", "report"),
-    ("recipe", "training", "progress", "pipeline", "cli"),
+    ("recipe", "training", "progress", "pipeline", "doctor", "cli"),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # All but the public names, which come from every level.

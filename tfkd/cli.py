@@ -33,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_WITH_TENSORFLOW = ("train", "distill", "label", "convert", "validate", "run")
+_WITH_TENSORFLOW = ("train", "distill", "label", "doctor", "convert", "validate", "run")
 _BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
 
 DataOption = Annotated[str, typer.Option("--data", help="A data set's name, a .npz file or a folder of classes.")]
@@ -333,6 +333,28 @@ def report(
     from tfkd import pipeline
 
     typer.echo(pipeline.rewrite(source, out, overwrite=overwrite))
+
+
+@_verb
+def doctor(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file; its paths are relative to the working directory.")],
+    as_json: Json = False,
+) -> None:
+    """Look for what would spoil hours of training: a broken teacher, leaking data, a student that does not fit.
+
+    Exit status 1 where an error is found. Example: tfkd doctor recipes/digits.toml
+    """
+    import dataclasses
+
+    from tfkd import doctor as examination
+    from tfkd.recipe import load
+
+    with _progress(as_json) as progress:
+        findings = examination.examine(load(recipe), progress=progress.start)
+        lines = [f"{one.severity}: {one.what}\n  seen: {one.evidence}\n  do: {one.remedy}" for one in findings]
+        _say(progress, [*map(dataclasses.asdict, findings)], as_json, "\n".join(lines) or "Nothing was found.")
+    if any(one.severity == "error" for one in findings):
+        raise typer.Exit(_BROKEN)
 
 
 @_verb
