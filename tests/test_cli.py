@@ -166,3 +166,19 @@ def test_label_stores_verifies_and_is_distilled_from(student, tmp_path):
     assert other.exit_code == 2
     assert "another augmentation" in other.stderr
     assert tfkd_cli("label", *common, "--shard", "3").exit_code == 2
+
+
+def test_convert_writes_golden_vectors_and_refuses_existing_ones(student, tmp_path):
+    out = tmp_path / "m.tflite"
+    arguments = ("convert", student / "student.keras", out, "--golden", 3)
+    said = tfkd_cli(*arguments)
+    assert said.exit_code == 2
+    assert "--golden needs a data set. Received: no --calibration" in said.stderr
+    said = tfkd_cli(*arguments, "--calibration", "digits", "--json")
+    assert said.exit_code == 0, said.output
+    assert json.loads(said.stdout)["golden"] == [str(tmp_path / f"m.golden.{end}") for end in ("npz", "h", "json")]
+    out.unlink()
+    said = tfkd_cli(*arguments, "--calibration", "digits")
+    assert said.exit_code == 2
+    assert "m.golden.npz: must not exist" in said.stderr
+    assert not out.exists()

@@ -245,6 +245,9 @@ def convert(
     calibration_samples: Annotated[int, typer.Option(min=1, help="How many of its samples.")] = 256,
     float_io: Annotated[bool, typer.Option("--float-io", help="Keep float input and output.")] = False,
     allow_float: Annotated[bool, typer.Option("--allow-float", help="Accept ops that stay in float.")] = False,
+    golden: Annotated[
+        int, typer.Option(min=0, help="Write so many test samples and their outputs as OUT.golden.npz, .h, .json.")
+    ] = 0,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -255,14 +258,25 @@ def convert(
     """
     from tfkd import conversion
     from tfkd import data as datasets
+    from tfkd import golden as vectors
 
+    if golden and calibration is None:
+        raise ValueError("convert: --golden needs a data set. Received: no --calibration. Add --calibration digits.")
+    stem = f"{out.with_suffix('')}.golden"
+    if golden:
+        vectors.files(stem, overwrite=overwrite)  # before the work, not after it
     with _progress(as_json) as progress:
-        split = None if calibration is None else datasets.load(calibration).train
+        splits = None if calibration is None else datasets.load(calibration)
         converted = conversion.convert(
-            model, out, mode=mode, calibration=split, calibration_samples=calibration_samples, float_io=float_io,
-            allow_float=allow_float, overwrite=overwrite, seed=seed,
+            model, out, mode=mode, calibration=splits and splits.train, calibration_samples=calibration_samples,
+            float_io=float_io, allow_float=allow_float, overwrite=overwrite, seed=seed,
         )  # fmt: skip
-        _say(progress, converted.to_json(), as_json, f"{out}: {mode}, {converted.size_bytes:,} bytes")
+        record, said = converted.to_json(), f"{out}: {mode}, {converted.size_bytes:,} bytes"
+        if golden and splits:
+            paths = vectors.record(converted, splits.test, samples=golden, seed=seed).save(stem, overwrite=overwrite)
+            record["golden"] = [*map(str, paths)]
+            said += f"\n{', '.join(record['golden'])}: {golden} golden vectors"
+        _say(progress, record, as_json, said)
 
 
 @_verb
