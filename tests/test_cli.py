@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import tfkd
 from tfkd import cli, models
 
-VERBS = ("train", "distill", "label", "doctor", "convert", "validate", "benchmark", "report", "run")
+VERBS = ("train", "distill", "label", "doctor", "convert", "validate", "diff", "benchmark", "report", "run")
 
 
 def tfkd_cli(*arguments):
@@ -182,3 +182,11 @@ def test_convert_writes_golden_vectors_and_refuses_existing_ones(student, tmp_pa
     assert said.exit_code == 2
     assert "m.golden.npz: must not exist" in said.stderr
     assert not out.exists()
+
+
+def test_diff_has_the_exit_status_of_its_contract(student):
+    model = student / "student.tflite"
+    assert tfkd_cli("diff", model, model, "--min-agreement", "1.0").exit_code == 0
+    said = tfkd_cli("diff", model, model, "--max-bytes", "100", "--json")
+    assert said.exit_code == 1
+    assert json.loads(said.stdout)["comparisons"][0]["verdict"]["binding"] == "max_bytes"

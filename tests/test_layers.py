@@ -15,7 +15,7 @@ LEVELS = (
      "tflite", "contract", "scores"),
     ("soft_labels", "labelling", "distiller", "teachers", "conversion", "micro"),
     ("optimization", "targets"),
-    ("validation", "report", "golden"),
+    ("validation", "report", "golden", "difference"),
     ("recipe", "training", "progress", "pipeline", "doctor", "cli"),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -317,6 +317,39 @@ def validate(
 
 
 @_verb
+def diff(
+    a: Annotated[Path, typer.Argument(help="The .tflite that is in use.")],
+    b: Annotated[Path, typer.Argument(help="The .tflite that is to take its place.")],
+    data: DataOption = "digits",
+    target: TargetsOption = ["host"],  # noqa: B006 - Typer reads it and does not change it
+    max_accuracy_drop: Annotated[float | None, typer.Option(help="Percentage points that B may lose.")] = None,
+    min_agreement: Annotated[float | None, typer.Option(help="Share of equal labels, 0..1.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Of B: share of the test set, 0..1.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Of the file B.")] = None,
+    max_arena_bytes: Annotated[int | None, typer.Option(help="Of B's tensor arena.")] = None,
+    max_p90_ms: Annotated[float | None, typer.Option(help="Latency of B.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what changed from one .tflite to the next: answers that flip, classes, ops, size.
+
+    Exit status 1 where a limit is given and does not hold for B, or a model does not run.
+    Example: tfkd diff old.tflite new.tflite --data digits --max-accuracy-drop 0.5
+    """
+    from tfkd import data as datasets
+    from tfkd import difference
+    from tfkd.contract import Contract
+
+    contract = Contract(min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_p90_ms)
+    with _progress(as_json) as progress:
+        progress.start("diff")
+        found = difference.compare(
+            a, b, datasets.load(data).test, targets=target, contract=contract, progress=progress.advance
+        )
+        _say(progress, found.to_json(), as_json, "\n".join(found.lines()))
+    raise typer.Exit(0 if found.ok else _BROKEN)
+
+
+@_verb
 def benchmark(
     model: ModelFile,
     target: TargetsOption = ["host"],  # noqa: B006 - Typer reads it and does not change it

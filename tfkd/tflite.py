@@ -11,7 +11,7 @@ import struct
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tflite
@@ -75,6 +75,19 @@ class TensorInfo:
     scales: tuple[float, ...] = ()
     zero_points: tuple[int, ...] = ()
     quantized_dimension: int = 0
+
+
+class Operator(NamedTuple):
+    """An op with its tensors; an optional input that is left out is no member of `inputs`."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    @property
+    def label(self) -> str | None:
+        """The name of what it computes, which tells it from others of its kind."""
+        return (self.outputs or self.inputs)[0].name if self.outputs or self.inputs else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +185,15 @@ class TFLiteModel:
     def ops(self) -> dict[str, int]:
         """How often each op occurs."""
         return dict(sorted(Counter(op.name for op in self._graph.ops).items()))
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """The ops in the order in which they run."""
+        tensors = self._graph.tensors
+        return tuple(
+            Operator(op.name, tuple(tensors[i] for i in op.inputs if i >= 0), tuple(tensors[i] for i in op.outputs))
+            for op in self._graph.ops
+        )
 
     @property
     def macs(self) -> int:
