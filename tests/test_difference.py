@@ -10,7 +10,6 @@ from tfkd import data, models, targets
 from tfkd.contract import Contract
 from tfkd.conversion import convert
 from tfkd.difference import compare
-from tfkd.tflite import TFLiteModel
 
 SHAPE = (8, 8, 1)
 
@@ -139,9 +138,3 @@ def test_split_and_file_of_another_kind_are_refused(old, splits, tmp_path):
     (tmp_path / "b.tflite").write_bytes(b"PK" + bytes(100))
     with pytest.raises(ValueError, match=r"b.tflite: must be a .tflite file"):
         compare(old, tmp_path / "b.tflite", splits.test)
-
-
-def test_operators_are_in_the_order_of_the_file(old):
-    assert [op.name for op in old.operators][-1] == "FULLY_CONNECTED"
-    assert old.operators[-1].outputs == old.outputs
-    assert TFLiteModel.load(old.content).operators[0].inputs[0] == old.inputs[0]

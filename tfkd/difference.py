@@ -6,13 +6,13 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tfkd.contract import Contract, Verdict, judge
 from tfkd.scores import Drift, drift, score
-from tfkd.tflite import Operator, TFLiteModel
+from tfkd.tflite import TensorInfo, TFLiteModel
 from tfkd.validation import Row, validate
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def compare(
             for name in sorted({*first.ops, *second.ops})
             if first.ops.get(name) != second.ops.get(name)
         },
-        tuple(_changes(first.operators, second.operators)),
+        tuple(_changes(_operators(first), _operators(second))),
     )
 
 
@@ -194,18 +194,36 @@ def _ids(test: Split, chosen: np.ndarray) -> tuple[int, ...]:
     return tuple(test.ids[chosen].tolist())
 
 
-def _changes(a: Sequence[Operator], b: Sequence[Operator]) -> Iterator[tuple[str, str | None, str | None, str]]:
+class _Operator(NamedTuple):
+    name: str
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+
+    @property
+    def label(self) -> str | None:
+        return next((tensor.name for tensor in [*self.outputs, *self.inputs]), None)
+
+    @property
+    def signature(self) -> tuple[str, tuple[int, ...] | None]:
+        return self.name, self.outputs[0].shape if self.outputs else None
+
+
+def _operators(model: TFLiteModel) -> list[_Operator]:
+    tensors = model.graph.tensors
+    return [
+        _Operator(op.name, [tensors[i] for i in op.inputs if i >= 0], [tensors[i] for i in op.outputs])
+        for op in model.graph.ops
+    ]
+
+
+def _changes(a: Sequence[_Operator], b: Sequence[_Operator]) -> Iterator[tuple[str, str | None, str | None, str]]:
     """Ops that came, went, or compute with other types, shapes or steps."""
-
-    def shapes(op: Operator) -> tuple[str, tuple[int, ...]]:
-        return op.name, op.outputs[0].shape if op.outputs else ()
-
-    matcher = difflib.SequenceMatcher(None, [*map(shapes, a)], [*map(shapes, b)], autojunk=False)
+    matcher = difflib.SequenceMatcher(None, [op.signature for op in a], [op.signature for op in b], autojunk=False)
     for kind, start, stop, other, end in matcher.get_opcodes():
         if kind == "equal":
             for old, new in zip(a[start:stop], b[other:end], strict=True):
-                if old.outputs and (what := _tensor_changes(old, new)):
-                    yield old.name, old.outputs[0].name, new.outputs[0].name, what
+                if what := _tensor_changes(old, new):
+                    yield old.name, old.label, new.label, what
             continue
         for op in a[start:stop]:
             yield op.name, op.label, None, "gone"
@@ -213,11 +231,11 @@ def _changes(a: Sequence[Operator], b: Sequence[Operator]) -> Iterator[tuple[str
             yield op.name, None, op.label, "new"
 
 
-def _tensor_changes(old: Operator, new: Operator) -> str:
+def _tensor_changes(old: _Operator, new: _Operator) -> str:
     found = []
-    sides = [(old.outputs[0], new.outputs[0], "output")]
-    if len(old.inputs) > 1 and len(new.inputs) > 1:
-        sides.append((old.inputs[1], new.inputs[1], "second input"))
+    sides = [(before, after, "output") for before, after in zip(old.outputs[:1], new.outputs[:1], strict=True)]
+    # The second input holds the weights, where there are any.
+    sides += [(before, after, "second input") for before, after in zip(old.inputs[1:2], new.inputs[1:2], strict=False)]
     for before, after, what in sides:
         if before.dtype != after.dtype:
             found.append(f"{what} {before.dtype} -> {after.dtype}")

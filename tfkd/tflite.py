@@ -11,7 +11,7 @@ import struct
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tflite
@@ -77,19 +77,6 @@ class TensorInfo:
     quantized_dimension: int = 0
 
 
-class Operator(NamedTuple):
-    """An op with its tensors; an optional input that is left out is no member of `inputs`."""
-
-    name: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-
-    @property
-    def label(self) -> str | None:
-        """The name of what it computes, which tells it from others of its kind."""
-        return (self.outputs or self.inputs)[0].name if self.outputs or self.inputs else None
-
-
 @dataclasses.dataclass(frozen=True)
 class _Op:
     name: str
@@ -98,7 +85,7 @@ class _Op:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Graph:
+class Graph:
     tensors: tuple[TensorInfo, ...]
     constants: tuple[int, ...]  # bytes of each tensor's constant, 0 for an activation
     ops: tuple[_Op, ...]
@@ -144,7 +131,7 @@ class TFLiteModel:
             except OSError as error:
                 raise ValueError(f"{path}: must be a readable .tflite file. Received: {error.strerror}.") from None
             model = cls(content, path)
-        _ = model._graph
+        _ = model.graph
         return model
 
     @property
@@ -162,7 +149,7 @@ class TFLiteModel:
         return hashlib.sha256(self.content).hexdigest()
 
     @functools.cached_property
-    def _graph(self) -> _Graph:
+    def graph(self) -> Graph:
         try:
             return _read(self.content)
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as error:
@@ -174,41 +161,32 @@ class TFLiteModel:
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """The model's inputs."""
-        return tuple(self._graph.tensors[i] for i in self._graph.inputs)
+        return tuple(self.graph.tensors[i] for i in self.graph.inputs)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """The model's outputs."""
-        return tuple(self._graph.tensors[i] for i in self._graph.outputs)
+        return tuple(self.graph.tensors[i] for i in self.graph.outputs)
 
     @property
     def ops(self) -> dict[str, int]:
         """How often each op occurs."""
-        return dict(sorted(Counter(op.name for op in self._graph.ops).items()))
-
-    @property
-    def operators(self) -> tuple[Operator, ...]:
-        """The ops in the order in which they run."""
-        tensors = self._graph.tensors
-        return tuple(
-            Operator(op.name, tuple(tensors[i] for i in op.inputs if i >= 0), tuple(tensors[i] for i in op.outputs))
-            for op in self._graph.ops
-        )
+        return dict(sorted(Counter(op.name for op in self.graph.ops).items()))
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference, of convolutions and matrix products; not of the body of a loop."""
-        return sum(_macs(op, self._graph.tensors) for op in self._graph.ops)
+        return sum(_macs(op, self.graph.tensors) for op in self.graph.ops)
 
     @property
     def parameter_bytes(self) -> int:
         """Bytes of the constants: weights, biases, shapes."""
-        return sum(self._graph.constants)
+        return sum(self.graph.constants)
 
     @property
     def float_ops(self) -> tuple[str, ...]:
         """Ops that compute in floating point, as `NAME (output tensor)`; conversions at the border do not count."""
-        graph = self._graph
+        graph = self.graph
         return tuple(
             f"{op.name} ({graph.tensors[(op.outputs or op.inputs)[0]].name})"
             for op in graph.ops
@@ -304,7 +282,7 @@ class _Counter:
         return range(length)
 
 
-def _read(content: bytes) -> _Graph:
+def _read(content: bytes) -> Graph:
     model, count = tflite.Model.GetRootAs(content, 0), _Counter(content)
     if not count(model.SubgraphsLength(), "subgraphs"):
         raise ValueError("no subgraph")
@@ -326,7 +304,7 @@ def _read(content: bytes) -> _Graph:
     outputs = _indices([graph.Outputs(i) for i in count(graph.OutputsLength(), "outputs")], len(tensors))
     if not inputs or not outputs:
         raise ValueError("no input or no output")
-    return _Graph(tuple(tensors), tuple(constants), ops, inputs, outputs)
+    return Graph(tuple(tensors), tuple(constants), ops, inputs, outputs)
 
 
 def _indices(values: list[int], tensors: int, *, optional: bool = False) -> tuple[int, ...]:
