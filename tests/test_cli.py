@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import tfkd
 from tfkd import cli, models
 
-VERBS = ("train", "distill", "label", "doctor", "convert", "validate", "diff", "benchmark", "report", "run")
+VERBS = ("train", "distill", "label", "doctor", "convert", "validate", "diff", "explain", "benchmark", "report", "run")
 
 
 def tfkd_cli(*arguments):
@@ -190,3 +190,13 @@ def test_diff_has_the_exit_status_of_its_contract(student):
     said = tfkd_cli("diff", model, model, "--max-bytes", "100", "--json")
     assert said.exit_code == 1
     assert json.loads(said.stdout)["comparisons"][0]["verdict"]["binding"] == "max_bytes"
+
+
+def test_explain_names_layers_and_stages(student):
+    said = tfkd_cli("explain", student / "student.keras", student / "student.tflite", "--target", "host", "--json")
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    assert "conv1_conv" in [layer["layer"] for layer in found["layers"]]
+    assert [stage["name"] for stage in found["stages"]] == ["student", "host"]
+    swapped = tfkd_cli("explain", student / "student.tflite", student / "student.keras")
+    assert swapped.exit_code == 2

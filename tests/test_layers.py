@@ -13,9 +13,9 @@ PACKAGE = Path(tfkd.__file__).parent
 LEVELS = (
     ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "packing", "losses", "features",
      "tflite", "contract", "scores"),
-    ("soft_labels", "labelling", "distiller", "teachers", "conversion", "micro"),
+    ("soft_labels", "labelling", "distiller", "teachers", "conversion", "noise", "micro"),
     ("optimization", "targets"),
-    ("validation", "report", "golden", "difference"),
+    ("validation", "report", "golden", "difference", "explanation"),
     ("recipe", "training", "progress", "pipeline", "doctor", "cli"),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

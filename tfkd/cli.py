@@ -33,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_WITH_TENSORFLOW = ("train", "distill", "label", "doctor", "convert", "validate", "run")
+_WITH_TENSORFLOW = ("train", "distill", "label", "doctor", "convert", "validate", "explain", "run")
 _BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
 
 DataOption = Annotated[str, typer.Option("--data", help="A data set's name, a .npz file or a folder of classes.")]
@@ -347,6 +347,32 @@ def diff(
         )
         _say(progress, found.to_json(), as_json, "\n".join(found.lines()))
     raise typer.Exit(0 if found.ok else _BROKEN)
+
+
+@_verb
+def explain(
+    student: Annotated[Path, typer.Argument(help="The .keras file.")],
+    model: Annotated[Path, typer.Argument(help="The .tflite file that it became.")],
+    data: DataOption = "digits",
+    teacher: Annotated[Path | None, typer.Option(help="A .keras file, where the way of the accuracy begins.")] = None,
+    target: TargetsOption = ["host:plain", "host", "tflm"],  # noqa: B006 - Typer reads it and does not change it
+    samples: Annotated[int, typer.Option(min=1, help="On which layers are compared.")] = 64,
+    worst: Annotated[int, typer.Option(min=1, help="How many layers to speak of.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Say why a quantized model is worse: layer by layer, with causes and remedies, and where the accuracy goes.
+
+    Example: tfkd explain student.keras student.tflite --data digits --teacher teacher.keras
+    """
+    from tfkd import data as datasets
+    from tfkd import explanation
+
+    with _progress(as_json) as progress:
+        found = explanation.explain(
+            student, model, datasets.load(data), teacher=teacher, targets=target, samples=samples, worst=worst,
+            progress=progress.start,
+        )  # fmt: skip
+        _say(progress, found.to_json(), as_json, "\n".join(found.lines()))
 
 
 @_verb
