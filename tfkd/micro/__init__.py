@@ -1,0 +1,43 @@
+"""From an int8 .tflite to plain C99, bit-exact to TensorFlow Lite Micro's reference kernels."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from tfkd.micro import graph as _graph
+from tfkd.micro.emitter import Program
+from tfkd.tflite import TFLiteModel
+
+__all__ = ["Program", "emit"]
+
+
+def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "model") -> Program:
+    """Generates C for a model.
+
+    Args:
+        model: a fully quantized .tflite with int8 inputs and outputs and batch size 1.
+        name: a C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
+
+    Returns:
+        The program's files and its memory plan.
+
+    Raises:
+        ValueError: the file is damaged, or has ops, types or options that are not supported: all of them are named.
+    """
+    from tfkd.micro.emitter import emit as write
+    from tfkd.micro.lowering import lower
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
+        raise ValueError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
+    model = TFLiteModel.load(model)
+    graph = _graph.read(model)
+    for index in (*graph.inputs, *graph.outputs):
+        tensor = graph.tensors[index]
+        if tensor.dtype != "int8" or len(tensor.scales) != 1:
+            raise ValueError(
+                f"micro.emit: inputs and outputs must be int8. Received: {tensor.name!r} of {tensor.dtype}. "
+                "Convert with `tfkd convert --mode full_int8` without float inputs."
+            )
+    layers, aliases = lower(graph)
+    return write(graph, layers, aliases, name)
