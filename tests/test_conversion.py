@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tfkd import child, conversion, data, models
+from tfkd import calibration, child, data, models
 from tfkd.conversion import MODES, convert
 from tfkd.tflite import TFLiteModel
 
@@ -316,7 +316,7 @@ def test_convert_too_slow_is_stopped(tmp_path):
 
 
 def audited(split, rescaling=None, count=256):
-    return conversion._audit(split if len(split) <= count else split.sample(count), rescaling)
+    return calibration.audit(split if len(split) <= count else split.sample(count), rescaling)
 
 
 def test_audit_says_what_the_samples_are(converted, splits):
@@ -341,7 +341,7 @@ def test_saturation_is_the_share_beyond_the_quantized_range(converted):
     model = converted("full_int8")
     top = (127 - model.inputs[0].zero_points[0]) * model.inputs[0].scales[0]
     samples = np.array([0, top, 1.01 * top, 2 * top], "float32")
-    assert conversion._saturation(model, samples) == 0.5
+    assert calibration.saturation(model, samples) == 0.5
 
 
 def test_calibration_of_the_test_split_is_refused(splits, tmp_path):
