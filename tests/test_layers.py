@@ -13,7 +13,8 @@ PACKAGE = Path(tfkd.__file__).parent
 LEVELS = (
     ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "packing", "losses", "features",
      "tflite", "contract", "scores"),
-    ("soft_labels", "labelling", "distiller", "teachers", "conversion", "calibration", "noise", "micro"),
+    ("soft_labels", "labelling", "distiller", "teachers", "conversion", "calibration", "ranges", "quantization",
+     "noise", "micro"),
     ("optimization", "targets"),
     ("validation", "report", "golden", "difference", "explanation"),
     ("recipe", "training", "progress", "pipeline", "doctor", "cli"),

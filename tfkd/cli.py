@@ -245,6 +245,15 @@ def convert(
     calibration_samples: Annotated[int, typer.Option(min=1, help="How many of its samples.")] = 256,
     float_io: Annotated[bool, typer.Option("--float-io", help="Keep float input and output.")] = False,
     allow_float: Annotated[bool, typer.Option("--allow-float", help="Accept ops that stay in float.")] = False,
+    quantizer: Annotated[
+        str | None, typer.Option(help="tensorflow or litert; by default litert where an option below needs it.")
+    ] = None,
+    ranges: Annotated[str, typer.Option("--range", help="Of activations: min_max, percentile or mse.")] = "min_max",
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="Regular expression; layers that it fits stay in float.")
+    ] = None,
+    int16: Annotated[list[str] | None, typer.Option(help="The same, for activations of 16 bits.")] = None,
+    int4: Annotated[list[str] | None, typer.Option(help="The same, for weights of 4 bits.")] = None,
     golden: Annotated[
         int, typer.Option(min=0, help="Write so many test samples and their outputs as OUT.golden.npz, .h, .json.")
     ] = 0,
@@ -256,10 +265,13 @@ def convert(
 
     Example: tfkd convert student.keras student.tflite --mode full_int8 --calibration digits
     """
-    from tfkd import conversion
+    from tfkd import conversion, quantization
     from tfkd import data as datasets
     from tfkd import golden as vectors
 
+    settings = quantization.select(
+        quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ()
+    )
     if golden and calibration is None:
         raise ValueError("convert: --golden needs a data set. Received: no --calibration. Add --calibration digits.")
     stem = f"{out.with_suffix('')}.golden"
@@ -268,10 +280,13 @@ def convert(
     with _progress(as_json) as progress:
         splits = None if calibration is None else datasets.load(calibration)
         converted = conversion.convert(
-            model, out, mode=mode, calibration=splits and splits.train, calibration_samples=calibration_samples,
-            float_io=float_io, allow_float=allow_float, overwrite=overwrite, seed=seed,
+            model, out, mode=mode, quantizer=settings or "tensorflow", calibration=splits and splits.train,
+            calibration_samples=calibration_samples, float_io=float_io, allow_float=allow_float, overwrite=overwrite,
+            seed=seed,
         )  # fmt: skip
-        record, said = converted.to_json(), f"{out}: {mode}, {converted.size_bytes:,} bytes"
+        findings = converted.audit.findings if converted.audit else ()
+        record = {**converted.to_json(), "findings": [*findings]}
+        said = "\n".join((f"{out}: {mode}, {converted.size_bytes:,} bytes", *findings))
         if golden and splits:
             paths = vectors.record(converted, splits.test, samples=golden, seed=seed).save(stem, overwrite=overwrite)
             record["golden"] = [*map(str, paths)]

@@ -14,6 +14,7 @@ import numpy as np
 
 from tfkd import child
 from tfkd.calibration import Source, draw, saturation
+from tfkd.quantization import LiteRT, Quantized, quantize, select
 from tfkd.tflite import TFLiteModel
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def convert(
     path: str | os.PathLike[str],
     *,
     mode: str = "full_int8",
+    quantizer: str | LiteRT = "tensorflow",
     calibration: Split | None = None,
     calibration_samples: int = 256,
     float_io: bool = False,
@@ -54,6 +56,8 @@ def convert(
         path: where the .tflite goes; written whole or not at all.
         mode: `float32`; `float16` (weights); `dynamic_range` (int8 weights, float activations); `full_int8` (int8
             throughout, input and output too); `int16x8` (int16 activations, int8 weights).
+        quantizer: `tensorflow`, the converter's own; `litert`, or a `tfkd.LiteRT`, which chooses ranges and the
+            precision of layers; it takes `dynamic_range`, `full_int8` and `int16x8`.
         calibration: train or validation split for `full_int8` and `int16x8`; the test split is refused.
         calibration_samples: samples drawn from it, stratified.
         float_io: keep float input and output in `full_int8` and `int16x8`.
@@ -76,6 +80,7 @@ def convert(
     """
     if mode not in MODES:
         raise ValueError(f"convert: mode must be one of {', '.join(MODES)}. Received: mode={mode!r}. Use 'full_int8'.")
+    settings = select(quantizer)
     if Path(path).exists() and not overwrite:
         raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
@@ -84,25 +89,47 @@ def convert(
         samples, audit = None, None
         if mode in _CALIBRATED:
             samples, audit = draw(calibration, source, calibration_samples, seed, mode)
-        try:
-            content = child.run(
-                "tfkd.conversion:_convert", timeout_s=timeout_s, what=what, saved_model=str(source.folder),
-                names=source.inputs, mode=mode, samples=samples, float_io=float_io, allow_float=allow_float,
-            )  # fmt: skip
-        except child.ChildRefused as error:
-            raise ValueError(f"{what}: {_explain(str(error))}") from None
-        except child.ChildCrashed as error:
-            hint = "Its quantizer dies on loops: build LSTM and GRU layers with unroll=True. " if audit else ""
-            raise child.ChildCrashed(f"{what}: the converter crashed. {hint}It left: {error}") from None
-    converted = TFLiteModel.load(content)
-    if mode in _CALIBRATED and converted.float_ops and not allow_float:
+        quantized = _make(source, mode, settings, samples, float_io, allow_float, timeout_s, what)
+    converted = TFLiteModel.load(quantized.content)
+    floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept)]
+    if mode in _CALIBRATED and floats and not allow_float:
         raise ValueError(
-            f"{what}: every op must compute in integers. Received: floating point in {', '.join(converted.float_ops)}. "
+            f"{what}: every op must compute in integers. Received: floating point in {', '.join(floats)}. "
             "Replace these layers, or pass allow_float=True."
         )
     if audit is not None and samples is not None:
-        audit = dataclasses.replace(audit, saturation=saturation(converted, samples))
+        findings = (*audit.findings, *quantized.outliers)
+        audit = dataclasses.replace(audit, saturation=saturation(converted, samples), findings=findings)
     return dataclasses.replace(converted, audit=audit).save(path, overwrite=overwrite)
+
+
+def _make(
+    source: Source,
+    mode: str,
+    settings: LiteRT | None,
+    samples: np.ndarray | None,
+    float_io: bool,
+    allow_float: bool,
+    timeout_s: float,
+    what: str,
+) -> Quantized:
+    """Converts in a child process, and quantizes in another where the converter is not to."""
+    own = settings is None
+    try:
+        content = child.run(
+            "tfkd.conversion:_convert", timeout_s=timeout_s, what=what, saved_model=str(source.folder),
+            names=source.inputs, mode=mode if own else "float32", samples=samples if own else None,
+            float_io=float_io, allow_float=allow_float,
+        )  # fmt: skip
+    except child.ChildRefused as error:
+        raise ValueError(f"{what}: {_explain(str(error))}") from None
+    except child.ChildCrashed as error:
+        loops = own and samples is not None
+        hint = "Its quantizer dies on loops: build LSTM and GRU layers with unroll=True. " if loops else ""
+        raise child.ChildCrashed(f"{what}: the converter crashed. {hint}It left: {error}") from None
+    if settings is None:
+        return Quantized(content)
+    return quantize(content, settings, mode=mode, samples=samples, float_io=float_io, timeout_s=timeout_s, what=what)
 
 
 def _explain(error: str) -> str:
