@@ -27,6 +27,11 @@ class Source(NamedTuple):
     rescaling: float | None = None
 
 
+def choose(split: Split, count: int, seed: int) -> Split:
+    """So many samples, stratified; all where there are not more."""
+    return split if len(split) <= count else split.sample(count, seed=seed)
+
+
 def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[np.ndarray, CalibrationAudit]:
     """Draws `count` samples, stratified, and audits them.
 
@@ -53,7 +58,7 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
             f"convert: calibration samples must have the model's input shape {source.sample_shape}. "
             f"Received: {tuple(split.input_shape)} from {split.name!r}. Give the data that the model was trained on."
         )
-    chosen = split if len(split) <= count else split.sample(count, seed=seed)
+    chosen = choose(split, count, seed)
     return chosen.x.astype("float32"), audit(chosen, source.rescaling)
 
 

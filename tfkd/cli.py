@@ -254,6 +254,11 @@ def convert(
     ] = None,
     int16: Annotated[list[str] | None, typer.Option(help="The same, for activations of 16 bits.")] = None,
     int4: Annotated[list[str] | None, typer.Option(help="The same, for weights of 4 bits.")] = None,
+    accuracy_drop: Annotated[
+        float | None,
+        typer.Option(help="Search the smallest mixture of precisions that loses no more points on validation samples."),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Where --accuracy-drop measures.")] = "host:plain",
     golden: Annotated[
         int, typer.Option(min=0, help="Write so many test samples and their outputs as OUT.golden.npz, .h, .json.")
     ] = 0,
@@ -265,33 +270,18 @@ def convert(
 
     Example: tfkd convert student.keras student.tflite --mode full_int8 --calibration digits
     """
-    from tfkd import conversion, quantization
-    from tfkd import data as datasets
-    from tfkd import golden as vectors
+    from tfkd import deployment, quantization
 
     settings = quantization.select(
         quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ()
     )
-    if golden and calibration is None:
-        raise ValueError("convert: --golden needs a data set. Received: no --calibration. Add --calibration digits.")
-    stem = f"{out.with_suffix('')}.golden"
-    if golden:
-        vectors.files(stem, overwrite=overwrite)  # before the work, not after it
     with _progress(as_json) as progress:
-        splits = None if calibration is None else datasets.load(calibration)
-        converted = conversion.convert(
-            model, out, mode=mode, quantizer=settings or "tensorflow", calibration=splits and splits.train,
-            calibration_samples=calibration_samples, float_io=float_io, allow_float=allow_float, overwrite=overwrite,
-            seed=seed,
+        record = deployment.deploy(
+            model, out, calibration, mode=mode, settings=settings, accuracy_drop=accuracy_drop, target=target,
+            vectors=golden, seed=seed, overwrite=overwrite, calibration_samples=calibration_samples,
+            say=progress.line, float_io=float_io, allow_float=allow_float,
         )  # fmt: skip
-        findings = converted.audit.findings if converted.audit else ()
-        record = {**converted.to_json(), "findings": [*findings]}
-        said = "\n".join((f"{out}: {mode}, {converted.size_bytes:,} bytes", *findings))
-        if golden and splits:
-            paths = vectors.record(converted, splits.test, samples=golden, seed=seed).save(stem, overwrite=overwrite)
-            record["golden"] = [*map(str, paths)]
-            said += f"\n{', '.join(record['golden'])}: {golden} golden vectors"
-        _say(progress, record, as_json, said)
+        _say(progress, record, as_json, deployment.words(record))
 
 
 @_verb

@@ -160,12 +160,13 @@ def quantize(
 
 
 def op_names(graph: Graph, index: int) -> list[str]:
-    """The names that an op carries: those of its tensors' layers, with and without the number that an export adds."""
+    """The names that an op carries: of its tensors, and of its layers with and without the number of the export."""
     op = graph.ops[index]
     constants = [i for i in op.inputs if i >= 0 and graph.constants[i]]
     text = ";".join(graph.tensors[i].name for i in (*op.outputs, *constants))
     parts = [part for part in re.split(r"[/;:]", text) if part]
-    return [*dict.fromkeys(name for part in parts for name in (part, re.sub(r"_\d+$", "", part)))]
+    names = [name for part in parts for name in (part, re.sub(r"_\d+$", "", part))]
+    return [*dict.fromkeys((*names, *(graph.tensors[i].name for i in op.outputs)))]
 
 
 def chosen(graph: Graph, expressions: Sequence[str], where: str) -> set[int]:
