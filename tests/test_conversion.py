@@ -211,10 +211,12 @@ def test_convert_unrolled_lstm_to_int8(tmp_path):
 
 def test_convert_loop_to_int8_crashes_only_the_child(tmp_path):
     model = sequential((5, 3), keras.layers.LSTM(4), keras.layers.Dense(2))
+    signature = [keras.InputSpec(shape=(1, 5, 3), dtype="float32", name="input")]
+    model.export(str(tmp_path / "saved"), verbose=False, input_signature=signature)
     message = r"to full_int8: the converter crashed. .*build LSTM and GRU layers with unroll=True.*\(signal SIG"
     with pytest.raises(child.ChildCrashed, match=message):
-        convert(model, tmp_path / "m.tflite", calibration=sequences())
-    assert not list(tmp_path.iterdir())
+        convert(tmp_path / "saved", tmp_path / "m.tflite", calibration=sequences())
+    assert not (tmp_path / "m.tflite").exists()
 
 
 def test_convert_loop_of_open_batch_names_the_remedy(tmp_path):

@@ -14,7 +14,7 @@ LEVELS = (
     ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "packing", "losses", "features",
      "tflite", "contract", "scores", "naming"),
     ("soft_labels", "labelling", "distiller", "teachers", "conversion", "calibration", "ranges", "quantization",
-     "noise", "micro"),
+     "recurrence", "noise", "micro"),
     ("optimization", "targets"),
     ("validation", "report", "golden", "difference", "explanation", "precision"),
     ("recipe", "training", "progress", "pipeline", "doctor", "deployment", "cli"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfkd import child
+from tfkd import child, recurrence
 from tfkd.calibration import Source, draw, saturation
 from tfkd.quantization import LiteRT, Quantized, quantize, select
 from tfkd.tflite import TFLiteModel
@@ -85,7 +85,7 @@ def convert(
         raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        source = _export(model, Path(folder) / "model")
+        source = _export(model, Path(folder) / "model", integers=mode in _CALIBRATED)
         samples, audit = None, None
         if mode in _CALIBRATED:
             samples, audit = draw(calibration, source, calibration_samples, seed, mode)
@@ -142,7 +142,7 @@ def _explain(error: str) -> str:
     return f"{_REFUSED}{f' at {layer[1]!r}' if layer else ''}. {remedy} It said{error.removeprefix(_REFUSED)}"
 
 
-def _export(model: Any, folder: Path) -> Source:
+def _export(model: Any, folder: Path, *, integers: bool) -> Source:
     """Writes a SavedModel at batch 1, here: custom layers are known to this process only."""
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
@@ -177,7 +177,8 @@ def _export(model: Any, folder: Path) -> Source:
                 f"convert: model {model.name!r} must have a fixed sample shape. Received: {spec.shape[1:]} for input "
                 f"{spec.name!r}. Rebuild it with keras.Input of the size that the device will see."
             )
-    model.export(str(folder), verbose=False, input_signature=[specs])
+    with recurrence.exportable(model, integers=integers):
+        model.export(str(folder), verbose=False, input_signature=[specs])
     scales = [layer.scale for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
     return Source(
         folder,
