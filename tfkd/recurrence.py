@@ -70,7 +70,7 @@ def _check_steps(layer: Any) -> None:
     steps = layer.input.shape[1] if getattr(layer, "_inbound_nodes", None) else None  # unknown in a wrapper
     if steps is not None and steps > _MOST_STEPS:
         raise ValueError(
-            f"convert: {type(layer).__name__} {layer.name!r} has no op of its own and is unrolled, so that it must have "
+            f"convert: {type(layer).__name__} {layer.name!r} has no op of its own and is unrolled: it must have "
             f"{_MOST_STEPS} steps at most. Received: {steps} steps. Use an LSTM, which has an op, or fewer steps."
         )
 

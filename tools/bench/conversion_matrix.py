@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import re
 import resource
 import tempfile
 import time
@@ -144,11 +145,12 @@ def run(model: TFLiteModel, split: Split, target: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error, without what would break the table."""
-    said = str(error).splitlines()[0].replace("|", "/")
-    for start in ("Received: ", "must take the model. "):
-        said = said.partition(start)[2] or said
-    return said[:140]
+    """What an error says of the cause, without what would break the table: the words of the library itself, if any."""
+    said = str(error)
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(("Convert it", "INFO"))]
+    found = re.search(r"must take the model\. (It .*?\.) Convert|It said: (.*)|(the process died \(.*?\))", said)
+    short = next(filter(None, found.groups())) if found else lines[-1] if "Its output ends" in said else lines[0]
+    return short.partition("Received: ")[2][:160] or short.replace("|", "/")[:160]
 
 
 def page(lines: list[str]) -> str:
@@ -165,8 +167,8 @@ def page(lines: list[str]) -> str:
             "child processes. Float islands are the ops that stay in floating point in a mode that asks for integers:",
             "without `allow_float=True` such a model is refused.",
             "",
-            f"{versions}; {tfkd.targets.cores()} CPU cores. Peak memory: {peaks[0]:,.0f} MiB in this process, which holds",
-            f"Keras, and {peaks[1]:,.0f} MiB in the largest child.",
+            f"{versions}; {tfkd.targets.cores()} CPU cores.",
+            f"Peak memory: {peaks[0]:,.0f} MiB in this process, which holds Keras, {peaks[1]:,.0f} MiB in the largest child.",
             "",
             "| Model | Quantizer | Mode | Bytes | Ops | Seconds | Float islands | host | tflm |",
             "|---|---|---|---:|---:|---:|---:|---|---|",
