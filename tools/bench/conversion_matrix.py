@@ -145,12 +145,17 @@ def run(model: TFLiteModel, split: Split, target: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What an error says of the cause, without what would break the table: the words of the library itself, if any."""
-    said = str(error)
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith(("Convert it", "INFO"))]
-    found = re.search(r"must take the model\. (It .*?\.) Convert|It said: (.*)|(the process died \(.*?\))", said)
-    short = next(filter(None, found.groups())) if found else lines[-1] if "Its output ends" in said else lines[0]
-    return short.partition("Received: ")[2][:160] or short.replace("|", "/")[:160]
+    """What an error says of the cause: the words of the library itself, if there are any."""
+    said = str(error).replace("|", "/")
+    patterns = (
+        r"must take the model\. (It .*?\.) Convert",
+        r"It said: (.*)",
+        r"(the process died \(.*?\))",
+        r"Received: (?!TFLM failed)(.*)",
+        r"Its output ends with:\n(?:.*\n)*(.+)",
+    )
+    found = next(filter(None, (re.search(pattern, said) for pattern in patterns)), None)
+    return (found[1] if found else said.splitlines()[0])[:160]
 
 
 def page(lines: list[str]) -> str:
@@ -168,7 +173,9 @@ def page(lines: list[str]) -> str:
             "without `allow_float=True` such a model is refused.",
             "",
             f"{versions}; {tfkd.targets.cores()} CPU cores.",
-            f"Peak memory: {peaks[0]:,.0f} MiB in this process, which holds Keras, {peaks[1]:,.0f} MiB in the largest child.",
+            f"Peak memory: {peaks[0]:,.0f} MiB in this process, which holds Keras, and {peaks[1]:,.0f} MiB in its",
+            "largest child. Weights are random, so that the ranges of deep models are absurd: an engine that speaks of an",
+            "overflow or of a failed preparation may well take the trained model.",
             "",
             "| Model | Quantizer | Mode | Bytes | Ops | Seconds | Float islands | host | tflm |",
             "|---|---|---|---:|---:|---:|---:|---|---|",
