@@ -200,3 +200,29 @@ def test_explain_names_layers_and_stages(student):
     assert [stage["name"] for stage in found["stages"]] == ["student", "host"]
     swapped = tfkd_cli("explain", student / "student.tflite", student / "student.keras")
     assert swapped.exit_code == 2
+
+
+def test_convert_chooses_the_quantizer_that_its_options_need(student, tmp_path):
+    out = tmp_path / "m.tflite"
+    arguments = ("convert", student / "student.keras", out, "--calibration", "digits", "--int16", "^logits$", "--json")
+    said = tfkd_cli(*arguments, "--keep-float", "pool", "--range", "percentile")
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    assert [op.split()[0] for op in found["float_ops"]] == ["AVERAGE_POOL_2D"]
+    assert any("are cut off" in finding for finding in found["findings"])
+    refused = tfkd_cli(*arguments, "--overwrite", "--quantizer", "tensorflow")
+    assert refused.exit_code == 2
+    assert "has no choice of ranges or layers. Received: int16" in refused.stderr
+
+
+def test_convert_searches_a_mixture_and_says_each_trial(student, tmp_path):
+    out = tmp_path / "m.tflite"
+    arguments = ("convert", student / "student.keras", out, "--accuracy-drop", "100")
+    refused = tfkd_cli(*arguments)
+    assert refused.exit_code == 2
+    assert "--accuracy-drop needs --calibration" in refused.stderr
+    said = tfkd_cli(*arguments, "--calibration", "digits")
+    assert said.exit_code == 0, said.output
+    assert "int8: " in said.output
+    assert "within" in said.output
+    assert out.exists()

@@ -185,12 +185,6 @@ def test_cause_follows_from_the_numbers(changes, kind, words):
     assert words in finding.sentence
 
 
-def test_fused_op_is_called_by_the_layer_with_weights():
-    one = one_op(tensor="m/act_1/Relu;m/bn_1/add;m/conv_2_1/convolution")
-    (finding,) = explanation.findings([one], {"act": False, "bn": False, "conv_2": True})
-    assert finding.layer == "conv_2"
-
-
 def test_model_of_another_student_is_refused(modes, splits):
     other = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(10)])
     with pytest.raises(ValueError, match=r"must come from 'sequential.*Received: \d+ ops that it does not have"):

@@ -12,11 +12,12 @@ import tfkd
 PACKAGE = Path(tfkd.__file__).parent
 LEVELS = (
     ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "packing", "losses", "features",
-     "tflite", "contract", "scores"),
-    ("soft_labels", "labelling", "distiller", "teachers", "conversion", "noise", "micro"),
+     "tflite", "contract", "scores", "naming"),
+    ("soft_labels", "labelling", "distiller", "teachers", "conversion", "calibration", "ranges", "quantization",
+     "recurrence", "noise", "micro"),
     ("optimization", "targets"),
-    ("validation", "report", "golden", "difference", "explanation"),
-    ("recipe", "training", "progress", "pipeline", "doctor", "cli"),
+    ("validation", "report", "golden", "difference", "explanation", "precision"),
+    ("recipe", "training", "progress", "pipeline", "doctor", "deployment", "cli"),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # All but the public names, which come from every level.

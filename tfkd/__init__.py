@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tfkd.conversion import convert
     from tfkd.distiller import Distiller
     from tfkd.measurement import Measurement
+    from tfkd.quantization import LiteRT
     from tfkd.report import write_report
     from tfkd.soft_labels import SoftLabels
     from tfkd.tflite import TFLiteModel
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Contract",
     "Distiller",
+    "LiteRT",
     "Measurement",
     "SoftLabels",
     "TFLiteModel",
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Contract": "contract",
     "Distiller": "distiller",
+    "LiteRT": "quantization",
     "Measurement": "measurement",
     "SoftLabels": "soft_labels",
     "TFLiteModel": "tflite",

@@ -245,6 +245,20 @@ def convert(
     calibration_samples: Annotated[int, typer.Option(min=1, help="How many of its samples.")] = 256,
     float_io: Annotated[bool, typer.Option("--float-io", help="Keep float input and output.")] = False,
     allow_float: Annotated[bool, typer.Option("--allow-float", help="Accept ops that stay in float.")] = False,
+    quantizer: Annotated[
+        str | None, typer.Option(help="tensorflow or litert; by default litert where an option below needs it.")
+    ] = None,
+    ranges: Annotated[str, typer.Option("--range", help="Of activations: min_max, percentile or mse.")] = "min_max",
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="Regular expression; layers that it fits stay in float.")
+    ] = None,
+    int16: Annotated[list[str] | None, typer.Option(help="The same, for activations of 16 bits.")] = None,
+    int4: Annotated[list[str] | None, typer.Option(help="The same, for weights of 4 bits.")] = None,
+    accuracy_drop: Annotated[
+        float | None,
+        typer.Option(help="Search the smallest mixture of precisions that loses no more points on validation samples."),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Where --accuracy-drop measures.")] = "host:plain",
     golden: Annotated[
         int, typer.Option(min=0, help="Write so many test samples and their outputs as OUT.golden.npz, .h, .json.")
     ] = 0,
@@ -256,27 +270,18 @@ def convert(
 
     Example: tfkd convert student.keras student.tflite --mode full_int8 --calibration digits
     """
-    from tfkd import conversion
-    from tfkd import data as datasets
-    from tfkd import golden as vectors
+    from tfkd import deployment, quantization
 
-    if golden and calibration is None:
-        raise ValueError("convert: --golden needs a data set. Received: no --calibration. Add --calibration digits.")
-    stem = f"{out.with_suffix('')}.golden"
-    if golden:
-        vectors.files(stem, overwrite=overwrite)  # before the work, not after it
+    settings = quantization.select(
+        quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ()
+    )
     with _progress(as_json) as progress:
-        splits = None if calibration is None else datasets.load(calibration)
-        converted = conversion.convert(
-            model, out, mode=mode, calibration=splits and splits.train, calibration_samples=calibration_samples,
-            float_io=float_io, allow_float=allow_float, overwrite=overwrite, seed=seed,
+        record = deployment.deploy(
+            model, out, calibration, mode=mode, settings=settings, accuracy_drop=accuracy_drop, target=target,
+            vectors=golden, seed=seed, overwrite=overwrite, calibration_samples=calibration_samples,
+            say=progress.line, float_io=float_io, allow_float=allow_float,
         )  # fmt: skip
-        record, said = converted.to_json(), f"{out}: {mode}, {converted.size_bytes:,} bytes"
-        if golden and splits:
-            paths = vectors.record(converted, splits.test, samples=golden, seed=seed).save(stem, overwrite=overwrite)
-            record["golden"] = [*map(str, paths)]
-            said += f"\n{', '.join(record['golden'])}: {golden} golden vectors"
-        _say(progress, record, as_json, said)
+        _say(progress, record, as_json, deployment.words(record))
 
 
 @_verb

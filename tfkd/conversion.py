@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfkd import child
-from tfkd.tflite import CalibrationAudit, TFLiteModel
+from tfkd import child, recurrence
+from tfkd.calibration import Source, draw, saturation
+from tfkd.quantization import LiteRT, Quantized, quantize, select
+from tfkd.tflite import TFLiteModel
 
 if TYPE_CHECKING:
     import keras
@@ -34,23 +35,12 @@ _REMEDIES = (
 )
 
 
-class _Source(NamedTuple):
-    """A SavedModel to convert."""
-
-    folder: Path
-    # The inputs in the model's own order, which a SavedModel forgets; empty where there was none.
-    inputs: tuple[str, ...] = ()
-    # The shape of one sample of a model with one input, where it is known.
-    sample_shape: tuple[int, ...] | None = None
-    # The factor of the model's own Rescaling of its input, if it has one.
-    rescaling: float | None = None
-
-
 def convert(
     model: keras.Model | str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     mode: str = "full_int8",
+    quantizer: str | LiteRT = "tensorflow",
     calibration: Split | None = None,
     calibration_samples: int = 256,
     float_io: bool = False,
@@ -66,6 +56,8 @@ def convert(
         path: where the .tflite goes; written whole or not at all.
         mode: `float32`; `float16` (weights); `dynamic_range` (int8 weights, float activations); `full_int8` (int8
             throughout, input and output too); `int16x8` (int16 activations, int8 weights).
+        quantizer: `tensorflow`, the converter's own; `litert`, or a `tfkd.LiteRT`, which chooses ranges and the
+            precision of layers; it takes `dynamic_range`, `full_int8` and `int16x8`.
         calibration: train or validation split for `full_int8` and `int16x8`; the test split is refused.
         calibration_samples: samples drawn from it, stratified.
         float_io: keep float input and output in `full_int8` and `int16x8`.
@@ -88,33 +80,56 @@ def convert(
     """
     if mode not in MODES:
         raise ValueError(f"convert: mode must be one of {', '.join(MODES)}. Received: mode={mode!r}. Use 'full_int8'.")
+    settings = select(quantizer)
     if Path(path).exists() and not overwrite:
         raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        source = _export(model, Path(folder) / "model")
+        source = _export(model, Path(folder) / "model", integers=mode in _CALIBRATED)
         samples, audit = None, None
         if mode in _CALIBRATED:
-            samples, audit = _calibrate(calibration, source, calibration_samples, seed, mode)
-        try:
-            content = child.run(
-                "tfkd.conversion:_convert", timeout_s=timeout_s, what=what, saved_model=str(source.folder),
-                names=source.inputs, mode=mode, samples=samples, float_io=float_io, allow_float=allow_float,
-            )  # fmt: skip
-        except child.ChildRefused as error:
-            raise ValueError(f"{what}: {_explain(str(error))}") from None
-        except child.ChildCrashed as error:
-            hint = "Its quantizer dies on loops: build LSTM and GRU layers with unroll=True. " if audit else ""
-            raise child.ChildCrashed(f"{what}: the converter crashed. {hint}It left: {error}") from None
-    converted = TFLiteModel.load(content)
-    if mode in _CALIBRATED and converted.float_ops and not allow_float:
+            samples, audit = draw(calibration, source, calibration_samples, seed, mode)
+        quantized = _make(source, mode, settings, samples, float_io, allow_float, timeout_s, what)
+    converted = TFLiteModel.load(quantized.content)
+    floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept)]
+    if mode in _CALIBRATED and floats and not allow_float:
         raise ValueError(
-            f"{what}: every op must compute in integers. Received: floating point in {', '.join(converted.float_ops)}. "
+            f"{what}: every op must compute in integers. Received: floating point in {', '.join(floats)}. "
             "Replace these layers, or pass allow_float=True."
         )
     if audit is not None and samples is not None:
-        audit = dataclasses.replace(audit, saturation=_saturation(converted, samples))
+        findings = (*audit.findings, *quantized.outliers)
+        audit = dataclasses.replace(audit, saturation=saturation(converted, samples), findings=findings)
     return dataclasses.replace(converted, audit=audit).save(path, overwrite=overwrite)
+
+
+def _make(
+    source: Source,
+    mode: str,
+    settings: LiteRT | None,
+    samples: np.ndarray | None,
+    float_io: bool,
+    allow_float: bool,
+    timeout_s: float,
+    what: str,
+) -> Quantized:
+    """Converts in a child process, and quantizes in another where the converter is not to."""
+    own = settings is None
+    try:
+        content = child.run(
+            "tfkd.conversion:_convert", timeout_s=timeout_s, what=what, saved_model=str(source.folder),
+            names=source.inputs, mode=mode if own else "float32", samples=samples if own else None,
+            float_io=float_io, allow_float=allow_float,
+        )  # fmt: skip
+    except child.ChildRefused as error:
+        raise ValueError(f"{what}: {_explain(str(error))}") from None
+    except child.ChildCrashed as error:
+        loops = own and samples is not None
+        hint = "Its quantizer dies on loops: build LSTM and GRU layers with unroll=True. " if loops else ""
+        raise child.ChildCrashed(f"{what}: the converter crashed. {hint}It left: {error}") from None
+    if settings is None:
+        return Quantized(content)
+    return quantize(content, settings, mode=mode, samples=samples, float_io=float_io, timeout_s=timeout_s, what=what)
 
 
 def _explain(error: str) -> str:
@@ -127,7 +142,7 @@ def _explain(error: str) -> str:
     return f"{_REFUSED}{f' at {layer[1]!r}' if layer else ''}. {remedy} It said{error.removeprefix(_REFUSED)}"
 
 
-def _export(model: Any, folder: Path) -> _Source:
+def _export(model: Any, folder: Path, *, integers: bool) -> Source:
     """Writes a SavedModel at batch 1, here: custom layers are known to this process only."""
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
@@ -137,7 +152,7 @@ def _export(model: Any, folder: Path) -> _Source:
                     f"{path}: must be a SavedModel. Received: a folder without saved_model.pb. "
                     "Give what model.export() wrote, or a .keras file."
                 )
-            return _Source(path)
+            return Source(path)
         from tfkd import models
 
         model = models.load(path)
@@ -162,9 +177,10 @@ def _export(model: Any, folder: Path) -> _Source:
                 f"convert: model {model.name!r} must have a fixed sample shape. Received: {spec.shape[1:]} for input "
                 f"{spec.name!r}. Rebuild it with keras.Input of the size that the device will see."
             )
-    model.export(str(folder), verbose=False, input_signature=[specs])
+    with recurrence.exportable(model, integers=integers):
+        model.export(str(folder), verbose=False, input_signature=[specs])
     scales = [layer.scale for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
-    return _Source(
+    return Source(
         folder,
         inputs=tuple(spec.name for spec in flat),
         sample_shape=flat[0].shape[1:] if len(flat) == 1 else None,
@@ -193,132 +209,6 @@ def _input_specs(model: keras.Model) -> Any:
         return keras.InputSpec(shape=(1, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
 
     return keras.tree.map_structure(spec, inputs)
-
-
-def _calibrate(split: Any, source: _Source, count: int, seed: int, mode: str) -> tuple[np.ndarray, CalibrationAudit]:
-    if not hasattr(split, "require"):
-        raise ValueError(
-            f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
-            "Pass the train split of tfkd.data.load."
-        )
-    split.require("train", "val", purpose="calibration")
-    if len(split) == 0 or count < 1:
-        raise ValueError(
-            f"convert: calibration must have samples. Received: {min(len(split), count)}. Use 100 or more."
-        )
-    if len(source.inputs) > 1:
-        raise ValueError(
-            f"convert: mode {mode!r} needs a model with one input. Received: {len(source.inputs)} inputs, "
-            f"{', '.join(source.inputs)}. Use mode='dynamic_range'."
-        )
-    if source.sample_shape is not None and tuple(split.input_shape) != source.sample_shape:
-        raise ValueError(
-            f"convert: calibration samples must have the model's input shape {source.sample_shape}. "
-            f"Received: {tuple(split.input_shape)} from {split.name!r}. Give the data that the model was trained on."
-        )
-    chosen = split if len(split) <= count else split.sample(count, seed=seed)
-    return chosen.x.astype("float32"), _audit(chosen, source.rescaling)
-
-
-# Of the data that the model was made for, so many samples are enough to compare with.
-_COMPARED = 1000
-
-
-def _audit(chosen: Split, rescaling: float | None) -> CalibrationAudit:
-    """What the samples are; refuses those that would give the model wrong ranges."""
-    x = chosen.x.astype("float32")
-    where = f"convert: calibration from {chosen.name!r}"
-    if not np.isfinite(x).all():
-        raise ValueError(f"{where} must be finite. Received: NaN or infinity. Clean the data first.")
-    if x.min() == x.max() or (len(x) > 1 and (x == x[0]).all()):
-        raise ValueError(f"{where} must vary. Received: {len(x)} equal samples, or one value. Give real samples.")
-    overlap = 0 if chosen.held_out is None else len(chosen.overlap(chosen.held_out))
-    if overlap:
-        raise ValueError(
-            f"{where} must share no sample with the test split. Received: {overlap} equal samples. "
-            "Remove them from the training data: the test accuracy would not be honest."
-        )
-    held_out = None
-    if chosen.held_out is not None and len(chosen.held_out):
-        held_out = chosen.held_out.x[:: max(1, len(chosen.held_out) // _COMPARED)].astype("float32")
-    _check_range(where, x, held_out, rescaling)
-    if _looks_random(x, held_out):
-        raise ValueError(
-            f"{where} must be real samples. Received: values in {x.min():g}..{x.max():g} that are unrelated to their "
-            "neighbours, as noise is. Give samples of the training data."
-        )
-    covered = len(np.unique(chosen.y))
-    findings = []
-    if len(x) < 100:
-        findings.append(f"{len(x)} samples are few: 100 or more give steadier ranges.")
-    if covered < chosen.num_classes:
-        findings.append(f"{chosen.num_classes - covered} of {chosen.num_classes} classes have no sample.")
-    return CalibrationAudit(
-        samples=len(x), minimum=float(x.min()), maximum=float(x.max()), mean=float(x.mean(dtype="float64")),
-        classes_covered=covered, classes_total=chosen.num_classes, digest=hashlib.sha256(x.tobytes()).hexdigest(),
-        overlap=overlap, findings=tuple(findings),
-    )  # fmt: skip
-
-
-def _check_range(where: str, x: np.ndarray, held_out: np.ndarray | None, rescaling: float | None) -> None:
-    """Refuses samples of another scale than the test split's, or than the model's own Rescaling expects."""
-    fix = "Give samples in the range that the model takes."
-    if rescaling is not None and float(x.max() - x.min()) * rescaling < 1 / 32:
-        raise ValueError(
-            f"{where} must suit the model, which multiplies its input by {rescaling:g} itself. "
-            f"Received: {x.min():g}..{x.max():g}, which were scaled before. {fix}"
-        )
-    if held_out is None:
-        return
-    low, high = held_out.min(), held_out.max()
-    beyond = float(np.mean((x < low) | (x > high)))
-    # The deviation, not the span: one outlier makes a span.
-    if beyond > 0.05 or x.std() < held_out.std() / 8:
-        raise ValueError(
-            f"{where} must span the range of the data, {low:g}..{high:g}. Received: {x.min():g}..{x.max():g}, "
-            f"{beyond:.0%} of it beyond. {fix}"
-        )
-
-
-def _looks_random(x: np.ndarray, held_out: np.ndarray | None) -> bool:
-    """Whether values are unrelated to their neighbours, where those of the data are not.
-
-    Neighbours are the next pixel, moment or band; images, sound and spectra correlate with them. Where the data itself
-    has no such structure (tables, one-hot codes), uniform values are what gives noise away.
-    """
-    if x[0].size < 4 or _structure(x) > 0.1:
-        return False
-    if held_out is None:
-        return _is_uniform(x)
-    return _structure(held_out) > 0.3 or (_is_uniform(x) and not _is_uniform(held_out))
-
-
-def _structure(x: np.ndarray) -> float:
-    """The largest absolute correlation of neighbours along an axis of a sample; of images, not along the channels."""
-    largest = 0.0
-    for axis in range(1, x.ndim - (x.ndim == 4)):
-        length = x.shape[axis]
-        if length > 1:
-            first, second = (np.take(x, np.arange(a, b), axis=axis).ravel() for a, b in ((0, length - 1), (1, length)))
-            if first.std() > 0 and second.std() > 0:
-                largest = max(largest, abs(float(np.corrcoef(first, second)[0, 1])))
-    return largest
-
-
-def _is_uniform(x: np.ndarray) -> bool:
-    """Whether the values are spread evenly, by their Kolmogorov-Smirnov distance from the uniform distribution."""
-    values = np.sort((x.ravel() - x.min()) / (x.max() - x.min()))
-    return float(np.abs(values - np.linspace(0, 1, len(values))).max()) < 0.05
-
-
-def _saturation(model: TFLiteModel, samples: np.ndarray) -> float | None:
-    tensor = model.inputs[0]
-    if not tensor.scales:
-        return None
-    limits = np.iinfo(tensor.dtype)
-    low, high = ((limit - tensor.zero_points[0]) * tensor.scales[0] for limit in (limits.min, limits.max))
-    half_step = tensor.scales[0] / 2
-    return float(np.mean((samples < low - half_step) | (samples > high + half_step)))
 
 
 def _convert(

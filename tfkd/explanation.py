@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfkd import conversion, noise
+from tfkd import conversion, naming, noise
 from tfkd.noise import OpNoise
 from tfkd.tflite import TFLiteModel
 
@@ -182,7 +181,7 @@ def explain(
             f"explain: {quantized.path or 'the model'} must come from {graph.name!r}. Received: {len(unmatched)} ops "
             f"that it does not have, such as {unmatched[:1]}. Give the .keras file that was converted."
         )
-    layers = findings(measured, _layer_names(graph))
+    layers = findings(measured, naming.layers(graph))
     graphs = {"teacher": _keras(teacher)} if teacher is not None else {}
     stages = tuple(_stages({**graphs, "student": graph}, quantized, splits.test, targets, progress))
     return Explanation(quantized, layers, _worst(layers, worst), stages, tuple(unmatched))
@@ -194,22 +193,17 @@ def _keras(model: Any) -> keras.Model:
     return models.load(model) if isinstance(model, (str, os.PathLike)) else model
 
 
-def _layer_names(model: Any) -> dict[str, bool]:
-    """The names of all layers, nested ones too, and whether each has weights of its own."""
-    return {layer.name: hasattr(layer, "kernel") for layer in model._flatten_layers(include_self=False)}
-
-
 def findings(measured: Sequence[OpNoise], names: dict[str, bool]) -> tuple[Finding, ...]:
     """A finding for the input and for each op, in their order.
 
     Args:
         measured: what `noise.measure` gave.
-        names: of the Keras model's layers, and whether each has a kernel.
+        names: of the Keras model's layers, as `naming.layers` gives them.
     """
     found: dict[str, Finding] = {}  # by tensor
     tainted: dict[str, str] = {}  # a tensor with a loud channel, and the tensor that it came from
     for one in measured:
-        layer = _layer(one, names)
+        layer = "input" if one.op == "INPUT" else naming.layer_of(one.tensor, one.weights, names)
         kind, sentence, remedy = _diagnose(one, layer)
         finding = Finding(layer, kind, sentence, remedy, one)
         loud = next((tainted[source] for source in one.sources if source in tainted), None)
@@ -235,17 +229,6 @@ def _worst(layers: Sequence[Finding], count: int) -> tuple[Finding, ...]:
         return finding.kind != "input", finding.layer in suffering, not finding.at_fault, worst
 
     return tuple(sorted(layers, key=rank)[:count])
-
-
-def _layer(one: OpNoise, names: dict[str, bool]) -> str:
-    """The Keras layer that an op comes from: of several that were fused the one with weights."""
-    if one.op == "INPUT":
-        return "input"
-    # Tensors are called model/layer_1/op;model/layer_2/op, with a number that the export puts behind each name.
-    parts = re.split(r"[/;:]", f"{one.tensor};{one.weights}")
-    fits = [next((name for name in (part, re.sub(r"_\d+$", "", part)) if name in names), None) for part in parts]
-    layers = [name for name in fits if name is not None]
-    return next((name for name in layers if names[name]), layers[0] if layers else one.tensor)
 
 
 def _diagnose(one: OpNoise, layer: str) -> tuple[str, str, str]:

@@ -259,10 +259,11 @@ def _pairs(graph: Graph, other: Graph, cast: int) -> tuple[list[_Pair], list[str
         blocks = difflib.SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
         found = [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
         matched = max(matched, found, key=len)
+    fed = {*other.inputs, *(i for op in other.ops for i in op.outputs)}  # the rest are constants and states
     pairs = []
     for mine_at, theirs_at in matched:
         op, like = mine[mine_at], theirs[theirs_at]
-        active = [i for i, index in enumerate(like.inputs) if index >= 0 and not other.constants[index]]
+        active = [i for i, index in enumerate(like.inputs) if index in fed]
         if any(i >= len(op.inputs) or op.inputs[i] < 0 for i in active):
             continue
         inputs = tuple((origin(op.inputs[i]), like.inputs[i]) for i in active)

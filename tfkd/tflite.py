@@ -315,8 +315,11 @@ def _indices(values: list[int], tensors: int, *, optional: bool = False) -> tupl
 
 
 def _op_name(code: Any) -> str:
-    # The 8-bit field overflowed at op 127; newer files use the wider one.
-    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    # The 8-bit field overflowed at op 127; newer files use the wider one, and some leave the old one empty. There the
+    # generated BuiltinCode() gives 0, as it reads the old field whenever that could hold the op.
+    start = code._tab.Pos + code._tab.Offset(10)
+    wide = int.from_bytes(code._tab.Bytes[start : start + 4], "little", signed=True) if code._tab.Offset(10) else 0
+    number = max(wide, code.DeprecatedBuiltinCode())
     if number not in _OP_NAMES:
         raise ValueError(f"op code {number}")
     name = _OP_NAMES[number]

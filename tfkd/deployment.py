@@ -1,0 +1,91 @@
+"""A model and what goes with it to the device: the .tflite, of one precision or of a mixture, and golden vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tfkd import conversion, data, golden, precision
+from tfkd.quantization import LiteRT
+
+
+def deploy(
+    model: Path,
+    out: Path,
+    source: str | None,
+    *,
+    mode: str,
+    settings: LiteRT | None,
+    accuracy_drop: float | None,
+    target: str,
+    vectors: int,
+    seed: int,
+    overwrite: bool,
+    calibration_samples: int,
+    say: Callable[[str], None],
+    **options: Any,
+) -> dict[str, Any]:
+    """Converts a model and writes what was asked for with it.
+
+    Args:
+        model: a `.keras` file or the folder of a SavedModel.
+        out: the .tflite.
+        source: the data set, whose train split calibrates; None for none.
+        mode: see `tfkd.convert`.
+        settings: of the second quantizer, or None for the converter's own.
+        accuracy_drop: points that may be lost, for a search for the smallest mixture of precisions; None for no search.
+        target: where the search measures.
+        vectors: test samples to write as golden vectors beside the model, >= 0.
+        seed: of the draw of samples.
+        overwrite: replace existing files.
+        calibration_samples: of the train split.
+        say: called with each line on the search.
+        **options: of `tfkd.convert`.
+
+    Returns:
+        A record of plain JSON values: what the model says of itself, findings, trials and files.
+
+    Raises:
+        ValueError: options that do not go together; see also `tfkd.convert`.
+    """
+    if vectors and source is None:
+        raise ValueError("convert: --golden needs a data set. Received: no --calibration. Add --calibration digits.")
+    if accuracy_drop is not None and (source is None or settings or mode != "full_int8" or any(options.values())):
+        raise ValueError(
+            "convert: --accuracy-drop needs --calibration, and chooses quantizer and precisions itself. Received: no "
+            "--calibration, or other options of precision. Add --calibration digits and leave the others out."
+        )
+    stem = f"{out.with_suffix('')}.golden"
+    if vectors:
+        golden.files(stem, overwrite=overwrite)  # before the work, not after it
+    splits = None if source is None else data.load(source)
+    trials: tuple[precision.Trial, ...] = ()
+    if accuracy_drop is not None and splits is not None:
+        found, trials = precision.search(
+            model, out, splits, accuracy_drop=accuracy_drop, target=target, overwrite=overwrite, seed=seed,
+            calibration_samples=calibration_samples, report=lambda trial: say(str(trial)),
+        )  # fmt: skip
+    else:
+        found = conversion.convert(
+            model, out, mode=mode, quantizer=settings or "tensorflow", calibration=splits and splits.train,
+            calibration_samples=calibration_samples, overwrite=overwrite, seed=seed, **options,
+        )  # fmt: skip
+    written: tuple[Path, ...] = ()
+    if vectors and splits:
+        written = golden.record(found, splits.test, samples=vectors, seed=seed).save(stem, overwrite=overwrite)
+    return {
+        **found.to_json(),
+        "findings": list(found.audit.findings) if found.audit else [],
+        "trials": [dataclasses.asdict(trial) for trial in trials],
+        "golden": [*map(str, written)],
+    }
+
+
+def words(record: dict[str, Any]) -> str:
+    """What `deploy` gave, as lines."""
+    lines = [f"{record['path']}: {record['size_bytes']:,} bytes", *record["findings"]]
+    if record["trials"]:
+        lines.append(f"The smallest that holds of {len(record['trials'])} trials.")
+    return "\n".join([*lines, *(f"{path}: golden vectors" for path in record["golden"])])
