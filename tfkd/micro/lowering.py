@@ -234,7 +234,8 @@ def _convolution(graph: Graph, op: Op) -> list[Layer]:
         Layer(
             op, "convolution", "convolution", "tfkd_convolution_params",
             {"weights": _packed(rows[:, 0::2], rows[:, 1::2]), "bias": folded, **requantization, **fields,
-             "out_channels": channels, "groups": groups, "depth": depth, "zero_point": source.zero_point,
+             "out_channels": channels, "groups": groups, "group_channels": part,
+             "group_out_channels": per_group, "depth": depth, "zero_point": source.zero_point,
              "out_zero_point": output.zero_point, "least": least, "most": most},
             (source.index,), output.index, flags | (WIDE if wide else 0), scratch_bytes=4 * depth,
             comment=f"{_shape(source)} -> {_shape(output)}, {_kernel(fields)}",

@@ -27,10 +27,39 @@ void *memset(void *, int, size_t);
 #define TFKD_CLAMP 4     /* the output range is narrower than int8 */
 #define TFKD_WIDE 8      /* sums may pass the bounds of the fast forms */
 
+/* One load where the core can load from any address. */
 TFKD_INLINE uint32_t tfkd_load4(const void *from) {
     uint32_t word;
+#if defined(__GNUC__)
+    __builtin_memcpy(&word, from, 4);
+#else
     memcpy(&word, from, 4);
+#endif
     return word;
+}
+
+TFKD_INLINE void tfkd_store4(void *to, uint32_t word) {
+#if defined(__GNUC__)
+    __builtin_memcpy(to, &word, 4);
+#else
+    memcpy(to, &word, 4);
+#endif
+}
+
+TFKD_INLINE int32_t tfkd_divide(int32_t sum, int32_t count) {
+#if defined(__thumb__) && !defined(__thumb2__)
+    /* no division on this core: bit by bit, without a library */
+    uint32_t rest = sum < 0 ? 0u - (uint32_t)sum : (uint32_t)sum, quotient = 0;
+    for (int bit = 31; bit >= 0; bit--) {
+        if ((rest >> bit) >= (uint32_t)count) {
+            rest -= (uint32_t)count << bit;
+            quotient |= (uint32_t)1 << bit;
+        }
+    }
+    return sum < 0 ? -(int32_t)quotient : (int32_t)quotient;
+#else
+    return sum / count;
+#endif
 }
 
 /* (a * b + 2^30) >> 31 for b >= 0: the saturating rounding doubling high multiply. */

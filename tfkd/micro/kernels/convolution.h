@@ -6,7 +6,8 @@ typedef struct {
     const int8_t *shift;
     int16_t height, width, channels, out_height, out_width, out_channels;
     int16_t kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
-    int16_t pad_top, pad_left, groups;
+    int16_t pad_top, pad_left;
+    int16_t groups, group_channels, group_out_channels;
     int16_t depth; /* values of a receptive field and group, rounded up to a multiple of 4 */
     int8_t zero_point, out_zero_point, least, most;
 } tfkd_convolution_params;
@@ -16,8 +17,8 @@ TFKD_INLINE int16_t *tfkd_widen(int16_t *to, const int8_t *from, int32_t count) 
     for (; count >= 4; count -= 4, from += 4) {
         const uint32_t word = tfkd_load4(from), even = tfkd_even(word), odd = tfkd_odd(word);
         const uint32_t first = (even & 0xffffu) | (odd << 16), second = (even >> 16) | (odd & 0xffff0000u);
-        memcpy(to, &first, 4);
-        memcpy(to + 2, &second, 4);
+        tfkd_store4(to, first);
+        tfkd_store4(to + 2, second);
         to += 4;
     }
 #endif
@@ -32,7 +33,7 @@ TFKD_INLINE int16_t *tfkd_fill(int16_t *to, int16_t value, int32_t count) {
 
 /* One receptive field of one group, whose corner lies at (y, x), into a column. */
 TFKD_INLINE void tfkd_column(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x, int16_t *to) {
-    const int32_t part = p->channels / p->groups;
+    const int32_t part = p->group_channels;
     if (p->kernel_height == 1 && p->kernel_width == 1) {
         tfkd_widen(to, in + (y * p->width + x) * p->channels, part);
         return;
@@ -59,7 +60,7 @@ TFKD_INLINE void tfkd_column(const tfkd_convolution_params *p, const int8_t *in,
 /* Two columns times all channels of a group; `both` is 0 when only the first column counts. */
 TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, int32_t group, const int16_t *columns,
                                             int8_t *out, int both, int flags) {
-    const int32_t part = p->out_channels / p->groups, depth = p->depth;
+    const int32_t part = p->group_out_channels, depth = p->depth;
     const int16_t *weights = p->weights + group * ((part + 1) / 2) * depth;
     int8_t *out2 = both ? out + p->out_channels : out;
     const int32_t zero_point = p->out_zero_point, least = p->least, most = p->most;
@@ -106,8 +107,8 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
 TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t *in, int8_t *out, int16_t *columns,
                                   int flags) {
     for (int32_t group = 0; group < p->groups; group++) {
-        const int8_t *from = in + group * (p->channels / p->groups);
-        int8_t *to = out + group * (p->out_channels / p->groups);
+        const int8_t *from = in + group * p->group_channels;
+        int8_t *to = out + group * p->group_out_channels;
         int waiting = 0;
         tfkd_fill(columns, 0, 2 * p->depth); /* the places beyond a field's end stay 0 */
         for (int32_t y = 0; y < p->out_height; y++) {

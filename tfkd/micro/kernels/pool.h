@@ -22,7 +22,7 @@ TFKD_INLINE void tfkd_pool(const tfkd_pool_params *p, const int8_t *in, int8_t *
                         else if (*from > result) result = *from;
                     }
                 }
-                if (average) result = (result > 0 ? result + count / 2 : result - count / 2) / count;
+                if (average) result = tfkd_divide(result > 0 ? result + count / 2 : result - count / 2, count);
                 *out++ = (int8_t)tfkd_clamp(result, p->least, p->most);
             }
         }
