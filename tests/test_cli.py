@@ -11,7 +11,20 @@ from typer.testing import CliRunner
 import tfkd
 from tfkd import cli, models
 
-VERBS = ("train", "distill", "label", "doctor", "convert", "validate", "diff", "explain", "benchmark", "report", "run")
+VERBS = (
+    "train",
+    "distill",
+    "label",
+    "doctor",
+    "convert",
+    "validate",
+    "diff",
+    "explain",
+    "benchmark",
+    "export-c",
+    "report",
+    "run",
+)
 
 
 def tfkd_cli(*arguments):

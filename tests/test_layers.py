@@ -16,7 +16,7 @@ LEVELS = (
     ("soft_labels", "labelling", "distiller", "teachers", "conversion", "calibration", "ranges", "quantization",
      "recurrence", "noise", "micro"),
     ("optimization", "targets"),
-    ("validation", "report", "golden", "difference", "explanation", "precision"),
+    ("validation", "report", "golden", "firmware", "difference", "explanation", "precision"),
     ("recipe", "training", "progress", "pipeline", "doctor", "deployment", "cli"),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -120,7 +120,7 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
                     raise typer.Exit(_INTERRUPTED) from None
                 raise typer.Exit(_explain(error)) from None
 
-    return app.command(name=function.__name__.rstrip("_"))(guarded)
+    return app.command(name=function.__name__.rstrip("_").replace("_", "-"))(guarded)
 
 
 def _version(asked: bool) -> None:
@@ -396,6 +396,27 @@ def benchmark(
     with _progress(as_json) as progress:
         runs = pipeline.benchmark(model, target, threads=threads)
         _say(progress, [run.to_json() for run in runs], as_json, pipeline.latencies(runs))
+
+
+@_verb
+def export_c(
+    model: ModelFile,
+    out: Annotated[Path, typer.Option("--out", help="The folder to make.")],
+    name: Annotated[str, typer.Option(help="In all names of the C, a C identifier in lower case.")] = "model",
+    form: Annotated[str, typer.Option("--format", help="c, or tflm for TensorFlow Lite Micro's users.")] = "c",
+    layout: Annotated[str, typer.Option(help="plain (CMake and Make), arduino or zephyr.")] = "plain",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn an int8 .tflite into C99 for a microcontroller, with a self-test and a report of sizes.
+
+    Example: tfkd export-c student.tflite --out firmware
+    """
+    from tfkd import firmware
+
+    with _progress(as_json) as progress:
+        sizes = firmware.write(model, out, name=name, format=form, layout=layout, overwrite=overwrite)
+        _say(progress, sizes, as_json, f"{out}: arena {sizes['arena_bytes']:,} bytes")
 
 
 @_verb

@@ -31,13 +31,13 @@ def high_mul(a: int, b: int) -> int:
 
 
 def divide_by_power(x: int, exponent: int) -> int:
-    """x / 2^exponent, halves away from zero."""
+    """X / 2^exponent, halves away from zero."""
     mask = (1 << exponent) - 1
     return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0))
 
 
 def multiply(x: int, multiplier: int, shift: int) -> int:
-    """x * multiplier * 2^(shift - 31), rounded twice."""
+    """X * multiplier * 2^(shift - 31), rounded twice."""
     if shift > 0:
         return high_mul((x * 2**shift + 2**31) % 2**32 - 2**31, multiplier)  # wraps like an int32
     return divide_by_power(high_mul(x, multiplier), -shift)

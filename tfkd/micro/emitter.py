@@ -130,7 +130,13 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
 
 
 def _kernel_text(source: str) -> str:
-    return resources.files("tfkd.micro").joinpath("kernels", f"{source}.h").read_text().rstrip()
+    text = resources.files("tfkd.micro").joinpath("kernels", f"{source}.h").read_text().rstrip()
+    return _once(f"KERNEL_{source}", text)
+
+
+def _once(label: str, text: str) -> str:
+    """Text that several models in one translation unit share."""
+    return f"#ifndef TFKD_{label.upper()}\n#define TFKD_{label.upper()}\n{text}\n#endif"
 
 
 def _variant(kernel: str, struct: str, flags: int, reads: int, scratch: bool) -> str:
@@ -138,10 +144,11 @@ def _variant(kernel: str, struct: str, flags: int, reads: int, scratch: bool) ->
     inputs = [f"const int8_t *in{i}" for i in range(reads)]
     parameters = [f"const {struct} *p", *inputs, "int8_t *out", *(["int16_t *scratch"] if scratch else [])]
     values = ["p", *(f"in{i}" for i in range(reads)), "out", *(["scratch"] if scratch else []), str(flags)]
-    return (
-        f"static TFKD_NOINLINE void tfkd_{kernel}_{flags}({', '.join(parameters)}) {{\n"
+    text = (
+        f"static TFKD_NOINLINE void tfkd_{kernel}_flags{flags}({', '.join(parameters)}) {{\n"
         f"    tfkd_{kernel}({', '.join(values)});\n}}"
     )
+    return _once(f"VARIANT_{kernel}_{flags}", text)
 
 
 def _array(label: str, values: np.ndarray) -> str:
@@ -176,7 +183,7 @@ def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, pla
         f"/* {layer.op.kind} {layer.comment}: {_comment(graph.tensors[layer.writes].name)} */\n"
         f"static TFKD_NOINLINE void {function}(int8_t *arena) {{\n"
         f"    static const {layer.struct} p = {{\n{initial}}};\n"
-        f"    tfkd_{layer.kernel}_{layer.flags}({call});\n}}"
+        f"    tfkd_{layer.kernel}_flags{layer.flags}({call});\n}}"
     )
 
 
@@ -200,8 +207,11 @@ def _io(graph: Graph, indices: Sequence[int], name: str, kind: str) -> str:
     for n, i in enumerate(indices):
         tensor, suffix = graph.tensors[i], str(n) if len(indices) > 1 else ""
         prefix = f"TFKD_{name.upper()}_{kind}{suffix}"
-        lines += [f"#define {prefix}_SIZE {tensor.elements} /* int8: {_comment(tensor.name)} {tensor.shape} */",
-                  f"#define {prefix}_SCALE {tensor.scale!r}f", f"#define {prefix}_ZERO_POINT ({tensor.zero_point})"]  # fmt: skip
+        lines += [
+            f"#define {prefix}_SIZE {tensor.elements} /* int8: {_comment(tensor.name)} {tensor.shape} */",
+            f"#define {prefix}_SCALE {tensor.scale!r}f",
+            f"#define {prefix}_ZERO_POINT ({tensor.zero_point})",
+        ]
     return "\n".join(lines)
 
 

@@ -109,8 +109,10 @@ def _int8(graph: Graph, index: int) -> Tensor:
 def _constant(graph: Graph, op: Op, i: int, *dtypes: str) -> np.ndarray:
     tensor = _of(graph, op, i)
     if tensor.data is None or tensor.dtype not in dtypes:
-        raise Unsupported(f"{tensor.name!r} must be a constant of {' or '.join(dtypes)}, is {tensor.dtype}"
-                          f"{'' if tensor.data is None else ' (constant)'}. Make it fixed in the Keras model")  # fmt: skip
+        found = tensor.dtype if tensor.data is not None else f"{tensor.dtype} that is computed"
+        raise Unsupported(
+            f"{tensor.name!r} must be a constant of {' or '.join(dtypes)}, is {found}. Make it fixed in the Keras model"
+        )
     return tensor.data
 
 
@@ -148,7 +150,9 @@ def _sums(name: str, weights: np.ndarray, bias: np.ndarray, zero_point: int) -> 
     return folded.astype("int32"), bool(wide)
 
 
-def _requantization(scales: Sequence[float], output: Tensor, least: int, most: int) -> tuple[dict[str, np.ndarray], int]:
+def _requantization(
+    scales: Sequence[float], output: Tensor, least: int, most: int
+) -> tuple[dict[str, np.ndarray], int]:
     """Multipliers and shifts for real factors, and the flags for the kernel that uses them."""
     pairs = [arithmetic.quantize_multiplier(scale) for scale in scales]
     flags = SIGNED if least < output.zero_point else 0
@@ -294,7 +298,9 @@ def _fully_connected(graph: Graph, op: Op) -> list[Layer]:
     requantization, flags = _requantization(factors, output, least, most)
     blocks = np.zeros((-(-channels // 4) * 4, -(-depth // 4) * 4), "int64")
     blocks[:channels, :depth] = weights
-    blocks = blocks.reshape(-1, 2, 2, blocks.shape[1] // 4, 4)[..., [0, 2, 1, 3]]  # [block, pair, channel, values / 4, 4]
+    blocks = blocks.reshape(-1, 2, 2, blocks.shape[1] // 4, 4)[
+        ..., [0, 2, 1, 3]
+    ]  # [block, pair, channel, values / 4, 4]
     packed = _packed(blocks[:, :, 0], blocks[:, :, 1]).transpose(0, 2, 1, 3)
     return [
         Layer(
@@ -535,8 +541,10 @@ def _concatenation(graph: Graph, op: Op) -> list[Layer]:
     for i in op.inputs:
         source = _int8(graph, i)
         _same_steps(source, output)
-        if len(source.shape) != len(output.shape) or at + source.shape[axis] > output.shape[axis] or any(
-            a != b for d, (a, b) in enumerate(zip(source.shape, output.shape, strict=True)) if d != axis
+        if (
+            len(source.shape) != len(output.shape)
+            or at + source.shape[axis] > output.shape[axis]
+            or any(a != b for d, (a, b) in enumerate(zip(source.shape, output.shape, strict=True)) if d != axis)
         ):
             raise Unsupported(f"{source.shape} does not fit into {output.shape}. The file is damaged")
         layers.append(_move(op, source, output, _block(source.shape, _strides(source.shape), strides,
@@ -553,9 +561,13 @@ def _split(graph: Graph, op: Op) -> list[Layer]:
     layers, at, strides = [], 0, _strides(source.shape)
     for i in op.outputs:
         output = _int8(graph, i)
-        if len(output.shape) != len(source.shape) or any(
-            a > b if d == axis else a != b for d, (a, b) in enumerate(zip(output.shape, source.shape, strict=True))
-        ) or at + output.shape[axis] > source.shape[axis]:
+        if (
+            len(output.shape) != len(source.shape)
+            or any(
+                a > b if d == axis else a != b for d, (a, b) in enumerate(zip(output.shape, source.shape, strict=True))
+            )
+            or at + output.shape[axis] > source.shape[axis]
+        ):
             raise Unsupported(f"{output.shape} does not come out of {source.shape}. The file is damaged")
         layers.append(_move(op, source, output, _block(output.shape, strides, _strides(output.shape),
                                                        first=at * strides[axis])))  # fmt: skip
@@ -609,9 +621,13 @@ def _pad(graph: Graph, op: Op) -> list[Layer]:
     value = output.zero_point
     if op.kind == "PADV2":
         value = int(_constant(graph, op, 2, "int8").reshape(-1)[0])
-    if len(amounts) != len(source.shape) or any(
-        a < 0 or b < 0 or s + a + b != o for (a, b), s, o in zip(amounts, source.shape, output.shape, strict=False)
-    ) or len(output.shape) != len(source.shape):
+    if (
+        len(amounts) != len(source.shape)
+        or any(
+            a < 0 or b < 0 or s + a + b != o for (a, b), s, o in zip(amounts, source.shape, output.shape, strict=False)
+        )
+        or len(output.shape) != len(source.shape)
+    ):
         raise Unsupported(f"{source.shape} padded by {amounts} is not {output.shape}. The file is damaged")
     strides = _strides(output.shape)
     to_first = sum(before * stride for (before, _), stride in zip(amounts, strides, strict=True))

@@ -1,0 +1,252 @@
+"""What a firmware needs of a model: its C with a self-test, or its array for TensorFlow Lite Micro; build files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkd import micro, targets
+from tfkd.tflite import TFLiteModel
+
+FORMATS = ("c", "tflm")
+LAYOUTS = ("plain", "arduino", "zephyr")
+
+
+def write(
+    model: str | os.PathLike[str] | TFLiteModel,
+    folder: str | os.PathLike[str],
+    *,
+    name: str = "model",
+    format: str = "c",
+    layout: str = "plain",
+    inputs: Any = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes a folder to compile into a firmware.
+
+    Args:
+        model: a fully quantized .tflite.
+        folder: to make; it appears whole or not at all.
+        name: a C identifier in lower case.
+        format: `c` for plain C99 without an interpreter, `tflm` for an array to run on TensorFlow Lite Micro.
+        layout: `plain` (CMake and Make), `arduino` (a library) or `zephyr` (a module).
+        inputs: [N, ...] raw int8 samples of the self-test; four random ones by default. Their outputs come from the
+            target `tflm`.
+        overwrite: whether an existing folder may be replaced.
+
+    Returns:
+        Sizes, as in the `report.json` that is written too.
+
+    Raises:
+        ValueError: the model is not supported, or the folder exists.
+        RuntimeError: the target `tflm` is missing on this machine.
+    """
+    model, folder = TFLiteModel.load(model), Path(folder)
+    for what, value, known in (("format", format, FORMATS), ("layout", layout, LAYOUTS)):
+        if value not in known:
+            raise ValueError(f"export-c: {what} must be {', '.join(known)}. Received: {value!r}.")
+    if folder.exists() and not overwrite:
+        raise ValueError(f"{folder}: must not exist. Received: an existing folder. Pass --overwrite or another path.")
+    files, report = _c(model, name, inputs) if format == "c" else _tflm(model, name)
+    files = _laid_out(files, name, layout)
+    files["report.json"] = json.dumps(report, indent=2) + "\n"
+    _replace(folder, files)
+    return report
+
+
+def _samples(model: TFLiteModel, inputs: Any) -> list[np.ndarray]:
+    if inputs is not None:
+        return targets.check_inputs(model, inputs, "export-c")
+    numbers = np.random.default_rng(0)
+    return [numbers.integers(-128, 128, (4, *tensor.shape[1:])).astype("int8") for tensor in model.inputs]
+
+
+def _c(model: TFLiteModel, name: str, inputs: Any) -> tuple[dict[str, str], dict[str, Any]]:
+    program = micro.emit(model, name=name)
+    samples = _samples(model, inputs)
+    outputs = targets.get("tflm").run(model, samples, latency=False).outputs
+    files = {**program.files, f"{name}_selftest.c": _selftest(name, samples, outputs)}
+    report = {
+        "model_sha256": model.sha256,
+        "model_bytes": model.size_bytes,
+        "macs": model.macs,
+        "weight_bytes": program.weight_bytes,
+        "arena_bytes": program.arena_bytes,
+        "least_live_bytes": program.least_bytes,
+        "arena": [
+            {"buffer": buffer.name, "offset": offset, "bytes": buffer.bytes, "first": buffer.first, "last": buffer.last}
+            for buffer, offset in zip(program.plan.buffers, program.plan.offsets, strict=True)
+        ],
+        "layers": list(program.steps),
+        "golden_vectors": len(samples[0]),
+    }
+    return files, report
+
+
+def _selftest(name: str, inputs: list[np.ndarray], outputs: tuple[Any, ...]) -> str:
+    """C that compares golden vectors; one of its lines runs the model."""
+    upper, count = name.upper(), len(inputs[0])
+    arrays = [_array(f"in{i}", x) for i, x in enumerate(inputs)]
+    arrays += [_array(f"expected{i}", y) for i, y in enumerate(outputs)]
+    one = len(inputs) == len(outputs) == 1
+    sizes_in = [x[0].size for x in inputs]
+    sizes_out = [y[0].size for y in outputs]
+    buffers = "\n".join(f"    static int8_t out{i}[{size}];" for i, size in enumerate(sizes_out))
+    if one:
+        call = f"tfkd_{name}_run(ctx, in0 + i * TFKD_{upper}_INPUT_SIZE, out0)"
+        setup = ""
+    else:
+        ins = ", ".join(f"in{i} + i * {size}" for i, size in enumerate(sizes_in))
+        setup = (
+            f"        const int8_t *in[{len(inputs)}];\n        int8_t *out[{len(outputs)}];\n"
+            + "".join(f"        in[{i}] = {part};\n" for i, part in enumerate(ins.split(", ")))
+            + "".join(f"        out[{i}] = out{i};\n" for i in range(len(outputs)))
+        )
+        call = f"tfkd_{name}_run(ctx, in, out)"
+    checks = "\n".join(
+        f"        for (j = 0; j < {size}; j++) bad |= out{i}[j] != expected{i}[i * {size} + j];"
+        for i, size in enumerate(sizes_out)
+    )
+    newline = "\n"
+    return f"""/* {count} golden vectors: inputs, and what TensorFlow Lite Micro's reference kernels give for them. */
+#include "{name}.h"
+
+int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx);
+
+{newline.join(arrays)}
+
+/* Returns how many vectors differ; 0 is right. */
+int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx) {{
+{buffers}
+    int failures = 0, i, j;
+    for (i = 0; i < {count}; i++) {{
+        int bad = 0;
+{setup}        if ({call}) return -1;
+{checks}
+        failures += bad;
+    }}
+    return failures;
+}}
+
+#ifdef TFKD_SELFTEST_MAIN
+int main(void) {{
+    static tfkd_{name}_ctx ctx;
+    return tfkd_{name}_selftest(&ctx);
+}}
+#endif
+"""
+
+
+def _array(label: str, values: np.ndarray) -> str:
+    text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
+    return f"static const int8_t {label}[{values.size}] = {{\n{text}}};"
+
+
+def _tflm(model: TFLiteModel, name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    run = targets.get("tflm").run(model, _samples(model, None), latency=False)
+    arena = run.memory.arena_bytes
+    bytes_ = textwrap.fill(", ".join(f"0x{b:02x}" for b in model.content), 118)
+    adds = "\n".join(f"  status |= resolver.Add{_resolver_name(op)}();" for op in model.ops)
+    guard = f"TFKD_{name.upper()}_MODEL_H"
+    header = f"""#ifndef {guard}
+#define {guard}
+
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+
+extern const unsigned char {name}_tflite[];
+extern const unsigned int {name}_tflite_len;
+
+/* Measured with TensorFlow Lite Micro on a 64-bit machine: enough for any 32-bit core. */
+constexpr int k_{name}_arena_bytes = {arena};
+constexpr int k_{name}_ops = {len(model.ops)};
+
+/* The ops that the model needs, and no others. */
+inline int Add_{name}_ops(tflite::MicroMutableOpResolver<k_{name}_ops>& resolver) {{
+  int status = 0;
+{adds}
+  return status;
+}}
+
+#endif
+"""
+    source = (
+        f'#include "{name}_model.h"\n\nalignas(16) const unsigned char {name}_tflite[] = {{\n{bytes_}}};\n'
+        f"const unsigned int {name}_tflite_len = {model.size_bytes};\n"
+    )
+    report = {"model_sha256": model.sha256, "model_bytes": model.size_bytes, "macs": model.macs, "arena_bytes": arena,
+              "ops": model.ops}  # fmt: skip
+    return {f"{name}_model.h": header, f"{name}_model.cc": source}, report
+
+
+def _resolver_name(op: str) -> str:
+    """The resolver's method for an op: `CONV_2D` is added by AddConv2D."""
+    special = {
+        "CONV_2D": "Conv2D",
+        "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
+        "AVERAGE_POOL_2D": "AveragePool2D",
+        "MAX_POOL_2D": "MaxPool2D",
+        "PADV2": "PadV2",
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
+        "BATCH_MATMUL": "BatchMatMul",
+    }
+    return special.get(op, "".join(word.capitalize() for word in op.split("_")))
+
+
+def _laid_out(files: Mapping[str, str], name: str, layout: str) -> dict[str, str]:
+    sources = sorted(f for f in files if f.endswith((".c", ".cc")))
+    if layout == "arduino":
+        properties = (
+            f"name=tfkd_{name}\nversion=1.0.0\nauthor=\nmaintainer=\nsentence=A quantized neural network.\nparagraph=\n"
+            f"category=Data Processing\nurl=\narchitectures=*\nincludes={name}.h\n"
+        )
+        return {"library.properties": properties, **{f"src/{f}": text for f, text in files.items()}}
+    if layout == "zephyr":
+        listed = "\n".join(f"  ${{CMAKE_CURRENT_LIST_DIR}}/../src/{f}" for f in sources)
+        return {
+            "zephyr/module.yml": f"name: tfkd_{name}\nbuild:\n  cmake: zephyr\n",
+            "zephyr/CMakeLists.txt": "zephyr_library()\nzephyr_library_sources(\n" + listed + "\n)\n"
+            "zephyr_include_directories(${CMAKE_CURRENT_LIST_DIR}/../src)\n",
+            **{f"src/{f}": text for f, text in files.items()},
+        }
+    cmake = (
+        f"# add_subdirectory(this folder), then target_link_libraries(firmware tfkd_{name})\n"
+        "cmake_minimum_required(VERSION 3.10)\n"
+        f"add_library(tfkd_{name} STATIC {' '.join(sources)})\n"
+        f"target_include_directories(tfkd_{name} PUBLIC ${{CMAKE_CURRENT_LIST_DIR}})\n"
+    )
+    objects = " ".join(f"{Path(f).stem}.o" for f in sources)
+    make = (
+        f"# make CC=arm-none-eabi-gcc CFLAGS='-mcpu=cortex-m4 -mthumb -O2'\nCFLAGS ?= -O2\n\n"
+        f"libtfkd_{name}.a: {objects}\n\t$(AR) rcs $@ $^\n\nselftest: {' '.join(sources)} {name}.h\n"
+        f"\t$(CC) $(CFLAGS) -DTFKD_SELFTEST_MAIN {' '.join(sources)} -o selftest\n"
+    )
+    return {**files, "CMakeLists.txt": cmake, "Makefile": make}
+
+
+def _replace(folder: Path, files: Mapping[str, str]) -> None:
+    """Writes a folder beside its place and moves it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        os.chmod(partial, 0o755)
+        for name, text in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_text(text)
+        old = partial.with_name(partial.name + ".old")
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(partial)
+        raise
