@@ -419,6 +419,76 @@ def test_emit_names_all_that_is_not_supported() -> None:
         micro.emit(made.bytes(last))
 
 
+def test_emit_op_without_its_options_is_refused() -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 4))
+    with pytest.raises(ValueError, match=r"CONCATENATION \(t1\): has no option 'Axis'"):
+        micro.emit(made.bytes(made.op("CONCATENATION", [x, x], [made.same(x, (1, 8))])))
+
+
+def mutated(content: bytes, numbers: random.Random) -> bytes:
+    """A model with a few of its fields changed: numbers of tensors, shapes, scales, options, data."""
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for _ in range(numbers.randint(1, 3)):
+        spoil(tree, numbers)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(tree.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def spoil(tree: Any, numbers: random.Random) -> None:
+    graph = tree.subgraphs[0]
+    tensor, op = numbers.choice(graph.tensors), numbers.choice(graph.operators)
+    odd = numbers.choice([-(2**31), -1, 0, 1, 2, 3, 7, 127, 255, 2**15, 2**31 - 1])
+    kind = numbers.randrange(8)
+    if kind == 0 and len(tensor.shape):
+        shape = np.array(tensor.shape)
+        shape[numbers.randrange(len(shape))] = odd
+        tensor.shape = shape
+    elif kind == 1 and tensor.quantization is not None and tensor.quantization.scale is not None:
+        scale = numbers.choice([0.0, -1.0, 1e-38, 1e38, float("nan"), float("inf"), 1e-9, 3.0])
+        tensor.quantization.scale = np.full(len(tensor.quantization.scale), scale, "f4")
+    elif kind == 2 and tensor.quantization is not None and tensor.quantization.zeroPoint is not None:
+        tensor.quantization.zeroPoint = np.full(len(tensor.quantization.zeroPoint), odd, "i8")
+    elif kind == 3:
+        inputs = np.array(op.inputs)
+        inputs[numbers.randrange(len(inputs))] = numbers.choice([odd, numbers.randrange(len(graph.tensors))])
+        op.inputs = inputs
+    elif kind == 4:
+        op.outputs = np.array([numbers.randrange(len(graph.tensors))])
+    elif kind == 5 and op.builtinOptions is not None:
+        fields = [name for name, value in vars(op.builtinOptions).items() if type(value) is int]
+        if fields:
+            setattr(op.builtinOptions, numbers.choice(fields), max(-128, min(127, odd)))
+    elif kind == 6:
+        tensor.type = numbers.choice([0, 2, 3, 7, 9, 9])
+    else:
+        buffer = numbers.choice(tree.buffers)
+        if buffer.data is not None and len(buffer.data):
+            data = np.array(buffer.data)
+            data[numbers.randrange(len(data))] = numbers.randrange(256)
+            buffer.data = data if numbers.random() < 0.7 else data[: numbers.randrange(len(data)) + 1]
+
+
+def test_damaged_files_give_an_error_or_a_program_that_stays_in_its_arrays(tmp_path: Path) -> None:
+    programs, inputs, refused = [], [], 0
+    for seed in range(1200):
+        numbers = random.Random(seed)
+        content = mutated(net(seed), numbers)
+        try:
+            program = micro.emit(content, name=f"n{seed}")
+        except ValueError:
+            refused += 1
+            continue
+        assert program.arena_bytes < 1 << 24
+        shape = TFLiteModel.load(content).inputs[0].shape
+        programs.append(program)
+        inputs.append(np.random.default_rng(seed).integers(-128, 128, shape).astype("int8"))
+    assert refused > 300
+    assert len(programs) > 200
+    native(tmp_path, programs, inputs)
+
+
 def test_emit_float_model_is_refused() -> None:
     made = Net(random.Random(0))
     x = made.tensor((1, 4), "int32")

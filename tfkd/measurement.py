@@ -104,6 +104,7 @@ class Measurement:
             says nothing about the device.
         memory: see `Memory`.
         instructions: executed instructions of one inference, where the target counts them.
+        estimated_ms: fewest and most milliseconds of one inference by a model of the core, where nothing measures them.
         setting: what was chosen: threads, kernels, board.
         environment: what was found: processor, operating system, versions.
         valid: whether the numbers can be trusted.
@@ -118,6 +119,7 @@ class Measurement:
     latencies_ns: tuple[int, ...] | None = None
     memory: Memory = Memory()
     instructions: int | None = None
+    estimated_ms: tuple[float, float] | None = None
     setting: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     valid: bool = True

@@ -28,6 +28,8 @@ class Program:
         layers: the C functions, in the order in which they run.
         steps: for each of them, what it computes.
         weight_bytes: of all constants.
+        inputs: where each input lies in the arena.
+        outputs: where each output lies there.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Program:
     layers: tuple[str, ...]
     steps: tuple[str, ...]
     weight_bytes: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
 
     @property
     def arena_bytes(self) -> int:
@@ -126,7 +130,9 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
     steps = tuple(f"{x.op.kind} {x.comment}" for x in layers)
     weights = sum(values.nbytes for _, values in constants.values())
     files = {f"{name}.c": "\n\n".join(parts) + "\n", f"{name}.h": _header(graph, places, name)}
-    return Program(name, files, places.plan, places.least_bytes, tuple(functions), steps, weights)
+    # An input that no op reads has no place, and may lie anywhere.
+    io = [tuple(places.tensor(i) if i in places.of_tensor else 0 for i in t) for t in (graph.inputs, graph.outputs)]
+    return Program(name, files, places.plan, places.least_bytes, tuple(functions), steps, weights, *io)
 
 
 def _kernel_text(source: str) -> str:
@@ -202,7 +208,7 @@ def _table(graph: Graph, layers: Sequence[Layer], places: _Place, name: str) -> 
     return "\n".join([*lines, " */"])
 
 
-def _io(graph: Graph, indices: Sequence[int], name: str, kind: str) -> str:
+def _io(graph: Graph, indices: Sequence[int], name: str, kind: str, places: _Place) -> str:
     lines = []
     for n, i in enumerate(indices):
         tensor, suffix = graph.tensors[i], str(n) if len(indices) > 1 else ""
@@ -212,6 +218,8 @@ def _io(graph: Graph, indices: Sequence[int], name: str, kind: str) -> str:
             f"#define {prefix}_SCALE {tensor.scale!r}f",
             f"#define {prefix}_ZERO_POINT ({tensor.zero_point})",
         ]
+        if i in places.of_tensor:
+            lines.append(f"#define {prefix}_IN_ARENA(ctx) ((int8_t *)(void *)(ctx)->arena + {places.tensor(i)})")
     return "\n".join(lines)
 
 
@@ -233,8 +241,8 @@ def _header(graph: Graph, places: _Place, name: str) -> str:
 extern "C" {{
 #endif
 
-{_io(graph, graph.inputs, name, "INPUT")}
-{_io(graph, graph.outputs, name, "OUTPUT")}
+{_io(graph, graph.inputs, name, "INPUT", places)}
+{_io(graph, graph.outputs, name, "OUTPUT", places)}
 #define TFKD_{upper}_ARENA_BYTES {max(4, places.plan.bytes)}
 
 /* All the RAM that a run needs; the caller's, so that several may run at once. */
@@ -243,6 +251,7 @@ typedef struct {{
 }} tfkd_{name}_ctx;
 
 /* Runs the model once.{many}
+ * To save RAM and a copy, pass TFKD_{upper}_INPUT_IN_ARENA(ctx) and fill it before, and the same for the output.
  * Returns 0, or -1 where a pointer is null. */
 {_signature(graph, name)};
 
@@ -274,10 +283,10 @@ def _run(graph: Graph, layers: Sequence[Layer], functions: Sequence[str], places
         lines += [f"    if (!out[{n}]) return -1;" for n in range(len(graph.outputs))]
     for n, i in enumerate(graph.inputs):
         if i in places.of_tensor:
-            source = "in" if single else f"in[{n}]"
-            lines.append(f"    memcpy(arena + {places.tensor(i)}, {source}, {graph.tensors[i].bytes});")
+            source, at = "in" if single else f"in[{n}]", f"arena + {places.tensor(i)}"
+            lines.append(f"    if ({source} != {at}) memcpy({at}, {source}, {graph.tensors[i].bytes});")
     lines += [f"    {function}(arena);" for function in functions]
     for n, i in enumerate(graph.outputs):
-        target = "out" if single else f"out[{n}]"
-        lines.append(f"    memcpy({target}, arena + {places.tensor(i)}, {graph.tensors[i].bytes});")
+        target, at = "out" if single else f"out[{n}]", f"arena + {places.tensor(i)}"
+        lines.append(f"    if ({target} != {at}) memcpy({target}, {at}, {graph.tensors[i].bytes});")
     return "\n".join([*lines, "    return 0;", "}"])

@@ -150,6 +150,8 @@ def _tensor(index: int, info: Any, raw: Any, root: Any, limit: int) -> Tensor:
     channels = len(info.scales)
     if channels > 1 and not (0 <= tensor.axis < len(info.shape) and info.shape[tensor.axis] == channels):
         raise ValueError(f"tensor {info.name!r} of shape {info.shape} with {channels} scales on axis {tensor.axis}")
+    if not all(1e-18 < scale < 1e18 for scale in info.scales):
+        raise ValueError(f"tensor {info.name!r} with a scale of {min(info.scales)} to {max(info.scales)}")
     if info.dtype in ("int8", "int16"):
         limits = np.iinfo(info.dtype)
         if any(not limits.min <= point <= limits.max for point in info.zero_points):

@@ -81,6 +81,8 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
                 )
         except Unsupported as problem:
             problems.append(f"{graph.label(op)}: {problem}")
+        except KeyError as missing:
+            problems.append(f"{graph.label(op)}: has no option {missing}. The file is damaged")
     if problems:
         raise ValueError("micro: the model must use supported ops only. Received:\n  " + "\n  ".join(problems))
     return tuple(layers), aliases
@@ -169,9 +171,11 @@ def _requantization(
 
 def _padding(op: Op, size: int, kernel: int, stride: int, dilation: int, out: int) -> int:
     """Values before the first, after checking that the output has the size that the options give."""
+    if min(stride, dilation, kernel) < 1:
+        raise Unsupported(f"kernel {kernel}, stride {stride} and dilation {dilation} must be >= 1. The file is damaged")
     reach = (kernel - 1) * dilation + 1
     expected = -(-size // stride) if op.options["Padding"] == "same" else (size + stride - reach) // stride
-    if min(stride, dilation) < 1 or expected != out:
+    if expected != out:
         raise Unsupported(f"{size} values, kernel {kernel}, stride {stride} and dilation {dilation} "
                           f"do not give {out}. The file is damaged")  # fmt: skip
     return max(0, (out - 1) * stride + reach - size) // 2

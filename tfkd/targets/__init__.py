@@ -39,17 +39,20 @@ class Target(Protocol):
 
 def names() -> tuple[str, ...]:
     """The specifications that `get` takes."""
+    from tfkd.targets.cortex_m import CORES, boards
     from tfkd.targets.host import KERNELS
 
-    return ("host", *(f"host:{kernels}" for kernels in KERNELS), "tflm")
+    on_boards = (f"{board.core}:{board.name}" for board in boards().values() if board.core)
+    return ("host", *(f"host:{kernels}" for kernels in KERNELS), "tflm", *CORES, *on_boards)
 
 
 def get(spec: str, **options: Any) -> Target:
     """A target by its specification.
 
     Args:
-        spec: `host` (LiteRT with XNNPACK), `host:plain` (its own kernels), `host:reference` (its reference kernels)
-            or `tflm` (TensorFlow Lite Micro).
+        spec: `host` (LiteRT with XNNPACK), `host:plain` (its own kernels), `host:reference` (its reference kernels),
+            `tflm` (TensorFlow Lite Micro), or an emulated core such as `cortex-m4`, with a board's flash and RAM as
+            in `cortex-m4:nrf52840`.
         **options: of the target, such as `threads=4` for `host`, or `timeout_s=60`.
 
     Raises:
@@ -59,6 +62,7 @@ def get(spec: str, **options: Any) -> Target:
     >>> get("host:reference").spec
     'host:reference'
     """
+    from tfkd.targets.cortex_m import CORES, CortexM
     from tfkd.targets.host import Host
     from tfkd.targets.tflm import TFLM
 
@@ -66,13 +70,16 @@ def get(spec: str, **options: Any) -> Target:
         raise ValueError(
             f"targets.get: must be one of {', '.join(names())}. Received: {spec!r}.{_near(str(spec), names())}"
         )
-    name, _, kernels = spec.partition(":")
-    kind = {"host": Host, "tflm": TFLM}[name]
+    name, _, detail = spec.partition(":")
+    kind: Any = {"host": Host, "tflm": TFLM, **dict.fromkeys(CORES, CortexM)}[name]
+    chosen = {"kernels": detail} if name == "host" else {"board": detail}
+    if name in CORES:
+        options |= {"core": name}
     known = [option for option in inspect.signature(kind).parameters if option != "kernels"]
     for option in options:
         if option not in known:
             raise ValueError(f"targets.get: {name} takes {', '.join(known)}. Received: {option}.{_near(option, known)}")
-    return kind(**({"kernels": kernels} if kernels else {}), **options)
+    return kind(**(chosen if detail else {}), **options)
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -1,0 +1,156 @@
+"""The C of a model on emulated cores: real compiler, real emulator, TensorFlow Lite Micro as the oracle."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import tfkd
+from tests.test_micro import Net, net
+from tfkd import targets
+from tfkd.targets import cortex_m
+from tfkd.tflite import TFLiteModel
+
+
+def samples(model: TFLiteModel, count: int = 3) -> np.ndarray:
+    shape = model.inputs[0].shape[1:]
+    return np.random.default_rng(0).integers(-128, 128, (count, *shape)).astype("int8")
+
+
+def dense(depth: int, channels: int) -> TFLiteModel:
+    """A model of one matrix product."""
+    made = Net(random.Random(0))
+    x = made.input((1, depth))
+    weights, scales = made.weights((channels, depth), channels, 0, per_channel=False)
+    out = made.tensor((1, channels))
+    made.op("FULLY_CONNECTED", [x, weights, made.bias(x, scales, channels)], [out])
+    return TFLiteModel.load(made.bytes(out))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> TFLiteModel:
+    train = tfkd.data.load("digits").train
+    student = tfkd.models.build("digits_student", train.input_shape, train.num_classes)
+    return tfkd.convert(student, tmp_path_factory.mktemp("cortex") / "digits.tflite", calibration=train)
+
+
+@pytest.mark.parametrize("core", cortex_m.CORES)
+def test_core_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> None:
+    x = samples(digits)
+    run = targets.get(core).run(digits, x)
+    assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
+    assert run.instructions == sum(run.environment["classes"].values()) > digits.macs / 2
+    assert run.instructions == sum(run.environment["layers"].values())
+    assert run.memory.stack_bytes > 0
+    assert run.memory.flash_bytes > digits.parameter_bytes / 2
+    assert run.memory.ram_bytes == run.memory.arena_bytes + run.memory.stack_bytes
+    assert set(run.evidence.values()) == {"emulated"}
+    assert run.latencies_ns is None
+    assert run.estimated_ms is None  # no board, no clock
+
+
+@pytest.mark.parametrize("core", cortex_m.CORES)
+def test_core_gives_the_bits_of_tflite_micro_on_random_graphs(core: str) -> None:
+    for seed in range(5):
+        model = TFLiteModel.load(net(10_000 + 100 * list(cortex_m.CORES).index(core) + seed))
+        try:
+            expected = targets.get("tflm").run(model, samples(model)).outputs[0]
+        except ValueError:
+            continue
+        run = targets.get(core).run(model, samples(model), latency=False)
+        assert np.array_equal(run.outputs[0], expected), seed
+        assert run.instructions is None
+
+
+def test_counts_are_the_same_each_time_and_grow_with_the_work() -> None:
+    small, large = dense(64, 16), dense(128, 16)
+    counted = [targets.get("cortex-m4").run(model, samples(model)).instructions for model in (small, small, large)]
+    assert counted[0] == counted[1]
+    assert 1.5 * counted[0] < counted[2] < 2.2 * counted[0]
+
+
+def test_estimate_is_a_range_that_says_so(digits: TFLiteModel) -> None:
+    run = targets.get("cortex-m4:stm32f407vg").run(digits, samples(digits))
+    low, high = run.estimated_ms
+    assert 0 < low < high
+    assert low == pytest.approx(1e3 * run.environment["estimated_cycles"][0] / 168e6)
+    assert run.evidence["estimated_ms"] == "estimated"
+    assert run.target == "cortex-m4:stm32f407vg"
+
+
+def test_model_too_large_for_the_flash_is_refused() -> None:
+    model = dense(2000, 40)
+    with pytest.raises(ValueError, match=r"65,536 bytes of flash.*overflowed by"):
+        targets.get("cortex-m3:stm32f103c8").run(model, samples(model))
+
+
+def test_model_too_large_for_the_ram_is_refused() -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 30_000))
+    out = made.op("QUANTIZE", [x], [made.output((1, 30_000))])
+    model = TFLiteModel.load(made.bytes(out))
+    with pytest.raises(ValueError, match=r"20,480 of RAM.*overflowed by"):
+        targets.get("cortex-m3:stm32f103c8").run(model, samples(model))
+
+
+def test_stack_that_runs_into_the_arena_is_refused() -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 20_464))  # of 20,480 bytes of RAM: nothing is left for a stack
+    model = TFLiteModel.load(made.bytes(made.op("RELU", [x], [made.output((1, 20_464))])))
+    with pytest.raises(ValueError, match=r"20,480 of RAM|the stack must fit 12 bytes"):
+        targets.get("cortex-m3:stm32f103c8").run(model, samples(model, 1))
+
+
+def test_several_inputs_and_outputs_are_kept_apart() -> None:
+    made = Net(random.Random(3))
+    a, b = made.input((1, 5)), made.input((1, 5))
+    total = made.op("ADD", [a, b], [made.output((1, 5))], None)
+    both = made.op("QUANTIZE", [b], [made.output((1, 5))])
+    model = TFLiteModel.load(made.bytes(total, both))
+    x = [np.random.default_rng(i).integers(-128, 128, (4, 5)).astype("int8") for i in range(2)]
+    expected = targets.get("tflm").run(model, x).outputs
+    for got, right in zip(targets.get("cortex-m0plus").run(model, x).outputs, expected, strict=True):
+        assert np.array_equal(got, right)
+
+
+def test_many_samples_go_through_several_processes_in_order(digits: TFLiteModel) -> None:
+    x = samples(digits, 120)
+    run = targets.get("cortex-m4").run(digits, x, latency=False)
+    assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
+
+
+def test_compiler_of_the_user_is_called() -> None:
+    assert shutil.which("no-such-gcc") is None
+    with pytest.raises(RuntimeError, match="'no-such-gcc' not found"):
+        targets.get("cortex-m4", cc="no-such-gcc").run(dense(4, 4), np.zeros((1, 4), "int8"))
+
+
+@pytest.mark.parametrize("spec", ["cortex-m4:rp2040", "cortex-m5", "cortex-m4:nothing"])
+def test_core_or_board_that_does_not_exist_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="must be one of"):
+        targets.get(spec)
+
+
+def test_board_with_another_core_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("rp2040 has a cortex-m0plus")):
+        cortex_m.CortexM("cortex-m4", "rp2040")
+
+
+def test_boards_give_a_source_and_a_core_that_is_known() -> None:
+    table = cortex_m.boards()
+    assert len(table) >= 12
+    for board in table.values():
+        assert board.core is None or board.core in cortex_m.CORES
+        assert board.source
+
+
+def test_validate_on_a_core_judges_all_samples(digits: TFLiteModel) -> None:
+    test = tfkd.data.load("digits").test
+    validation = tfkd.validate(digits, test, targets=["tflm", "cortex-m4:nrf52840"])
+    by_target = {row.target: row for row in validation.rows}
+    assert by_target["cortex-m4:nrf52840"].accuracy == by_target["tflm"].accuracy
+    assert by_target["cortex-m4:nrf52840"].drift.max_steps == 0

@@ -1,0 +1,47 @@
+/* The firmware around a model: an emulator writes the inputs into the arena, starts at `tfkd_start`, stops at
+ * `tfkd_stop` and reads the outputs. */
+#include <stddef.h>
+#include TFKD_HEADER
+
+#if defined(__clang__)
+#define NO_BUILTIN __attribute__((no_builtin, used))
+#else
+#define NO_BUILTIN __attribute__((used, optimize("no-tree-loop-distribute-patterns")))
+#endif
+
+NO_BUILTIN void *memcpy(void *to, const void *from, size_t count) {
+    unsigned char *a = to;
+    const unsigned char *b = from;
+    if (!(((uintptr_t)a | (uintptr_t)b) & 3))
+        for (; count >= 4; count -= 4, a += 4, b += 4) *(uint32_t *)(void *)a = *(const uint32_t *)(const void *)b;
+    while (count--) *a++ = *b++;
+    return to;
+}
+
+NO_BUILTIN void *memset(void *to, int value, size_t count) {
+    unsigned char *a = to;
+    while (count--) *a++ = (unsigned char)value;
+    return to;
+}
+
+TFKD_CTX tfkd_context; /* inputs and outputs lie in its arena */
+volatile int tfkd_status = -1;
+
+__attribute__((noinline, used)) void tfkd_stop(void) {
+    for (;;) __asm__ volatile("");
+}
+
+__attribute__((noinline, used)) void tfkd_start(void) {
+    int8_t *arena = (int8_t *)(void *)&tfkd_context;
+#if TFKD_SINGLE
+    tfkd_status = TFKD_RUN(&tfkd_context, arena + TFKD_IN_AT, arena + TFKD_OUT_AT);
+#else
+    static const int in_at[] = {TFKD_IN_AT}, out_at[] = {TFKD_OUT_AT};
+    const int8_t *in[sizeof in_at / sizeof *in_at];
+    int8_t *out[sizeof out_at / sizeof *out_at];
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = arena + in_at[i];
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++) out[i] = arena + out_at[i];
+    tfkd_status = TFKD_RUN(&tfkd_context, in, out);
+#endif
+    tfkd_stop();
+}

@@ -1,0 +1,381 @@
+"""Cortex-M: a model's C, compiled and run on an emulated core with a board's flash and RAM."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkd import child, micro, targets
+from tfkd.measurement import Evidence, Measurement, Memory
+from tfkd.tflite import TFLiteModel
+
+_PACKAGES = {"ziglang": "ziglang", "unicorn": "unicorn", "elftools": "pyelftools", "capstone": "capstone"}
+_FLASH, _RAM, _PAGE = 0x0800_0000, 0x2000_0000, 0x1000
+_PAINT = 0xA5
+_COMPILE_S = 120.0
+_SMALLEST_SHARD = 50
+# No model here takes so many; one that does not end is stopped.
+_MOST_INSTRUCTIONS = 20_000_000_000
+_FLAGS = ("-std=c99", "-ffreestanding", "-ffunction-sections", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
+          "-g0", "-nostdlib")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """A processor core.
+
+    Args:
+        mcpu: its name for gcc and clang.
+        emulated: the emulator's model of it.
+        cycles: for each class of instructions the fewest and the most cycles that one takes.
+        source: of the cycles.
+    """
+
+    mcpu: str
+    emulated: str
+    cycles: Mapping[str, tuple[float, float]]
+    source: str
+
+
+def _cycles(load: tuple, store: tuple, multiply: tuple, branch: tuple, other: tuple) -> dict[str, tuple[float, float]]:
+    return {"load": load, "store": store, "multiply": multiply, "branch": branch, "other": other}
+
+
+# Fewest: no wait state, pipelined accesses, branches not taken; most: the manual's numbers for a lone access, a taken
+# branch with refill, and a flash that keeps the core waiting a tenth of the time.
+CORES = {
+    "cortex-m0plus": Core("cortex-m0plus", "CORTEX_M0", _cycles((2, 2.2), (2, 2.2), (1, 1.1), (1, 2.2), (1, 1.1)),
+                          "Arm DDI 0484C, table 3-1 (single-cycle multiplier)"),
+    "cortex-m3": Core("cortex-m3", "CORTEX_M3", _cycles((1, 2.2), (1, 2.2), (1, 2.2), (1, 4.4), (1, 1.1)),
+                      "Arm DDI 0337I, table 3-1"),
+    "cortex-m4": Core("cortex-m4", "CORTEX_M4", _cycles((1, 2.2), (1, 2.2), (1, 1.1), (1, 4.4), (1, 1.1)),
+                      "Arm DDI 0439B, table 3-1"),
+    "cortex-m7": Core("cortex-m7", "CORTEX_M7", _cycles((0.5, 1.2), (0.5, 1.2), (0.5, 1.2), (0.5, 2.4), (0.5, 1.2)),
+                      "Arm DDI 0489F: two instructions at a time, caches; published boards take 0.9 an instruction"),
+    "cortex-m33": Core("cortex-m33", "CORTEX_M33", _cycles((1, 2.2), (1, 1.1), (1, 1.1), (1, 3.3), (1, 1.1)),
+                       "Arm 100230, chapter 3; published boards take 1.24 to 1.38 an instruction"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """A microcontroller: its core, or None for any; flash and RAM in bytes; clock in Hz, or None."""
+
+    name: str
+    core: str | None
+    flash_bytes: int
+    ram_bytes: int
+    clock_hz: int | None
+    source: str
+
+
+@functools.cache
+def boards() -> dict[str, Board]:
+    """The boards that are known, by name."""
+    table = json.loads(resources.files("tfkd.targets").joinpath("boards.json").read_text())
+    return {name: Board(name, **fields) for name, fields in table.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class CortexM:
+    """An emulated Cortex-M that runs the C that `tfkd.micro` makes of a model.
+
+    Outputs, instructions, stack and sizes are `emulated`; cycles and milliseconds are an `estimated` range.
+
+    Args:
+        core: a key of `CORES`.
+        board: a key of `boards()`; `generic` has 2 MiB of flash and 1 MiB of RAM.
+        cc: a compiler such as `arm-none-eabi-gcc`; by default the package ziglang's clang.
+        optimize: -O2, -O3 or -Os.
+        timeout_s: seconds for each child process.
+
+    Raises:
+        ValueError: no such core or board, or a board with another core.
+        RuntimeError: the packages of `tfkd[mcu]` are not installed.
+    """
+
+    core: str = "cortex-m4"
+    board: str = "generic"
+    cc: str | None = None
+    optimize: str = "-O2"
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        targets.check_timeout(self.core, self.timeout_s)
+        if self.core not in CORES:
+            raise ValueError(f"targets: core must be one of {', '.join(CORES)}. Received: {self.core!r}.")
+        if self.board not in boards():
+            raise ValueError(f"{self.core}: board must be one of {', '.join(boards())}. Received: {self.board!r}.")
+        core = boards()[self.board].core
+        if core not in (None, self.core):
+            raise ValueError(f"{self.core}: {self.board} has a {core}. Received: {self.spec}. Use {core}:{self.board}.")
+        if self.optimize not in ("-O2", "-O3", "-Os"):
+            raise ValueError(f"{self.core}: optimize must be -O2, -O3 or -Os. Received: {self.optimize!r}.")
+        wanted = {module for module in _PACKAGES if not (module == "ziglang" and self.cc)}
+        missing = sorted(_PACKAGES[module] for module in wanted if importlib.util.find_spec(module) is None)
+        if missing:
+            raise RuntimeError(
+                f"{self.core}: needs a compiler and an emulator. Received: {', '.join(missing)} not installed. "
+                "Run `pip install 'tfkd[mcu]'`."
+            )
+
+    @property
+    def spec(self) -> str:
+        return self.core if self.board == "generic" else f"{self.core}:{self.board}"
+
+    def run(
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+    ) -> Measurement:
+        """See `tfkd.targets.Target.run`; with `latency`, instructions are counted on the first sample."""
+        model = TFLiteModel.load(model)
+        arrays = targets.check_inputs(model, inputs, self.spec)
+        program = micro.emit(model)
+        elf = self._compile(program)
+        what = f"running {model.path or 'the model'} on {self.spec}"
+        common = {"elf": elf, "core": self.core, "board": self.board, "outputs": [t.shape for t in model.outputs],
+                  "places": (program.inputs, program.outputs)}  # fmt: skip
+        parts = targets.shards(arrays, least=_SMALLEST_SHARD)
+        calls = [{**common, "inputs": part, "count": False} for part in parts]
+        counted = None
+        try:
+            if latency:
+                first = [array[:1] for array in arrays]
+                counted = child.run("tfkd.targets.cortex_m:_emulate", **common, inputs=first, count=True,
+                                    timeout_s=self.timeout_s, what=what)  # fmt: skip
+            done = child.run_all("tfkd.targets.cortex_m:_emulate", calls, timeout_s=self.timeout_s, what=what)
+        except child.ChildRefused as error:
+            raise ValueError(f"{self.spec}: {error}") from None
+        return self._measurement(model, program, elf, done, counted)
+
+    def _measurement(self, model: TFLiteModel, program: micro.Program, elf: bytes, done: list[dict[str, Any]],
+                     counted: dict[str, Any] | None) -> Measurement:  # fmt: skip
+        board, sizes = boards()[self.board], _sizes(elf)
+        stack = max(part["stack_bytes"] for part in done)
+        evidence: dict[str, Evidence] = {"outputs": "emulated", "memory": "emulated"}
+        environment: dict[str, Any] = {
+            "compiler": self.cc or f"ziglang {importlib.metadata.version('ziglang')}",
+            "emulator": f"unicorn {importlib.metadata.version('unicorn')}", "machine": platform.machine(),
+            "board": dataclasses.asdict(board), "code_bytes": sizes["code"], "constant_bytes": sizes["constants"],
+            "weight_bytes": program.weight_bytes, "least_live_bytes": program.least_bytes,
+            "note": "an emulator has no pipeline, wait states or cache: cycles and milliseconds are estimates",
+        }  # fmt: skip
+        if counted:
+            evidence |= {"instructions": "emulated", "estimated_ms": "estimated"}
+            low, high = self._cycle_range(counted["classes"])
+            environment |= {"classes": counted["classes"], "layers": counted["layers"],
+                            "estimated_cycles": [low, high], "cycles_source": CORES[self.core].source}  # fmt: skip
+        ranged = None
+        if counted and board.clock_hz:
+            ranged = (1e3 * low / board.clock_hz, 1e3 * high / board.clock_hz)
+        elif counted:
+            del evidence["estimated_ms"]
+        return Measurement(
+            target=self.spec, model_sha256=model.sha256, model_bytes=model.size_bytes, outputs=targets.joined(done),
+            evidence=evidence, instructions=counted["instructions"] if counted else None,
+            estimated_ms=ranged,
+            memory=Memory(arena_bytes=program.arena_bytes, arena_head_bytes=program.arena_bytes, stack_bytes=stack,
+                          ram_bytes=program.arena_bytes + stack, flash_bytes=sizes["code"] + sizes["constants"]),
+            setting={"core": self.core, "board": self.board, "optimize": self.optimize}, environment=environment,
+        )  # fmt: skip
+
+    def _cycle_range(self, classes: Mapping[str, int]) -> tuple[int, int]:
+        cycles = CORES[self.core].cycles
+        return (round(sum(count * cycles[kind][0] for kind, count in classes.items())),
+                round(sum(count * cycles[kind][1] for kind, count in classes.items())))  # fmt: skip
+
+    def _compile(self, program: micro.Program) -> bytes:
+        """The firmware as an ELF file."""
+        board, core = boards()[self.board], CORES[self.core]
+        defines = {
+            "HEADER": f'"{program.name}.h"', "CTX": f"tfkd_{program.name}_ctx", "RUN": f"tfkd_{program.name}_run",
+            "SINGLE": int(len(program.inputs) == len(program.outputs) == 1),
+            "IN_AT": ", ".join(map(str, program.inputs)), "OUT_AT": ", ".join(map(str, program.outputs)),
+        }  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="tfkd-") as name:
+            folder = Path(name)
+            for file, text in program.files.items():
+                (folder / file).write_text(text)
+            start = resources.files("tfkd.targets").joinpath("cortex_m.c").read_text()
+            prelude = "".join(f"#define TFKD_{key} {value}\n" for key, value in defines.items())
+            (folder / "start.c").write_text(prelude + start)
+            (folder / "link.ld").write_text(_LINKER.format(flash=_FLASH, flash_bytes=board.flash_bytes, ram=_RAM,
+                                                           ram_bytes=board.ram_bytes))  # fmt: skip
+            if self.cc:
+                command = [*shlex.split(self.cc), f"-mcpu={core.mcpu}", "-mthumb", "-mfloat-abi=soft"]
+            else:
+                # Zig leaves the DSP extension of the M33 out; the boards here have it.
+                cpu = core.mcpu.replace("-", "_") + ("+dsp" if self.core == "cortex-m33" else "")
+                command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi",
+                           f"-mcpu={cpu}", "-fno-sanitize=undefined", "-Wl,--no-gc-sections"]  # fmt: skip
+            sources = [str(folder / file) for file in (*program.files, "start.c") if file.endswith(".c")]
+            command += [*_FLAGS, self.optimize, f"-I{folder}", f"-Wl,-T,{folder / 'link.ld'}", "-Wl,-e,tfkd_start",
+                        *sources, "-o", str(folder / "firmware.elf")]  # fmt: skip
+            self._run_compiler(command, board)
+            return (folder / "firmware.elf").read_bytes()
+
+    def _run_compiler(self, command: list[str], board: Board) -> None:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S)
+        except FileNotFoundError:
+            raise RuntimeError(
+                f"{self.core}: the compiler must be installed. Received: {command[0]!r} not found. "
+                "Leave out --cc to use the one of `pip install 'tfkd[mcu]'`."
+            ) from None
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(
+                f"{self.core}: the compiler must finish within {_COMPILE_S:g} s. Received: none."
+            ) from None
+        if done.returncode == 0:
+            return
+        if "overflowed" in done.stderr or "will not fit" in done.stderr:
+            said = next(line for line in done.stderr.splitlines() if "overflowed" in line or "will not fit" in line)
+            raise ValueError(
+                f"{self.spec}: the model must fit {board.flash_bytes:,} bytes of flash and {board.ram_bytes:,} of RAM. "
+                f"Received: {said.split('error: ')[-1]}. Use a smaller student or a larger board."
+            )
+        raise RuntimeError(f"{self.core}: the compiler failed ({done.returncode}):\n{done.stderr[-3000:]}")
+
+
+_LINKER = """ENTRY(tfkd_start)
+MEMORY {{
+  FLASH (rx) : ORIGIN = {flash:#x}, LENGTH = {flash_bytes}
+  RAM (rwx) : ORIGIN = {ram:#x}, LENGTH = {ram_bytes}
+}}
+SECTIONS {{
+  .text : {{ KEEP(*(.text*)) }} > FLASH
+  .rodata : {{ *(.rodata*) }} > FLASH
+  .data : {{ *(.data*) }} > RAM AT > FLASH
+  .bss (NOLOAD) : {{ *(.bss*) *(COMMON) }} > RAM
+  tfkd_end = .;
+  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.ARM.attributes) *(.comment*) *(.note*) }}
+}}
+"""
+
+
+def _sizes(elf: bytes) -> dict[str, int]:
+    """Bytes of code and of constants in flash."""
+    import io
+
+    from elftools.elf.elffile import ELFFile
+
+    sections = {s.name: s["sh_size"] for s in ELFFile(io.BytesIO(elf)).iter_sections()}
+    return {"code": sections.get(".text", 0), "constants": sections.get(".rodata", 0) + sections.get(".data", 0)}
+
+
+def _emulate(elf: bytes, core: str, board: str, inputs: list[np.ndarray], outputs: list[tuple[int, ...]],
+             places: tuple[tuple[int, ...], tuple[int, ...]], count: bool) -> dict[str, Any]:  # fmt: skip
+    """Runs a firmware over samples; in the child, since an emulator is native code that runs what a user brought."""
+    import io
+
+    import unicorn
+    from elftools.elf.elffile import ELFFile
+    from unicorn import arm_const
+
+    file, limits = ELFFile(io.BytesIO(elf)), boards()[board]
+    symbols = {s.name: s for s in file.get_section_by_name(".symtab").iter_symbols() if s.name}
+    at = {name: symbols[name]["st_value"] & ~1 for name in
+          ("tfkd_context", "tfkd_start", "tfkd_stop", "tfkd_status", "tfkd_end")}  # fmt: skip
+    machine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
+    machine.ctl_set_cpu_model(getattr(arm_const, f"UC_CPU_ARM_{CORES[core].emulated}"))
+    flash, ram = (-(-size // _PAGE) * _PAGE for size in (limits.flash_bytes, limits.ram_bytes))
+    machine.mem_map(_FLASH, flash, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+    machine.mem_map(_RAM, ram, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
+    top = _RAM + limits.ram_bytes // 8 * 8
+    machine.mem_write(at["tfkd_end"], bytes([_PAINT]) * (top - at["tfkd_end"]))
+    for segment in file.iter_segments():
+        if segment["p_type"] == "PT_LOAD" and segment["p_filesz"]:
+            machine.mem_write(segment["p_vaddr"], segment.data())
+    counter = _Counter(file) if count else None
+    if counter:  # before the first run: later the translated blocks are without the hook
+        machine.hook_add(unicorn.UC_HOOK_BLOCK, counter.enter)
+    rows: list[list[np.ndarray]] = [[] for _ in outputs]
+    for sample in zip(*inputs, strict=True):
+        for part, place in zip(sample, places[0], strict=True):
+            machine.mem_write(at["tfkd_context"] + place, part.tobytes())
+        machine.mem_write(at["tfkd_status"], b"\xff\xff\xff\xff")
+        machine.reg_write(arm_const.UC_ARM_REG_SP, top)
+        try:
+            machine.emu_start(at["tfkd_start"] | 1, at["tfkd_stop"], count=_MOST_INSTRUCTIONS if count else 0)
+        except unicorn.UcError as error:
+            pc = machine.reg_read(arm_const.UC_ARM_REG_PC)
+            raise ValueError(
+                f"the model must run in {limits.flash_bytes:,} bytes of flash and {limits.ram_bytes:,} of RAM. "
+                f"Received: {error} at {pc:#x}. Use a smaller student or a larger board."
+            ) from None
+        if machine.mem_read(at["tfkd_status"], 4) != b"\0\0\0\0":
+            raise ValueError("the model did not finish")
+        for row, shape, place in zip(rows, outputs, places[1], strict=True):
+            read = machine.mem_read(at["tfkd_context"] + place, int(np.prod(shape)))
+            row.append(np.frombuffer(bytes(read), "int8").reshape(shape))
+    free = bytes(machine.mem_read(at["tfkd_end"], top - at["tfkd_end"]))
+    unused = len(free) - len(free.lstrip(bytes([_PAINT])))
+    if unused < 8:
+        raise ValueError(
+            f"the stack must fit {len(free):,} bytes beside the model's RAM. Received: an overflow. Use a larger board."
+        )
+    result = {"outputs": [np.concatenate(row) for row in rows], "stack_bytes": len(free) - unused}
+    return result | (counter.counts() if counter else {})
+
+
+class _Counter:
+    """Executed instructions by class and by layer, from basic blocks."""
+
+    def __init__(self, file: Any) -> None:
+        text = file.get_section_by_name(".text")
+        self.base, self.code = text["sh_addr"], text.data()
+        functions = sorted((s["st_value"] & ~1, s.name) for s in file.get_section_by_name(".symtab").iter_symbols()
+                           if s["st_info"]["type"] == "STT_FUNC")  # fmt: skip
+        self.starts, self.names = [f[0] for f in functions], [f[1] for f in functions]
+        self.layers = {address: name for address, name in functions if "_layer_" in name}
+        self.current, self.blocks = "", {}  # type: str, dict[tuple[str, int, int], int]
+
+    def enter(self, machine: Any, address: int, size: int, _: Any) -> None:
+        self.current = self.layers.get(address, self.current)
+        key = (self.current, address, size)
+        self.blocks[key] = self.blocks.get(key, 0) + 1
+
+    def counts(self) -> dict[str, Any]:
+        import capstone
+
+        reader = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+        classes = dict.fromkeys(("load", "store", "multiply", "branch", "other"), 0)
+        layers: dict[str, int] = {}
+        for (layer, address, size), times in self.blocks.items():
+            function = self.names[max(0, bisect.bisect_right(self.starts, address) - 1)]
+            of = "" if function.endswith("_run") or function in ("tfkd_start", "tfkd_stop") else layer
+            code = self.code[address - self.base : address - self.base + size]
+            for _, length, mnemonic, _operands in reader.disasm_lite(code, address):
+                classes[_class(mnemonic)] += times
+                layers[of or "around"] = layers.get(of or "around", 0) + times
+                size -= length
+            if size:
+                raise ValueError(f"{size} bytes of code at {address:#x} could not be read")
+        return {"instructions": sum(classes.values()), "classes": classes, "layers": layers}
+
+
+def _class(mnemonic: str) -> str:
+    if mnemonic.startswith(("ldr", "ldm", "pop")):
+        return "load"
+    if mnemonic.startswith(("str", "stm", "push")):
+        return "store"
+    if mnemonic.startswith(("mul", "mla", "mls", "smul", "smla", "smm", "umul", "umla", "smus")):
+        return "multiply"
+    if mnemonic.startswith(("b", "cb", "tb")) and not mnemonic.startswith(("bic", "bfc", "bfi")):
+        return "branch"
+    return "other"
