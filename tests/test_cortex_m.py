@@ -154,3 +154,20 @@ def test_validate_on_a_core_judges_all_samples(digits: TFLiteModel) -> None:
     by_target = {row.target: row for row in validation.rows}
     assert by_target["cortex-m4:nrf52840"].accuracy == by_target["tflm"].accuracy
     assert by_target["cortex-m4:nrf52840"].drift.max_steps == 0
+
+
+def test_report_shows_instructions_estimate_and_arena(
+    digits: TFLiteModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, test = tmp_path_factory.mktemp("report"), tfkd.data.load("digits").test
+    contract = tfkd.Contract(max_ram_bytes=4_000, max_flash_bytes=20_000)
+    validation = tfkd.validate(digits, test, targets=["cortex-m4:nrf52840"], contract=contract)
+    assert validation.verdict.status == "SHIP"
+    page = tfkd.write_report(validation, folder / "report.html").read_text()
+    instructions = validation.rows[-1].measurement.instructions
+    assert f"of {instructions:,} instructions" in page
+    assert "Arena on cortex-m4:nrf52840" in page
+    assert "at 64 MHz" in page
+    assert "estimated" in page
+    markdown = tfkd.write_report(validation, folder / "report.md").read_text()
+    assert "## On the microcontroller" in markdown

@@ -46,6 +46,7 @@ LearningRate = Annotated[float, typer.Option(min=1e-12, help="Of Adam at the sta
 Augment = Annotated[str, typer.Option(help="none or crop_flip.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of initial weights, order and augmentation.")]
 TargetsOption = Annotated[list[str], typer.Option("--target", help="Where to run; give it once per target.")]
+BoardOption = Annotated[str | None, typer.Option(help="A microcontroller board to emulate, such as nrf52840.")]
 ModelFile = Annotated[Path, typer.Argument(help="A .tflite file.")]
 
 
@@ -295,9 +296,12 @@ def validate(
     min_agreement: Annotated[float | None, typer.Option(help="Share of equal labels with --reference.")] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Of the file.")] = None,
     max_arena_bytes: Annotated[int | None, typer.Option(help="Of the tensor arena.")] = None,
+    max_ram_bytes: Annotated[int | None, typer.Option(help="On a microcontroller: arena and stack.")] = None,
+    max_flash_bytes: Annotated[int | None, typer.Option(help="On a microcontroller: code and weights.")] = None,
     max_p90_ms: Annotated[float | None, typer.Option(help="Latency.")] = None,
     max_drift_steps: Annotated[int | None, typer.Option(help="Quantization steps between targets.")] = None,
     report: Annotated[list[Path] | None, typer.Option(help="Write a report: .html, .md, .json or .xml.")] = None,
+    board: BoardOption = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -305,16 +309,17 @@ def validate(
 
     Example: tfkd validate student.tflite --data digits --target host --target tflm --max-bytes 16384
     """
-    from tfkd import pipeline
+    from tfkd import pipeline, targets
     from tfkd.contract import Contract
 
     contract = Contract(
-        min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_p90_ms, max_drift_steps
-    )
+        min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_ram_bytes, max_flash_bytes,
+        max_p90_ms, max_drift_steps,
+    )  # fmt: skip
     with _progress(as_json) as progress:
         validation = pipeline.judge(
-            model, data, targets=target, reference=reference, contract=contract, reports=report or [],
-            command=_command(), overwrite=overwrite, progress=progress,
+            model, data, targets=targets.with_board(target, board), reference=reference, contract=contract,
+            reports=report or [], command=_command(), overwrite=overwrite, progress=progress,
         )  # fmt: skip
         record = validation.to_json()
         _say(progress, record, as_json, pipeline.summary(record))
@@ -344,7 +349,9 @@ def diff(
     from tfkd import difference
     from tfkd.contract import Contract
 
-    contract = Contract(min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_p90_ms)
+    contract = Contract(
+        min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_p90_ms=max_p90_ms
+    )
     with _progress(as_json) as progress:
         progress.start("diff")
         found = difference.compare(
@@ -385,16 +392,17 @@ def benchmark(
     model: ModelFile,
     target: TargetsOption = ["host"],  # noqa: B006 - Typer reads it and does not change it
     threads: Annotated[int | None, typer.Option(min=1, help="Of one inference, on host.")] = None,
+    board: BoardOption = None,
     as_json: Json = False,
 ) -> None:
     """Time single inferences of a .tflite on random input.
 
     Example: tfkd benchmark student.tflite --target host --target host:plain
     """
-    from tfkd import pipeline
+    from tfkd import pipeline, targets
 
     with _progress(as_json) as progress:
-        runs = pipeline.benchmark(model, target, threads=threads)
+        runs = pipeline.benchmark(model, targets.with_board(target, board), threads=threads)
         _say(progress, [run.to_json() for run in runs], as_json, pipeline.latencies(runs))
 
 

@@ -28,6 +28,8 @@ class Contract:
         min_agreement: share of the test set with the reference's label, 0..1.
         max_bytes: of the .tflite, >= 1.
         max_arena_bytes: of the tensor arena, >= 1.
+        max_ram_bytes: of all RAM on a microcontroller: arena and stack, >= 1.
+        max_flash_bytes: of code and weights on a microcontroller, >= 1.
         max_p90_ms: 90th percentile of the measured latency, > 0.
         max_drift_steps: quantization steps by which an output may differ between engines, >= 0.
 
@@ -43,6 +45,8 @@ class Contract:
     min_agreement: float | None = None
     max_bytes: int | None = None
     max_arena_bytes: int | None = None
+    max_ram_bytes: int | None = None
+    max_flash_bytes: int | None = None
     max_p90_ms: float | None = None
     max_drift_steps: int | None = None
 
@@ -132,6 +136,14 @@ def _arena(row: Row, _: float | None) -> float | None:
     return row.measurement.memory.arena_bytes if row.measurement else None
 
 
+def _ram(row: Row, _: float | None) -> float | None:
+    return row.measurement.memory.ram_bytes if row.measurement else None
+
+
+def _flash(row: Row, _: float | None) -> float | None:
+    return row.measurement.memory.flash_bytes if row.measurement else None
+
+
 _SHARE = "Give a share: 0.95 for 95 %."
 _LIMITS = {
     "min_accuracy": _Limit(
@@ -151,6 +163,14 @@ _LIMITS = {
     "max_arena_bytes": _Limit(
         "bytes", 1, math.inf, "Give bytes: 65_536 for 64 KiB.", _arena, "memory", _RAN,
         "No target gave the arena. Add the target tflm.",
+    ),
+    "max_ram_bytes": _Limit(
+        "bytes", 1, math.inf, "Give bytes: 65_536 for 64 KiB.", _ram, "memory", _RAN,
+        "No target gave the RAM. Add a microcontroller such as cortex-m4.",
+    ),
+    "max_flash_bytes": _Limit(
+        "bytes", 1, math.inf, "Give bytes: 262_144 for 256 KiB.", _flash, "memory", _RAN,
+        "No target gave the flash. Add a microcontroller such as cortex-m4.",
     ),
     "max_p90_ms": _Limit(
         "ms", 1e-9, math.inf, "Give milliseconds: 5.0.", _p90, "latencies_ns", _TIMED,

@@ -377,9 +377,19 @@ def latencies(runs: Sequence[Measurement]) -> str:
         f"{run.target:<16} p50 {run.latency.p50_ms:.3f} ms   p90 {run.latency.p90_ms:.3f} ms   p99 "
         f"{run.latency.p99_ms:.3f} ms   over {run.latency.count} runs"
         if run.latency
-        else f"{run.target:<16} says nothing about time"
+        else f"{run.target:<16} {_counted(run.to_json()) or 'says nothing about time'}"
         for run in runs
     )
+
+
+def _counted(measured: Mapping[str, Any]) -> str:
+    """What an emulated core gave: instructions, RAM, flash, and the estimate of its time."""
+    if measured["instructions"] is None:
+        return ""
+    memory, estimate = measured["memory"], measured["estimated_ms"]
+    time = f", estimated {estimate[0]:.2f} to {estimate[1]:.2f} ms" if estimate else ""
+    return (f"{measured['instructions']:,} instructions{time}, RAM {memory['ram_bytes']:,}, "
+            f"flash {memory['flash_bytes']:,} bytes")  # fmt: skip
 
 
 def rewrite(source: Path, out: Path, *, overwrite: bool = False) -> Path:
@@ -398,7 +408,7 @@ def rewrite(source: Path, out: Path, *, overwrite: bool = False) -> Path:
 
 def summary(record: Mapping[str, Any]) -> str:
     """The rows and the verdict of a validation in JSON form, as lines."""
-    lines = [f"{'model':<18} {'on':<15} {'bytes':>9} {'accuracy':>9} {'p90 ms':>8} {'arena':>8}"]
+    lines = [f"{'model':<18} {'on':<19} {'bytes':>9} {'accuracy':>9} {'p90 ms':>8} {'arena':>8}"]
     for row in record["rows"]:
         measured = row["measurement"] or {}
         latency, arena = measured.get("latency"), (measured.get("memory") or {}).get("arena_bytes")
@@ -408,7 +418,9 @@ def summary(record: Mapping[str, Any]) -> str:
             f"{arena:,}" if arena else "-",
         )
         where = row["target"] or "Keras"
-        lines.append(f"{row['name']:<18} {where:<15} {row['bytes']:>9,} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}")
+        lines.append(f"{row['name']:<18} {where:<19} {row['bytes']:>9,} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}")
+        if counted := _counted(measured) if measured else "":
+            lines.append(f"{'':<18} {counted}")
     verdict = record["verdict"]
     if verdict["status"]:
         lines.append(f"Verdict: {verdict['status']} (decided by {verdict['binding']})")

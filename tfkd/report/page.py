@@ -44,6 +44,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
     shown = _shown(record)
     colours = plots.colours(record)
     rows = [_row(row, record, teacher) for row in record["rows"]]
+    cores = [row for row in rows if row["measurement"] and row["measurement"].get("instructions")]
     return {
         "title": f"{record['ship'] or 'tfkd'}: {status or 'no contract'}",
         "status": status or "NO CONTRACT",
@@ -65,6 +66,8 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "seeds_plot": plots.seeds(all_series, colours),
         "training": plots.training(record.get("training") or {}, colours),
         "latency": plots.latency(record),
+        "cores": [_core(row) for row in cores],
+        "core_plots": [plots.layers(cores[0]), plots.arena(cores[0])] if cores else [],
         "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,
         "audits": _audits(record["models"]),
         "command": record.get("command"),
@@ -152,6 +155,27 @@ def _row(row: Mapping[str, Any], record: Mapping[str, Any], teacher: Mapping[str
         "p90": words.ms(latency["p90_ms"]),
         "evidence": words.evidence(row),
     }
+
+
+def _core(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of what an emulated microcontroller gave."""
+    measured, environment = row["measurement"], row["measurement"]["environment"]
+    estimate, board = measured["estimated_ms"], environment["board"]
+    return {
+        **row,
+        "instructions": words.times(measured["instructions"]),
+        "ram": words.size(measured["memory"]["ram_bytes"]),
+        "stack": words.size(measured["memory"]["stack_bytes"]),
+        "of_ram": words.percent(measured["memory"]["ram_bytes"] / board["ram_bytes"]),
+        "flash": words.size(measured["memory"]["flash_bytes"]),
+        "code": words.size(environment["code_bytes"]),
+        "of_flash": words.percent(measured["memory"]["flash_bytes"] / board["flash_bytes"]),
+        "board": board["name"],
+        "estimate": f"{words.ms(estimate[0])} to {words.ms(estimate[1])}" if estimate else words.NONE,
+        "clock": f"at {board['clock_hz'] / 1e6:g} MHz" if board["clock_hz"] else "no clock given",
+        "classes": ", ".join(f"{kind} {words.percent(count / measured['instructions'], 0)}"
+                             for kind, count in environment["classes"].items()),
+    }  # fmt: skip
 
 
 def _detail(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -177,6 +177,46 @@ def latency(record: Mapping[str, Any]) -> Plot | None:
         return _plot(figure, "Latency", caption + note)
 
 
+def layers(row: Mapping[str, Any]) -> Plot:
+    """Instructions of each layer of a model on an emulated core."""
+    counts = [count for name, count in row["measurement"]["environment"]["layers"].items() if name != "around"]
+    steps, total = row["measurement"]["environment"]["steps"], row["measurement"]["instructions"]
+    with _figure(height=max(2.2, 0.8 + 0.19 * len(counts))) as figure:
+        axes = figure.add_subplot()
+        axes.barh(range(len(counts)), [count / 1e6 for count in counts], color=_series(0), height=0.7)
+        labels = [f"{step.split(' ', 1)[0].lower()} {step.split(' ', 1)[1].split(', ')[0]}" for step in steps]
+        axes.set_yticks(range(len(counts)), labels[: len(counts)], fontsize=7)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("million instructions, emulated")
+        most = max(range(len(counts)), key=counts.__getitem__)
+        caption = f"{labels[most]} takes {words.percent(counts[most] / total)} of {total:,} instructions."
+        return _plot(figure, f"Work by layer on {row['target']}", caption)
+
+
+def arena(row: Mapping[str, Any]) -> Plot:
+    """The plan of the arena: when and where each buffer lies."""
+    from matplotlib.patches import Rectangle
+
+    environment, size = row["measurement"]["environment"], row["measurement"]["memory"]["arena_bytes"]
+    least, last = environment["least_live_bytes"], len(environment["steps"])
+    with _figure() as figure:
+        axes = figure.add_subplot()
+        for number, (name, offset, count, first, end) in enumerate(environment["arena"]):
+            colour = _COLOUR["--muted"] if name.startswith("scratch") else _series(number)
+            box = (first - 0.5, offset / 1e3), end - first + 1, count / 1e3
+            axes.add_patch(Rectangle(*box, facecolor=colour, alpha=0.55, edgecolor=_COLOUR["--card"], linewidth=0.8))
+        axes.axhline(least / 1e3, color=_COLOUR["--bad"], linestyle=(0, (4, 3)), label="least that lives at once")
+        axes.set_xlim(-1.5, last + 0.5)
+        axes.set_ylim(0, 1.08 * max(size, least) / 1e3)
+        axes.set_xlabel("layer")
+        axes.set_ylabel("arena, kB")
+        figure.legend(loc="outside lower center")
+        caption = (f"{size:,} bytes; the model's tensors that live at once take {least:,}. A box is a buffer from the "
+                   "layer that writes it to the last that reads it; grey is scratch.")  # fmt: skip
+        return _plot(figure, f"Arena on {row['target']}", caption)
+
+
 def seeds(all_series: Sequence[Any], palette: Mapping[str, int]) -> Plot | None:
     """Test accuracy of each seed, with a line from one way of training to the next for the same seed."""
     if not all_series:

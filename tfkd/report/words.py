@@ -14,11 +14,14 @@ LIMITS = {
     "min_agreement": "Agreement",
     "max_bytes": "File size",
     "max_arena_bytes": "Tensor arena",
+    "max_ram_bytes": "RAM",
+    "max_flash_bytes": "Flash",
     "max_p90_ms": "Latency p90",
     "max_drift_steps": "Drift between engines",
 }
 
-_FIELDS = {"outputs": "outputs", "memory": "memory", "latencies_ns": "latency", "instructions": "instructions"}
+_FIELDS = {"outputs": "outputs", "memory": "memory", "latencies_ns": "latency", "instructions": "instructions",
+           "estimated_ms": "milliseconds"}  # fmt: skip
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -62,6 +65,15 @@ def ms(value: float | None) -> str:
 
 def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def times(counted: int | None) -> str:
+    """A count in millions.
+
+    >>> times(6_206_004), times(485_136)
+    ('6.21 M', '0.49 M')
+    """
+    return NONE if counted is None else f"{_digits(counted / 1e6)} M"
 
 
 def quantity(value: float | None, unit: str | None) -> str:

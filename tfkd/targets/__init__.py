@@ -82,6 +82,30 @@ def get(spec: str, **options: Any) -> Target:
     return kind(**(chosen if detail else {}), **options)
 
 
+def with_board(specs: Sequence[str], board: str | None) -> list[str]:
+    """Specifications with the emulated cores on a board; its own core is added where none is asked for.
+
+    Raises:
+        ValueError: no such board, or one with another core.
+
+    >>> with_board(["tflm", "cortex-m4"], "nrf52840")
+    ['tflm', 'cortex-m4:nrf52840']
+    """
+    from tfkd.targets.cortex_m import CORES, boards
+
+    if board is None:
+        return list(specs)
+    if board not in boards() or boards()[board].core is None:
+        known = sorted(name for name, found in boards().items() if found.core)
+        raise ValueError(f"targets: board must be one of {', '.join(known)}. Received: {board!r}.{_near(board, known)}")
+    core = str(boards()[board].core)
+    other = next((spec for spec in specs if spec in CORES and spec != core), None)
+    if other:
+        raise ValueError(f"targets: {board} has a {core}. Received: {other}. Leave the target out.")
+    kept = [f"{core}:{board}" if spec == core else spec for spec in specs]
+    return kept if f"{core}:{board}" in kept else [*kept, f"{core}:{board}"]
+
+
 def _near(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

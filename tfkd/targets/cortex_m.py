@@ -172,7 +172,9 @@ class CortexM:
             "compiler": self.cc or f"ziglang {importlib.metadata.version('ziglang')}",
             "emulator": f"unicorn {importlib.metadata.version('unicorn')}", "machine": platform.machine(),
             "board": dataclasses.asdict(board), "code_bytes": sizes["code"], "constant_bytes": sizes["constants"],
-            "weight_bytes": program.weight_bytes, "least_live_bytes": program.least_bytes,
+            "weight_bytes": program.weight_bytes, "least_live_bytes": program.least_bytes, "steps": program.steps,
+            "arena": [[buffer.name, offset, buffer.bytes, buffer.first, buffer.last]
+                      for buffer, offset in zip(program.plan.buffers, program.plan.offsets, strict=True)],
             "note": "an emulator has no pipeline, wait states or cache: cycles and milliseconds are estimates",
         }  # fmt: skip
         if counted:
