@@ -159,7 +159,8 @@ def _variant(kernel: str, struct: str, flags: int, reads: int, scratch: bool) ->
 
 def _array(label: str, values: np.ndarray) -> str:
     text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
-    return f"static const {_CTYPES[values.dtype.name]} {label}[{values.size}] = {{\n{text}}};"
+    aligned = "TFKD_ALIGNED " if values.dtype.name == "int16" else ""  # read by words
+    return f"static const {_CTYPES[values.dtype.name]} {aligned}{label}[{values.size}] = {{\n{text}}};"
 
 
 def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, places: _Place,

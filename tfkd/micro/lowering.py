@@ -17,7 +17,7 @@ from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
 
 # Flags of the kernels, as in kernels/arithmetic.h
-ANY_SHIFT, SIGNED, CLAMP, WIDE = 1, 2, 4, 8
+ANY_SHIFT, SIGNED, CLAMP, WIDE, SWAPPED = 1, 2, 4, 8, 16
 
 
 class Unsupported(ValueError):
@@ -230,18 +230,25 @@ def _convolution(graph: Graph, op: Op) -> list[Layer]:
     if groups * part != fields["channels"] or groups < 1 or channels % groups or output.shape[3] != channels:
         raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
     flat = weights.reshape(channels, -1)
-    depth = -(-flat.shape[1] // 4) * 4
+    depth = -(-flat.shape[1] // 8) * 8
     folded, wide = _sums(tensor.name, flat, bias, source.zero_point)
     least, most = _activation_range(op, output)
     # float * float / float, each as a double, per channel
     requantization, flags = _requantization([source.scale * s / output.scale for s in scales], output, least, most)
     per_group = channels // groups
-    rows = np.zeros((groups, -(-per_group // 2) * 2, depth), "int64")
+    if part % 4 == 0:
+        flags |= SWAPPED
+    # [groups, blocks, pairs, 2 channels, depth / 2, 2 values]; each four values in the order in which columns hold them
+    rows = np.zeros((groups, -(-per_group // 4) * 4, depth), "int64")
     rows[:, :per_group, : flat.shape[1]] = flat.reshape(groups, per_group, -1)
+    if flags & SWAPPED:
+        rows = rows.reshape(*rows.shape[:2], -1, 4)[..., [0, 2, 1, 3]]
+    rows = rows.reshape(groups, -1, 2, 2, depth // 2, 2)
+    packed = _packed(rows[:, :, :, 0], rows[:, :, :, 1]).transpose(0, 1, 3, 2, 4)
     return [
         Layer(
             op, "convolution", "convolution", "tfkd_convolution_params",
-            {"weights": _packed(rows[:, 0::2], rows[:, 1::2]), "bias": folded, **requantization, **fields,
+            {"weights": packed, "bias": folded, **requantization, **fields,
              "out_channels": channels, "groups": groups, "group_channels": part,
              "group_out_channels": per_group, "depth": depth, "zero_point": source.zero_point,
              "out_zero_point": output.zero_point, "least": least, "most": most},
@@ -300,11 +307,10 @@ def _fully_connected(graph: Graph, op: Op) -> list[Layer]:
     else:  # one product in float32, unlike the convolutions
         factors = [float(np.float32(source.scale) * np.float32(tensor.scale)) / output.scale]
     requantization, flags = _requantization(factors, output, least, most)
-    blocks = np.zeros((-(-channels // 4) * 4, -(-depth // 4) * 4), "int64")
+    blocks = np.zeros((-(-channels // 8) * 8, -(-depth // 4) * 4), "int64")
     blocks[:channels, :depth] = weights
-    blocks = blocks.reshape(-1, 2, 2, blocks.shape[1] // 4, 4)[
-        ..., [0, 2, 1, 3]
-    ]  # [block, pair, channel, values / 4, 4]
+    # [blocks, pairs, 2 channels, depth / 4, 4 values]
+    blocks = blocks.reshape(-1, 4, 2, blocks.shape[1] // 4, 4)[..., [0, 2, 1, 3]]
     packed = _packed(blocks[:, :, 0], blocks[:, :, 1]).transpose(0, 2, 1, 3)
     return [
         Layer(

@@ -10,9 +10,11 @@ void *memset(void *, int, size_t);
 #if defined(__GNUC__)
 #define TFKD_INLINE static inline __attribute__((always_inline, unused))
 #define TFKD_NOINLINE __attribute__((noinline, unused))
+#define TFKD_ALIGNED __attribute__((aligned(4)))
 #else
 #define TFKD_INLINE static inline
 #define TFKD_NOINLINE
+#define TFKD_ALIGNED
 #endif
 
 #if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && !defined(TFKD_PORTABLE)
@@ -26,6 +28,7 @@ void *memset(void *, int, size_t);
 #define TFKD_SIGNED 2    /* negative results survive the clamp, so their halves round away from zero */
 #define TFKD_CLAMP 4     /* the output range is narrower than int8 */
 #define TFKD_WIDE 8      /* sums may pass the bounds of the fast forms */
+#define TFKD_SWAPPED 16  /* values lie in order 0 2 1 3 within each four */
 
 /* One load where the core can load from any address. */
 TFKD_INLINE uint32_t tfkd_load4(const void *from) {
@@ -166,6 +169,14 @@ TFKD_INLINE int32_t tfkd_mac_high(uint32_t a, uint32_t b, int32_t sum) {
     __asm__("smlatt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
     return result;
 }
+#endif
+
+/* Two values of 16 bits at an address that is a multiple of 4, the first in the low half. */
+#if defined(__GNUC__)
+typedef uint32_t __attribute__((may_alias)) tfkd_word;
+#define TFKD_WORD(from, i) ((int32_t)((const tfkd_word *)(const void *)(from))[i])
+#else
+#define TFKD_WORD(from, i) ((int32_t)tfkd_load4((const int16_t *)(from) + 2 * (i)))
 #endif
 
 /* Two weights a and b lie in 16 bits as 256 * b + a. A sum of products with them is 256 * B + A; a second sum with the

@@ -1,6 +1,7 @@
-/* CONV_2D, int8. Input [h, w, c], output [h, w, c], columns: two receptive fields widened to 16 bits. */
+/* CONV_2D, int8. Input [h, w, c], output [h, w, c]. Two receptive fields at a time are widened to 16 bits, as columns
+ * that take turns by two values, and multiplied with four output channels at a time. */
 typedef struct {
-    const int16_t *weights; /* [groups, channel pairs, depth], two channels in 16 bits */
+    const int16_t *weights; /* [groups, blocks, depth / 2, 2 pairs of channels, 2]: see tfkd_second */
     const int32_t *bias;    /* the input's zero point is folded in */
     const int32_t *multiplier;
     const int8_t *shift;
@@ -8,98 +9,139 @@ typedef struct {
     int16_t kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
     int16_t pad_top, pad_left;
     int16_t groups, group_channels, group_out_channels;
-    int16_t depth; /* values of a receptive field and group, rounded up to a multiple of 4 */
+    int16_t depth; /* values of a receptive field and group, rounded up to a multiple of 8 */
     int8_t zero_point, out_zero_point, least, most;
 } tfkd_convolution_params;
 
-TFKD_INLINE int16_t *tfkd_widen(int16_t *to, const int8_t *from, int32_t count) {
-#if TFKD_DSP
-    for (; count >= 4; count -= 4, from += 4) {
-        const uint32_t word = tfkd_load4(from), even = tfkd_even(word), odd = tfkd_odd(word);
-        const uint32_t first = (even & 0xffffu) | (odd << 16), second = (even >> 16) | (odd & 0xffff0000u);
-        tfkd_store4(to, first);
-        tfkd_store4(to + 2, second);
-        to += 4;
-    }
-#endif
-    for (; count > 0; count--) *to++ = *from++;
-    return to;
+/* Where value k of a column lies. */
+TFKD_INLINE int32_t tfkd_place(int32_t k, int flags) {
+    if (flags & TFKD_SWAPPED) k = (k & ~3) | (k & 1) << 1 | (k >> 1 & 1);
+    return (k >> 1) * 4 + (k & 1);
 }
 
-TFKD_INLINE int16_t *tfkd_fill(int16_t *to, int16_t value, int32_t count) {
-    for (; count > 0; count--) *to++ = value;
-    return to;
+TFKD_INLINE int32_t tfkd_widen(int16_t *column, int32_t k, const int8_t *from, int32_t count, int flags) {
+    const int32_t end = k + count;
+#if TFKD_DSP
+    if (!(flags & TFKD_SWAPPED) && (k & 1) && k < end) column[tfkd_place(k++, flags)] = *from++;
+    for (int16_t *to = column + 2 * k; k + 4 <= end; k += 4, from += 4, to += 8) {
+        const uint32_t word = tfkd_load4(from), even = tfkd_even(word), odd = tfkd_odd(word);
+        if (flags & TFKD_SWAPPED) {
+            tfkd_store4(to, even);
+            tfkd_store4(to + 4, odd);
+        } else {
+            tfkd_store4(to, (even & 0xffffu) | (odd << 16));
+            tfkd_store4(to + 4, (even >> 16) | (odd & 0xffff0000u));
+        }
+    }
+#endif
+    for (; k < end; k++) column[tfkd_place(k, flags)] = *from++;
+    return k;
+}
+
+TFKD_INLINE int32_t tfkd_fill(int16_t *column, int32_t k, int16_t value, int32_t count) {
+    for (const int32_t end = k + count; k < end; k++) column[(k >> 1) * 4 + (k & 1)] = value;
+    return k;
 }
 
 /* One receptive field of one group, whose corner lies at (y, x), into a column. */
-TFKD_INLINE void tfkd_column(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x, int16_t *to) {
+TFKD_INLINE void tfkd_column(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x, int16_t *to,
+                             int flags) {
     const int32_t part = p->group_channels;
+    int32_t k = 0;
     if (p->kernel_height == 1 && p->kernel_width == 1) {
-        tfkd_widen(to, in + (y * p->width + x) * p->channels, part);
+        tfkd_widen(to, 0, in + (y * p->width + x) * p->channels, part, flags);
         return;
     }
     for (int32_t ky = 0; ky < p->kernel_height; ky++, y += p->dilation_height) {
         if (y < 0 || y >= p->height) {
-            to = tfkd_fill(to, p->zero_point, p->kernel_width * part);
+            k = tfkd_fill(to, k, p->zero_point, p->kernel_width * part);
         } else if (p->dilation_width == 1 && p->groups == 1) {
             const int32_t left = x < 0 ? -x : 0, over = x + p->kernel_width - p->width;
             const int32_t first = left < p->kernel_width ? left : p->kernel_width;
             const int32_t last = over > 0 ? p->kernel_width - over : p->kernel_width;
-            to = tfkd_fill(to, p->zero_point, first * part);
-            if (last > first) to = tfkd_widen(to, in + (y * p->width + x + first) * part, (last - first) * part);
-            if (over > 0) to = tfkd_fill(to, p->zero_point, (p->kernel_width - (last > first ? last : first)) * part);
+            k = tfkd_fill(to, k, p->zero_point, first * part);
+            if (last > first) k = tfkd_widen(to, k, in + (y * p->width + x + first) * part, (last - first) * part, flags);
+            if (over > 0) k = tfkd_fill(to, k, p->zero_point, (p->kernel_width - (last > first ? last : first)) * part);
         } else {
             for (int32_t kx = 0, at = x; kx < p->kernel_width; kx++, at += p->dilation_width) {
-                if (at < 0 || at >= p->width) to = tfkd_fill(to, p->zero_point, part);
-                else to = tfkd_widen(to, in + (y * p->width + at) * p->channels, part);
+                if (at < 0 || at >= p->width) k = tfkd_fill(to, k, p->zero_point, part);
+                else k = tfkd_widen(to, k, in + (y * p->width + at) * p->channels, part, flags);
             }
         }
+    }
+}
+
+/* Two columns times four channels. sums: for each pair of channels and column, the packed sum and the first's. */
+#if TFKD_DSP
+__attribute__((naked, noinline, unused)) static void tfkd_tile(const int16_t *columns, const int16_t *weights,
+                                                               const int16_t *stop, int32_t sums[8]) {
+    __asm__ volatile(
+        "push {r2, r3, r4-r11, lr}\n"
+        "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
+        "mov r8, r2\n mov r9, r2\n"
+        "1:\n"
+        ".rept 4\n"
+        "ldrd r10, r11, [r0], #8\n"
+        ".irp base, 2, 6\n"
+        "ldr r12, [r1], #4\n"
+        "sxtb16 lr, r12\n"
+        ".if \\base == 2\n"
+        "smlad r2, r10, r12, r2\n smlad r3, r10, lr, r3\n smlad r4, r11, r12, r4\n smlad r5, r11, lr, r5\n"
+        ".else\n"
+        "smlad r6, r10, r12, r6\n smlad r7, r10, lr, r7\n smlad r8, r11, r12, r8\n smlad r9, r11, lr, r9\n"
+        ".endif\n"
+        ".endr\n"
+        ".endr\n"
+        "ldr r12, [sp]\n cmp r0, r12\n bne 1b\n"
+        "ldr r12, [sp, #4]\n stm r12, {r2-r9}\n"
+        "pop {r2, r3, r4-r11, pc}\n");
+}
+#endif
+
+TFKD_INLINE void tfkd_tile_portable(const int16_t *columns, const int16_t *weights, const int16_t *stop,
+                                    int32_t sums[8], int flags) {
+    for (int i = 0; i < 4; i++) {
+        const int16_t *x = columns + 2 * (i & 1), *w = weights + 2 * (i >> 1);
+        int32_t packed = 0, first = 0;
+        do {
+            const int32_t xs = TFKD_WORD(x, 0), ws = TFKD_WORD(w, 0);
+            int32_t value = (int16_t)xs, weight = (int16_t)ws, low = (int8_t)weight;
+            packed += value * (flags & TFKD_WIDE ? (int8_t)((weight - low) >> 8) : weight);
+            first += value * low;
+            value = xs >> 16, weight = ws >> 16, low = (int8_t)weight;
+            packed += value * (flags & TFKD_WIDE ? (int8_t)((weight - low) >> 8) : weight);
+            first += value * low;
+            x += 4, w += 4;
+        } while (x < stop);
+        sums[2 * i] = packed, sums[2 * i + 1] = first;
     }
 }
 
 /* Two columns times all channels of a group; `both` is 0 when only the first column counts. */
 TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, int32_t group, const int16_t *columns,
                                             int8_t *out, int both, int flags) {
-    const int32_t part = p->group_out_channels, depth = p->depth;
-    const int16_t *weights = p->weights + group * ((part + 1) / 2) * depth;
+    const int32_t part = p->group_out_channels, depth = p->depth, zero_point = p->out_zero_point;
+    const int32_t least = p->least, most = p->most;
+    const int16_t *weights = p->weights + group * ((part + 3) / 4) * 2 * depth, *stop = columns + 2 * depth;
+    const int32_t *bias = p->bias + group * part, *multiplier = p->multiplier + group * part;
+    const int8_t *shift = p->shift + group * part, *end = shift + part;
     int8_t *out2 = both ? out + p->out_channels : out;
-    const int32_t zero_point = p->out_zero_point, least = p->least, most = p->most;
-    for (int32_t c = group * part, end = c + part; c < end; c += 2) {
-        const int16_t *x0 = columns, *x1 = columns + depth, *stop = x1;
-        int32_t packed0 = 0, packed1 = 0, first0 = 0, first1 = 0;
+    for (; shift < end; weights += 2 * depth) {
+        int32_t sums[8];
 #if TFKD_DSP
-        if (!(flags & TFKD_WIDE)) do {
-            const uint32_t w = tfkd_load4(weights), v = tfkd_load4(weights + 2);
-            uint32_t low = tfkd_even(w), a = tfkd_load4(x0), b = tfkd_load4(x1);
-            packed0 = tfkd_mac2(a, w, packed0);
-            first0 = tfkd_mac2(a, low, first0);
-            packed1 = tfkd_mac2(b, w, packed1);
-            first1 = tfkd_mac2(b, low, first1);
-            low = tfkd_even(v), a = tfkd_load4(x0 + 2), b = tfkd_load4(x1 + 2);
-            packed0 = tfkd_mac2(a, v, packed0);
-            first0 = tfkd_mac2(a, low, first0);
-            packed1 = tfkd_mac2(b, v, packed1);
-            first1 = tfkd_mac2(b, low, first1);
-            weights += 4, x0 += 4, x1 += 4;
-        } while (x0 != stop);
+        if (!(flags & TFKD_WIDE)) tfkd_tile(columns, weights, stop, sums);
+        else
 #endif
-        while (x0 != stop) {
-            const int32_t w = *weights++, low = (int8_t)w, a = *x0++, b = *x1++;
-            const int32_t high = flags & TFKD_WIDE ? (int8_t)((w - low) >> 8) : w;
-            packed0 += a * high;
-            packed1 += b * high;
-            first0 += a * low;
-            first1 += b * low;
-        }
-        const int32_t bias = p->bias[c], multiplier = p->multiplier[c], shift = p->shift[c];
-        const int32_t second0 = flags & TFKD_WIDE ? packed0 : tfkd_second(packed0, first0);
-        const int32_t second1 = flags & TFKD_WIDE ? packed1 : tfkd_second(packed1, first1);
-        *out2++ = (int8_t)tfkd_requantize(first1 + bias, multiplier, shift, zero_point, least, most, flags);
-        *out++ = (int8_t)tfkd_requantize(first0 + bias, multiplier, shift, zero_point, least, most, flags);
-        if (c + 1 < end) {
-            const int32_t bias1 = p->bias[c + 1], multiplier1 = p->multiplier[c + 1], shift1 = p->shift[c + 1];
-            *out2++ = (int8_t)tfkd_requantize(second1 + bias1, multiplier1, shift1, zero_point, least, most, flags);
-            *out++ = (int8_t)tfkd_requantize(second0 + bias1, multiplier1, shift1, zero_point, least, most, flags);
+            tfkd_tile_portable(columns, weights, stop, sums, flags);
+        for (const int32_t *sum = sums; sum < sums + 8 && shift < end; sum += 4) {
+            /* where one column counts, the second's result is written first and then overwritten */
+            *out2++ = (int8_t)tfkd_requantize(sum[3] + *bias, *multiplier, *shift, zero_point, least, most, flags);
+            *out++ = (int8_t)tfkd_requantize(sum[1] + *bias++, *multiplier++, *shift++, zero_point, least, most, flags);
+            if (shift >= end) break;
+            const int32_t second = flags & TFKD_WIDE ? sum[2] : tfkd_second(sum[2], sum[3]);
+            const int32_t first = flags & TFKD_WIDE ? sum[0] : tfkd_second(sum[0], sum[1]);
+            *out2++ = (int8_t)tfkd_requantize(second + *bias, *multiplier, *shift, zero_point, least, most, flags);
+            *out++ = (int8_t)tfkd_requantize(first + *bias++, *multiplier++, *shift++, zero_point, least, most, flags);
         }
     }
 }
@@ -110,11 +152,11 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
         const int8_t *from = in + group * p->group_channels;
         int8_t *to = out + group * p->group_out_channels;
         int waiting = 0;
-        tfkd_fill(columns, 0, 2 * p->depth); /* the places beyond a field's end stay 0 */
+        memset(columns, 0, (size_t)p->depth * 4); /* the places beyond a field's end stay 0 */
         for (int32_t y = 0; y < p->out_height; y++) {
             for (int32_t x = 0; x < p->out_width; x++) {
                 tfkd_column(p, from, y * p->stride_height - p->pad_top, x * p->stride_width - p->pad_left,
-                            columns + (waiting ? p->depth : 0));
+                            columns + (waiting ? 2 : 0), flags);
                 waiting = !waiting;
                 if (!waiting) {
                     tfkd_columns_times_weights(p, group, columns, to, 1, flags);

@@ -1,6 +1,6 @@
 /* FULLY_CONNECTED, int8: input [rows, depth], output [rows, channels]. */
 typedef struct {
-    const int16_t *weights; /* [blocks of 4 channels, blocks of 4 values, 8]: see tfkd_second; values in order 0 2 1 3 */
+    const int16_t *weights; /* [blocks, values / 4, 4 pairs of channels, 4 values in order 0 2 1 3]: see tfkd_second */
     const int32_t *bias;    /* the input's zero point is folded in */
     const int32_t *multiplier; /* one, or one a channel */
     const int8_t *shift;
@@ -8,58 +8,68 @@ typedef struct {
     int8_t per_channel, out_zero_point, least, most;
 } tfkd_fully_connected_params;
 
-TFKD_INLINE void tfkd_fully_connected_4(const tfkd_fully_connected_params *p, const int16_t *weights, const int8_t *in,
-                                        int32_t sums[4], int flags) {
-    int32_t packed0 = 0, packed1 = 0, first0 = 0, first1 = 0, left = p->depth;
 #if TFKD_DSP
-    for (; !(flags & TFKD_WIDE) && left > 0; weights += 8, in += 4, left -= 4) {
-        uint32_t word;
-        if (left >= 4) {
-            word = tfkd_load4(in);
-        } else {
-            word = 0;
-            for (int32_t i = 0; i < left; i++) word |= (uint32_t)(uint8_t)in[i] << (8 * i);
-        }
-        const uint32_t even = tfkd_even(word), odd = tfkd_odd(word);
-        uint32_t w = tfkd_load4(weights), low = tfkd_even(w);
-        packed0 = tfkd_mac2(even, w, packed0);
-        first0 = tfkd_mac2(even, low, first0);
-        w = tfkd_load4(weights + 2), low = tfkd_even(w);
-        packed0 = tfkd_mac2(odd, w, packed0);
-        first0 = tfkd_mac2(odd, low, first0);
-        w = tfkd_load4(weights + 4), low = tfkd_even(w);
-        packed1 = tfkd_mac2(even, w, packed1);
-        first1 = tfkd_mac2(even, low, first1);
-        w = tfkd_load4(weights + 6), low = tfkd_even(w);
-        packed1 = tfkd_mac2(odd, w, packed1);
-        first1 = tfkd_mac2(odd, low, first1);
-    }
+/* One row times eight channels, over a multiple of 4 values. sums: for each pair the packed sum and the first's. */
+__attribute__((naked, noinline, unused)) static void tfkd_dot(const int8_t *in, const int16_t *weights,
+                                                              const int8_t *stop, int32_t sums[8]) {
+    __asm__ volatile(
+        "push {r2, r3, r4-r11, lr}\n"
+        "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
+        "mov r8, r2\n mov r9, r2\n"
+        "ldr r12, [sp]\n cmp r0, r12\n beq 2f\n"
+        "1:\n"
+        "ldr r12, [r0], #4\n sxtb16 r10, r12\n sxtb16 r11, r12, ror #8\n"
+        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r2, r10, r12, r2\n smlad r3, r10, lr, r3\n"
+        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r2, r11, r12, r2\n smlad r3, r11, lr, r3\n"
+        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r4, r10, r12, r4\n smlad r5, r10, lr, r5\n"
+        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r4, r11, r12, r4\n smlad r5, r11, lr, r5\n"
+        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r6, r10, r12, r6\n smlad r7, r10, lr, r7\n"
+        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r6, r11, r12, r6\n smlad r7, r11, lr, r7\n"
+        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r8, r10, r12, r8\n smlad r9, r10, lr, r9\n"
+        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r8, r11, r12, r8\n smlad r9, r11, lr, r9\n"
+        "ldr r12, [sp]\n cmp r0, r12\n bne 1b\n"
+        "2:\n"
+        "ldr r12, [sp, #4]\n stm r12, {r2-r9}\n"
+        "pop {r2, r3, r4-r11, pc}\n");
+}
 #endif
-    for (; left > 0; weights += 8, in += 4, left -= 4) {
-        for (int32_t i = 0; i < 4 && i < left; i++) {
-            const int32_t at = (i >> 1) + ((i & 1) << 1), x = in[i]; /* 0 2 1 3 */
-            const int32_t w = weights[at], low = (int8_t)w, v = weights[4 + at], low1 = (int8_t)v;
-            packed0 += x * (flags & TFKD_WIDE ? (int8_t)((w - low) >> 8) : w);
-            packed1 += x * (flags & TFKD_WIDE ? (int8_t)((v - low1) >> 8) : v);
-            first0 += x * low;
-            first1 += x * low1;
+
+/* Adds the products of one pair of channels with four values. */
+TFKD_INLINE void tfkd_dot_pair(const int16_t *w, const int8_t *in, int32_t count, int32_t sums[2], int flags) {
+    int32_t packed = sums[0], first = sums[1];
+    for (; count > 0; count -= 4, in += 4, w += 16) {
+        const int32_t even = TFKD_WORD(w, 0), odd = TFKD_WORD(w, 1);
+        const int32_t weights[4] = {(int16_t)even, (int16_t)odd, even >> 16, odd >> 16};
+        for (int32_t i = 0; i < 4; i++) {
+            if (i && i >= count) break;
+            const int32_t weight = weights[i], low = (int8_t)weight, x = in[i];
+            packed += x * (flags & TFKD_WIDE ? (int8_t)((weight - low) >> 8) : weight);
+            first += x * low;
         }
     }
-    sums[0] = first0, sums[1] = flags & TFKD_WIDE ? packed0 : tfkd_second(packed0, first0);
-    sums[2] = first1, sums[3] = flags & TFKD_WIDE ? packed1 : tfkd_second(packed1, first1);
+    sums[0] = packed, sums[1] = first;
 }
 
 TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, const int8_t *in, int8_t *out, int flags) {
-    const int32_t block = ((p->depth + 3) / 4) * 8;
+    const int32_t whole = p->depth & ~3, block = ((p->depth + 3) / 4) * 16;
     for (int32_t row = 0; row < p->rows; row++, in += p->depth) {
         const int16_t *weights = p->weights;
-        for (int32_t c = 0; c < p->channels; c += 4, weights += block) {
-            int32_t sums[4];
-            tfkd_fully_connected_4(p, weights, in, sums, flags);
-            for (int32_t i = 0; i < 4 && c + i < p->channels; i++) {
-                const int32_t at = p->per_channel ? c + i : 0;
-                *out++ = (int8_t)tfkd_requantize(sums[i] + p->bias[c + i], p->multiplier[at], p->shift[at],
-                                                 p->out_zero_point, p->least, p->most, flags);
+        for (int32_t c = 0; c < p->channels; c += 8, weights += block) {
+            int32_t sums[8] = {0};
+#if TFKD_DSP
+            if (!(flags & TFKD_WIDE)) tfkd_dot(in, weights, in + whole, sums);
+            else
+#endif
+                for (int32_t i = 0; i < 4 && c + 2 * i < p->channels; i++)
+                    tfkd_dot_pair(weights + 4 * i, in, whole, sums + 2 * i, flags);
+            if (whole < p->depth)
+                for (int32_t i = 0; i < 4 && c + 2 * i < p->channels; i++)
+                    tfkd_dot_pair(weights + 4 * whole + 4 * i, in + whole, p->depth - whole, sums + 2 * i, flags);
+            for (int32_t i = 0; i < 8 && c + i < p->channels; i++) {
+                const int32_t at = p->per_channel ? c + i : 0, first = sums[i | 1], packed = sums[i & ~1];
+                const int32_t second = flags & TFKD_WIDE ? packed : tfkd_second(packed, first);
+                *out++ = (int8_t)tfkd_requantize((i & 1 ? second : first) + p->bias[c + i], p->multiplier[at],
+                                                 p->shift[at], p->out_zero_point, p->least, p->most, flags);
             }
         }
     }
