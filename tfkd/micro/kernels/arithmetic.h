@@ -23,6 +23,13 @@ void *memset(void *, int, size_t);
 #define TFKD_DSP 0
 #endif
 
+/* Cores with eight registers for everything, where a compiler spends its time on the stack. */
+#if defined(__GNUC__) && defined(__thumb__) && !defined(__thumb2__) && !defined(TFKD_PORTABLE)
+#define TFKD_THUMB1 1
+#else
+#define TFKD_THUMB1 0
+#endif
+
 /* What a layer's numbers need; known when the code is generated, so that the compiler drops the rest. */
 #define TFKD_ANY_SHIFT 1 /* shifts are exponents of any sign; else right shifts minus one */
 #define TFKD_SIGNED 2    /* negative results survive the clamp, so their halves round away from zero */

@@ -98,11 +98,39 @@ __attribute__((naked, noinline, unused)) static void tfkd_tile(const int16_t *co
 }
 #endif
 
+#if TFKD_THUMB1
+/* One column times one pair of channels. sums: the packed sum and the first's. */
+__attribute__((naked, noinline, unused)) static void tfkd_lane(const int16_t *column, const int16_t *weights,
+                                                               const int16_t *stop, int32_t sums[2]) {
+    __asm__ volatile(
+        ".syntax unified\n"
+        "push {r4-r7, lr}\n mov r12, r2\n mov lr, r3\n movs r2, #0\n movs r3, #0\n"
+        "1:\n"
+        ".irp at, 0, 8, 16, 24\n"
+        "ldr r4, [r0, #\\at]\n ldr r5, [r1, #\\at]\n sxth r7, r4\n"
+        "sxth r6, r5\n muls r6, r7, r6\n adds r2, r2, r6\n"
+        "sxtb r6, r5\n muls r6, r7, r6\n adds r3, r3, r6\n"
+        "asrs r4, r4, #16\n asrs r5, r5, #16\n"
+        "sxtb r6, r5\n muls r6, r4, r6\n adds r3, r3, r6\n"
+        "muls r5, r4, r5\n adds r2, r2, r5\n"
+        ".endr\n"
+        "adds r0, r0, #32\n adds r1, r1, #32\n cmp r0, r12\n blo 1b\n"
+        "mov r4, lr\n stm r4!, {r2, r3}\n"
+        "pop {r4-r7, pc}\n");
+}
+#endif
+
 TFKD_INLINE void tfkd_tile_portable(const int16_t *columns, const int16_t *weights, const int16_t *stop,
                                     int32_t sums[8], int flags) {
     for (int i = 0; i < 4; i++) {
         const int16_t *x = columns + 2 * (i & 1), *w = weights + 2 * (i >> 1);
         int32_t packed = 0, first = 0;
+#if TFKD_THUMB1
+        if (!(flags & TFKD_WIDE)) {
+            tfkd_lane(x, w, stop, sums + 2 * i);
+            continue;
+        }
+#endif
         do {
             const int32_t xs = TFKD_WORD(x, 0), ws = TFKD_WORD(w, 0);
             int32_t value = (int16_t)xs, weight = (int16_t)ws, low = (int8_t)weight;

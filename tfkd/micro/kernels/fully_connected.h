@@ -34,6 +34,29 @@ __attribute__((naked, noinline, unused)) static void tfkd_dot(const int8_t *in, 
 }
 #endif
 
+#if TFKD_THUMB1
+/* One row times one pair of channels, over a multiple of 4 values. sums: the packed sum and the first's. */
+__attribute__((naked, noinline, unused)) static void tfkd_row(const int8_t *in, const int16_t *weights,
+                                                              const int8_t *stop, int32_t sums[2]) {
+    __asm__ volatile(
+        ".syntax unified\n"
+        "push {r4-r7, lr}\n mov r12, r2\n mov lr, r3\n movs r2, #0\n movs r3, #0\n cmp r0, r12\n beq 2f\n"
+        "1:\n"
+        ".irp at, 0, 1\n"
+        "ldr r5, [r1, #4*\\at]\n ldrb r4, [r0, #\\at]\n sxtb r4, r4\n"
+        "sxth r6, r5\n muls r6, r4, r6\n adds r2, r2, r6\n"
+        "sxtb r6, r5\n muls r6, r4, r6\n adds r3, r3, r6\n"
+        "asrs r5, r5, #16\n ldrb r4, [r0, #\\at+2]\n sxtb r4, r4\n"
+        "sxtb r6, r5\n muls r6, r4, r6\n adds r3, r3, r6\n"
+        "muls r5, r4, r5\n adds r2, r2, r5\n"
+        ".endr\n"
+        "adds r0, r0, #4\n adds r1, r1, #32\n cmp r0, r12\n bne 1b\n"
+        "2:\n"
+        "mov r4, lr\n stm r4!, {r2, r3}\n"
+        "pop {r4-r7, pc}\n");
+}
+#endif
+
 /* Adds the products of one pair of channels with four values. */
 TFKD_INLINE void tfkd_dot_pair(const int16_t *w, const int8_t *in, int32_t count, int32_t sums[2], int flags) {
     int32_t packed = sums[0], first = sums[1];
@@ -60,8 +83,13 @@ TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, cons
             if (!(flags & TFKD_WIDE)) tfkd_dot(in, weights, in + whole, sums);
             else
 #endif
-                for (int32_t i = 0; i < 4 && c + 2 * i < p->channels; i++)
-                    tfkd_dot_pair(weights + 4 * i, in, whole, sums + 2 * i, flags);
+                for (int32_t i = 0; i < 4 && c + 2 * i < p->channels; i++) {
+#if TFKD_THUMB1
+                    if (!(flags & TFKD_WIDE)) tfkd_row(in, weights + 4 * i, in + whole, sums + 2 * i);
+                    else
+#endif
+                        tfkd_dot_pair(weights + 4 * i, in, whole, sums + 2 * i, flags);
+                }
             if (whole < p->depth)
                 for (int32_t i = 0; i < 4 && c + 2 * i < p->channels; i++)
                     tfkd_dot_pair(weights + 4 * whole + 4 * i, in + whole, p->depth - whole, sums + 2 * i, flags);
