@@ -24,6 +24,13 @@ NO_BUILTIN void *memset(void *to, int value, size_t count) {
     return to;
 }
 
+/* What a compiler for this ABI may call in their place. */
+NO_BUILTIN void __aeabi_memcpy(void *to, const void *from, size_t count) { memcpy(to, from, count); }
+NO_BUILTIN void __aeabi_memcpy4(void *to, const void *from, size_t count) { memcpy(to, from, count); }
+NO_BUILTIN void __aeabi_memclr(void *to, size_t count) { memset(to, 0, count); }
+NO_BUILTIN void __aeabi_memclr4(void *to, size_t count) { memset(to, 0, count); }
+NO_BUILTIN void __aeabi_memset(void *to, size_t count, int value) { memset(to, value, count); }
+
 TFKD_CTX tfkd_context; /* inputs and outputs lie in its arena */
 volatile int tfkd_status = -1;
 

@@ -78,7 +78,8 @@ TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, cons
     for (int32_t row = 0; row < p->rows; row++, in += p->depth) {
         const int16_t *weights = p->weights;
         for (int32_t c = 0; c < p->channels; c += 8, weights += block) {
-            int32_t sums[8] = {0};
+            int32_t sums[8];
+            for (int i = 0; i < 8; i++) sums[i] = 0;
 #if TFKD_DSP
             if (!(flags & TFKD_WIDE)) tfkd_dot(in, weights, in + whole, sums);
             else

@@ -1,0 +1,112 @@
+"""Counts what the generated C takes on emulated cores for the four MLPerf Tiny architectures: deterministic numbers.
+
+Goals: at most CMSIS-NN's instructions on each model and core, arena within 1.02 of the tensors that live at once, code
+and constants without weights within 16 KiB at -O2 and 8 KiB at -Os, outputs equal to TensorFlow Lite Micro's.
+
+The baseline was measured under emulation with TensorFlow Lite Micro (August 2026), gcc 12.2 -O2; the Cortex-M33 and M7
+are held against the M4's. Weights are random: the counts hardly depend on them.
+
+    python tools/bench/micro.py
+    python tools/bench/micro.py --cores cortex-m4 --models keyword_spotting
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import tfkd
+from tfkd import micro, targets
+from tfkd.tflite import TFLiteModel
+
+# name: builder, input shape, classes, CMSIS-NN's millions of instructions on M4 and M0+, goal on M4, least live bytes
+MODELS = {
+    "anomaly_detection": ("autoencoder", (640,), None, 0.583, 1.76, 0.35, 768),
+    "keyword_spotting": ("ds_cnn", (49, 10, 1), 12, 7.70, 29.0, 4.0, 16_000),
+    "image_classification": ("resnet8", (32, 32, 3), 10, 29.9, 97.6, 15.0, 49_152),
+    "visual_wake_words": ("mobilenet_v1", (96, 96, 3), 2, 24.1, 86.9, 8.0, 55_296),
+}
+CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
+
+
+def converted(name: str, folder: Path) -> TFLiteModel:
+    """The model with random weights, and statistics of BatchNormalization that fit them."""
+    builder, shape, classes, *_ = MODELS[name]
+    keras.utils.set_random_seed(0)
+    model = tfkd.models.build(builder, shape, classes)
+    numbers = np.random.default_rng(0)
+    x = (
+        numbers.integers(0, 256, (64, *shape)).astype("float32")
+        if shape[-1] == 3
+        else numbers.normal(0, 1, (64, *shape))
+    )
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        layer.momentum = 0.0
+        gamma, beta, mean, variance = layer.get_weights()
+        scale, offset = numbers.uniform(0.5, 1.5, gamma.shape), numbers.normal(0, 0.3, beta.shape)
+        layer.set_weights([scale, offset, mean, variance])
+    for _ in range(2 if norms else 0):
+        model(x.astype("float32"), training=True)
+    labels = np.arange(64) % (classes or 2)
+    np.savez(folder / "x.npz", x_train=x.astype("float32"), y_train=labels, x_test=x[:20].astype("float32") + 1,
+             y_test=labels[:20])  # fmt: skip
+    return tfkd.convert(model, folder / f"{name}.tflite", calibration=tfkd.data.load(folder / "x.npz").train)
+
+
+def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.ndarray) -> str:
+    """One line of the table."""
+    _, _, _, on_m4, on_m0, goal, least = MODELS[name]
+    run = targets.get(core).run(model, x)
+    small = targets.get(core, optimize="-Os").run(model, x, latency=False)
+    base = {"cortex-m0plus": on_m0, "cortex-m3": None}.get(core, on_m4)
+    weights = run.environment["weight_bytes"]
+    code, code_small = (m.memory.flash_bytes - weights for m in (run, small))
+    instructions = run.instructions / 1e6
+    equal = all(np.array_equal(m.outputs[0], expected) for m in (run, small))
+    cells = [
+        name, core, f"{instructions:.3f}", f"{base:g}" if base else "-",
+        f"{instructions / base:.2f}" if base else "-",
+        "-" if core in ("cortex-m0plus", "cortex-m3") else f"{goal:g} {'holds' if instructions <= goal else 'missed'}",
+        f"{run.memory.arena_bytes:,} / {least:,} = {run.memory.arena_bytes / least:.3f}", f"{run.memory.stack_bytes:,}",
+        f"{code:,}", f"{code_small:,}",
+        "equal" if equal else "DIFFER",
+        " ".join(f"{kind} {100 * count / run.instructions:.0f}" for kind, count in run.environment["classes"].items()),
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Converts, generates, compiles, runs and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", nargs="+", choices=CORES, default=["cortex-m0plus", "cortex-m4", "cortex-m33"])
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    options = parser.parse_args()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    head = ("model", "core", "M instructions", "CMSIS-NN", "ratio", "goal", "arena / least live", "stack", "code -O2",
+            "code -Os", "outputs", "classes, %")  # fmt: skip
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
+    for name in options.models:
+        with tempfile.TemporaryDirectory() as folder:
+            model = converted(name, Path(folder))
+        x = np.random.default_rng(1).integers(-128, 128, (2, *model.inputs[0].shape[1:])).astype("int8")
+        expected = targets.get("tflm").run(model, x).outputs[0]
+        start = time.perf_counter()
+        micro.emit(model)
+        seconds = time.perf_counter() - start
+        for core in options.cores:
+            print(row(name, core, model, x, expected), flush=True)
+        print(f"{name}: C generated in {seconds:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
