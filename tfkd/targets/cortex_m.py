@@ -32,8 +32,9 @@ _COMPILE_S = 120.0
 _SMALLEST_SHARD = 50
 # No model here takes so many; one that does not end is stopped.
 _MOST_INSTRUCTIONS = 20_000_000_000
+# -g: without it Zig strips the symbols at -Os.
 _FLAGS = ("-std=c99", "-ffreestanding", "-ffunction-sections", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
-          "-g0", "-nostdlib")  # fmt: skip
+          "-g", "-nostdlib")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
