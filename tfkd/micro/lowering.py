@@ -375,6 +375,7 @@ def _addition(graph: Graph, op: Op) -> list[Layer]:
              "zero_point1": first.zero_point, "zero_point2": second.zero_point, "out_zero_point": output.zero_point,
              "least": least, "most": most, "sign": sign},
             reads, output.index, in_place=in_place, comment=_shape(output),
+            flags=sum(1 << i for i in (0, 1) if pairs[i] == (2**30, 0)),
         )
     ]  # fmt: skip
 

@@ -6,23 +6,39 @@ typedef struct {
     int16_t zero_point1, zero_point2, out_zero_point, least, most, sign; /* sign: 1 adds, -1 subtracts */
 } tfkd_addition_params;
 
+#define TFKD_FIRST_HALVES 1 /* the first operand's factor is exactly a half: the larger scale of the two */
+#define TFKD_SECOND_HALVES 2
+
+/* x * multiplier, then divided by 2^shift: `half` is 2^shift / 2, `sign` is -1 where there is a division. */
+TFKD_INLINE int32_t tfkd_scaled(int32_t x, int32_t multiplier, int32_t shift, int32_t half, int32_t sign) {
+    const int32_t product = tfkd_high_mul_small(x, multiplier);
+    return (product + (sign & (product >> 31)) + half) >> shift;
+}
+
 TFKD_INLINE void tfkd_addition(const tfkd_addition_params *p, const int8_t *in1, const int8_t *in2, int8_t *out,
                                int flags) {
     const int32_t multiplier1 = p->multiplier1, multiplier2 = p->multiplier2, out_multiplier = p->out_multiplier;
-    (void)flags;
+    const int32_t shift1 = p->shift1, shift2 = p->shift2, out_shift = p->out_shift;
+    const int32_t half1 = (1 << shift1) >> 1, half2 = (1 << shift2) >> 1, out_half = (1 << out_shift) >> 1;
+    const int32_t sign1 = -(shift1 > 0), sign2 = -(shift2 > 0), out_sign = -(out_shift > 0);
+    const int32_t zero1 = p->zero_point1, zero2 = p->zero_point2, least = p->least, most = p->most;
+    const int32_t step1 = p->stride1[3], step2 = p->stride2[3], zero = p->out_zero_point, subtract = p->sign < 0;
     for (int32_t a = 0; a < p->size[0]; a++)
         for (int32_t b = 0; b < p->size[1]; b++)
             for (int32_t c = 0; c < p->size[2]; c++) {
                 const int8_t *x = in1 + a * p->stride1[0] + b * p->stride1[1] + c * p->stride1[2];
                 const int8_t *y = in2 + a * p->stride2[0] + b * p->stride2[1] + c * p->stride2[2];
-                for (int32_t d = 0; d < p->size[3]; d++, x += p->stride1[3], y += p->stride2[3]) {
-                    const int32_t first = tfkd_divide_by_power(
-                        tfkd_high_mul_small((*x - p->zero_point1) * (1 << 20), multiplier1), p->shift1);
-                    const int32_t second = tfkd_divide_by_power(
-                        tfkd_high_mul_small((*y - p->zero_point2) * (1 << 20), multiplier2), p->shift2) * p->sign;
-                    const int32_t sum =
-                        tfkd_divide_by_power(tfkd_high_mul_small(first + second, out_multiplier), p->out_shift);
-                    *out++ = (int8_t)tfkd_clamp(sum + p->out_zero_point, p->least, p->most);
+                for (const int8_t *end = out + p->size[3]; out < end; x += step1, y += step2) {
+                    int32_t first = *x - zero1, second = *y - zero2;
+                    first = flags & TFKD_FIRST_HALVES
+                                ? first * (1 << 19)
+                                : tfkd_scaled(first * (1 << 20), multiplier1, shift1, half1, sign1);
+                    second = flags & TFKD_SECOND_HALVES
+                                 ? second * (1 << 19)
+                                 : tfkd_scaled(second * (1 << 20), multiplier2, shift2, half2, sign2);
+                    const int32_t sum = subtract ? first - second : first + second;
+                    const int32_t result = tfkd_scaled(sum, out_multiplier, out_shift, out_half, out_sign) + zero;
+                    *out++ = (int8_t)tfkd_clamp(result, least, most);
                 }
             }
 }

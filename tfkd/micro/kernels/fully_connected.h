@@ -9,6 +9,16 @@ typedef struct {
 } tfkd_fully_connected_params;
 
 #if TFKD_DSP
+#define TFKD_DOT_PAIR(x, packed, first)                                                      \
+    "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad " packed ", " x ", r12, " packed "\n"        \
+    "smlad " first ", " x ", lr, " first "\n"
+#define TFKD_DOT_4                                                                           \
+    "ldr r12, [r0], #4\n sxtb16 r10, r12\n sxtb16 r11, r12, ror #8\n"                        \
+    TFKD_DOT_PAIR("r10", "r2", "r3") TFKD_DOT_PAIR("r11", "r2", "r3")                        \
+    TFKD_DOT_PAIR("r10", "r4", "r5") TFKD_DOT_PAIR("r11", "r4", "r5")                        \
+    TFKD_DOT_PAIR("r10", "r6", "r7") TFKD_DOT_PAIR("r11", "r6", "r7")                        \
+    TFKD_DOT_PAIR("r10", "r8", "r9") TFKD_DOT_PAIR("r11", "r8", "r9")
+
 /* One row times eight channels, over a multiple of 4 values. sums: for each pair the packed sum and the first's. */
 __attribute__((naked, noinline, unused)) static void tfkd_dot(const int8_t *in, const int16_t *weights,
                                                               const int8_t *stop, int32_t sums[8]) {
@@ -16,17 +26,8 @@ __attribute__((naked, noinline, unused)) static void tfkd_dot(const int8_t *in, 
         "push {r2, r3, r4-r11, lr}\n"
         "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
         "mov r8, r2\n mov r9, r2\n"
-        "ldr r12, [sp]\n cmp r0, r12\n beq 2f\n"
-        "1:\n"
-        "ldr r12, [r0], #4\n sxtb16 r10, r12\n sxtb16 r11, r12, ror #8\n"
-        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r2, r10, r12, r2\n smlad r3, r10, lr, r3\n"
-        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r2, r11, r12, r2\n smlad r3, r11, lr, r3\n"
-        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r4, r10, r12, r4\n smlad r5, r10, lr, r5\n"
-        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r4, r11, r12, r4\n smlad r5, r11, lr, r5\n"
-        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r6, r10, r12, r6\n smlad r7, r10, lr, r7\n"
-        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r6, r11, r12, r6\n smlad r7, r11, lr, r7\n"
-        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r8, r10, r12, r8\n smlad r9, r10, lr, r9\n"
-        "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad r8, r11, r12, r8\n smlad r9, r11, lr, r9\n"
+        "ldr r12, [sp]\n subs r12, r12, r0\n beq 2f\n tst r12, #4\n bne 3f\n"
+        "1:\n" TFKD_DOT_4 "3:\n" TFKD_DOT_4
         "ldr r12, [sp]\n cmp r0, r12\n bne 1b\n"
         "2:\n"
         "ldr r12, [sp, #4]\n stm r12, {r2-r9}\n"
@@ -74,9 +75,12 @@ TFKD_INLINE void tfkd_dot_pair(const int16_t *w, const int8_t *in, int32_t count
 }
 
 TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, const int8_t *in, int8_t *out, int flags) {
+    const int32_t zero_point = p->out_zero_point, least = p->least, most = p->most, step = p->per_channel;
     const int32_t whole = p->depth & ~3, block = ((p->depth + 3) / 4) * 16;
     for (int32_t row = 0; row < p->rows; row++, in += p->depth) {
         const int16_t *weights = p->weights;
+        const int32_t *bias = p->bias, *end = bias + p->channels, *multiplier = p->multiplier;
+        const int8_t *shift = p->shift;
         for (int32_t c = 0; c < p->channels; c += 8, weights += block) {
             int32_t sums[8];
             for (int i = 0; i < 8; i++) sums[i] = 0;
@@ -94,11 +98,13 @@ TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, cons
             if (whole < p->depth)
                 for (int32_t i = 0; i < 4 && c + 2 * i < p->channels; i++)
                     tfkd_dot_pair(weights + 4 * whole + 4 * i, in + whole, p->depth - whole, sums + 2 * i, flags);
-            for (int32_t i = 0; i < 8 && c + i < p->channels; i++) {
-                const int32_t at = p->per_channel ? c + i : 0, first = sums[i | 1], packed = sums[i & ~1];
-                const int32_t second = flags & TFKD_WIDE ? packed : tfkd_second(packed, first);
-                *out++ = (int8_t)tfkd_requantize((i & 1 ? second : first) + p->bias[c + i], p->multiplier[at],
-                                                 p->shift[at], p->out_zero_point, p->least, p->most, flags);
+            for (const int32_t *sum = sums; sum < sums + 8 && bias < end; sum += 2) {
+                *out++ = (int8_t)tfkd_requantize(sum[1] + *bias++, *multiplier, *shift, zero_point, least, most, flags);
+                multiplier += step, shift += step;
+                if (bias >= end) break;
+                const int32_t second = flags & TFKD_WIDE ? sum[0] : tfkd_second(sum[0], sum[1]);
+                *out++ = (int8_t)tfkd_requantize(second + *bias++, *multiplier, *shift, zero_point, least, most, flags);
+                multiplier += step, shift += step;
             }
         }
     }
