@@ -31,13 +31,12 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise ValueError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
     model = TFLiteModel.load(model)
-    graph = _graph.read(model)
-    for index in (*graph.inputs, *graph.outputs):
-        tensor = graph.tensors[index]
+    for tensor in (*model.inputs, *model.outputs):
         if tensor.dtype != "int8" or len(tensor.scales) != 1:
             raise ValueError(
                 f"micro.emit: inputs and outputs must be int8. Received: {tensor.name!r} of {tensor.dtype}. "
                 "Convert with `tfkd convert --mode full_int8` without float inputs."
             )
+    graph = _graph.read(model)
     layers, aliases = lower(graph)
     return write(graph, layers, aliases, name)
