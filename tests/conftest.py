@@ -14,3 +14,7 @@ def seeded():
     """Gives each test that builds models the same weights at each run."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", default="21", help="how often test_kills.py kills a process, in all")

@@ -11,8 +11,8 @@ import tfkd
 
 PACKAGE = Path(tfkd.__file__).parent
 LEVELS = (
-    ("measurement", "child", "data", "sources", "augmentation", "models", "logits", "packing", "losses", "features",
-     "tflite", "contract", "scores", "naming"),
+    ("measurement", "child", "data", "sources", "augmentation", "pairing", "models", "logits", "packing", "losses",
+     "features", "tflite", "contract", "scores", "naming"),
     ("soft_labels", "labelling", "distiller", "teachers", "conversion", "calibration", "ranges", "quantization",
      "recurrence", "noise", "micro"),
     ("optimization", "targets"),

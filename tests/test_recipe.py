@@ -54,7 +54,7 @@ def test_recipe_fills_what_is_left_out(tmp_path):
         ("[contract]", "[contracts]", r"unknown key 'contracts'. Did you mean 'contract'\?"),
         ("max_bytes", "max_byte", r"unknown key 'contract\.max_byte'. Did you mean 'max_bytes'\?"),
         ("epochs", "zzz", r"unknown key 'teacher\.zzz'. Known here: epochs, batch_size"),
-        ('model = "digits_student"', "", r"'student\.model' is missing. Add it"),
+        ('model = "digits_student"', "", r"student: give either model .* or path"),
         ('output = "runs/x"', "", r"'output' is missing"),
         ("epochs = 2", 'epochs = "2"', r"teacher\.epochs: .*valid integer. Received: '2'"),
         ("epochs = 2", "epochs = 0", r"teacher\.epochs: .*greater than or equal to 1. Received: 0"),
@@ -89,7 +89,7 @@ def test_recipe_without_file_is_refused(tmp_path):
 def test_recipe_path_takes_a_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("TFKD_DATA", "/data")
     text = GOOD.replace('model = "digits_teacher"\nepochs = 2', 'path = "$TFKD_DATA/t.keras"')
-    assert recipe.load(write(tmp_path, text)).teacher.file == Path("/data/t.keras")
+    assert recipe.load(write(tmp_path, text)).teacher.files == [Path("/data/t.keras")]
 
 
 def test_schedule_with_bad_value_is_refused():

@@ -18,6 +18,7 @@ import numpy as np
 
 from tfkd import sources
 from tfkd.augmentation import Augment, CropFlip, augment_batch, crop_flip, view_seeds
+from tfkd.pairing import Partner
 from tfkd.sources import NAMES, Arrays
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Role = Literal["train", "val", "test"]
 
 __all__ = [
-    "NAMES", "CropFlip", "Split", "Splits", "crop_flip", "from_arrays", "load", "view_seeds",
+    "NAMES", "CropFlip", "Partner", "Split", "Splits", "crop_flip", "from_arrays", "load", "view_seeds",
 ]  # fmt: skip
 
 # Where a source has no test part of its own, one is carved out with this share and seed, whatever the user's seed: two
@@ -155,6 +156,7 @@ class Split:
         augment: Augment | None = None,
         seed: int = 0,
         soft_labels: Any = None,
+        partner: Partner | None = None,
     ) -> tf.data.Dataset:
         """The split as a `tf.data.Dataset` of (x float32 [B, ...], y int64 [B]); the last batch may be smaller.
 
@@ -171,6 +173,8 @@ class Split:
             soft_labels: a `tfkd.SoftLabels`. Batches are ({"soft_labels": float32 [B, C], "student": x}, y); in epoch e
                 samples and labels are those of view e mod views, and `augment` need only be given where it is not
                 tfkd's own.
+            partner: what the teacher sees. Batches are ({"teacher": float32 [B, ...], "student": x}, y); `augment`
+                changes the student's x only.
 
         Returns:
             The data set. Its attribute `epoch` counts the passes; `tfkd.distiller.EpochSync` sets it, so that a resumed
@@ -184,6 +188,12 @@ class Split:
             x, y, ids = tf.constant(self.x), tf.constant(self.y), tf.constant(self.ids)
             epochs = tf.Variable(-1, dtype=tf.int64, trainable=False)
             lookup = None if soft_labels is None else soft_labels.lookup(self, augment)
+        if soft_labels is not None and partner is not None:
+            raise ValueError(
+                "Split.batches: soft_labels and partner exclude each other. Received: both. A store holds what its "
+                "teacher said already."
+            )
+        theirs = None if partner is None else partner.lookup(self, seed)
 
         def order(epoch: tf.Tensor) -> tf.data.Dataset:
             rows = tf.range(len(self), dtype=tf.int64)
@@ -200,6 +210,8 @@ class Split:
                 return {"soft_labels": said, "student": student}, tf.gather(y, rows)
             if augment is not None:
                 batch = augment_batch(augment, batch, view_seeds(tf.gather(ids, rows), epoch[0], seed=seed))
+            if theirs is not None:
+                batch = {"teacher": theirs(rows, tf.gather(ids, rows), epoch[0]), "student": batch}
             return batch, tf.gather(y, rows)
 
         dataset = tf.data.Dataset.from_tensors(0).map(lambda _: epochs.assign_add(1)).flat_map(order)

@@ -32,10 +32,11 @@ class Distiller(keras.Model):
     nor a checkpoint, and its `trainable` flag is left as it was found. A step runs the student once, for its logits and
     its features. `save` writes the student, a plain Keras model that loads without tfkd.
 
-    Logs of `fit`: `loss`, `soft_loss`, `hard_loss`, `feature_loss` where there are features, `alpha` where it is a
-    schedule, and the compiled metrics; of `evaluate` (with `val_` in front in `fit`): `loss` (the hard loss and the
-    regularization, so that it compares across alphas), `hard_loss` and the metrics. At the start of an epoch the data
-    set of `Split.batches` is told the epoch, then the callbacks run in the order given.
+    Logs of `fit`: `loss`, `soft_loss`, `hard_loss`, `feature_loss` where there are features, each setting that is a
+    schedule (`alpha`, `temperature`, `feature_weight`, ...), and the compiled metrics; of `evaluate` (with `val_` in
+    front in `fit`): `loss` (the hard loss and the regularization, so that it compares across alphas), `hard_loss` and
+    the metrics. At the start of an epoch the data set of `Split.batches` is told the epoch, then the callbacks run in
+    the order given.
 
     Args:
         student: a Keras model of any kind with one output, logits [B, ..., C].
@@ -107,9 +108,22 @@ class Distiller(keras.Model):
         if features and all(logits.shows_layers(model) for model in (student, *teachers)):
             self._connect(*(_zeros(model) for model in (teachers[0], student)))
 
+    def _schedules(self) -> dict[str, Any]:
+        """The settings that change over steps, by the name of their log; of several alike the later are numbered."""
+        settings = [("alpha", self.alpha)]
+        for loss in dict.fromkeys(self.soft_losses):
+            settings += vars(loss).items()
+        for feature in self._features():
+            settings += [("feature_weight", feature.weight), *vars(feature.loss).items()]
+        found: dict[str, Any] = {}
+        for name, setting in settings:
+            if isinstance(setting, Schedule):
+                count = sum(one.rstrip("_0123456789") == name for one in found)
+                found[f"{name}_{count}" if count else name] = setting
+        return found
+
     def _optional_logs(self) -> tuple[str, ...]:
-        scheduled = ("alpha",) if isinstance(self.alpha, Schedule) else ()
-        return (*(("feature_loss",) if self.feature_losses else ()), *scheduled)
+        return (*(("feature_loss",) if self.feature_losses else ()), *self._schedules())
 
     def _check_models(
         self, student: Any, teachers: tuple[Any, ...], stored: bool, features: Sequence[taps.Feature]
@@ -220,6 +234,8 @@ class Distiller(keras.Model):
         # Outside the tape: nothing of the teacher is kept for the backward pass.
         taught, theirs = self._run_teachers(x)
         step = self.optimizer.iterations
+        # Before the step counts up.
+        scheduled = {name: schedule(step) for name, schedule in self._schedules().items()}
         with tf.GradientTape() as tape:
             with taps.tap(self.student, [feature.student for feature in self._features()]) as ours:
                 said = self(x, training=True)
@@ -234,8 +250,8 @@ class Distiller(keras.Model):
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, weights), weights, strict=True))
         self._track(x, {"loss": loss, **terms})
-        if "alpha" in self._trackers:
-            self._trackers["alpha"].update_state(alpha)
+        for name, value in scheduled.items():
+            self._trackers[name].update_state(value)
         return self._logs(x, y, said, sample_weight, without=() if terms["hard_loss"] is not None else ("hard_loss",))
 
     def test_step(self, data: Any) -> dict[str, Any]:

@@ -56,9 +56,13 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
     progress("data")
     splits = data.load(recipe.data.source, validation=recipe.data.validation, seed=recipe.seed)
     findings = [*_settings(recipe), *_data(splits)]
-    if recipe.teacher.file is not None:
-        progress("teacher")
-        findings += _teacher(models.load(recipe.teacher.file), splits, recipe)
+    other = recipe.data.teacher
+    seen = data.load(other.source, validation=recipe.data.validation, seed=recipe.seed) if other else splits
+    if other:
+        data.Partner(seen.train, other.pair).lookup(splits.train, recipe.seed)
+    for file in recipe.teacher.files:
+        progress(f"teacher {file.name}")
+        findings += _teacher(models.load(file), seen, recipe)
     progress("student")
     findings += _student(recipe, splits)
     return sorted(findings, key=lambda finding: finding.severity)
@@ -126,7 +130,8 @@ def _teacher(teacher: keras.Model, splits: data.Splits, recipe: Recipe) -> Itera
     yield from _mode(teacher, x, said)
     yield from _skill(teacher, x, y, said, classes)
     yield from _history(recipe, float(np.mean(said.argmax(-1) == y)))
-    yield from _store(recipe, teacher, splits)
+    if len(recipe.teacher.files) == 1:  # a store of several is keyed by all of them
+        yield from _store(recipe, teacher, splits)
 
 
 def _run(model: keras.Model, x: np.ndarray) -> np.ndarray:
@@ -208,9 +213,12 @@ def _student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
     """Converts and runs the student with untrained weights: size and memory do not depend on training."""
     from tfkd import conversion, targets
 
-    student = models.build(
-        recipe.student.model, splits.train.input_shape, splits.train.num_classes, **recipe.student.options
-    )
+    settings = recipe.student
+    shape, classes = splits.train.input_shape, splits.train.num_classes
+    if settings.file is not None:
+        student = models.load(settings.file)
+    else:
+        student = models.build(settings.model or "", shape, classes, **settings.options)
     mode, limits = recipe.conversion.ship, recipe.limits
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -97,6 +97,12 @@ class _Line:
         self.steps: dict[str, str] = {}
         self.splits = data.load(recipe.data.source, validation=recipe.data.validation, seed=recipe.seed)
         self.data_hash = _hash([split.content_hash for split in self.splits])
+        other = recipe.data.teacher
+        self.seen = self.splits  # by the teacher
+        if other:
+            self.seen = data.load(other.source, validation=recipe.data.validation, seed=recipe.seed)
+            self.data_hash = _hash([self.data_hash, other.pair, [split.content_hash for split in self.seen]])
+        self.partner = data.Partner(self.seen.train, other.pair) if other else None
 
     def run(self, command: str | None) -> Result:
         teacher = self._teacher()
@@ -148,12 +154,13 @@ class _Line:
 
     def _teacher(self) -> dict[str, Any]:
         settings = self.recipe.teacher
-        if settings.file is not None:
-            return {"path": str(settings.file), "files": {str(settings.file): _sha256(settings.file, missing_ok=False)}}
+        if settings.files:
+            files = {str(file): _sha256(file, missing_ok=False) for file in settings.files}
+            return {"paths": list(files), "files": files}
 
         def work(key: str) -> dict[str, Any]:
-            model = self._build(settings.model or "", settings.options, self.recipe.seed)
-            return self._train("teacher", key, model, model, settings, self.recipe.seed)
+            model = self._build(settings.model or "", settings.options, self.recipe.seed, self.seen)
+            return self._train("teacher", key, model, model, settings, self.recipe.seed, self.seen)
 
         return self._step("teacher", [settings.model_dump(), self.recipe.seed, self.data_hash], work)
 
@@ -187,34 +194,46 @@ class _Line:
             from tfkd.distiller import Distiller
             from tfkd.soft_labels import SoftLabels
 
-            student = self._build(self.recipe.student.model, self.recipe.student.options, seed)
+            student = self._start(seed)
             if way == "alone":
-                return self._train(name, key, student, student, settings, seed)
+                return self._train(name, key, student, student, settings, seed, self.splits)
             store = SoftLabels.open(labels["path"]) if labels else None
             trained = Distiller(
                 student, store or self._load(teacher), alpha=settings.alpha, soft_loss=losses.build(**settings.soft)
             )
-            return self._train(name, key, trained, student, settings, seed, store)
+            return self._train(name, key, trained, student, settings, seed, self.splits, store)
 
         shared = Schedule.model_validate(settings.model_dump(include=set(Schedule.model_fields)))
+        start = self.recipe.student.file
         inputs = [self.recipe.student.model_dump(), shared.model_dump(), seed, self.data_hash]
+        inputs += [_sha256(start, missing_ok=False)] if start else []
         if way == "distilled":
             inputs += [settings.alpha, settings.soft, (labels or teacher)["files"]]
         return self._step(name, inputs, work)
 
-    def _build(self, name: str, options: Mapping[str, Any], seed: int) -> keras.Model:
+    def _start(self, seed: int) -> keras.Model:
+        """The student before its training."""
+        settings = self.recipe.student
+        if settings.file is None:
+            return self._build(settings.model or "", settings.options, seed, self.splits)
+        from tfkd import models
+
+        return models.load(settings.file)
+
+    def _build(self, name: str, options: Mapping[str, Any], seed: int, splits: data.Splits) -> keras.Model:
         import keras
 
         from tfkd import models
 
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
-        return models.build(name, self.splits.train.input_shape, self.splits.train.num_classes, **options)
+        return models.build(name, splits.train.input_shape, splits.train.num_classes, **options)
 
     def _load(self, record: Mapping[str, Any]) -> keras.Model:
-        from tfkd import models
+        from tfkd import models, teachers
 
-        return models.load(record["path"])
+        loaded = [models.load(path) for path in record.get("paths") or [record["path"]]]
+        return teachers.ensemble(loaded) if len(loaded) > 1 else loaded[0]
 
     def _train(
         self,
@@ -224,6 +243,7 @@ class _Line:
         saved: keras.Model,
         schedule: Schedule,
         seed: int,
+        splits: data.Splits,
         store: SoftLabels | None = None,
     ) -> dict[str, Any]:
         from tfkd import training
@@ -236,20 +256,21 @@ class _Line:
                 shutil.rmtree(stale)
         history = training.fit(
             trained,
-            self.splits,
+            splits,
             schedule,
             seed=seed,
             checkpoint=checkpoint,
             on_epoch=self.progress.epoch,
             soft_labels=store,
+            partner=None if trained is saved else self.partner,
         )
         path = folder / "model.keras"
         saved.save(path)
         shutil.rmtree(checkpoint)
         return {
             "path": str(path), "files": [f"{name}/model.keras"], "history": history,
-            "val_accuracy": training.accuracy(saved, self.splits.val),
-            "test_accuracy": training.accuracy(saved, self.splits.test),
+            "val_accuracy": training.accuracy(saved, splits.val),
+            "test_accuracy": training.accuracy(saved, splits.test),
         }  # fmt: skip
 
     def _convert(self, mode: str, student: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,7 +304,7 @@ class _Line:
                 self.splits.test,
                 reference=distilled,
                 baselines={
-                    "teacher": self._load(teacher), "student alone": self._load(best["alone"]),
+                    "teacher": (self._load(teacher), self.seen.test), "student alone": self._load(best["alone"]),
                     "student distilled": distilled,
                 },
                 targets=self.recipe.targets.names,

@@ -7,7 +7,7 @@ import os
 import tomllib
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 
@@ -31,15 +31,14 @@ def _expand(path: str) -> str:
     return expanded
 
 
-class Data(_Section):
-    """`[data]`: see `tfkd.data.load`."""
+class Source(_Section):
+    """A data set: a name or a path, see `tfkd.data.load`."""
 
     name: str | None = None
     path: str | None = None
-    validation: float = pydantic.Field(default=0.1, gt=0, lt=1)
 
     @pydantic.model_validator(mode="after")
-    def _one_source(self) -> Data:
+    def _one_source(self) -> Self:
         if (self.name is None) == (self.path is None):
             raise ValueError("give either name (such as 'digits') or path (a .npz or a folder)")
         return self
@@ -48,6 +47,23 @@ class Data(_Section):
     def source(self) -> str:
         """What `tfkd.data.load` takes."""
         return self.name if self.name is not None else _expand(self.path or "")
+
+
+class TeacherData(Source):
+    """`[data.teacher]`: what the teacher sees, where that is something else than the student sees.
+
+    Args:
+        pair: `row`: the same rows; `label`: for each sample another one of its class. See `tfkd.data.Partner`.
+    """
+
+    pair: Literal["row", "label"] = "row"
+
+
+class Data(Source):
+    """`[data]`: the student's data."""
+
+    validation: float = pydantic.Field(default=0.1, gt=0, lt=1)
+    teacher: TeacherData | None = None
 
 
 class Schedule(_Section):
@@ -71,32 +87,49 @@ class Schedule(_Section):
 
 
 class Teacher(Schedule):
-    """`[teacher]`: a builder of `tfkd.models` and its training, or the path of a `.keras` file."""
+    """`[teacher]`: a builder of `tfkd.models` and its training, or the path of a `.keras` file, or several.
+
+    Several teach as one, by the mean of their probabilities (`tfkd.teachers.ensemble`).
+    """
+
+    model: str | None = None
+    options: dict[str, Any] = {}
+    path: str | None = None
+    paths: list[str] | None = pydantic.Field(default=None, min_length=2)
+
+    @pydantic.model_validator(mode="after")
+    def _built_or_loaded(self) -> Teacher:
+        given = [name for name in ("model", "path", "paths") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give either model (a builder, with its training) or path or paths (trained .keras files)")
+        if given != ["model"] and self.model_fields_set != set(given):
+            rest = ", ".join(sorted(self.model_fields_set - set(given)))
+            raise ValueError(f"a teacher with {given[0]} is not trained; leave out {rest}")
+        return self
+
+    @property
+    def files(self) -> list[Path]:
+        """The trained teachers; none where one is to be trained."""
+        return [Path(_expand(path)) for path in self.paths or ([self.path] if self.path is not None else [])]
+
+
+class Student(_Section):
+    """`[student]`: a builder of `tfkd.models` with its options, or the path of a `.keras` file to start from."""
 
     model: str | None = None
     options: dict[str, Any] = {}
     path: str | None = None
 
     @pydantic.model_validator(mode="after")
-    def _built_or_loaded(self) -> Teacher:
-        if (self.model is None) == (self.path is None):
-            raise ValueError("give either model (a builder, with its training) or path (a trained .keras file)")
-        if self.path is not None and self.model_fields_set != {"path"}:
-            rest = ", ".join(sorted(self.model_fields_set - {"path"}))
-            raise ValueError(f"a teacher with path is not trained; leave out {rest}")
+    def _built_or_loaded(self) -> Student:
+        if (self.model is None) == (self.path is None) or (self.path is not None and self.options):
+            raise ValueError("give either model (a builder, with its options) or path (a .keras file to start from)")
         return self
 
     @property
     def file(self) -> Path | None:
-        """The trained teacher, or None where it is to be trained."""
+        """The model that the student starts from, or None where it is built anew."""
         return None if self.path is None else Path(_expand(self.path))
-
-
-class Student(_Section):
-    """`[student]`: a builder of `tfkd.models` with its options."""
-
-    model: str
-    options: dict[str, Any] = {}
 
 
 class Distillation(Schedule):
@@ -171,6 +204,12 @@ class Recipe(_Section):
     output: str = pydantic.Field(min_length=1)
     seed: int = pydantic.Field(default=0, ge=0)
 
+    @pydantic.model_validator(mode="after")
+    def _views_are_of_what_the_student_sees(self) -> Recipe:
+        if self.data.teacher is not None and self.distillation.views:
+            raise ValueError("[data.teacher] and distillation.views exclude each other: leave views out")
+        return self
+
     @property
     def limits(self) -> Contract:
         """The contract of the model that is to ship."""
@@ -197,7 +236,8 @@ def load(path: str | os.PathLike[str]) -> Recipe:
         raise ValueError(f"{path}: must be TOML. Received: {error}. Correct that line.") from None
     try:
         recipe = Recipe.model_validate(content)
-        _ = recipe.limits, recipe.data.source, recipe.teacher.file  # their ranges and variables
+        _ = recipe.limits, recipe.data.source, recipe.teacher.files, recipe.student.file  # their ranges and variables
+        _ = recipe.data.teacher and recipe.data.teacher.source
     except pydantic.ValidationError as error:
         raise ValueError("\n".join(f"{path}: {_sentence(one)}" for one in error.errors())) from None
     except ValueError as error:
@@ -233,4 +273,6 @@ def _keys(table: list[Any]) -> list[str]:
     section: Any = Recipe
     for name in table:
         section = section.model_fields[name].annotation
+        # Optional tables stand as `Table | None`.
+        section = next((one for one in typing.get_args(section) if one is not type(None)), section)
     return list(section.model_fields)

@@ -31,6 +31,7 @@ def fit(
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
     soft_labels: SoftLabels | None = None,
+    partner: data.Partner | None = None,
 ) -> History:
     """Trains a model with logits, or a `Distiller`, on the train split.
 
@@ -42,13 +43,14 @@ def fit(
         checkpoint: a folder where each finished epoch is kept; what lies there is gone on from.
         on_epoch: called with (epochs done, epochs in all, logs).
         soft_labels: the store that a `Distiller` learns from; it has its own augmentation.
+        partner: what the teacher of a `Distiller` sees, where that is something else.
 
     Returns:
         The logs of each epoch by name, those before an interruption included.
     """
     augment = None if soft_labels is not None else augmentation(schedule)
     dataset = splits.train.batches(
-        schedule.batch_size, shuffle=True, augment=augment, seed=seed, soft_labels=soft_labels
+        schedule.batch_size, shuffle=True, augment=augment, seed=seed, soft_labels=soft_labels, partner=partner
     )
     steps = schedule.epochs * -(-len(splits.train) // schedule.batch_size)
     model.compile(

@@ -147,7 +147,7 @@ def validate(
     test: Split,
     *,
     reference: keras.Model | None = None,
-    baselines: Mapping[str, keras.Model] | None = None,
+    baselines: Mapping[str, keras.Model | tuple[keras.Model, Split]] | None = None,
     targets: Sequence[str | Target] = ("host", "tflm"),
     contract: Contract | None = None,
     ship: str | None = None,
@@ -161,7 +161,8 @@ def validate(
         model: a .tflite, or several by name.
         test: the test split; another role is refused.
         reference: the Keras model that the .tflite came from; agreement, flips and accuracy drop refer to it.
-        baselines: Keras models for comparison by name, such as teacher and student alone.
+        baselines: Keras models for comparison by name, such as teacher and student alone; one that sees other data
+            than the models, such as a teacher of another modality, with its own test split.
         targets: specifications such as `host:reference`, or targets. Drift is counted from the first that ran.
         contract: the limits of the model that is to ship.
         ship: its name; needed where there are a contract and several models.
@@ -175,9 +176,14 @@ def validate(
     models = _load(model, test)
     shipped = _ship(ship, models, contract)
     engines = _engines(targets)
-    graphs, reference_name = _graphs(reference, baselines or {}, test)
+    baselines = baselines or {}
+    seen = {name: one[1] for name, one in baselines.items() if isinstance(one, tuple)}
+    for split in seen.values():
+        split.require("test", purpose="validation")
+    plain = {name: one[0] if isinstance(one, tuple) else one for name, one in baselines.items()}
+    graphs, reference_name = _graphs(reference, plain, test, seen)
     step = _counter(progress, len(graphs) + len(models) * len(engines))
-    keras_rows, labels = _keras_rows(graphs, reference_name, test, step)
+    keras_rows, labels = _keras_rows(graphs, reference_name, test, seen, step)
     target_rows = list(_target_rows(models, engines, test, labels, step))
     step("done")
     accuracy = next((row.accuracy for row in keras_rows if row.name == reference_name), None)
@@ -243,7 +249,7 @@ def _engines(specs: Sequence[str | Target]) -> list[Target]:
 
 
 def _graphs(
-    reference: keras.Model | None, baselines: Mapping[str, keras.Model], test: Split
+    reference: keras.Model | None, baselines: Mapping[str, keras.Model], test: Split, seen: Mapping[str, Split]
 ) -> tuple[dict[str, keras.Model], str | None]:
     """The Keras models by name, the reference among them, and its name."""
     graphs = dict(baselines)
@@ -258,7 +264,9 @@ def _graphs(
         graphs[name] = reference
     for one, graph in graphs.items():
         # A model that was never built has no shapes.
-        _check_shapes(one, [getattr(graph, side, None) for side in ("input_shape", "output_shape")], test)
+        _check_shapes(
+            one, [getattr(graph, side, None) for side in ("input_shape", "output_shape")], seen.get(one, test)
+        )
     return graphs, name
 
 
@@ -294,13 +302,18 @@ def _counter(progress: Callable[[int, int, str], None] | None, total: int) -> Ca
 
 
 def _keras_rows(
-    graphs: Mapping[str, keras.Model], reference: str | None, test: Split, step: Callable[[str], None]
+    graphs: Mapping[str, keras.Model],
+    reference: str | None,
+    test: Split,
+    seen: Mapping[str, Split],
+    step: Callable[[str], None],
 ) -> tuple[list[Row], np.ndarray | None]:
     """One row for each Keras model, and the labels that the reference gives."""
     outputs = {}
     for name, graph in graphs.items():
         step(f"{name} in Keras")
-        outputs[name] = np.asarray(graph.predict(test.batches(256), verbose=0)).reshape(len(test), -1)
+        own = seen.get(name, test)
+        outputs[name] = np.asarray(graph.predict(own.batches(256), verbose=0)).reshape(len(own), -1)
     sound = reference is not None and np.isfinite(outputs[reference]).all()
     labels = outputs[reference].argmax(axis=1) if reference and sound else None
     rows = []
@@ -311,10 +324,12 @@ def _keras_rows(
             target=None,
             bytes=sum(weight.dtype.size * int(np.prod(weight.shape)) for weight in weights),
             parameters=graph.count_params(),
-            samples=len(test),
+            samples=len(seen.get(name, test)),
         )
         if np.isfinite(outputs[name]).all():
-            found = score(outputs[name], test, None if name == reference else labels)
+            own = seen.get(name, test)
+            comparable = name != reference and np.array_equal(own.ids, test.ids) and np.array_equal(own.y, test.y)
+            found = score(outputs[name], own, labels if comparable else None)
             rows.append(dataclasses.replace(row, **found))
         else:
             rows.append(dataclasses.replace(row, invalid_reason=_NOT_FINITE, broken=True))
