@@ -1,5 +1,7 @@
 """Two real worker processes on loopback train as one process with the joint batch."""
 
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -7,6 +9,9 @@ import textwrap
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+from tfkd import cli
 
 WORKER = """
     import json, os, sys
@@ -78,3 +83,31 @@ def test_workers_learn_as_one_process_does_with_the_joint_batch(results):
     assert set(first) == set(one)
     for name, expected in one.items():
         np.testing.assert_allclose(np.ravel(first[name]), np.ravel(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_workers_start_with_the_script_that_distill_shows(tmp_path):
+    import tfkd
+
+    text = CliRunner().invoke(cli.app, ["distill", "--workers"]).stdout
+    script, command = text[text.index("import keras") :].split("\n\nStart it")
+    (tmp_path / "distill.py").write_text(script.replace("epochs=20", "epochs=1"))
+    train = tfkd.data.load("digits").train
+    tfkd.models.build("digits_teacher", train.input_shape, train.num_classes).save(tmp_path / "teacher.keras")
+    first, second = free_ports(2).split(",")
+    environment = re.search(r"TF_CONFIG='(.*)'", command)[1]
+    environment = environment.replace("first:2222", f"localhost:{first}").replace("second:2222", f"localhost:{second}")
+    running = [
+        subprocess.Popen(
+            [sys.executable, "distill.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "TF_CONFIG": environment.replace('"index": 0', f'"index": {index}')},
+        )
+        for index in (0, 1)
+    ]  # fmt: skip
+    try:
+        for process in running:
+            output = process.communicate(timeout=240)[0]
+            assert process.returncode == 0, output
+    finally:
+        for process in running:
+            process.kill()
+    assert tfkd.models.load(tmp_path / "student.keras").count_params() > 0

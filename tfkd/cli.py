@@ -124,6 +124,38 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
     return app.command(name=function.__name__.rstrip("_").replace("_", "-"))(guarded)
 
 
+_WORKERS = """\
+Several machines train one student through tf.distribute: each runs the same script, told by TF_CONFIG which one it is.
+Each step takes the batch apart between them, so choose a batch size for all. Save this as distill.py:
+
+import keras, tensorflow as tf, tfkd
+
+strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow
+keras.utils.set_random_seed(0)
+train, val, test = tfkd.data.load("digits")
+with strategy.scope():
+    teacher = keras.saving.load_model("teacher.keras")
+    student = tfkd.models.build("digits_student", train.input_shape, train.num_classes)
+    distiller = tfkd.Distiller(student, teacher, alpha=0.9, temperature=4.0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss=loss, metrics=["accuracy"])
+distiller.fit(train.batches(128, shuffle=True), epochs=20)
+if strategy.cluster_resolver.task_id == 0:
+    student.save("student.keras")
+
+Start it on each machine, with the same cluster and its own index:
+
+TF_CONFIG='{"cluster": {"worker": ["first:2222", "second:2222"]}, "task": {"type": "worker", "index": 0}}' \
+    python distill.py
+"""
+
+
+def _workers(asked: bool) -> None:
+    if asked:
+        typer.echo(_WORKERS)
+        raise typer.Exit
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"tfkd {tfkd.__version__}")
@@ -186,6 +218,10 @@ def distill(
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    workers: Annotated[
+        bool,
+        typer.Option("--workers", callback=_workers, is_eager=True, help="Show how several machines train, and leave."),
+    ] = False,
 ) -> None:
     """Train a student on labels and on a teacher's softened outputs.
 
