@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tfkd import child, data, models, targets
 from tfkd.conversion import convert
-from tfkd.targets import host, tflm
+from tfkd.targets import host, litert, tflm
 from tfkd.tflite import TFLiteModel
 
 SHAPE = (8, 8, 1)
@@ -238,7 +238,7 @@ def test_run_passes_no_state_from_sample_to_sample(spec, stateful):
 
 def test_run_on_host_times_before_it_runs(model, x):
     run = targets.get("host", threads=2).run(model, x[:5])
-    assert len(run.latencies_ns) >= host._RUNS
+    assert len(run.latencies_ns) >= litert._RUNS
     assert all(isinstance(latency, int) and latency > 0 for latency in run.latencies_ns)
     runs, every = run.environment["runs"], run.environment["kept_every"]
     assert len(run.latencies_ns) == runs // every

@@ -58,6 +58,13 @@ TOOLS = (
         package="fonts-dejavu-core",
         tests="tests/test_report.py (the page in a browser)",
     ),
+    Tool(name="ssh", places=("ssh",), package="openssh-client", tests="tests/test_ssh.py (an edge box)"),
+    Tool(
+        name="sshd",
+        places=("/usr/sbin/sshd", "sshd"),
+        package="openssh-server",
+        tests="tests/test_ssh.py (an edge box)",
+    ),
 )  # fmt: skip
 
 

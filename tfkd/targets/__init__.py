@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class Target(Protocol):
     """A place where a .tflite runs."""
 
-    spec: str
+    @property
+    def spec(self) -> str:
+        """What `get` takes for it."""
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
@@ -52,7 +54,7 @@ def get(spec: str, **options: Any) -> Target:
     Args:
         spec: `host` (LiteRT with XNNPACK), `host:plain` (its own kernels), `host:reference` (its reference kernels),
             `tflm` (TensorFlow Lite Micro), or an emulated core such as `cortex-m4`, with a board's flash and RAM as
-            in `cortex-m4:nrf52840`.
+            in `cortex-m4:nrf52840`, or `ssh:user@host`, an edge box.
         **options: of the target, such as `threads=4` for `host`, or `timeout_s=60`.
 
     Raises:
@@ -64,22 +66,31 @@ def get(spec: str, **options: Any) -> Target:
     """
     from tfkd.targets.cortex_m import CORES, CortexM
     from tfkd.targets.host import Host
+    from tfkd.targets.ssh import SSH
     from tfkd.targets.tflm import TFLM
 
+    if str(spec).startswith("ssh:"):
+        return SSH(spec.removeprefix("ssh:"), **_known(SSH, "ssh", options, chosen="destination"))
     if spec not in names():
         raise ValueError(
-            f"targets.get: must be one of {', '.join(names())}. Received: {spec!r}.{_near(str(spec), names())}"
+            f"targets.get: must be one of {', '.join(names())} or ssh:user@host. Received: {spec!r}."
+            f"{_near(str(spec), names())}"
         )
     name, _, detail = spec.partition(":")
     kind: Any = {"host": Host, "tflm": TFLM, **dict.fromkeys(CORES, CortexM)}[name]
     chosen = {"kernels": detail} if name == "host" else {"board": detail}
     if name in CORES:
         options |= {"core": name}
-    known = [option for option in inspect.signature(kind).parameters if option != "kernels"]
+    return kind(**(chosen if detail else {}), **_known(kind, name, options, chosen="kernels"))
+
+
+def _known(kind: Any, name: str, options: dict[str, Any], *, chosen: str) -> dict[str, Any]:
+    """The options, after checking that the target has them; `chosen` is what the specification says already."""
+    known = [option for option in inspect.signature(kind).parameters if option != chosen]
     for option in options:
         if option not in known:
             raise ValueError(f"targets.get: {name} takes {', '.join(known)}. Received: {option}.{_near(option, known)}")
-    return kind(**(chosen if detail else {}), **options)
+    return options
 
 
 def with_board(specs: Sequence[str], board: str | None) -> list[str]:
