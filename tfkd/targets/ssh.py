@@ -184,7 +184,8 @@ class SSH:
         if done.returncode == 0:
             return done.stdout
         said = done.stderr.decode(errors="replace").strip()[-2000:] or "nothing"
-        if done.returncode == 255:
+        # 255 and a word from ssh: it did not connect. 255 in silence: what it ran was killed by a signal.
+        if done.returncode == 255 and said != "nothing":
             raise RuntimeError(
                 f"{self.spec}: ssh must connect without asking. Received: {said}\n"
                 f"Connect once by hand, `ssh {self.destination}`, to accept the host key and to see that a key is used."
@@ -219,7 +220,7 @@ def _read(reply: bytes, where: str) -> tuple[dict[str, Any], tuple[np.ndarray, .
         with np.load(io.BytesIO(reply), allow_pickle=False) as archive:
             record = json.loads(archive["record"].tobytes())
             return record, tuple(archive[f"o{i}"] for i in range(len(archive.files) - 1))
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise RuntimeError(
             f"{where}: must answer with outputs. Received: {len(reply)} bytes that are none ({error}). Does its shell "
             "print something at login?"
