@@ -374,3 +374,10 @@ MIRRORED = """
 def test_mirrored_strategy_over_two_devices_equals_one():
     result = run_script(MIRRORED)
     assert result.returncode == 0, result.stderr
+
+
+def test_frozen_student_is_refused():
+    student = net()
+    student.trainable = False
+    with pytest.raises(ValueError, match="student.trainable = True"):
+        distil(student, net())

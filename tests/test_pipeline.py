@@ -162,3 +162,49 @@ def test_run_with_views_labels_once_and_trains_from_the_store(tmp_path):
     second = pipeline.run(recipe.load(path))
     assert (second.steps["labels"], second.steps["student-distilled-0"]) == ("kept", "kept")
     assert second.steps["student-distilled-1"] == "done"
+
+
+@pytest.fixture(scope="module")
+def trained(finished):
+    """A frozen student and two teachers as files."""
+    folder, _ = finished
+    model = models.load(folder / "whole" / "student-distilled-0" / "model.keras")
+    model.trainable = False
+    model.save(folder / "frozen.keras")
+    return folder
+
+
+def test_run_of_several_teachers_starts_the_student_from_a_file(trained, finished):
+    text = RECIPE.format(output=trained / "again", max_bytes=20_000).replace("epochs = 4", "epochs = 1")
+    text = text.replace("learning_rate = 0.01", "learning_rate = 1e-6").replace(
+        'model = "digits_teacher"\nepochs = 1',
+        f'paths = ["{trained}/whole/teacher/model.keras", "{trained}/frozen.keras"]',
+    )
+    text = text.replace('model = "digits_student"', f'path = "{trained}/frozen.keras"')
+    (trained / "again.toml").write_text(text)
+    result = pipeline.run(recipe.load(trained / "again.toml"))
+    before, after = weights(trained / "frozen.keras"), weights(trained / "again/student-distilled-0/model.keras")
+    difference = max(np.abs(one - other).max() for one, other in zip(before, after, strict=True))
+    assert 0 < difference < 0.1
+    first, again = (run.record["rows"][2]["accuracy"] for run in (finished[1], result))
+    assert abs(first - again) < 0.02
+
+
+def test_run_of_a_teacher_that_sees_something_else(tmp_path):
+    from tfkd import data
+
+    splits = data.load("digits")
+    x, y = np.concatenate([splits.train.x, splits.val.x]), np.concatenate([splits.train.y, splits.val.y])
+    np.savez(tmp_path / "whole.npz", x_train=x, y_train=y, x_test=splits.test.x, y_test=splits.test.y)
+    half = {"x_train": x[:, ::2, ::2], "x_test": splits.test.x[:, ::2, ::2]}
+    np.savez(tmp_path / "half.npz", y_train=y, y_test=splits.test.y, **half)
+    text = RECIPE.format(output=tmp_path / "run", max_bytes=20_000).replace(
+        'name = "digits"',
+        f'path = "{tmp_path}/half.npz"\n[data.teacher]\npath = "{tmp_path}/whole.npz"\npair = "row"',
+    )
+    (tmp_path / "cross.toml").write_text(text)
+    result = pipeline.run(recipe.load(tmp_path / "cross.toml"))
+    assert models.load(tmp_path / "run/teacher/model.keras").input_shape == (None, 8, 8, 1)
+    assert models.load(tmp_path / "run/student-distilled-0/model.keras").input_shape == (None, 4, 4, 1)
+    assert result.record["rows"][0]["accuracy"] > 0.5
+    assert result.record["rows"][2]["accuracy"] > 0.3

@@ -170,10 +170,19 @@ class Distiller(keras.Model):
         return self.student(_view("student", x), training=training, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does."""
+        """Trains as `keras.Model.fit` does.
+
+        Raises:
+            ValueError: every weight of the student is frozen.
+        """
         arguments = inspect.signature(super().fit).bind(*args, **kwargs)
         x = arguments.arguments.get("x")
         self._look_at(x)
+        if self.student.built and not self.trainable_weights:
+            raise ValueError(
+                "Distiller: the student must have weights to train. Received: all are frozen. Set "
+                "student.trainable = True."
+            )
         if isinstance(x, tf.data.Dataset):  # Keras warns of its own default, shuffle=True
             arguments.arguments.setdefault("shuffle", False)
         if hasattr(x, "epoch"):

@@ -218,7 +218,10 @@ class _Line:
             return self._build(settings.model or "", settings.options, seed, self.splits)
         from tfkd import models
 
-        return models.load(settings.file)
+        student = models.load(settings.file)
+        if not student.trainable_weights:  # as a teacher is often saved
+            student.trainable = True
+        return student
 
     def _build(self, name: str, options: Mapping[str, Any], seed: int, splits: data.Splits) -> keras.Model:
         import keras

@@ -1,0 +1,124 @@
+package dev.tfkd.bench;
+
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+/**
+ * Times single inferences: a warm-up until two windows of ten have the same median within 5 %, then at least so many runs
+ * and seconds. Nothing but the inference stands between two readings of the clock.
+ */
+public final class LatencyRunner {
+    private static final int WINDOW = 10;
+    private static final long WARM_UP_NANOS = 200000000L;
+    private static final long LONGEST_WARM_UP_NANOS = 10000000000L;
+    private static final int MOST_SAMPLES = 1 << 20;
+
+    /** Nanoseconds that only go up. */
+    public interface Clock {
+        long nanos();
+    }
+
+    /** How hot the device is: Android's thermal status, 0 none, 1 light, up to 6; -1 where it does not say. */
+    public interface ThermalProbe {
+        int status();
+    }
+
+    /** What hears of the progress, and may stop the run. */
+    public interface Listener {
+        /** Called at most once a second, between inferences. */
+        void at(String phase, double share);
+
+        boolean cancelled();
+    }
+
+    /** What came out. */
+    public static final class Result {
+        public long[] nanos = new long[0];
+        public long[] began = new long[0];
+        public long[] nativeNanos = new long[0];
+        public int warmUpRuns;
+        public boolean warmUpStable;
+        /** Seconds since the start and thermal status, once a second. */
+        public final List<long[]> thermal = new ArrayList<long[]>();
+        public boolean cancelled;
+    }
+
+    private final Clock clock;
+    private final ThermalProbe probe;
+    private final Listener listener;
+
+    public LatencyRunner(Clock clock, ThermalProbe probe, Listener listener) {
+        this.clock = clock;
+        this.probe = probe;
+        this.listener = listener;
+    }
+
+    /** Runs until both minima are reached, or the maximum of seconds is over. */
+    public Result run(Inference inference, int minRuns, double minSeconds, double maxSeconds) {
+        Result result = new Result();
+        long origin = clock.nanos();
+        long next = watch(result, origin, "warm-up", 0, origin);
+        long[] window = new long[2 * WINDOW];
+        long now = origin;
+        while (!result.warmUpStable && now - origin < LONGEST_WARM_UP_NANOS && !result.cancelled) {
+            window[result.warmUpRuns++ % window.length] = time(inference);
+            now = clock.nanos();
+            if (result.warmUpRuns >= window.length && result.warmUpRuns % WINDOW == 0
+                    && now - origin >= WARM_UP_NANOS) {
+                long one = Statistics.median(Arrays.copyOf(window, WINDOW));
+                long other = Statistics.median(Arrays.copyOfRange(window, WINDOW, window.length));
+                result.warmUpStable = Math.abs(one - other) <= 0.05 * Math.max(one, other);
+            }
+            next = watch(result, origin, "warm-up", 0, next);
+        }
+        long[] nanos = new long[1024];
+        long[] began = new long[1024];
+        long[] inside = new long[1024];
+        int count = 0;
+        long start = now;
+        while ((count < minRuns || now - start < minSeconds * 1e9) && now - start < maxSeconds * 1e9
+                && count < MOST_SAMPLES && !result.cancelled) {
+            if (count == nanos.length) {
+                nanos = Arrays.copyOf(nanos, 2 * count);
+                began = Arrays.copyOf(began, 2 * count);
+                inside = Arrays.copyOf(inside, 2 * count);
+            }
+            began[count] = now;
+            nanos[count] = time(inference);
+            inside[count++] = inference.lastNativeNanos();
+            now = clock.nanos();
+            double share = Math.min((double) count / Math.max(1, minRuns), (now - start) / Math.max(1, minSeconds * 1e9));
+            next = watch(result, origin, "latency", Math.min(1, share), next);
+        }
+        result.nanos = Arrays.copyOf(nanos, count);
+        result.began = Arrays.copyOf(began, count);
+        result.nativeNanos = Arrays.copyOf(inside, count);
+        return result;
+    }
+
+    /** One inference on inputs that are in place. */
+    public interface Inference {
+        void run();
+
+        long lastNativeNanos();
+    }
+
+    private long time(Inference inference) {
+        long start = clock.nanos();
+        inference.run();
+        return clock.nanos() - start;
+    }
+
+    /** Once a second, outside what is timed: the temperature, the progress, and whether to stop. */
+    private long watch(Result result, long origin, String phase, double share, long next) {
+        long now = clock.nanos();
+        if (now < next) {
+            return next;
+        }
+        result.thermal.add(new long[] {(now - origin) / 1000000000L, probe.status()});
+        listener.at(phase, share);
+        result.cancelled = listener.cancelled();
+        return now + 1000000000L;
+    }
+}

@@ -1,0 +1,108 @@
+package dev.tfkd.bench;
+
+import java.io.File;
+import java.io.FileInputStream;
+import java.io.FileOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.Charset;
+import java.nio.file.Files;
+import java.nio.file.LinkOption;
+import java.nio.file.StandardCopyOption;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+
+/** The folder of one run: nothing outside it is read or written, no link is followed, no half file has a name. */
+public final class RunFolder {
+    private static final Charset UTF_8 = Charset.forName("UTF-8");
+    private static final int LARGEST_SPEC = 1 << 20;
+
+    private final File folder;
+
+    /** The folder of a run under a root; it must be there. */
+    public RunFolder(File root, String id) throws BenchException, IOException {
+        if (!RunSpec.ID.matcher(id).matches()) {
+            throw new BenchException("run id", "of the form " + RunSpec.ID, id);
+        }
+        folder = new File(root.getCanonicalFile(), id);
+        if (!Files.isDirectory(folder.toPath(), LinkOption.NOFOLLOW_LINKS)) {
+            throw new BenchException("run " + id, "a folder, no link", folder.getName() + ", which is none");
+        }
+    }
+
+    /** The specification that lies in it. */
+    public RunSpec spec() throws BenchException, IOException {
+        File file = existing("spec.json");
+        if (file.length() > LARGEST_SPEC) {
+            throw new BenchException("spec.json", "at most " + LARGEST_SPEC + " bytes", file.length() + " bytes");
+        }
+        RunSpec spec = RunSpec.parse(new String(Files.readAllBytes(file.toPath()), UTF_8));
+        if (!spec.id.equals(folder.getName())) {
+            throw new BenchException("run.id", "that of its folder, " + folder.getName(), spec.id);
+        }
+        return spec;
+    }
+
+    /** A file of the run, after comparing its size and its SHA-256. */
+    public File verified(RunSpec.Asset asset) throws BenchException, IOException {
+        File file = existing(asset.file);
+        if (file.length() != asset.bytes) {
+            throw new BenchException(asset.file, asset.bytes + " bytes long", file.length() + " bytes");
+        }
+        String found = sha256(file);
+        if (!found.equals(asset.sha256)) {
+            throw new BenchException(asset.file, "of SHA-256 " + asset.sha256, found);
+        }
+        return file;
+    }
+
+    /** A file that is yet to be written. */
+    public File output(String name) {
+        return new File(folder, name);
+    }
+
+    /** Writes a text so that the name appears with the whole of it, whenever the power goes. */
+    public void write(String name, String text) throws IOException {
+        File partial = output(name + ".partial");
+        FileOutputStream out = new FileOutputStream(partial);
+        try {
+            out.write(text.getBytes(UTF_8));
+            out.getFD().sync();
+        } finally {
+            out.close();
+        }
+        Files.move(partial.toPath(), output(name).toPath(), StandardCopyOption.ATOMIC_MOVE);
+    }
+
+    /** The hash of a file, as 64 hexadecimal digits. */
+    public static String sha256(File file) throws IOException {
+        MessageDigest digest;
+        try {
+            digest = MessageDigest.getInstance("SHA-256");
+        } catch (NoSuchAlgorithmException error) {
+            throw new IOException(error); // every Java and every Android has it
+        }
+        InputStream in = new FileInputStream(file);
+        try {
+            byte[] part = new byte[1 << 16];
+            for (int n = in.read(part); n >= 0; n = in.read(part)) {
+                digest.update(part, 0, n);
+            }
+        } finally {
+            in.close();
+        }
+        StringBuilder hex = new StringBuilder();
+        for (byte one : digest.digest()) {
+            hex.append(String.format("%02x", one));
+        }
+        return hex.toString();
+    }
+
+    private File existing(String name) throws BenchException {
+        File file = output(name);
+        if (!Files.isRegularFile(file.toPath(), LinkOption.NOFOLLOW_LINKS)) {
+            throw new BenchException(name, "a file in the run's folder, no link", "none");
+        }
+        return file;
+    }
+}

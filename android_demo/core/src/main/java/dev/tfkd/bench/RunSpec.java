@@ -1,0 +1,119 @@
+package dev.tfkd.bench;
+
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import java.util.regex.Pattern;
+
+/** What a run is to do: parsed strictly, so that a mistake is an error and not a default. */
+public final class RunSpec {
+    /** What a run's name, and so its folder, looks like. */
+    public static final Pattern ID = Pattern.compile("[a-z0-9-]{1,64}");
+
+    private static final Pattern FILE = Pattern.compile("[a-z0-9_-]{1,100}\\.(tflite|npy)");
+    private static final Pattern HASH = Pattern.compile("[0-9a-f]{64}");
+    private static final Pattern NONCE = Pattern.compile("[0-9a-f]{32}");
+    private static final long LARGEST_MODEL = 512L << 20;
+    private static final long LARGEST_DATA = 4L << 30;
+
+    /** A file in the run's folder. */
+    public static final class Asset {
+        public final String file;
+        public final String sha256;
+        public final long bytes;
+
+        Asset(Map<?, ?> from, String where, long largest) throws BenchException {
+            keys(from, where, "file", "sha256", "bytes");
+            file = text(from, where, "file", FILE);
+            sha256 = text(from, where, "sha256", HASH);
+            bytes = whole(from, where, "bytes", 1, largest);
+        }
+    }
+
+    public final String id;
+    public final String nonce;
+    public final Asset model;
+    public final List<Asset> inputs;
+    public final int threads;
+    public final String accelerator;
+    public final int minRuns;
+    public final double minSeconds;
+    public final double maxSeconds;
+    public final double sustainedSeconds;
+    public final boolean accuracy;
+
+    private RunSpec(Map<?, ?> from) throws BenchException {
+        keys(from, "run", "format", "id", "nonce", "model", "inputs", "threads", "accelerator", "min_runs",
+                "min_seconds", "max_seconds", "sustained_seconds", "accuracy");
+        whole(from, "run", "format", 1, 1);
+        id = text(from, "run", "id", ID);
+        nonce = text(from, "run", "nonce", NONCE);
+        model = new Asset(map(from.get("model"), "model"), "model", LARGEST_MODEL);
+        if (!(from.get("inputs") instanceof List) || ((List<?>) from.get("inputs")).isEmpty()) {
+            throw new BenchException("run.inputs", "a list of one file for each input", from.get("inputs"));
+        }
+        List<Asset> found = new ArrayList<Asset>();
+        for (Object one : (List<?>) from.get("inputs")) {
+            String where = "inputs[" + found.size() + "]";
+            found.add(new Asset(map(one, where), where, LARGEST_DATA));
+        }
+        inputs = Collections.unmodifiableList(found);
+        threads = (int) whole(from, "run", "threads", 1, 64);
+        accelerator = text(from, "run", "accelerator", Pattern.compile("cpu|gpu|nnapi"));
+        minRuns = (int) whole(from, "run", "min_runs", 0, 1000000);
+        minSeconds = number(from, "min_seconds", 0, 3600);
+        maxSeconds = number(from, "max_seconds", minSeconds, 7200);
+        sustainedSeconds = number(from, "sustained_seconds", 0, 7200);
+        if (!(from.get("accuracy") instanceof Boolean)) {
+            throw new BenchException("run.accuracy", "true or false", from.get("accuracy"));
+        }
+        accuracy = (Boolean) from.get("accuracy");
+    }
+
+    /** Reads a specification; every key must be there, and no other. */
+    public static RunSpec parse(String text) throws BenchException {
+        return new RunSpec(map(Json.parse(text), "run"));
+    }
+
+    private static Map<?, ?> map(Object value, String where) throws BenchException {
+        if (!(value instanceof Map)) {
+            throw new BenchException(where, "an object", value);
+        }
+        return (Map<?, ?>) value;
+    }
+
+    private static void keys(Map<?, ?> from, String where, String... wanted) throws BenchException {
+        for (Object key : from.keySet()) {
+            if (!Arrays.asList(wanted).contains(key)) {
+                throw new BenchException(where, "an object of the keys " + Arrays.toString(wanted), key);
+            }
+        }
+    }
+
+    private static String text(Map<?, ?> from, String where, String key, Pattern form) throws BenchException {
+        Object value = from.get(key);
+        if (!(value instanceof String) || !form.matcher((String) value).matches()) {
+            throw new BenchException(where + "." + key, "a text of the form " + form, value);
+        }
+        return (String) value;
+    }
+
+    private static long whole(Map<?, ?> from, String where, String key, long least, long most) throws BenchException {
+        Object value = from.get(key);
+        if (!(value instanceof Long) || (Long) value < least || (Long) value > most) {
+            throw new BenchException(where + "." + key, "a whole number from " + least + " to " + most, value);
+        }
+        return (Long) value;
+    }
+
+    private static double number(Map<?, ?> from, String key, double least, double most) throws BenchException {
+        Object value = from.get(key);
+        double found = value instanceof Number ? ((Number) value).doubleValue() : Double.NaN;
+        if (!(found >= least && found <= most)) {
+            throw new BenchException("run." + key, "a number from " + least + " to " + most, value);
+        }
+        return found;
+    }
+}
