@@ -59,6 +59,8 @@ TOOLS = (
         tests="tests/test_report.py (the page in a browser)",
     ),
     Tool(name="ssh", places=("ssh",), package="openssh-client", tests="tests/test_ssh.py (an edge box)"),
+    Tool(name="javac", places=("javac",), package="openjdk-17-jdk-headless", tests="tests/test_android_core.py"),
+    Tool(name="maven", places=("mvn",), package="maven", tests="tests/test_android_core.py (the app's core)"),
     Tool(
         name="sshd",
         places=("/usr/sbin/sshd", "sshd"),

@@ -79,6 +79,8 @@ public final class BenchRun {
         result.put("engine", engine.description());
         result.put("warm_up_runs", (long) timed.warmUpRuns);
         result.put("warm_up_stable", timed.warmUpStable);
+        result.put("runs", timed.runs);
+        result.put("kept_every", timed.keptEvery);
         result.put("latencies_ns", timed.nanos);
         result.put("native_ns", timed.nativeNanos);
         result.put("statistics", Statistics.of(timed.nanos));
@@ -102,8 +104,8 @@ public final class BenchRun {
         if (cancelled) {
             reasons.add("cancelled");
         }
-        if (timed.nanos.length < spec.minRuns) {
-            reasons.add(timed.nanos.length + " of " + spec.minRuns + " timed runs");
+        if (timed.runs < spec.minRuns) {
+            reasons.add(timed.runs + " of " + spec.minRuns + " timed runs");
         }
         long hottest = -1;
         for (long[] one : timed.thermal) {

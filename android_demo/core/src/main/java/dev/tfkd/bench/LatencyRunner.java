@@ -12,7 +12,7 @@ public final class LatencyRunner {
     private static final int WINDOW = 10;
     private static final long WARM_UP_NANOS = 200000000L;
     private static final long LONGEST_WARM_UP_NANOS = 10000000000L;
-    private static final int MOST_SAMPLES = 1 << 20;
+    private static final int MOST_KEPT = 1 << 16;
 
     /** Nanoseconds that only go up. */
     public interface Clock {
@@ -37,6 +37,9 @@ public final class LatencyRunner {
         public long[] nanos = new long[0];
         public long[] began = new long[0];
         public long[] nativeNanos = new long[0];
+        /** Timed runs; every {@code keptEvery}-th stands in the arrays. */
+        public long runs;
+        public long keptEvery = 1;
         public int warmUpRuns;
         public boolean warmUpStable;
         /** Seconds since the start and thermal status, once a second. */
@@ -72,23 +75,27 @@ public final class LatencyRunner {
             }
             next = watch(result, origin, "warm-up", 0, next);
         }
-        long[] nanos = new long[1024];
-        long[] began = new long[1024];
-        long[] inside = new long[1024];
+        long[] nanos = new long[MOST_KEPT];
+        long[] began = new long[MOST_KEPT];
+        long[] inside = new long[MOST_KEPT];
         int count = 0;
         long start = now;
-        while ((count < minRuns || now - start < minSeconds * 1e9) && now - start < maxSeconds * 1e9
-                && count < MOST_SAMPLES && !result.cancelled) {
-            if (count == nanos.length) {
-                nanos = Arrays.copyOf(nanos, 2 * count);
-                began = Arrays.copyOf(began, 2 * count);
-                inside = Arrays.copyOf(inside, 2 * count);
+        while ((result.runs < minRuns || now - start < minSeconds * 1e9) && now - start < maxSeconds * 1e9
+                && !result.cancelled) {
+            long from = now;
+            long taken = time(inference);
+            if (result.runs++ % result.keptEvery == 0) {
+                if (count == MOST_KEPT) { // a million runs of a small model: every second tells as much
+                    count = thin(nanos, began, inside);
+                    result.keptEvery *= 2;
+                }
+                began[count] = from;
+                nanos[count] = taken;
+                inside[count++] = inference.lastNativeNanos();
             }
-            began[count] = now;
-            nanos[count] = time(inference);
-            inside[count++] = inference.lastNativeNanos();
             now = clock.nanos();
-            double share = Math.min((double) count / Math.max(1, minRuns), (now - start) / Math.max(1, minSeconds * 1e9));
+            double share = Math.min((double) result.runs / Math.max(1, minRuns),
+                    (now - start) / Math.max(1, minSeconds * 1e9));
             next = watch(result, origin, "latency", Math.min(1, share), next);
         }
         result.nanos = Arrays.copyOf(nanos, count);
@@ -102,6 +109,15 @@ public final class LatencyRunner {
         void run();
 
         long lastNativeNanos();
+    }
+
+    private static int thin(long[]... kept) {
+        for (long[] values : kept) {
+            for (int i = 0; 2 * i < values.length; i++) {
+                values[i] = values[2 * i];
+            }
+        }
+        return kept[0].length / 2;
     }
 
     private long time(Inference inference) {

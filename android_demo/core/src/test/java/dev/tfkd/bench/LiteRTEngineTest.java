@@ -1,0 +1,106 @@
+package dev.tfkd.bench;
+
+import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertTrue;
+import static org.junit.Assert.fail;
+
+import java.io.File;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.file.Files;
+import java.util.Map;
+import org.junit.BeforeClass;
+import org.junit.Test;
+
+/** The engine with a real interpreter, on the models and outputs that lie in the folder of -Dtfkd.models. */
+public class LiteRTEngineTest {
+    private static final File MODELS = new File(System.getProperty("tfkd.models"));
+
+    @BeforeClass
+    public static void loadTheDesktopLibrary() throws Exception {
+        File library = File.createTempFile("tensorflowlite_jni", ".so");
+        library.deleteOnExit();
+        InputStream from = LiteRTEngineTest.class.getResourceAsStream("/native/lib/libtensorflowlite_jni.so");
+        Files.copy(from, library.toPath(), java.nio.file.StandardCopyOption.REPLACE_EXISTING);
+        from.close();
+        System.load(library.getPath());
+    }
+
+    private static ByteBuffer buffer(TensorInfo tensor) {
+        return ByteBuffer.allocateDirect(tensor.bytes()).order(ByteOrder.nativeOrder());
+    }
+
+    /** Runs all samples and returns the largest difference from what the host gave, in units of the output. */
+    private static double difference(String name) throws Exception {
+        InferenceEngine engine = LiteRTEngine.FACTORY.load(new File(MODELS, name + ".tflite"), 1, "cpu");
+        NpyReader x = new NpyReader(new File(MODELS, name + "_x.npy"));
+        NpyReader y = new NpyReader(new File(MODELS, name + "_y.npy"));
+        TensorInfo output = engine.outputs().get(0);
+        assertEquals(output.type, y.type);
+        ByteBuffer[] in = {buffer(engine.inputs().get(0))};
+        ByteBuffer[] out = {buffer(output)};
+        ByteBuffer expected = buffer(output);
+        double largest = 0;
+        int samples = 0;
+        while (x.next(in[0])) {
+            assertTrue(y.next(expected));
+            engine.run(in, out);
+            assertTrue(engine.lastNativeNanos() > 0);
+            for (int i = 0; i < output.bytes() / output.type.bytes; i++) {
+                double found = output.type == TensorType.INT8 ? out[0].get(i) : out[0].getFloat(4 * i);
+                double wanted = output.type == TensorType.INT8 ? expected.get(i) : expected.getFloat(4 * i);
+                largest = Math.max(largest, Math.abs(found - wanted));
+            }
+            samples++;
+        }
+        x.close();
+        y.close();
+        engine.close();
+        assertTrue(samples >= 100);
+        return largest;
+    }
+
+    @Test
+    public void int8AgreesWithTheHostToAStep() throws Exception {
+        double found = difference("full_int8");
+        System.out.println("full_int8: at most " + found + " steps from the host");
+        assertTrue(found <= 1);
+    }
+
+    @Test
+    public void floatAgreesWithTheHost() throws Exception {
+        double found = difference("float32");
+        System.out.println("float32: at most " + found + " from the host");
+        assertTrue(found <= 1e-3);
+    }
+
+    @Test
+    public void quantizationIsRead() throws Exception {
+        InferenceEngine engine = LiteRTEngine.FACTORY.load(new File(MODELS, "full_int8.tflite"), 1, "cpu");
+        TensorInfo input = engine.inputs().get(0);
+        assertEquals(TensorType.INT8, input.type);
+        assertTrue(input.scale > 0);
+        Map<String, Object> description = engine.description();
+        assertEquals("LiteRT", description.get("engine"));
+        engine.close();
+    }
+
+    @Test
+    public void aMissingGpuLibraryAndABrokenModelAreSaid() throws Exception {
+        try {
+            LiteRTEngine.FACTORY.load(new File(MODELS, "full_int8.tflite"), 1, "gpu");
+            fail("gpu");
+        } catch (BenchException expected) {
+            assertTrue(expected.getMessage().contains("GPU library"));
+        }
+        File broken = File.createTempFile("broken", ".tflite");
+        Files.write(broken.toPath(), "no model at all".getBytes("UTF-8"));
+        try {
+            LiteRTEngine.FACTORY.load(broken, 1, "cpu");
+            fail("broken");
+        } catch (BenchException expected) {
+            assertTrue(expected.getMessage().contains("a model that LiteRT takes"));
+        }
+    }
+}
