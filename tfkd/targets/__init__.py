@@ -54,7 +54,7 @@ def get(spec: str, **options: Any) -> Target:
     Args:
         spec: `host` (LiteRT with XNNPACK), `host:plain` (its own kernels), `host:reference` (its reference kernels),
             `tflm` (TensorFlow Lite Micro), or an emulated core such as `cortex-m4`, with a board's flash and RAM as
-            in `cortex-m4:nrf52840`, or `ssh:user@host`, an edge box.
+            in `cortex-m4:nrf52840`, or `ssh:user@host`, an edge box, or `android` (`android:SERIAL`), a phone.
         **options: of the target, such as `threads=4` for `host`, or `timeout_s=60`.
 
     Raises:
@@ -64,6 +64,7 @@ def get(spec: str, **options: Any) -> Target:
     >>> get("host:reference").spec
     'host:reference'
     """
+    from tfkd.targets.android import Android
     from tfkd.targets.cortex_m import CORES, CortexM
     from tfkd.targets.host import Host
     from tfkd.targets.ssh import SSH
@@ -71,9 +72,11 @@ def get(spec: str, **options: Any) -> Target:
 
     if str(spec).startswith("ssh:"):
         return SSH(spec.removeprefix("ssh:"), **_known(SSH, "ssh", options, chosen="destination"))
+    if str(spec).partition(":")[0] == "android":
+        return Android(spec.partition(":")[2], **_known(Android, "android", options, chosen="serial"))
     if spec not in names():
         raise ValueError(
-            f"targets.get: must be one of {', '.join(names())} or ssh:user@host. Received: {spec!r}."
+            f"targets.get: must be one of {', '.join(names())} android or ssh:user@host. Received: {spec!r}."
             f"{_near(str(spec), names())}"
         )
     name, _, detail = spec.partition(":")

@@ -1,0 +1,355 @@
+"""A phone: the benchmark app, driven by the real adb."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkd import targets
+from tfkd.measurement import Measurement
+from tfkd.tflite import TFLiteModel
+
+PACKAGE = "dev.tfkd.bench.app"
+VERSION = 1
+ACCELERATORS = ("cpu", "gpu", "nnapi")
+
+_STORE = "/data/local/tmp/tfkd"
+_STEP_S = 60.0
+_MIN_RUNS, _MIN_SECONDS, _MAX_SECONDS = 50, 1.0, 150.0
+# What `adb devices` says of a device that does not answer, and what its owner does then.
+_STATES = {
+    "unauthorized": "unlock it and allow USB debugging for this computer",
+    "offline": "unplug and plug it in again, or run `adb reconnect`",
+    "no permissions": "install Debian's android-sdk-platform-tools-common, which holds the udev rules",
+    "recovery": "let it start normally",
+    "sideload": "let it start normally",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Android:
+    """LiteRT on a phone, by the app of `android_demo/`: accuracy from its raw outputs, honest latency.
+
+    All latency comes before the outputs; files are pushed by their SHA-256, so the second run pushes nothing; the
+    answer must carry this run's nonce, hashes and counts. A run above thermal status LIGHT is not valid.
+
+    Args:
+        serial: of the device; may be left out where one is connected.
+        threads: of one inference.
+        accelerator: `cpu` (XNNPACK), `gpu` or `nnapi`.
+        apk: the app, from tools/build_apk.py: installed where it is missing or older.
+        sustained_s: seconds of back-to-back inferences, 0..7200; 0 for the usual second.
+        progress: called with each phase and its percent.
+        timeout_s: seconds for the run, beyond those that `sustained_s` asks for.
+
+    Raises:
+        ValueError: a setting is wrong.
+        RuntimeError: `adb` is not installed.
+    """
+
+    serial: str = ""
+    threads: int = 1
+    accelerator: str = "cpu"
+    apk: str | os.PathLike[str] | None = None
+    sustained_s: float = 0.0
+    progress: Callable[[str, int], None] | None = None
+    timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        targets.check_timeout("android", self.timeout_s)
+        if not re.fullmatch(r"[\w.:-]*", self.serial) or self.serial.startswith("-"):
+            raise ValueError(f"android: serial must be one that `adb devices` shows. Received: {self.serial!r}.")
+        if not 1 <= self.threads <= 64:
+            raise ValueError(f"android: threads must be 1..64. Received: threads={self.threads}. Use 1.")
+        if self.accelerator not in ACCELERATORS:
+            raise ValueError(
+                f"android: accelerator must be one of {', '.join(ACCELERATORS)}. Received: {self.accelerator!r}."
+            )
+        if not 0 <= self.sustained_s <= 7200:
+            raise ValueError(f"android: sustained_s must be 0..7200. Received: {self.sustained_s}. Use 600.")
+        if shutil.which("adb") is None:
+            raise RuntimeError("android: needs adb. Received: none on PATH. Install it: sudo apt-get install adb")
+
+    @property
+    def spec(self) -> str:
+        return f"android:{self.serial}" if self.serial else "android"
+
+    def run(
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+    ) -> Measurement:
+        """See `tfkd.targets.Target.run`.
+
+        Raises:
+            RuntimeError: no device, or which; the app is missing, crashed or did not answer in time; or its answer is
+                not that of this run. Nothing of the run stays on the device.
+        """
+        model = TFLiteModel.load(model)
+        arrays = targets.check_inputs(model, inputs, self.spec)
+        device = _Device(self.spec, self._serial())
+        self._install(device)
+        run_id, nonce = f"run-{secrets.token_hex(8)}", secrets.token_hex(16)
+        files = {"model.tflite": model.content, **{f"input_{i}.npy": _npy(x) for i, x in enumerate(arrays)}}
+        assets = {
+            name: {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in files.items()
+        }
+        spec = {
+            "format": 1, "id": run_id, "nonce": nonce, "model": assets["model.tflite"],
+            "inputs": [assets[f"input_{i}.npy"] for i in range(len(arrays))], "threads": self.threads,
+            "accelerator": self.accelerator, "min_runs": _MIN_RUNS if latency else 0,
+            "min_seconds": _MIN_SECONDS if latency else 0, "max_seconds": _MAX_SECONDS if latency else 0,
+            "sustained_seconds": self.sustained_s if latency else 0, "accuracy": True,
+        }  # fmt: skip
+        with _awake(device), _folder(device, run_id):
+            device.push(files, assets, run_id, spec)
+            device.instrument(run_id, self.timeout_s + self.sustained_s, self.progress)
+            record = _record(device.fetch(run_id, "result.json"), self.spec, run_id, nonce, model, len(arrays[0]))
+            outputs = tuple(_output(device, run_id, one, len(arrays[0]), self.spec) for one in record["outputs"])
+        if len(outputs) != len(model.outputs):
+            raise RuntimeError(
+                f"{self.spec}: must give {len(model.outputs)} outputs. Received: {len(outputs)}. Run it again."
+            )
+        timed = tuple(record["latencies_ns"]) if latency else None
+        return Measurement(
+            target=self.spec,
+            model_sha256=model.sha256,
+            model_bytes=model.size_bytes,
+            outputs=outputs,
+            evidence={"outputs": "measured", **({"latencies_ns": "measured"} if timed else {})},
+            latencies_ns=timed,
+            setting={"threads": self.threads, "accelerator": self.accelerator, "timed_batch": 1},
+            environment={
+                **record["device"], **record["engine"],
+                **{key: record[key] for key in ("warm_up_runs", "warm_up_stable", "runs", "kept_every")},
+                "thermal": record["thermal"], "per_minute": record["per_minute"],
+            },
+            valid=record["valid"],
+            invalid_reason="; ".join(record["reasons"]) or None,
+        )  # fmt: skip
+
+    def _serial(self) -> str:
+        """The device to use.
+
+        Raises:
+            RuntimeError: none, several, or one that does not answer; the message says what to do.
+        """
+        lines = _adb(["devices"], "listing devices").splitlines()[1:]
+        found = dict(line.split("\t", 1) for line in lines if "\t" in line)
+        if self.serial:
+            found = {serial: state for serial, state in found.items() if serial == self.serial}
+        if not found:
+            raise RuntimeError(
+                f"{self.spec}: needs a connected phone. Received: none. Plug it in by USB, turn on USB debugging in its "
+                "developer options, and allow this computer; `adb devices` must show it."
+            )
+        if len(found) > 1:
+            raise RuntimeError(
+                f"{self.spec}: needs one phone. Received: {', '.join(sorted(found))}. Write android:SERIAL."
+            )
+        ((serial, state),) = found.items()
+        if state != "device":
+            remedy = next((what for sign, what in _STATES.items() if state.startswith(sign)), "look at its screen")
+            raise RuntimeError(f"{self.spec}: {serial} must be ready. Received: {state}. To mend that, {remedy}.")
+        return serial
+
+    def _install(self, device: _Device) -> None:
+        """Installs the app where it is missing or older."""
+        found = re.search(r"versionCode=(\d+)", device.shell("dumpsys", "package", PACKAGE))
+        if found and int(found[1]) >= VERSION:
+            return
+        if self.apk is None:
+            raise RuntimeError(
+                f"{self.spec}: needs the app, version {VERSION}. Received: {found[1] if found else 'none'}. Build it, "
+                "`python tools/build_apk.py --model student.tflite --out bench.apk`, and pass apk='bench.apk'."
+            )
+        said = device.adb("install", "-r", os.fspath(self.apk))
+        if "Success" not in said:
+            raise RuntimeError(
+                f"{self.spec}: the phone must take the app. Received: {said.strip()[-500:]}. Look at it."
+            )
+
+
+class _Device:
+    """One phone, by its serial; every word that its shell sees is quoted."""
+
+    def __init__(self, where: str, serial: str) -> None:
+        self.where, self.serial = where, serial
+
+    def adb(self, *arguments: str) -> str:
+        return _adb(["-s", self.serial, *arguments], f"{self.where}: adb {arguments[0]}")
+
+    def shell(self, *words: str) -> str:
+        return self.adb("shell", shlex.join(words))
+
+    def inside(self, *words: str) -> str:
+        """Runs a command as the app, in its own folder."""
+        return self.shell("run-as", PACKAGE, *words)
+
+    def push(self, files: dict[str, bytes], assets: dict[str, Any], run_id: str, spec: dict[str, Any]) -> None:
+        """Brings the files into the run's folder; what the phone has is not sent."""
+        have = set(self.shell("sh", "-c", f"mkdir -p {_STORE} && ls {_STORE}").split())
+        with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
+            for name, asset in assets.items():
+                there = f"{_STORE}/{asset['sha256']}"
+                if asset["sha256"] not in have:
+                    local = Path(folder, asset["sha256"])
+                    local.write_bytes(files[name])
+                    self.adb("push", str(local), f"{there}.part")
+                    self.shell("mv", f"{there}.part", there)
+                self.inside("cp", there, f"files/runs/{run_id}/{name}")
+            local = Path(folder, "spec.json")
+            local.write_text(json.dumps(spec))
+            self.adb("push", str(local), f"{_STORE}/{run_id}.json")
+            self.inside("cp", f"{_STORE}/{run_id}.json", f"files/runs/{run_id}/spec.json")
+            self.shell("rm", "-f", f"{_STORE}/{run_id}.json")
+
+    def instrument(self, run_id: str, timeout_s: float, progress: Callable[[str, int], None] | None) -> None:
+        """Runs the app, telling of its progress.
+
+        Raises:
+            RuntimeError: it crashed, refused the run, hung, or the cable was pulled.
+        """
+        words = ["am", "instrument", "-w", "-r", "-e", "run_id", run_id, f"{PACKAGE}/.BenchInstrumentation"]
+        process = subprocess.Popen(
+            ["adb", "-s", self.serial, "shell", shlex.join(words)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        )  # fmt: skip
+        late = threading.Timer(timeout_s, process.kill)
+        late.start()
+        said: list[str] = []
+        phase = ""
+        try:
+            for line in process.stdout or ():
+                said.append(line)
+                key, _, value = line.strip().removeprefix("INSTRUMENTATION_STATUS: ").partition("=")
+                phase = value if key == "phase" else phase
+                if key == "percent" and value.isdigit() and progress:
+                    progress(phase, int(value))
+            process.wait()
+            hung = not late.is_alive()
+        finally:
+            late.cancel()
+            process.kill()
+            process.wait()
+        text = "".join(said)
+        error = re.search(r"INSTRUMENTATION_RESULT: error=(.*)", text)
+        if hung:
+            raise RuntimeError(
+                f"{self.where}: must finish within {timeout_s:g} s. Received: nothing more after {phase or 'the start'}. "
+                "Unlock the phone, or raise timeout_s."
+            )
+        if error:
+            raise RuntimeError(f"{self.where}: the app refused the run. Received: {error[1].strip()}")
+        if "INSTRUMENTATION_CODE: -1" not in text:
+            tail = text.strip()[-1500:] or "nothing"
+            raise RuntimeError(
+                f"{self.where}: the app must finish. Received, after {phase or 'the start'}: {tail}\nIf the cable was "
+                "pulled, plug it in and run again; else look at `adb logcat`."
+            )
+
+    def fetch(self, run_id: str, name: str) -> bytes:
+        """A file of the run, as bytes."""
+        words = shlex.join(["run-as", PACKAGE, "cat", f"files/runs/{run_id}/{name}"])
+        return _adb_bytes(["-s", self.serial, "exec-out", words], f"{self.where}: fetching {name}")
+
+
+@contextlib.contextmanager
+def _awake(device: _Device) -> Iterator[None]:
+    """Keeps the phone awake while it works; its setting comes back whatever happens."""
+    before = device.shell("settings", "get", "global", "stay_on_while_plugged_in").strip()
+    device.shell("svc", "power", "stayon", "true")
+    device.shell("input", "keyevent", "KEYCODE_WAKEUP")
+    try:
+        yield
+    finally:
+        if before.isdigit():
+            with contextlib.suppress(RuntimeError):  # the cable is out: the first error says more
+                device.shell("settings", "put", "global", "stay_on_while_plugged_in", before)
+
+
+@contextlib.contextmanager
+def _folder(device: _Device, run_id: str) -> Iterator[None]:
+    """The run's folder in the app, removed at the end."""
+    device.inside("mkdir", "-p", f"files/runs/{run_id}")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(RuntimeError):
+            device.shell("am", "force-stop", PACKAGE)
+            device.inside("rm", "-rf", f"files/runs/{run_id}")
+
+
+def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteModel, samples: int) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+        found = [record[key] for key in ("id", "nonce", "model_sha256", "samples")]
+        sound = all(isinstance(one, int) and one > 0 for one in record["latencies_ns"])
+        kinds = {"valid": bool, "reasons": list, "outputs": list, "device": dict, "engine": dict, "thermal": list,
+                 "per_minute": list, "runs": int, "kept_every": int, "warm_up_runs": int, "warm_up_stable": bool}  # fmt: skip
+        sound = sound and all(isinstance(record[key], kind) for key, kind in kinds.items())
+    except (ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(
+            f"{where}: the app must write a whole result. Received: {len(content)} bytes that are none ({error!r}). Run "
+            "it again; if it stays so, install the app anew."
+        ) from None
+    expected = [run_id, nonce, model.sha256, samples]
+    if not sound or found != expected:
+        raise RuntimeError(f"{where}: the result must be of this run, {expected}. Received: {found}. Run it again.")
+    if not record["valid"] and not record["reasons"]:
+        raise RuntimeError(f"{where}: an invalid run must say why. Received: no reason. Install the app anew.")
+    return dict(record)
+
+
+def _output(device: _Device, run_id: str, one: Any, samples: int, where: str) -> np.ndarray:
+    name = str(one.get("file")) if isinstance(one, dict) else ""
+    if not re.fullmatch(r"output_\d{1,3}\.npy", name):
+        raise RuntimeError(f"{where}: outputs must be named output_0.npy and so on. Received: {name!r}.")
+    content = device.fetch(run_id, name)
+    if hashlib.sha256(content).hexdigest() != one.get("sha256"):
+        raise RuntimeError(f"{where}: {name} must arrive whole. Received: {len(content)} bytes of another hash.")
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise RuntimeError(f"{where}: {name} must be a .npy file. Received: {error}") from None
+    if len(array) != samples:
+        raise RuntimeError(f"{where}: {name} must hold {samples} samples. Received: {len(array)}.")
+    return np.asarray(array)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _adb(arguments: Sequence[str], what: str) -> str:
+    return _adb_bytes(arguments, what).decode(errors="replace")
+
+
+def _adb_bytes(arguments: Sequence[str], what: str) -> bytes:
+    try:
+        done = subprocess.run(["adb", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_STEP_S)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(
+            f"{what}: must answer within {_STEP_S:g} s. Received: nothing. Unplug the phone and plug it in again."
+        ) from None
+    if done.returncode:
+        said = (done.stderr + done.stdout).decode(errors="replace").strip()[-800:]
+        raise RuntimeError(f"{what}: must succeed. Received: {said or 'nothing'} (exit status {done.returncode}).")
+    return done.stdout
