@@ -50,7 +50,7 @@ class Android:
     answer must carry this run's nonce, hashes and counts. A run above thermal status LIGHT is not valid.
 
     Args:
-        serial: of the device; may be left out where one is connected.
+        serial: of the device, as `adb devices` shows it; may be left out where one is connected.
         threads: of one inference.
         accelerator: `cpu` (XNNPACK), `gpu` or `nnapi`.
         apk: the app, from tools/build_apk.py: installed where it is missing or older.
@@ -101,8 +101,7 @@ class Android:
         """
         model = TFLiteModel.load(model)
         arrays = targets.check_inputs(model, inputs, self.spec)
-        device = _Device(self.spec, self._serial())
-        self._install(device)
+        device = self.check()
         run_id, nonce = f"run-{secrets.token_hex(8)}", secrets.token_hex(16)
         files = {"model.tflite": model.content, **{f"input_{i}.npy": _npy(x) for i, x in enumerate(arrays)}}
         assets = {
@@ -143,6 +142,16 @@ class Android:
             invalid_reason="; ".join(record["reasons"]) or None,
         )  # fmt: skip
 
+    def check(self) -> _Device:
+        """Finds the phone, and brings the app where it is missing.
+
+        Raises:
+            RuntimeError: see `run`.
+        """
+        device = _Device(self.spec, self._serial())
+        self._install(device)
+        return device
+
     def _serial(self) -> str:
         """The device to use.
 
@@ -155,8 +164,8 @@ class Android:
             found = {serial: state for serial, state in found.items() if serial == self.serial}
         if not found:
             raise RuntimeError(
-                f"{self.spec}: needs a connected phone. Received: none. Plug it in by USB, turn on USB debugging in its "
-                "developer options, and allow this computer; `adb devices` must show it."
+                f"{self.spec}: needs a connected phone. Received: none. Plug it in by USB, turn on USB debugging in "
+                "its developer options, and allow this computer; `adb devices` must show it."
             )
         if len(found) > 1:
             raise RuntimeError(
@@ -176,7 +185,7 @@ class Android:
         if self.apk is None:
             raise RuntimeError(
                 f"{self.spec}: needs the app, version {VERSION}. Received: {found[1] if found else 'none'}. Build it, "
-                "`python tools/build_apk.py --model student.tflite --out bench.apk`, and pass apk='bench.apk'."
+                "`python tools/build_apk.py --model student.tflite --out bench.apk`, then `adb install -r bench.apk`."
             )
         said = device.adb("install", "-r", os.fspath(self.apk))
         if "Success" not in said:
@@ -226,32 +235,30 @@ class _Device:
             RuntimeError: it crashed, refused the run, hung, or the cable was pulled.
         """
         words = ["am", "instrument", "-w", "-r", "-e", "run_id", run_id, f"{PACKAGE}/.BenchInstrumentation"]
-        process = subprocess.Popen(
-            ["adb", "-s", self.serial, "shell", shlex.join(words)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        )  # fmt: skip
-        late = threading.Timer(timeout_s, process.kill)
-        late.start()
         said: list[str] = []
         phase = ""
-        try:
-            for line in process.stdout or ():
-                said.append(line)
-                key, _, value = line.strip().removeprefix("INSTRUMENTATION_STATUS: ").partition("=")
-                phase = value if key == "phase" else phase
-                if key == "percent" and value.isdigit() and progress:
-                    progress(phase, int(value))
-            process.wait()
-            hung = not late.is_alive()
-        finally:
-            late.cancel()
-            process.kill()
-            process.wait()
+        with subprocess.Popen(
+            ["adb", "-s", self.serial, "shell", shlex.join(words)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        ) as process:  # fmt: skip
+            late = threading.Timer(timeout_s, process.kill)
+            late.start()
+            try:
+                for line in process.stdout or ():
+                    said.append(line)
+                    key, _, value = line.strip().removeprefix("INSTRUMENTATION_STATUS: ").partition("=")
+                    phase = value if key == "phase" else phase
+                    if key == "percent" and value.isdigit() and progress:
+                        progress(phase, int(value))
+                hung = not late.is_alive()
+            finally:
+                late.cancel()
+                process.kill()
         text = "".join(said)
         error = re.search(r"INSTRUMENTATION_RESULT: error=(.*)", text)
         if hung:
             raise RuntimeError(
-                f"{self.where}: must finish within {timeout_s:g} s. Received: nothing more after {phase or 'the start'}. "
+                f"{self.where}: must finish within {timeout_s:g} s. Received: nothing after {phase or 'the start'}. "
                 "Unlock the phone, or raise timeout_s."
             )
         if error:
@@ -301,12 +308,13 @@ def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteMo
         found = [record[key] for key in ("id", "nonce", "model_sha256", "samples")]
         sound = all(isinstance(one, int) and one > 0 for one in record["latencies_ns"])
         kinds = {"valid": bool, "reasons": list, "outputs": list, "device": dict, "engine": dict, "thermal": list,
-                 "per_minute": list, "runs": int, "kept_every": int, "warm_up_runs": int, "warm_up_stable": bool}  # fmt: skip
+                 "per_minute": list, "runs": int, "kept_every": int, "warm_up_runs": int,
+                 "warm_up_stable": bool}  # fmt: skip
         sound = sound and all(isinstance(record[key], kind) for key, kind in kinds.items())
     except (ValueError, KeyError, TypeError) as error:
         raise RuntimeError(
-            f"{where}: the app must write a whole result. Received: {len(content)} bytes that are none ({error!r}). Run "
-            "it again; if it stays so, install the app anew."
+            f"{where}: the app must write a whole result. Received: {len(content)} bytes that are none ({error!r}). "
+            "Run it again; if it stays so, install the app anew."
         ) from None
     expected = [run_id, nonce, model.sha256, samples]
     if not sound or found != expected:
