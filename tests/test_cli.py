@@ -1,6 +1,7 @@
 """The verbs: their exit status, what they say, and that they load no TensorFlow without need."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -124,6 +125,13 @@ def test_report_rewrites_a_json_report(student, tmp_path):
     assert tfkd_cli("report", source, "--out", tmp_path / "again.md").exit_code == 0
     assert "tflm" in (tmp_path / "again.md").read_text()
     assert tfkd_cli("report", tmp_path, "--out", tmp_path / "again.md").exit_code == 2  # it exists by now
+
+
+def test_benchmark_gives_the_curve_of_a_server(student):
+    done = tfkd_cli("benchmark", student / "student.tflite", "--target", "host", "--batch", "1", "--batch", "16")
+    one, many = done.stdout.strip().splitlines()
+    assert "samples/s" not in one
+    assert re.search(r"batch 16: [\d,]+ samples/s", many)
 
 
 def test_benchmark_gives_latency(student):

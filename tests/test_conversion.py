@@ -201,9 +201,11 @@ def test_convert_integer_input_is_calibrated_in_its_own_type(tmp_path):
 
 
 def test_convert_unrolled_lstm_to_int8(tmp_path):
-    keras.utils.set_random_seed(1)  # of some weights (seeds 0 and 3) the converter leaves a SPLIT in float
     model = sequential((5, 3), keras.layers.LSTM(16, unroll=True), keras.layers.Dense(2))
-    assert convert(model, tmp_path / "m.tflite", calibration=sequences()).is_quantized
+    converted = convert(model, tmp_path / "m.tflite", calibration=sequences(), allow_float=True)
+    # Now and then, and not of the same weights each time, the converter leaves a SPLIT in float.
+    assert all(op.startswith("SPLIT") for op in converted.float_ops)
+    assert converted.ops["FULLY_CONNECTED"] >= 5
 
 
 # What does not convert.

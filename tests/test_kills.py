@@ -73,8 +73,7 @@ class Forks:
         return status == 0, time.monotonic() - start
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(30)
+        self.process.communicate(timeout=30)  # closes both pipes
 
 
 @pytest.fixture(scope="module")

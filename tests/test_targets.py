@@ -366,3 +366,20 @@ def test_run_of_mutated_models_never_harms_this_process(spec, model, x):
         except (ValueError, child.ChildCrashed, child.ChildTimedOut) as error:
             ends.append(type(error).__name__)
     assert set(ends) > {"ran"}
+
+
+def test_host_times_batches(model, x):
+    run = targets.get("host", batch=8, threads=2).run(model, x[:3])
+    assert run.setting["timed_batch"] == 8
+    assert len(run.outputs[0]) == 3
+    assert run.latency.count >= 50
+    with pytest.raises(ValueError, match="batch must be >= 1"):
+        targets.get("host", batch=0)
+
+
+def test_host_names_a_model_that_takes_no_batch(folder):
+    fixed = keras.Sequential([keras.Input((4,), batch_size=1), keras.layers.Dense(2)])
+    fixed.add(keras.layers.Lambda(lambda x: keras.ops.reshape(x, (1, 2, 1))))
+    content = convert(fixed, folder / "fixed.tflite", mode="float32")
+    with pytest.raises(ValueError, match="must take a batch of 3"):
+        targets.get("host", batch=3).run(content, np.zeros((1, 4), "float32"))

@@ -100,8 +100,8 @@ class Measurement:
         outputs: one array per model output, each [N, ...], raw as the model gave them (int8 stays int8).
         evidence: how each number came about, by field name: `{"outputs": "measured", "memory": "emulated"}`.
             A field that is unknown (None) is not in it.
-        latencies_ns: raw time of each timed inference at batch 1, in the order taken; None where the target's time
-            says nothing about the device.
+        latencies_ns: raw time of each timed inference, of `setting["timed_batch"]` samples, in the order taken; None
+            where the target's time says nothing about the device.
         memory: see `Memory`.
         instructions: executed instructions of one inference, where the target counts them.
         estimated_ms: fewest and most milliseconds of one inference by a model of the core, where nothing measures them.

@@ -381,8 +381,10 @@ def judge(
     return validation
 
 
-def benchmark(model: Path, specs: Sequence[str], *, threads: int | None = None) -> list[Measurement]:
-    """Times a .tflite on random input, on each target."""
+def benchmark(
+    model: Path, specs: Sequence[str], *, threads: int | None = None, batches: Sequence[int] = (1,)
+) -> list[Measurement]:
+    """Times a .tflite on random input, on each target, with each number of samples in an inference."""
     from tfkd import targets
     from tfkd.tflite import TFLiteModel
 
@@ -392,18 +394,28 @@ def benchmark(model: Path, specs: Sequence[str], *, threads: int | None = None) 
         low, high = (0, 1) if tensor.dtype.startswith("float") else (np.iinfo(tensor.dtype).min, 127)
         inputs.append(random.uniform(low, high, (1, *tensor.shape[1:])).astype(tensor.dtype))
     options = {} if threads is None else {"threads": threads}
-    return [targets.get(spec, **options).run(loaded, inputs) for spec in specs]
+    return [
+        targets.get(spec, **options, **({"batch": batch} if batch != 1 else {})).run(loaded, inputs)
+        for spec in specs
+        for batch in batches
+    ]
 
 
 def latencies(runs: Sequence[Measurement]) -> str:
     """One line for each run."""
     return "\n".join(
         f"{run.target:<16} p50 {run.latency.p50_ms:.3f} ms   p90 {run.latency.p90_ms:.3f} ms   p99 "
-        f"{run.latency.p99_ms:.3f} ms   over {run.latency.count} runs"
+        f"{run.latency.p99_ms:.3f} ms   over {run.latency.count} runs{_throughput(run)}"
         if run.latency
         else f"{run.target:<16} {_counted(run.to_json()) or 'says nothing about time'}"
         for run in runs
     )
+
+
+def _throughput(run: Measurement) -> str:
+    """Samples a second at the median, where an inference has several."""
+    batch = run.setting.get("timed_batch", 1)
+    return f"   batch {batch}: {batch / run.latency.p50_ms * 1000:,.0f} samples/s" if batch > 1 and run.latency else ""
 
 
 def _counted(measured: Mapping[str, Any]) -> str:

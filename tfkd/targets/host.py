@@ -25,11 +25,13 @@ class Host:
     Args:
         kernels: `xnnpack` (LiteRT's default), `plain` (no delegate) or `reference` (slow, the definition of the ops).
         threads: of one timed inference.
+        batch: samples in one timed inference, as on a server.
         timeout_s: seconds for each child process.
     """
 
     kernels: str = "xnnpack"
     threads: int = 1
+    batch: int = 1
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
@@ -37,6 +39,8 @@ class Host:
             raise ValueError(f"host: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
         if self.threads < 1:
             raise ValueError(f"host: threads must be >= 1. Received: threads={self.threads}. Use 1.")
+        if self.batch < 1:
+            raise ValueError(f"host: batch must be >= 1. Received: batch={self.batch}. Use 1.")
         targets.check_timeout("host", self.timeout_s)
 
     @property
@@ -60,7 +64,7 @@ class Host:
             if latency:
                 first = [array[:1] for array in arrays]
                 timed = child.run("tfkd.targets.litert:time_runs", timeout_s=self.timeout_s, what=what, inputs=first,
-                                  threads=self.threads, **call)  # fmt: skip
+                                  threads=self.threads, batch=self.batch, **call)  # fmt: skip
             calls = [{**call, "inputs": part} for part in targets.shards(arrays, least=_SMALLEST_SHARD)]
             done = child.run_all("tfkd.targets.litert:run", calls, timeout_s=self.timeout_s, what=what)
         except child.ChildRefused as error:
@@ -82,7 +86,7 @@ class Host:
                 "kernels": self.kernels,
                 "threads": self.threads,
                 "batch": min(part["batch"] for part in done),
-                "timed_batch": 1,
+                "timed_batch": self.batch,
             },
             environment={
                 "machine": platform.machine(),

@@ -47,9 +47,16 @@ def _invoke(interpreter: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
-def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: int) -> dict[str, Any]:
-    """Times single inferences: warm-up until stable, then at least 50 runs and a second; raw nanoseconds."""
+def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: int, batch: int = 1) -> dict[str, Any]:
+    """Times inferences of a batch: warm-up until stable, then at least 50 runs and a second; raw nanoseconds."""
     interpreter = _interpreter(content, kernels, threads)
+    if batch > 1:
+        inputs = [np.repeat(array, batch, axis=0) for array in inputs]
+        try:
+            _resize(interpreter, batch)
+            _invoke(interpreter, inputs)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"the model must take a batch of {batch}. Received: {error}. Use batch=1.") from None
     _invoke(interpreter, inputs)
 
     def once() -> int:
@@ -99,9 +106,7 @@ def _batched(interpreter: Any, content: bytes, kernels: str, first: list[np.ndar
     single = [_invoke(interpreter, [array[i : i + 1] for array in first]) for i in range(_BATCH)]
     resized = _interpreter(content, kernels, threads=1)
     try:
-        for detail in resized.get_input_details():
-            resized.resize_tensor_input(detail["index"], [_BATCH, *detail["shape"][1:]])
-        resized.allocate_tensors()
+        _resize(resized, _BATCH)
         together = _invoke(resized, first)
     except (RuntimeError, ValueError):  # a RESHAPE of fixed size, for one, cannot be resized
         return interpreter, 1
@@ -109,6 +114,12 @@ def _batched(interpreter: Any, content: bytes, kernels: str, first: list[np.ndar
         if not np.array_equal(np.concatenate(expected), received):
             return interpreter, 1
     return resized, _BATCH
+
+
+def _resize(interpreter: Any, batch: int) -> None:
+    for detail in interpreter.get_input_details():
+        interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
+    interpreter.allocate_tensors()
 
 
 def _peak_rss() -> int | None:
