@@ -300,3 +300,36 @@ def test_full_disk_is_a_clear_error_and_leaves_nothing_half_written(teacher, tmp
     assert os.waitstatus_to_exitcode(status) == 7
     assert not chunk_files(store)
     assert not [file for file in Path(store.path).rglob("*") if "partial" in file.name or "tmp" in file.name]
+
+
+def test_store_behind_a_url_is_shared_by_machines_and_gone_on_from(teacher):
+    url = "memory://shared/labels"
+    halves = [SoftLabels.build(url, teacher, TRAIN, views=2, augment=AUGMENT, shard=(i, 2)) for i in range(2)]
+    assert halves[0].missing == halves[1].missing == 0
+    store = SoftLabels.open(url)
+    assert store.verify(teacher, TRAIN) < 1e-3
+    with pytest.raises(ValueError, match="another keys?|another teacher"):
+        SoftLabels.build(url, net(17), TRAIN, views=2, augment=AUGMENT)
+    assert store.missing == 0  # and what was refused changed nothing
+
+
+def test_store_behind_a_url_that_was_half_made_is_finished_or_refused():
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    SoftLabels.create("memory://half/labels", np.arange(64), 10).write(np.arange(64), np.eye(64, 10) * 9)
+    files.rm("/half/labels/ids", recursive=True)
+    files.pipe("/half/labels/zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    with pytest.raises(ValueError, match="must be a store of format"):
+        SoftLabels.open("memory://half/labels")
+    with pytest.raises(ValueError, match="must be empty. Received: another store, half made"):
+        SoftLabels.create("memory://half/labels", np.arange(64), 12)
+    store = SoftLabels.create("memory://half/labels", np.arange(64), 10)
+    np.testing.assert_array_equal(store.read(np.arange(64)), np.eye(64, 10) * 9)
+
+
+def test_missing_driver_of_a_url_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for use in (lambda url: SoftLabels.create(url, [1, 2], classes=10), SoftLabels.open):
+        with pytest.raises(RuntimeError, match="Install s3fs"):
+            use("s3://bucket/labels")

@@ -59,11 +59,10 @@ class SoftLabels:
 
         Raises:
             ValueError: there is none, or it was written in another format.
+            RuntimeError: a driver for its URL is missing, such as s3fs or gcsfs.
         """
-        import zarr
-
         try:
-            group = zarr.open_group(str(path), mode="r+" if writable else "r")
+            group = _open_group(str(path), "r+" if writable else "r")
         except (FileNotFoundError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{path}: must be a store of soft labels. Received: {error}. Make one with `tfkd label`."
@@ -405,16 +404,15 @@ def _check_ids(ids: Any) -> np.ndarray:
 
 def _create(path: str, ids: np.ndarray, meta: Mapping[str, Any]) -> None:
     """Makes the group under another name first: a store is there whole or not at all."""
-    import zarr
     from zarr.codecs import Crc32cCodec
 
     remote = "://" in path
-    if not remote and Path(path).exists():
+    if (_is_store(path) if remote else Path(path).exists()):
         return
     partial = path if remote else f"{path}.{os.getpid()}.partial"
     if not remote:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    group = zarr.open_group(partial, mode="a" if remote else "w")
+    group = _open_group(partial, "a" if remote else "w")
     width = meta["top_k"] or meta["classes"]
     rows = max(1, _CHUNK_BYTES // (width * np.dtype(meta["dtype"]).itemsize) // max(1, len(ids) * width // (1 << 21)))
     rows = min(len(ids), max(64, min(rows, 4096)))
@@ -425,14 +423,18 @@ def _create(path: str, ids: np.ndarray, meta: Mapping[str, Any]) -> None:
             "indices": ((*shape, width), packing.index_dtype(meta["classes"]), 0),
             "rest": (shape, "float32", np.nan),
         }
+    arrays["ids"] = (ids.shape, "int64", 0)
     for name, (full, dtype, fill) in arrays.items():
-        group.create_array(
-            name, shape=full, chunks=(1, rows, *full[2:]), dtype=dtype, fill_value=fill, overwrite=remote,
-            compressors=[Crc32cCodec()],
-        )  # fmt: skip
-    stored = group.create_array("ids", shape=ids.shape, dtype="int64", compressors=[Crc32cCodec()], overwrite=remote)
-    stored[:] = ids
-    group.attrs.update(meta)
+        # No rename makes a remote store whole: machines that begin at once share arrays, and none wipes another's.
+        if name not in group:
+            group.create_array(
+                name, shape=full, chunks="auto" if name == "ids" else (1, rows, *full[2:]), dtype=dtype,
+                fill_value=fill, compressors=[Crc32cCodec()],
+            )  # fmt: skip
+        if group[name].shape != full or group[name].dtype != dtype:
+            raise ValueError(f"{path}: must be empty. Received: another store, half made. Delete it, or use another.")
+    group["ids"][:] = ids
+    group.attrs.update(meta)  # last: only now is it a store
     if not remote:
         try:
             os.rename(partial, path)
@@ -442,6 +444,22 @@ def _create(path: str, ids: np.ndarray, meta: Mapping[str, Any]) -> None:
             shutil.rmtree(partial)
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another machine was first
                 raise
+
+
+def _is_store(url: str) -> bool:
+    try:
+        return "schema" in _open_group(url, "r").attrs
+    except FileNotFoundError:
+        return False
+
+
+def _open_group(path: str, mode: Any) -> Any:
+    import zarr
+
+    try:
+        return zarr.open_group(path, mode=mode)
+    except ImportError as error:
+        raise RuntimeError(f"{path}: needs the storage's driver. Received: {error}.") from None
 
 
 def _check_equal(path: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
