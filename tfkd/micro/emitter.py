@@ -10,7 +10,7 @@ from importlib import resources
 import numpy as np
 
 from tfkd.micro.graph import Graph
-from tfkd.micro.lowering import Layer, identifier
+from tfkd.micro.lowering.layer import Layer, identifier
 from tfkd.micro.memory_plan import Buffer, MemoryPlan, plan
 
 _CTYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}

@@ -1,0 +1,171 @@
+"""A layer of the generated program, and what all lowerings check and compute of an op's tensors.
+
+Quantization parameters are computed as TensorFlow Lite Micro's kernels compute them when they prepare, in the same
+precision (float32 where they use float), so that the integers come out equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfkd.micro import arithmetic
+from tfkd.micro.graph import Graph, Op, Tensor
+
+# Flags of the kernels, as in kernels/arithmetic.h
+ANY_SHIFT, SIGNED, CLAMP, WIDE, SWAPPED = 1, 2, 4, 8, 16
+
+
+class Unsupported(ValueError):
+    """An op that the generator does not take: what was found, and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One call of a kernel.
+
+    Args:
+        op: the op that it is of.
+        kernel: the C function without its prefix `tfkd_`.
+        source: the kernel's file, without `.h`.
+        struct: the C struct of its parameters.
+        fields: the struct's values: numbers, tuples of numbers, or arrays that become constants of their own.
+        reads: tensors, or constant arrays, that the kernel takes as inputs.
+        writes: the tensor that it writes.
+        flags: compile-time choices of the kernel.
+        scratch_bytes: of a buffer that it needs while it runs.
+        in_place: tensors that its output may overwrite while it is computed.
+        comment: what it computes, for a reader.
+    """
+
+    op: Op
+    kernel: str
+    source: str
+    struct: str
+    fields: Mapping[str, int | tuple[int, ...] | np.ndarray]
+    reads: tuple[int | np.ndarray, ...]
+    writes: int
+    flags: int = 0
+    scratch_bytes: int = 0
+    in_place: tuple[int, ...] = ()
+    comment: str = ""
+
+
+def operand(graph: Graph, op: Op, i: int) -> Tensor:
+    """An input that must be there."""
+    tensor = graph.of(op, i)
+    if tensor is None:
+        raise Unsupported(f"input {i} is left out. Convert the model again")
+    return tensor
+
+
+def int8(graph: Graph, index: int) -> Tensor:
+    """A tensor that must be int8 with one step."""
+    tensor = graph.tensors[index]
+    if tensor.dtype != "int8" or len(tensor.scales) != 1:
+        raise Unsupported(
+            f"{tensor.name!r} must be int8 with one scale, is {tensor.dtype} with {len(tensor.scales)}. "
+            "Convert with `tfkd convert --mode full_int8`"
+        )
+    return tensor
+
+
+def constant(graph: Graph, op: Op, i: int, *dtypes: str) -> np.ndarray:
+    """The values of an input that must be constant."""
+    tensor = operand(graph, op, i)
+    if tensor.data is None or tensor.dtype not in dtypes:
+        found = tensor.dtype if tensor.data is not None else f"{tensor.dtype} that is computed"
+        raise Unsupported(
+            f"{tensor.name!r} must be a constant of {' or '.join(dtypes)}, is {found}. Make it fixed in the Keras model"
+        )
+    return tensor.data
+
+
+def activation_range(op: Op, output: Tensor) -> tuple[int, int]:
+    """The output's range with the fused activation, in steps (kernel_util's CalculateActivationRangeQuantized)."""
+    kind = op.options.get("FusedActivationFunction", "none")
+    scale = np.float32(output.scale)
+
+    def steps(value: float) -> int:
+        quotient = np.float32(value) / scale
+        return output.zero_point + int(math.copysign(math.floor(abs(float(quotient)) + 0.5), quotient))
+
+    limits = {"none": (-128, 127), "relu": (steps(0), 127), "relu6": (steps(0), steps(6)),
+              "relu_n1_to_1": (steps(-1), steps(1))}  # fmt: skip
+    if kind not in limits:
+        raise Unsupported(f"fused {kind} is not supported. Put the activation into a layer of its own")
+    least, most = limits[kind]
+    return max(-128, least), min(127, most)
+
+
+def folded_sums(name: str, weights: np.ndarray, bias: np.ndarray, zero_point: int) -> tuple[np.ndarray, bool]:
+    """Folds the input's zero point into the bias; whether sums may pass the bounds of the kernels' fast forms.
+
+    Args:
+        weights: [channels, depth] int64.
+        bias: [channels] int64.
+    """
+    folded = bias - zero_point * weights.sum(axis=1)
+    largest = np.abs(weights).sum(axis=1) * 128
+    if (np.abs(folded) + largest).max(initial=0) >= 2**31 or np.abs(folded).max(initial=0) >= 2**31:
+        raise Unsupported(f"sums of {name!r} do not fit 32 bits: a damaged bias. Convert the model again")
+    # Pairs of channels share 16 bits: 256 * sum of one + sum of the other must fit.
+    pairs = 256 * largest + np.roll(largest, 1)
+    wide = (np.abs(folded) + largest).max(initial=0) >= 2**30 or pairs.max(initial=0) >= 2**31 or weights.min() <= -128
+    return folded.astype("int32"), bool(wide)
+
+
+def requantization(scales: Sequence[float], output: Tensor, least: int, most: int) -> tuple[dict[str, np.ndarray], int]:
+    """Multipliers and shifts for real factors, and the flags for the kernel that uses them."""
+    pairs = [arithmetic.quantize_multiplier(scale) for scale in scales]
+    flags = SIGNED if least < output.zero_point else 0
+    flags |= CLAMP if (least, most) != (-128, 127) else 0
+    shifts = np.array([shift for _, shift in pairs])
+    if (shifts > 30).any():
+        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+    if (shifts >= 0).any():
+        flags |= ANY_SHIFT
+    else:
+        shifts = -shifts - 1
+    return {"multiplier": np.array([m for m, _ in pairs], "int32"), "shift": shifts.astype("int8")}, flags
+
+
+def weights_of(graph: Graph, op: Op, axis: int) -> tuple[Tensor, np.ndarray, np.ndarray, list[float]]:
+    """The filter, its values and bias as int64, and a scale for each output channel."""
+    tensor = operand(graph, op, 1)
+    values = constant(graph, op, 1, "int8").astype("int64")
+    channels = tensor.shape[axis]
+    if not tensor.scales or any(tensor.zero_points) or (len(tensor.scales) > 1 and tensor.axis != axis):
+        raise Unsupported(f"weights {tensor.name!r} must be symmetric, by channel. Convert with `--mode full_int8`")
+    bias = np.zeros(channels, "int64")
+    if graph.of(op, 2) is not None:
+        bias = constant(graph, op, 2, "int32").astype("int64").reshape(-1)
+    if len(bias) != channels:
+        raise Unsupported(f"{len(bias)} biases for {channels} channels. The file is damaged")
+    return tensor, values, bias, list(tensor.scales) if len(tensor.scales) > 1 else list(tensor.scales) * channels
+
+
+def packed_pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two channels' weights in 16 bits: 256 * second + first."""
+    return ((256 * second + first + 2**15) % 2**16 - 2**15).astype("int16")
+
+
+def shape_text(tensor: Tensor) -> str:
+    """A shape for a reader, without the batch."""
+    shape = tensor.shape[1:] if len(tensor.shape) > 1 and tensor.shape[0] == 1 else tensor.shape
+    return "x".join(map(str, shape)) or "1"
+
+
+def strides_of(shape: Sequence[int]) -> list[int]:
+    """Values from one to the next along each axis."""
+    return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+
+
+def identifier(name: str) -> str:
+    """A C identifier from a layer's name: its last parts, as letters, digits and underscores."""
+    words = re.sub(r"[^A-Za-z0-9]+", "_", name.split(";")[0]).strip("_").lower()
+    return words[-40:].strip("_") or "tensor"

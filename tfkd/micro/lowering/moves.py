@@ -1,0 +1,139 @@
+"""Ops that move values without changing them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.micro.lowering.layer import Layer, Unsupported, constant, int8, shape_text, strides_of
+
+
+def _block(size: Sequence[int], from_: Sequence[int], to: Sequence[int], first: int = 0, to_first: int = 0) -> dict:
+    """Fields of a move, its dimensions filled up to 5 in front, neighbours that run on merged."""
+    dims = [(s, f, t) for s, f, t in zip(size, from_, to, strict=True) if s != 1] or [(1, 1, 1)]
+    merged = [dims[0]]
+    for s, f, t in dims[1:]:
+        size_, f_, t_ = merged[-1]
+        if f_ == s * f and t_ == s * t:
+            merged[-1] = (size_ * s, f, t)
+        else:
+            merged.append((s, f, t))
+    if len(merged) > 5:
+        raise Unsupported(f"{len(merged)} dimensions are too many. Reshape to at most 5")
+    merged = [(1, 0, 0)] * (5 - len(merged)) + merged
+    return {"size": tuple(m[0] for m in merged), "from": tuple(m[1] for m in merged),
+            "to": tuple(m[2] for m in merged), "first": first, "to_first": to_first}  # fmt: skip
+
+
+def _move(op: Op, source: Tensor, output: Tensor, fields: dict) -> Layer:
+    read = source.index if source.data is None else source.data.reshape(-1)
+    return Layer(op, "move", "move", "tfkd_move_params", fields, (read,), output.index,
+                 comment=f"{shape_text(source)} -> {shape_text(output)}")  # fmt: skip
+
+
+def _same_steps(source: Tensor, output: Tensor) -> None:
+    if (source.scale, source.zero_point) != (output.scale, output.zero_point):
+        raise Unsupported(f"{source.name!r} and {output.name!r} must have one scale. Convert the model again")
+
+
+def concatenation(graph: Graph, op: Op) -> list[Layer]:
+    output = int8(graph, op.outputs[0])
+    axis = int(op.options["Axis"]) % max(1, len(output.shape))
+    layers, at, strides = [], 0, strides_of(output.shape)
+    for i in op.inputs:
+        source = int8(graph, i)
+        _same_steps(source, output)
+        if (
+            len(source.shape) != len(output.shape)
+            or at + source.shape[axis] > output.shape[axis]
+            or any(a != b for d, (a, b) in enumerate(zip(source.shape, output.shape, strict=True)) if d != axis)
+        ):
+            raise Unsupported(f"{source.shape} does not fit into {output.shape}. The file is damaged")
+        layers.append(_move(op, source, output, _block(source.shape, strides_of(source.shape), strides,
+                                                       to_first=at * strides[axis])))  # fmt: skip
+        at += source.shape[axis]
+    if at != output.shape[axis]:
+        raise Unsupported(f"the inputs do not fill {output.shape}. The file is damaged")
+    return layers
+
+
+def split(graph: Graph, op: Op) -> list[Layer]:
+    source = int8(graph, op.inputs[1])
+    axis = int(constant(graph, op, 0, "int32").reshape(-1)[0]) % len(source.shape)
+    layers, at, strides = [], 0, strides_of(source.shape)
+    for i in op.outputs:
+        output = int8(graph, i)
+        if (
+            len(output.shape) != len(source.shape)
+            or any(
+                a > b if d == axis else a != b for d, (a, b) in enumerate(zip(output.shape, source.shape, strict=True))
+            )
+            or at + output.shape[axis] > source.shape[axis]
+        ):
+            raise Unsupported(f"{output.shape} does not come out of {source.shape}. The file is damaged")
+        layers.append(_move(op, source, output, _block(output.shape, strides, strides_of(output.shape),
+                                                       first=at * strides[axis])))  # fmt: skip
+        at += output.shape[axis]
+    return layers
+
+
+def strided_slice(graph: Graph, op: Op) -> list[Layer]:
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    begin, end, steps = (constant(graph, op, i, "int32").reshape(-1).tolist() for i in (1, 2, 3))
+    options = op.options
+    if options.get("EllipsisMask") or options.get("NewAxisMask") or options.get("Offset"):
+        raise Unsupported("an ellipsis or a new axis is not supported. Reshape instead")
+    rank = len(source.shape)
+    if not len(begin) == len(end) == len(steps) <= rank or 0 in steps:
+        raise Unsupported(f"{len(begin)} bounds for {rank} dimensions. The file is damaged")
+    size, from_, first = [], [], 0
+    strides = strides_of(source.shape)
+    for d in range(rank):
+        lo = hi = None
+        step = steps[d] if d < len(steps) else 1
+        if d < len(begin):
+            lo = None if options["BeginMask"] >> d & 1 else begin[d]
+            hi = None if options["EndMask"] >> d & 1 else end[d]
+            if options["ShrinkAxisMask"] >> d & 1:
+                lo, step = begin[d], 1
+                hi = lo + 1 if lo != -1 else None
+        picked = range(source.shape[d])[slice(lo, hi, step)]
+        size.append(len(picked))
+        from_.append(strides[d] * step)
+        first += strides[d] * (picked.start if len(picked) else 0)
+    if math.prod(size) != output.elements or not output.elements:
+        raise Unsupported(f"the slice {size} of {source.shape} is not {output.shape}. The file is damaged")
+    return [_move(op, source, output, _block(size, from_, strides_of(size), first=first))]
+
+
+def transpose(graph: Graph, op: Op) -> list[Layer]:
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    order = constant(graph, op, 1, "int32").reshape(-1).tolist()
+    order = [axis % len(source.shape) for axis in order]
+    if sorted(order) != list(range(len(source.shape))) or tuple(source.shape[a] for a in order) != output.shape:
+        raise Unsupported(f"the order {order} does not turn {source.shape} into {output.shape}. The file is damaged")
+    strides = strides_of(source.shape)
+    return [_move(op, source, output, _block(output.shape, [strides[a] for a in order], strides_of(output.shape)))]
+
+
+def pad(graph: Graph, op: Op) -> list[Layer]:
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    _same_steps(source, output)
+    amounts = constant(graph, op, 1, "int32", "int64").reshape(-1, 2).tolist()
+    value = output.zero_point
+    if op.kind == "PADV2":
+        value = int(constant(graph, op, 2, "int8").reshape(-1)[0])
+    if (
+        len(amounts) != len(source.shape)
+        or any(
+            a < 0 or b < 0 or s + a + b != o for (a, b), s, o in zip(amounts, source.shape, output.shape, strict=False)
+        )
+        or len(output.shape) != len(source.shape)
+    ):
+        raise Unsupported(f"{source.shape} padded by {amounts} is not {output.shape}. The file is damaged")
+    strides = strides_of(output.shape)
+    to_first = sum(before * stride for (before, _), stride in zip(amounts, strides, strict=True))
+    fill = Layer(op, "set", "fill", "tfkd_set_params", {"count": output.elements, "value": value}, (), output.index,
+                 comment=f"{output.elements} x {value}")  # fmt: skip
+    return [fill, _move(op, source, output, _block(source.shape, strides_of(source.shape), strides, to_first=to_first))]

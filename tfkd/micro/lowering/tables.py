@@ -1,0 +1,126 @@
+"""Ops whose function of one value is tabulated when the code is generated, from the exact formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tfkd.micro import arithmetic
+from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.micro.lowering.layer import Layer, Unsupported, int8, shape_text
+
+
+def lookup(graph: Graph, op: Op) -> list[Layer]:
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    if source.elements != output.elements:
+        raise Unsupported(f"{source.shape} and {output.shape} differ in size. The file is damaged")
+    function = UNARY[op.kind](op, source, output)
+    return [Layer(op, "lookup", "lookup", "tfkd_lookup_params",
+                  {"table": arithmetic.table(function), "count": output.elements}, (source.index,), output.index,
+                  in_place=(source.index,), comment=shape_text(output))]  # fmt: skip
+
+
+def _relu(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    multiplier, shift = arithmetic.quantize_multiplier(source.scale / output.scale)
+    least = max(-128, output.zero_point)
+
+    def relu(x: int) -> int:
+        return max(least, output.zero_point + arithmetic.multiply(x - source.zero_point, multiplier, shift))
+
+    return relu
+
+
+def _relu6(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    six = source.zero_point + math.floor(float(np.float32(6) / np.float32(source.scale)) + 0.5)
+    return lambda x: min(max(x, source.zero_point), six)
+
+
+def _leaky_relu(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    alpha = np.float32(source.scale) * np.float32(op.options["Alpha"]) / np.float32(output.scale)
+    if alpha < 0:
+        raise Unsupported("a negative alpha is not supported")
+    slope = arithmetic.quantize_multiplier(float(alpha))
+    identity = arithmetic.quantize_multiplier(float(np.float32(source.scale) / np.float32(output.scale)))
+
+    def leaky_relu(x: int) -> int:
+        x -= source.zero_point
+        return output.zero_point + arithmetic.multiply(x, *(identity if x >= 0 else slope))
+
+    return leaky_relu
+
+
+def _hard_swish(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    fine = np.float32(1 / 128) * np.float32(source.scale)
+    out_multiplier, out_shift = _short(float(fine / np.float32(output.scale)))
+    relu_multiplier, relu_shift = _short(float(fine / (np.float32(3) / np.float32(32768))))
+    if out_shift > 0:
+        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+
+    def short(x: int) -> int:
+        return max(-(2**15), min(2**15 - 1, x))
+
+    def hard_swish(x: int) -> int:
+        wide = (x - source.zero_point) * 128
+        scaled = short((wide * out_multiplier + 2**14) >> 15)
+        gate = short(wide << (relu_shift - 1)) if relu_shift > 0 else wide
+        gate = short((gate * relu_multiplier + 2**14) >> 15)
+        gate = short(gate << 1) if relu_shift > 0 else arithmetic.divide_by_power(gate, -relu_shift)
+        gate = (gate + 2**15) >> 1
+        product = int(math.copysign(abs(gate * scaled) // 2**15, gate * scaled))
+        return arithmetic.divide_by_power(product, -out_shift) + output.zero_point
+
+    return hard_swish
+
+
+def _short(real: float) -> tuple[int, int]:
+    """A multiplier of 16 bits, and its shift."""
+    multiplier, shift = arithmetic.quantize_multiplier(real)
+    return (2**15 - 1 if multiplier >= 2**31 - 1 - 2**15 else (multiplier + 2**15) >> 16), shift
+
+
+def _sigmoid(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    fraction, shift = math.frexp(source.scale * 2**27)
+    multiplier = math.floor(fraction * 2**31 + 0.5)
+    radius = arithmetic.input_radius(4, shift)
+    kind, bits = (arithmetic.logistic, 23) if op.kind == "LOGISTIC" else (arithmetic.tanh, 24)
+    offset = -128 if op.kind == "LOGISTIC" else 0
+    if output.zero_point != offset:
+        raise Unsupported(f"the output's zero point must be {offset}, is {output.zero_point}. Convert the model again")
+
+    def sigmoid(x: int) -> int:
+        x -= source.zero_point
+        if abs(x) >= radius:
+            return 127 if x > 0 else -128
+        return arithmetic.divide_by_power(kind(arithmetic.multiply(x, multiplier, shift), 4), bits) + offset
+
+    return sigmoid
+
+
+def _requantize(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    multiplier, shift = arithmetic.quantize_multiplier(source.scale / output.scale)
+    return lambda x: arithmetic.multiply(x - source.zero_point, multiplier, shift) + output.zero_point
+
+
+UNARY: dict[str, Callable[[Op, Tensor, Tensor], Callable[[int], int]]] = {
+    "RELU": _relu, "RELU6": _relu6, "LEAKY_RELU": _leaky_relu, "HARD_SWISH": _hard_swish, "LOGISTIC": _sigmoid,
+    "TANH": _sigmoid, "QUANTIZE": _requantize,
+}  # fmt: skip
+
+
+def softmax(graph: Graph, op: Op) -> list[Layer]:
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    depth = source.shape[-1] if source.shape else 1
+    if output.zero_point != -128 or output.scale != 1 / 256 or source.shape != output.shape or depth >= 4096:
+        raise Unsupported("the output must have scale 1/256, zero point -128 and at most 4095 classes. "
+                          "Convert the model again")  # fmt: skip
+    real = min(float(op.options["Beta"]) * source.scale * 2**26, 2.0**31 - 1)
+    if real <= 1:
+        raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
+    multiplier, shift = arithmetic.quantize_multiplier(real)
+    count = min(255, arithmetic.input_radius(5, shift)) + 1
+    values = [arithmetic.exponential(arithmetic.high_mul(-d * 2**shift, multiplier), 5) for d in range(count)]
+    return [Layer(op, "softmax", "softmax", "tfkd_softmax_params",
+                  {"exponential": np.array(values, "int32"), "differences": count, "rows": source.elements // depth,
+                   "depth": depth}, (source.index,), output.index, comment=shape_text(output))]  # fmt: skip

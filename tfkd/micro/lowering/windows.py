@@ -1,0 +1,140 @@
+"""Ops that move a window over an image: convolutions and pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfkd.micro.graph import Graph, Op
+from tfkd.micro.lowering.layer import (
+    SWAPPED,
+    WIDE,
+    Layer,
+    Unsupported,
+    activation_range,
+    folded_sums,
+    int8,
+    packed_pair,
+    requantization,
+    shape_text,
+    weights_of,
+)
+
+
+def _padding(op: Op, size: int, kernel: int, stride: int, dilation: int, out: int) -> int:
+    """Values before the first, after checking that the output has the size that the options give."""
+    if min(stride, dilation, kernel) < 1:
+        raise Unsupported(f"kernel {kernel}, stride {stride} and dilation {dilation} must be >= 1. The file is damaged")
+    reach = (kernel - 1) * dilation + 1
+    expected = -(-size // stride) if op.options["Padding"] == "same" else (size + stride - reach) // stride
+    if expected != out:
+        raise Unsupported(f"{size} values, kernel {kernel}, stride {stride} and dilation {dilation} "
+                          f"do not give {out}. The file is damaged")  # fmt: skip
+    return max(0, (out - 1) * stride + reach - size) // 2
+
+
+def _window(graph: Graph, op: Op, kernel: tuple[int, int]) -> dict[str, int]:
+    """The struct fields that tell how a kernel moves over an image."""
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    if len(source.shape) != 4 or len(output.shape) != 4 or source.shape[0] != 1 or output.shape[0] != 1:
+        raise Unsupported(f"input {source.shape} must be [1, h, w, c]. Convert the model again")
+    fields = {"height": source.shape[1], "width": source.shape[2], "channels": source.shape[3],
+              "out_height": output.shape[1], "out_width": output.shape[2],
+              "kernel_height": kernel[0], "kernel_width": kernel[1]}  # fmt: skip
+    for axis, name, letter, before in ((0, "height", "H", "pad_top"), (1, "width", "W", "pad_left")):
+        stride = int(op.options[f"Stride{letter}"])
+        dilation = int(op.options.get(f"Dilation{letter}Factor", 1))
+        fields |= {f"stride_{name}": stride, f"dilation_{name}": dilation}
+        fields[before] = _padding(op, fields[name], kernel[axis], stride, dilation, fields[f"out_{name}"])
+    if max(fields.values()) >= 2**15:
+        raise Unsupported(f"a size of {max(fields.values())} is too large. Use a smaller model")
+    return fields
+
+
+def convolution(graph: Graph, op: Op) -> list[Layer]:
+    tensor, weights, bias, scales = weights_of(graph, op, 0)
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    if weights.ndim != 4:
+        raise Unsupported(f"weights {tensor.shape} must be [out, h, w, in]. The file is damaged")
+    fields = _window(graph, op, weights.shape[1:3])
+    channels, part = weights.shape[0], weights.shape[3]
+    groups = fields["channels"] // part
+    if groups * part != fields["channels"] or groups < 1 or channels % groups or output.shape[3] != channels:
+        raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
+    flat = weights.reshape(channels, -1)
+    depth = -(-flat.shape[1] // 8) * 8
+    folded, wide = folded_sums(tensor.name, flat, bias, source.zero_point)
+    least, most = activation_range(op, output)
+    # float * float / float, each as a double, per channel
+    scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
+    per_group = channels // groups
+    if part % 4 == 0:
+        flags |= SWAPPED
+    # [groups, blocks, pairs, 2 channels, depth / 2, 2 values]; each four values in the order in which columns hold them
+    rows = np.zeros((groups, -(-per_group // 4) * 4, depth), "int64")
+    rows[:, :per_group, : flat.shape[1]] = flat.reshape(groups, per_group, -1)
+    if flags & SWAPPED:
+        rows = rows.reshape(*rows.shape[:2], -1, 4)[..., [0, 2, 1, 3]]
+    rows = rows.reshape(groups, -1, 2, 2, depth // 2, 2)
+    packed = packed_pair(rows[:, :, :, 0], rows[:, :, :, 1]).transpose(0, 1, 3, 2, 4)
+    return [
+        Layer(
+            op, "convolution", "convolution", "tfkd_convolution_params",
+            {"weights": packed, "bias": folded, **scaling, **fields,
+             "out_channels": channels, "groups": groups, "group_channels": part,
+             "group_out_channels": per_group, "depth": depth, "zero_point": source.zero_point,
+             "out_zero_point": output.zero_point, "least": least, "most": most},
+            (source.index,), output.index, flags | (WIDE if wide else 0), scratch_bytes=4 * depth,
+            comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
+        )
+    ]  # fmt: skip
+
+
+def depthwise(graph: Graph, op: Op) -> list[Layer]:
+    tensor, weights, bias, scales = weights_of(graph, op, 3)
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    if weights.ndim != 4 or weights.shape[0] != 1:
+        raise Unsupported(f"weights {tensor.shape} must be [1, h, w, out]. The file is damaged")
+    fields = _window(graph, op, weights.shape[1:3])
+    channels = weights.shape[3]
+    times = channels // fields["channels"]
+    if times * fields["channels"] != channels or output.shape[3] != channels:
+        raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
+    by_channel = np.ascontiguousarray(weights[0].transpose(2, 0, 1))
+    folded, wide = folded_sums(tensor.name, by_channel.reshape(channels, -1), bias, source.zero_point)
+    least, most = activation_range(op, output)
+    scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
+    plane = {}
+    for name in ("height", "width"):
+        reach = (fields[f"out_{name}"] - 1) * fields[f"stride_{name}"]
+        reach += (fields[f"kernel_{name}"] - 1) * fields[f"dilation_{name}"] + 1
+        plane[f"plane_{name}"] = reach + (reach % 2 if name == "width" else 0)
+    same = times == 1 and source.shape == output.shape
+    return [
+        Layer(
+            op, "depthwise", "depthwise", "tfkd_depthwise_params",
+            {"weights": by_channel.astype("int8"), "bias": folded, **scaling, **fields, **plane,
+             "channel_multiplier": times, "zero_point": source.zero_point,
+             "out_zero_point": output.zero_point, "least": least, "most": most},
+            (source.index,), output.index, flags | (WIDE if wide else 0),
+            scratch_bytes=2 * plane["plane_height"] * plane["plane_width"], in_place=(source.index,) if same else (),
+            comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
+        )
+    ]  # fmt: skip
+
+
+def pool(graph: Graph, op: Op) -> list[Layer]:
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    fields = _window(graph, op, (int(op.options["FilterHeight"]), int(op.options["FilterWidth"])))
+    if min(fields["kernel_height"], fields["kernel_width"]) < 1 or output.shape[3] != source.shape[3]:
+        raise Unsupported(f"a window of {fields['kernel_height']} x {fields['kernel_width']}. The file is damaged")
+    least, most = activation_range(op, output)
+    fields = {name: value for name, value in fields.items() if not name.startswith("dilation")}
+    kernel = "average_pool" if op.kind == "AVERAGE_POOL_2D" else "max_pool"
+    return [Layer(op, kernel, "pool", "tfkd_pool_params", {**fields, "least": least, "most": most}, (source.index,),
+                  output.index, comment=f"{shape_text(source)} -> {shape_text(output)}")]  # fmt: skip
+
+
+def _kernel(fields: Mapping[str, int]) -> str:
+    return f"{fields['kernel_height']}x{fields['kernel_width']}, stride {fields['stride_height']}"
