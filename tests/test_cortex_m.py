@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tfkd
-from tests.test_micro import Net, net
+from tests.random_graph import Net, net
 from tfkd import targets
 from tfkd.targets import cortex_m
 from tfkd.tflite import TFLiteModel
