@@ -1,0 +1,71 @@
+"""A trained student made ready for its target while it goes on learning from its teacher: QAT, pruning, clustering."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfkd.tflite import TFLiteModel
+
+__all__ = ["METHODS", "Optimized", "optimize"]
+
+# Where each method is: a function (student, **options) -> Optimized.
+_HOMES = {
+    "qat": "tfkd.optimization.qat:prepare",
+}
+METHODS = tuple(_HOMES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimized:
+    """A student on its way to its target.
+
+    Args:
+        model: a Keras model with the student's inputs, logits and layer names, to train as the student itself: as the
+            `student` of a `tfkd.Distiller`, or alone.
+        callbacks: to give to `fit`.
+        export: called as `export(path, mode="full_int8", calibration=train)` after the training, with the options of
+            `tfkd.convert` besides; writes the .tflite, whole or not at all, and returns it. It raises ValueError where
+            the file does not answer as the trained model does.
+    """
+
+    model: keras.Model
+    callbacks: Sequence[keras.callbacks.Callback]
+    export: Callable[..., TFLiteModel]
+
+
+def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
+    """Prepares a trained student for a method; what is returned is trained on, then exported.
+
+    Args:
+        student: a trained model with logits; it is left as it is.
+        method: one of `METHODS`. `qat`: quantization-aware training.
+        **options: of the method: see `tfkd.optimization.qat.prepare`.
+
+    Raises:
+        ValueError: an unknown method or option, or layers that the method does not take, all in one message.
+
+    Example: see "Quantization-aware training" in the README.
+    """
+    if method not in _HOMES:
+        near = difflib.get_close_matches(str(method), METHODS, n=1)
+        raise ValueError(
+            f"optimize: method must be one of {', '.join(METHODS)}. Received: {method!r}. "
+            f"{f'Did you mean {near[0]!r}?' if near else 'Use qat.'}"
+        )
+    module, name = _HOMES[method].split(":")
+    prepare = getattr(importlib.import_module(module), name)
+    known = list(inspect.signature(prepare).parameters)[1:]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(
+            f"optimize: method {method!r} takes the options: {', '.join(known) or 'none'}. "
+            f"Received: {', '.join(unknown)}. Leave out or rename the unknown."
+        )
+    return prepare(student, **options)
