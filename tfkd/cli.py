@@ -201,9 +201,18 @@ def train(
 @_verb
 def distill(
     teacher: Annotated[Path, typer.Option("--teacher", help="The teacher, a .keras file that gives logits.")],
-    student: Annotated[str, typer.Option("--student", help="A builder of tfkd.models, such as digits_student.")],
-    out: OutOption,
+    student: Annotated[
+        str, typer.Option("--student", help="A builder of tfkd.models, such as digits_student; or a .keras file.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The .keras file to write; with --optimize the .tflite.")],
     data: DataOption = "digits",
+    optimize: Annotated[
+        str | None,
+        typer.Option(help="qat: train a student from a .keras file on, made fit for int8, and write a .tflite."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of --optimize, such as weight_bits=4; one at a time.")
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Weight of the soft loss, 0..1.")] = 0.9,
     loss: Annotated[
         str, typer.Option(help="soft_target, standardized, dkd, dist, ctkd, wsld or mean_squared.")
@@ -226,6 +235,9 @@ def distill(
     """Train a student on labels and on a teacher's softened outputs.
 
     Example: tfkd distill --teacher teacher.keras --student digits_student --data digits --out student.keras
+
+    Then: tfkd distill --teacher teacher.keras --student student.keras --optimize qat --epochs 3 --learning-rate 1e-4
+    --out student.tflite
     """
     from tfkd import training
 
@@ -235,6 +247,7 @@ def distill(
             student, out, source=data, schedule=_schedule(epochs, batch_size, learning_rate, augment), seed=seed,
             overwrite=overwrite, on_epoch=progress.epoch,
             soft={"teacher": teacher, "alpha": alpha, "loss": loss, "options": options},
+            method=optimize, settings=_settings(settings or []),
         )  # fmt: skip
         _say(progress, record, as_json, f"{out}: validation accuracy {record['val_accuracy']:.4f}")
 
@@ -521,6 +534,20 @@ def run(
         value = {"ok": result.ok, "report": str(page), "steps": result.steps, "validation": result.record}
         _say(progress, value, as_json, f"{pipeline.summary(result.record)}\nReport: {page}")
     raise typer.Exit(0 if result.ok else _BROKEN)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value is JSON, or text where it is none."""
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise ValueError(f"distill: --set must be NAME=VALUE. Received: {pair!r}. Use --set weight_bits=4.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _schedule(epochs: int, batch_size: int, learning_rate: float, augment: str) -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tfkd.contract import Contract
     from tfkd.measurement import Measurement
+    from tfkd.optimization import Optimized
     from tfkd.soft_labels import SoftLabels
     from tfkd.tflite import TFLiteModel
     from tfkd.validation import Validation
@@ -105,6 +106,8 @@ class _Line:
         self.partner = data.Partner(self.seen.train, other.pair) if other else None
 
     def run(self, command: str | None) -> Result:
+        if self.recipe.optimization:  # what it refuses must show before the training, not after it
+            self._prepare(self._start(self.recipe.seed))
         teacher = self._teacher()
         labels = self._labels(teacher) if self.recipe.distillation.views else None
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
@@ -116,6 +119,9 @@ class _Line:
         converted: dict[str, Any] = {
             mode: self._convert(mode, best["distilled"]) for mode in self.recipe.conversion.modes
         }
+        if self.recipe.optimization:
+            optimized = self._optimize(best["distilled"], teacher, labels)
+            converted[self.recipe.optimization.method] = self._export(best["distilled"], optimized)
         record = self._validate(teacher, students, best, converted, command)
         verdict = record["verdict"]["status"]
         ok = verdict == "SHIP" if verdict else all(row["valid"] for row in record["rows"])
@@ -190,17 +196,10 @@ class _Line:
         name, settings = f"student-{way}-{seed}", self.recipe.distillation
 
         def work(key: str) -> dict[str, Any]:
-            from tfkd import losses
-            from tfkd.distiller import Distiller
-            from tfkd.soft_labels import SoftLabels
-
             student = self._start(seed)
             if way == "alone":
                 return self._train(name, key, student, student, settings, seed, self.splits)
-            store = SoftLabels.open(labels["path"]) if labels else None
-            trained = Distiller(
-                student, store or self._load(teacher), alpha=settings.alpha, soft_loss=losses.build(**settings.soft)
-            )
+            trained, store = self._under(teacher, labels, student)
             return self._train(name, key, trained, student, settings, seed, self.splits, store)
 
         shared = Schedule.model_validate(settings.model_dump(include=set(Schedule.model_fields)))
@@ -210,6 +209,65 @@ class _Line:
         if way == "distilled":
             inputs += [settings.alpha, settings.soft, (labels or teacher)["files"]]
         return self._step(name, inputs, work)
+
+    def _under(
+        self, teacher: Mapping[str, Any], labels: Mapping[str, Any] | None, student: keras.Model
+    ) -> tuple[keras.Model, SoftLabels | None]:
+        """The student under its teacher, and the store of what that says, if there is one."""
+        from tfkd import losses
+        from tfkd.distiller import Distiller
+        from tfkd.soft_labels import SoftLabels
+
+        settings = self.recipe.distillation
+        store = SoftLabels.open(labels["path"]) if labels else None
+        taught_by, soft_loss = store or self._load(teacher), losses.build(**settings.soft)
+        return Distiller(student, taught_by, alpha=settings.alpha, soft_loss=soft_loss), store
+
+    def _prepare(self, student: keras.Model) -> Optimized:
+        from tfkd.optimization import optimize
+
+        settings = self.recipe.optimization
+        assert settings is not None
+        return optimize(student, settings.method, **settings.options)
+
+    def _optimize(
+        self, student: Mapping[str, Any], teacher: Mapping[str, Any], labels: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Trains the distilled student on under the same teacher."""
+        settings, seed = self.recipe.optimization, self.recipe.seed
+        assert settings is not None
+        name = f"optimize-{settings.method}"
+
+        def work(key: str) -> dict[str, Any]:
+            import keras
+
+            keras.utils.set_random_seed(seed)
+            optimized = self._prepare(self._load(student))
+            trained, store = self._under(teacher, labels, optimized.model)
+            return self._train(
+                name, key, trained, optimized.model, settings, seed, self.splits, store, optimized.callbacks
+            )
+
+        inputs = [settings.model_dump(), seed, self.data_hash, student["files"]]
+        inputs += [self.recipe.distillation.alpha, self.recipe.distillation.soft, (labels or teacher)["files"]]
+        return self._step(name, inputs, work)
+
+    def _export(self, student: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+        settings, conversion = self.recipe.optimization, self.recipe.conversion
+        assert settings is not None
+
+        def work(_: str) -> dict[str, Any]:
+            optimized = self._prepare(self._load(student))
+            optimized.model.load_weights(trained["path"])
+            file = f"{settings.method}.tflite"
+            model = optimized.export(
+                self.folder / file, calibration=self.splits.train, overwrite=True, seed=self.recipe.seed,
+                calibration_samples=conversion.calibration_samples,
+            )  # fmt: skip
+            return _converted(model, file)
+
+        inputs = [conversion.calibration_samples, self.recipe.seed, self.data_hash, student["files"], trained["files"]]
+        return self._step(f"export-{settings.method}", inputs, work)
 
     def _start(self, seed: int) -> keras.Model:
         """The student before its training."""
@@ -248,6 +306,7 @@ class _Line:
         seed: int,
         splits: data.Splits,
         store: SoftLabels | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> dict[str, Any]:
         from tfkd import training
 
@@ -266,6 +325,7 @@ class _Line:
             on_epoch=self.progress.epoch,
             soft_labels=store,
             partner=None if trained is saved else self.partner,
+            callbacks=callbacks,
         )
         path = folder / "model.keras"
         saved.save(path)
@@ -284,8 +344,7 @@ class _Line:
                 student["path"], self.folder / f"{mode}.tflite", mode=mode, calibration=self.splits.train,
                 calibration_samples=self.recipe.conversion.calibration_samples, overwrite=True, seed=self.recipe.seed,
             )  # fmt: skip
-            audit = dataclasses.asdict(model.audit) if model.audit else None
-            return {"path": str(model.path), "files": [f"{mode}.tflite"], "audit": audit}
+            return _converted(model, f"{mode}.tflite")
 
         settings = [self.recipe.conversion.calibration_samples, self.recipe.seed, self.data_hash]
         return self._step(f"convert-{mode}", [mode, settings, student["files"]], work)
@@ -327,6 +386,11 @@ class _Line:
         inputs = [settings, self.data_hash, teacher["files"], trained, [one["files"] for one in converted.values()]]
         self._step("validate", inputs, work)
         return json.loads((self.folder / "report.json").read_text())
+
+
+def _converted(model: TFLiteModel, file: str) -> dict[str, Any]:
+    audit = dataclasses.asdict(model.audit) if model.audit else None
+    return {"path": str(model.path), "files": [file], "audit": audit}
 
 
 def _model(record: Mapping[str, Any]) -> TFLiteModel:

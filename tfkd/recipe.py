@@ -12,8 +12,20 @@ from typing import Any, Literal, Self
 import pydantic
 
 from tfkd.contract import Contract
+from tfkd.optimization import METHODS
 
-__all__ = ["Conversion", "Data", "Distillation", "Recipe", "Schedule", "Student", "Targets", "Teacher", "load"]
+__all__ = [
+    "Conversion",
+    "Data",
+    "Distillation",
+    "Optimization",
+    "Recipe",
+    "Schedule",
+    "Student",
+    "Targets",
+    "Teacher",
+    "load",
+]
 
 Mode = Literal["float32", "float16", "dynamic_range", "full_int8", "int16x8"]
 
@@ -165,17 +177,39 @@ class Distillation(Schedule):
 
 
 class Conversion(_Section):
-    """`[conversion]`: the modes to convert to and the one that is to ship."""
+    """`[conversion]`: the modes to convert to, and what is to ship: one of them, or the method of `[optimization]`."""
 
     modes: list[Mode] = pydantic.Field(default=["full_int8"], min_length=1)
-    ship: Mode = "full_int8"
+    ship: str = "full_int8"
     calibration_samples: int = pydantic.Field(default=256, ge=1)
 
     @pydantic.model_validator(mode="after")
     def _ships_one_of_them(self) -> Conversion:
-        if len(set(self.modes)) < len(self.modes) or self.ship not in self.modes:
+        missing = self.ship in typing.get_args(Mode) and self.ship not in self.modes
+        if len(set(self.modes)) < len(self.modes) or missing:
             raise ValueError(f"modes must be unique and hold ship ({self.ship!r}), received {self.modes}")
         return self
+
+
+class Optimization(Schedule):
+    """`[optimization]`: the distilled student is trained on under the same teacher while it is made fit for int8.
+
+    Args:
+        method: one of `tfkd.optimization.METHODS`; also the name of the model in the report, and for `ship`.
+        options: of the method, see `tfkd.optimization.optimize`.
+    """
+
+    method: str
+    options: dict[str, Any] = {}
+    epochs: int = pydantic.Field(default=3, ge=1)
+    learning_rate: float = pydantic.Field(default=1e-4, gt=0)
+
+    @pydantic.field_validator("method")
+    @classmethod
+    def _is_known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"must be one of {', '.join(METHODS)}")
+        return method
 
 
 class Targets(_Section):
@@ -198,6 +232,7 @@ class Recipe(_Section):
     teacher: Teacher
     student: Student
     distillation: Distillation = Distillation()
+    optimization: Optimization | None = None
     conversion: Conversion = Conversion()
     targets: Targets = Targets()
     contract: _ContractSection = _ContractSection()  # type: ignore[valid-type]
@@ -210,6 +245,13 @@ class Recipe(_Section):
             raise ValueError("[data.teacher] and distillation.views exclude each other: leave views out")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _ships_what_there_is(self) -> Recipe:
+        models = [*self.conversion.modes, *([self.optimization.method] if self.optimization else [])]
+        if self.conversion.ship not in models:
+            raise ValueError(f"conversion.ship must be one of {', '.join(models)}, received {self.conversion.ship!r}")
+        return self
+
     @property
     def limits(self) -> Contract:
         """The contract of the model that is to ship."""
@@ -220,8 +262,8 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     """Reads and checks a recipe.
 
     Args:
-        path: a TOML file with the tables data, teacher, student, distillation, conversion, targets and contract, and
-            the keys output (a folder) and seed.
+        path: a TOML file with the tables data, teacher, student, distillation, optimization, conversion, targets and
+            contract, and the keys output (a folder) and seed.
 
     Raises:
         ValueError: there is no such file, it is no TOML, or a key or value is wrong; the message names each.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from tfkd import data, losses, models
+from tfkd import data, losses, models, optimization
 from tfkd.augmentation import CropFlip, crop_flip
 from tfkd.data import Split, Splits
 from tfkd.distiller import Distiller, EpochSync, jit_by_device
@@ -32,6 +32,7 @@ def fit(
     on_epoch: OnEpoch | None = None,
     soft_labels: SoftLabels | None = None,
     partner: data.Partner | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
     """Trains a model with logits, or a `Distiller`, on the train split.
 
@@ -44,6 +45,7 @@ def fit(
         on_epoch: called with (epochs done, epochs in all, logs).
         soft_labels: the store that a `Distiller` learns from; it has its own augmentation.
         partner: what the teacher of a `Distiller` sees, where that is something else.
+        callbacks: what the training needs besides, see `tfkd.optimization.Optimized`.
 
     Returns:
         The logs of each epoch by name, those before an interruption included.
@@ -61,9 +63,11 @@ def fit(
     )
     keeper = _Keeper(checkpoint, schedule.epochs, on_epoch)
     done = keeper.restore(model)
+    # What changes the model at the end of an epoch comes before what keeps it.
+    first = [] if isinstance(model, Distiller) else [EpochSync(dataset)]
     model.fit(
         dataset, validation_data=splits.val.batches(256), epochs=schedule.epochs, initial_epoch=done, shuffle=False,
-        verbose=0, callbacks=[keeper] if isinstance(model, Distiller) else [EpochSync(dataset), keeper],
+        verbose=0, callbacks=[*first, *callbacks, keeper],
     )  # fmt: skip
     return keeper.history
 
@@ -83,12 +87,14 @@ def train(
     overwrite: bool = False,
     on_epoch: OnEpoch | None = None,
     soft: Mapping[str, Any] | None = None,
+    method: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Builds, trains and saves a model.
+    """Builds or loads a model, trains it and saves it, or, where it is optimized, what it becomes.
 
     Args:
-        name: one of `tfkd.models.NAMES`.
-        out: the `.keras` file to write.
+        name: one of `tfkd.models.NAMES`, or a `.keras` file to start from.
+        out: the `.keras` file to write; with a method the `.tflite`.
         source: what `tfkd.data.load` takes.
         schedule: see `fit`.
         seed: of initial weights, order and augmentation.
@@ -96,27 +102,44 @@ def train(
         on_epoch: see `fit`.
         soft: for a student: `teacher` (path of a `.keras` file), `alpha`, `loss` (a name of `tfkd.losses.NAMES`)
             and its `options`.
+        method: one of `tfkd.optimization.METHODS`, for a model from a file.
+        settings: its options.
 
     Returns:
         path, val_accuracy and history.
 
     Raises:
-        ValueError: `out` exists or is no `.keras`, or a model does not fit the data.
+        ValueError: `out` exists or is of another suffix, or a model does not fit the data or the method.
     """
-    if out.suffix != ".keras" or (out.exists() and not overwrite):
+    suffix, loaded = ".tflite" if method else ".keras", name.endswith(".keras")
+    if out.suffix != suffix or (out.exists() and not overwrite):
         found = "an existing file" if out.exists() else f"suffix {out.suffix!r}"
-        raise ValueError(f"{out}: must be a new .keras file. Received: {found}. Choose another name or --overwrite.")
+        raise ValueError(f"{out}: must be a new {suffix} file. Received: {found}. Choose another name or --overwrite.")
+    if method and not loaded:
+        raise ValueError(
+            f"distill: --optimize starts from a trained student, a .keras file. Received: {name!r}. Train it first: "
+            f"tfkd distill --student {name} --out student.keras."
+        )
+    if settings and not method:
+        raise ValueError(f"distill: --set is for --optimize. Received: {', '.join(settings)}. Add --optimize qat.")
     splits = data.load(source)
     keras.utils.set_random_seed(seed)
-    model = models.build(name, splits.train.input_shape, splits.train.num_classes)
-    trained = model
+    shape = (splits.train.input_shape, splits.train.num_classes)
+    model = models.load(name) if loaded else models.build(name, *shape)
+    optimized = optimization.optimize(model, method, **(settings or {})) if method else None
+    student = optimized.model if optimized else model
+    trained = student
     if soft is not None:
         soft_loss = losses.build(soft["loss"], **soft["options"])
-        trained = Distiller(model, models.load(soft["teacher"]), alpha=soft["alpha"], soft_loss=soft_loss)
-    history = fit(trained, splits, schedule, seed=seed, on_epoch=on_epoch)
+        trained = Distiller(student, models.load(soft["teacher"]), alpha=soft["alpha"], soft_loss=soft_loss)
+    callbacks = optimized.callbacks if optimized else ()
+    history = fit(trained, splits, schedule, seed=seed, on_epoch=on_epoch, callbacks=callbacks)
     out.parent.mkdir(parents=True, exist_ok=True)
-    model.save(out)
-    return {"path": str(out), "val_accuracy": accuracy(model, splits.val), "history": history}
+    if optimized:
+        optimized.export(out, calibration=splits.train, overwrite=overwrite, seed=seed)
+    else:
+        model.save(out)
+    return {"path": str(out), "val_accuracy": accuracy(student, splits.val), "history": history}
 
 
 def label(
