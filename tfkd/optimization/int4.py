@@ -1,0 +1,77 @@
+"""Weights of 4 bits in a .tflite whose int8 weights lie on their grid already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+# The largest step on each side of 0.
+_INT4, _INT8 = 7, 127
+# Ops whose weights TensorFlow Lite takes in 4 bits.
+OPS = ("CONV_2D", "FULLY_CONNECTED")
+
+
+def pack(content: bytes) -> bytes:
+    """Stores the weights of convolutions and matrix products in half the bytes.
+
+    Args:
+        content: an int8 .tflite whose weights in these ops were k steps of a grid of -7..7 steps before int8 made
+            k * 127 / 7 of them, rounded; k is found again exactly. Biases follow their new scale.
+
+    Returns:
+        The .tflite with int4 weights; those that are on no such grid stay as they are.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    for graph in model.subgraphs:
+        done: set[int] = set()
+        for op in graph.operators:
+            code = model.operatorCodes[op.opcodeIndex]
+            if names[max(code.builtinCode, code.deprecatedBuiltinCode)] not in OPS:
+                continue
+            weights, bias = (int(op.inputs[i]) if i < len(op.inputs) else -1 for i in (1, 2))
+            if weights in done or not _narrow(model, graph.tensors[weights], schema.TensorType.INT4):
+                continue
+            done.add(weights)
+            if bias >= 0:
+                _rescale(model, graph.tensors[bias])
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used |= {entry.buffer for entry in model.metadata or ()}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _narrow(model: Any, tensor: Any, int4: int) -> bool:
+    """Packs a tensor of weights, two to a byte, the first in the lower half, if it lies on the grid."""
+    wide = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int8).astype(np.float64)
+    steps = np.round(wide * _INT4 / _INT8)
+    if np.any(wide != np.round(steps * _INT8 / _INT4)):
+        return False
+    nibbles = steps.astype(np.int8).view(np.uint8) & 0x0F
+    nibbles = np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8))
+    _replace(model, tensor, nibbles[0::2] | (nibbles[1::2] << 4))
+    tensor.type = int4
+    return True
+
+
+def _rescale(model: Any, tensor: Any) -> None:
+    """Rounds a bias to the larger steps that input and weights give it now."""
+    values = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int32)
+    _replace(model, tensor, np.round(values * (_INT4 / _INT8)).astype(np.int32).view(np.uint8))
+
+
+def _replace(model: Any, tensor: Any, data: np.ndarray) -> None:
+    """Gives a tensor a buffer of its own, since another may share the old one, and the larger steps of 4 bits."""
+    buffer = type(model.buffers[0])()
+    buffer.data = data
+    model.buffers.append(buffer)
+    tensor.buffer = len(model.buffers) - 1
+    tensor.quantization.scale = np.asarray(tensor.quantization.scale, np.float32) * np.float32(_INT8 / _INT4)

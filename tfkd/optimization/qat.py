@@ -1,0 +1,185 @@
+"""Quantization-aware training: the student trains with the rounding of the .tflite that it will become."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from tfkd import calibration as samples_of
+from tfkd import conversion, naming, noise, targets
+from tfkd.optimization import Optimized, int4, rounding
+from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, channel_axes, freeze, on_grid
+from tfkd.tflite import TFLiteModel
+
+if TYPE_CHECKING:
+    from tfkd.data import Split
+
+# The share of samples on which the .tflite must answer as the trained model does.
+_AGREEMENT = 0.99
+
+
+def prepare(student: keras.Model, *, weight_bits: int = 8, int8_layers: Sequence[str] = ()) -> Optimized:
+    """Makes a student round as its .tflite will: weights by channel, activations by ranges that training finds.
+
+    BatchNorm is folded into the layer before it, and a nested model is opened: its layer `conv` in `backbone` is
+    called `backbone_conv`. All other layers keep their names, for the features of a `tfkd.Distiller`. From three
+    quarters of the epochs on the ranges stay as they are; a training of one epoch does not hold them.
+
+    Args:
+        student: trained, functional or Sequential, in float32, with one input.
+        weight_bits: 8, or 4 for convolutions and Dense layers (depthwise and transposed convolutions keep 8).
+        int8_layers: regular expressions, searched in names; layers that they fit keep 8 bits. TensorFlow Lite Micro
+            takes Dense layers in 8 bits only.
+
+    Returns:
+        The model to train, and `export` for mode `full_int8`, see there.
+
+    Raises:
+        ValueError: `weight_bits` is another number, an expression fits no layer, or there are layers that it does not
+            take; the message names all.
+
+    Reference:
+        Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
+        (arXiv:1712.05877), section 3.
+    """
+    if weight_bits not in (4, 8):
+        raise ValueError(f"optimize: weight_bits must be 8 or 4. Received: weight_bits={weight_bits!r}. Use 8.")
+    model = rounding.model(student, weight_bits, int8_layers)
+    return Optimized(model, (_Freeze(model),), functools.partial(export, model))
+
+
+class _Freeze(keras.callbacks.Callback):
+    """Holds the ranges of activations in the last quarter of the epochs, so that the weights settle in them."""
+
+    def __init__(self, rounded: keras.Model) -> None:
+        super().__init__()
+        self.rounded = rounded
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        freeze(self.rounded, epoch >= max(1, int(0.75 * self.params["epochs"])))
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    mode: str = "full_int8",
+    calibration: Split | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> TFLiteModel:
+    """Writes a .tflite with the ranges and the rounded weights that were trained, and holds it against the model.
+
+    Args:
+        model: what `prepare` gave, trained; it may have been saved and loaded since.
+        path: where the .tflite goes; written whole or not at all.
+        mode: `full_int8`; weights of 4 bits stay so.
+        calibration: train or validation split, on a sample of which both are compared.
+        overwrite: replace an existing file.
+        **options: of `tfkd.convert`.
+
+    Raises:
+        ValueError: the model was not trained, or the .tflite does not answer as it does; the message names the layer
+            with the largest error.
+    """
+    if mode != "full_int8":
+        raise ValueError(
+            f"optimize: qat is for mode 'full_int8'. Received: mode={mode!r}. Use tfkd.convert for others."
+        )
+    if Path(path).exists() and not overwrite:
+        raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
+    with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
+        fixed = constant(model)
+        made = conversion.convert(fixed, Path(folder) / "model.tflite", mode=mode, calibration=calibration, **options)
+    if any(layer.bits == 4 for layer in _weighted(model)):
+        made = TFLiteModel(int4.pack(made.content), audit=made.audit)
+    assert calibration is not None  # or convert would have refused
+    compare(model, made, samples_of.choose(calibration, options.get("calibration_samples", 256), 1), str(path))
+    return made.save(path, overwrite=overwrite)
+
+
+def constant(model: keras.Model, *, ranges: bool = True) -> keras.Model:
+    """The model with its weights and ranges as they are: rounded kernels, ranges as constants, which convert.
+
+    Args:
+        model: what `prepare` gave, trained.
+        ranges: whether activations are rounded.
+
+    Raises:
+        ValueError: a range was never set.
+    """
+
+    def fix(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, QuantizedWeights):
+            return type(layer.layer).from_config(layer.layer.get_config())
+        if isinstance(layer, FakeQuantize):
+            limits = (float(layer.low.numpy()), float(layer.high.numpy()))
+            if limits[0] == limits[1]:
+                raise ValueError(
+                    f"optimize: the model must be trained before it is exported. Received: {layer.name!r} without a "
+                    "range. Fit it for an epoch or more; a layer that is 0 on all samples has none either."
+                )
+            return FakeQuantize(limits if ranges else (0.0, 0.0), name=layer.name)
+        return layer.__class__.from_config(layer.get_config())
+
+    fixed = keras.models.clone_model(model, clone_function=fix)
+    for layer in _weighted(model):
+        kernel, *rest = layer.layer.get_weights()
+        rounded = np.asarray(on_grid(kernel, channel_axes(layer.layer), layer.bits))
+        fixed.get_layer(layer.name).set_weights([rounded, *rest])
+    return fixed
+
+
+def _weighted(model: keras.Model) -> list[QuantizedWeights]:
+    return [layer for layer in model.layers if isinstance(layer, QuantizedWeights)]
+
+
+def compare(model: keras.Model, made: TFLiteModel, split: Split, where: str) -> float:
+    """Holds a .tflite against the model that it came from.
+
+    Args:
+        model: what `prepare` gave, trained.
+        made: its .tflite.
+        split: samples to compare on.
+        where: what the message begins with.
+
+    Returns:
+        The share of samples on which both give the same label.
+
+    Raises:
+        ValueError: that is less than 99 %.
+    """
+    expected = np.concatenate([np.asarray(model(x, training=False)) for x, _ in split.batches(256)])
+    run = targets.get("host:plain").run(made, made.quantize_input(split.x), latency=False)
+    given = made.dequantize_output(run.outputs[0])
+    agreement = float(np.mean(_labels(expected) == _labels(given)))
+    if agreement < _AGREEMENT:
+        worst, decibels = _worst(model, made, split.x[:32])
+        raise ValueError(
+            f"{where}: the .tflite must give the labels of the trained model on {_AGREEMENT:.0%} of {len(split)} "
+            f"samples. Received: {agreement:.1%}. The layer with the largest error of its own is {worst!r}, with "
+            f"{decibels:.1f} dB. Build it from other layers, or convert the student without qat (tfkd.convert)."
+        )
+    return agreement
+
+
+def _labels(outputs: np.ndarray) -> np.ndarray:
+    return outputs.reshape(len(outputs), -1, outputs.shape[-1]).argmax(axis=-1)[:, -1]
+
+
+def _worst(model: keras.Model, made: TFLiteModel, x: np.ndarray) -> tuple[str, float]:
+    """The layer whose op in the .tflite adds the largest error of its own, and its signal to noise in dB."""
+    plain = constant(model, ranges=False)
+    with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
+        reference = conversion.convert(plain, Path(folder) / "reference.tflite", mode="float32")
+    found, _ = noise.measure(made, reference, x)
+    worst = min(found, key=lambda one: one.sqnr_db)
+    layer = "input" if worst.op == "INPUT" else naming.layer_of(worst.tensor, worst.weights, naming.layers(plain))
+    return layer, worst.sqnr_db

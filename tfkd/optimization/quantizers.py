@@ -1,0 +1,137 @@
+"""Layers that round as the integers of a .tflite do, with gradients that look through the rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+# Of the ranges of activations: a new batch counts for 1 %.
+_MOMENTUM = 0.99
+
+
+@keras.saving.register_keras_serializable(package="tfkd")
+class FakeQuantize(keras.layers.Layer):
+    """Rounds activations to the 256 steps of a range that always holds 0.
+
+    In training the range follows the least and the largest value of each batch as a moving average (the first batch
+    sets it) until it is frozen. The gradient is 1 within the range and 0 beyond it. Before the first batch of
+    training values pass unchanged.
+
+    Args:
+        limits: a range that stays, as Python floats; then the layer has no weights, and converts. Equal ones leave
+            x as it is.
+
+    Call arguments:
+        x: [B, ...] float32.
+        training: whether the range follows x.
+
+    Returns:
+        As x.
+
+    Reference:
+        Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
+        (arXiv:1712.05877), section 3.1.
+    """
+
+    def __init__(self, limits: tuple[float, float] | None = None, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        if self.limits is None:
+            for name in ("low", "high", "frozen"):
+                variable = self.add_weight((), "zeros", name=name, trainable=False, aggregation="mean")
+                setattr(self, name, variable)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if self.limits is not None:
+            return (
+                x if self.limits[0] == self.limits[1] else tf.quantization.fake_quant_with_min_max_args(x, *self.limits)
+            )
+        if training:
+            self._follow(x)
+        known = self.high > self.low
+        # Where the range is not known the rounding is not used, but it must not give NaN, whose gradient would spread.
+        rounded = tf.quantization.fake_quant_with_min_max_vars(x, self.low, ops.where(known, self.high, self.low + 1.0))
+        return ops.where(known, rounded, x)
+
+    def _follow(self, x: Any) -> None:
+        x, known = ops.stop_gradient(x), self.high > self.low  # before either changes
+        for variable, found in ((self.low, ops.minimum(ops.min(x), 0.0)), (self.high, ops.maximum(ops.max(x), 0.0))):
+            moved = ops.where(known, _MOMENTUM * variable + (1 - _MOMENTUM) * found, found)
+            variable.assign(ops.where(self.frozen > 0, variable, moved))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "limits": self.limits}
+
+
+@keras.saving.register_keras_serializable(package="tfkd")
+class QuantizedWeights(keras.layers.Wrapper):
+    """A layer whose kernel is rounded, channel by channel, to whole numbers of steps on both sides of 0.
+
+    A channel has 2 ** (bits - 1) - 1 steps on each side, the last at its largest magnitude. The gradient is that of
+    the kernel as if it were not rounded.
+
+    Args:
+        layer: with a `kernel`: Conv1D, Conv2D, DepthwiseConv1D, DepthwiseConv2D, Conv2DTranspose or Dense.
+        bits: 8 or 4.
+
+    Call arguments:
+        x: what the layer takes.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, bits: int = 8, **kwargs: Any) -> None:
+        super().__init__(layer, **{"name": layer.name, **kwargs})
+        self.bits = bits
+
+    def call(self, x: Any) -> Any:
+        kernel = self.layer.kernel
+        rounded = on_grid(kernel, channel_axes(self.layer), self.bits)
+        # Within the scope the layer reads the rounded kernel in place of its own.
+        with keras.StatelessScope(state_mapping=[(kernel, kernel + ops.stop_gradient(rounded - kernel))]):
+            return self.layer.call(x)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return self.layer.compute_output_shape(shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "bits": self.bits}
+
+
+def channel_axes(layer: keras.layers.Layer) -> tuple[int, ...]:
+    """The axes of a layer's kernel that are its output channels, counted from the end."""
+    if isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
+        return (-2, -1)
+    return (-2,) if isinstance(layer, keras.layers.Conv2DTranspose) else (-1,)
+
+
+def on_grid(kernel: Any, channels: tuple[int, ...], bits: int) -> Any:
+    """A kernel with each channel rounded to its steps.
+
+    Args:
+        kernel: float32.
+        channels: axes of the channels, counted from the end.
+        bits: of a weight; 4 gives -7..7 steps, 8 gives -127..127.
+
+    >>> on_grid(ops.convert_to_tensor([[0.7], [0.34], [-0.04]]), (-1,), 4).numpy().round(2).ravel().tolist()
+    [0.7, 0.3, -0.0]
+    """
+    kernel = ops.convert_to_tensor(kernel)
+    rest = [axis for axis in range(len(kernel.shape)) if axis - len(kernel.shape) not in channels]
+    steps = 2 ** (bits - 1) - 1
+    step = ops.max(ops.abs(kernel), axis=rest, keepdims=True) / steps
+    step = ops.where(step > 0, step, 1.0)
+    return ops.round(kernel / step) * step
+
+
+def freeze(model: keras.Model, frozen: bool) -> None:
+    """Holds all ranges of activations as they are, or lets them follow again."""
+    for layer in model.layers:
+        if isinstance(layer, FakeQuantize) and layer.limits is None:
+            layer.frozen.assign(float(frozen))
