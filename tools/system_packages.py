@@ -73,6 +73,18 @@ TOOLS = (
     ),
     Tool(name="maven", places=("mvn",), package="maven", tests="tests/test_android_core.py (the app's core)"),
     Tool(
+        name="qemu",
+        places=("qemu-aarch64-static", "qemu-aarch64"),
+        package="qemu-user-static",
+        tests="tests/test_arm64.py (ARM's kernels)",
+    ),
+    Tool(
+        name="debian keys",
+        places=("/usr/share/keyrings/debian-archive-keyring.gpg",),
+        package="debian-archive-keyring",
+        tests="tests/test_arm64.py (ARM's kernels)",
+    ),
+    Tool(
         name="sshd",
         places=("/usr/sbin/sshd", "sshd"),
         package="openssh-server",

@@ -41,11 +41,13 @@ class Target(Protocol):
 
 def names() -> tuple[str, ...]:
     """The specifications that `get` takes."""
+    from tfkd.targets.arm64 import CPUS
     from tfkd.targets.cortex_m import CORES, boards
     from tfkd.targets.host import KERNELS
 
     on_boards = (f"{board.core}:{board.name}" for board in boards().values() if board.core)
-    return ("host", *(f"host:{kernels}" for kernels in KERNELS), "tflm", *CORES, *on_boards)
+    return ("host", *(f"host:{kernels}" for kernels in KERNELS), "tflm", "arm64", *(f"arm64:{cpu}" for cpu in CPUS),
+            *CORES, *on_boards)  # fmt: skip
 
 
 def get(spec: str, **options: Any) -> Target:
@@ -53,8 +55,9 @@ def get(spec: str, **options: Any) -> Target:
 
     Args:
         spec: `host` (LiteRT with XNNPACK), `host:plain` (its own kernels), `host:reference` (its reference kernels),
-            `tflm` (TensorFlow Lite Micro), or an emulated core such as `cortex-m4`, with a board's flash and RAM as
-            in `cortex-m4:nrf52840`, or `ssh:user@host`, an edge box, or `android` (`android:SERIAL`), a phone.
+            `tflm` (TensorFlow Lite Micro), `arm64` (LiteRT for ARM under QEMU, also `arm64:cortex-a53`), or an emulated
+            core such as `cortex-m4`, with a board's flash and RAM as in `cortex-m4:nrf52840`, or `ssh:user@host`, an
+            edge box, or `android` (`android:SERIAL`), a phone.
         **options: of the target, such as `threads=4` for `host`, or `timeout_s=60`.
 
     Raises:
@@ -65,6 +68,7 @@ def get(spec: str, **options: Any) -> Target:
     'host:reference'
     """
     from tfkd.targets.android import Android
+    from tfkd.targets.arm64 import ARM64
     from tfkd.targets.cortex_m import CORES, CortexM
     from tfkd.targets.host import Host
     from tfkd.targets.ssh import SSH
@@ -80,11 +84,12 @@ def get(spec: str, **options: Any) -> Target:
             f"{_near(str(spec), names())}"
         )
     name, _, detail = spec.partition(":")
-    kind: Any = {"host": Host, "tflm": TFLM, **dict.fromkeys(CORES, CortexM)}[name]
-    chosen = {"kernels": detail} if name == "host" else {"board": detail}
+    kind: Any = {"host": Host, "tflm": TFLM, "arm64": ARM64, **dict.fromkeys(CORES, CortexM)}[name]
+    chosen = {{"host": "kernels", "arm64": "cpu"}.get(name, "board"): detail}
     if name in CORES:
         options |= {"core": name}
-    return kind(**(chosen if detail else {}), **_known(kind, name, options, chosen="kernels"))
+    chosen = chosen if detail else {}
+    return kind(**chosen, **_known(kind, name, options, chosen="".join(chosen)))
 
 
 def _known(kind: Any, name: str, options: dict[str, Any], *, chosen: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from tfkd import targets
 from tfkd.measurement import Measurement
+from tfkd.targets import litert
 from tfkd.tflite import TFLiteModel
 
 PACKAGE = "dev.tfkd.bench.app"
@@ -103,7 +104,7 @@ class Android:
         arrays = targets.check_inputs(model, inputs, self.spec)
         device = self.check()
         run_id, nonce = f"run-{secrets.token_hex(8)}", secrets.token_hex(16)
-        files = {"model.tflite": model.content, **{f"input_{i}.npy": _npy(x) for i, x in enumerate(arrays)}}
+        files = {"model.tflite": model.content, **{f"input_{i}.npy": litert.packed(x) for i, x in enumerate(arrays)}}
         assets = {
             name: {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
             for name, content in files.items()
@@ -338,12 +339,6 @@ def _output(device: _Device, run_id: str, one: Any, samples: int, where: str) ->
     if len(array) != samples:
         raise RuntimeError(f"{where}: {name} must hold {samples} samples. Received: {len(array)}.")
     return np.asarray(array)
-
-
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
 
 
 def _adb(arguments: Sequence[str], what: str) -> str:

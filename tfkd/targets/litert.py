@@ -14,6 +14,7 @@ import platform
 import statistics
 import sys
 import time
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,27 @@ def _verified(path: str, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: must have SHA-256 {sha256}. It was damaged on the way; send it again.")
     return content
+
+
+def packed(array: np.ndarray) -> bytes:
+    """An array as a .npy file, the form in which a job names it."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def answer(reply: bytes) -> tuple[dict[str, Any], tuple[np.ndarray, ...]]:
+    """What `main` wrote: its record and the outputs.
+
+    Raises:
+        ValueError: it is not whole.
+    """
+    try:
+        with np.load(io.BytesIO(reply), allow_pickle=False) as archive:
+            record = json.loads(archive["record"].tobytes())
+            return record, tuple(archive[f"o{i}"] for i in range(len(archive.files) - 1))
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"must answer with outputs. Received: {len(reply)} bytes that are none ({error})") from None
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -12,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +118,10 @@ class SSH:
                 reply, job = self._job(folder, model, arrays, latency)
             finally:
                 self._close(folder)
-        record, outputs = _read(reply, self.spec)
+        try:
+            record, outputs = litert.answer(reply)
+        except ValueError as error:
+            raise RuntimeError(f"{self.spec}: {error}. Does its shell print something at login?") from None
         samples = {len(output) for output in outputs}
         if (record["nonce"], record["model_sha256"]) != (job["nonce"], model.sha256) or samples != {len(arrays[0])}:
             raise RuntimeError(
@@ -165,7 +166,8 @@ class SSH:
 
         runner = put(Path(litert.__file__).read_bytes())
         job = {
-            "nonce": secrets.token_hex(16), "model": put(model.content), "inputs": [put(_npy(x)) for x in arrays],
+            "nonce": secrets.token_hex(16), "model": put(model.content),
+            "inputs": [put(litert.packed(array)) for array in arrays],
             "kernels": self.kernels, "threads": self.threads, "latency": latency,
         }  # fmt: skip
         return self._there(folder, [runner["path"]], json.dumps(job).encode()), job
@@ -207,21 +209,3 @@ class SSH:
     def _close(self, folder: str) -> None:
         closing = [*self._ssh(folder), "-O", "exit", "--", self.destination]
         subprocess.run(closing, capture_output=True, timeout=30)  # there is nothing to close where nothing connected
-
-
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
-
-
-def _read(reply: bytes, where: str) -> tuple[dict[str, Any], tuple[np.ndarray, ...]]:
-    try:
-        with np.load(io.BytesIO(reply), allow_pickle=False) as archive:
-            record = json.loads(archive["record"].tobytes())
-            return record, tuple(archive[f"o{i}"] for i in range(len(archive.files) - 1))
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise RuntimeError(
-            f"{where}: must answer with outputs. Received: {len(reply)} bytes that are none ({error}). Does its shell "
-            "print something at login?"
-        ) from None

@@ -1,0 +1,174 @@
+"""LiteRT for ARM under QEMU, in a root that is prepared once, from Debian and PyPI."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tfkd
+from tfkd import child, targets
+from tfkd.targets import foreign_root
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+import system_packages
+
+MISSING = system_packages.skip_reason("qemu") or system_packages.skip_reason("debian keys")
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+@pytest.fixture(scope="module")
+def cache(pytestconfig):
+    """A root that is kept from one run of the tests to the next."""
+    folder = pytestconfig.cache.mkdir("tfkd")
+    kept, os.environ["TFKD_CACHE"] = os.environ.get("TFKD_CACHE"), str(folder)
+    yield folder
+    del os.environ["TFKD_CACHE"]
+    if kept is not None:
+        os.environ["TFKD_CACHE"] = kept
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return tfkd.data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def student():
+    keras.utils.set_random_seed(0)
+    return tfkd.models.digits_student((8, 8, 1), 10)  # untrained: its outputs vary, which is all that is asked of it
+
+
+@pytest.fixture(scope="module")
+def int8(student, splits, tmp_path_factory):
+    return tfkd.convert(student, tmp_path_factory.mktemp("models") / "int8.tflite", calibration=splits.train)
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76"])
+def test_int8_model_agrees_with_the_host(cache, int8, splits, cpu):
+    x = int8.quantize_input(splits.test.x)
+    here = targets.get("host").run(int8, x, latency=False).outputs[0].astype(int)
+    run = targets.get("arm64", cpu=cpu).run(int8, x)
+    there = run.outputs[0].astype(int)
+    assert np.ptp(here) > 50
+    assert np.abs(there - here).max() <= 4
+    assert (there.argmax(-1) == here.argmax(-1)).mean() > 0.98
+    assert run.evidence == {"outputs": "emulated"}
+    assert run.latencies_ns is None
+    assert run.memory.peak_rss_bytes is None
+    assert run.environment["machine"] == "aarch64"
+    assert run.environment["processor"] == f"{cpu}, emulated"
+
+
+def test_float_model_agrees_with_the_host(cache, student, splits, tmp_path):
+    model = tfkd.convert(student, tmp_path / "float.tflite", mode="float32")
+    here = targets.get("host").run(model, splits.test.x.astype(np.float32), latency=False)
+    there = targets.get("arm64").run(model, splits.test.x.astype(np.float32))
+    np.testing.assert_allclose(there.outputs[0], here.outputs[0], rtol=1e-4, atol=1e-4)
+
+
+def test_kill_only_interrupts_and_damage_is_noticed(cache, int8, splits, tmp_path, monkeypatch, capfd):
+    foreign_root.prepare(print)
+    folder = tmp_path / "arm64"
+    shutil.copytree(cache / "arm64/downloads", folder / "downloads")
+    # As a kill in the middle of downloading leaves it: no record, one file not there yet, one cut, one damaged.
+    (folder / "downloads/sha256.json").unlink()
+    next((folder / "downloads").glob("numpy*")).unlink()
+    os.truncate(next((folder / "downloads").glob("libc6*")), 1000)
+    with next((folder / "downloads").glob("zlib1g*")).open("r+b") as file:
+        file.write(b"?")
+    whole = next((folder / "downloads").glob("libssl3*"))
+    before = whole.stat().st_mtime_ns
+    monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
+    code = "from tfkd.targets import foreign_root; foreign_root.prepare(lambda line: print(line, flush=True))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        said = [next(process.stdout), next(process.stdout)]
+        process.send_signal(signal.SIGKILL)
+    assert "downloading" in said[0]
+    assert "unpacking" in said[1]
+    assert not (folder / "root").exists()
+    assert whole.stat().st_mtime_ns == before
+
+    # What was downloaded is enough now: apt-get and pip are not asked again.
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "apt-get").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    lines = []
+    root = foreign_root.prepare(lines.append)
+    foreign_root.prepare(lines.append)
+    assert lines == ["arm64: unpacking"]
+    assert targets.get("arm64").run(int8, int8.quantize_input(splits.test.x[:3])).outputs[0].shape == (3, 10)
+    assert capfd.readouterr().err == ""
+
+    # A changed file is seen before the next run; here what would mend it is damaged too.
+    for damaged in (root / foreign_root.PYTHON, whole):
+        with damaged.open("r+b") as file:
+            file.write(b"?")
+    with pytest.raises(RuntimeError, match="apt-get .*update: must succeed"):
+        foreign_root.prepare(lines.append)
+    assert "is damaged" in lines[1]
+
+
+def test_failing_download_says_what_failed(tmp_path, monkeypatch):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "apt-get").write_text("#!/bin/sh\necho no route to the archive >&2\nexit 100\n")
+    (tools / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("TFKD_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RuntimeError, match=r"(?s)arm64: apt-get .*update: must succeed. Received: no route.*resumes"):
+        foreign_root.prepare(print)
+
+
+def test_missing_emulator_ends_with_3_and_the_install_line(int8):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfkd.cli", "benchmark", int8.path, "--target", "arm64"],
+        env={**os.environ, "PATH": ""}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "sudo apt-get install --no-install-recommends qemu-user-static" in done.stderr
+
+
+def test_model_that_the_engine_refuses_is_a_value_error(cache, int8, splits):
+    broken = tfkd.TFLiteModel.load(int8)
+    object.__setattr__(broken, "content", int8.content[: len(int8.content) // 3])
+    with pytest.raises(ValueError, match="arm64: LiteRT must take the model"):
+        targets.get("arm64").run(broken, int8.quantize_input(splits.test.x[:2]))
+
+
+def test_model_that_kills_the_emulator_is_a_crash():
+    with pytest.raises(child.ChildCrashed, match="SIGSEGV"):
+        child.run(
+            "tfkd.targets.arm64:_emulate", words=["sh", "-c", "kill -SEGV $$"], job={}, timeout_s=60, what="running"
+        )
+
+
+def test_hanging_emulator_is_left():
+    with pytest.raises(child.ChildTimedOut, match="must finish within 2 s"):
+        child.run("tfkd.targets.arm64:_emulate", words=["sleep", "60"], job={}, timeout_s=2, what="running")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cpu": "cortex-m4"}, "cpu must be one of cortex-a76, cortex-a53"),
+        ({"kernels": "fast"}, "kernels must be xnnpack"),
+        ({"timeout_s": 0}, "timeout_s must be > 0"),
+        ({"threads": 2}, "arm64 takes cpu, kernels, timeout_s. Received: threads"),
+    ],
+)
+def test_wrong_option_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        targets.get("arm64", **options)
+
+
+def test_names_of_cores_are_specifications():
+    names = [name for name in targets.names() if name.startswith("arm64")]
+    assert [targets.get(name).spec for name in names] == names
