@@ -5,27 +5,15 @@ import static org.junit.Assert.assertTrue;
 import static org.junit.Assert.fail;
 
 import java.io.File;
-import java.io.InputStream;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.util.Map;
-import org.junit.BeforeClass;
 import org.junit.Test;
 
-/** The engine with a real interpreter, on the models and outputs that lie in the folder of -Dtfkd.models. */
+/** The engine on the LiteRT of the app, with the models and the host's outputs that lie in the folder of -Dtfkd.folder. */
 public class LiteRTEngineTest {
-    private static final File MODELS = new File(System.getProperty("tfkd.models"));
-
-    @BeforeClass
-    public static void loadTheDesktopLibrary() throws Exception {
-        File library = File.createTempFile("tensorflowlite_jni", ".so");
-        library.deleteOnExit();
-        InputStream from = LiteRTEngineTest.class.getResourceAsStream("/native/lib/libtensorflowlite_jni.so");
-        Files.copy(from, library.toPath(), java.nio.file.StandardCopyOption.REPLACE_EXISTING);
-        from.close();
-        System.load(library.getPath());
-    }
+    private static final File MODELS = new File(System.getProperty("tfkd.folder"));
 
     private static ByteBuffer buffer(TensorInfo tensor) {
         return ByteBuffer.allocateDirect(tensor.bytes()).order(ByteOrder.nativeOrder());
@@ -62,10 +50,10 @@ public class LiteRTEngineTest {
     }
 
     @Test
-    public void int8AgreesWithTheHostToAStep() throws Exception {
+    public void int8AgreesWithTheHostToTwoSteps() throws Exception {
         double found = difference("full_int8");
         System.out.println("full_int8: at most " + found + " steps from the host");
-        assertTrue(found <= 1);
+        assertTrue(found <= 2); // XNNPACK rounds otherwise than the reference kernels
     }
 
     @Test
