@@ -215,12 +215,16 @@ def test_refused_install_is_said(phone, model, x, tmp_path):
 
 def test_script_prints_a_line_for_each_setting(phone, model, capsys, monkeypatch, tmp_path):
     words = ["--threads", "1", "2", "--repeats", "2", "--json", str(tmp_path / "runs.json")]
+    words += ["--report", str(tmp_path / "phone.md")]
     monkeypatch.setattr(sys, "argv", ["benchmark_android.py", str(model.path), *words])
     assert benchmark_android.main() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["cpu", "1"], ["cpu", "2"]]
     assert all(line.endswith("yes") for line in lines[1:])
     assert len(json.loads((tmp_path / "runs.json").read_text())) == 4
+    report = (tmp_path / "phone.md").read_text()
+    for setting in ("cpu, 1 thread", "cpu, 1 thread, restart 1", "cpu, 2 threads", "cpu, 2 threads, restart 1"):
+        assert f"| {setting} |" in report
 
 
 def test_script_ends_with_3_without_a_phone(server, model, capsys, monkeypatch):
@@ -235,6 +239,7 @@ def test_script_ends_with_3_without_a_phone(server, model, capsys, monkeypatch):
         ({"threads": 0}, "threads must be 1..64"),
         ({"accelerator": "tpu"}, "accelerator must be one of cpu, gpu, nnapi"),
         ({"sustained_s": -1}, "sustained_s must be"),
+        ({"restart": -1}, "restart must be"),
         ({"timeout_s": 0}, "timeout_s must be > 0"),
     ],
 )

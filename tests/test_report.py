@@ -17,12 +17,13 @@ import pytest
 from tfkd import data
 from tfkd.contract import Contract, judge
 from tfkd.measurement import Measurement, Memory
-from tfkd.report import plots, seeds, words, write_report
+from tfkd.report import devices, plots, seeds, words, write_report
 from tfkd.scores import drift, score
 from tfkd.tflite import CalibrationAudit
 from tfkd.validation import Row, Validation
 
 HOSTILE = "<script>alert('x')</script>"
+HOT = "thermal status 3: let it cool"
 TRAINING = {
     "teacher": {"accuracy": [0.5, 0.9], "val_accuracy": [0.4, 0.8], "loss": [2.0, 1.0], "val_loss": [2.0, 1.5]},
     "student alone": {"accuracy": [0.3, 0.7], "loss": [2.5, np.float32("nan")]},
@@ -112,6 +113,29 @@ def unknown():
 
 def written(record, path, **options):
     return write_report(record, path, **options).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def phones(ship):
+    """The host, a phone in two settings, one of them too hot, and a setting that the phone does not take."""
+    record = copy.deepcopy(ship)
+    host = record["rows"][2]
+    phone = {"manufacturer": "Google", "model": "Pixel 8", "soc": "Tensor G3", "cores": 9, "android": "15"}
+    for target, setting, heat in (
+        ("android,threads=2", {"threads": 2, "accelerator": "cpu", "restart": 0}, [[0, 0], [1, 1]]),
+        ("android,restart=1", {"threads": 1, "accelerator": "cpu", "restart": 1}, [[0, 1], [60, 3]]),
+    ):
+        row = copy.deepcopy(host)
+        row["target"] = row["measurement"]["target"] = target
+        row["measurement"] |= {"setting": setting, "environment": {**phone, "thermal": heat, "runs": 500}}
+        record["rows"].append(row)
+    row["measurement"]["environment"]["per_minute"] = [
+        {"minute": 0, "p50_ns": 70_000, "p90_ns": 80_000}, {"minute": 1, "p50_ns": 90_000, "p90_ns": 99_000},
+    ]  # fmt: skip
+    row |= {"valid": False, "invalid_reason": HOT}
+    lost = {**host, "target": "android,accelerator=gpu", "measurement": None, "accuracy": None, "confusion": None}
+    record["rows"].append({**lost, "valid": False, "invalid_reason": f"no {HOSTILE}", "broken": False})
+    return record
 
 
 # Writing.
@@ -312,6 +336,44 @@ def test_markdown_tables_have_one_width_and_no_markup_of_others(no, tmp_path):
 # The page.
 
 
+def test_devices_have_a_row_for_each_setting_with_standing_and_heat(phones):
+    rows = devices.table(phones)
+    assert [(row["target"], row["setting"], row["standing"], row["heat"], row["evidence"]) for row in rows] == [
+        ("host", "", "valid", words.NONE, "measured"),
+        ("android,threads=2", "cpu, 2 threads", "valid", "light", "measured"),
+        ("android,restart=1", "cpu, 1 thread, restart 1", f"not valid: {HOT}", "severe", "measured"),
+        ("android,accelerator=gpu", "accelerator=gpu", f"not known: no {HOSTILE}", words.NONE, words.NONE),
+    ]  # fmt: skip
+    assert rows[1]["device"] == "Google Pixel 8, Tensor G3, 9 cores, Android 15"
+    assert rows[1]["rate"] == f"{1000 / phones['rows'][2]['measurement']['latency']['p50_ms']:,.0f}"
+
+
+def test_devices_are_on_the_page_and_in_markdown_with_heat_and_minutes(phones, tmp_path):
+    page = written(phones, tmp_path / "page.html")
+    for title in ("Devices and settings", "Latency over the minutes", "Heat", "severe"):
+        assert title in page
+    assert HOSTILE not in page
+    markdown = written(phones, tmp_path / "page.md")
+    assert "| android,threads=2 | cpu, 2 threads | Google Pixel 8, Tensor G3, 9 cores, Android 15 |" in markdown
+    assert "not valid: thermal status 3" in markdown
+
+
+def test_devices_without_times_are_no_section(unknown, tmp_path):
+    assert "Devices and settings" not in written(unknown, tmp_path / "page.html")
+
+
+def test_plots_latency_of_far_apart_devices_has_a_scale_for_both(phones):
+    slow = copy.deepcopy(phones)
+    times = slow["rows"][-2]["measurement"]
+    times["latencies_ns"] = [1000 * one for one in times["latencies_ns"]]
+    assert "0.1" in plots.latency(slow).svg
+    few = copy.deepcopy(phones)
+    for row in few["rows"]:
+        if row["measurement"] and row["measurement"]["latencies_ns"]:
+            row["measurement"]["latencies_ns"] = row["measurement"]["latencies_ns"][:19]
+    assert plots.latency(few) is None
+
+
 def test_page_is_self_contained_and_escaped(no, tmp_path):
     page = written(no, tmp_path / "report.html", training=TRAINING, seeds=SEEDS, command=f"tfkd {HOSTILE}")
     assert "<script" not in page
@@ -422,8 +484,8 @@ def test_browser_all_parts_are_there(open_page, ship):
     page = open_page(ship, **FULL)
     headings = page.locator("h2").all_inner_texts()
     assert headings == [
-        "Contract", "Models and engines", "Did distillation pay?", "Size and speed", "Training", "Where it errs",
-        "Calibration audit", "Provenance",
+        "Contract", "Models and engines", "Did distillation pay?", "Size and speed", "Devices and settings", "Training",
+        "Where it errs", "Calibration audit", "Provenance",
     ]  # fmt: skip
     results = page.locator("section:has(#results) tbody tr")
     assert results.count() == len(ship["rows"])

@@ -119,9 +119,20 @@ def test_get_hands_options_on():
     assert targets.get("tflm", timeout_s=5).timeout_s == 5
 
 
+def test_get_reads_settings_and_gives_them_back():
+    assert targets.get("host:plain,threads=2,batch=8") == host.Host("plain", threads=2, batch=8)
+    for spec in ("host,threads=2", "host:plain,threads=2,batch=8", "host,batch=3"):
+        assert targets.get(spec).spec == spec
+    assert targets.get("host,threads=1").spec == "host"
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
+        ("host,thread=2", {}, r"host takes .*threads.*Received: thread. Did you mean 'threads'\?"),
+        ("host,threads=two", {}, r"threads of host must be a number. Received: 'two'. Write host,threads=1"),
+        ("host,threads", {}, r"threads of host must be a number. Received: ''"),
+        ("host,threads=0", {}, r"host: threads must be >= 1. Received: threads=0"),
         ("hots", {}, r"must be one of host, .*Received: 'hots'. Did you mean 'host'\?"),
         ("host:refrence", {}, r"Received: 'host:refrence'. Did you mean 'host:reference'\?"),
         ("toaster", {}, r"must be one of host, host:plain, host:reference, tflm, arm64, .* Received: 'toaster'.$"),

@@ -4,6 +4,7 @@ Each repeat is a process of its own on the phone. Accuracy is computed here, fro
 
     python tools/benchmark_android.py student.tflite --data digits --threads 1 2 4 --accelerators cpu nnapi --repeats 3
     python tools/benchmark_android.py student.tflite --data digits --sustained 600   # ten minutes, p50 and p90 of each
+    python tools/benchmark_android.py student.tflite --data digits --repeats 5 --report phone.html
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shlex
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
 import tfkd
+from tfkd.report import SUFFIXES
 from tfkd.targets.android import ACCELERATORS, Android
+from tfkd.validation import Row
 
 
 def main() -> int:
@@ -31,6 +34,7 @@ def main() -> int:
     parser.add_argument("--accelerators", nargs="+", default=["cpu"], choices=ACCELERATORS)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--sustained", type=float, default=0.0, help="seconds of back-to-back inferences")
+    parser.add_argument("--report", type=Path, action="append", default=[], help="write .html, .md, .json or .xml")
     parser.add_argument("--json", type=Path, help="write every measurement there")
     options = parser.parse_args()
     try:
@@ -45,42 +49,49 @@ def main() -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Runs every setting and prints a line for each."""
-    model, test = tfkd.TFLiteModel.load(options.model), tfkd.data.load(options.data).test
-    x = model.quantize_input(test.x)
     if options.repeats < 1:
         raise ValueError(f"repeats must be >= 1. Received: {options.repeats}.")
     settings = [
-        Android(options.serial, threads, accelerator, options.apk, options.sustained, progress)
-        for threads, accelerator in itertools.product(options.threads, options.accelerators)
+        Android(options.serial, threads, accelerator, options.apk, options.sustained, restart, progress)
+        for threads, accelerator, restart in itertools.product(
+            options.threads, options.accelerators, range(options.repeats)
+        )
     ]
+    for out in options.report:  # before the work, not after it
+        if out.suffix not in SUFFIXES or out.exists():
+            raise ValueError(f"report must be a new file of {', '.join(SUFFIXES)}. Received: {out}. Rename it.")
     settings[0].check()
-    runs: list[dict[str, Any]] = []
+    test = tfkd.data.load(options.data).test
+    validation = tfkd.validate(options.model, test, targets=settings)
     print(f"{'accelerator':12}{'threads':>8}{'p50 ms':>10}{'p90 ms':>10}{'spread of p50':>15}{'accuracy':>10}  valid")
-    failed = False
-    for target in settings:
-        done = []
-        try:
-            for _ in range(options.repeats):
-                done.append(target.run(model, x))
-        except RuntimeError as error:
-            print(f"{target.accelerator:12}{target.threads:>8}  does not run: {error}")
-            failed = True
-            continue
-        finally:
-            runs += [run.to_json() for run in done]
-        p50, p90 = ([run.latency.p50_ms for run in done if run.latency], [r.latency.p90_ms for r in done if r.latency])
-        accuracy = float((done[0].outputs[0].reshape(len(test), -1).argmax(-1) == test.y).mean())
-        reasons = "; ".join(sorted({run.invalid_reason for run in done if run.invalid_reason})) or "yes"
-        failed |= not all(run.valid for run in done)
-        spread = f"{max(p50) - min(p50):.3f}" if len(p50) > 1 else "-"
-        print(f"{target.accelerator:12}{target.threads:>8}{statistics.median(p50):>10.3f}{statistics.median(p90):>10.3f}"
-              f"{spread:>15}{100 * accuracy:>9.2f}%  {reasons}")  # fmt: skip
-        for minute in done[0].environment["per_minute"] if options.sustained else ():
-            p50_ms, p90_ms = minute["p50_ns"] / 1e6, minute["p90_ns"] / 1e6
-            print(f"{'':12}minute {minute['minute']:>2}: p50 {p50_ms:.3f}, p90 {p90_ms:.3f}")
+    rows = dict(zip(settings, validation.rows, strict=True))
+    for threads, accelerator in itertools.product(options.threads, options.accelerators):
+        show([row for one, row in rows.items() if (one.threads, one.accelerator) == (threads, accelerator)],
+             f"{accelerator:12}{threads:>8}", by_minute=options.sustained > 0)  # fmt: skip
     if options.json:
+        runs = [row.measurement.to_json() for row in validation.rows if row.measurement]
         options.json.write_text(json.dumps(runs, indent=1))
-    return int(failed)
+    for out in options.report:
+        tfkd.write_report(validation, out, command=shlex.join(sys.argv))
+    return int(not all(row.valid for row in validation.rows))
+
+
+def show(rows: list[Row], setting: str, *, by_minute: bool) -> None:
+    """A line for the restarts of one setting, and one for each minute of a sustained run."""
+    reasons = "; ".join(sorted({row.invalid_reason for row in rows if row.invalid_reason})) or "yes"
+    done = [row.measurement for row in rows if row.measurement and row.measurement.latency]
+    if not done:
+        print(f"{setting}  does not run: {reasons}")
+        return
+    p50, p90 = [run.latency.p50_ms for run in done], [run.latency.p90_ms for run in done]
+    spread = f"{max(p50) - min(p50):.3f}" if len(p50) > 1 else "-"
+    accuracies = [row.accuracy for row in rows if row.accuracy is not None]
+    accuracy = f"{100 * accuracies[0]:.2f}%" if accuracies else "-"
+    middle = f"{statistics.median(p50):>10.3f}{statistics.median(p90):>10.3f}"
+    print(f"{setting}{middle}{spread:>15}{accuracy:>10}  {reasons}")
+    for minute in done[0].environment["per_minute"] if by_minute else ():
+        p50_ms, p90_ms = minute["p50_ns"] / 1e6, minute["p90_ns"] / 1e6
+        print(f"{'':12}minute {minute['minute']:>2}: p50 {p50_ms:.3f}, p90 {p90_ms:.3f}")
 
 
 def progress(phase: str, percent: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tfkd.report import plots, seeds, words
+from tfkd.report import devices, plots, seeds, words
 
 _STATUS = {
     "SHIP": ("ship", "The contract holds."),
@@ -66,6 +66,8 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "seeds_plot": plots.seeds(all_series, colours),
         "training": plots.training(record.get("training") or {}, colours),
         "latency": plots.latency(record),
+        "devices": devices.table(record),
+        "device_plots": [plot for plot in (plots.minutes(record), plots.heat(record)) if plot],
         "cores": [_core(row) for row in cores],
         "core_plots": [plots.layers(cores[0]), plots.arena(cores[0])] if cores else [],
         "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,

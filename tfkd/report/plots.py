@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tfkd.report import words
+from tfkd.report import devices, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,8 @@ _VARIABLES = {
 }  # fmt: skip
 _COLOUR = {variable: sentinel for sentinel, variable in _VARIABLES.items()}
 _MARKERS = "osD^vphd"
+# Of fewer latencies a distribution says nothing.
+_ENOUGH = 20
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -145,20 +147,22 @@ def _curves(histories: Mapping[str, Any], metric: str, plot: Plot, palette: Mapp
 
 
 def latency(record: Mapping[str, Any]) -> Plot | None:
-    """The share of inferences that were done within a time, for each row that has raw latencies."""
-    rows = [row for row in record["rows"] if row["measurement"] and row["measurement"]["latencies_ns"]]
-    rows = [row for row in rows if record["ship"] in (None, row["name"])][: len(_MARKERS)]
+    """The share of inferences that were done within a time, for each row that has enough raw latencies."""
+    rows = [row for row in devices.shown(record) if len(row["measurement"]["latencies_ns"]) >= _ENOUGH]
+    rows = rows[: len(_MARKERS)]
     if not rows:
         return None
-    samples = {f"{row['name']} on {row['target']}": sorted(row["measurement"]["latencies_ns"]) for row in rows}
-    # The slowest 0.5 % of runs would squeeze all others to a line.
+    samples = {_label(row): sorted(row["measurement"]["latencies_ns"]) for row in rows}
+    # The slowest 0.5 % of runs would squeeze all others to a line; so would a device that is far slower.
+    medians = [ordered[len(ordered) // 2] for ordered in samples.values()]
+    logarithmic = max(medians) > 8 * min(medians)
     end = 1.1 * max(ordered[int(0.995 * (len(ordered) - 1))] for ordered in samples.values())
     limit = (record["contract"] or {}).get("max_p90_ms")
     shown = limit if limit is not None and 1e6 * limit < 3 * end else None
     end = max(end, 1.05e6 * (shown or 0))
     factor, unit = (1e3, "microseconds") if end < 1e5 else (1e6, "milliseconds")
     note = "" if limit == shown else f" The p90 limit of {words.ms(limit)} lies far to the right."
-    with _figure() as figure:
+    with _figure(height=3.3 + 0.2 * max(0, len(samples) - 3)) as figure:
         axes = figure.add_subplot()
         for number, (label, ordered) in enumerate(samples.items()):
             steps = range(201)  # 200 steps draw any number of runs
@@ -167,14 +171,65 @@ def latency(record: Mapping[str, Any]) -> Plot | None:
         if shown is not None:
             x = shown * 1e6 / factor
             axes.plot([x, x], [0, 90], color=_COLOUR["--bad"], linestyle=(0, (4, 3)), label="p90 limit")
-        axes.set_xlim(0, end / factor)
+        if logarithmic:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+        start = 0.9 * min(ordered[0] for ordered in samples.values()) if logarithmic else 0
+        axes.set_xlim(start / factor, end / factor)
         axes.set_ylim(0, 102)
         axes.set_xlabel(unit)
         axes.set_ylabel("inferences done, %")
         figure.legend(loc="outside lower center", ncols=1)
         count = sum(len(ordered) for ordered in samples.values())
-        caption = f"{count:,} timed inferences at batch 1. A steep line is an even pace, a tail to the right is jitter."
+        caption = f"{count:,} timed inferences. A steep line is an even pace, a tail to the right is jitter."
         return _plot(figure, "Latency", caption + note)
+
+
+def minutes(record: Mapping[str, Any]) -> Plot | None:
+    """The p50 and p90 of each minute, for each row that ran for two or more."""
+    rows = [row for row in devices.shown(record) if len(row["measurement"]["environment"].get("per_minute") or ()) > 1]
+    if not rows:
+        return None
+    with _figure() as figure:
+        axes = figure.add_subplot()
+        for number, row in enumerate(rows[: len(_MARKERS)]):
+            times = row["measurement"]["environment"]["per_minute"]
+            for name, style in (("p50_ns", "solid"), ("p90_ns", (0, (3, 2)))):
+                axes.plot(
+                    [one["minute"] for one in times], [one[name] / 1e6 for one in times], color=_series(number),
+                    linestyle=style, label=_label(row) if name == "p50_ns" else None,
+                )  # fmt: skip
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("minute")
+        axes.set_ylabel("milliseconds")
+        figure.legend(loc="outside lower center", ncols=1)
+        caption = "Solid: the median of each minute. Dashed: its p90. A line that rises is a device that slows down."
+        return _plot(figure, "Latency over the minutes", caption)
+
+
+def heat(record: Mapping[str, Any]) -> Plot | None:
+    """The thermal status over the run, for each row whose device says it."""
+    rows = [(row, [one for one in row["measurement"]["environment"].get("thermal") or () if one[1] >= 0])
+            for row in devices.shown(record)]  # fmt: skip
+    rows = [(row, trace) for row, trace in rows if trace][: len(_MARKERS)]
+    if not rows:
+        return None
+    top = max(2, *(status for _, trace in rows for _, status in trace))
+    with _figure(height=2.5 + 0.2 * len(rows)) as figure:
+        axes = figure.add_subplot()
+        for number, (row, trace) in enumerate(rows):
+            seconds, statuses = zip(*trace, strict=True)
+            axes.plot(seconds, statuses, color=_series(number), drawstyle="steps-post", label=_label(row))
+        axes.axhline(1.5, color=_COLOUR["--bad"], linestyle=(0, (4, 3)), label="above it a run is not valid")
+        axes.set_yticks(range(top + 1), devices.HEAT[: top + 1])
+        axes.set_ylim(-0.3, top + 0.3)
+        axes.set_xlabel("second of the run")
+        figure.legend(loc="outside lower center", ncols=1)
+        return _plot(figure, "Heat", "The thermal status that the device itself reports, once a second.")
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return f"{row['name']} on {row['target']}{'' if row['valid'] else ' (not valid)'}"
 
 
 def layers(row: Mapping[str, Any]) -> Plot:

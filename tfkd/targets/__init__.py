@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -57,15 +58,15 @@ def get(spec: str, **options: Any) -> Target:
         spec: `host` (LiteRT with XNNPACK), `host:plain` (its own kernels), `host:reference` (its reference kernels),
             `tflm` (TensorFlow Lite Micro), `arm64` (LiteRT for ARM under QEMU, also `arm64:cortex-a53`), or an emulated
             core such as `cortex-m4`, with a board's flash and RAM as in `cortex-m4:nrf52840`, or `ssh:user@host`, an
-            edge box, or `android` (`android:SERIAL`), a phone.
+            edge box, or `android` (`android:SERIAL`), a phone. Settings may follow: `host,threads=4,batch=8`.
         **options: of the target, such as `threads=4` for `host`, or `timeout_s=60`.
 
     Raises:
         ValueError: no target of that name or no such option.
         RuntimeError: the target's package is not installed.
 
-    >>> get("host:reference").spec
-    'host:reference'
+    >>> get("host:reference,threads=2").threads
+    2
     """
     from tfkd.targets.android import Android
     from tfkd.targets.arm64 import ARM64
@@ -74,31 +75,52 @@ def get(spec: str, **options: Any) -> Target:
     from tfkd.targets.ssh import SSH
     from tfkd.targets.tflm import TFLM
 
-    if str(spec).startswith("ssh:"):
-        return SSH(spec.removeprefix("ssh:"), **_known(SSH, "ssh", options, chosen="destination"))
-    if str(spec).partition(":")[0] == "android":
-        return Android(spec.partition(":")[2], **_known(Android, "android", options, chosen="serial"))
-    if spec not in names():
+    place, *settings = str(spec).split(",")
+    name, _, detail = place.partition(":")
+    kinds: dict[str, Any] = {"host": Host, "tflm": TFLM, "arm64": ARM64, "ssh": SSH, "android": Android}
+    kinds |= dict.fromkeys(CORES, CortexM)
+    if name not in ("ssh", "android") and place not in names():
         raise ValueError(
             f"targets.get: must be one of {', '.join(names())} android or ssh:user@host. Received: {spec!r}."
-            f"{_near(str(spec), names())}"
+            f"{_near(place, names())}"
         )
-    name, _, detail = spec.partition(":")
-    kind: Any = {"host": Host, "tflm": TFLM, "arm64": ARM64, **dict.fromkeys(CORES, CortexM)}[name]
-    chosen = {{"host": "kernels", "arm64": "cpu"}.get(name, "board"): detail}
+    said = {"host": "kernels", "arm64": "cpu", "ssh": "destination", "android": "serial"}.get(name, "board")
+    chosen = {said: detail} if detail or name == "ssh" else {}
     if name in CORES:
-        options |= {"core": name}
-    chosen = chosen if detail else {}
-    return kind(**chosen, **_known(kind, name, options, chosen="".join(chosen)))
+        chosen["core"] = name
+    return kinds[name](**chosen, **_options(kinds[name], name, settings, options, chosen))
 
 
-def _known(kind: Any, name: str, options: dict[str, Any], *, chosen: str) -> dict[str, Any]:
-    """The options, after checking that the target has them; `chosen` is what the specification says already."""
-    known = [option for option in inspect.signature(kind).parameters if option != chosen]
-    for option in options:
-        if option not in known:
-            raise ValueError(f"targets.get: {name} takes {', '.join(known)}. Received: {option}.{_near(option, known)}")
-    return options
+def described(place: str, target: Any, *settings: str) -> str:
+    """What `get` takes for a target: its place, and those of its settings that are not the usual ones."""
+    usual = {field.name: field.default for field in dataclasses.fields(target)}
+    found = {name: getattr(target, name) for name in settings if getattr(target, name) != usual[name]}
+    return ",".join([place, *(f"{name}={value}" for name, value in found.items())])
+
+
+def _options(
+    kind: Any, name: str, settings: Sequence[str], options: dict[str, Any], chosen: dict[str, Any]
+) -> dict[str, Any]:
+    """The options and the settings of a specification, after checking that the target has them."""
+    known = {one.name: one.default for one in inspect.signature(kind).parameters.values() if one.name not in chosen}
+    said = dict(setting.partition("=")[::2] for setting in settings)
+    plain = {option: default for option, default in known.items() if isinstance(default, int | float | str)}
+    for given, allowed in ((options, known), (said, plain)):
+        for option in given:
+            if option not in allowed:
+                near = _near(option, allowed)
+                raise ValueError(f"targets.get: {name} takes {', '.join(allowed)}. Received: {option}.{near}")
+    found = dict(options)
+    for option, value in said.items():
+        kind = type(plain[option])
+        try:
+            found[option] = kind(value)
+        except ValueError:
+            raise ValueError(
+                f"targets.get: {option} of {name} must be a number. Received: {value!r}. Write {name},{option}="
+                f"{plain[option]}."
+            ) from None
+    return found
 
 
 def with_board(specs: Sequence[str], board: str | None) -> list[str]:
@@ -125,7 +147,7 @@ def with_board(specs: Sequence[str], board: str | None) -> list[str]:
     return kept if f"{core}:{board}" in kept else [*kept, f"{core}:{board}"]
 
 
-def _near(name: str, known: Sequence[str]) -> str:
+def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

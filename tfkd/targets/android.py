@@ -56,6 +56,7 @@ class Android:
         accelerator: `cpu` (XNNPACK), `gpu` or `nnapi`.
         apk: the app, from tools/build_apk.py: installed where it is missing or older.
         sustained_s: seconds of back-to-back inferences, 0..7200; 0 for the usual second.
+        restart: which of several runs of one setting this is; each is a process of its own on the phone.
         progress: called with each phase and its percent.
         timeout_s: seconds for the run, beyond those that `sustained_s` asks for.
 
@@ -69,6 +70,7 @@ class Android:
     accelerator: str = "cpu"
     apk: str | os.PathLike[str] | None = None
     sustained_s: float = 0.0
+    restart: int = 0
     progress: Callable[[str, int], None] | None = None
     timeout_s: float = 600.0
 
@@ -82,6 +84,8 @@ class Android:
             raise ValueError(
                 f"android: accelerator must be one of {', '.join(ACCELERATORS)}. Received: {self.accelerator!r}."
             )
+        if self.restart < 0:
+            raise ValueError(f"android: restart must be >= 0. Received: restart={self.restart}. Use 0.")
         if not 0 <= self.sustained_s <= 7200:
             raise ValueError(f"android: sustained_s must be 0..7200. Received: {self.sustained_s}. Use 600.")
         if shutil.which("adb") is None:
@@ -89,7 +93,8 @@ class Android:
 
     @property
     def spec(self) -> str:
-        return f"android:{self.serial}" if self.serial else "android"
+        place = f"android:{self.serial}" if self.serial else "android"
+        return targets.described(place, self, "threads", "accelerator", "sustained_s", "restart")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
@@ -133,7 +138,9 @@ class Android:
             outputs=outputs,
             evidence={"outputs": "measured", **({"latencies_ns": "measured"} if timed else {})},
             latencies_ns=timed,
-            setting={"threads": self.threads, "accelerator": self.accelerator, "timed_batch": 1},
+            setting={
+                "threads": self.threads, "accelerator": self.accelerator, "restart": self.restart, "timed_batch": 1,
+            },
             environment={
                 **record["device"], **record["engine"],
                 **{key: record[key] for key in ("warm_up_runs", "warm_up_stable", "runs", "kept_every")},

@@ -58,7 +58,7 @@ class ARM64:
 
     @property
     def spec(self) -> str:
-        return "arm64" if self.cpu == _USUAL else f"arm64:{self.cpu}"
+        return targets.described("arm64" if self.cpu == _USUAL else f"arm64:{self.cpu}", self, "kernels")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True

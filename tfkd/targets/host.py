@@ -45,7 +45,8 @@ class Host:
 
     @property
     def spec(self) -> str:
-        return "host" if self.kernels == "xnnpack" else f"host:{self.kernels}"
+        place = "host" if self.kernels == "xnnpack" else f"host:{self.kernels}"
+        return targets.described(place, self, "threads", "batch")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True

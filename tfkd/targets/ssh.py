@@ -99,7 +99,7 @@ class SSH:
 
     @property
     def spec(self) -> str:
-        return f"ssh:{self.destination}"
+        return targets.described(f"ssh:{self.destination}", self, "kernels", "threads")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
