@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 
 _WITH_TENSORFLOW = ("train", "distill", "label", "doctor", "convert", "validate", "explain", "run")
+_RESUMED = ("train", "distill", "label", "run")
 _BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
 
 DataOption = Annotated[str, typer.Option("--data", help="A data set's name, a .npz file or a folder of classes.")]
@@ -116,7 +117,7 @@ def _verb(function: Callable[..., None]) -> Callable[..., None]:
             except (Exception, KeyboardInterrupt) as error:
                 # Native code that a Ctrl-C reaches while it calls Python turns it into an error of its own.
                 if interrupts or isinstance(error, KeyboardInterrupt):
-                    again = " The same command again resumes." if function.__name__ == "run" else ""
+                    again = " The same command again resumes." if function.__name__ in _RESUMED else ""
                     typer.echo(f"tfkd: interrupted.{again}", err=True)
                     raise typer.Exit(_INTERRUPTED) from None
                 raise typer.Exit(_explain(error)) from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,8 @@ def train(
 ) -> dict[str, Any]:
     """Builds or loads a model, trains it and saves it, or, where it is optimized, what it becomes.
 
+    Each finished epoch is kept beside `out` until that is there: the same call again goes on after the last.
+
     Args:
         name: one of `tfkd.models.NAMES`, or a `.keras` file to start from.
         out: the `.keras` file to write; with a method the `.tflite`.
@@ -132,13 +136,26 @@ def train(
     if soft is not None:
         soft_loss = losses.build(soft["loss"], **soft["options"])
         trained = Distiller(student, models.load(soft["teacher"]), alpha=soft["alpha"], soft_loss=soft_loss)
+    files = [Path(name)] if loaded else []
+    files += [Path(soft["teacher"])] if soft else []
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    asked = [name, splits.train.content_hash, schedule.model_dump(), seed, soft, method, settings, hashes]
+    key = hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()
+    checkpoint = out.with_name(f".{out.name}.{key[:16]}")
+    for stale in out.parent.glob(f".{out.name}.*"):
+        if stale != checkpoint:
+            shutil.rmtree(stale)
     callbacks = optimized.callbacks if optimized else ()
-    history = fit(trained, splits, schedule, seed=seed, on_epoch=on_epoch, callbacks=callbacks)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    history = fit(
+        trained, splits, schedule, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch, callbacks=callbacks
+    )  # fmt: skip
     if optimized:
         optimized.export(out, calibration=splits.train, overwrite=overwrite, seed=seed)
     else:
-        model.save(out)
+        part = checkpoint / "model.keras"
+        model.save(part)
+        part.replace(out)
+    shutil.rmtree(checkpoint)
     return {"path": str(out), "val_accuracy": accuracy(student, splits.val), "history": history}
 
 
