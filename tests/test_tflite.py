@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tfkd import data, models, tflite
 from tfkd.conversion import convert
-from tfkd.tflite import TensorInfo, TFLiteModel
+from tfkd.tflite import TFLiteModel
 
 SHAPE = (8, 8, 1)
 
@@ -91,9 +91,8 @@ def test_macs_of_each_op(products):
 def test_macs_of_an_lstm_are_its_matrices_at_each_step():
     units, features, steps = 4, 3, 10
     shapes = [(1, steps, features), *[(units, features)] * 4, *[(units, units)] * 4, (1, steps, units)]
-    tensors = tuple(TensorInfo(str(i), shape, "int8") for i, shape in enumerate(shapes))
-    op = tflite._Op("UNIDIRECTIONAL_SEQUENCE_LSTM", tuple(range(9)), (9,))
-    assert tflite._macs(op, tensors) == steps * 4 * (units * features + units * units)
+    macs = tflite.op_macs("UNIDIRECTIONAL_SEQUENCE_LSTM", range(9), (9,), shapes)
+    assert macs == steps * 4 * (units * features + units * units)
 
 
 def test_macs_of_the_published_model(tmp_path):

@@ -10,6 +10,7 @@ import os
 import struct
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,8 @@ class TFLiteModel:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference, of convolutions and matrix products; not of the body of a loop."""
-        return sum(_macs(op, self.graph.tensors) for op in self.graph.ops)
+        shapes = [tensor.shape for tensor in self.graph.tensors]
+        return sum(op_macs(op.name, op.inputs, op.outputs, shapes) for op in self.graph.ops)
 
     @property
     def parameter_bytes(self) -> int:
@@ -360,26 +362,26 @@ def _tensor(tensor: Any, count: _Counter) -> TensorInfo:
     return TensorInfo(name, shape, _DTYPES[tensor.Type()], scales, zero_points, axis)
 
 
-def _macs(op: _Op, tensors: tuple[TensorInfo, ...]) -> int:
+def op_macs(name: str, inputs: Sequence[int], outputs: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> int:
     """Multiply-accumulates of one op at batch 1; shapes are [O, H, W, I] for CONV_2D, [1, H, W, O] for depthwise."""
 
     def size(index: int, axes: slice = slice(None)) -> int:
-        return math.prod(abs(d) for d in tensors[index].shape[axes])
+        return math.prod(abs(d) for d in shapes[index][axes])
 
-    if len(op.inputs) < 2 or min(op.inputs[:2]) < 0 or not op.outputs:
+    if len(inputs) < 2 or min(inputs[:2]) < 0 or not outputs:
         return 0
-    output = size(op.outputs[0])
-    if op.name == "CONV_2D":
-        return output * size(op.inputs[1], slice(1, None))
-    if op.name == "DEPTHWISE_CONV_2D":
-        return output * size(op.inputs[1], slice(1, 3))
-    if op.name == "FULLY_CONNECTED":
-        return output * size(op.inputs[1], slice(-1, None))
-    if op.name == "TRANSPOSE_CONV" and len(op.inputs) > 2 and op.inputs[2] >= 0:
-        return size(op.inputs[2]) * size(op.inputs[1], slice(0, 3))
-    if op.name == "BATCH_MATMUL":  # rows times the inner dimension, which either may come first in the left matrix
-        rows = max(1, size(op.outputs[0], slice(-2, -1)))
-        return output * (size(op.inputs[0], slice(-2, None)) // rows)
-    if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":  # input [1, T, F], then eight matrices
-        return size(op.inputs[0], slice(1, 2)) * sum(size(i) for i in op.inputs[1:9] if i >= 0)
+    output = size(outputs[0])
+    if name == "CONV_2D":
+        return output * size(inputs[1], slice(1, None))
+    if name == "DEPTHWISE_CONV_2D":
+        return output * size(inputs[1], slice(1, 3))
+    if name == "FULLY_CONNECTED":
+        return output * size(inputs[1], slice(-1, None))
+    if name == "TRANSPOSE_CONV" and len(inputs) > 2 and inputs[2] >= 0:
+        return size(inputs[2]) * size(inputs[1], slice(0, 3))
+    if name == "BATCH_MATMUL":  # rows times the inner dimension, which either may come first in the left matrix
+        rows = max(1, size(outputs[0], slice(-2, -1)))
+        return output * (size(inputs[0], slice(-2, None)) // rows)
+    if name == "UNIDIRECTIONAL_SEQUENCE_LSTM":  # input [1, T, F], then eight matrices
+        return size(inputs[0], slice(1, 2)) * sum(size(i) for i in inputs[1:9] if i >= 0)
     return 0

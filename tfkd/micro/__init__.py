@@ -25,8 +25,10 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     Raises:
         ValueError: the file is damaged, or has ops, types or options that are not supported: all of them are named.
     """
+    from tfkd.micro.elimination import eliminate
     from tfkd.micro.emitter import emit as write
     from tfkd.micro.lowering import lower
+    from tfkd.micro.padding import fold_padding
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise ValueError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
@@ -37,6 +39,8 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
                 f"micro.emit: inputs and outputs must be int8. Received: {tensor.name!r} of {tensor.dtype}. "
                 "Convert with `tfkd convert --mode full_int8` without float inputs."
             )
-    graph = _graph.read(model)
+    graph = fold_padding(_graph.read(model))
+    layers, _ = lower(graph)
+    graph, elimination = eliminate(graph, layers)
     layers, aliases = lower(graph)
-    return write(graph, layers, aliases, name)
+    return write(graph, layers, aliases, name, elimination)

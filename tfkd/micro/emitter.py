@@ -9,6 +9,7 @@ from importlib import resources
 
 import numpy as np
 
+from tfkd.micro.elimination import Elimination
 from tfkd.micro.graph import Graph
 from tfkd.micro.lowering.layer import Layer, identifier
 from tfkd.micro.memory_plan import Buffer, MemoryPlan, plan
@@ -30,6 +31,7 @@ class Program:
         weight_bytes: of all constants.
         inputs: where each input lies in the arena.
         outputs: where each output lies there.
+        elimination: what was taken out of the model because it cannot change the outputs.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Program:
     weight_bytes: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    elimination: Elimination
 
     @property
     def arena_bytes(self) -> int:
@@ -103,7 +106,8 @@ def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> 
     return _Place(found, scratch, plan(buffers), MemoryPlan(tuple(apart), (0,) * len(apart)).lower_bound)
 
 
-def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name: str) -> Program:
+def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name: str,
+         elimination: Elimination) -> Program:  # fmt: skip
     """Writes the C of lowered layers.
 
     Args:
@@ -111,6 +115,7 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
         layers: from `lowering.lower`.
         aliases: from `lowering.lower`.
         name: a C identifier; public names are `tfkd_<name>_...`.
+        elimination: what was taken out of the graph.
     """
     places = place(graph, layers, aliases)
     functions = [f"tfkd_{name}_layer_{i}_{identifier(graph.tensors[x.writes].name)}" for i, x in enumerate(layers)]
@@ -131,8 +136,11 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
     weights = sum(values.nbytes for _, values in constants.values())
     files = {f"{name}.c": "\n\n".join(parts) + "\n", f"{name}.h": _header(graph, places, name)}
     # An input that no op reads has no place, and may lie anywhere.
-    io = [tuple(places.tensor(i) if i in places.of_tensor else 0 for i in t) for t in (graph.inputs, graph.outputs)]
-    return Program(name, files, places.plan, places.least_bytes, tuple(functions), steps, weights, *io)
+    starts = {i: places.tensor(i) if i in places.of_tensor else 0 for i in (*graph.inputs, *graph.outputs)}
+    ins, outs = (tuple(map(starts.__getitem__, indices)) for indices in (graph.inputs, graph.outputs))
+    return Program(
+        name, files, places.plan, places.least_bytes, tuple(functions), steps, weights, ins, outs, elimination
+    )
 
 
 def _kernel_text(source: str) -> str:

@@ -202,6 +202,8 @@ def _check_order(graph: Graph) -> None:
             raise ValueError(f"input {graph.tensors[i].name!r} is constant or given twice")
         known.add(i)
     for op in graph.ops:
+        if not op.inputs or not op.outputs:
+            raise ValueError(f"{op.kind} without inputs or outputs")
         for i in op.inputs:
             if i >= 0 and i not in known:
                 raise ValueError(f"{graph.label(op)} reads {graph.tensors[i].name!r} before it is computed")

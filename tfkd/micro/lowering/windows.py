@@ -46,7 +46,9 @@ def _window(graph: Graph, op: Op, kernel: tuple[int, int]) -> dict[str, int]:
         stride = int(op.options[f"Stride{letter}"])
         dilation = int(op.options.get(f"Dilation{letter}Factor", 1))
         fields |= {f"stride_{name}": stride, f"dilation_{name}": dilation}
-        fields[before] = _padding(op, fields[name], kernel[axis], stride, dilation, fields[f"out_{name}"])
+        pads = op.options.get("Pads", ((0, 0), (0, 0)))[axis]
+        size = fields[name] + sum(pads)
+        fields[before] = pads[0] + _padding(op, size, kernel[axis], stride, dilation, fields[f"out_{name}"])
     if max(fields.values()) >= 2**15:
         raise Unsupported(f"a size of {max(fields.values())} is too large. Use a smaller model")
     return fields
