@@ -14,6 +14,9 @@ from tests.random_graph import Net, net
 from tfkd import targets
 from tfkd.targets import cortex_m
 from tfkd.tflite import TFLiteModel
+from tools import system_packages
+
+MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
 
 
 def samples(model: TFLiteModel, count: int = 3) -> np.ndarray:
@@ -127,6 +130,32 @@ def test_compiler_of_the_user_is_called() -> None:
     assert shutil.which("no-such-gcc") is None
     with pytest.raises(RuntimeError, match="'no-such-gcc' not found"):
         targets.get("cortex-m4", cc="no-such-gcc").run(dense(4, 4), np.zeros((1, 4), "int8"))
+
+
+@pytest.mark.skipif(MISSING_GCC is not None, reason=str(MISSING_GCC))
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+def test_gcc_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> None:
+    x = samples(digits)
+    run = targets.get(core, cc="arm-none-eabi-gcc").run(digits, x)
+    assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
+    assert run.environment["compiler"] == "arm-none-eabi-gcc"
+
+
+def test_compiler_without_a_core_to_compile_for_is_refused() -> None:
+    assert targets.with_compiler(["host"], None) == ["host"]
+    host, core = targets.with_compiler(["host", "cortex-m4:nrf52840"], "my-gcc -flto")
+    assert host == "host"
+    assert (core.spec, core.cc) == ("cortex-m4:nrf52840", "my-gcc -flto")
+    with pytest.raises(ValueError, match="cc must go with an emulated core"):
+        targets.with_compiler(["host", "tflm"], "my-gcc")
+
+
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+def test_size_gives_the_same_bits_in_less_code(core: str, digits: TFLiteModel) -> None:
+    x = samples(digits)
+    fast, small = (targets.get(core, optimize=level).run(digits, x, latency=False) for level in ("-O2", "-Os"))
+    assert np.array_equal(small.outputs[0], fast.outputs[0])
+    assert small.memory.flash_bytes < 0.8 * fast.memory.flash_bytes
 
 
 @pytest.mark.parametrize("spec", ["cortex-m4:rp2040", "cortex-m5", "cortex-m4:nothing"])

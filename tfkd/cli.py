@@ -47,6 +47,9 @@ LearningRate = Annotated[float, typer.Option(min=1e-12, help="Of Adam at the sta
 Augment = Annotated[str, typer.Option(help="none or crop_flip.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of initial weights, order and augmentation.")]
 TargetsOption = Annotated[list[str], typer.Option("--target", help="Where to run; give it once per target.")]
+CompilerOption = Annotated[
+    str | None, typer.Option("--cc", help="Compiler for the emulated cores, such as arm-none-eabi-gcc.")
+]
 BoardOption = Annotated[str | None, typer.Option(help="A microcontroller board to emulate, such as nrf52840.")]
 ModelFile = Annotated[Path, typer.Argument(help="A .tflite file.")]
 
@@ -352,6 +355,7 @@ def validate(
     max_drift_steps: Annotated[int | None, typer.Option(help="Quantization steps between targets.")] = None,
     report: Annotated[list[Path] | None, typer.Option(help="Write a report: .html, .md, .json or .xml.")] = None,
     board: BoardOption = None,
+    cc: CompilerOption = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -366,9 +370,10 @@ def validate(
         min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_ram_bytes, max_flash_bytes,
         max_p90_ms, max_drift_steps,
     )  # fmt: skip
+    engines = targets.with_compiler(targets.with_board(target, board), cc)
     with _progress(as_json) as progress:
         validation = pipeline.judge(
-            model, data, targets=targets.with_board(target, board), reference=reference, contract=contract,
+            model, data, targets=engines, reference=reference, contract=contract,
             reports=report or [], command=_command(), overwrite=overwrite, progress=progress,
         )  # fmt: skip
         record = validation.to_json()
@@ -466,18 +471,20 @@ def export_c(
     name: Annotated[str, typer.Option(help="In all names of the C, a C identifier in lower case.")] = "model",
     form: Annotated[str, typer.Option("--format", help="c, or tflm for TensorFlow Lite Micro's users.")] = "c",
     layout: Annotated[str, typer.Option(help="plain (CMake and Make), arduino or zephyr.")] = "plain",
+    size: Annotated[bool, typer.Option("--size", help="The smallest code rather than the fastest.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Turn an int8 .tflite into C99 for a microcontroller, with a self-test and a report of sizes.
 
-    Example: tfkd export-c student.tflite --out firmware
+    Example: tfkd export-c student.tflite --out firmware --size
     """
     from tfkd import firmware
 
     with _progress(as_json) as progress:
-        sizes = firmware.write(model, out, name=name, format=form, layout=layout, overwrite=overwrite)
-        _say(progress, sizes, as_json, f"{out}: arena {sizes['arena_bytes']:,} bytes")
+        sizes = firmware.write(model, out, name=name, format=form, layout=layout, size=size, overwrite=overwrite)
+        removed = f"; {sizes['removed']['summary']}" if "removed" in sizes else ""
+        _say(progress, sizes, as_json, f"{out}: arena {sizes['arena_bytes']:,} bytes{removed}")
 
 
 @_verb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ def write(
     name: str = "model",
     format: str = "c",
     layout: str = "plain",
+    size: bool = False,
     inputs: Any = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def write(
         name: a C identifier in lower case.
         format: `c` for plain C99 without an interpreter, `tflm` for an array to run on TensorFlow Lite Micro.
         layout: `plain` (CMake and Make), `arduino` (a library) or `zephyr` (a module).
+        size: C and compiler options for the smallest code, a little slower; of the format `c`.
         inputs: [N, ...] raw int8 samples of the self-test; four random ones by default. Their outputs come from the
             target `tflm`.
         overwrite: whether an existing folder may be replaced.
@@ -56,8 +59,10 @@ def write(
             raise ValueError(f"export-c: {what} must be {', '.join(known)}. Received: {value!r}.")
     if folder.exists() and not overwrite:
         raise ValueError(f"{folder}: must not exist. Received: an existing folder. Pass --overwrite or another path.")
-    files, report = _c(model, name, inputs) if format == "c" else _tflm(model, name)
-    files = _laid_out(files, name, layout)
+    if size and format != "c":
+        raise ValueError("export-c: size must go with the format c. Received: tflm, whose kernels are not made here.")
+    files, report = _c(model, name, inputs, size) if format == "c" else _tflm(model, name)
+    files = _laid_out(files, name, layout, "-Os" if size else "-O2")
     files["report.json"] = json.dumps(report, indent=2) + "\n"
     _replace(folder, files)
     return report
@@ -70,8 +75,8 @@ def _samples(model: TFLiteModel, inputs: Any) -> list[np.ndarray]:
     return [numbers.integers(-128, 128, (4, *tensor.shape[1:])).astype("int8") for tensor in model.inputs]
 
 
-def _c(model: TFLiteModel, name: str, inputs: Any) -> tuple[dict[str, str], dict[str, Any]]:
-    program = micro.emit(model, name=name)
+def _c(model: TFLiteModel, name: str, inputs: Any, size: bool) -> tuple[dict[str, str], dict[str, Any]]:
+    program = micro.emit(model, name=name, size=size)
     samples = _samples(model, inputs)
     outputs = targets.get("tflm").run(model, samples, latency=False).outputs
     files = {**program.files, f"{name}_selftest.c": _selftest(name, samples, outputs)}
@@ -79,6 +84,7 @@ def _c(model: TFLiteModel, name: str, inputs: Any) -> tuple[dict[str, str], dict
         "model_sha256": model.sha256,
         "model_bytes": model.size_bytes,
         "macs": model.macs,
+        "removed": {"summary": str(program.elimination), **dataclasses.asdict(program.elimination)},
         "weight_bytes": program.weight_bytes,
         "arena_bytes": program.arena_bytes,
         "least_live_bytes": program.least_bytes,
@@ -201,7 +207,7 @@ def _resolver_name(op: str) -> str:
     return special.get(op, "".join(word.capitalize() for word in op.split("_")))
 
 
-def _laid_out(files: Mapping[str, str], name: str, layout: str) -> dict[str, str]:
+def _laid_out(files: Mapping[str, str], name: str, layout: str, optimize: str) -> dict[str, str]:
     sources = sorted(f for f in files if f.endswith((".c", ".cc")))
     if layout == "arduino":
         properties = (
@@ -222,10 +228,11 @@ def _laid_out(files: Mapping[str, str], name: str, layout: str) -> dict[str, str
         "cmake_minimum_required(VERSION 3.10)\n"
         f"add_library(tfkd_{name} STATIC {' '.join(sources)})\n"
         f"target_include_directories(tfkd_{name} PUBLIC ${{CMAKE_CURRENT_LIST_DIR}})\n"
+        f"target_compile_options(tfkd_{name} PRIVATE {optimize})\n"
     )
     objects = " ".join(f"{Path(f).stem}.o" for f in sources)
     make = (
-        f"# make CC=arm-none-eabi-gcc CFLAGS='-mcpu=cortex-m4 -mthumb -O2'\nCFLAGS ?= -O2\n\n"
+        f"# make CC=arm-none-eabi-gcc CFLAGS='-mcpu=cortex-m4 -mthumb {optimize}'\nCFLAGS ?= {optimize}\n\n"
         f"libtfkd_{name}.a: {objects}\n\t$(AR) rcs $@ $^\n\nselftest: {' '.join(sources)} {name}.h\n"
         f"\t$(CC) $(CFLAGS) -DTFKD_SELFTEST_MAIN {' '.join(sources)} -o selftest\n"
     )

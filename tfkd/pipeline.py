@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tfkd.measurement import Measurement
     from tfkd.optimization import Optimized
     from tfkd.soft_labels import SoftLabels
+    from tfkd.targets import Target
     from tfkd.tflite import TFLiteModel
     from tfkd.validation import Validation
 
@@ -417,7 +418,7 @@ def judge(
     model: Path,
     source: str,
     *,
-    targets: Sequence[str],
+    targets: Sequence[str | Target],
     reference: Path | None,
     contract: Contract,
     reports: Sequence[Path],

@@ -71,6 +71,12 @@ TOOLS = (
         package="android-framework-res",
         tests="tests/test_build_apk.py (the Android app)",
     ),
+    Tool(
+        name="arm-none-eabi-gcc",
+        places=("arm-none-eabi-gcc",),
+        package="gcc-arm-none-eabi",
+        tests="tests/test_cortex_m.py (a compiler of the user's)",
+    ),
     Tool(name="maven", places=("mvn",), package="maven", tests="tests/test_android_core.py (the app's core)"),
     Tool(
         name="qemu",

@@ -12,12 +12,13 @@ from tfkd.tflite import TFLiteModel
 __all__ = ["Program", "emit"]
 
 
-def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "model") -> Program:
+def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "model", size: bool = False) -> Program:
     """Generates C for a model.
 
     Args:
         model: a fully quantized .tflite with int8 inputs and outputs and batch size 1.
         name: a C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
+        size: one copy of each kernel instead of one for each case that layers need: half the code, a little slower.
 
     Returns:
         The program's files and its memory plan.
@@ -28,6 +29,7 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     from tfkd.micro.elimination import eliminate
     from tfkd.micro.emitter import emit as write
     from tfkd.micro.lowering import lower
+    from tfkd.micro.merging import merge
     from tfkd.micro.padding import fold_padding
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
@@ -43,4 +45,4 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     layers, _ = lower(graph)
     graph, elimination = eliminate(graph, layers)
     layers, aliases = lower(graph)
-    return write(graph, layers, aliases, name, elimination)
+    return write(graph, merge(layers) if size else layers, aliases, name, elimination)

@@ -47,6 +47,12 @@ class Elimination:
     macs: tuple[int, int]
     weight_bytes: tuple[int, int]
 
+    def __str__(self) -> str:
+        if not self.layers:
+            return "no dead channels"
+        (macs, left), (weights, kept) = self.macs, self.weight_bytes
+        return f"dead channels removed: {macs:,} -> {left:,} MACs, {weights:,} -> {kept:,} weight bytes"
+
 
 def eliminate(graph: Graph, layers: Sequence[Layer]) -> tuple[Graph, Elimination]:
     """Removes constant and unread channels, and ops of which nothing is left.

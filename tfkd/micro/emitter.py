@@ -124,7 +124,7 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
     sources = ["arithmetic", *sorted({layer.source for layer in layers})]
     variants = sorted({(x.kernel, x.struct, x.flags, len(x.reads), bool(x.scratch_bytes)) for x in layers})
     parts = [
-        _table(graph, layers, places, name),
+        _table(graph, layers, places, name, elimination),
         f'#include "{name}.h"\n\n#include <stddef.h>',
         *(_kernel_text(source) for source in sources),
         "\n".join(_variant(*variant) for variant in variants),
@@ -207,8 +207,9 @@ def _comment(text: str) -> str:
     return "".join(c if c.isprintable() and c.isascii() and c not in "*\\" else "_" for c in text)[:80]
 
 
-def _table(graph: Graph, layers: Sequence[Layer], places: _Place, name: str) -> str:
+def _table(graph: Graph, layers: Sequence[Layer], places: _Place, name: str, elimination: Elimination) -> str:
     lines = [f"/* {name}: made by tfkd export-c. Change the model, not this file.", " *",
+             *(f" * {text[0].upper()}{text[1:]}." for text in [str(elimination)] if elimination.layers),
              f" * Arena {places.plan.bytes} bytes; the tensors that live at once need {places.least_bytes}.", " *",
              " *   layer  op                    shape                                arena"]  # fmt: skip
     for i, layer in enumerate(layers):

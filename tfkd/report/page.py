@@ -166,6 +166,7 @@ def _core(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "instructions": words.times(measured["instructions"]),
+        "removed": environment.get("removed"),
         "ram": words.size(measured["memory"]["ram_bytes"]),
         "stack": words.size(measured["memory"]["stack_bytes"]),
         "of_ram": words.percent(measured["memory"]["ram_bytes"] / board["ram_bytes"]),

@@ -147,6 +147,21 @@ def with_board(specs: Sequence[str], board: str | None) -> list[str]:
     return kept if f"{core}:{board}" in kept else [*kept, f"{core}:{board}"]
 
 
+def with_compiler(specs: Sequence[str], cc: str | None) -> list[str | Target]:
+    """Specifications, or targets where the emulated cores among them are to use a compiler of the user's.
+
+    Raises:
+        ValueError: there is no emulated core.
+    """
+    from tfkd.targets.cortex_m import CORES
+
+    if cc is None:
+        return list(specs)
+    if not any(spec.partition(":")[0] in CORES for spec in specs):
+        raise ValueError(f"targets: cc must go with an emulated core. Received: {', '.join(specs)}. Add cortex-m4.")
+    return [get(spec, cc=cc) if spec.partition(":")[0] in CORES else spec for spec in specs]
+
+
 def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -103,7 +103,7 @@ class CortexM:
         core: a key of `CORES`.
         board: a key of `boards()`; `generic` has 2 MiB of flash and 1 MiB of RAM.
         cc: a compiler such as `arm-none-eabi-gcc`; by default the package ziglang's clang.
-        optimize: -O2, -O3 or -Os.
+        optimize: -O2, -O3, or -Os for the smallest code, as of `tfkd export-c --size`.
         timeout_s: seconds for each child process.
 
     Raises:
@@ -146,7 +146,7 @@ class CortexM:
         """See `tfkd.targets.Target.run`; with `latency`, instructions are counted on the first sample."""
         model = TFLiteModel.load(model)
         arrays = targets.check_inputs(model, inputs, self.spec)
-        program = micro.emit(model)
+        program = micro.emit(model, size=self.optimize == "-Os")
         elf = self._compile(program)
         what = f"running {model.path or 'the model'} on {self.spec}"
         common = {"elf": elf, "core": self.core, "board": self.board, "outputs": [t.shape for t in model.outputs],
@@ -173,6 +173,7 @@ class CortexM:
             "compiler": self.cc or f"ziglang {importlib.metadata.version('ziglang')}",
             "emulator": f"unicorn {importlib.metadata.version('unicorn')}", "machine": platform.machine(),
             "board": dataclasses.asdict(board), "code_bytes": sizes["code"], "constant_bytes": sizes["constants"],
+            "removed": str(program.elimination) if program.elimination.layers else None,
             "weight_bytes": program.weight_bytes, "least_live_bytes": program.least_bytes, "steps": program.steps,
             "arena": [[buffer.name, offset, buffer.bytes, buffer.first, buffer.last]
                       for buffer, offset in zip(program.plan.buffers, program.plan.offsets, strict=True)],
