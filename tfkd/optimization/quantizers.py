@@ -10,6 +10,8 @@ from keras import ops
 
 # Of the ranges of activations: a new batch counts for 1 %.
 _MOMENTUM = 0.99
+# In steps: enough to decide where an average of up to 64 values that lies midway is rounded, and no other.
+_TIE = 1 / 128
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
@@ -21,12 +23,14 @@ class FakeQuantize(keras.layers.Layer):
     training values pass unchanged.
 
     Args:
-        limits: a range that stays, as Python floats; then the layer has no weights, and converts. Equal ones leave
-            x as it is.
+        limits: a range that stays, as Python floats; then the layer has no weights, and converts.
+        margin: share by which the range is wider than the values.
 
     Call arguments:
         x: [B, ...] float32.
         training: whether the range follows x.
+        averages: whether x are averages of values on the steps. TensorFlow Lite rounds those that lie midway away from
+            the middle of the range, and with small windows there are many.
 
     Returns:
         As x.
@@ -36,9 +40,10 @@ class FakeQuantize(keras.layers.Layer):
         (arXiv:1712.05877), section 3.1.
     """
 
-    def __init__(self, limits: tuple[float, float] | None = None, **kwargs: Any) -> None:
+    def __init__(self, limits: tuple[float, float] | None = None, margin: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
+        self.margin = margin
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         if self.limits is None:
@@ -46,21 +51,26 @@ class FakeQuantize(keras.layers.Layer):
                 variable = self.add_weight((), "zeros", name=name, trainable=False, aggregation="mean")
                 setattr(self, name, variable)
 
-    def call(self, x: Any, training: bool = False) -> Any:
+    def call(self, x: Any, training: bool = False, averages: bool = False) -> Any:
         if self.limits is not None:
-            return (
-                x if self.limits[0] == self.limits[1] else tf.quantization.fake_quant_with_min_max_args(x, *self.limits)
-            )
+            return tf.quantization.fake_quant_with_min_max_args(x, *self.limits)
         if training:
             self._follow(x)
         known = self.high > self.low
         # Where the range is not known the rounding is not used, but it must not give NaN, whose gradient would spread.
-        rounded = tf.quantization.fake_quant_with_min_max_vars(x, self.low, ops.where(known, self.high, self.low + 1.0))
+        high = ops.where(known, self.high, self.low + 1.0)
+        inside = x
+        if averages:
+            step = (high - self.low) / 255
+            inside = x + _TIE * step * ops.sign(ops.stop_gradient(x - self.low - 128 * step))
+        rounded = tf.quantization.fake_quant_with_min_max_vars(inside, self.low, high)
         return ops.where(known, rounded, x)
 
     def _follow(self, x: Any) -> None:
         x, known = ops.stop_gradient(x), self.high > self.low  # before either changes
-        for variable, found in ((self.low, ops.minimum(ops.min(x), 0.0)), (self.high, ops.maximum(ops.max(x), 0.0))):
+        ends = (ops.minimum(ops.min(x), 0.0), ops.maximum(ops.max(x), 0.0))
+        for variable, found in zip((self.low, self.high), ends, strict=True):
+            found = (1 + self.margin) * found
             moved = ops.where(known, _MOMENTUM * variable + (1 - _MOMENTUM) * found, found)
             variable.assign(ops.where(self.frozen > 0, variable, moved))
 
@@ -68,7 +78,7 @@ class FakeQuantize(keras.layers.Layer):
         return shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "limits": self.limits}
+        return {**super().get_config(), "limits": self.limits, "margin": self.margin}
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
@@ -76,7 +86,7 @@ class QuantizedWeights(keras.layers.Wrapper):
     """A layer whose kernel is rounded, channel by channel, to whole numbers of steps on both sides of 0.
 
     A channel has 2 ** (bits - 1) - 1 steps on each side, the last at its largest magnitude. The gradient is that of
-    the kernel as if it were not rounded.
+    the kernel as if it were not rounded, and 0 for weights that are 0: those of a pruned student stay so.
 
     Args:
         layer: with a `kernel`: Conv1D, Conv2D, DepthwiseConv1D, DepthwiseConv2D, Conv2DTranspose or Dense.
@@ -92,9 +102,10 @@ class QuantizedWeights(keras.layers.Wrapper):
 
     def call(self, x: Any) -> Any:
         kernel = self.layer.kernel
+        live = kernel * ops.stop_gradient(ops.cast(ops.not_equal(kernel, 0), kernel.dtype))
         rounded = on_grid(kernel, channel_axes(self.layer), self.bits)
         # Within the scope the layer reads the rounded kernel in place of its own.
-        with keras.StatelessScope(state_mapping=[(kernel, kernel + ops.stop_gradient(rounded - kernel))]):
+        with keras.StatelessScope(state_mapping=[(kernel, live + ops.stop_gradient(rounded - live))]):
             return self.layer.call(x)
 
     def compute_output_shape(self, shape: Any) -> Any:

@@ -177,14 +177,18 @@ class _Builder:
         elif kind in _AVERAGES:
             x, its_range = self._round(call.inputs[0])
             # The range is that of the input: it rounds here too, but learns nothing from the averages.
-            self.rounded[call.output] = (its_range(_copy(layer, call.name)(x), training=False), its_range)
+            self.rounded[call.output] = (
+                its_range(_copy(layer, call.name)(x), training=False, averages=True),
+                its_range,
+            )
         elif kind in _PAIRS:
             self._pair(call)
         elif kind is layers.Rescaling:
             self._rescale(call)
+        elif kind is layers.Concatenate:
+            self._concatenate(call)
         else:
-            x = self._inputs(call)
-            self.tensors[call.output] = _copy(layer, call.name)(x if len(x) > 1 else x[0])
+            self.tensors[call.output] = _copy(layer, call.name)(self._inputs(call)[0])
 
     def _weighted(self, call: Call) -> None:
         layer = call.layer
@@ -237,6 +241,12 @@ class _Builder:
         self.tensors[call.output] = y
         self.open.add(call.output)
 
+    def _concatenate(self, call: Call) -> None:
+        """What nothing else takes is rounded in the range of the whole at once: the op before gives it so."""
+        single = {one for one in call.inputs if one not in self.rounded and self.graph.sole_user(one) is call}
+        x = [self.tensors[one] if one in single else self._round(one)[0] for one in call.inputs]
+        self.tensors[call.output] = _copy(call.layer, call.name)(x)
+
     def _rescale(self, call: Call) -> None:
         """A product and a sum, which are two ops where both do something."""
         layer, x = call.layer, self._inputs(call)[0]
@@ -246,7 +256,12 @@ class _Builder:
         if not np.all(np.asarray(layer.scale) == 1):
             x = layers.Rescaling(layer.scale, name=f"{call.name}_scale")(x)
             x = FakeQuantize(name=f"{call.name}_scale_range")(x)
-        self.tensors[call.output] = layers.Rescaling(1.0, layer.offset, name=call.name)(x)
+        y = layers.Rescaling(1.0, layer.offset, name=call.name)(x)
+        # Of 0..255 made -1..1, 0 lies midway between two steps, and so do all values: a range of other steps avoids
+        # that all of them are rounded the one way here and the other way there.
+        self.tensors[call.output] = y
+        spread = FakeQuantize(margin=0.01, name=f"{call.name}_range")
+        self.rounded[call.output] = (spread(y), spread)
 
 
 def _copy(layer: Any, name: str) -> Any:
