@@ -167,6 +167,12 @@ def test_student_that_breaks_the_contract_is_found_before_training(folder):
     assert "the limit is 2,000" in found[0].evidence
 
 
+def test_optimization_that_does_not_take_the_student_is_found(folder):
+    contract = '[optimization]\nmethod = "qat"\noptions = { int8_layers = ["stem"], weight_bits = 4 }'
+    evidence = only(findings(folder, contract=contract), "error", "qat does not take the student.")
+    assert "Received: 'stem'" in evidence
+
+
 def test_teacher_worse_than_an_earlier_student_is_found(folder):
     (folder / "out").mkdir(exist_ok=True)
     (folder / "out" / "state.json").write_text(json.dumps({"student-alone-0": {"val_accuracy": 1.01}}))

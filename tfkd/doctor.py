@@ -212,6 +212,7 @@ def _store(recipe: Recipe, teacher: keras.Model, splits: data.Splits) -> Iterato
 def _student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
     """Converts and runs the student with untrained weights: size and memory do not depend on training."""
     from tfkd import conversion, targets
+    from tfkd.optimization import optimize
 
     settings = recipe.student
     shape, classes = splits.train.input_shape, splits.train.num_classes
@@ -219,7 +220,16 @@ def _student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
         student = models.load(settings.file)
     else:
         student = models.build(settings.model or "", shape, classes, **settings.options)
-    mode, limits = recipe.conversion.ship, recipe.limits
+    limits, optimization = recipe.limits, recipe.optimization
+    if optimization is not None:
+        try:
+            optimize(student, optimization.method, **optimization.options)
+        except ValueError as error:
+            yield Finding(
+                "error", f"{optimization.method} does not take the student.", str(error), "As the evidence says."
+            )
+    shipped = recipe.conversion.ship
+    mode = shipped if shipped in conversion.MODES else "full_int8"  # what is optimized becomes that
     with tempfile.TemporaryDirectory() as folder:
         try:
             model = conversion.convert(student, Path(folder) / "student.tflite", mode=mode, calibration=splits.train)

@@ -34,11 +34,16 @@ class Optimized:
         export: called as `export(path, mode="full_int8", calibration=train)` after the training, with the options of
             `tfkd.convert` besides; writes the .tflite, whole or not at all, and returns it. It raises ValueError where
             the file does not answer as the trained model does.
+        student: for methods that change weights alone: gives the trained student as a Keras model, to convert
+            otherwise or to optimize further.
+        notes: what the method takes and what it leaves as it is, in sentences.
     """
 
     model: keras.Model
     callbacks: Sequence[keras.callbacks.Callback]
     export: Callable[..., TFLiteModel]
+    student: Callable[[], keras.Model] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:

@@ -147,7 +147,9 @@ class Bench:
             on_epoch=lambda done, total, logs: print(f"{label}: {done}/{total}, validation {logs['val_accuracy']:.4f}",
                                                      flush=True),
         )  # fmt: skip
-        return model, optimized.export if optimized else None
+        if optimized is None:
+            return model, None
+        return optimized.student() if optimized.student else model, optimized.export
 
     def table(self) -> str:
         """Mean and spread over the seeds, and against the student as it was and as long trained in float."""
