@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-_TYPES = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+_TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "int16", "int32", "int64")}
 
 
 @dataclasses.dataclass
@@ -18,19 +18,29 @@ class Net:
     """A .tflite put together op by op, with a seeded random choice of everything."""
 
     random: random.Random
+    dtype: str = "int8"  # of activations
 
     def __post_init__(self) -> None:
         self.model = schema.ModelT(version=3, operatorCodes=[], buffers=[schema.BufferT()], description=b"test")
         self.graph = schema.SubGraphT(tensors=[], operators=[], inputs=[], outputs=[])
         self.model.subgraphs = [self.graph]
 
+    def values(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Random values of an activation."""
+        limits = np.iinfo(self.dtype)
+        numbers = np.random.default_rng(self.random.getrandbits(32))
+        return numbers.integers(limits.min, limits.max + 1, shape).astype(self.dtype)
+
     def scale(self, low: float = 0.005, high: float = 0.2) -> float:
         return float(np.float32(self.random.uniform(low, high)))
 
-    def tensor(self, shape: tuple[int, ...], dtype: str = "int8", data: Any = None, scales: Any = None,
+    def tensor(self, shape: tuple[int, ...], dtype: str = "", data: Any = None, scales: Any = None,
                zero_points: Any = None, axis: int = 0) -> int:  # fmt: skip
-        if scales is None and dtype == "int8":
+        dtype = dtype or self.dtype
+        if scales is None and dtype in ("int8", "int16"):
             scales, zero_points = [self.scale()], [self.random.randint(-128, 127)]
+        if dtype == "int16":
+            zero_points = [0]
         buffer = 0
         if data is not None:
             self.model.buffers.append(schema.BufferT(data=np.frombuffer(np.ascontiguousarray(data).tobytes(), "u1")))
@@ -45,6 +55,11 @@ class Net:
             schema.TensorT(shape=np.array(shape, "i4"), type=_TYPES[dtype], buffer=buffer,
                            name=f"t{index}".encode(), quantization=quantization)
         )  # fmt: skip
+        return index
+
+    def variable(self, shape: tuple[int, ...], dtype: str, scale: float, zero_point: int = 0) -> int:
+        index = self.tensor(shape, dtype, scales=[scale], zero_points=[zero_point])
+        self.graph.tensors[index].isVariable = True
         return index
 
     def input(self, shape: tuple[int, ...]) -> int:
@@ -87,12 +102,13 @@ class Net:
         numbers = np.random.default_rng(self.random.getrandbits(32))
         values = numbers.integers(-127, 128, shape).astype("int8")
         scales = [self.scale(0.001, 0.03) for _ in range(channels if per_channel else 1)]
-        return self.tensor(shape, data=values, scales=scales, zero_points=[0] * len(scales), axis=axis), scales
+        return self.tensor(shape, "int8", values, scales, [0] * len(scales), axis), scales
 
     def bias(self, source: int, scales: list[float], channels: int) -> int:
         step = self.steps(source)[0]
-        values = [self.random.randint(-3000, 3000) for _ in range(channels)]
-        return self.tensor((channels,), "int32", np.array(values, "int32"), [step * s for s in scales],
+        dtype, limit = ("int32", 3000) if self.dtype == "int8" else ("int64", 2 ** self.random.randint(10, 34))
+        values = [self.random.randint(-limit, limit) for _ in range(channels)]
+        return self.tensor((channels,), dtype, np.array(values, dtype), [step * s for s in scales],
                            [0] * len(scales))  # fmt: skip
 
     def output(self, shape: tuple[int, ...]) -> int:
@@ -165,8 +181,7 @@ class Net:
         step, zero = self.steps(x)
         plain = kind in ("MAXIMUM", "MINIMUM")
         other_shape = self.random.choice([shape, (1,) * (len(shape) - 1) + shape[-1:], (1,) * len(shape)])
-        numbers = np.random.default_rng(self.random.getrandbits(32))
-        other = self.tensor(other_shape, data=numbers.integers(-128, 128, other_shape).astype("int8"),
+        other = self.tensor(other_shape, data=self.values(other_shape),
                             scales=[step if plain else self.scale()],
                             zero_points=[zero if plain else self.random.randint(-128, 127)])  # fmt: skip
         inputs = [x, other] if self.random.random() < 0.7 else [x, x]
@@ -179,9 +194,12 @@ class Net:
 
     def unary(self, x: int) -> int:
         shape, (step, zero) = self.shape(x), self.steps(x)
-        kind = self.random.choice(["LOGISTIC", "TANH", "RELU", "RELU6", "LEAKY_RELU", "HARD_SWISH", "QUANTIZE"])
+        kinds = ["LOGISTIC", "TANH", "LEAKY_RELU", "QUANTIZE"]
+        kind = self.random.choice([*kinds, "RELU", "RELU6", "HARD_SWISH"] if self.dtype == "int8" else kinds)
         options = schema.LeakyReluOptionsT(alpha=self.random.uniform(0.01, 0.9)) if kind == "LEAKY_RELU" else None
-        if kind == "LOGISTIC":
+        if self.dtype == "int16":
+            out = self.tensor(shape, scales=[1 / 32768 if kind in ("LOGISTIC", "TANH") else self.scale(0.02, 0.4)])
+        elif kind == "LOGISTIC":
             out = self.tensor(shape, scales=[1 / 256], zero_points=[-128])
         elif kind == "TANH":
             out = self.tensor(shape, scales=[1 / 128], zero_points=[0])
@@ -191,9 +209,103 @@ class Net:
             out = self.output(shape)
         return self.op(kind, [x], [out], options)
 
+    def detour(self, x: int) -> int:
+        """To 16 bits and back, as where only a part of a model has int16 activations."""
+        shape = self.shape(x)
+        x = self.op("QUANTIZE", [x], [self.tensor(shape, "int16", scales=[self.scale(1e-4, 1e-3)])])
+        return self.op("QUANTIZE", [x], [self.output(shape)])
+
     def softmax(self, x: int) -> int:
-        out = self.tensor(self.shape(x), scales=[1 / 256], zero_points=[-128])
+        if self.shape(x)[-1] > 500:  # many equal inputs end the interpreter's process
+            return self.unary(x)
+        out = self.tensor(self.shape(x), scales=[1 / 256 if self.dtype == "int8" else 1 / 32768], zero_points=[-128])
         return self.op("SOFTMAX", [x], [out], schema.SoftmaxOptionsT(beta=self.random.choice([1.0, 1.0, 0.5])))
+
+    def transpose_convolution(self, x: int) -> int:
+        _, h, w, c = self.shape(x)
+        kh, kw, sh, sw = (self.random.randint(1, 4) for _ in range(4))
+        padding, channels = self.random.randint(0, 1), self.random.randint(1, 5)
+        # Keras's output_padding gives sizes between two strides.
+        oh, ow = (size * stride + (max(kernel - stride, 0) if padding else 0) + self.random.choice([0, 0, 1])
+                  for size, stride, kernel in ((h, sh, kh), (w, sw, kw)))  # fmt: skip
+        weights, scales = self.weights((channels, kh, kw, c), channels, 0, self.random.random() < 0.8)
+        out = self.output((1, oh, ow, channels))
+        inputs = [self.ints((1, oh, ow, channels)), weights, x, self.bias(x, scales, channels)]
+        options = schema.TransposeConvOptionsT(padding=padding, strideH=sh, strideW=sw,
+                                               fusedActivationFunction=self.activation())  # fmt: skip
+        return self.op("TRANSPOSE_CONV", inputs[: self.random.choice([3, 4, 4])], [out], options)
+
+    def resize(self, x: int) -> int:
+        _, h, w, c = self.shape(x)
+        size = [max(1, int(d * self.random.choice([0.5, 1, 1.6, 2, 3]))) for d in (h, w)]
+        kind = self.random.choice(["RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"])
+        mode = self.random.choice([{}, {"alignCorners": True}, {"halfPixelCenters": True}])
+        options = (schema.ResizeBilinearOptionsT if kind == "RESIZE_BILINEAR" else
+                   schema.ResizeNearestNeighborOptionsT)(**mode)  # fmt: skip
+        return self.op(kind, [x, self.ints(size)], [self.same(x, (1, *size, c))], options)
+
+    def batch_matmul(self, x: int) -> int:
+        shape = self.shape(x)
+        adj_x, adj_y = self.random.random() < 0.4, self.random.random() < 0.5
+        depth, rows = (shape[-2:] if adj_x else shape[:-3:-1])[0], shape[-1] if adj_x else shape[-2]
+        columns, batch = self.random.randint(1, 6), shape[:-2]
+        other = (*(self.random.choice([1, d]) for d in batch), *((columns, depth) if adj_y else (depth, columns)))
+        numbers = np.random.default_rng(self.random.getrandbits(32))
+        right = self.tensor(other, data=numbers.integers(-128, 128, other).astype("int8"))
+        if rows == depth and self.random.random() < 0.3:
+            right, columns = x, rows
+        options = schema.BatchMatMulOptionsT(adjX=adj_x, adjY=adj_y)
+        return self.op("BATCH_MATMUL", [x, right], [self.output((*batch, rows, columns))], options)
+
+    def lstm(self, x: int) -> int:
+        shape = self.shape(x)
+        steps, inputs, units = int(np.prod(shape[1:-1])), shape[-1], self.random.randint(1, 6)
+        major = self.random.random() < 0.3
+        flat = (steps, 1, inputs) if major else (1, steps, inputs)
+        x = self.op("RESHAPE", [x, self.ints(flat)], [self.same(x, flat)], schema.ReshapeOptionsT(newShape=[*flat]))
+        numbers = np.random.default_rng(self.random.getrandbits(32))
+        tensors = [x]
+        for depth in (inputs, units):
+            for _ in range(4):
+                values = numbers.integers(-127, 128, (units, depth)).astype("int8")
+                scale = self.scale(0.001, 0.02)
+                tensors.append(self.tensor((units, depth), data=values, scales=[scale], zero_points=[0]))
+        tensors += [-1] * 3
+        for i in range(4):
+            scale = self.steps(x)[0] * self.steps(tensors[1 + i])[0]
+            values = numbers.integers(-3000, 3000, units).astype("int32")
+            tensors.append(self.tensor((units,), "int32", values, [scale], [0]))
+        hidden, zero = self.scale(0.004, 0.009), self.random.randint(-20, 20)
+        tensors += [-1, -1, self.variable((1, units), "int8", hidden, zero)]
+        tensors += [self.variable((1, units), "int16", 2.0 ** self.random.randint(-15, -9)), *[-1] * 4]
+        out = self.tensor((*flat[:2], units), scales=[hidden], zero_points=[zero])
+        options = schema.UnidirectionalSequenceLSTMOptionsT(
+            fusedActivationFunction=schema.ActivationFunctionType.TANH, timeMajor=major,
+            cellClip=self.random.choice([0.0, 0.0, 0.5]))  # fmt: skip
+        self.op("UNIDIRECTIONAL_SEQUENCE_LSTM", tensors, [out], options)
+        flat = (1, steps, units)
+        return self.op("RESHAPE", [out, self.ints(flat)], [self.same(out, flat)],
+                       schema.ReshapeOptionsT(newShape=[*flat]))  # fmt: skip
+
+    def svdf(self, x: int) -> int:
+        flat = (1, int(np.prod(self.shape(x))))
+        x = self.op("RESHAPE", [x, self.ints(flat)], [self.same(x, flat)], schema.ReshapeOptionsT(newShape=[*flat]))
+        rank, units, memory = self.random.randint(1, 3), self.random.randint(1, 5), self.random.randint(1, 6)
+        wide, scale = self.random.random() < 0.5, self.scale(0.01, 0.3)
+        dtype = "int16" if wide else "int8"
+        numbers = np.random.default_rng(self.random.getrandbits(32))
+        feature, steps = self.weights((units * rank, flat[1]), 1, 0, per_channel=False)
+        limit = 3000 if wide else 127
+        time_scale = self.scale(0.001, 0.02) / (256 if wide else 1)
+        time = self.tensor((units * rank, memory), dtype,
+                           numbers.integers(-limit, limit + 1, (units * rank, memory)).astype(dtype),
+                           [time_scale], [0])  # fmt: skip
+        scale = scale / 256 if wide else scale
+        state = self.variable((1, memory * units * rank), dtype, scale, 0 if wide else self.random.randint(-9, 9))
+        bias = self.tensor((units,), "int32", numbers.integers(-3000, 3000, units).astype("int32"),
+                           [scale * time_scale], [0])  # fmt: skip
+        options = schema.SVDFOptionsT(rank=rank, fusedActivationFunction=schema.ActivationFunctionType.RELU)
+        return self.op("SVDF", [x, feature, time, bias, state], [self.output((1, units))], options)
 
     def same(self, x: int, shape: tuple[int, ...]) -> int:
         step, zero = self.steps(x)
@@ -202,7 +314,8 @@ class Net:
     def shuffle(self, x: int) -> int:
         """Ops that move values."""
         shape = self.shape(x)
-        kind = self.random.choice(["CONCATENATION", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "PAD", "PADV2", "RESHAPE"])
+        kind = self.random.choice(["CONCATENATION", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "PAD", "PADV2", "RESHAPE",
+                                   "SQUEEZE", "EXPAND_DIMS"])  # fmt: skip
         axis = self.random.randrange(1, len(shape)) if len(shape) > 1 else 0
         if kind == "CONCATENATION":
             out = self.same(x, tuple(d * (2 if i == axis else 1) for i, d in enumerate(shape)))
@@ -232,10 +345,17 @@ class Net:
             inputs = [x, self.ints(amounts)]
             if kind == "PADV2":
                 step, zero = self.steps(x)
-                value = np.array([self.random.randint(-128, 127)], "int8")
+                value = self.values((1,))
                 inputs.append(self.tensor((1,), data=value, scales=[step], zero_points=[zero]))
             options = schema.PadV2OptionsT() if kind == "PADV2" else schema.PadOptionsT()
             return self.op(kind, inputs, [out], options)
+        if kind == "SQUEEZE" and 1 in shape[1:] and len(shape) > 2:
+            axis = self.random.choice([i for i in range(1, len(shape)) if shape[i] == 1])
+            return self.op(kind, [x], [self.same(x, shape[:axis] + shape[axis + 1 :])],
+                           schema.SqueezeOptionsT(squeezeDims=[axis]))  # fmt: skip
+        if kind == "EXPAND_DIMS" and len(shape) < 4:
+            return self.op(kind, [x, self.ints(axis)], [self.same(x, (*shape[:axis], 1, *shape[axis:]))],
+                           schema.ExpandDimsOptionsT())  # fmt: skip
         flat = (1, int(np.prod(shape)))
         return self.op("RESHAPE", [x, self.ints(flat)], [self.same(x, flat)], schema.ReshapeOptionsT(newShape=[*flat]))
 
@@ -248,14 +368,26 @@ class Net:
 
 
 def net(seed: int) -> bytes:
-    """A random graph of one to four ops."""
-    made = Net(random.Random(seed))
+    """A random graph of one to four ops; every fifth with int16 activations."""
+    made = Net(random.Random(seed), "int16" if seed % 5 == 4 else "int8")
     x = made.input((1, made.random.randint(1, 9), made.random.randint(1, 9), made.random.randint(1, 8)))
     for _ in range(made.random.randint(1, 4)):
         spatial = len(made.shape(x)) == 4
-        x = made.random.choice(
-            [made.convolution if spatial else made.fully_connected] * 3
-            + [made.pool if spatial else made.softmax, made.fully_connected, made.binary, made.unary, made.softmax]
-            + [made.shuffle, made.reduction if len(made.shape(x)) > 1 else made.unary]
-        )(x)
+        kinds = [made.convolution if spatial else made.fully_connected] * 3
+        kinds += [made.pool if spatial else made.softmax, made.fully_connected, made.binary, made.unary, made.softmax]
+        kinds += [made.shuffle, made.reduction if len(made.shape(x)) > 1 else made.unary]
+        if made.dtype == "int8":
+            kinds += [made.transpose_convolution, made.resize] if spatial else [made.svdf, made.shuffle]
+            kinds += [made.batch_matmul, made.lstm if len(made.shape(x)) > 2 else made.svdf, made.detour]
+        x = made.random.choice(kinds)(x)
     return made.bytes(x)
+
+
+def samples(content: bytes, count: int, seed: int = 0) -> np.ndarray:
+    """[count, ...] random inputs of a model."""
+    model = schema.Model.GetRootAs(content, 0)
+    tensor = model.Subgraphs(0).Tensors(model.Subgraphs(0).Inputs(0))
+    dtype = {code: name for name, code in _TYPES.items()}[tensor.Type()]
+    limits = np.iinfo(dtype)
+    shape = (count, *tensor.ShapeAsNumpy()[1:])
+    return np.random.default_rng(seed).integers(limits.min, limits.max + 1, shape).astype(dtype)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tfkd
+from tests import random_graph
 from tests.random_graph import Net, net
 from tfkd import targets
 from tfkd.targets import cortex_m
@@ -20,8 +21,7 @@ MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
 
 
 def samples(model: TFLiteModel, count: int = 3) -> np.ndarray:
-    shape = model.inputs[0].shape[1:]
-    return np.random.default_rng(0).integers(-128, 128, (count, *shape)).astype("int8")
+    return random_graph.samples(model.content, count)
 
 
 def dense(depth: int, channels: int) -> TFLiteModel:

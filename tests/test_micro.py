@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from tests.random_graph import Net, net
+from tests.random_graph import Net, net, samples
 from tfkd import child, firmware, micro
 from tfkd.micro import memory_plan
-from tfkd.tflite import TFLiteModel
 
 _STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 _SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1")
@@ -53,9 +52,10 @@ def native(folder: Path, programs: list[micro.Program], inputs: list[np.ndarray]
     main.append("int main(void) {")
     for program, x in zip(programs, inputs, strict=True):
         n = program.name
+        reset = f"tfkd_{n}_reset(&ctx);" if program.state_bytes else ""
         main.append(
-            f"{{ static tfkd_{n}_ctx ctx; static int8_t in[TFKD_{n.upper()}_INPUT_SIZE];"
-            f"static int8_t out[TFKD_{n.upper()}_OUTPUT_SIZE]; for (int i = 0; i < {len(x)}; i++) {{"
+            f"{{ static tfkd_{n}_ctx ctx; {reset} static {x.dtype}_t in[TFKD_{n.upper()}_INPUT_SIZE];"
+            f"static {x.dtype}_t out[TFKD_{n.upper()}_OUTPUT_SIZE]; for (int i = 0; i < {len(x)}; i++) {{"
             f"if (fread(in, 1, sizeof in, stdin) != sizeof in || tfkd_{n}_run(&ctx, in, out)) return 1;"
             f"fwrite(out, 1, sizeof out, stdout); }} }}"
         )
@@ -70,8 +70,8 @@ def native(folder: Path, programs: list[micro.Program], inputs: list[np.ndarray]
     results, at = [], 0
     for program, x in zip(programs, inputs, strict=True):
         size = int(program.files[f"{program.name}.h"].split("OUTPUT_SIZE ")[1].split()[0])
-        results.append(np.frombuffer(done.stdout, "int8", len(x) * size, at).reshape(len(x), size))
-        at += len(x) * size
+        results.append(np.frombuffer(done.stdout, x.dtype, len(x) * size, at).reshape(len(x), size))
+        at += results[-1].nbytes
     assert at == len(done.stdout)
     return results
 
@@ -80,10 +80,7 @@ def native(folder: Path, programs: list[micro.Program], inputs: list[np.ndarray]
 def test_random_graphs_give_the_bits_of_tflite_micro(part: int, tmp_path: Path) -> None:
     seeds = range(part * 260, part * 260 + 260)
     models = [net(seed) for seed in seeds]
-    inputs = []
-    for seed, content in zip(seeds, models, strict=True):
-        shape = TFLiteModel.load(content).inputs[0].shape[1:]
-        inputs.append(np.random.default_rng(seed).integers(-128, 128, (_SAMPLES, *shape)).astype("int8"))
+    inputs = [samples(content, _SAMPLES, seed) for seed, content in zip(seeds, models, strict=True)]
     expected = child.run("tests.test_micro:interpret", models=models, inputs=inputs, timeout_s=300,
                          what="running random graphs on tflm")  # fmt: skip
     taken = [i for i, rows in enumerate(expected) if rows.size]
@@ -232,9 +229,8 @@ def test_damaged_files_give_an_error_or_a_program_that_stays_in_its_arrays(tmp_p
             refused += 1
             continue
         assert program.arena_bytes < 1 << 24
-        shape = TFLiteModel.load(content).inputs[0].shape
         programs.append(program)
-        inputs.append(np.random.default_rng(seed).integers(-128, 128, shape).astype("int8"))
+        inputs.append(samples(content, 1, seed))
     assert refused > 300
     assert len(programs) > 200
     native(tmp_path, programs, inputs)
@@ -244,7 +240,7 @@ def test_emit_float_model_is_refused() -> None:
     made = Net(random.Random(0))
     x = made.tensor((1, 4), "int32")
     made.graph.inputs.append(x)
-    with pytest.raises(ValueError, match="inputs and outputs must be int8"):
+    with pytest.raises(ValueError, match="inputs and outputs must be all int8 or all int16"):
         micro.emit(made.bytes(made.op("ABS", [x], [made.tensor((1, 4), "int32")])))
 
 

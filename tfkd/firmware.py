@@ -72,14 +72,17 @@ def _samples(model: TFLiteModel, inputs: Any) -> list[np.ndarray]:
     if inputs is not None:
         return targets.check_inputs(model, inputs, "export-c")
     numbers = np.random.default_rng(0)
-    return [numbers.integers(-128, 128, (4, *tensor.shape[1:])).astype("int8") for tensor in model.inputs]
+    return [
+        numbers.integers(np.iinfo(tensor.dtype).min, np.iinfo(tensor.dtype).max + 1, (4, *tensor.shape[1:]))
+        .astype(tensor.dtype) for tensor in model.inputs
+    ]  # fmt: skip
 
 
 def _c(model: TFLiteModel, name: str, inputs: Any, size: bool) -> tuple[dict[str, str], dict[str, Any]]:
     program = micro.emit(model, name=name, size=size)
     samples = _samples(model, inputs)
     outputs = targets.get("tflm").run(model, samples, latency=False).outputs
-    files = {**program.files, f"{name}_selftest.c": _selftest(name, samples, outputs)}
+    files = {**program.files, f"{name}_selftest.c": _selftest(name, samples, outputs, bool(program.state_bytes))}
     report = {
         "model_sha256": model.sha256,
         "model_bytes": model.size_bytes,
@@ -87,6 +90,7 @@ def _c(model: TFLiteModel, name: str, inputs: Any, size: bool) -> tuple[dict[str
         "removed": {"summary": str(program.elimination), **dataclasses.asdict(program.elimination)},
         "weight_bytes": program.weight_bytes,
         "arena_bytes": program.arena_bytes,
+        "state_bytes": program.state_bytes,
         "least_live_bytes": program.least_bytes,
         "arena": [
             {"buffer": buffer.name, "offset": offset, "bytes": buffer.bytes, "first": buffer.first, "last": buffer.last}
@@ -98,22 +102,23 @@ def _c(model: TFLiteModel, name: str, inputs: Any, size: bool) -> tuple[dict[str
     return files, report
 
 
-def _selftest(name: str, inputs: list[np.ndarray], outputs: tuple[Any, ...]) -> str:
+def _selftest(name: str, inputs: list[np.ndarray], outputs: tuple[Any, ...], stateful: bool) -> str:
     """C that compares golden vectors; one of its lines runs the model."""
     upper, count = name.upper(), len(inputs[0])
     arrays = [_array(f"in{i}", x) for i, x in enumerate(inputs)]
     arrays += [_array(f"expected{i}", y) for i, y in enumerate(outputs)]
-    one = len(inputs) == len(outputs) == 1
+    one, value = len(inputs) == len(outputs) == 1, f"{inputs[0].dtype}_t"
+    reset = f"        tfkd_{name}_reset(ctx);\n" if stateful else ""  # each vector starts anew
     sizes_in = [x[0].size for x in inputs]
     sizes_out = [y[0].size for y in outputs]
-    buffers = "\n".join(f"    static int8_t out{i}[{size}];" for i, size in enumerate(sizes_out))
+    buffers = "\n".join(f"    static {value} out{i}[{size}];" for i, size in enumerate(sizes_out))
     if one:
         call = f"tfkd_{name}_run(ctx, in0 + i * TFKD_{upper}_INPUT_SIZE, out0)"
         setup = ""
     else:
         ins = ", ".join(f"in{i} + i * {size}" for i, size in enumerate(sizes_in))
         setup = (
-            f"        const int8_t *in[{len(inputs)}];\n        int8_t *out[{len(outputs)}];\n"
+            f"        const {value} *in[{len(inputs)}];\n        {value} *out[{len(outputs)}];\n"
             + "".join(f"        in[{i}] = {part};\n" for i, part in enumerate(ins.split(", ")))
             + "".join(f"        out[{i}] = out{i};\n" for i in range(len(outputs)))
         )
@@ -136,7 +141,7 @@ int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx) {{
     int failures = 0, i, j;
     for (i = 0; i < {count}; i++) {{
         int bad = 0;
-{setup}        if ({call}) return -1;
+{setup}{reset}        if ({call}) return -1;
 {checks}
         failures += bad;
     }}
@@ -154,7 +159,7 @@ int main(void) {{
 
 def _array(label: str, values: np.ndarray) -> str:
     text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
-    return f"static const int8_t {label}[{values.size}] = {{\n{text}}};"
+    return f"static const {values.dtype}_t {label}[{values.size}] = {{\n{text}}};"
 
 
 def _tflm(model: TFLiteModel, name: str) -> tuple[dict[str, str], dict[str, Any]]:

@@ -1,4 +1,14 @@
-"""From an int8 .tflite to plain C99, bit-exact to TensorFlow Lite Micro's reference kernels."""
+"""From an int8 or int16x8 .tflite to plain C99, bit-exact to TensorFlow Lite Micro's reference kernels.
+
+LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) give the same for all other ops, but:
+
+- FULLY_CONNECTED: one step more or less, since it requantizes with a rounded double (int8) or differently (int16).
+- SUM: other values, nearly everywhere.
+- SVDF with an int8 state: other values; with an int16 state the same.
+- UNIDIRECTIONAL_SEQUENCE_LSTM: other gates' arithmetic; it needs the tensors of steps that the converter leaves.
+
+Inputs and outputs are integers: a float tensor has no place in the generated C, whose header has helpers to quantize.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +26,7 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     """Generates C for a model.
 
     Args:
-        model: a fully quantized .tflite with int8 inputs and outputs and batch size 1.
+        model: a fully quantized .tflite with int8 or int16 inputs and outputs and batch size 1.
         name: a C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
         size: one copy of each kernel instead of one for each case that layers need: half the code, a little slower.
 
@@ -35,11 +45,12 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise ValueError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
     model = TFLiteModel.load(model)
-    for tensor in (*model.inputs, *model.outputs):
-        if tensor.dtype != "int8" or len(tensor.scales) != 1:
+    ends = (*model.inputs, *model.outputs)
+    for tensor in ends:
+        if tensor.dtype not in ("int8", "int16") or tensor.dtype != ends[0].dtype or len(tensor.scales) != 1:
             raise ValueError(
-                f"micro.emit: inputs and outputs must be int8. Received: {tensor.name!r} of {tensor.dtype}. "
-                "Convert with `tfkd convert --mode full_int8` without float inputs."
+                f"micro.emit: inputs and outputs must be all int8 or all int16. Received: {tensor.name!r} of "
+                f"{tensor.dtype}. Convert with `tfkd convert --mode full_int8` or `int16x8`, without float inputs."
             )
     graph = fold_padding(_graph.read(model))
     layers, _ = lower(graph)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -10,11 +11,12 @@ from importlib import resources
 import numpy as np
 
 from tfkd.micro.elimination import Elimination
-from tfkd.micro.graph import Graph
+from tfkd.micro.graph import Graph, Tensor
 from tfkd.micro.lowering.layer import Layer, identifier
 from tfkd.micro.memory_plan import Buffer, MemoryPlan, plan
 
-_CTYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
+_CTYPES = {"int8": "int8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t", "int64": "int64_t"}
+_LIMITS = {"int8": ("-128", "127"), "int16": ("-32768", "32767")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Program:
         inputs: where each input lies in the arena.
         outputs: where each output lies there.
         elimination: what was taken out of the model because it cannot change the outputs.
+        state_bytes: of the arena, what is kept from one run to the next; `tfkd_<name>_reset` sets it back.
     """
 
     name: str
@@ -44,10 +47,11 @@ class Program:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     elimination: Elimination
+    state_bytes: int
 
     @property
     def arena_bytes(self) -> int:
-        """RAM of the program's context: activations and scratch."""
+        """RAM of the program's context: activations, scratch and what is kept between runs."""
         return self.plan.bytes
 
 
@@ -82,9 +86,10 @@ def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> 
     first: dict[int, int] = {find(i): -1 for i in graph.inputs}
     last: dict[int, int] = dict(first)
     for step, layer in enumerate(layers):
-        for i in (*(r for r in layer.reads if isinstance(r, int)), layer.writes):
-            first.setdefault(find(i), step)
-            last[find(i)] = step
+        for i in (*(r for r in layer.reads if isinstance(r, int)), *layer.states, layer.writes):
+            kept = graph.tensors[find(i)].variable  # from one run to the next
+            first.setdefault(find(i), -1 if kept else step)
+            last[find(i)] = len(layers) if kept else step
     for i in graph.outputs:
         if find(i) in last:
             last[find(i)] = len(layers)
@@ -121,8 +126,8 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
     functions = [f"tfkd_{name}_layer_{i}_{identifier(graph.tensors[x.writes].name)}" for i, x in enumerate(layers)]
     constants: dict[bytes, tuple[str, np.ndarray]] = {}
     bodies = [_layer(graph, layer, i, functions[i], name, places, constants) for i, layer in enumerate(layers)]
-    sources = ["arithmetic", *sorted({layer.source for layer in layers})]
-    variants = sorted({(x.kernel, x.struct, x.flags, len(x.reads), bool(x.scratch_bytes)) for x in layers})
+    sources = ["arithmetic", *dict.fromkeys(s for files in sorted({x.source for x in layers}) for s in files.split())]
+    variants = sorted({(x.kernel, x.struct, x.flags, _types(graph, x)) for x in layers})
     parts = [
         _table(graph, layers, places, name, elimination),
         f'#include "{name}.h"\n\n#include <stddef.h>',
@@ -131,6 +136,7 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
         "\n".join(_array(label, values) for label, values in constants.values()),
         "\n".join(bodies),
         _run(graph, layers, functions, places, name),
+        *([_reset(graph, places, name)] if _states(graph, places) else []),
     ]
     steps = tuple(f"{x.op.kind} {x.comment}" for x in layers)
     weights = sum(values.nbytes for _, values in constants.values())
@@ -138,14 +144,30 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
     # An input that no op reads has no place, and may lie anywhere.
     starts = {i: places.tensor(i) if i in places.of_tensor else 0 for i in (*graph.inputs, *graph.outputs)}
     ins, outs = (tuple(map(starts.__getitem__, indices)) for indices in (graph.inputs, graph.outputs))
-    return Program(
-        name, files, places.plan, places.least_bytes, tuple(functions), steps, weights, ins, outs, elimination
-    )
+    state_bytes = sum(tensor.bytes for tensor in _states(graph, places))
+    return Program(name, files, places.plan, places.least_bytes, tuple(functions), steps, weights, ins, outs,
+                   elimination, state_bytes)  # fmt: skip
+
+
+def _states(graph: Graph, places: _Place) -> list[Tensor]:
+    """What is kept from one run to the next."""
+    return [tensor for tensor in graph.tensors if tensor.variable and tensor.index in places.of_tensor]
+
+
+def _at(places: _Place, tensor: Tensor, arena: str = "arena") -> str:
+    """A pointer to a tensor in the arena."""
+    where = f"{arena} + {places.tensor(tensor.index)}"
+    return where if tensor.dtype == "int8" else f"({_CTYPES[tensor.dtype]} *)(void *)({where})"
 
 
 def _kernel_text(source: str) -> str:
-    text = resources.files("tfkd.micro").joinpath("kernels", f"{source}.h").read_text().rstrip()
-    return _once(f"KERNEL_{source}", text)
+    of, _, dtype = source.partition("@")
+    text = resources.files("tfkd.micro").joinpath("kernels", f"{of}.h").read_text().rstrip()
+    if dtype:  # the same for other values
+        own = set(re.findall(r"(?:TFKD_INLINE \w+ |^} )(tfkd_\w+)", text, re.M))
+        text = re.sub(r"tfkd_\w+", lambda name: f"{name[0]}_{dtype}" if name[0] in own else name[0], text)
+        text = text.replace("int8", dtype).replace("INT8", dtype.upper())
+    return _once(f"KERNEL_{source.replace('@', '_')}", text)
 
 
 def _once(label: str, text: str) -> str:
@@ -153,13 +175,20 @@ def _once(label: str, text: str) -> str:
     return f"#ifndef TFKD_{label.upper()}\n#define TFKD_{label.upper()}\n{text}\n#endif"
 
 
-def _variant(kernel: str, struct: str, flags: int, reads: int, scratch: bool) -> str:
+def _types(graph: Graph, layer: Layer) -> tuple[str, ...]:
+    """The parameters of a layer's kernel after its struct: their C types and names."""
+    reads = [r.dtype.name if isinstance(r, np.ndarray) else graph.tensors[r].dtype for r in layer.reads]
+    typed = [f"const {_CTYPES[dtype]} *in{i}" for i, dtype in enumerate(reads)]
+    typed += [f"{_CTYPES[graph.tensors[state].dtype]} *state{i}" for i, state in enumerate(layer.states)]
+    typed.append(f"{_CTYPES[graph.tensors[layer.writes].dtype]} *out")
+    return (*typed, *(["int16_t *scratch"] if layer.scratch_bytes else []))
+
+
+def _variant(kernel: str, struct: str, flags: int, parameters: Sequence[str]) -> str:
     """A kernel with its choices made, shared by all layers that make them so."""
-    inputs = [f"const int8_t *in{i}" for i in range(reads)]
-    parameters = [f"const {struct} *p", *inputs, "int8_t *out", *(["int16_t *scratch"] if scratch else [])]
-    values = ["p", *(f"in{i}" for i in range(reads)), "out", *(["scratch"] if scratch else []), str(flags)]
+    values = ["p", *(parameter.split("*")[1] for parameter in parameters), str(flags)]
     text = (
-        f"static TFKD_NOINLINE void tfkd_{kernel}_flags{flags}({', '.join(parameters)}) {{\n"
+        f"static TFKD_NOINLINE void tfkd_{kernel}_flags{flags}({', '.join([f'const {struct} *p', *parameters])}) {{\n"
         f"    tfkd_{kernel}({', '.join(values)});\n}}"
     )
     return _once(f"VARIANT_{kernel}_{flags}", text)
@@ -187,11 +216,12 @@ def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, pla
         else:
             fields.append(f".{field} = {value}")
     reads = [
-        f"arena + {places.tensor(r)}" if isinstance(r, int) else constant(f"operand{n}", r)
+        _at(places, graph.tensors[r]) if isinstance(r, int) else constant(f"operand{n}", r)
         for n, r in enumerate(layer.reads)
     ]
+    tensors = [_at(places, graph.tensors[i]) for i in (*layer.states, layer.writes)]
     scratch = [f"(int16_t *)(void *)(arena + {places.scratch(index)})"] if layer.scratch_bytes else []
-    call = ", ".join(["&p", *reads, f"arena + {places.tensor(layer.writes)}", *scratch])
+    call = ", ".join(["&p", *reads, *tensors, *scratch])
     initial = textwrap.fill(", ".join(fields), 110, initial_indent="        ", subsequent_indent="        ",
                             break_on_hyphens=False)  # fmt: skip
     return (
@@ -224,23 +254,29 @@ def _io(graph: Graph, indices: Sequence[int], name: str, kind: str, places: _Pla
         tensor, suffix = graph.tensors[i], str(n) if len(indices) > 1 else ""
         prefix = f"TFKD_{name.upper()}_{kind}{suffix}"
         lines += [
-            f"#define {prefix}_SIZE {tensor.elements} /* int8: {_comment(tensor.name)} {tensor.shape} */",
+            f"#define {prefix}_SIZE {tensor.elements} /* {tensor.dtype}: {_comment(tensor.name)} {tensor.shape} */",
             f"#define {prefix}_SCALE {tensor.scale!r}f",
             f"#define {prefix}_ZERO_POINT ({tensor.zero_point})",
         ]
         if i in places.of_tensor:
-            lines.append(f"#define {prefix}_IN_ARENA(ctx) ((int8_t *)(void *)(ctx)->arena + {places.tensor(i)})")
+            pointer = f"(int8_t *)(void *)(ctx)->arena + {places.tensor(i)}"
+            if tensor.dtype != "int8":
+                pointer = f"({_CTYPES[tensor.dtype]} *)(void *)({pointer})"
+            lines.append(f"#define {prefix}_IN_ARENA(ctx) ({pointer})")
     return "\n".join(lines)
 
 
 def _signature(graph: Graph, name: str) -> str:
     single = len(graph.inputs) == len(graph.outputs) == 1
-    io = "const int8_t *in, int8_t *out" if single else "const int8_t *const *in, int8_t *const *out"
+    value = _CTYPES[graph.tensors[graph.inputs[0]].dtype]
+    io = f"const {value} *in, {value} *out" if single else f"const {value} *const *in, {value} *const *out"
     return f"int tfkd_{name}_run(tfkd_{name}_ctx *ctx, {io})"
 
 
 def _header(graph: Graph, places: _Place, name: str) -> str:
     guard, upper = f"TFKD_{name.upper()}_H", name.upper()
+    dtype = graph.tensors[graph.inputs[0]].dtype
+    value, (least, most) = _CTYPES[dtype], _LIMITS[dtype]
     many = "" if len(graph.inputs) == len(graph.outputs) == 1 else " Pointers to each input and output, in order."
     return f"""#ifndef {guard}
 #define {guard}
@@ -264,15 +300,15 @@ typedef struct {{
  * To save RAM and a copy, pass TFKD_{upper}_INPUT_IN_ARENA(ctx) and fill it before, and the same for the output.
  * Returns 0, or -1 where a pointer is null. */
 {_signature(graph, name)};
-
+{_reset_declaration(graph, places, name)}
 /* A feature to the input's steps, and an output's steps to a value. */
-static inline int8_t tfkd_{name}_quantize(float x, float scale, int zero_point) {{
+static inline {value} tfkd_{name}_quantize(float x, float scale, int zero_point) {{
     const float steps = x / scale + (float)zero_point;
     const float rounded = steps < 0 ? steps - 0.5f : steps + 0.5f;
-    return rounded >= 127.0f ? (int8_t)127 : rounded <= -128.0f ? (int8_t)-128 : (int8_t)rounded;
+    return rounded >= {most}.0f ? ({value}){most} : rounded <= {least}.0f ? ({value}){least} : ({value})rounded;
 }}
 
-static inline float tfkd_{name}_dequantize(int8_t q, float scale, int zero_point) {{
+static inline float tfkd_{name}_dequantize({value} q, float scale, int zero_point) {{
     return (float)(q - zero_point) * scale;
 }}
 
@@ -284,6 +320,25 @@ static inline float tfkd_{name}_dequantize(int8_t q, float scale, int zero_point
 """
 
 
+def _reset_declaration(graph: Graph, places: _Place, name: str) -> str:
+    if not _states(graph, places):
+        return ""
+    return (
+        "\n/* Forgets what earlier runs left behind. To be called before the first run, and where a sequence starts.\n"
+        " * Between runs nothing but the inputs may be written to the context. */\n"
+        f"void tfkd_{name}_reset(tfkd_{name}_ctx *ctx);\n"
+    )
+
+
+def _reset(graph: Graph, places: _Place, name: str) -> str:
+    lines = [f"void tfkd_{name}_reset(tfkd_{name}_ctx *ctx) {{",
+             "    int8_t *arena = (int8_t *)(void *)ctx->arena;"]  # fmt: skip
+    for state in _states(graph, places):  # as TensorFlow Lite Micro's ResetVariableTensors
+        value = state.zero_point if state.dtype == "int8" and state.zero_points else 0
+        lines.append(f"    memset(arena + {places.tensor(state.index)}, {value}, {state.bytes});")
+    return "\n".join([*lines, "}"])
+
+
 def _run(graph: Graph, layers: Sequence[Layer], functions: Sequence[str], places: _Place, name: str) -> str:
     single = len(graph.inputs) == len(graph.outputs) == 1
     lines = [f"{_signature(graph, name)} {{", "    if (!ctx || !in || !out) return -1;",
@@ -293,10 +348,10 @@ def _run(graph: Graph, layers: Sequence[Layer], functions: Sequence[str], places
         lines += [f"    if (!out[{n}]) return -1;" for n in range(len(graph.outputs))]
     for n, i in enumerate(graph.inputs):
         if i in places.of_tensor:
-            source, at = "in" if single else f"in[{n}]", f"arena + {places.tensor(i)}"
+            source, at = "in" if single else f"in[{n}]", _at(places, graph.tensors[i])
             lines.append(f"    if ({source} != {at}) memcpy({at}, {source}, {graph.tensors[i].bytes});")
     lines += [f"    {function}(arena);" for function in functions]
     for n, i in enumerate(graph.outputs):
-        target, at = "out" if single else f"out[{n}]", f"arena + {places.tensor(i)}"
+        target, at = "out" if single else f"out[{n}]", _at(places, graph.tensors[i])
         lines.append(f"    if ({target} != {at}) memcpy({target}, {at}, {graph.tensors[i].bytes});")
     return "\n".join([*lines, "    return 0;", "}"])

@@ -20,7 +20,7 @@ from tfkd.tflite import TFLiteModel
 # A graph for a microcontroller has no tensor near this size; larger ones are damage, and code for them would not link.
 _MAX_BYTES = 2**28
 _NUMPY = {"int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": "?", "float32": "<f4", "uint8": "u1"}
-_ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6"}
+_ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
 _OPTION_TYPES = {value: name for name, value in vars(tflite.BuiltinOptions).items() if isinstance(value, int)}
 
 
@@ -37,6 +37,7 @@ class Tensor:
         zero_points: as many as scales.
         axis: the channels' axis.
         data: its values, where it is constant.
+        variable: whether it keeps its values from one run to the next.
     """
 
     index: int
@@ -128,6 +129,11 @@ def _read(model: TFLiteModel) -> Graph:
         raise ValueError(f"{root.SubgraphsLength()} subgraphs (a loop or a branch)")
     subgraph = root.Subgraphs(0)
     described = model.graph
+    # An LSTM has tensors without values, which only tell steps of quantization.
+    used = {*described.inputs, *described.outputs, *(i for op in described.ops for i in (*op.inputs, *op.outputs))}
+    for i in used - {-1}:
+        if any(d < 1 for d in described.tensors[i].shape):
+            raise ValueError(f"tensor {described.tensors[i].name!r} of shape {described.tensors[i].shape}")
     tensors = tuple(
         _tensor(i, info, subgraph.Tensors(i), root, len(model.content)) for i, info in enumerate(described.tensors)
     )
@@ -140,7 +146,7 @@ def _read(model: TFLiteModel) -> Graph:
 
 
 def _tensor(index: int, info: Any, raw: Any, root: Any, limit: int) -> Tensor:
-    if any(d < 1 for d in info.shape):
+    if any(d < 0 for d in info.shape):
         raise ValueError(f"tensor {info.name!r} of shape {info.shape}")
     if raw.Sparsity() is not None:
         raise ValueError(f"tensor {info.name!r} is stored sparse")

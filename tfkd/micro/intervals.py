@@ -58,6 +58,8 @@ def links(graph: Graph, op: Op) -> list[Link] | None:
     An op with these links does the same to less when linked channels are taken out of its input and output together.
     """
     output, source = graph.tensors[op.outputs[0]], graph.tensors[op.inputs[0]]
+    if "int16" in (source.dtype, output.dtype):
+        return None
     count, own = channels_of(output), channels_of(source)
     every = np.arange(count)
     if op.kind in _VIEWS:

@@ -40,14 +40,18 @@ __attribute__((noinline, used)) void tfkd_stop(void) {
 
 __attribute__((noinline, used)) void tfkd_start(void) {
     int8_t *arena = (int8_t *)(void *)&tfkd_context;
+#if TFKD_STATEFUL
+    TFKD_RESET(&tfkd_context); /* each sample starts anew */
+#endif
 #if TFKD_SINGLE
-    tfkd_status = TFKD_RUN(&tfkd_context, arena + TFKD_IN_AT, arena + TFKD_OUT_AT);
+    TFKD_VALUE *in = (TFKD_VALUE *)(void *)(arena + TFKD_IN_AT), *out = (TFKD_VALUE *)(void *)(arena + TFKD_OUT_AT);
+    tfkd_status = TFKD_RUN(&tfkd_context, in, out);
 #else
     static const int in_at[] = {TFKD_IN_AT}, out_at[] = {TFKD_OUT_AT};
-    const int8_t *in[sizeof in_at / sizeof *in_at];
-    int8_t *out[sizeof out_at / sizeof *out_at];
-    for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = arena + in_at[i];
-    for (size_t i = 0; i < sizeof out / sizeof *out; i++) out[i] = arena + out_at[i];
+    const TFKD_VALUE *in[sizeof in_at / sizeof *in_at];
+    TFKD_VALUE *out[sizeof out_at / sizeof *out_at];
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = (TFKD_VALUE *)(void *)(arena + in_at[i]);
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++) out[i] = (TFKD_VALUE *)(void *)(arena + out_at[i]);
     tfkd_status = TFKD_RUN(&tfkd_context, in, out);
 #endif
     tfkd_stop();

@@ -147,10 +147,10 @@ class CortexM:
         model = TFLiteModel.load(model)
         arrays = targets.check_inputs(model, inputs, self.spec)
         program = micro.emit(model, size=self.optimize == "-Os")
-        elf = self._compile(program)
+        elf = self._compile(program, model.inputs[0].dtype)
         what = f"running {model.path or 'the model'} on {self.spec}"
         common = {"elf": elf, "core": self.core, "board": self.board, "outputs": [t.shape for t in model.outputs],
-                  "places": (program.inputs, program.outputs)}  # fmt: skip
+                  "dtype": model.inputs[0].dtype, "places": (program.inputs, program.outputs)}  # fmt: skip
         parts = targets.shards(arrays, least=_SMALLEST_SHARD)
         calls = [{**common, "inputs": part, "count": False} for part in parts]
         counted = None
@@ -203,11 +203,12 @@ class CortexM:
         return (round(sum(count * cycles[kind][0] for kind, count in classes.items())),
                 round(sum(count * cycles[kind][1] for kind, count in classes.items())))  # fmt: skip
 
-    def _compile(self, program: micro.Program) -> bytes:
+    def _compile(self, program: micro.Program, dtype: str) -> bytes:
         """The firmware as an ELF file."""
         board, core = boards()[self.board], CORES[self.core]
         defines = {
             "HEADER": f'"{program.name}.h"', "CTX": f"tfkd_{program.name}_ctx", "RUN": f"tfkd_{program.name}_run",
+            "VALUE": f"{dtype}_t", "STATEFUL": int(program.state_bytes > 0), "RESET": f"tfkd_{program.name}_reset",
             "SINGLE": int(len(program.inputs) == len(program.outputs) == 1),
             "IN_AT": ", ".join(map(str, program.inputs)), "OUT_AT": ", ".join(map(str, program.outputs)),
         }  # fmt: skip
@@ -283,7 +284,7 @@ def _sizes(elf: bytes) -> dict[str, int]:
 
 
 def _emulate(elf: bytes, core: str, board: str, inputs: list[np.ndarray], outputs: list[tuple[int, ...]],
-             places: tuple[tuple[int, ...], tuple[int, ...]], count: bool) -> dict[str, Any]:  # fmt: skip
+             dtype: str, places: tuple[tuple[int, ...], tuple[int, ...]], count: bool) -> dict[str, Any]:  # fmt: skip
     """Runs a firmware over samples; in the child, since an emulator is native code that runs what a user brought."""
     import io
 
@@ -325,8 +326,8 @@ def _emulate(elf: bytes, core: str, board: str, inputs: list[np.ndarray], output
         if machine.mem_read(at["tfkd_status"], 4) != b"\0\0\0\0":
             raise ValueError("the model did not finish")
         for row, shape, place in zip(rows, outputs, places[1], strict=True):
-            read = machine.mem_read(at["tfkd_context"] + place, int(np.prod(shape)))
-            row.append(np.frombuffer(bytes(read), "int8").reshape(shape))
+            read = machine.mem_read(at["tfkd_context"] + place, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            row.append(np.frombuffer(bytes(read), dtype).reshape(shape))
     free = bytes(machine.mem_read(at["tfkd_end"], top - at["tfkd_end"]))
     unused = len(free) - len(free.lstrip(bytes([_PAINT])))
     if unused < 8:

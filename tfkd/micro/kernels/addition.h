@@ -17,6 +17,7 @@ TFKD_INLINE int32_t tfkd_scaled(int32_t x, int32_t multiplier, int32_t shift, in
 
 TFKD_INLINE void tfkd_addition(const tfkd_addition_params *p, const int8_t *in1, const int8_t *in2, int8_t *out,
                                int flags) {
+    const int32_t left = sizeof(int8_t) == 1 ? 1 << 20 : 1 << 15;
     const int32_t multiplier1 = p->multiplier1, multiplier2 = p->multiplier2, out_multiplier = p->out_multiplier;
     const int32_t shift1 = p->shift1, shift2 = p->shift2, out_shift = p->out_shift;
     const int32_t half1 = (1 << shift1) >> 1, half2 = (1 << shift2) >> 1, out_half = (1 << out_shift) >> 1;
@@ -31,11 +32,11 @@ TFKD_INLINE void tfkd_addition(const tfkd_addition_params *p, const int8_t *in1,
                 for (const int8_t *end = out + p->size[3]; out < end; x += step1, y += step2) {
                     int32_t first = *x - zero1, second = *y - zero2;
                     first = flags & TFKD_FIRST_HALVES
-                                ? first * (1 << 19)
-                                : tfkd_scaled(first * (1 << 20), multiplier1, shift1, half1, sign1);
+                                ? first * (left / 2)
+                                : tfkd_scaled(first * left, multiplier1, shift1, half1, sign1);
                     second = flags & TFKD_SECOND_HALVES
-                                 ? second * (1 << 19)
-                                 : tfkd_scaled(second * (1 << 20), multiplier2, shift2, half2, sign2);
+                                 ? second * (left / 2)
+                                 : tfkd_scaled(second * left, multiplier2, shift2, half2, sign2);
                     const int32_t sum = subtract ? first - second : first + second;
                     const int32_t result = tfkd_scaled(sum, out_multiplier, out_shift, out_half, out_sign) + zero;
                     *out++ = (int8_t)tfkd_clamp(result, least, most);

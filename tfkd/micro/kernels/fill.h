@@ -6,5 +6,5 @@ typedef struct {
 
 TFKD_INLINE void tfkd_set(const tfkd_set_params *p, int8_t *out, int flags) {
     (void)flags;
-    memset(out, p->value, (size_t)p->count);
+    for (int32_t i = 0; i < p->count; i++) out[i] = p->value;
 }

@@ -1,4 +1,4 @@
-/* Copies a block of bytes from one tensor into another: concatenation, split, slice, transposition, padding. */
+/* Copies a block of int8 from one tensor into another: concatenation, split, slice, transposition, padding. */
 typedef struct {
     int32_t size[5], from[5], to[5]; /* strides */
     int32_t first, to_first;         /* where the block starts */
@@ -13,7 +13,7 @@ TFKD_INLINE void tfkd_move(const tfkd_move_params *p, const int8_t *in, int8_t *
                     const int8_t *x = in + p->first + a * p->from[0] + b * p->from[1] + c * p->from[2] + d * p->from[3];
                     int8_t *y = out + p->to_first + a * p->to[0] + b * p->to[1] + c * p->to[2] + d * p->to[3];
                     if (p->from[4] == 1 && p->to[4] == 1) {
-                        memcpy(y, x, (size_t)p->size[4]);
+                        memcpy(y, x, (size_t)p->size[4] * sizeof *x);
                         continue;
                     }
                     for (int32_t e = 0; e < p->size[4]; e++, x += p->from[4], y += p->to[4]) *y = *x;

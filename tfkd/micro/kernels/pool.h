@@ -14,7 +14,7 @@ TFKD_INLINE void tfkd_pool(const tfkd_pool_params *p, const int8_t *in, int8_t *
             const int32_t left = x < 0 ? 0 : x, right = x + p->kernel_width < p->width ? x + p->kernel_width : p->width;
             const int32_t count = (bottom - top) * (right - left);
             for (int32_t c = 0; c < p->channels; c++) {
-                int32_t result = average ? 0 : -128;
+                int32_t result = average ? 0 : INT8_MIN;
                 for (int32_t iy = top; iy < bottom; iy++) {
                     const int8_t *from = in + (iy * p->width + left) * p->channels + c;
                     for (int32_t ix = left; ix < right; ix++, from += p->channels) {

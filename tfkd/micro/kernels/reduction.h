@@ -22,6 +22,6 @@ TFKD_INLINE void tfkd_reduction(const tfkd_reduction_params *p, const int8_t *in
                                 for (int32_t l = 0; l < p->summed[3]; l++, at += p->summed_stride[3]) sum += *at;
                             }
                     const int32_t result = tfkd_multiply(sum - p->offset, p->multiplier, p->shift);
-                    *out++ = (int8_t)tfkd_clamp(result + p->out_zero_point, -128, 127);
+                    *out++ = (int8_t)tfkd_clamp(result + p->out_zero_point, INT8_MIN, INT8_MAX);
                 }
 }

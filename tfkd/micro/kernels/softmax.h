@@ -35,7 +35,8 @@ TFKD_INLINE void tfkd_softmax(const tfkd_softmax_params *p, const int8_t *in, in
         for (int32_t c = 0; c < p->depth; c++) {
             const int32_t difference = most - in[c];
             int32_t result = 0;
-            if (difference < p->differences)
+            /* where more than 511 inputs are equal, each rounds to 0; TensorFlow Lite Micro ends the program */
+            if (difference < p->differences && zeros >= 4)
                 result = tfkd_divide_by_power(tfkd_high_mul(scale, p->exponential[difference]), 35 - zeros);
             out[c] = (int8_t)tfkd_clamp(result - 128, -128, 127);
         }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from tfkd.micro.graph import Graph, Op
 from tfkd.micro.lowering.elementwise import addition, elementwise
-from tfkd.micro.lowering.layer import Layer, Unsupported, int8, operand
-from tfkd.micro.lowering.matrices import fully_connected
-from tfkd.micro.lowering.moves import concatenation, pad, split, strided_slice, transpose
+from tfkd.micro.lowering.images import resize_bilinear, resize_nearest, transpose_convolution
+from tfkd.micro.lowering.layer import Layer, Unsupported
+from tfkd.micro.lowering.matrices import batch_matmul, fully_connected
+from tfkd.micro.lowering.moves import concatenation, pad, split, strided_slice, transpose, view
 from tfkd.micro.lowering.reductions import reduction
+from tfkd.micro.lowering.sequences import lstm, svdf
 from tfkd.micro.lowering.tables import UNARY, lookup, softmax
+from tfkd.micro.lowering.wide import curve, products, rescale, wide_softmax
 from tfkd.micro.lowering.windows import convolution, depthwise, pool
 
 __all__ = ["lower"]
@@ -31,10 +35,11 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
     for op in graph.ops:
         try:
             if op.kind in _VIEWS:
-                int8(graph, op.outputs[0])
-                aliases[op.outputs[0]] = operand(graph, op, 0).index
+                aliases[op.outputs[0]] = view(graph, op)
             elif op.kind in _LOWERINGS:
-                layers.extend(_LOWERINGS[op.kind](graph, op))
+                wide = "int16" in (graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0)
+                lowered = (_WIDE if wide else {}).get(op.kind, _LOWERINGS[op.kind])(graph, op)
+                layers.extend(_typed(graph, layer) for layer in lowered)
             else:
                 raise Unsupported(
                     "is not supported. Replace the layer, or use the model's TensorFlow Lite Micro form: "
@@ -49,11 +54,28 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
     return tuple(layers), aliases
 
 
+def _typed(graph: Graph, layer: Layer) -> Layer:
+    """A layer with the kernel for its values, where one text serves several types."""
+    dtype = graph.tensors[layer.writes].dtype
+    if dtype == "int8" or layer.source not in _TEMPLATES:
+        return layer
+    return dataclasses.replace(layer, kernel=f"{layer.kernel}_{dtype}", struct=f"{layer.struct}_{dtype}",
+                               source=f"{layer.source}@{dtype}")  # fmt: skip
+
+
+_TEMPLATES = ("addition", "elementwise", "fill", "move", "pool", "reduction")
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _LOWERINGS: dict[str, Callable[[Graph, Op], list[Layer]]] = {
     "CONV_2D": convolution, "DEPTHWISE_CONV_2D": depthwise, "FULLY_CONNECTED": fully_connected,
     "AVERAGE_POOL_2D": pool, "MAX_POOL_2D": pool, "ADD": addition, "SUB": addition, "MUL": elementwise,
     "MAXIMUM": elementwise, "MINIMUM": elementwise, "SOFTMAX": softmax, "CONCATENATION": concatenation,
     "SPLIT": split, "STRIDED_SLICE": strided_slice, "TRANSPOSE": transpose, "PAD": pad, "PADV2": pad,
-    "MEAN": reduction, "SUM": reduction, **dict.fromkeys(UNARY, lookup),
+    "TRANSPOSE_CONV": transpose_convolution, "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
+    "RESIZE_BILINEAR": resize_bilinear, "BATCH_MATMUL": batch_matmul, "SVDF": svdf,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm, "MEAN": reduction, "SUM": reduction, **dict.fromkeys(UNARY, lookup),
+}  # fmt: skip
+# Where int16 activations need another kernel.
+_WIDE: dict[str, Callable[[Graph, Op], list[Layer]]] = {
+    "CONV_2D": products, "DEPTHWISE_CONV_2D": products, "FULLY_CONNECTED": products, "SOFTMAX": wide_softmax,
+    "LOGISTIC": curve, "TANH": curve, "QUANTIZE": rescale, "RELU": rescale, "LEAKY_RELU": rescale,
 }  # fmt: skip

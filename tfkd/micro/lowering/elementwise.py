@@ -7,13 +7,18 @@ import math
 import numpy as np
 
 from tfkd.micro import arithmetic
-from tfkd.micro.graph import Graph, Op
-from tfkd.micro.lowering.layer import Layer, Unsupported, activation_range, int8, shape_text
+from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.micro.lowering.layer import Layer, Unsupported, activation_range, shape_text, values
+
+
+def _tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor, Tensor]:
+    output = values(graph, op.outputs[0])
+    return values(graph, op.inputs[0], output.dtype), values(graph, op.inputs[1], output.dtype), output
 
 
 def _operands(graph: Graph, op: Op) -> tuple[dict[str, tuple[int, ...]], tuple[int | np.ndarray, ...], tuple[int, ...]]:
     """Sizes and strides of two operands broadcast against each other; what is read; what may be overwritten."""
-    first, second, output = int8(graph, op.inputs[0]), int8(graph, op.inputs[1]), int8(graph, op.outputs[0])
+    first, second, output = _tensors(graph, op)
     shape = output.shape
     if len(shape) > 4:
         raise Unsupported(f"{len(shape)} dimensions are too many. Reshape to at most 4")
@@ -33,11 +38,15 @@ def _operands(graph: Graph, op: Op) -> tuple[dict[str, tuple[int, ...]], tuple[i
 
 
 def addition(graph: Graph, op: Op) -> list[Layer]:
-    first, second, output = int8(graph, op.inputs[0]), int8(graph, op.inputs[1]), int8(graph, op.outputs[0])
+    first, second, output = _tensors(graph, op)
     fields, reads, in_place = _operands(graph, op)
     least, most = activation_range(op, output)
     twice = 2 * max(first.scale, second.scale)
-    factors = [first.scale / twice, second.scale / twice, twice / (2**20 * output.scale)]
+    factors = [
+        first.scale / twice,
+        second.scale / twice,
+        twice / (2 ** (20 if output.dtype == "int8" else 15) * output.scale),
+    ]
     pairs = [arithmetic.quantize_multiplier(factor) for factor in factors]
     if factors[2] >= 1 or any(shift > 0 for _, shift in pairs):
         raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
@@ -56,11 +65,11 @@ def addition(graph: Graph, op: Op) -> list[Layer]:
 
 
 def elementwise(graph: Graph, op: Op) -> list[Layer]:
-    first, second, output = int8(graph, op.inputs[0]), int8(graph, op.inputs[1]), int8(graph, op.outputs[0])
+    first, second, output = _tensors(graph, op)
     fields, reads, in_place = _operands(graph, op)
-    least, most = activation_range(op, output) if op.kind == "MUL" else (-128, 127)
+    least, most = activation_range(op, output) if op.kind == "MUL" else (0, 0)
     multiplier, shift = arithmetic.quantize_multiplier(first.scale * second.scale / output.scale)
-    if op.kind == "MUL" and shift > 14:
+    if op.kind == "MUL" and shift > (14 if output.dtype == "int8" else 0):
         raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
     kernel = {"MUL": "multiplication", "MAXIMUM": "maximum", "MINIMUM": "minimum"}[op.kind]
     return [

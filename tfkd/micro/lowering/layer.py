@@ -31,11 +31,12 @@ class Layer:
     Args:
         op: the op that it is of.
         kernel: the C function without its prefix `tfkd_`.
-        source: the kernel's file, without `.h`.
+        source: the kernel's file, without `.h`, after those that it needs; `pool@int16` is `pool`, made for int16.
         struct: the C struct of its parameters.
         fields: the struct's values: numbers, tuples of numbers, or arrays that become constants of their own.
         reads: tensors, or constant arrays, that the kernel takes as inputs.
         writes: the tensor that it writes.
+        states: tensors that it changes and that are kept from one run to the next.
         flags: compile-time choices of the kernel.
         scratch_bytes: of a buffer that it needs while it runs.
         in_place: tensors that its output may overwrite while it is computed.
@@ -52,6 +53,7 @@ class Layer:
     flags: int = 0
     scratch_bytes: int = 0
     in_place: tuple[int, ...] = ()
+    states: tuple[int, ...] = ()
     comment: str = ""
 
 
@@ -65,11 +67,24 @@ def operand(graph: Graph, op: Op, i: int) -> Tensor:
 
 def int8(graph: Graph, index: int) -> Tensor:
     """A tensor that must be int8 with one step."""
+    return quantized(graph, index, "int8")
+
+
+def values(graph: Graph, index: int, *dtypes: str) -> Tensor:
+    """A tensor that must have one step: int8, or int16 with zero point 0; `dtypes` narrows that."""
+    tensor = quantized(graph, index, *(dtypes or ("int8", "int16")))
+    if tensor.dtype == "int16" and tensor.zero_point:
+        raise Unsupported(f"{tensor.name!r} must have zero point 0, has {tensor.zero_point}. Convert the model again")
+    return tensor
+
+
+def quantized(graph: Graph, index: int, *dtypes: str) -> Tensor:
+    """A tensor that must be of one of some types and have one step."""
     tensor = graph.tensors[index]
-    if tensor.dtype != "int8" or len(tensor.scales) != 1:
+    if tensor.dtype not in dtypes or len(tensor.scales) != 1:
         raise Unsupported(
-            f"{tensor.name!r} must be int8 with one scale, is {tensor.dtype} with {len(tensor.scales)}. "
-            "Convert with `tfkd convert --mode full_int8`"
+            f"{tensor.name!r} must be {' or '.join(dtypes)} with one scale, is {tensor.dtype} with "
+            f"{len(tensor.scales)}. Convert with `tfkd convert --mode full_int8`"
         )
     return tensor
 
@@ -94,12 +109,13 @@ def activation_range(op: Op, output: Tensor) -> tuple[int, int]:
         quotient = np.float32(value) / scale
         return output.zero_point + int(math.copysign(math.floor(abs(float(quotient)) + 0.5), quotient))
 
-    limits = {"none": (-128, 127), "relu": (steps(0), 127), "relu6": (steps(0), steps(6)),
+    low, high = int(np.iinfo(output.dtype).min), int(np.iinfo(output.dtype).max)
+    limits = {"none": (low, high), "relu": (steps(0), high), "relu6": (steps(0), steps(6)),
               "relu_n1_to_1": (steps(-1), steps(1))}  # fmt: skip
     if kind not in limits:
         raise Unsupported(f"fused {kind} is not supported. Put the activation into a layer of its own")
     least, most = limits[kind]
-    return max(-128, least), min(127, most)
+    return max(low, least), min(high, most)
 
 
 def folded_sums(name: str, weights: np.ndarray, bias: np.ndarray, zero_point: int) -> tuple[np.ndarray, bool]:
@@ -134,7 +150,9 @@ def requantization(scales: Sequence[float], output: Tensor, least: int, most: in
     return {"multiplier": np.array([m for m, _ in pairs], "int32"), "shift": shifts.astype("int8")}, flags
 
 
-def weights_of(graph: Graph, op: Op, axis: int) -> tuple[Tensor, np.ndarray, np.ndarray, list[float]]:
+def weights_of(
+    graph: Graph, op: Op, axis: int, bias_at: int = 2, biases: tuple[str, ...] = ("int32",)
+) -> tuple[Tensor, np.ndarray, np.ndarray, list[float]]:
     """The filter, its values and bias as int64, and a scale for each output channel."""
     tensor = operand(graph, op, 1)
     values = constant(graph, op, 1, "int8").astype("int64")
@@ -142,8 +160,8 @@ def weights_of(graph: Graph, op: Op, axis: int) -> tuple[Tensor, np.ndarray, np.
     if not tensor.scales or any(tensor.zero_points) or (len(tensor.scales) > 1 and tensor.axis != axis):
         raise Unsupported(f"weights {tensor.name!r} must be symmetric, by channel. Convert with `--mode full_int8`")
     bias = np.zeros(channels, "int64")
-    if graph.of(op, 2) is not None:
-        bias = constant(graph, op, 2, "int32").astype("int64").reshape(-1)
+    if graph.of(op, bias_at) is not None:
+        bias = constant(graph, op, bias_at, *biases).astype("int64").reshape(-1)
     if len(bias) != channels:
         raise Unsupported(f"{len(bias)} biases for {channels} channels. The file is damaged")
     return tensor, values, bias, list(tensor.scales) if len(tensor.scales) > 1 else list(tensor.scales) * channels
@@ -152,6 +170,12 @@ def weights_of(graph: Graph, op: Op, axis: int) -> tuple[Tensor, np.ndarray, np.
 def packed_pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Two channels' weights in 16 bits: 256 * second + first."""
     return ((256 * second + first + 2**15) % 2**16 - 2**15).astype("int16")
+
+
+def same_steps(source: Tensor, output: Tensor) -> None:
+    """Refuses an op that would have to rescale."""
+    if (source.scale, source.zero_point) != (output.scale, output.zero_point):
+        raise Unsupported(f"{source.name!r} and {output.name!r} must have one scale. Convert the model again")
 
 
 def shape_text(tensor: Tensor) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op
 from tfkd.micro.lowering.layer import (
     WIDE,
@@ -14,6 +17,8 @@ from tfkd.micro.lowering.layer import (
     int8,
     packed_pair,
     requantization,
+    shape_text,
+    strides_of,
     weights_of,
 )
 
@@ -47,5 +52,44 @@ def fully_connected(graph: Graph, op: Op) -> list[Layer]:
              "most": most},
             (source.index,), output.index, flags | (WIDE if wide else 0),
             comment=f"{rows} x {depth} -> {rows} x {channels}",
+        )
+    ]  # fmt: skip
+
+
+def batch_matmul(graph: Graph, op: Op) -> list[Layer]:
+    first, second, output = int8(graph, op.inputs[0]), int8(graph, op.inputs[1]), int8(graph, op.outputs[0])
+    if not all(2 <= len(tensor.shape) <= 5 for tensor in (first, second, output)):
+        raise Unsupported(f"{first.shape} times {second.shape} must have 2 to 5 dimensions. Reshape before")
+    shapes = [(1,) * (5 - len(tensor.shape)) + tensor.shape for tensor in (first, second, output)]
+    strides = [strides_of(shape) for shape in shapes]
+    # The axes of rows and depth, of depth and columns.
+    rows, depth1 = (4, 3) if op.options["AdjX"] else (3, 4)
+    depth2, columns = (4, 3) if op.options["AdjY"] else (3, 4)
+    depth, batch = shapes[0][depth1], tuple(max(a, b) for a, b in zip(shapes[0][:3], shapes[1][:3], strict=True))
+    if (
+        shapes[1][depth2] != depth
+        or shapes[2] != (*batch, shapes[0][rows], shapes[1][columns])
+        or any(size not in (1, b) for shape in shapes[:2] for size, b in zip(shape, batch, strict=False))
+    ):
+        raise Unsupported(f"{first.shape} times {second.shape} is not {output.shape}. The file is damaged")
+    if depth * 255 * 255 >= 2**31:
+        raise Unsupported(f"sums of {depth} products do not fit 32 bits. Use a smaller matrix")
+    # one product in float32, as for FULLY_CONNECTED
+    multiplier, shift = arithmetic.quantize_multiplier(
+        float(np.float32(first.scale) * np.float32(second.scale)) / output.scale
+    )
+    if shift > 30:
+        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+    moved = [tuple(0 if shape[i] == 1 else step[i] for i in range(3))
+             for shape, step in zip(shapes[:2], strides[:2], strict=True)]  # fmt: skip
+    return [
+        Layer(
+            op, "batch_matmul", "batch_matmul", "tfkd_batch_matmul_params",
+            {"batch": batch, "stride1": moved[0], "stride2": moved[1], "rows": shapes[0][rows],
+             "columns": shapes[1][columns], "depth": depth, "row1": strides[0][rows], "depth1": strides[0][depth1],
+             "depth2": strides[1][depth2], "column2": strides[1][columns], "multiplier": multiplier, "shift": shift,
+             "zero_point1": first.zero_point, "zero_point2": second.zero_point, "out_zero_point": output.zero_point},
+            tuple(t.index if t.data is None else t.data.reshape(-1) for t in (first, second)), output.index,
+            comment=f"{math.prod(batch)} x {shape_text(first)} times {shape_text(second)}",
         )
     ]  # fmt: skip

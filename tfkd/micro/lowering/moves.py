@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, Unsupported, constant, int8, shape_text, strides_of
+from tfkd.micro.lowering.layer import Layer, Unsupported, constant, same_steps, shape_text, strides_of, values
 
 
 def _block(size: Sequence[int], from_: Sequence[int], to: Sequence[int], first: int = 0, to_first: int = 0) -> dict:
@@ -32,18 +32,22 @@ def _move(op: Op, source: Tensor, output: Tensor, fields: dict) -> Layer:
                  comment=f"{shape_text(source)} -> {shape_text(output)}")  # fmt: skip
 
 
-def _same_steps(source: Tensor, output: Tensor) -> None:
-    if (source.scale, source.zero_point) != (output.scale, output.zero_point):
-        raise Unsupported(f"{source.name!r} and {output.name!r} must have one scale. Convert the model again")
+def view(graph: Graph, op: Op) -> int:
+    """The tensor whose values an op gives another shape: it takes no code."""
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
+    if source.elements != output.elements or source.data is not None:
+        raise Unsupported(f"{source.shape} of {source.name!r} is not {output.shape}. The file is damaged")
+    return source.index
 
 
 def concatenation(graph: Graph, op: Op) -> list[Layer]:
-    output = int8(graph, op.outputs[0])
+    output = values(graph, op.outputs[0])
     axis = int(op.options["Axis"]) % max(1, len(output.shape))
     layers, at, strides = [], 0, strides_of(output.shape)
     for i in op.inputs:
-        source = int8(graph, i)
-        _same_steps(source, output)
+        source = values(graph, i, output.dtype)
+        same_steps(source, output)
         if (
             len(source.shape) != len(output.shape)
             or at + source.shape[axis] > output.shape[axis]
@@ -59,11 +63,11 @@ def concatenation(graph: Graph, op: Op) -> list[Layer]:
 
 
 def split(graph: Graph, op: Op) -> list[Layer]:
-    source = int8(graph, op.inputs[1])
+    source = values(graph, op.inputs[1])
     axis = int(constant(graph, op, 0, "int32").reshape(-1)[0]) % len(source.shape)
     layers, at, strides = [], 0, strides_of(source.shape)
     for i in op.outputs:
-        output = int8(graph, i)
+        output = values(graph, i, source.dtype)
         if (
             len(output.shape) != len(source.shape)
             or any(
@@ -79,7 +83,8 @@ def split(graph: Graph, op: Op) -> list[Layer]:
 
 
 def strided_slice(graph: Graph, op: Op) -> list[Layer]:
-    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
     begin, end, steps = (constant(graph, op, i, "int32").reshape(-1).tolist() for i in (1, 2, 3))
     options = op.options
     if options.get("EllipsisMask") or options.get("NewAxisMask") or options.get("Offset"):
@@ -108,7 +113,8 @@ def strided_slice(graph: Graph, op: Op) -> list[Layer]:
 
 
 def transpose(graph: Graph, op: Op) -> list[Layer]:
-    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
     order = constant(graph, op, 1, "int32").reshape(-1).tolist()
     order = [axis % len(source.shape) for axis in order]
     if sorted(order) != list(range(len(source.shape))) or tuple(source.shape[a] for a in order) != output.shape:
@@ -118,12 +124,13 @@ def transpose(graph: Graph, op: Op) -> list[Layer]:
 
 
 def pad(graph: Graph, op: Op) -> list[Layer]:
-    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
-    _same_steps(source, output)
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
+    same_steps(source, output)
     amounts = constant(graph, op, 1, "int32", "int64").reshape(-1, 2).tolist()
     value = output.zero_point
     if op.kind == "PADV2":
-        value = int(constant(graph, op, 2, "int8").reshape(-1)[0])
+        value = int(constant(graph, op, 2, output.dtype).reshape(-1)[0])
     if (
         len(amounts) != len(source.shape)
         or any(

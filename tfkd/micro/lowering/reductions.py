@@ -6,16 +6,19 @@ import math
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op
-from tfkd.micro.lowering.layer import Layer, Unsupported, constant, int8, shape_text, strides_of
+from tfkd.micro.lowering.layer import Layer, Unsupported, constant, shape_text, strides_of, values
 
 
 def reduction(graph: Graph, op: Op) -> list[Layer]:
-    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
     rank = len(source.shape)
     axes = {int(a) % rank for a in constant(graph, op, 1, "int32").reshape(-1)}
     if rank > 4 or math.prod(s for d, s in enumerate(source.shape) if d not in axes) != output.elements:
         raise Unsupported(f"{source.shape} over axes {sorted(axes)} is not {output.shape}. Use at most 4 dimensions")
     count = math.prod(source.shape[a] for a in axes)
+    if count * 2 ** (8 if source.dtype == "int8" else 16) >= 2**31:
+        raise Unsupported(f"sums of {count} values do not fit 32 bits. Pool first")
     multiplier, shift = arithmetic.quantize_multiplier(source.scale / output.scale)
     if op.kind == "MEAN":  # 1 / count goes into the multiplier
         bits = min(count.bit_length() - 1, 32, 31 + shift)

@@ -38,11 +38,11 @@ def _relu6(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
 
 
 def _leaky_relu(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    alpha = np.float32(source.scale) * np.float32(op.options["Alpha"]) / np.float32(output.scale)
+    alpha = source.scale * op.options["Alpha"] / output.scale
     if alpha < 0:
         raise Unsupported("a negative alpha is not supported")
-    slope = arithmetic.quantize_multiplier(float(alpha))
-    identity = arithmetic.quantize_multiplier(float(np.float32(source.scale) / np.float32(output.scale)))
+    slope = arithmetic.quantize_multiplier(alpha)
+    identity = arithmetic.quantize_multiplier(source.scale / output.scale)
 
     def leaky_relu(x: int) -> int:
         x -= source.zero_point

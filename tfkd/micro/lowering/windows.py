@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfkd.micro.graph import Graph, Op
+from tfkd.micro.graph import Graph, Op, Tensor
 from tfkd.micro.lowering.layer import (
     SWAPPED,
     WIDE,
@@ -18,6 +18,7 @@ from tfkd.micro.lowering.layer import (
     packed_pair,
     requantization,
     shape_text,
+    values,
     weights_of,
 )
 
@@ -34,9 +35,8 @@ def _padding(op: Op, size: int, kernel: int, stride: int, dilation: int, out: in
     return max(0, (out - 1) * stride + reach - size) // 2
 
 
-def _window(graph: Graph, op: Op, kernel: tuple[int, int]) -> dict[str, int]:
+def window(source: Tensor, output: Tensor, op: Op, kernel: tuple[int, ...]) -> dict[str, int]:
     """The struct fields that tell how a kernel moves over an image."""
-    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if len(source.shape) != 4 or len(output.shape) != 4 or source.shape[0] != 1 or output.shape[0] != 1:
         raise Unsupported(f"input {source.shape} must be [1, h, w, c]. Convert the model again")
     fields = {"height": source.shape[1], "width": source.shape[2], "channels": source.shape[3],
@@ -59,7 +59,7 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if weights.ndim != 4:
         raise Unsupported(f"weights {tensor.shape} must be [out, h, w, in]. The file is damaged")
-    fields = _window(graph, op, weights.shape[1:3])
+    fields = window(source, output, op, weights.shape[1:3])
     channels, part = weights.shape[0], weights.shape[3]
     groups = fields["channels"] // part
     if groups * part != fields["channels"] or groups < 1 or channels % groups or output.shape[3] != channels:
@@ -98,7 +98,7 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if weights.ndim != 4 or weights.shape[0] != 1:
         raise Unsupported(f"weights {tensor.shape} must be [1, h, w, out]. The file is damaged")
-    fields = _window(graph, op, weights.shape[1:3])
+    fields = window(source, output, op, weights.shape[1:3])
     channels = weights.shape[3]
     times = channels // fields["channels"]
     if times * fields["channels"] != channels or output.shape[3] != channels:
@@ -127,8 +127,9 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
 
 
 def pool(graph: Graph, op: Op) -> list[Layer]:
-    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
-    fields = _window(graph, op, (int(op.options["FilterHeight"]), int(op.options["FilterWidth"])))
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
+    fields = window(source, output, op, (int(op.options["FilterHeight"]), int(op.options["FilterWidth"])))
     if min(fields["kernel_height"], fields["kernel_width"]) < 1 or output.shape[3] != source.shape[3]:
         raise Unsupported(f"a window of {fields['kernel_height']} x {fields['kernel_width']}. The file is damaged")
     least, most = activation_range(op, output)

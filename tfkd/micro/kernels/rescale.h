@@ -1,0 +1,26 @@
+/* QUANTIZE, RELU and LEAKY_RELU where a table would be too large: a factor for negative inputs and one for others. */
+typedef struct {
+    int32_t multiplier, shift, negative_multiplier, negative_shift, count;
+    int32_t zero_point, out_zero_point, least, most;
+} tfkd_rescale_params;
+
+TFKD_INLINE int32_t tfkd_rescaled(const tfkd_rescale_params *p, int32_t x) {
+    x -= p->zero_point;
+    x = x < 0 ? tfkd_multiply(x, p->negative_multiplier, p->negative_shift) : tfkd_multiply(x, p->multiplier, p->shift);
+    return tfkd_clamp(x + p->out_zero_point, p->least, p->most);
+}
+
+TFKD_INLINE void tfkd_rescale(const tfkd_rescale_params *p, const int16_t *in, int16_t *out, int flags) {
+    (void)flags;
+    for (int32_t i = 0; i < p->count; i++) out[i] = (int16_t)tfkd_rescaled(p, in[i]);
+}
+
+TFKD_INLINE void tfkd_narrow(const tfkd_rescale_params *p, const int16_t *in, int8_t *out, int flags) {
+    (void)flags;
+    for (int32_t i = 0; i < p->count; i++) out[i] = (int8_t)tfkd_rescaled(p, in[i]);
+}
+
+TFKD_INLINE void tfkd_widened(const tfkd_rescale_params *p, const int8_t *in, int16_t *out, int flags) {
+    (void)flags;
+    for (int32_t i = 0; i < p->count; i++) out[i] = (int16_t)tfkd_rescaled(p, in[i]);
+}

@@ -1,0 +1,115 @@
+"""Ops that make a larger image: the transposed convolution and the resizings."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.micro.lowering.layer import (
+    WIDE,
+    Layer,
+    Unsupported,
+    activation_range,
+    int8,
+    requantization,
+    same_steps,
+    shape_text,
+    weights_of,
+)
+
+
+def _image(tensor: Tensor) -> Tensor:
+    if len(tensor.shape) != 4 or tensor.shape[0] != 1 or max(tensor.shape) >= 2**15:
+        raise Unsupported(f"{tensor.name!r} of shape {tensor.shape} must be [1, h, w, c]. Convert the model again")
+    return tensor
+
+
+def transpose_convolution(graph: Graph, op: Op) -> list[Layer]:
+    if len(op.inputs) < 3:
+        raise Unsupported(f"{len(op.inputs)} inputs, must be at least 3. The file is damaged")
+    source, output = _image(int8(graph, op.inputs[2])), _image(int8(graph, op.outputs[0]))
+    tensor, weights, bias, scales = weights_of(graph, op, 0, bias_at=3)
+    if weights.ndim != 4 or weights.shape[0] != output.shape[3] or weights.shape[3] != source.shape[3]:
+        raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
+    fields = {"height": source.shape[1], "width": source.shape[2], "channels": source.shape[3],
+              "out_height": output.shape[1], "out_width": output.shape[2], "out_channels": output.shape[3],
+              "kernel_height": weights.shape[1], "kernel_width": weights.shape[2]}  # fmt: skip
+    for name, letter in (("height", "H"), ("width", "W")):
+        stride, kernel, size = int(op.options[f"Stride{letter}"]), fields[f"kernel_{name}"], fields[f"out_{name}"]
+        if not 1 <= stride < 2**15:
+            raise Unsupported(f"stride {stride} must be >= 1. The file is damaged")
+        steps = -(-size // stride) if op.options["Padding"] == "same" else (size + stride - kernel) // stride
+        pad = max(0, (steps - 1) * stride + kernel - size) // 2
+        fields |= {f"stride_{name}": stride, f"first_{name}": pad // stride, f"first_kernel_{name}": pad % stride}
+    if max(fields.values()) >= 2**15:
+        raise Unsupported(f"a size of {max(fields.values())} is too large. Use a smaller model")
+    largest = np.abs(weights).sum(axis=(1, 2, 3)) * 255 + np.abs(bias)
+    if largest.max() >= 2**31:
+        raise Unsupported(f"sums of {tensor.name!r} do not fit 32 bits: a damaged bias. Convert the model again")
+    least, most = activation_range(op, output)
+    scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
+    return [
+        Layer(
+            op, "transpose_convolution", "transpose_convolution", "tfkd_transpose_convolution_params",
+            {"weights": weights.astype("int8"), "bias": bias.astype("int32"), **scaling, **fields,
+             "zero_point": source.zero_point, "out_zero_point": output.zero_point, "least": least, "most": most},
+            (source.index,), output.index, flags | (WIDE if largest.max() >= 2**30 else 0),
+            comment=f"{shape_text(source)} -> {shape_text(output)}, {weights.shape[1]}x{weights.shape[2]}",
+        )
+    ]  # fmt: skip
+
+
+def _resized(graph: Graph, op: Op) -> tuple[Tensor, Tensor, bool, bool]:
+    source, output = _image(int8(graph, op.inputs[0])), _image(int8(graph, op.outputs[0]))
+    same_steps(source, output)
+    if source.shape[3] != output.shape[3]:
+        raise Unsupported(f"{source.shape} resized is not {output.shape}. The file is damaged")
+    return source, output, bool(op.options["AlignCorners"]), bool(op.options["HalfPixelCenters"])
+
+
+def resize_nearest(graph: Graph, op: Op) -> list[Layer]:
+    source, output, corners, half = _resized(graph, op)
+
+    def places(size: int, out: int, step: int) -> np.ndarray:
+        """Where each output row or column comes from, computed in float32 as the interpreter does."""
+        stretched = corners and out > 1
+        scale = np.float32(size - 1 if stretched else size) / np.float32(out - 1 if stretched else out)
+        at = (np.arange(out, dtype="float32") + np.float32(0.5 if half else 0)) * scale
+        at = np.floor(at + np.float32(0.5)) if corners else np.floor(at)
+        return (np.minimum(at.astype("int64"), size - 1) * step).astype("int32")
+
+    _, height, width, channels = source.shape
+    return [Layer(op, "resize_nearest", "resize", "tfkd_resize_nearest_params",
+                  {"rows": places(height, output.shape[1], width * channels),
+                   "columns": places(width, output.shape[2], channels),
+                   "channels": channels, "out_height": output.shape[1], "out_width": output.shape[2]},
+                  (source.index,), output.index, comment=f"{shape_text(source)} -> {shape_text(output)}")]  # fmt: skip
+
+
+def resize_bilinear(graph: Graph, op: Op) -> list[Layer]:
+    source, output, corners, half = _resized(graph, op)
+
+    def places(size: int, out: int, step: int) -> dict[str, np.ndarray]:
+        """The two neighbours of each output row or column, and how far it lies from the first, in 1/1024."""
+        if corners and out > 1:
+            size_, out_ = size - 1, out - 1
+        else:
+            size_, out_ = size, out
+        scale = (1024 * size_ + out_ // 2) // out_
+        at = [i * scale + (scale // 2 - 512 if half else 0) for i in range(out)]
+        lower = [max(math.trunc(x / 1024), 0) for x in at]
+        if max(lower) >= size:
+            raise Unsupported(f"{size} values resized to {out} pass the input's end. Resize by a smaller factor")
+        upper = [min(math.trunc((x + 1023) / 1024), size - 1) for x in at]
+        return {"first": np.array(lower, "int32") * step, "second": np.array(upper, "int32") * step,
+                "fraction": np.array([x - 1024 * y for x, y in zip(at, lower, strict=True)], "int16")}  # fmt: skip
+
+    _, height, width, channels = source.shape
+    rows, columns = places(height, output.shape[1], width * channels), places(width, output.shape[2], channels)
+    return [Layer(op, "resize_bilinear", "resize", "tfkd_resize_bilinear_params",
+                  {**{f"row_{name}": values for name, values in rows.items()},
+                   **{f"column_{name}": values for name, values in columns.items()},
+                   "channels": channels, "out_height": output.shape[1], "out_width": output.shape[2]},
+                  (source.index,), output.index, comment=f"{shape_text(source)} -> {shape_text(output)}")]  # fmt: skip

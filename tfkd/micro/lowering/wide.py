@@ -1,0 +1,156 @@
+"""Ops with int16 activations that have kernels of their own.
+
+Zero points are 0. Products are summed in 32 bits where no input can pass them, else in 64. TensorFlow Lite Micro
+rescales a sum with a bias of 64 bits by the upper 16 bits of the multiplier, in one rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfkd.micro import arithmetic
+from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.micro.lowering.layer import Layer, Unsupported, activation_range, shape_text, values, weights_of
+from tfkd.micro.lowering.windows import window
+
+_LONG, _TWICE = 1, 2  # as in kernels/products_int16.h
+
+
+def products(graph: Graph, op: Op) -> list[Layer]:
+    """CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED: all are convolutions."""
+    source, output = values(graph, op.inputs[0], "int16"), values(graph, op.outputs[0], "int16")
+    kind = op.kind
+    tensor, weights, bias, scales = weights_of(
+        graph, op, 3 if kind == "DEPTHWISE_CONV_2D" else 0, biases=("int32", "int64")
+    )
+    fields = _flat(source, output, weights) if kind == "FULLY_CONNECTED" else _image(source, output, op, weights)
+    if kind == "DEPTHWISE_CONV_2D":
+        weights = weights[0].transpose(2, 0, 1)
+    channels, inputs, part = len(bias), fields["channels"], 1 if kind == "DEPTHWISE_CONV_2D" else weights.shape[-1]
+    groups = inputs // part
+    if groups * part != inputs or groups < 1 or channels % groups or fields["out_channels"] != channels:
+        raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
+    largest = (np.abs(weights.reshape(channels, -1)).sum(axis=1) * 2.0**15 + np.abs(bias.astype("float64"))).max()
+    if largest >= 2**47:
+        raise Unsupported(f"sums of {tensor.name!r} do not fit 48 bits: a damaged bias. Convert the model again")
+    small = graph.of(op, 2) is not None and graph.tensors[op.inputs[2]].dtype == "int32"
+    least, most = activation_range(op, output)
+    factors = [source.scale * s / output.scale for s in scales]
+    if kind == "FULLY_CONNECTED" and len(tensor.scales) == 1:  # one product in float32, unlike the convolutions
+        factors = [float(np.float32(source.scale) * np.float32(tensor.scale)) / output.scale] * channels
+    pairs = [arithmetic.quantize_multiplier(factor) for factor in factors]
+    if max(shift for _, shift in pairs) > 7 or (small and largest >= 2**31):
+        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+    multipliers = [m if small else 0x7FFF if m >= 0x7FFF0000 else (m + 2**15) >> 16 for m, _ in pairs]
+    return [
+        Layer(
+            op, "products", "products_int16", "tfkd_products_params",
+            {"weights": np.ascontiguousarray(weights).astype("int8"), "bias": bias,
+             "multiplier": np.array(multipliers, "int32"), "shift": np.array([s for _, s in pairs], "int8"), **fields,
+             "group_channels": part, "group_out_channels": channels // groups, "least": least, "most": most},
+            (source.index,), output.index, (_LONG if largest >= 2**31 else 0) | (_TWICE if small else 0),
+            comment=f"{shape_text(source)} -> {shape_text(output)}",
+        )
+    ]  # fmt: skip
+
+
+def _image(source: Tensor, output: Tensor, op: Op, weights: np.ndarray) -> dict[str, int]:
+    if weights.ndim != 4 or (op.kind == "DEPTHWISE_CONV_2D" and weights.shape[0] != 1):
+        raise Unsupported(f"weights of shape {weights.shape} must have 4 dimensions. The file is damaged")
+    return {**window(source, output, op, weights.shape[1:3]), "out_channels": output.shape[3]}
+
+
+def _flat(source: Tensor, output: Tensor, weights: np.ndarray) -> dict[str, int]:
+    channels, depth = weights.shape if weights.ndim == 2 else (0, 0)
+    rows = source.elements // depth if depth else 0
+    if not rows or rows * depth != source.elements or output.elements != rows * channels:
+        raise Unsupported(f"weights {weights.shape} do not fit input {source.shape}. The file is damaged")
+    ones = ("height", "out_height", "kernel_height", "kernel_width", "stride_height", "stride_width",
+            "dilation_height", "dilation_width")  # fmt: skip
+    return {**dict.fromkeys(ones, 1), "pad_top": 0, "pad_left": 0, "width": rows, "out_width": rows,
+            "channels": depth, "out_channels": channels}  # fmt: skip
+
+
+def wide_softmax(graph: Graph, op: Op) -> list[Layer]:
+    source, output = values(graph, op.inputs[0], "int16"), values(graph, op.outputs[0], "int16")
+    depth = source.shape[-1] if source.shape else 1
+    if abs(output.scale * 32768 - 1) > 1e-3 or source.shape != output.shape or depth >= 2**15:
+        raise Unsupported("the output must have scale 1/32768 and fewer than 32768 classes. Convert the model again")
+    multiplier, shift = arithmetic.quantize_multiplier(source.scale * float(op.options["Beta"]) / (10 / 65535))
+    if shift > 14:
+        raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
+    fields: dict[str, Any] = {
+        "exponential": _pieces(np.exp, 10 / 65535, 32767), "inverse": _pieces(lambda x: 1 / (1 + x), 1 / 65535, -32768),
+        "multiplier": multiplier, "shift": shift, "rows": source.elements // depth, "depth": depth,
+    }  # fmt: skip
+    return [Layer(op, "softmax_int16", "softmax_int16", "tfkd_softmax_int16_params", fields, (source.index,),
+                  output.index, comment=shape_text(output))]  # fmt: skip
+
+
+def _pieces(function: Callable[[np.ndarray], np.ndarray], scale: float, zero_point: int) -> np.ndarray:
+    """The interpreter's table of a function at 513 points, moved so that the lines between err less, in float32."""
+
+    def f(x: np.ndarray) -> np.ndarray:
+        return function(x.astype("float64")).astype("float32")
+
+    def rounded(x: Any) -> Any:
+        return np.copysign(np.floor(np.abs(x) + np.float32(0.5)), x)
+
+    low, high = (np.float32(scale) * np.float32(end - zero_point) for end in (-32768, 32767))
+    step = (high - low) / np.float32(512)
+    factor = np.float32(65536) / (
+        np.float32(2 / 65535) * np.float32(32767) - np.float32(2 / 65535) * np.float32(-32768)
+    )
+    at = low + np.arange(513, dtype="float32") * step
+    value = f(at) * factor
+    between = rounded((value[1:] + rounded(value[:-1])) / np.float32(2))
+    error = between - rounded(f(at[:-1] + step / np.float32(2)) * factor)
+    table = np.append(rounded(value[:-1]) - rounded(error / np.float32(2)), rounded(f(np.array([high])) * factor))
+    return np.clip(table, -32768, 32767).astype("int16")
+
+
+def curve(graph: Graph, op: Op) -> list[Layer]:
+    """LOGISTIC and TANH."""
+    source, output = values(graph, op.inputs[0], "int16"), values(graph, op.outputs[0], "int16")
+    power = math.log2(source.scale * 4096)
+    if source.elements != output.elements:
+        raise Unsupported(f"{source.shape} and {output.shape} differ in size. The file is damaged")
+    if power == int(power) and 0 <= power <= 3:
+        multiplier, shift = 3 << int(power), 0
+    else:  # as large as 16 bits hold
+        real, shift = source.scale * 4096 * 3, 0
+        while real <= 32767 / 2 and shift <= 30:
+            real, shift = real * 2, shift + 1
+        multiplier = int(real)
+    if not 0 < multiplier < 2**15:
+        raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
+    kernel = f"{op.kind.lower()}_int16"
+    return [Layer(op, kernel, "sigmoid", "tfkd_curve_params",
+                  {"table": arithmetic.sigmoid_table(), "multiplier": multiplier, "shift": shift,
+                   "count": source.elements}, (source.index,), output.index, in_place=(source.index,),
+                  comment=shape_text(output))]  # fmt: skip
+
+
+def rescale(graph: Graph, op: Op) -> list[Layer]:
+    """QUANTIZE, RELU and LEAKY_RELU."""
+    source, output = values(graph, op.inputs[0]), values(graph, op.outputs[0])
+    if source.elements != output.elements or (op.kind != "QUANTIZE" and source.dtype != output.dtype):
+        raise Unsupported(f"{source.name!r} does not become {output.name!r}. The file is damaged")
+    factor = source.scale / output.scale
+    negative = source.scale * op.options["Alpha"] / output.scale if op.kind == "LEAKY_RELU" else factor
+    pairs = [arithmetic.quantize_multiplier(real) for real in (factor, max(0.0, negative))]
+    if negative < 0 or max(shift for _, shift in pairs) > 14:
+        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+    limits = np.iinfo(output.dtype)
+    least = max(int(limits.min), output.zero_point) if op.kind == "RELU" else int(limits.min)
+    kernel = {("int16", "int16"): "rescale", ("int16", "int8"): "narrow"}.get((source.dtype, output.dtype), "widened")
+    return [Layer(op, kernel, "rescale", "tfkd_rescale_params",
+                  {"multiplier": pairs[0][0], "shift": pairs[0][1], "negative_multiplier": pairs[1][0],
+                   "negative_shift": pairs[1][1], "count": source.elements, "zero_point": source.zero_point,
+                   "out_zero_point": output.zero_point, "least": least, "most": int(limits.max)},
+                  (source.index,), output.index, in_place=(source.index,) if kernel == "rescale" else (),
+                  comment=shape_text(output))]  # fmt: skip
