@@ -23,8 +23,10 @@ TOOLS = {
     "run-as": 'test "$1" = ' + PACKAGE + ' || exit 1; shift; cd "$ROOT/data/data/' + PACKAGE + '" || exit 1; exec "$@"',
     "dumpsys": 'if [ -e "$ROOT/installed" ]; then echo "    versionCode=$(cat "$ROOT/installed") minSdk=26"; fi',
     "pm": 'if [ "$(cat "$ROOT/fault" 2>/dev/null)" = refused ]; then '
-    'echo "Failure [INSTALL_FAILED_INSUFFICIENT_STORAGE]"; exit 1; fi; echo 1 > "$ROOT/installed"; echo Success',
-    "settings": 'if [ "$1" = get ]; then cat "$ROOT/stay_on"; else echo "$4" > "$ROOT/stay_on"; fi',
+    'echo "Failure [INSTALL_FAILED_INSUFFICIENT_STORAGE]"; exit 1; fi; '
+    'test "$(cat "$ROOT/fault" 2>/dev/null)" = old || echo 1 > "$ROOT/installed"; echo Success',
+    "settings": 'case "$1" in get) cat "$ROOT/stay_on";; put) echo "$4" > "$ROOT/stay_on";; '
+    'delete) echo null > "$ROOT/stay_on";; esac',
     "svc": 'echo 7 > "$ROOT/stay_on"',
     "input": "exit 0",
     "am": 'if [ "$1" = force-stop ]; then exit 0; fi; exec "$PYTHON" "$DEVICE" "$ROOT" "$@"',
@@ -32,10 +34,13 @@ TOOLS = {
 
 
 class Phone:
-    """A phone at `serial`, which the adb server of `port` is connected to."""
+    """A phone at `serial`.
 
-    def __init__(self, root, port):
-        self.root, self.commands = Path(root), []
+    Its `state` is `device`, `unauthorized` (nobody allows this computer) or `offline` (it never answers).
+    """
+
+    def __init__(self, root, state="device"):
+        self.root, self.state, self.commands = Path(root), state, []
         (self.root / "data/local/tmp").mkdir(parents=True)
         (self.root / f"data/data/{PACKAGE}").mkdir(parents=True)
         (self.root / "installed").write_text("1")
@@ -112,7 +117,11 @@ class _Link:
                 payload = self.receive(length)
                 while self.phone.asleep:
                     time.sleep(0.05)
-                if command == b"CNXN":
+                if command == b"CNXN" and self.phone.state == "offline":
+                    continue
+                if (command == b"CNXN" and self.phone.state == "unauthorized") or (command, first) == (b"AUTH", 2):
+                    self.send(b"AUTH", 1, 0, os.urandom(20))  # sign this; no signature is one that it knows
+                elif command == b"CNXN":
                     banner = (
                         b"device::ro.product.name=desk;ro.product.model=desk;ro.product.device=desk;features=shell_v2"
                     )

@@ -46,7 +46,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def phone(server, tmp_path):
-    one = Phone(tmp_path / "phone", server)
+    one = Phone(tmp_path / "phone")
     assert "connected" in adb("connect", one.serial).stdout
     yield one
     adb("disconnect", one.serial)
@@ -96,7 +96,8 @@ def test_phone_is_sent_nothing_twice(phone, model, x):
     first = {path.name: path.stat().st_mtime_ns for path in store.iterdir()}
     assert len(first) == 2  # model and inputs
     target.run(model, x, latency=False)
-    assert {path.name: path.stat().st_mtime_ns for path in store.iterdir()} == first
+    assert {path.name for path in store.iterdir()} == set(first)
+    assert sum("mv" in command for command in phone.commands) == 4  # these two, and each run's specification
 
 
 def test_validation_judges_on_the_phone(phone, model, splits):
@@ -160,18 +161,111 @@ def test_cable_pulled_in_the_run_is_said(phone, model, x):
         targets.get("android").run(model, x[:5])
 
 
-@pytest.mark.parametrize("phase", ["dumpsys", "settings", "mkdir", "cp", "cat"])
+@pytest.mark.parametrize("phase", ["dumpsys", "settings", "svc", "mkdir", "find", "push", "mv", "cp", "cat"])
 def test_cable_pulled_in_any_phase_is_no_success(phone, model, x, phase):
+    whole, there = phone.shell, phone.local
+
+    def shell(command):
+        if phase in command.replace("'", " ").split():
+            phone.pull_the_cable()
+        return whole(command)
+
+    def local(path):
+        if phase == "push" and path.endswith(".part"):  # which a command never ends with
+            phone.pull_the_cable()
+        return there(path)
+
+    phone.shell, phone.local = shell, local
+    with pytest.raises(RuntimeError, match="android"):
+        targets.get("android").run(model, x[:5], latency=False)
+    assert phone.connections[0].fileno() == -1
+
+
+def test_cable_pulled_while_the_app_is_installed_is_said(phone, model, x, tmp_path):
+    (phone.root / "installed").unlink()
     whole = phone.shell
 
     def shell(command):
-        if phase in command.split(" "):
+        if "install" in command:
             phone.pull_the_cable()
         return whole(command)
 
     phone.shell = shell
-    with pytest.raises(RuntimeError, match="android"):
+    app = tmp_path / "bench.apk"
+    app.write_bytes(b"PK")
+    with pytest.raises(RuntimeError, match="adb install: must succeed|the phone must take the app"):
+        targets.get("android", apk=app).run(model, x[:5], latency=False)
+
+
+def test_hanging_command_is_left_and_settings_come_back(phone, model, x, monkeypatch):
+    monkeypatch.setattr(android, "_STEP_S", 3.0)
+    (phone.root / "stay_on").write_text("3\n")
+    whole = phone.shell
+    phone.shell = lambda command: whole("sleep 60" if "cp" in command.split() else command)
+    with pytest.raises(RuntimeError, match="adb shell: must answer within 3 s"):
         targets.get("android").run(model, x[:5], latency=False)
+    assert (phone.root / "stay_on").read_text() == "3\n"
+    assert left_behind(phone) == []
+
+
+def test_interrupted_run_leaves_the_phone_as_it_was(phone, model, x):
+    (phone.root / "stay_on").write_text("null\n")  # what Android says of a setting that was never made
+
+    def progress(phase, percent):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        targets.get("android", progress=progress).run(model, x[:5], latency=False)
+    assert (phone.root / "stay_on").read_text() == "null\n"
+    assert left_behind(phone) == []
+    assert sorted(path.suffix for path in (phone.root / "data/local/tmp/tfkd").iterdir()) == ["", ""]  # model, inputs
+
+
+def test_hostile_names_reach_no_shell(phone, model, x, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "a'b $(touch owned);touch owned\n.tflite"
+    Path(name).write_bytes(model.content)
+    (phone.root / "installed").unlink()
+    Path("-g;touch owned.apk").write_bytes(b"PK")
+    run = targets.get("android", apk="-g;touch owned.apk").run(name, x[:5], latency=False)
+    assert run.valid
+    assert not Path("/owned").exists()  # where the phone's commands run
+    assert not list(tmp_path.rglob("owned"))
+
+
+def test_phone_forgets_what_a_week_did_not_use(phone, model, x):
+    store = phone.root / "data/local/tmp/tfkd"
+    store.mkdir()
+    for name, age in (("0" * 64, 9 * 86400), ("1" * 64, 3600)):
+        (store / name).write_bytes(b"old")
+        os.utime(store / name, (time.time() - age,) * 2)
+    targets.get("android").run(model, x[:5], latency=False)
+    assert not (store / ("0" * 64)).exists()
+    assert (store / ("1" * 64)).exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("unauthorized", "must be ready. Received: unauthorized. To mend that, unlock it and allow USB debugging"),
+        (
+            "offline",
+            "must be ready. Received: offline. To mend that, unplug and plug it in again, or run `adb reconnect`",
+        ),
+    ],
+)
+def test_phone_that_does_not_let_in_is_named_with_the_remedy(server, model, x, tmp_path, state, message):
+    other = Phone(tmp_path / "other", state)
+    # It waits for the phone to answer, which this one never does.
+    with subprocess.Popen(["adb", "connect", other.serial], stdout=subprocess.DEVNULL) as connecting:
+        until = time.monotonic() + 20
+        while state not in adb("devices").stdout and time.monotonic() < until:
+            time.sleep(0.1)
+        with pytest.raises(RuntimeError, match=f"android: {other.serial} {message}"):
+            targets.get("android").run(model, x[:5])
+        connecting.kill()
+    adb("disconnect", other.serial)
+    other.pull_the_cable()
 
 
 def test_phone_that_does_not_answer_is_left(phone, model, x, monkeypatch):
@@ -182,7 +276,7 @@ def test_phone_that_does_not_answer_is_left(phone, model, x, monkeypatch):
 
 
 def test_no_phone_and_several_phones_are_told_apart(server, model, x, phone, tmp_path):
-    other = Phone(tmp_path / "other", server)
+    other = Phone(tmp_path / "other")
     adb("connect", other.serial)
     with pytest.raises(RuntimeError, match="needs one phone. Received: 127.*Write android:SERIAL"):
         targets.get("android").run(model, x[:5])
@@ -202,6 +296,29 @@ def test_missing_app_is_said_or_installed(phone, model, x, tmp_path):
     app.write_bytes(b"PK")
     targets.get("android", apk=app).run(model, x[:5], latency=False)
     assert (phone.root / "installed").read_text() == "1\n"
+
+
+def test_older_app_is_said_or_updated(phone, model, x, tmp_path):
+    (phone.root / "installed").write_text("0")
+    with pytest.raises(RuntimeError, match="needs the app, version 1. Received: none"):
+        targets.get("android").run(model, x[:5])
+    app = tmp_path / "bench.apk"
+    app.write_bytes(b"PK")
+    phone.fault("old")
+    with pytest.raises(RuntimeError, match="bench.apk must be the app, version 1. Received: none. Build it anew"):
+        targets.get("android", apk=app).run(model, x[:5])
+    phone.fault("")
+    targets.get("android", apk=app).run(model, x[:5], latency=False)
+    assert (phone.root / "installed").read_text() == "1\n"
+
+
+def test_missing_adb_ends_with_3_and_the_install_line(model):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfkd.cli", "benchmark", model.path, "--target", "android"],
+        env={**os.environ, "PATH": ""}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "sudo apt-get install adb" in done.stderr
 
 
 def test_refused_install_is_said(phone, model, x, tmp_path):

@@ -122,7 +122,7 @@ class Android:
             "sustained_seconds": self.sustained_s if latency else 0, "accuracy": True,
         }  # fmt: skip
         with _awake(device), _folder(device, run_id):
-            device.push(files, assets, run_id, spec)
+            device.push({**files, "spec.json": json.dumps(spec).encode()}, run_id)
             device.instrument(run_id, self.timeout_s + self.sustained_s, self.progress)
             record = _record(device.fetch(run_id, "result.json"), self.spec, run_id, nonce, model, len(arrays[0]))
             outputs = tuple(_output(device, run_id, one, len(arrays[0]), self.spec) for one in record["outputs"])
@@ -187,18 +187,24 @@ class Android:
 
     def _install(self, device: _Device) -> None:
         """Installs the app where it is missing or older."""
-        found = re.search(r"versionCode=(\d+)", device.shell("dumpsys", "package", PACKAGE))
-        if found and int(found[1]) >= VERSION:
+        found = device.app_version()
+        if found >= VERSION:
             return
         if self.apk is None:
             raise RuntimeError(
-                f"{self.spec}: needs the app, version {VERSION}. Received: {found[1] if found else 'none'}. Build it, "
+                f"{self.spec}: needs the app, version {VERSION}. Received: {found or 'none'}. Build it, "
                 "`python tools/build_apk.py --model student.tflite --out bench.apk`, then `adb install -r bench.apk`."
             )
-        said = device.adb("install", "-r", os.fspath(self.apk))
+        said = device.adb("install", "-r", str(Path(self.apk).resolve()))  # a name with a dash first is no option then
         if "Success" not in said:
             raise RuntimeError(
                 f"{self.spec}: the phone must take the app. Received: {said.strip()[-500:]}. Look at it."
+            )
+        found = device.app_version()
+        if found < VERSION:
+            raise RuntimeError(
+                f"{self.spec}: {self.apk} must be the app, version {VERSION}. Received: {found or 'none'}. Build it "
+                "anew with tools/build_apk.py."
             )
 
 
@@ -214,27 +220,36 @@ class _Device:
     def shell(self, *words: str) -> str:
         return self.adb("shell", shlex.join(words))
 
+    def app_version(self) -> int:
+        """The version of the app there; 0 where it is missing."""
+        found = re.search(r"versionCode=(\d+)", self.shell("dumpsys", "package", PACKAGE))
+        return int(found[1]) if found else 0
+
+    def store(self, contents: Sequence[bytes]) -> list[str]:
+        """Where the contents lie, by their SHA-256; what the phone has is not sent, what a week did not use is gone."""
+        names = [hashlib.sha256(content).hexdigest() for content in contents]
+        listing = f"mkdir -p {_STORE} && find {_STORE} -type f -mtime +7 -exec rm -f {{}} + ; ls {_STORE}"
+        have = set(self.shell("sh", "-c", listing).split())
+        with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
+            for name, content in zip(names, contents, strict=True):
+                if name not in have:
+                    local = Path(folder, name)
+                    local.write_bytes(content)
+                    self.adb("push", str(local), f"{_STORE}/{name}.part")
+                    self.shell("mv", f"{_STORE}/{name}.part", f"{_STORE}/{name}")
+        self.shell("touch", *(f"{_STORE}/{name}" for name in names))
+        return [f"{_STORE}/{name}" for name in names]
+
     def inside(self, *words: str) -> str:
         """Runs a command as the app, in its own folder."""
         return self.shell("run-as", PACKAGE, *words)
 
-    def push(self, files: dict[str, bytes], assets: dict[str, Any], run_id: str, spec: dict[str, Any]) -> None:
-        """Brings the files into the run's folder; what the phone has is not sent."""
-        have = set(self.shell("sh", "-c", f"mkdir -p {_STORE} && ls {_STORE}").split())
-        with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-            for name, asset in assets.items():
-                there = f"{_STORE}/{asset['sha256']}"
-                if asset["sha256"] not in have:
-                    local = Path(folder, asset["sha256"])
-                    local.write_bytes(files[name])
-                    self.adb("push", str(local), f"{there}.part")
-                    self.shell("mv", f"{there}.part", there)
-                self.inside("cp", there, f"files/runs/{run_id}/{name}")
-            local = Path(folder, "spec.json")
-            local.write_text(json.dumps(spec))
-            self.adb("push", str(local), f"{_STORE}/{run_id}.json")
-            self.inside("cp", f"{_STORE}/{run_id}.json", f"files/runs/{run_id}/spec.json")
-            self.shell("rm", "-f", f"{_STORE}/{run_id}.json")
+    def push(self, files: dict[str, bytes], run_id: str) -> None:
+        """Brings the files into the run's folder; the last belongs to this run alone and does not stay outside."""
+        there = self.store(list(files.values()))
+        for name, path in zip(files, there, strict=True):
+            self.inside("cp", path, f"files/runs/{run_id}/{name}")
+        self.shell("rm", "-f", there[-1])
 
     def instrument(self, run_id: str, timeout_s: float, progress: Callable[[str, int], None] | None) -> None:
         """Runs the app, telling of its progress.
@@ -287,22 +302,25 @@ class _Device:
 @contextlib.contextmanager
 def _awake(device: _Device) -> Iterator[None]:
     """Keeps the phone awake while it works; its setting comes back whatever happens."""
-    before = device.shell("settings", "get", "global", "stay_on_while_plugged_in").strip()
-    device.shell("svc", "power", "stayon", "true")
-    device.shell("input", "keyevent", "KEYCODE_WAKEUP")
+    name = ("global", "stay_on_while_plugged_in")
+    before = device.shell("settings", "get", *name).strip()
     try:
+        device.shell("svc", "power", "stayon", "true")
+        device.shell("input", "keyevent", "KEYCODE_WAKEUP")
         yield
     finally:
-        if before.isdigit():
-            with contextlib.suppress(RuntimeError):  # the cable is out: the first error says more
-                device.shell("settings", "put", "global", "stay_on_while_plugged_in", before)
+        with contextlib.suppress(RuntimeError):  # the cable is out: the first error says more
+            if before.isdigit():
+                device.shell("settings", "put", *name, before)
+            else:  # it was never set
+                device.shell("settings", "delete", *name)
 
 
 @contextlib.contextmanager
 def _folder(device: _Device, run_id: str) -> Iterator[None]:
     """The run's folder in the app, removed at the end."""
-    device.inside("mkdir", "-p", f"files/runs/{run_id}")
     try:
+        device.inside("mkdir", "-p", f"files/runs/{run_id}")
         yield
     finally:
         with contextlib.suppress(RuntimeError):
