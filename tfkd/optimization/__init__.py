@@ -19,6 +19,12 @@ __all__ = ["METHODS", "Optimized", "optimize"]
 # Where each method is: a function (student, **options) -> Optimized.
 _HOMES = {
     "qat": "tfkd.optimization.qat:prepare",
+    "prune": "tfkd.optimization.pruning:prepare",
+    "cluster": "tfkd.optimization.clustering:prepare",
+    "tfmot_qat": "tfkd.optimization.preservation:tfmot_qat",
+    "pqat": "tfkd.optimization.preservation:pqat",
+    "cqat": "tfkd.optimization.preservation:cqat",
+    "pcqat": "tfkd.optimization.preservation:pcqat",
 }
 METHODS = tuple(_HOMES)
 
@@ -51,8 +57,11 @@ def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
 
     Args:
         student: a trained model with logits; it is left as it is.
-        method: one of `METHODS`. `qat`: quantization-aware training.
-        **options: of the method: see `tfkd.optimization.qat.prepare`.
+        method: one of `METHODS`. `qat`: quantization-aware training. `prune`: weights become zero. `cluster`: the
+            weights of a layer share few values. `pqat`, `cqat`, `pcqat`: quantization-aware training of a pruned, a
+            clustered or a pruned and clustered student, which stays so. `tfmot_qat`: the same of any student.
+        **options: of the method: see `prepare` in `tfkd.optimization.qat`, `.pruning` and `.clustering`; the others
+            have none.
 
     Raises:
         ValueError: an unknown method or option, or layers that the method does not take, all in one message.

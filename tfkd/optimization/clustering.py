@@ -1,0 +1,65 @@
+"""Clustering: the weights of a layer share few values, learnt on, by tensorflow-model-optimization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfkd.optimization import Optimized
+from tfkd.optimization.twin import Twin, load_tfmot, select
+
+# A kernel with a larger share of zeros was pruned, and is to stay so.
+_PRUNED = 0.1
+
+
+def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = None) -> Optimized:
+    """Makes the weights of each layer share a few values, which are trained.
+
+    Kernels of convolutions, Dense and recurrent layers are clustered; biases and depthwise kernels are not. The zeros
+    of a pruned student stay zeros.
+
+    Args:
+        student: trained, functional or Sequential; it is left as it is.
+        clusters: values of a kernel, >= 2.
+        layers: a regular expression that is searched in the names of layers; left out, all that can be clustered.
+
+    Raises:
+        ValueError: a bad option, or layers that cannot be clustered.
+
+    Reference:
+        Han, Mao, Dally: Deep Compression (arXiv:1510.00149), section 3.
+    """
+    if not isinstance(clusters, int) or clusters < 2:
+        raise ValueError(f"cluster: clusters must be a whole number >= 2. Received: {clusters!r}. Use 16.")
+    twin = Twin.of(student, "cluster")
+    _, tfmot = load_tfmot()
+    from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import ClusteringRegistry
+    from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import cluster_weights
+
+    def kernels(layer: Any) -> list[Any]:
+        if not ClusteringRegistry.supports(layer):
+            raise ValueError("tensorflow-model-optimization does not cluster it")
+        if not layer.trainable_weights:
+            return []
+        found = [kernel for _, kernel in ClusteringRegistry.make_clusterable(layer).get_clusterable_weights()]
+        if any(np.prod(kernel.shape) <= clusters for kernel in found):
+            raise ValueError(f"has no more than {clusters} weights")
+        return found
+
+    taken, notes = select(twin, "cluster", layers, kernels)
+
+    def wrap(layer: Any) -> Any:
+        pruned = all(np.mean(kernel.numpy() == 0) > _PRUNED for kernel in kernels(layer))
+        return cluster_weights(layer, clusters, preserve_sparsity=pruned)
+
+    clustered = twin.wrap(dict.fromkeys(taken, wrap))
+
+    def restore() -> Twin:
+        return twin.restore(tfmot.clustering.keras.strip_clustering(clustered))
+
+    return Optimized(
+        twin.trainable(clustered), (), lambda path, **options: restore().export("cluster", path, **options),
+        lambda: restore().student, notes,
+    )  # fmt: skip

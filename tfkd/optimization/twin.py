@@ -1,0 +1,359 @@
+"""A tf_keras twin of a Keras 3 model, which tensorflow-model-optimization takes, and the way back into Keras 3.
+
+The twin is made from the student's layers and weights, never from a file. It is trained as a Keras 3 model: its own
+variables, wrapped, so that `Distiller`, optimizers and callbacks need not know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfkd import conversion, features, logits
+from tfkd.calibration import choose
+
+if TYPE_CHECKING:
+    from tfkd.tflite import TFLiteModel
+
+_LEGACY = "TF_USE_LEGACY_KERAS"
+# The largest difference of outputs between student and twin, relative to the largest output.
+_TOLERANCE = 1e-5
+# Real samples on which they are compared before an export.
+_COMPARED = 64
+_RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
+
+
+def load_tfmot() -> tuple[Any, Any]:
+    """The modules tf_keras and tensorflow_model_optimization.
+
+    To import the latter sets TF_USE_LEGACY_KERAS, which would turn a `tf.keras` that is not loaded yet into Keras 2,
+    here and in child processes: so `tf.keras` is loaded first, and the variable is left as it was found.
+    """
+    _ = tf.keras.Model
+    found = os.environ.get(_LEGACY)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of distutils and the like, which nothing here can change
+            import tensorflow_model_optimization as tfmot
+            import tf_keras
+    finally:
+        os.environ.pop(_LEGACY, None)
+        if found is not None:
+            os.environ[_LEGACY] = found
+    return tf_keras, tfmot
+
+
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    """A student in tf_keras.
+
+    Args:
+        student: the Keras 3 model, left as it is.
+        model: its twin, of equal weights and outputs; nested models are flattened.
+        layers: the student's layer behind each layer of the twin, by the twin's name of it.
+    """
+
+    student: keras.Model
+    model: Any
+    layers: Mapping[str, keras.Layer]
+
+    @classmethod
+    def of(cls, student: keras.Model, method: str) -> Twin:
+        """Rebuilds a functional or Sequential model of built-in layers.
+
+        Args:
+            student: a model with logits.
+            method: for the message.
+
+        Raises:
+            ValueError: layers that tf_keras does not have, all in one message, or a twin that answers otherwise.
+        """
+        logits.check_gives_logits("student", student)
+        graph = getattr(student, "_functional", None) or student  # of a Sequential
+        if not student.built or not hasattr(graph, "_run_through_graph"):
+            raise ValueError(
+                f"{method}: the student must be a functional or a built Sequential model. Received: "
+                f"{type(student).__name__} {student.name!r}. Build it from keras.Input and layers."
+            )
+        tf_keras, _ = load_tfmot()
+        layers = {name: layer for layer, name in _names(graph).items()}
+        made, refused = {}, []
+        for name, layer in layers.items():
+            try:
+                made[layer] = _rebuild(layer, name, tf_keras)
+            except (ValueError, TypeError) as error:
+                refused.append(f"{name} ({type(layer).__name__}): {error}")
+        refuse(method, student, refused, "Replace these layers by built-in layers that Keras 2 has too.")
+        inputs = [tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in graph.inputs]
+        model = tf_keras.Model(inputs, keras.tree.flatten(_connect(graph, inputs, made)), name=student.name)
+        for layer, copy in made.items():
+            copy.set_weights(layer.get_weights())
+        twin = cls(student, model, layers)
+        twin.check(_random_inputs(graph.inputs), method)
+        return twin
+
+    def check(self, x: Sequence[Any], method: str) -> None:
+        """Refuses a twin that does not answer as the student does.
+
+        Args:
+            x: an array for each input.
+            method: for the message.
+        """
+        expected, received = self._outputs(self.student, self.model, x)
+        if _distance(expected, received) > _TOLERANCE:
+            raise ValueError(
+                f"{method}: the tf_keras twin must answer as the student does, within {_TOLERANCE:g} of its largest "
+                f"output. Received: a distance of {_distance(expected, received):.2g}, first in layer "
+                f"{self._first_apart(x)}. Replace that layer."
+            )
+
+    def _outputs(self, student: Any, twin: Any, x: Sequence[Any]) -> tuple[Any, Any]:
+        packed = keras.tree.pack_sequence_as(getattr(student, "_inputs_struct", x[0]), list(x))
+        return student(packed, training=False), twin(list(x), training=False)
+
+    def _first_apart(self, x: Sequence[Any]) -> str:
+        taps = dict(features._paths(self.student))
+        paths = {id(layer): path for path, layer in taps.items()}
+        known = [layer for layer in self.model.layers if layer.name in self.layers]
+        inner = load_tfmot()[0].Model(self.model.inputs, [layer.get_output_at(-1) for layer in known])
+        with features.tap(self.student, [paths[id(self.layers[layer.name])] for layer in known]) as seen:
+            _, received = self._outputs(self.student, inner, x)
+        apart = [
+            layer.name
+            for layer, theirs in zip(known, received, strict=True)
+            if _distance(seen[paths[id(self.layers[layer.name])]], theirs) > _TOLERANCE
+        ]
+        return apart[0] if apart else "none alone"
+
+    def wrap(self, wrappers: Mapping[str, Callable[[Any], Any]]) -> Any:
+        """The twin with some layers wrapped, by name."""
+        tf_keras, _ = load_tfmot()
+        return tf_keras.models.clone_model(
+            self.model, clone_function=lambda layer: wrappers.get(layer.name, lambda same: same)(layer)
+        )
+
+    def restore(self, stripped: Any) -> Twin:
+        """A copy of the student with the weights of a trained and stripped twin, and that as its twin."""
+        copy = keras.models.clone_model(self.student)
+        pairs = zip(*(model._flatten_layers(include_self=False) for model in (self.student, copy)), strict=True)
+        copies = {id(old): new for old, new in pairs}
+        layers = {name: copies[id(layer)] for name, layer in self.layers.items()}
+        for name, layer in layers.items():
+            layer.set_weights(stripped.get_layer(name).get_weights())
+        return Twin(copy, stripped, layers)
+
+    def export(self, method: str, path: Any, *, calibration: Any = None, **options: Any) -> TFLiteModel:
+        """Converts a restored student, after a look at it and its twin on real samples.
+
+        Args:
+            method: for the message.
+            path: of the .tflite.
+            calibration: a split, for modes that need one.
+            **options: of `tfkd.convert`.
+        """
+        if calibration is not None:
+            self.check([tf.cast(choose(calibration, _COMPARED, 0).x, self.student.inputs[0].dtype)], method)
+        return conversion.convert(self.student, path, calibration=calibration, **options)
+
+    def trainable(self, model: Any) -> keras.Model:
+        """The twin, wrapped or not, as a Keras 3 model with the student's inputs, logits and layer names."""
+        inputs = keras.tree.map_structure(
+            lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name),
+            getattr(self.student, "_inputs_struct", self.student.inputs[0]),
+        )
+        return keras.Model(inputs, _Inside(model, self.layers, name="twin")(inputs), name=self.student.name)
+
+
+class _Port(keras.layers.Layer):
+    """Where the output of an inner layer can be tapped."""
+
+    def call(self, x: Any) -> Any:
+        return x
+
+
+class _Inside(keras.layers.Layer):
+    """A tf_keras model as one Keras 3 layer, over the same variables."""
+
+    def __init__(self, model: Any, layers: Mapping[str, keras.Layer], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        tf_keras, _ = load_tfmot()
+        shown = [layer for layer in model.layers if _inner(layer).name in layers]
+        outputs = [layer.get_output_at(-1) for layer in shown]
+        whole = tf_keras.Model(model.inputs, [model.outputs[0], *outputs])
+        self._whole: Callable[[], Any] = lambda: whole  # a closure, which Keras does not look into
+        self.ports = [_Port(name=_inner(layer).name) for layer in shown]
+        theirs = {
+            (name, weight.path.rsplit("/", 1)[-1]): weight
+            for name, layer in layers.items()
+            for weight in layer.trainable_weights
+        }
+        for layer in model.layers:
+            fixed = _overwritten(layer)
+            trained = {id(weight) for weight in layer.trainable_weights}
+            for weight in layer.weights:
+                if any(weight is known.value for known in self.variables):
+                    continue
+                leaf = weight.name.split(":")[0].rsplit("/", 1)[-1]
+                like = theirs.get((_inner(layer).name, leaf))
+                variable = keras.Variable(
+                    weight, shape=weight.shape, dtype=weight.dtype, name=leaf,
+                    trainable=id(weight) in trained and id(weight) not in fixed,
+                )  # fmt: skip
+                if like is not None:
+                    variable.regularizer, variable.constraint = like.regularizer, like.constraint
+                self._track_variable(variable)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        outputs, *inner = self._whole()(keras.tree.flatten(x), training=training)
+        for port, value in zip(self.ports, inner, strict=True):
+            port(value)
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name}  # its weights are saved; from a file alone it is not rebuilt
+
+
+def refuse(method: str, student: keras.Model, refused: Sequence[str], remedy: str) -> None:
+    """Raises one error that names all refused layers, if there are any."""
+    if refused:
+        raise ValueError(
+            f"{method}: {student.name!r} has layers that tensorflow-model-optimization does not take. Received:\n  "
+            + "\n  ".join(refused)
+            + f"\n{remedy}"
+        )
+
+
+def select(
+    twin: Twin, method: str, expression: str | None, kernels: Callable[[Any], Sequence[Any]]
+) -> tuple[list[str], tuple[str, ...]]:
+    """The layers that a method takes, found before any training.
+
+    Args:
+        twin: of the student.
+        method: for the messages.
+        expression: regular expression; those that it finds must be taken. None for all that can be.
+        kernels: the weights that the method would change in a layer; it raises ValueError for a layer that it refuses.
+
+    Returns:
+        Names of layers, and what is left as it is and why, in sentences.
+
+    Raises:
+        ValueError: no layer is taken, or one that was asked for is refused.
+    """
+    try:
+        asked = re.compile(expression or "")
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            f"{method}: layers must be a regular expression. Received: {expression!r}: {error}. Use '^name$' for one "
+            "layer."
+        ) from None
+    taken, refused, weights = [], [], 0
+    for layer in twin.model.layers:
+        if layer.name not in twin.layers or not layer.weights or not asked.search(layer.name):
+            continue
+        try:
+            found = kernels(layer)
+        except ValueError as error:
+            refused.append(f"{layer.name} ({type(layer).__name__}): {error}")
+            continue
+        if found:
+            taken.append(layer.name)
+            weights += sum(int(np.prod(kernel.shape)) for kernel in found)
+    if expression is not None or not taken:
+        refuse(method, twin.student, refused, "Choose others with layers, a regular expression.")
+    if not taken:
+        raise ValueError(
+            f"{method}: there must be layers to take. Received: layers={expression!r}, which finds none with a kernel "
+            f"in {twin.student.name!r}. Its layers: {', '.join(twin.layers)}."
+        )
+    share = weights / twin.student.count_params()
+    notes = [f"{method}: {len(taken)} layers, {share:.0%} of the weights: {', '.join(taken)}."]
+    return taken, (*notes, *(f"{method}: left as it is: {one}." for one in refused))
+
+
+def _inner(layer: Any) -> Any:
+    """The layer in a wrapper of tensorflow-model-optimization."""
+    ours = type(layer).__module__.startswith("tensorflow_model_optimization")
+    return getattr(layer, "layer", layer) if ours else layer
+
+
+def _overwritten(layer: Any) -> set[int]:
+    """The kernels that a cluster-preserving wrapper computes from centroids: they get no gradient."""
+    return {id(kernel) for kernel, _, own in getattr(layer, "_weight_vars", ()) if "cluster_centroids_tf" in own}
+
+
+def _operations(graph: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The layers of a functional model and of those nested in it, with their paths."""
+    for operation in graph.operations:
+        nested = getattr(operation, "_functional", None) or operation
+        if hasattr(nested, "_run_through_graph"):
+            yield from _operations(nested, f"{prefix}{operation.name}/")
+        elif not isinstance(operation, keras.layers.InputLayer):
+            yield f"{prefix}{operation.name}", operation
+
+
+def _names(graph: Any) -> dict[Any, str]:
+    """A name for each layer: its own, or its path where others bear that too."""
+    paths = {operation: path for path, operation in _operations(graph)}
+    ends = [path.rsplit("/", 1)[-1] for path in paths.values()]
+    return {
+        operation: path.replace("/", "_") if ends.count(path.rsplit("/", 1)[-1]) > 1 else path.rsplit("/", 1)[-1]
+        for operation, path in paths.items()
+    }
+
+
+def _rebuild(layer: Any, name: str, tf_keras: Any) -> Any:
+    kind = type(layer).__name__
+    if not isinstance(layer, keras.layers.Layer) or not type(layer).__module__.startswith("keras."):
+        raise ValueError("is no built-in layer")
+    if isinstance(layer, keras.layers.Lambda) or not hasattr(tf_keras.layers, kind):
+        raise ValueError("has no counterpart in Keras 2")
+    if layer.compute_dtype in ("float16", "bfloat16"):
+        raise ValueError("computes in half precision")
+    made = getattr(tf_keras.layers, kind)
+    known = {*inspect.signature(made.__init__).parameters, "trainable"}
+    config = {
+        _RENAMED.get(kind, {}).get(key, key): value
+        for key, value in layer.get_config().items()
+        # Weights are copied; what holds on weights is taken over when they are wrapped.
+        if not key.endswith(("_initializer", "_regularizer", "_constraint")) and key != "dtype"
+    }
+    return made.from_config({**{key: value for key, value in config.items() if key in known}, "name": name})
+
+
+def _connect(graph: Any, inputs: Any, made: Mapping[Any, Any]) -> Any:
+    """The outputs of a functional model whose layers are others."""
+
+    def apply(operation: Any) -> Callable[..., Any]:
+        nested = getattr(operation, "_functional", None) or operation
+        if not hasattr(nested, "_run_through_graph"):
+            return made[operation]
+        return lambda x, **_: _connect(nested, x, made)
+
+    return graph._run_through_graph(inputs, operation_fn=apply)
+
+
+def _random_inputs(tensors: Sequence[Any]) -> list[Any]:
+    """Samples for each input, half of them of unit scale and half of an image's."""
+    random, found = np.random.default_rng(0), []
+    for tensor in tensors:
+        shape = (4, *(size or 8 for size in tensor.shape[1:]))
+        x = np.concatenate([random.normal(size=shape), random.uniform(0, 255, shape)])
+        found.append(tf.cast(x if tensor.dtype.startswith("float") else np.abs(x) % 2, tensor.dtype))
+    return found
+
+
+def _distance(expected: Any, received: Any) -> float:
+    expected, received = np.asarray(expected), np.asarray(received)
+    scale = np.abs(expected).max()
+    apart = np.abs(expected - received).max()
+    return float(apart / scale) if scale > 0 else float(apart)
