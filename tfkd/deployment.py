@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tfkd import conversion, data, golden, precision
 from tfkd.quantization import LiteRT
+
+# A model with a larger share of zeros in its weights was pruned.
+_SPARSE = 0.25
 
 
 def deploy(
@@ -57,6 +62,7 @@ def deploy(
             "convert: --accuracy-drop needs --calibration, and chooses quantizer and precisions itself. Received: no "
             "--calibration, or other options of precision. Add --calibration digits and leave the others out."
         )
+    started = time.monotonic()
     stem = f"{out.with_suffix('')}.golden"
     if vectors:
         golden.files(stem, overwrite=overwrite)  # before the work, not after it
@@ -80,12 +86,33 @@ def deploy(
         "findings": list(found.audit.findings) if found.audit else [],
         "trials": [dataclasses.asdict(trial) for trial in trials],
         "golden": [*map(str, written)],
+        "seconds": round(time.monotonic() - started, 2),
+        "peak_bytes": _peaks(),
     }
+
+
+def _peaks() -> dict[str, int]:
+    """The largest resident sets so far, of this process and of its largest child; empty where the system has none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    unit = 1 if sys.platform == "darwin" else 1024
+    who = {"here": resource.RUSAGE_SELF, "in a child": resource.RUSAGE_CHILDREN}
+    return {where: unit * resource.getrusage(one).ru_maxrss for where, one in who.items()}
 
 
 def words(record: dict[str, Any]) -> str:
     """What `deploy` gave, as lines."""
-    lines = [f"{record['path']}: {record['size_bytes']:,} bytes", *record["findings"]]
+    size, zeros = record["compressed_bytes"], record["weight_zeros"]
+    lines = [f"{record['path']}: {record['size_bytes']:,} bytes, {size:,} compressed", *record["findings"]]
+    if (zeros or 0) > _SPARSE:
+        lines.append(
+            f"{zeros:.0%} of the weights are zero, which saves nothing by itself: the file stores each of them. Only "
+            "compression gains."
+        )
     if record["trials"]:
         lines.append(f"The smallest that holds of {len(record['trials'])} trials.")
+    peaks = " and ".join(f"{count / 1e6:.0f} MB {where}" for where, count in record["peak_bytes"].items())
+    lines.append(f"{record['seconds']:.1f} s" + (f", at most {peaks}" if peaks else ""))
     return "\n".join([*lines, *(f"{path}: golden vectors" for path in record["golden"])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gzip
 import hashlib
 import math
 import os
@@ -25,6 +26,8 @@ _DTYPES = {
     for name, value in vars(tflite.TensorType).items()
     if not name.startswith("_") and isinstance(value, int)
 }
+# The types that weights have, in bits.
+_WEIGHTS = {"int4": 4, "int8": 8, "int16": 16, "float16": 16, "float32": 32}
 _OP_NAMES = {value: name for name, value in vars(tflite.BuiltinOperator).items() if isinstance(value, int)}
 
 
@@ -145,6 +148,33 @@ class TFLiteModel:
         return len(self.content)
 
     @functools.cached_property
+    def compressed_bytes(self) -> int:
+        """Size of the file under gzip -9: what a download or an update costs."""
+        return len(gzip.compress(self.content, 9, mtime=0))
+
+    @functools.cached_property
+    def weight_zeros(self) -> float | None:
+        """The share of zeros in the weights, constants of two or more dimensions; None where there are none."""
+        weights = self.weights().values()
+        total = sum(values.size for values in weights)
+        return sum(int(np.sum(values == 0)) for values in weights) / total if total else None
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights as they are stored, by tensor: constants of two or more dimensions, of 4 to 32 bits."""
+        model, found = tflite.Model.GetRootAs(self.content, 0), {}
+        for index, (tensor, size) in enumerate(zip(self.graph.tensors, self.graph.constants, strict=True)):
+            count = math.prod(abs(d) for d in tensor.shape)
+            if len(tensor.shape) < 2 or tensor.dtype not in _WEIGHTS or size < count * _WEIGHTS[tensor.dtype] // 8:
+                continue  # an activation has no bytes, a sparse or damaged constant too few
+            data = model.Buffers(model.Subgraphs(0).Tensors(index).Buffer()).DataAsNumpy()
+            if tensor.dtype == "int4":
+                low = np.stack([data << 4, data], axis=1).view("int8") >> 4
+                found[tensor.name] = low.ravel()[:count].reshape(tensor.shape)
+            else:
+                found[tensor.name] = data.view(tensor.dtype)[:count].reshape(tensor.shape)
+        return found
+
+    @functools.cached_property
     def sha256(self) -> str:
         """Hash of the file, hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
@@ -261,6 +291,8 @@ class TFLiteModel:
         return {
             "path": str(self.path) if self.path else None,
             "size_bytes": self.size_bytes,
+            "compressed_bytes": self.compressed_bytes,
+            "weight_zeros": self.weight_zeros,
             "sha256": self.sha256,
             "inputs": [dataclasses.asdict(tensor) for tensor in self.inputs],
             "outputs": [dataclasses.asdict(tensor) for tensor in self.outputs],

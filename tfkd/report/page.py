@@ -72,6 +72,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "core_plots": [plots.layers(cores[0]), plots.arena(cores[0])] if cores else [],
         "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,
         "audits": _audits(record["models"]),
+        "compression": words.COMPRESSION,
         "command": record.get("command"),
     }
 

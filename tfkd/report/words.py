@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 NONE = "–"
+COMPRESSION = (
+    "Compressed is under gzip -9, what a download or an update costs. Zeros and shared values of a pruned or clustered "
+    "model save nothing by themselves: a .tflite stores every weight, and kernels multiply by zeros too."
+)
 
 LIMITS = {
     "runs": "Runs on every target",
