@@ -17,6 +17,13 @@ void *memset(void *, int, size_t);
 #define TFKD_ALIGNED
 #endif
 
+/* A function that is assembly throughout; gcc must not think that it leaves registers alone. */
+#if defined(__clang__)
+#define TFKD_ASSEMBLY __attribute__((naked, noinline, unused)) static
+#else
+#define TFKD_ASSEMBLY __attribute__((naked, noinline, noipa, unused)) static
+#endif
+
 #if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && !defined(TFKD_PORTABLE)
 #define TFKD_DSP 1
 #else
@@ -116,24 +123,39 @@ TFKD_INLINE int32_t tfkd_clamp(int32_t x, int32_t least, int32_t most) {
     return x < least ? least : x > most ? most : x;
 }
 
+/* x / 2 as an int8 in the output's range. */
+TFKD_INLINE int32_t tfkd_saturate_half(int32_t x, int32_t least, int32_t most, int flags) {
+    if (flags & TFKD_CLAMP) return tfkd_clamp(x >> 1, least, most);
+#if TFKD_DSP
+    int32_t result;
+    __asm__("ssat %0, #8, %1, asr #1" : "=r"(result) : "r"(x));
+    return result;
+#else
+    return tfkd_clamp(x >> 1, -128, 127);
+#endif
+}
+
 /* An accumulator to an int8 output. */
 TFKD_INLINE int32_t tfkd_requantize(int32_t sum, int32_t multiplier, int32_t shift, int32_t zero_point, int32_t least,
                                     int32_t most, int flags) {
-    int32_t x;
-    if (flags & TFKD_ANY_SHIFT) {
-        x = tfkd_multiply(sum, multiplier, shift) + zero_point;
-    } else {
-        x = flags & TFKD_WIDE ? tfkd_high_mul(sum, multiplier) : tfkd_high_mul_small(sum, multiplier);
-        if (flags & TFKD_SIGNED) x += x >> 31;
-        x = ((x >> shift) + 2 * zero_point + 1) >> 1;
-    }
-    if (flags & TFKD_CLAMP) return tfkd_clamp(x, least, most);
+    if (flags & TFKD_ANY_SHIFT) return tfkd_clamp(tfkd_multiply(sum, multiplier, shift) + zero_point, least, most);
+    int32_t x = flags & TFKD_WIDE ? tfkd_high_mul(sum, multiplier) : tfkd_high_mul_small(sum, multiplier);
+    if (flags & TFKD_SIGNED) x += x >> 31;
+    return tfkd_saturate_half((x >> shift) + 2 * zero_point + 1, least, most, flags);
+}
+
+/* Whether kernels may hand over accumulators times two, which the multiplication takes without a shift. */
+#define TFKD_TWICE(flags) (TFKD_DSP && !((flags) & (TFKD_ANY_SHIFT | TFKD_WIDE)))
+
+TFKD_INLINE int32_t tfkd_requantize_twice(int32_t twice, int32_t multiplier, int32_t shift, int32_t zero_point,
+                                          int32_t least, int32_t most, int flags) {
 #if TFKD_DSP
-    int32_t result;
-    __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(x));
-    return result;
+    int32_t x;
+    __asm__("smmulr %0, %1, %2" : "=r"(x) : "r"(twice), "r"(multiplier));
+    if (flags & TFKD_SIGNED) x += x >> 31;
+    return tfkd_saturate_half((x >> shift) + 2 * zero_point + 1, least, most, flags);
 #else
-    return tfkd_clamp(x, -128, 127);
+    return tfkd_requantize(twice / 2, multiplier, shift, zero_point, least, most, flags);
 #endif
 }
 
@@ -190,4 +212,17 @@ typedef uint32_t __attribute__((may_alias)) tfkd_word;
  * low bytes alone gives A. So one load and one sign extension serve two output channels. */
 TFKD_INLINE int32_t tfkd_second(int32_t packed, int32_t first) {
     return (int32_t)((uint32_t)packed - (uint32_t)first) >> 8;
+}
+
+/* The output of the first of two channels that share 16 bits, or of the second. */
+TFKD_INLINE int32_t tfkd_output(const int32_t sums[2], int second, int32_t bias, int32_t multiplier, int32_t shift,
+                                int32_t zero_point, int32_t least, int32_t most, int flags) {
+    if (TFKD_TWICE(flags)) {
+        const int32_t difference = (int32_t)((uint32_t)sums[0] - (uint32_t)sums[1]);
+        const int32_t twice = 2 * bias + (second ? difference >> 7 : 2 * sums[1]);
+        return tfkd_requantize_twice(twice, multiplier, shift, zero_point, least, most, flags);
+    }
+    int32_t sum = sums[1];
+    if (second) sum = flags & TFKD_WIDE ? sums[0] : tfkd_second(sums[0], sums[1]);
+    return tfkd_requantize(sum + bias, multiplier, shift, zero_point, least, most, flags);
 }

@@ -71,27 +71,26 @@ TFKD_INLINE void tfkd_column(const tfkd_convolution_params *p, const int8_t *in,
     }
 }
 
+#if TFKD_DSP
+/* Eight values of both columns (r10, r11) times those of two pairs of channels (r12, lr), onto r2 to r9. */
+#define TFKD_TILE_STEPS                                                                                    \
+    ".rept 4\n"                                                                                            \
+    "ldrd r10, r11, [r0], #8\n ldrd r12, lr, [r1], #8\n"                                                   \
+    "smlad r2, r10, r12, r2\n smlad r4, r11, r12, r4\n sxtb16 r12, r12\n"                                  \
+    "smlad r6, r10, lr, r6\n smlad r8, r11, lr, r8\n sxtb16 lr, lr\n"                                      \
+    "smlad r3, r10, r12, r3\n smlad r5, r11, r12, r5\n smlad r7, r10, lr, r7\n smlad r9, r11, lr, r9\n"     \
+    ".endr\n"
+#endif
+
 /* Two columns times four channels. sums: for each pair of channels and column, the packed sum and the first's. */
 #if TFKD_DSP
-__attribute__((naked, noinline, unused)) static void tfkd_tile(const int16_t *columns, const int16_t *weights,
-                                                               const int16_t *stop, int32_t sums[8]) {
+TFKD_ASSEMBLY void tfkd_tile(const int16_t *columns, const int16_t *weights, const int16_t *stop, int32_t sums[8]) {
     __asm__ volatile(
         "push {r2, r3, r4-r11, lr}\n"
         "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
         "mov r8, r2\n mov r9, r2\n"
         "1:\n"
-        ".rept 4\n"
-        "ldrd r10, r11, [r0], #8\n"
-        ".irp base, 2, 6\n"
-        "ldr r12, [r1], #4\n"
-        "sxtb16 lr, r12\n"
-        ".if \\base == 2\n"
-        "smlad r2, r10, r12, r2\n smlad r3, r10, lr, r3\n smlad r4, r11, r12, r4\n smlad r5, r11, lr, r5\n"
-        ".else\n"
-        "smlad r6, r10, r12, r6\n smlad r7, r10, lr, r7\n smlad r8, r11, r12, r8\n smlad r9, r11, lr, r9\n"
-        ".endif\n"
-        ".endr\n"
-        ".endr\n"
+        TFKD_TILE_STEPS
         "ldr r12, [sp]\n cmp r0, r12\n bne 1b\n"
         "ldr r12, [sp, #4]\n stm r12, {r2-r9}\n"
         "pop {r2, r3, r4-r11, pc}\n");
@@ -100,8 +99,7 @@ __attribute__((naked, noinline, unused)) static void tfkd_tile(const int16_t *co
 
 #if TFKD_THUMB1
 /* One column times one pair of channels. sums: the packed sum and the first's. */
-__attribute__((naked, noinline, unused)) static void tfkd_lane(const int16_t *column, const int16_t *weights,
-                                                               const int16_t *stop, int32_t sums[2]) {
+TFKD_ASSEMBLY void tfkd_lane(const int16_t *column, const int16_t *weights, const int16_t *stop, int32_t sums[2]) {
     __asm__ volatile(
         ".syntax unified\n"
         "push {r4-r7, lr}\n mov r12, r2\n mov lr, r3\n movs r2, #0\n movs r3, #0\n"
@@ -145,6 +143,54 @@ TFKD_INLINE void tfkd_tile_portable(const int16_t *columns, const int16_t *weigh
     }
 }
 
+#if TFKD_DSP
+/* Blocks of four channels in both columns, from their sums to their outputs. */
+typedef struct {
+    const int16_t *stop; /* the columns' end */
+    const int32_t *bias, *multiplier;
+    const int8_t *shift;
+    int32_t offset; /* 2 * zero point + 1 */
+    int8_t *out, *out2;
+    const int16_t *columns, *weights;
+    int32_t blocks;
+} tfkd_blocks_params;
+
+/* bias + 2 * sum of channel i in both columns, times its multiplier; the shifts of all four lie in r12. */
+#define TFKD_SCALE(left, right, twice, sign)                                                               \
+    "ldr r0, [r10], #4\n ldr r1, [r11], #4\n lsls r0, r0, #1\n"                                            \
+    "add " left ", r0, " left ", " twice "\n add " right ", r0, " right ", " twice "\n"                     \
+    "smmulr " left ", " left ", r1\n smmulr " right ", " right ", r1\n" sign(left) sign(right)              \
+    "asr " left ", " left ", r12\n asr " right ", " right ", r12\n"                                         \
+    "add " left ", " left ", lr\n add " right ", " right ", lr\n"                                           \
+    "ssat " left ", #8, " left ", asr #1\n ssat " right ", #8, " right ", asr #1\n"
+#define TFKD_AWAY(x) "add " x ", " x ", " x ", asr #31\n" /* halves of negative values round away from zero */
+#define TFKD_AS_IS(x)
+#define TFKD_BLOCKS(name, sign)                                                                            \
+    TFKD_ASSEMBLY void name(tfkd_blocks_params *p) {                                                       \
+        __asm__ volatile(                                                                                  \
+            "ldr r1, [r0]\n push {r0, r1, r4-r11, lr}\n mov r12, r0\n"                                     \
+            "0:\n ldrd r0, r1, [r12, #28]\n"                                                              \
+            "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"          \
+            "mov r8, r2\n mov r9, r2\n"                                                                    \
+            "1:\n" TFKD_TILE_STEPS "ldr r12, [sp, #4]\n cmp r0, r12\n bne 1b\n"                            \
+            "ldr r0, [sp]\n str r1, [r0, #32]\n ldrd r10, r11, [r0, #4]\n"                                 \
+            "ldrd r1, lr, [r0, #12]\n ldr r12, [r1], #4\n str r1, [r0, #12]\n"                             \
+            "subs r2, r2, r3\n subs r4, r4, r5\n subs r6, r6, r7\n sub r8, r8, r9\n"                        \
+            TFKD_SCALE("r3", "r5", "lsl #1", sign) "lsr r12, r12, #8\n"                                    \
+            TFKD_SCALE("r2", "r4", "asr #7", sign) "lsr r12, r12, #8\n"                                    \
+            TFKD_SCALE("r7", "r9", "lsl #1", sign) "lsr r12, r12, #8\n"                                    \
+            TFKD_SCALE("r6", "r8", "asr #7", sign)                                                         \
+            "bfi r3, r2, #8, #8\n bfi r3, r7, #16, #8\n bfi r3, r6, #24, #8\n"                             \
+            "bfi r5, r4, #8, #8\n bfi r5, r9, #16, #8\n bfi r5, r8, #24, #8\n"                             \
+            "ldr r12, [sp]\n strd r10, r11, [r12, #4]\n ldrd r10, r11, [r12, #20]\n"                       \
+            "str r5, [r11], #4\n str r3, [r10], #4\n strd r10, r11, [r12, #20]\n"                          \
+            "ldr r0, [r12, #36]\n subs r0, r0, #1\n str r0, [r12, #36]\n bne 0b\n"                         \
+            "add sp, #8\n pop {r4-r11, pc}\n");                                                           \
+    }
+TFKD_BLOCKS(tfkd_blocks, TFKD_AS_IS)
+TFKD_BLOCKS(tfkd_blocks_signed, TFKD_AWAY)
+#endif
+
 /* Two columns times all channels of a group; `both` is 0 when only the first column counts. */
 TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, int32_t group, const int16_t *columns,
                                             int8_t *out, int both, int flags) {
@@ -154,6 +200,16 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
     const int32_t *bias = p->bias + group * part, *multiplier = p->multiplier + group * part;
     const int8_t *shift = p->shift + group * part, *end = shift + part;
     int8_t *out2 = both ? out + p->out_channels : out;
+#if TFKD_DSP
+    if (TFKD_TWICE(flags) && !(flags & TFKD_CLAMP) && part >= 4) {
+        tfkd_blocks_params blocks = {stop, bias, multiplier, shift, 2 * zero_point + 1, out, out2, columns, weights,
+                                     part / 4};
+        if (flags & TFKD_SIGNED) tfkd_blocks_signed(&blocks);
+        else tfkd_blocks(&blocks);
+        weights = blocks.weights, bias = blocks.bias, multiplier = blocks.multiplier, shift = blocks.shift;
+        out = blocks.out, out2 = blocks.out2;
+    }
+#endif
     for (; shift < end; weights += 2 * depth) {
         int32_t sums[8];
 #if TFKD_DSP
@@ -163,13 +219,11 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
             tfkd_tile_portable(columns, weights, stop, sums, flags);
         for (const int32_t *sum = sums; sum < sums + 8 && shift < end; sum += 4) {
             /* where one column counts, the second's result is written first and then overwritten */
-            *out2++ = (int8_t)tfkd_requantize(sum[3] + *bias, *multiplier, *shift, zero_point, least, most, flags);
-            *out++ = (int8_t)tfkd_requantize(sum[1] + *bias++, *multiplier++, *shift++, zero_point, least, most, flags);
+            *out2++ = (int8_t)tfkd_output(sum + 2, 0, *bias, *multiplier, *shift, zero_point, least, most, flags);
+            *out++ = (int8_t)tfkd_output(sum, 0, *bias++, *multiplier++, *shift++, zero_point, least, most, flags);
             if (shift >= end) break;
-            const int32_t second = flags & TFKD_WIDE ? sum[2] : tfkd_second(sum[2], sum[3]);
-            const int32_t first = flags & TFKD_WIDE ? sum[0] : tfkd_second(sum[0], sum[1]);
-            *out2++ = (int8_t)tfkd_requantize(second + *bias, *multiplier, *shift, zero_point, least, most, flags);
-            *out++ = (int8_t)tfkd_requantize(first + *bias++, *multiplier++, *shift++, zero_point, least, most, flags);
+            *out2++ = (int8_t)tfkd_output(sum + 2, 1, *bias, *multiplier, *shift, zero_point, least, most, flags);
+            *out++ = (int8_t)tfkd_output(sum, 1, *bias++, *multiplier++, *shift++, zero_point, least, most, flags);
         }
     }
 }

@@ -15,16 +15,20 @@ TFKD_INLINE void tfkd_depthwise_any(const tfkd_depthwise_params *p, const int8_t
                                     int8_t *out, int32_t c, int flags) {
     const int32_t step = p->channels * p->channel_multiplier;
     const int32_t bias = p->bias[c], multiplier = p->multiplier[c], shift = p->shift[c];
-    for (int32_t y = 0; y < p->out_height; y++) {
-        for (int32_t x = 0; x < p->out_width; x++) {
-            const int16_t *corner = plane + y * p->stride_height * p->plane_width + x * p->stride_width;
+    /* copies, as a compiler must think that the output may overwrite the parameters */
+    const int32_t height = p->out_height, width = p->out_width, rows = p->kernel_height, columns = p->kernel_width;
+    const int32_t next = p->stride_width, tap = p->dilation_width, row = p->dilation_height * p->plane_width;
+    const int32_t zero_point = p->out_zero_point, least = p->least, most = p->most;
+    for (int32_t y = 0; y < height; y++) {
+        const int16_t *corner = plane + y * p->stride_height * p->plane_width;
+        for (int32_t x = 0; x < width; x++, corner += next) {
             const int8_t *w = weights;
             int32_t sum = bias;
-            for (int32_t ky = 0; ky < p->kernel_height; ky++) {
-                const int16_t *from = corner + ky * p->dilation_height * p->plane_width;
-                for (int32_t kx = 0; kx < p->kernel_width; kx++, from += p->dilation_width) sum += *from * *w++;
+            for (int32_t ky = 0; ky < rows; ky++) {
+                const int16_t *from = corner + ky * row;
+                for (int32_t kx = 0; kx < columns; kx++, from += tap) sum += *from * *w++;
             }
-            *out = (int8_t)tfkd_requantize(sum, multiplier, shift, p->out_zero_point, p->least, p->most, flags);
+            *out = (int8_t)tfkd_requantize(sum, multiplier, shift, zero_point, least, most, flags);
             out += step;
         }
     }
@@ -35,19 +39,74 @@ TFKD_INLINE uint32_t tfkd_pair(int32_t low, int32_t high) {
     return ((uint32_t)low & 0xffffu) | ((uint32_t)high << 16);
 }
 
+TFKD_INLINE int8_t tfkd_depthwise_output(int32_t sum, int32_t multiplier, int32_t shift, int32_t zero_point,
+                                         int32_t least, int32_t most, int flags) {
+    return (int8_t)(TFKD_TWICE(flags) ? tfkd_requantize_twice(sum, multiplier, shift, zero_point, least, most, flags)
+                                      : tfkd_requantize(sum, multiplier, shift, zero_point, least, most, flags));
+}
+
+/* Rows of 3x3 outputs at stride 1, two at a time; the sums are times two. */
+typedef struct {
+    const int16_t *end;                                        /* of the first of three rows, for this row of outputs */
+    int32_t bias, multiplier, shift, offset;                   /* offset: 2 * zero point + 1 */
+    int8_t *out;
+    int32_t step;                                              /* from one output to the next */
+    const int16_t *from;
+    int32_t row, skip, next, out_skip, rows;                   /* bytes; skip and next: from a row's end to the next's */
+    uint32_t weights[6];
+} tfkd_pairs_params;
+
+#define TFKD_THREE(at, low, high)                                                                          \
+    "ldrd r10, r11, [" at "], #4\n"                                                                        \
+    "smlad r3, r10, " low ", r3\n smlabt r3, r11, " high ", r3\n"                                          \
+    "smlatb r12, r10, " low ", r12\n smlad r12, r11, " high ", r12\n"
+#define TFKD_PAIRS(name, away)                                                                             \
+    TFKD_ASSEMBLY void name(tfkd_pairs_params *p) {                                                        \
+        __asm__ volatile(                                                                                  \
+            "push {r4-r11, lr}\n mov lr, r0\n add r0, lr, #52\n ldm r0, {r4-r9}\n"                          \
+            "ldrd r0, r1, [lr, #28]\n add r2, r0, r1, lsl #1\n add r1, r0, r1\n"                            \
+            "1:\n ldr r3, [lr, #4]\n mov r12, r3\n"                                                        \
+            TFKD_THREE("r0", "r4", "r5") TFKD_THREE("r1", "r6", "r7") TFKD_THREE("r2", "r8", "r9")         \
+            "ldr r10, [lr, #8]\n smmulr r3, r3, r10\n smmulr r12, r12, r10\n" away                          \
+            "ldrd r10, r11, [lr, #12]\n asrs r3, r10\n asr r12, r12, r10\n"                                \
+            "add r3, r3, r11\n add r12, r12, r11\n ssat r3, #8, r3, asr #1\n ssat r12, #8, r12, asr #1\n"   \
+            "ldrd r10, r11, [lr, #20]\n strb r3, [r10]\n strb r12, [r10, r11]\n"                           \
+            "add r10, r10, r11, lsl #1\n str r10, [lr, #20]\n"                                             \
+            "ldr r11, [lr]\n cmp r0, r11\n bne 1b\n"                                                       \
+            "ldrd r3, r12, [lr, #36]\n add r0, r0, r3\n add r1, r1, r3\n add r2, r2, r3\n"                  \
+            "add r11, r11, r12\n str r11, [lr]\n"                                                          \
+            "ldrd r3, r12, [lr, #44]\n add r10, r10, r3\n str r10, [lr, #20]\n"                            \
+            "subs r12, r12, #1\n str r12, [lr, #48]\n bne 1b\n pop {r4-r11, pc}\n");                       \
+    }
+TFKD_PAIRS(tfkd_pairs, "")
+TFKD_PAIRS(tfkd_pairs_signed, "add r3, r3, r3, asr #31\n add r12, r12, r12, asr #31\n")
+
 /* 3x3 without dilation, by pairs of neighbours in a row. */
 TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t *w, const int16_t *plane, int8_t *out,
                                     int32_t c, int flags) {
-    const int32_t step = p->channels * p->channel_multiplier, row = p->plane_width;
-    const int32_t bias = p->bias[c], multiplier = p->multiplier[c], shift = p->shift[c];
+    const int32_t step = p->channels * p->channel_multiplier, row = p->plane_width, times = TFKD_TWICE(flags) ? 2 : 1;
+    const int32_t bias = times * p->bias[c], multiplier = p->multiplier[c], shift = p->shift[c];
     const int32_t zero_point = p->out_zero_point, least = p->least, most = p->most;
-    const uint32_t a01 = tfkd_pair(w[0], w[1]), a12 = tfkd_pair(w[1], w[2]);
-    const uint32_t b01 = tfkd_pair(w[3], w[4]), b12 = tfkd_pair(w[4], w[5]);
-    const uint32_t c01 = tfkd_pair(w[6], w[7]), c12 = tfkd_pair(w[7], w[8]);
-    for (int32_t y = 0; y < p->out_height; y++) {
-        const int16_t *from = plane + y * p->stride_height * row;
-        int32_t x = p->out_width;
-        if (p->stride_width == 1) {
+    const uint32_t a01 = tfkd_pair(times * w[0], times * w[1]), a12 = tfkd_pair(times * w[1], times * w[2]);
+    const uint32_t b01 = tfkd_pair(times * w[3], times * w[4]), b12 = tfkd_pair(times * w[4], times * w[5]);
+    const uint32_t c01 = tfkd_pair(times * w[6], times * w[7]), c12 = tfkd_pair(times * w[7], times * w[8]);
+    const int32_t height = p->out_height, width = p->out_width, next_row = p->stride_height * row;
+    const int32_t stride = p->stride_width;
+    int32_t pairs = 0; /* in each row, done by the faster form */
+    if (TFKD_TWICE(flags) && !(flags & TFKD_CLAMP) && stride == 1 && width >= 2) {
+        pairs = width / 2;
+        tfkd_pairs_params rows = {plane + 2 * pairs, bias, multiplier, shift, 2 * zero_point + 1, out, step, plane,
+                                  2 * row, 2 * (next_row - 2 * pairs), 2 * next_row, (width - 2 * pairs) * step, height,
+                                  {a01, a12, b01, b12, c01, c12}};
+        if (flags & TFKD_SIGNED) tfkd_pairs_signed(&rows);
+        else tfkd_pairs(&rows);
+        if (width == 2 * pairs) return;
+    }
+    for (int32_t y = 0; y < height; y++, plane += next_row) {
+        const int16_t *from = plane + 2 * pairs;
+        int32_t x = width - 2 * pairs;
+        out += 2 * pairs * step;
+        if (stride == 1) {
             for (; x >= 2; x -= 2, from += 2) {
                 uint32_t left = tfkd_load4(from), right = tfkd_load4(from + 2);
                 int32_t sum = tfkd_mac_low_high(right, a12, tfkd_mac2(left, a01, bias));
@@ -58,17 +117,19 @@ TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t
                 left = tfkd_load4(from + 2 * row), right = tfkd_load4(from + 2 * row + 2);
                 sum = tfkd_mac_low_high(right, c12, tfkd_mac2(left, c01, sum));
                 next = tfkd_mac2(right, c12, tfkd_mac_high_low(left, c01, next));
-                *out = (int8_t)tfkd_requantize(sum, multiplier, shift, zero_point, least, most, flags);
+                *out = tfkd_depthwise_output(sum, multiplier, shift, zero_point, least, most, flags);
                 out += step;
-                *out = (int8_t)tfkd_requantize(next, multiplier, shift, zero_point, least, most, flags);
+                *out = tfkd_depthwise_output(next, multiplier, shift, zero_point, least, most, flags);
                 out += step;
             }
         }
-        for (; x > 0; x--, from += p->stride_width) {
-            int32_t sum = tfkd_mac2(tfkd_load4(from), a01, bias) + from[2] * w[2];
-            sum = tfkd_mac2(tfkd_load4(from + row), b01, sum) + from[row + 2] * w[5];
-            sum = tfkd_mac2(tfkd_load4(from + 2 * row), c01, sum) + from[2 * row + 2] * w[8];
-            *out = (int8_t)tfkd_requantize(sum, multiplier, shift, zero_point, least, most, flags);
+        for (; x > 0; x--, from += stride) {
+            int32_t sum = tfkd_mac_low_high(tfkd_load4(from + 2), a12, tfkd_mac2(tfkd_load4(from), a01, bias));
+            sum = tfkd_mac2(tfkd_load4(from + row), b01, sum);
+            sum = tfkd_mac_low_high(tfkd_load4(from + row + 2), b12, sum);
+            sum = tfkd_mac2(tfkd_load4(from + 2 * row), c01, sum);
+            sum = tfkd_mac_low_high(tfkd_load4(from + 2 * row + 2), c12, sum);
+            *out = tfkd_depthwise_output(sum, multiplier, shift, zero_point, least, most, flags);
             out += step;
         }
     }
@@ -77,7 +138,7 @@ TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t
 
 TFKD_INLINE void tfkd_depthwise(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out, int16_t *plane,
                                 int flags) {
-    const int32_t taps = p->kernel_height * p->kernel_width;
+    const int32_t taps = p->kernel_height * p->kernel_width, step = p->channels;
     for (int32_t i = 0; i < p->plane_height * p->plane_width; i++) plane[i] = p->zero_point;
     for (int32_t c = 0; c < p->channels; c++) {
         const int8_t *from = in + c;
@@ -87,7 +148,10 @@ TFKD_INLINE void tfkd_depthwise(const tfkd_depthwise_params *p, const int8_t *in
         for (int32_t y = 0; y < rows; y++) {
             int16_t *to = plane + (y + p->pad_top) * p->plane_width + p->pad_left;
             const int8_t *at = from + y * p->width * p->channels;
-            for (int32_t x = 0; x < columns; x++, at += p->channels) *to++ = *at;
+            int32_t x = columns;
+            for (; x >= 4; x -= 4, at += 4 * step, to += 4)
+                to[0] = at[0], to[1] = at[step], to[2] = at[2 * step], to[3] = at[3 * step];
+            for (; x > 0; x--, at += step) *to++ = *at;
         }
         for (int32_t m = 0; m < p->channel_multiplier; m++) {
             const int32_t o = c * p->channel_multiplier + m;

@@ -9,19 +9,18 @@ typedef struct {
 } tfkd_fully_connected_params;
 
 #if TFKD_DSP
-#define TFKD_DOT_PAIR(x, packed, first)                                                      \
-    "ldr r12, [r1], #4\n sxtb16 lr, r12\n smlad " packed ", " x ", r12, " packed "\n"        \
-    "smlad " first ", " x ", lr, " first "\n"
+#define TFKD_DOT_PAIR(packed, first)                                                         \
+    "ldrd r12, lr, [r1], #8\n"                                                               \
+    "smlad " packed ", r10, r12, " packed "\n sxtb16 r12, r12\n"                             \
+    "smlad " packed ", r11, lr, " packed "\n sxtb16 lr, lr\n"                                \
+    "smlad " first ", r10, r12, " first "\n smlad " first ", r11, lr, " first "\n"
 #define TFKD_DOT_4                                                                           \
     "ldr r12, [r0], #4\n sxtb16 r10, r12\n sxtb16 r11, r12, ror #8\n"                        \
-    TFKD_DOT_PAIR("r10", "r2", "r3") TFKD_DOT_PAIR("r11", "r2", "r3")                        \
-    TFKD_DOT_PAIR("r10", "r4", "r5") TFKD_DOT_PAIR("r11", "r4", "r5")                        \
-    TFKD_DOT_PAIR("r10", "r6", "r7") TFKD_DOT_PAIR("r11", "r6", "r7")                        \
-    TFKD_DOT_PAIR("r10", "r8", "r9") TFKD_DOT_PAIR("r11", "r8", "r9")
+    TFKD_DOT_PAIR("r2", "r3") TFKD_DOT_PAIR("r4", "r5")                                      \
+    TFKD_DOT_PAIR("r6", "r7") TFKD_DOT_PAIR("r8", "r9")
 
 /* One row times eight channels, over a multiple of 4 values. sums: for each pair the packed sum and the first's. */
-__attribute__((naked, noinline, unused)) static void tfkd_dot(const int8_t *in, const int16_t *weights,
-                                                              const int8_t *stop, int32_t sums[8]) {
+TFKD_ASSEMBLY void tfkd_dot(const int8_t *in, const int16_t *weights, const int8_t *stop, int32_t sums[8]) {
     __asm__ volatile(
         "push {r2, r3, r4-r11, lr}\n"
         "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
@@ -37,8 +36,7 @@ __attribute__((naked, noinline, unused)) static void tfkd_dot(const int8_t *in, 
 
 #if TFKD_THUMB1
 /* One row times one pair of channels, over a multiple of 4 values. sums: the packed sum and the first's. */
-__attribute__((naked, noinline, unused)) static void tfkd_row(const int8_t *in, const int16_t *weights,
-                                                              const int8_t *stop, int32_t sums[2]) {
+TFKD_ASSEMBLY void tfkd_row(const int8_t *in, const int16_t *weights, const int8_t *stop, int32_t sums[2]) {
     __asm__ volatile(
         ".syntax unified\n"
         "push {r4-r7, lr}\n mov r12, r2\n mov lr, r3\n movs r2, #0\n movs r3, #0\n cmp r0, r12\n beq 2f\n"
@@ -99,11 +97,10 @@ TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, cons
                 for (int32_t i = 0; i < 4 && c + 2 * i < p->channels; i++)
                     tfkd_dot_pair(weights + 4 * whole + 4 * i, in + whole, p->depth - whole, sums + 2 * i, flags);
             for (const int32_t *sum = sums; sum < sums + 8 && bias < end; sum += 2) {
-                *out++ = (int8_t)tfkd_requantize(sum[1] + *bias++, *multiplier, *shift, zero_point, least, most, flags);
+                *out++ = (int8_t)tfkd_output(sum, 0, *bias++, *multiplier, *shift, zero_point, least, most, flags);
                 multiplier += step, shift += step;
                 if (bias >= end) break;
-                const int32_t second = flags & TFKD_WIDE ? sum[0] : tfkd_second(sum[0], sum[1]);
-                *out++ = (int8_t)tfkd_requantize(second + *bias++, *multiplier, *shift, zero_point, least, most, flags);
+                *out++ = (int8_t)tfkd_output(sum, 1, *bias++, *multiplier, *shift, zero_point, least, most, flags);
                 multiplier += step, shift += step;
             }
         }
