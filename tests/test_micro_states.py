@@ -61,6 +61,30 @@ def test_int16_student_on_a_core_gives_the_bits_of_tflite_micro(core: str, wide:
     assert np.array_equal(run.outputs[0], targets.get("tflm").run(wide, x).outputs[0])
 
 
+def chain(dtype: str, seed: int) -> bytes:
+    """A net of one op after the other, of those that the students above have not."""
+    made = Net(random.Random(seed), dtype)
+    x = made.input((1, 5, 4, 4))
+    names = {
+        "int8": ("transpose_convolution", "resize", "batch_matmul", "detour", "lstm", "svdf"),
+        "int16": ("convolution", "unary", "unary", "binary", "pool", "reduction", "fully_connected", "softmax"),
+    }
+    for name in names[dtype]:  # fmt: skip
+        x = getattr(made, name)(x)
+    return made.bytes(x)
+
+
+# The nets of int16 have sums of more than 32 bits, which a core without long products must rescale by itself.
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+@pytest.mark.parametrize(("dtype", "seed"), [("int8", 1), ("int8", 2), ("int16", 15), ("int16", 43)])
+def test_chain_of_ops_on_a_core_gives_the_bits_of_tflite_micro(dtype: str, seed: int, core: str) -> None:
+    model = TFLiteModel.load(chain(dtype, seed))
+    x = samples(model.content, 4, seed)
+    run = targets.get(core).run(model, x, latency=False)
+    assert np.array_equal(run.outputs[0], targets.get("tflm").run(model, x).outputs[0])
+    assert ("tfkd_products_flags1(&p" in micro.emit(model).files["model.c"]) == (dtype == "int16")
+
+
 def test_validate_int16_student_on_a_core(wide: TFLiteModel) -> None:
     test = tfkd.data.load("digits").test
     validation = tfkd.validate(wide, test, targets=["tflm", "cortex-m4"])

@@ -135,6 +135,11 @@ TFKD_INLINE int32_t tfkd_saturate_half(int32_t x, int32_t least, int32_t most, i
 #endif
 }
 
+/* Adds the zero point to a result, within the limits; in this order no sum overflows. */
+TFKD_INLINE int32_t tfkd_around(int32_t x, int32_t zero_point, int32_t least, int32_t most) {
+    return tfkd_clamp(x, least - zero_point, most - zero_point) + zero_point;
+}
+
 /* An accumulator to an int8 output. */
 TFKD_INLINE int32_t tfkd_requantize(int32_t sum, int32_t multiplier, int32_t shift, int32_t zero_point, int32_t least,
                                     int32_t most, int flags) {

@@ -22,8 +22,8 @@ TFKD_INLINE void tfkd_batch_matmul(const tfkd_batch_matmul_params *p, const int8
                         int32_t sum = 0;
                         for (int32_t k = 0; k < p->depth; k++, x += p->depth1, y += p->depth2)
                             sum += (*x - zero1) * (*y - zero2);
-                        const int32_t result = tfkd_multiply(sum, p->multiplier, p->shift) + p->out_zero_point;
-                        *out++ = (int8_t)tfkd_clamp(result, -128, 127);
+                        const int32_t result = tfkd_multiply(sum, p->multiplier, p->shift);
+                        *out++ = (int8_t)tfkd_around(result, p->out_zero_point, -128, 127);
                     }
             }
 }

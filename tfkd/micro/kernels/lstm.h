@@ -15,8 +15,7 @@ TFKD_INLINE int32_t tfkd_lstm_short(int32_t x) { return tfkd_clamp(x, -32768, 32
 /* The product of a row of weights with values, rescaled to 16 bits. */
 TFKD_INLINE int32_t tfkd_lstm_product(const int8_t *weights, const int8_t *values, int32_t count, int32_t sum,
                                       int32_t multiplier, int32_t shift) {
-    for (int32_t i = 0; i < count; i++) sum += weights[i] * values[i];
-    return tfkd_lstm_short(tfkd_multiply(sum, multiplier, shift));
+    return tfkd_lstm_short(tfkd_multiply(tfkd_dot_product(weights, values, count, sum), multiplier, shift));
 }
 
 TFKD_INLINE void tfkd_lstm(const tfkd_lstm_params *p, const int8_t *in, int8_t *hidden, int16_t *cell, int8_t *out,
@@ -47,8 +46,8 @@ TFKD_INLINE void tfkd_lstm(const tfkd_lstm_params *p, const int8_t *in, int8_t *
             cell[unit] = (int16_t)state;
             state = (state * p->tanh_multiplier + ((1 << p->tanh_shift) >> 1)) >> p->tanh_shift;
             const int32_t product = tfkd_tanh(p->sigmoid, state) * gates[3];
-            const int32_t result = tfkd_multiply(product, p->out_multiplier, p->out_shift) + p->out_zero_point;
-            out[unit] = (int8_t)tfkd_clamp(result, -128, 127);
+            const int32_t result = tfkd_multiply(product, p->out_multiplier, p->out_shift);
+            out[unit] = (int8_t)tfkd_around(result, p->out_zero_point, -128, 127);
         }
     }
     memcpy(hidden, last, (size_t)p->units);

@@ -12,6 +12,7 @@ typedef struct {
 
 #define TFKD_LONG 1  /* sums need more than 32 bits */
 #define TFKD_TWICE 2 /* multipliers of 31 bits and two roundings, as where the bias has 32 bits */
+#define TFKD_FOURS 4 /* groups of channels are multiples of four, and weights lie in order 0 2 1 3 within each */
 
 /* sum * multiplier / 2^(15 - shift), halves up, for a multiplier of 15 bits and a sum of 48; without 64 bit products. */
 TFKD_INLINE int32_t tfkd_rescale_long(int64_t sum, int32_t multiplier, int32_t shift) {
@@ -28,21 +29,54 @@ TFKD_INLINE int32_t tfkd_rescale_long(int64_t sum, int32_t multiplier, int32_t s
     return (high + (int32_t)(middle >> 16) + (1 << (right - 17))) >> (right - 16);
 }
 
-TFKD_INLINE int64_t tfkd_products_sum(const tfkd_products_params *p, const int16_t *in, const int8_t *weights, int32_t y,
-                                      int32_t x, int64_t bias, int flags) {
-    const int32_t depth = p->group_channels;
+/* A piece of a sum, of values that lie side by side. */
+TFKD_INLINE int32_t tfkd_products_piece(const int16_t *x, const int8_t *weights, int32_t count, int32_t sum, int flags) {
+    const int8_t *end = weights + count;
+    if (flags & TFKD_FOURS) {
+        for (; weights < end; weights += 4, x += 4) {
+#if TFKD_DSP
+            const uint32_t word = tfkd_load4(weights);
+            sum = tfkd_mac2(tfkd_load4(x + 2), tfkd_odd(word), tfkd_mac2(tfkd_load4(x), tfkd_even(word), sum));
+#else
+            sum += x[0] * weights[0] + x[1] * weights[2];
+            sum += x[2] * weights[1] + x[3] * weights[3];
+#endif
+        }
+    }
+    while (weights < end) sum += *x++ * *weights++;
+    return sum;
+}
+
+typedef struct {
+    int32_t first, last; /* of the kernel's rows or columns, those that lie within the image */
+} tfkd_reach;
+
+TFKD_INLINE tfkd_reach tfkd_products_reach(int32_t start, int32_t kernel, int32_t dilation, int32_t size) {
+    tfkd_reach reach = {0, kernel};
+    while (reach.first < kernel && start + reach.first * dilation < 0) reach.first++;
+    while (reach.last > reach.first && start + (reach.last - 1) * dilation >= size) reach.last--;
+    return reach;
+}
+
+/* at: where the kernel's corner lies in the input, or would; only what is within reach is read. */
+TFKD_INLINE int64_t tfkd_products_sum(const tfkd_products_params *p, const int16_t *in, int32_t at, const int8_t *weights,
+                                      tfkd_reach rows, tfkd_reach columns, int64_t bias, int flags) {
+    const int32_t depth = p->group_channels, step = p->dilation_width * p->channels, count = columns.last - columns.first;
     int64_t sum = bias;
     int32_t small = (int32_t)bias;
-    for (int32_t ky = 0; ky < p->kernel_height; ky++) {
-        const int32_t row = y + ky * p->dilation_height;
-        for (int32_t kx = 0; kx < p->kernel_width; kx++, weights += depth) {
-            const int32_t column = x + kx * p->dilation_width;
-            if (row < 0 || row >= p->height || column < 0 || column >= p->width) continue;
-            const int16_t *from = in + (row * p->width + column) * p->channels;
-            for (int32_t i = 0; i < depth; i++) {
-                if (flags & TFKD_LONG) sum += from[i] * weights[i];
-                else small += from[i] * weights[i];
-            }
+    for (int32_t ky = rows.first; ky < rows.last; ky++) {
+        const int16_t *from = in + (at + ky * p->dilation_height * p->width * p->channels + columns.first * step);
+        const int8_t *w = weights + (ky * p->kernel_width + columns.first) * depth;
+        if (flags & TFKD_LONG) {
+            for (const int8_t *end = w + count * depth; w < end; from += step - depth)
+                for (int32_t i = 0; i < depth; i++) sum += *from++ * *w++;
+        } else if (step == depth) {
+            small = tfkd_products_piece(from, w, count * depth, small, flags);
+        } else if (depth == 1) {
+            for (const int8_t *end = w + count; w < end; from += step) small += *from * *w++;
+        } else {
+            for (int32_t kx = 0; kx < count; kx++, from += step, w += depth)
+                small = tfkd_products_piece(from, w, depth, small, flags);
         }
     }
     return flags & TFKD_LONG ? sum : small;
@@ -50,17 +84,20 @@ TFKD_INLINE int64_t tfkd_products_sum(const tfkd_products_params *p, const int16
 
 TFKD_INLINE void tfkd_products(const tfkd_products_params *p, const int16_t *in, int16_t *out, int flags) {
     const int32_t taps = p->kernel_height * p->kernel_width * p->group_channels;
-    for (int32_t oy = 0; oy < p->out_height; oy++)
-        for (int32_t ox = 0; ox < p->out_width; ox++) {
-            const int32_t y = oy * p->stride_height - p->pad_top, x = ox * p->stride_width - p->pad_left;
+    for (int32_t oy = 0, y = -p->pad_top; oy < p->out_height; oy++, y += p->stride_height) {
+        const tfkd_reach rows = tfkd_products_reach(y, p->kernel_height, p->dilation_height, p->height);
+        for (int32_t ox = 0, x = -p->pad_left; ox < p->out_width; ox++, x += p->stride_width) {
+            const tfkd_reach columns = tfkd_products_reach(x, p->kernel_width, p->dilation_width, p->width);
             const int8_t *weights = p->weights;
-            for (int32_t c = 0, group = 0, left = p->group_out_channels; c < p->out_channels; c++, weights += taps) {
-                const int64_t sum = tfkd_products_sum(p, in + group, weights, y, x, p->bias[c], flags);
+            int32_t at = (y * p->width + x) * p->channels, left = p->group_out_channels;
+            for (int32_t c = 0; c < p->out_channels; c++, weights += taps) {
+                const int64_t sum = tfkd_products_sum(p, in, at, weights, rows, columns, p->bias[c], flags);
                 const int32_t result = flags & TFKD_TWICE
                                            ? tfkd_multiply((int32_t)sum, p->multiplier[c], p->shift[c])
                                            : tfkd_rescale_long(sum, p->multiplier[c], p->shift[c]);
                 *out++ = (int16_t)tfkd_clamp(result, p->least, p->most);
-                if (--left == 0) left = p->group_out_channels, group += p->group_channels;
+                if (--left == 0) left = p->group_out_channels, at += p->group_channels;
             }
         }
+    }
 }

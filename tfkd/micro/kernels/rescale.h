@@ -7,7 +7,7 @@ typedef struct {
 TFKD_INLINE int32_t tfkd_rescaled(const tfkd_rescale_params *p, int32_t x) {
     x -= p->zero_point;
     x = x < 0 ? tfkd_multiply(x, p->negative_multiplier, p->negative_shift) : tfkd_multiply(x, p->multiplier, p->shift);
-    return tfkd_clamp(x + p->out_zero_point, p->least, p->most);
+    return tfkd_around(x, p->out_zero_point, p->least, p->most);
 }
 
 TFKD_INLINE void tfkd_rescale(const tfkd_rescale_params *p, const int16_t *in, int16_t *out, int flags) {

@@ -1,36 +1,37 @@
 /* SVDF, int8 with a state of 8 or 16 bits: for each filter the last `memory` products, weighted in time. */
 typedef struct {
-    const int8_t *feature; /* [units * rank, inputs] */
-    const int16_t *time;   /* [units * rank, memory] */
-    const int32_t *bias;   /* [units] */
+    const int8_t *feature;       /* [units * rank, inputs] */
+    const int32_t *feature_bias; /* [units * rank]: the input's zero point */
+    const int16_t *time;         /* [units * rank, memory] */
+    const int32_t *bias;         /* [units] */
     int32_t inputs, units, rank, memory;
     int32_t state_multiplier, state_shift, multiplier, shift;
     int32_t least, most; /* of the state */
-    int16_t zero_point, state_zero_point, out_zero_point;
+    int16_t state_zero_point, out_zero_point;
 } tfkd_svdf_params;
 
 /* The zero point comes after the clamp and may wrap around, as in TensorFlow Lite Micro of October 2026. */
-TFKD_INLINE int32_t tfkd_svdf_feature(const tfkd_svdf_params *p, const int8_t *feature, const int8_t *in) {
-    int32_t sum = 0;
-    for (int32_t i = 0; i < p->inputs; i++) sum += feature[i] * (in[i] - p->zero_point);
+TFKD_INLINE int32_t tfkd_svdf_feature(const tfkd_svdf_params *p, const int8_t *feature, const int8_t *in, int32_t bias) {
+    const int32_t sum = tfkd_dot_product(feature, in, p->inputs, bias);
     const int32_t result = tfkd_clamp(tfkd_multiply(sum, p->state_multiplier, p->state_shift), p->least, p->most);
     return result + p->state_zero_point;
 }
 
 TFKD_INLINE int8_t tfkd_svdf_output(const tfkd_svdf_params *p, int32_t sum) {
-    return (int8_t)tfkd_clamp(tfkd_multiply(sum, p->multiplier, p->shift) + p->out_zero_point, -128, 127);
+    return (int8_t)tfkd_around(tfkd_multiply(sum, p->multiplier, p->shift), p->out_zero_point, -128, 127);
 }
 
 #define TFKD_SVDF(name, type)                                                                                      \
     TFKD_INLINE void name(const tfkd_svdf_params *p, const int8_t *in, type *state, int8_t *out, int flags) {      \
         const int8_t *feature = p->feature;                                                                        \
+        const int32_t *feature_bias = p->feature_bias;                                                             \
         const int16_t *time = p->time;                                                                             \
         (void)flags;                                                                                               \
         for (int32_t unit = 0; unit < p->units; unit++) {                                                          \
             int32_t sum = p->bias[unit];                                                                           \
             for (int32_t r = 0; r < p->rank; r++, feature += p->inputs, time += p->memory, state += p->memory) {   \
                 for (int32_t i = 1; i < p->memory; i++) state[i - 1] = state[i];                                   \
-                state[p->memory - 1] = (type)tfkd_svdf_feature(p, feature, in);                                    \
+                state[p->memory - 1] = (type)tfkd_svdf_feature(p, feature, in, *feature_bias++);                   \
                 for (int32_t i = 0; i < p->memory; i++) sum += time[i] * (state[i] - p->state_zero_point);         \
             }                                                                                                      \
             *out++ = tfkd_svdf_output(p, sum);                                                                     \

@@ -64,7 +64,7 @@ def lstm(graph: Graph, op: Op) -> list[Layer]:
         "clip": int(min(max(float(op.options["CellClip"]) / cell.scale, 0.0), 32767.0)),
         "out_zero_point": hidden.zero_point, "sigmoid": arithmetic.sigmoid_table(),
     }  # fmt: skip
-    return [Layer(op, "lstm", "sigmoid lstm", "tfkd_lstm_params", fields, (source.index,), output.index,
+    return [Layer(op, "lstm", "dot sigmoid lstm", "tfkd_lstm_params", fields, (source.index,), output.index,
                   comment=f"{shape_text(source)} -> {shape_text(output)}",
                   states=(hidden.index, cell.index))]  # fmt: skip
 
@@ -112,12 +112,14 @@ def svdf(graph: Graph, op: Op) -> list[Layer]:
         raise Unsupported("sums do not fit 32 bits. Convert again with a real calibration set")
     s = [np.float32(x) for x in (source.scale, feature_scale, state.scale, time_scale, output.scale)]
     fields: dict[str, Any] = {
-        "feature": feature.astype("int8"), "time": time.astype("int16"), "bias": bias.astype("int32"),
+        "feature": feature.astype("int8"),
+        "feature_bias": (-source.zero_point * feature.sum(axis=1)).astype("int32"),
+        "time": time.astype("int16"), "bias": bias.astype("int32"),
         "inputs": inputs, "units": output.elements, "rank": rank, "memory": memory,
         **_scaling("state_", float(s[0] * s[1] / s[2])), **_scaling("", float(s[2] * s[3] / s[4])),
-        "least": int(limits.min), "most": int(limits.max), "zero_point": source.zero_point,
+        "least": int(limits.min), "most": int(limits.max),
         "state_zero_point": state.zero_point, "out_zero_point": output.zero_point,
     }  # fmt: skip
     kernel = "svdf" if state.dtype == "int8" else "svdf_wide"
-    return [Layer(op, kernel, "svdf", "tfkd_svdf_params", fields, (source.index,), output.index,
+    return [Layer(op, kernel, "dot svdf", "tfkd_svdf_params", fields, (source.index,), output.index,
                   states=(state.index,), comment=f"{inputs} -> {filters} filters -> {output.elements}")]  # fmt: skip

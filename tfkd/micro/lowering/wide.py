@@ -17,7 +17,7 @@ from tfkd.micro.graph import Graph, Op, Tensor
 from tfkd.micro.lowering.layer import Layer, Unsupported, activation_range, shape_text, values, weights_of
 from tfkd.micro.lowering.windows import window
 
-_LONG, _TWICE = 1, 2  # as in kernels/products_int16.h
+_LONG, _TWICE, _FOURS = 1, 2, 4  # as in kernels/products_int16.h
 
 
 def products(graph: Graph, op: Op) -> list[Layer]:
@@ -46,13 +46,16 @@ def products(graph: Graph, op: Op) -> list[Layer]:
     if max(shift for _, shift in pairs) > 7 or (small and largest >= 2**31):
         raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
     multipliers = [m if small else 0x7FFF if m >= 0x7FFF0000 else (m + 2**15) >> 16 for m, _ in pairs]
+    flags = (_LONG if largest >= 2**31 else _FOURS if part % 4 == 0 else 0) | (_TWICE if small else 0)
+    if flags & _FOURS:
+        weights = weights.reshape(*weights.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
     return [
         Layer(
             op, "products", "products_int16", "tfkd_products_params",
             {"weights": np.ascontiguousarray(weights).astype("int8"), "bias": bias,
              "multiplier": np.array(multipliers, "int32"), "shift": np.array([s for _, s in pairs], "int8"), **fields,
              "group_channels": part, "group_out_channels": channels // groups, "least": least, "most": most},
-            (source.index,), output.index, (_LONG if largest >= 2**31 else 0) | (_TWICE if small else 0),
+            (source.index,), output.index, flags,
             comment=f"{shape_text(source)} -> {shape_text(output)}",
         )
     ]  # fmt: skip
@@ -126,7 +129,7 @@ def curve(graph: Graph, op: Op) -> list[Layer]:
         while real <= 32767 / 2 and shift <= 30:
             real, shift = real * 2, shift + 1
         multiplier = int(real)
-    if not 0 < multiplier < 2**15:
+    if not 0 < multiplier < 2**15 or shift > 29:
         raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
     kernel = f"{op.kind.lower()}_int16"
     return [Layer(op, kernel, "sigmoid", "tfkd_curve_params",
