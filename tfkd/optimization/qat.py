@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfkd import calibration as samples_of
 from tfkd import child, conversion, targets
+from tfkd.calibration import choose
 from tfkd.optimization import Optimized, int4, rounding
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, channel_axes, freeze, on_grid
 from tfkd.tflite import TFLiteModel
@@ -22,8 +22,9 @@ from tfkd.tflite import TFLiteModel
 if TYPE_CHECKING:
     from tfkd.data import Split
 
-# The share of samples on which the .tflite must answer as the trained model does.
+# The share of samples on which the .tflite must answer as the trained model does, and how many are asked.
 _AGREEMENT = 0.99
+_COMPARED = 512
 
 
 def prepare(student: keras.Model, *, weight_bits: int = 8, int8_layers: Sequence[str] = ()) -> Optimized:
@@ -102,7 +103,7 @@ def export(
     if any(layer.bits == 4 for layer in _weighted(model)):
         made = TFLiteModel(int4.pack(made.content), audit=made.audit)
     assert calibration is not None  # or convert would have refused
-    compare(model, made, samples_of.choose(calibration, options.get("calibration_samples", 256), 1), str(path))
+    compare(model, made, choose(calibration, _COMPARED, seed=1), str(path))
     return made.save(path, overwrite=overwrite)
 
 
@@ -191,9 +192,12 @@ def gaps(model: keras.Model, made: TFLiteModel, x: np.ndarray) -> dict[str, floa
     got = child.run("tfkd.optimization.qat:_activations", timeout_s=600.0, what="running the .tflite layer by layer",
                     content=made.content, inputs=made.quantize_input(x))  # fmt: skip
     found: dict[int, float] = {}
-    for tensor in (made.graph.tensors[op.outputs[0]] for op in made.graph.ops):
+    for number in (op.outputs[0] for op in made.graph.ops):
+        tensor = made.graph.tensors[number]
         parts = re.split(r"[/;:]", tensor.name)
         fits = [names[name] for part in parts for name in (part, re.sub(r"_\d+$", "", part)) if name in names]
+        if number in made.graph.outputs:  # it has a name of its own
+            fits = [len(ranges) - 1]
         if fits and len(tensor.scales) == 1 and got[tensor.name].size == expected[max(fits)].size:
             values = (got[tensor.name].astype("float64") - tensor.zero_points[0]) * tensor.scales[0]
             difference = values.ravel() - expected[max(fits)].ravel()
