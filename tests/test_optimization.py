@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("optimization")
     train = data.load("digits").train
     keras.utils.set_random_seed(0)
-    for name, epochs in (("teacher", 1), ("student", 3)):
+    for name, epochs in (("teacher", 5), ("student", 10)):
         model = models.build(f"digits_{name}", (8, 8, 1), 10)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(0.01), loss=loss)
