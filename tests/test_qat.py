@@ -263,6 +263,13 @@ def test_layers_without_integer_form_are_named_together():
         assert sentence in said
 
 
+def test_layer_without_weights_may_be_called_again():
+    image, again = keras.Input((8, 8, 1)), layers.ReLU(name="relu")
+    x = again(layers.Conv2D(4, 3)(again(layers.Conv2D(4, 3)(image))))
+    model = optimize(keras.Model(image, layers.Dense(10)(layers.Flatten()(x))), "qat").model
+    assert {"relu", "relu_2"} <= {layer.name for layer in model.layers}
+
+
 def test_norm_that_another_layer_sees_through_is_not_folded():
     image = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, name="conv")(image)

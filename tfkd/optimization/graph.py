@@ -18,14 +18,12 @@ class Call:
         name: of the layer, behind the names of the models that it is nested in: `backbone_conv1`.
         inputs: numbers of the tensors that it takes.
         output: number of the tensor that it gives.
-        arguments: what else it is called with, such as `training=False`.
     """
 
     layer: Any
     name: str
     inputs: tuple[int, ...]
     output: int
-    arguments: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +67,11 @@ def read(model: keras.Model) -> Graph:
             f"{len(model.outputs)}. Give keras.Model(input, logits)."
         )
     numbers: dict[tuple[str, int], int] = {}
-    calls = tuple(_calls(model, "", [0], numbers))
-    return Graph(calls, 0, numbers["", id(_functional(model).outputs[0])])
+    calls: list[Call] = []
+    for call in _calls(model, "", [0], numbers):
+        earlier = sum(other.layer is call.layer for other in calls)  # a layer without weights may be called again
+        calls.append(dataclasses.replace(call, name=f"{call.name}_{earlier + 1}") if earlier else call)
+    return Graph(tuple(calls), 0, numbers["", id(_functional(model).outputs[0])])
 
 
 def _functional(model: Any) -> Any:
@@ -93,7 +94,6 @@ def _calls(model: Any, prefix: str, given: list[int], numbers: dict[tuple[str, i
                 made = [numbers[nested, id(tensor)] for tensor in _functional(layer).outputs]
             else:
                 made = [len(numbers) + 1 + i for i in range(len(node.outputs))]
-                others = {name: value for name, value in node.arguments.kwargs.items() if value is not None}
-                yield Call(layer, f"{prefix}{layer.name}", tuple(inputs), made[0], others)
+                yield Call(layer, f"{prefix}{layer.name}", tuple(inputs), made[0])
             for tensor, number in zip(node.outputs, made, strict=True):
                 numbers[prefix, id(tensor)] = number

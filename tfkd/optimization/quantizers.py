@@ -52,6 +52,7 @@ class FakeQuantize(keras.layers.Layer):
                 setattr(self, name, variable)
 
     def call(self, x: Any, training: bool = False, averages: bool = False) -> Any:
+        x = ops.cast(x, "float32")
         if self.limits is not None:
             return tf.quantization.fake_quant_with_min_max_args(x, *self.limits)
         if training:

@@ -13,7 +13,6 @@ and not repeated, so an interrupted bench goes on; `--minutes` stops before a ru
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import json
 import statistics
@@ -72,6 +71,8 @@ def main() -> None:
         for name in options.only:
             if unknown := [method for method, _ in CONTESTANTS[name][0] if method not in (*METHODS, "float")]:
                 print(f"{name}: not run, there is no method {unknown[0]!r}")
+            elif options.epochs < len(CONTESTANTS[name][0]):
+                print(f"{name}: not run, its {len(CONTESTANTS[name][0])} steps need as many epochs")
             elif time.monotonic() + max([0.0, *(one["seconds"] for one in bench.results())]) > deadline:
                 print(f"{name}, seed {seed}: not run, it would end after the {options.minutes:g} minutes given")
             else:
@@ -116,22 +117,32 @@ class Bench:
         student, write = tfkd.models.load(self.options.student), None
         shares = [self.options.epochs * (i + 1) // len(steps) - self.options.epochs * i // len(steps)
                   for i in range(len(steps))]  # fmt: skip
-        for (method, settings), epochs in zip(steps, shares, strict=True):
-            student, write = self.train(student, method, settings, epochs, seed, label)
+        done: list[Any] = [self.budget(), seed]
+        for step, epochs in zip(steps, shares, strict=True):
+            done += [step, epochs]  # contestants that begin alike share what they begin with
+            key = hashlib.sha256(json.dumps(done).encode()).hexdigest()[:16]
+            student, write = self.train(student, *step, epochs, seed, self.options.out / f"checkpoint-{key}", label)
         path = self.options.out / f"{label}.tflite"
         calibration = {"calibration": self.splits.train, "overwrite": True, "seed": seed}
         model = write(path, **calibration) if write else quantize(student, path, precision, **calibration)
         result = {
             "budget": self.budget(), "name": name, "seed": seed, "seconds": time.monotonic() - started,
             "accuracy": accuracy(model, self.splits.test), "bytes": model.size_bytes,
-            "gzip": len(gzip.compress(model.content, 9, mtime=0)),
+            "gzip": model.compressed_bytes,
         }  # fmt: skip
         training.write_atomically(self.options.out / f"run-{label}.json", json.dumps(result))
         print(f"{name}, seed {seed}: {100 * result['accuracy']:.2f} %, {result['bytes']:,} bytes, "
               f"{result['seconds']:.0f} s", flush=True)  # fmt: skip
 
     def train(
-        self, student: keras.Model, method: str, settings: Mapping[str, Any], epochs: int, seed: int, label: str
+        self,
+        student: keras.Model,
+        method: str,
+        settings: Mapping[str, Any],
+        epochs: int,
+        seed: int,
+        checkpoint: Path,
+        label: str,
     ) -> tuple[keras.Model, Callable[..., Any] | None]:
         """One step: the student that comes out, and what writes its .tflite, if not the converter alone."""
         optimized = None if method == "float" else optimize(student, method, **settings)
@@ -142,7 +153,7 @@ class Bench:
         )
         training.fit(
             distiller, self.splits, schedule, seed=seed, soft_labels=self.store,
-            checkpoint=self.options.out / f"checkpoint-{label}-{method}",
+            checkpoint=checkpoint,
             callbacks=optimized.callbacks if optimized else (),
             on_epoch=lambda done, total, logs: print(f"{label}: {done}/{total}, validation {logs['val_accuracy']:.4f}",
                                                      flush=True),
