@@ -6,11 +6,39 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from typer.testing import CliRunner
 
 import tfkd
+from tfkd import cli, pipeline, recipe
 from tfkd.optimization import optimize
 
 SHAPES = {(8, 3, 3, 1): "first", (1, 3, 3, 8): "depthwise", (16, 1, 1, 8): "second", (10, 256): "logits"}
+RECIPE = """
+output = "{folder}/run"
+[data]
+name = "digits"
+[teacher]
+path = "{folder}/teacher.keras"
+[student]
+path = "{folder}/student.keras"
+[distillation]
+epochs = 1
+batch_size = 128
+seeds = 1
+[[optimization]]
+method = "prune"
+batch_size = 128
+epochs = 1
+options = {{ sparsity = 0.7, schedule = "constant" }}
+[[optimization]]
+method = "qat"
+batch_size = 128
+epochs = 2
+[conversion]
+ship = "qat"
+[targets]
+names = ["host:plain"]
+"""
 TRAIN = tfkd.data.load("digits").train
 
 
@@ -139,6 +167,46 @@ def test_quantization_aware_training_keeps_clusters_and_zeros(clustered, tmp_pat
         assert distinct(found[name]) <= 8
         assert np.mean(found[name] == 0) >= 0.6 - 1 / found[name].size
     assert not model.float_ops
+
+
+def test_recipe_prunes_then_trains_for_int8(tmp_path):
+    for name in ("teacher", "student"):
+        small().save(tmp_path / f"{name}.keras")
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.format(folder=tmp_path))
+    result = pipeline.run(recipe.load(path))
+    assert [name for name in result.steps if "prune" in name or "qat" in name] == [
+        "optimize-prune", "export-prune", "optimize-qat", "export-qat",
+    ]  # fmt: skip
+    for name in ("prune", "qat"):
+        assert result.record["models"][name]["weight_zeros"] > 0.6
+        assert result.record["models"][name]["compressed_bytes"] < result.record["models"][name]["size_bytes"]
+    assert result.record["models"]["full_int8"]["weight_zeros"] < 0.2
+    page = (result.folder / "report.html").read_text()
+    assert "save nothing by themselves" in page
+    assert "Compressed" in page
+    assert set(pipeline.run(recipe.load(path)).steps.values()) == {"kept"}
+
+
+def test_recipe_goes_on_only_with_what_is_still_a_keras_model(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.format(folder=tmp_path).replace('"prune"', '"tfmot_qat"'))
+    with pytest.raises(ValueError, match="before the last only prune and cluster, received tfmot_qat, qat"):
+        recipe.load(path)
+
+
+def test_distill_prunes_a_student_from_a_file(tmp_path):
+    small().save(tmp_path / "student.keras")
+    known = ["distill", "--teacher", "student.keras", "--student", "student.keras", "--epochs", "1", "--batch-size"]
+    known = [str(tmp_path / one) if one.endswith(".keras") else one for one in [*known, "256"]]
+    prune = [*known, "--optimize", "prune", "--set", "sparsity=0.7", "--out"]
+    done = CliRunner().invoke(cli.app, [*prune, str(tmp_path / "pruned.tflite")])
+    assert done.exit_code == 0, done.output
+    assert "prune: 3 layers, 95% of the weights: first, second, logits." in done.output
+    assert "% of the weights are zero, which saves nothing by itself" in done.output
+    done = CliRunner().invoke(cli.app, [*known, "--optimize", "qat", "--out", str(tmp_path / "qat.keras")])
+    assert done.exit_code == 2
+    assert "must be a new .tflite file" in done.output
 
 
 def test_student_without_structure_has_nothing_to_preserve():

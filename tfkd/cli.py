@@ -208,11 +208,17 @@ def distill(
     student: Annotated[
         str, typer.Option("--student", help="A builder of tfkd.models, such as digits_student; or a .keras file.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The .keras file to write; with --optimize the .tflite.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="The .keras file to write; with --optimize the .tflite; of prune and cluster either."),
+    ],
     data: DataOption = "digits",
     optimize: Annotated[
         str | None,
-        typer.Option(help="qat: train a student from a .keras file on, made fit for int8, and write a .tflite."),
+        typer.Option(
+            help="Train a student from a .keras file on: qat (made fit for int8; zeros stay), prune, cluster; or by "
+            "tfmot: tfmot_qat, pqat (zeros stay), cqat (clusters stay), pcqat (both stay)."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="An option of --optimize, such as weight_bits=4; one at a time.")
@@ -242,8 +248,11 @@ def distill(
 
     Then: tfkd distill --teacher teacher.keras --student student.keras --optimize qat --epochs 3 --learning-rate 1e-4
     --out student.tflite
+
+    Or: tfkd distill --teacher teacher.keras --student student.keras --optimize prune --set sparsity=0.5
+    --set pattern=2:4 --out pruned.keras, and then --student pruned.keras --optimize qat --out student.tflite
     """
-    from tfkd import training
+    from tfkd import deployment, training
 
     options = {} if temperature is None else {"temperature": temperature}
     with _progress(as_json) as progress:
@@ -251,9 +260,10 @@ def distill(
             student, out, source=data, schedule=_schedule(epochs, batch_size, learning_rate, augment), seed=seed,
             overwrite=overwrite, on_epoch=progress.epoch,
             soft={"teacher": teacher, "alpha": alpha, "loss": loss, "options": options},
-            method=optimize, settings=_settings(settings or []),
+            method=optimize, settings=_settings(settings or []), say=progress.line,
         )  # fmt: skip
-        _say(progress, record, as_json, f"{out}: validation accuracy {record['val_accuracy']:.4f}")
+        lines = deployment.sizes(record) if "size_bytes" in record else []
+        _say(progress, record, as_json, "\n".join([f"{out}: validation accuracy {record['val_accuracy']:.4f}", *lines]))
 
 
 @_verb

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +102,21 @@ def _peaks() -> dict[str, int]:
     return {where: unit * resource.getrusage(one).ru_maxrss for where, one in who.items()}
 
 
-def words(record: dict[str, Any]) -> str:
-    """What `deploy` gave, as lines."""
-    size, zeros = record["compressed_bytes"], record["weight_zeros"]
-    lines = [f"{record['path']}: {record['size_bytes']:,} bytes, {size:,} compressed", *record["findings"]]
-    if (zeros or 0) > _SPARSE:
+def sizes(record: Mapping[str, Any]) -> list[str]:
+    """How large a model is, plain and compressed, as lines."""
+    lines = [f"{record['path']}: {record['size_bytes']:,} bytes, {record['compressed_bytes']:,} compressed"]
+    zeros = record["weight_zeros"]
+    if zeros is not None and zeros > _SPARSE:
         lines.append(
             f"{zeros:.0%} of the weights are zero, which saves nothing by itself: the file stores each of them. Only "
             "compression gains."
         )
+    return lines
+
+
+def words(record: dict[str, Any]) -> str:
+    """What `deploy` gave, as lines."""
+    lines = [*sizes(record), *record["findings"]]
     if record["trials"]:
         lines.append(f"The smallest that holds of {len(record['trials'])} trials.")
     peaks = " and ".join(f"{count / 1e6:.0f} MB {where}" for where, count in record["peak_bytes"].items())

@@ -220,14 +220,12 @@ def _student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
         student = models.load(settings.file)
     else:
         student = models.build(settings.model or "", shape, classes, **settings.options)
-    limits, optimization = recipe.limits, recipe.optimization
-    if optimization is not None:
+    limits = recipe.limits
+    for first in recipe.optimization[:1]:  # what the others get is not there yet
         try:
-            optimize(student, optimization.method, **optimization.options)
+            optimize(student, first.method, **first.options)
         except ValueError as error:
-            yield Finding(
-                "error", f"{optimization.method} does not take the student.", str(error), "As the evidence says."
-            )
+            yield Finding("error", f"{first.method} does not take the student.", str(error), "As the evidence says.")
     shipped = recipe.conversion.ship
     mode = shipped if shipped in conversion.MODES else "full_int8"  # what is optimized becomes that
     with tempfile.TemporaryDirectory() as folder:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tfkd.contract import Contract
     from tfkd.measurement import Measurement
     from tfkd.optimization import Optimized
+    from tfkd.recipe import Optimization
     from tfkd.soft_labels import SoftLabels
     from tfkd.targets import Target
     from tfkd.tflite import TFLiteModel
@@ -107,8 +108,8 @@ class _Line:
         self.partner = data.Partner(self.seen.train, other.pair) if other else None
 
     def run(self, command: str | None) -> Result:
-        if self.recipe.optimization:  # what it refuses must show before the training, not after it
-            self._prepare(self._start(self.recipe.seed))
+        for settings in self.recipe.optimization[:1]:  # what it refuses must show before the training, not after it
+            self._prepare(settings, self._start(self.recipe.seed))
         teacher = self._teacher()
         labels = self._labels(teacher) if self.recipe.distillation.views else None
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
@@ -120,9 +121,10 @@ class _Line:
         converted: dict[str, Any] = {
             mode: self._convert(mode, best["distilled"]) for mode in self.recipe.conversion.modes
         }
-        if self.recipe.optimization:
-            optimized = self._optimize(best["distilled"], teacher, labels)
-            converted[self.recipe.optimization.method] = self._export(best["distilled"], optimized)
+        student = best["distilled"]
+        for settings in self.recipe.optimization:
+            optimized = self._optimize(settings, student, teacher, labels)
+            converted[settings.method] = student = self._export(settings, student, optimized)
         record = self._validate(teacher, students, best, converted, command)
         verdict = record["verdict"]["status"]
         ok = verdict == "SHIP" if verdict else all(row["valid"] for row in record["rows"])
@@ -224,26 +226,28 @@ class _Line:
         taught_by, soft_loss = store or self._load(teacher), losses.build(**settings.soft)
         return Distiller(student, taught_by, alpha=settings.alpha, soft_loss=soft_loss), store
 
-    def _prepare(self, student: keras.Model) -> Optimized:
+    def _prepare(self, settings: Optimization, student: keras.Model) -> Optimized:
         from tfkd.optimization import optimize
 
-        settings = self.recipe.optimization
-        assert settings is not None
         return optimize(student, settings.method, **settings.options)
 
     def _optimize(
-        self, student: Mapping[str, Any], teacher: Mapping[str, Any], labels: Mapping[str, Any] | None
+        self,
+        settings: Optimization,
+        student: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        labels: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
-        """Trains the distilled student on under the same teacher."""
-        settings, seed = self.recipe.optimization, self.recipe.seed
-        assert settings is not None
-        name = f"optimize-{settings.method}"
+        """Trains the distilled student, or what an optimization made of it, on under the same teacher."""
+        name, seed = f"optimize-{settings.method}", self.recipe.seed
 
         def work(key: str) -> dict[str, Any]:
             import keras
 
             keras.utils.set_random_seed(seed)
-            optimized = self._prepare(self._load(student))
+            optimized = self._prepare(settings, self._load(student))
+            for note in optimized.notes:
+                self.progress.line(note)
             trained, store = self._under(teacher, labels, optimized.model)
             return self._train(
                 name, key, trained, optimized.model, settings, seed, self.splits, store, optimized.callbacks
@@ -253,19 +257,25 @@ class _Line:
         inputs += [self.recipe.distillation.alpha, self.recipe.distillation.soft, (labels or teacher)["files"]]
         return self._step(name, inputs, work)
 
-    def _export(self, student: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
-        settings, conversion = self.recipe.optimization, self.recipe.conversion
-        assert settings is not None
+    def _export(
+        self, settings: Optimization, student: Mapping[str, Any], trained: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        conversion = self.recipe.conversion
 
         def work(_: str) -> dict[str, Any]:
-            optimized = self._prepare(self._load(student))
+            optimized = self._prepare(settings, self._load(student))
             optimized.model.load_weights(trained["path"])
             file = f"{settings.method}.tflite"
             model = optimized.export(
                 self.folder / file, calibration=self.splits.train, overwrite=True, seed=self.recipe.seed,
                 calibration_samples=conversion.calibration_samples,
             )  # fmt: skip
-            return _converted(model, file)
+            record = _converted(model, file)
+            if optimized.student is not None:  # for the next optimization
+                kept = f"{settings.method}.keras"
+                optimized.student().save(self.folder / kept)
+                record |= {"paths": [str(self.folder / kept)], "files": [file, kept]}
+            return record
 
         inputs = [conversion.calibration_samples, self.recipe.seed, self.data_hash, student["files"], trained["files"]]
         return self._step(f"export-{settings.method}", inputs, work)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import pydantic
 
 from tfkd.contract import Contract
-from tfkd.optimization import METHODS
+from tfkd.optimization import CHAINED, METHODS
 
 __all__ = [
     "Conversion",
@@ -192,7 +192,9 @@ class Conversion(_Section):
 
 
 class Optimization(Schedule):
-    """`[optimization]`: the distilled student is trained on under the same teacher while it is made fit for int8.
+    """`[optimization]`: the distilled student is trained on under the same teacher while it is made fit for its target.
+
+    Several, as `[[optimization]]`, follow one another: prune, then cluster, then train for int8.
 
     Args:
         method: one of `tfkd.optimization.METHODS`; also the name of the model in the report, and for `ship`.
@@ -232,7 +234,7 @@ class Recipe(_Section):
     teacher: Teacher
     student: Student
     distillation: Distillation = Distillation()
-    optimization: Optimization | None = None
+    optimization: list[Optimization] = []
     conversion: Conversion = Conversion()
     targets: Targets = Targets()
     contract: _ContractSection = _ContractSection()  # type: ignore[valid-type]
@@ -245,9 +247,20 @@ class Recipe(_Section):
             raise ValueError("[data.teacher] and distillation.views exclude each other: leave views out")
         return self
 
+    @pydantic.field_validator("optimization", mode="before")
+    @classmethod
+    def _one_or_several(cls, found: Any) -> Any:
+        return [found] if isinstance(found, dict) else found
+
     @pydantic.model_validator(mode="after")
     def _ships_what_there_is(self) -> Recipe:
-        models = [*self.conversion.modes, *([self.optimization.method] if self.optimization else [])]
+        methods = [one.method for one in self.optimization]
+        if len(set(methods)) < len(methods) or any(method not in CHAINED for method in methods[:-1]):
+            raise ValueError(
+                f"[[optimization]] may have each method once, and before the last only {' and '.join(CHAINED)}, "
+                f"received {', '.join(methods)}"
+            )
+        models = [*self.conversion.modes, *methods]
         if self.conversion.ship not in models:
             raise ValueError(f"conversion.ship must be one of {', '.join(models)}, received {self.conversion.ship!r}")
         return self
@@ -298,7 +311,8 @@ def schedule(**settings: Any) -> Schedule:
 def _sentence(error: Any) -> str:
     """One error of pydantic in our words: where, what was expected, what was received, what to do."""
     *table, key = error["loc"] or ("recipe",)
-    where = ".".join(map(str, error["loc"])) or "recipe"
+    # The first of several tables may be the only one, which has no number.
+    where = ".".join(map(str, error["loc"])).replace("optimization.0.", "optimization.") or "recipe"
     if error["type"] == "extra_forbidden":
         known = _keys(table)
         near = difflib.get_close_matches(str(key), known, n=1)
@@ -314,7 +328,9 @@ def _sentence(error: Any) -> str:
 def _keys(table: list[Any]) -> list[str]:
     section: Any = Recipe
     for name in table:
+        if isinstance(name, int):  # in a list of tables
+            continue
         section = section.model_fields[name].annotation
-        # Optional tables stand as `Table | None`.
+        # Optional tables stand as `Table | None` or `list[Table]`.
         section = next((one for one in typing.get_args(section) if one is not type(None)), section)
     return list(section.model_fields)

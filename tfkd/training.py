@@ -91,6 +91,7 @@ def train(
     soft: Mapping[str, Any] | None = None,
     method: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Builds or loads a model, trains it and saves it, or, where it is optimized, what it becomes.
 
@@ -98,7 +99,8 @@ def train(
 
     Args:
         name: one of `tfkd.models.NAMES`, or a `.keras` file to start from.
-        out: the `.keras` file to write; with a method the `.tflite`.
+        out: the `.keras` file to write; with a method the `.tflite`, or, of a pruned or clustered student, a `.keras`
+            file to optimize further.
         source: what `tfkd.data.load` takes.
         schedule: see `fit`.
         seed: of initial weights, order and augmentation.
@@ -108,17 +110,20 @@ def train(
             and its `options`.
         method: one of `tfkd.optimization.METHODS`, for a model from a file.
         settings: its options.
+        say: called with what a method takes of the model, before the training.
 
     Returns:
-        path, val_accuracy and history.
+        path, val_accuracy and history; of a .tflite also what it says of itself.
 
     Raises:
         ValueError: `out` exists or is of another suffix, or a model does not fit the data or the method.
     """
-    suffix, loaded = ".tflite" if method else ".keras", name.endswith(".keras")
-    if out.suffix != suffix or (out.exists() and not overwrite):
+    suffixes, loaded = (".tflite", ".keras") if method else (".keras",), name.endswith(".keras")
+    if out.suffix not in suffixes or (out.exists() and not overwrite):
         found = "an existing file" if out.exists() else f"suffix {out.suffix!r}"
-        raise ValueError(f"{out}: must be a new {suffix} file. Received: {found}. Choose another name or --overwrite.")
+        raise ValueError(
+            f"{out}: must be a new {suffixes[0]} file. Received: {found}. Choose another name or --overwrite."
+        )
     if method and not loaded:
         raise ValueError(
             f"distill: --optimize starts from a trained student, a .keras file. Received: {name!r}. Train it first: "
@@ -131,6 +136,10 @@ def train(
     shape = (splits.train.input_shape, splits.train.num_classes)
     model = models.load(name) if loaded else models.build(name, *shape)
     optimized = optimization.optimize(model, method, **(settings or {})) if method else None
+    if optimized and out.suffix == ".keras" and optimized.student is None:
+        raise ValueError(f"{out}: must be a new .tflite file. Received: suffix '.keras'. Only prune and cluster give one.")
+    for note in optimized.notes if optimized else ():
+        say(note)
     student = optimized.model if optimized else model
     trained = student
     if soft is not None:
@@ -149,14 +158,15 @@ def train(
     history = fit(
         trained, splits, schedule, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch, callbacks=callbacks
     )  # fmt: skip
-    if optimized:
-        optimized.export(out, calibration=splits.train, overwrite=overwrite, seed=seed)
+    record = {"val_accuracy": accuracy(student, splits.val), "history": history}
+    if optimized and out.suffix == ".tflite":
+        record |= optimized.export(out, calibration=splits.train, overwrite=overwrite, seed=seed).to_json()
     else:
         part = checkpoint / "model.keras"
-        model.save(part)
+        (optimized.student() if optimized and optimized.student else model).save(part)
         part.replace(out)
     shutil.rmtree(checkpoint)
-    return {"path": str(out), "val_accuracy": accuracy(student, splits.val), "history": history}
+    return {**record, "path": str(out)}
 
 
 def label(

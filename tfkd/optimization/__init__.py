@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tfkd.tflite import TFLiteModel
 
-__all__ = ["METHODS", "Optimized", "optimize"]
+__all__ = ["CHAINED", "METHODS", "Optimized", "optimize"]
 
 # Where each method is: a function (student, **options) -> Optimized.
 _HOMES = {
@@ -27,6 +27,8 @@ _HOMES = {
     "pcqat": "tfkd.optimization.preservation:pcqat",
 }
 METHODS = tuple(_HOMES)
+# Those that give a Keras model, which another method can go on with.
+CHAINED = ("prune", "cluster")
 
 
 @dataclasses.dataclass(frozen=True)
