@@ -21,7 +21,9 @@ PACKAGE = "dev.tfkd.bench.app"
 TOOLS = {
     # run-as enters the app's folder; nothing else may.
     "run-as": 'test "$1" = ' + PACKAGE + ' || exit 1; shift; cd "$ROOT/data/data/' + PACKAGE + '" || exit 1; exec "$@"',
-    "dumpsys": 'if [ -e "$ROOT/installed" ]; then echo "    versionCode=$(cat "$ROOT/installed") minSdk=26"; fi',
+    "getprop": 'echo "[ro.product.model]: [desk]"; echo "[ro.build.version.release]: [15]"',
+    "dumpsys": 'if [ "$1" = thermalservice ]; then echo "Thermal Status: $(cat "$ROOT/heat" 2>/dev/null || echo 0)"; '
+    'elif [ -e "$ROOT/installed" ]; then echo "    versionCode=$(cat "$ROOT/installed") minSdk=26"; fi',
     "pm": 'if [ "$(cat "$ROOT/fault" 2>/dev/null)" = refused ]; then '
     'echo "Failure [INSTALL_FAILED_INSUFFICIENT_STORAGE]"; exit 1; fi; '
     'test "$(cat "$ROOT/fault" 2>/dev/null)" = old || echo 1 > "$ROOT/installed"; echo Success',
@@ -31,6 +33,11 @@ TOOLS = {
     "input": "exit 0",
     "am": 'if [ "$1" = force-stop ]; then exit 0; fi; exec "$PYTHON" "$DEVICE" "$ROOT" "$@"',
 }
+
+
+def adb(*words):
+    """Runs the real adb."""
+    return subprocess.run(["adb", *words], capture_output=True, text=True, timeout=60)
 
 
 class Phone:

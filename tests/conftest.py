@@ -1,7 +1,10 @@
+import os
 import signal
+import socket
 import sys
 
 import pytest
+from adb_device import Phone, adb
 
 # A shell without job control starts its background jobs deaf to Ctrl-C, and their children inherit that; the tests of
 # Ctrl-C need children that hear it.
@@ -14,6 +17,32 @@ def seeded():
     """Gives each test that builds models the same weights at each run."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module")
+def adb_server(tmp_path_factory):
+    """An adb server of our own, apart from a user's."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    kept = dict(os.environ)
+    os.environ |= {"ANDROID_ADB_SERVER_PORT": str(port), "HOME": str(tmp_path_factory.mktemp("home"))}
+    adb("start-server")
+    yield
+    adb("kill-server")
+    os.environ.clear()
+    os.environ.update(kept)
+
+
+@pytest.fixture
+def phone(adb_server, tmp_path):
+    """A phone that adb is connected to."""
+    one = Phone(tmp_path / "phone")
+    assert "connected" in adb("connect", one.serial).stdout
+    yield one
+    adb("disconnect", one.serial)
+    one.asleep = False
+    one.pull_the_cable()
 
 
 def pytest_addoption(parser):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -11,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adb_device import Phone
+from adb_device import Phone, adb
 
 import tfkd
 from tfkd import targets
+from tfkd.targets import adb as bridge
 from tfkd.targets import android
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
@@ -23,35 +23,6 @@ import system_packages
 
 MISSING = system_packages.skip_reason("adb")
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-
-
-def adb(*words):
-    return subprocess.run(["adb", *words], capture_output=True, text=True, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """An adb server of our own, apart from a user's."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    kept = dict(os.environ)
-    os.environ |= {"ANDROID_ADB_SERVER_PORT": str(port), "HOME": str(tmp_path_factory.mktemp("home"))}
-    adb("start-server")
-    yield port
-    adb("kill-server")
-    os.environ.clear()
-    os.environ.update(kept)
-
-
-@pytest.fixture
-def phone(server, tmp_path):
-    one = Phone(tmp_path / "phone")
-    assert "connected" in adb("connect", one.serial).stdout
-    yield one
-    adb("disconnect", one.serial)
-    one.asleep = False
-    one.pull_the_cable()
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +169,7 @@ def test_cable_pulled_while_the_app_is_installed_is_said(phone, model, x, tmp_pa
 
 
 def test_hanging_command_is_left_and_settings_come_back(phone, model, x, monkeypatch):
-    monkeypatch.setattr(android, "_STEP_S", 3.0)
+    monkeypatch.setattr(bridge, "STEP_S", 3.0)
     (phone.root / "stay_on").write_text("3\n")
     whole = phone.shell
     phone.shell = lambda command: whole("sleep 60" if "cp" in command.split() else command)
@@ -254,7 +225,7 @@ def test_phone_forgets_what_a_week_did_not_use(phone, model, x):
         ),
     ],
 )
-def test_phone_that_does_not_let_in_is_named_with_the_remedy(server, model, x, tmp_path, state, message):
+def test_phone_that_does_not_let_in_is_named_with_the_remedy(adb_server, model, x, tmp_path, state, message):
     other = Phone(tmp_path / "other", state)
     # It waits for the phone to answer, which this one never does.
     with subprocess.Popen(["adb", "connect", other.serial], stdout=subprocess.DEVNULL) as connecting:
@@ -269,13 +240,13 @@ def test_phone_that_does_not_let_in_is_named_with_the_remedy(server, model, x, t
 
 
 def test_phone_that_does_not_answer_is_left(phone, model, x, monkeypatch):
-    monkeypatch.setattr(android, "_STEP_S", 2.0)
+    monkeypatch.setattr(bridge, "STEP_S", 2.0)
     phone.asleep = True
     with pytest.raises(RuntimeError, match="must answer within 2 s"):
         targets.get("android").run(model, x[:5])
 
 
-def test_no_phone_and_several_phones_are_told_apart(server, model, x, phone, tmp_path):
+def test_no_phone_and_several_phones_are_told_apart(adb_server, model, x, phone, tmp_path):
     other = Phone(tmp_path / "other")
     adb("connect", other.serial)
     with pytest.raises(RuntimeError, match="needs one phone. Received: 127.*Write android:SERIAL"):
@@ -344,7 +315,7 @@ def test_script_prints_a_line_for_each_setting(phone, model, capsys, monkeypatch
         assert f"| {setting} |" in report
 
 
-def test_script_ends_with_3_without_a_phone(server, model, capsys, monkeypatch):
+def test_script_ends_with_3_without_a_phone(adb_server, model, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark_android.py", str(model.path)])
     assert benchmark_android.main() == 3
     assert "needs a connected phone" in capsys.readouterr().err

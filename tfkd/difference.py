@@ -163,7 +163,7 @@ def _comparison(
     a: Row, b: Row, first: TFLiteModel, second: TFLiteModel, test: Split, contract: Contract | None
 ) -> Comparison:
     target = a.target or ""
-    if not (a.valid and b.valid) or a.measurement is None or b.measurement is None:
+    if a.accuracy is None or b.accuracy is None:
         return Comparison(target, a, b, verdict=judge(contract, [b], a.accuracy))
     from scipy.stats import binomtest
 

@@ -39,7 +39,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class LatencySummary:
-    """Percentiles (nearest rank) and spread of raw latencies, in milliseconds.
+    """Percentiles (nearest rank) and spread of raw latencies, in milliseconds; None for what a tool does not say.
 
     `drift` is the median of the second half of the samples over the median of the first half: far from 1 says that
     the clock or the temperature changed during the run.
@@ -47,14 +47,14 @@ class LatencySummary:
 
     count: int
     mean_ms: float
-    min_ms: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    max_ms: float
+    min_ms: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
     stdev_ms: float
-    drift: float
+    drift: float | None
 
     @classmethod
     def of(cls, latencies_ns: tuple[int, ...]) -> LatencySummary:
@@ -102,6 +102,7 @@ class Measurement:
             A field that is unknown (None) is not in it.
         latencies_ns: raw time of each timed inference, of `setting["timed_batch"]` samples, in the order taken; None
             where the target's time says nothing about the device.
+        latency_summary: what a tool says that keeps its raw times to itself; None where `latencies_ns` has them.
         memory: see `Memory`.
         instructions: executed instructions of one inference, where the target counts them.
         estimated_ms: fewest and most milliseconds of one inference by a model of the core, where nothing measures them.
@@ -117,6 +118,7 @@ class Measurement:
     outputs: tuple[Any, ...]
     evidence: Mapping[str, Evidence]
     latencies_ns: tuple[int, ...] | None = None
+    latency_summary: LatencySummary | None = None
     memory: Memory = Memory()
     instructions: int | None = None
     estimated_ms: tuple[float, float] | None = None
@@ -127,8 +129,8 @@ class Measurement:
 
     @property
     def latency(self) -> LatencySummary | None:
-        """The summary of `latencies_ns`, or None where there are none."""
-        return LatencySummary.of(self.latencies_ns) if self.latencies_ns else None
+        """The summary of `latencies_ns`, else `latency_summary`."""
+        return LatencySummary.of(self.latencies_ns) if self.latencies_ns else self.latency_summary
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values; the outputs stand as their shapes, dtypes and hashes."""
@@ -144,6 +146,7 @@ class Measurement:
         record["memory"] = dataclasses.asdict(self.memory)
         record["latencies_ns"] = list(self.latencies_ns) if self.latencies_ns else None
         record["latency"] = dataclasses.asdict(self.latency) if self.latency else None
+        del record["latency_summary"]  # it stands under `latency`
         record["evidence"] = dict(self.evidence)
         record["setting"] = dict(self.setting)
         record["environment"] = dict(self.environment)

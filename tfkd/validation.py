@@ -359,7 +359,7 @@ def _target_rows(
                 yield dataclasses.replace(row, invalid_reason=str(error), broken=broken)
                 continue
             row = _measured_row(row, measured, first, test, labels)
-            first = first or (measured if row.valid else None)
+            first = first or (measured if row.valid and measured.outputs else None)
             yield row
 
 
@@ -369,6 +369,8 @@ def _measured_row(
     row = dataclasses.replace(row, measurement=measured)
     if not measured.valid:
         return dataclasses.replace(row, invalid_reason=measured.invalid_reason or "The target says so.")
+    if not measured.outputs:  # a tool that gives times alone
+        return row
     outputs = measured.outputs[0]
     if len(outputs) != len(test):
         reason = f"{len(outputs)} outputs came back for {len(test)} samples."

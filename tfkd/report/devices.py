@@ -42,11 +42,11 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "p50": words.ms(latency["p50_ms"]),
         "p90": words.ms(latency["p90_ms"]),
         "p99": words.ms(latency["p99_ms"]),
-        "halves": f"{latency['drift']:.2f}",
+        "halves": words.NONE if latency["drift"] is None else f"{latency['drift']:.2f}",
         "runs": f"{environment.get('runs', latency['count']):,}",
-        "rate": f"{1000 * batch / latency['p50_ms']:,.0f}",
+        "rate": f"{1000 * batch / latency['p50_ms']:,.0f}" if latency["p50_ms"] else words.NONE,
         "heat": HEAT[min(max(heat), len(HEAT) - 1)] if heat else words.NONE,
-        "evidence": measured["evidence"].get("latencies_ns", words.NONE),
+        "evidence": measured["evidence"].get("latencies_ns") or measured["evidence"].get("latency_summary", words.NONE),
     }
 
 

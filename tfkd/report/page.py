@@ -57,7 +57,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "figures": _figures(record, teacher),
         "teacher": teacher and teacher["name"],
         "rows": rows,
-        "details": [_detail(row) for row in rows if row["valid"]],
+        "details": [_detail(row) for row in rows if row["accuracy"] is not None],
         "top5": any(row["top5"] is not None for row in record["rows"]),
         "pareto": plots.pareto(record, colours),
         "series": all_series,
@@ -124,7 +124,8 @@ def _within(share: float) -> float:
 
 def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     """The shipped model in (label, number, note): the worst of its targets for each number."""
-    rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"] and row["valid"]]
+    rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"]]
+    rows = [row for row in rows if row["valid"] and row["accuracy"] is not None]
     if not rows:
         return []
     worst = min(rows, key=lambda row: row["accuracy"])
@@ -139,7 +140,8 @@ def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> li
     arenas = [(row["measurement"]["memory"]["arena_bytes"] or 0, row["target"]) for row in rows]
     if max(arenas)[0]:
         found.append(("Tensor arena", words.size(max(arenas)[0]), f"on {max(arenas)[1]}"))
-    times = [(row["measurement"]["latency"]["p90_ms"], row["target"]) for row in rows if row["measurement"]["latency"]]
+    timed = [row for row in rows if (row["measurement"]["latency"] or {}).get("p90_ms") is not None]
+    times = [(row["measurement"]["latency"]["p90_ms"], row["target"]) for row in timed]
     if times:
         found.append(("Latency p90", words.ms(max(times)[0]), f"on {max(times)[1]}"))
     return found

@@ -148,7 +148,7 @@ def _curves(histories: Mapping[str, Any], metric: str, plot: Plot, palette: Mapp
 
 def latency(record: Mapping[str, Any]) -> Plot | None:
     """The share of inferences that were done within a time, for each row that has enough raw latencies."""
-    rows = [row for row in devices.shown(record) if len(row["measurement"]["latencies_ns"]) >= _ENOUGH]
+    rows = [row for row in devices.shown(record) if len(row["measurement"]["latencies_ns"] or ()) >= _ENOUGH]
     rows = rows[: len(_MARKERS)]
     if not rows:
         return None

@@ -58,7 +58,8 @@ def get(spec: str, **options: Any) -> Target:
         spec: `host` (LiteRT with XNNPACK), `host:plain` (its own kernels), `host:reference` (its reference kernels),
             `tflm` (TensorFlow Lite Micro), `arm64` (LiteRT for ARM under QEMU, also `arm64:cortex-a53`), or an emulated
             core such as `cortex-m4`, with a board's flash and RAM as in `cortex-m4:nrf52840`, or `ssh:user@host`, an
-            edge box, or `android` (`android:SERIAL`), a phone. Settings may follow: `host,threads=4,batch=8`.
+            edge box, or `android` (`android:SERIAL`), a phone, or `adb-binary:benchmark_model@SERIAL`, LiteRT's own
+            tool there. Settings may follow: `host,threads=4,batch=8`.
         **options: of the target, such as `threads=4` for `host`, or `timeout_s=60`.
 
     Raises:
@@ -68,6 +69,7 @@ def get(spec: str, **options: Any) -> Target:
     >>> get("host:reference,threads=2").threads
     2
     """
+    from tfkd.targets.adb_binary import AdbBinary
     from tfkd.targets.android import Android
     from tfkd.targets.arm64 import ARM64
     from tfkd.targets.cortex_m import CORES, CortexM
@@ -77,17 +79,22 @@ def get(spec: str, **options: Any) -> Target:
 
     place, *settings = str(spec).split(",")
     name, _, detail = place.partition(":")
-    kinds: dict[str, Any] = {"host": Host, "tflm": TFLM, "arm64": ARM64, "ssh": SSH, "android": Android}
+    kinds: dict[str, Any] = {"host": Host, "tflm": TFLM, "arm64": ARM64, "ssh": SSH, "android": Android,
+                             "adb-binary": AdbBinary}  # fmt: skip
     kinds |= dict.fromkeys(CORES, CortexM)
-    if name not in ("ssh", "android") and place not in names():
+    if name not in ("ssh", "android", "adb-binary") and place not in names():
         raise ValueError(
-            f"targets.get: must be one of {', '.join(names())} android or ssh:user@host. Received: {spec!r}."
+            f"targets.get: must be one of {', '.join(names())}, android, ssh:user@host or "
+            f"adb-binary:FILE. Received: {spec!r}."
             f"{_near(place, names())}"
         )
     said = {"host": "kernels", "arm64": "cpu", "ssh": "destination", "android": "serial"}.get(name, "board")
     chosen = {said: detail} if detail or name == "ssh" else {}
     if name in CORES:
         chosen["core"] = name
+    if name == "adb-binary":
+        binary, _, serial = detail.partition("@")
+        chosen = {"binary": binary, "serial": serial}
     return kinds[name](**chosen, **_options(kinds[name], name, settings, options, chosen))
 
 

@@ -11,11 +11,9 @@ import os
 import re
 import secrets
 import shlex
-import shutil
 import subprocess
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +21,14 @@ import numpy as np
 
 from tfkd import targets
 from tfkd.measurement import Measurement
-from tfkd.targets import litert
+from tfkd.targets import adb, litert
 from tfkd.tflite import TFLiteModel
 
 PACKAGE = "dev.tfkd.bench.app"
 VERSION = 1
 ACCELERATORS = ("cpu", "gpu", "nnapi")
 
-_STORE = "/data/local/tmp/tfkd"
-_STEP_S = 60.0
 _MIN_RUNS, _MIN_SECONDS, _MAX_SECONDS = 50, 1.0, 150.0
-# What `adb devices` says of a device that does not answer, and what its owner does then.
-_STATES = {
-    "unauthorized": "unlock it and allow USB debugging for this computer",
-    "offline": "unplug and plug it in again, or run `adb reconnect`",
-    "no permissions": "install Debian's android-sdk-platform-tools-common, which holds the udev rules",
-    "recovery": "let it start normally",
-    "sideload": "let it start normally",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +64,6 @@ class Android:
 
     def __post_init__(self) -> None:
         targets.check_timeout("android", self.timeout_s)
-        if not re.fullmatch(r"[\w.:-]*", self.serial) or self.serial.startswith("-"):
-            raise ValueError(f"android: serial must be one that `adb devices` shows. Received: {self.serial!r}.")
         if not 1 <= self.threads <= 64:
             raise ValueError(f"android: threads must be 1..64. Received: threads={self.threads}. Use 1.")
         if self.accelerator not in ACCELERATORS:
@@ -88,8 +74,7 @@ class Android:
             raise ValueError(f"android: restart must be >= 0. Received: restart={self.restart}. Use 0.")
         if not 0 <= self.sustained_s <= 7200:
             raise ValueError(f"android: sustained_s must be 0..7200. Received: {self.sustained_s}. Use 600.")
-        if shutil.which("adb") is None:
-            raise RuntimeError("android: needs adb. Received: none on PATH. Install it: sudo apt-get install adb")
+        adb.check("android", self.serial)
 
     @property
     def spec(self) -> str:
@@ -121,7 +106,7 @@ class Android:
             "min_seconds": _MIN_SECONDS if latency else 0, "max_seconds": _MAX_SECONDS if latency else 0,
             "sustained_seconds": self.sustained_s if latency else 0, "accuracy": True,
         }  # fmt: skip
-        with _awake(device), _folder(device, run_id):
+        with adb.awake(device), _folder(device, run_id):
             device.push({**files, "spec.json": json.dumps(spec).encode()}, run_id)
             device.instrument(run_id, self.timeout_s + self.sustained_s, self.progress)
             record = _record(device.fetch(run_id, "result.json"), self.spec, run_id, nonce, model, len(arrays[0]))
@@ -150,42 +135,17 @@ class Android:
             invalid_reason="; ".join(record["reasons"]) or None,
         )  # fmt: skip
 
-    def check(self) -> _Device:
+    def check(self) -> _Phone:
         """Finds the phone, and brings the app where it is missing.
 
         Raises:
             RuntimeError: see `run`.
         """
-        device = _Device(self.spec, self._serial())
+        device = _Phone(self.spec, adb.connected(self.spec, self.serial))
         self._install(device)
         return device
 
-    def _serial(self) -> str:
-        """The device to use.
-
-        Raises:
-            RuntimeError: none, several, or one that does not answer; the message says what to do.
-        """
-        lines = _adb(["devices"], "listing devices").splitlines()[1:]
-        found = dict(line.split("\t", 1) for line in lines if "\t" in line)
-        if self.serial:
-            found = {serial: state for serial, state in found.items() if serial == self.serial}
-        if not found:
-            raise RuntimeError(
-                f"{self.spec}: needs a connected phone. Received: none. Plug it in by USB, turn on USB debugging in "
-                "its developer options, and allow this computer; `adb devices` must show it."
-            )
-        if len(found) > 1:
-            raise RuntimeError(
-                f"{self.spec}: needs one phone. Received: {', '.join(sorted(found))}. Write android:SERIAL."
-            )
-        ((serial, state),) = found.items()
-        if state != "device":
-            remedy = next((what for sign, what in _STATES.items() if state.startswith(sign)), "look at its screen")
-            raise RuntimeError(f"{self.spec}: {serial} must be ready. Received: {state}. To mend that, {remedy}.")
-        return serial
-
-    def _install(self, device: _Device) -> None:
+    def _install(self, device: _Phone) -> None:
         """Installs the app where it is missing or older."""
         found = device.app_version()
         if found >= VERSION:
@@ -208,37 +168,13 @@ class Android:
             )
 
 
-class _Device:
-    """One phone, by its serial; every word that its shell sees is quoted."""
-
-    def __init__(self, where: str, serial: str) -> None:
-        self.where, self.serial = where, serial
-
-    def adb(self, *arguments: str) -> str:
-        return _adb(["-s", self.serial, *arguments], f"{self.where}: adb {arguments[0]}")
-
-    def shell(self, *words: str) -> str:
-        return self.adb("shell", shlex.join(words))
+class _Phone(adb.Device):
+    """A phone with the app."""
 
     def app_version(self) -> int:
         """The version of the app there; 0 where it is missing."""
         found = re.search(r"versionCode=(\d+)", self.shell("dumpsys", "package", PACKAGE))
         return int(found[1]) if found else 0
-
-    def store(self, contents: Sequence[bytes]) -> list[str]:
-        """Where the contents lie, by their SHA-256; what the phone has is not sent, what a week did not use is gone."""
-        names = [hashlib.sha256(content).hexdigest() for content in contents]
-        listing = f"mkdir -p {_STORE} && find {_STORE} -type f -mtime +7 -exec rm -f {{}} + ; ls {_STORE}"
-        have = set(self.shell("sh", "-c", listing).split())
-        with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-            for name, content in zip(names, contents, strict=True):
-                if name not in have:
-                    local = Path(folder, name)
-                    local.write_bytes(content)
-                    self.adb("push", str(local), f"{_STORE}/{name}.part")
-                    self.shell("mv", f"{_STORE}/{name}.part", f"{_STORE}/{name}")
-        self.shell("touch", *(f"{_STORE}/{name}" for name in names))
-        return [f"{_STORE}/{name}" for name in names]
 
     def inside(self, *words: str) -> str:
         """Runs a command as the app, in its own folder."""
@@ -296,28 +232,11 @@ class _Device:
     def fetch(self, run_id: str, name: str) -> bytes:
         """A file of the run, as bytes."""
         words = shlex.join(["run-as", PACKAGE, "cat", f"files/runs/{run_id}/{name}"])
-        return _adb_bytes(["-s", self.serial, "exec-out", words], f"{self.where}: fetching {name}")
+        return adb.read(["-s", self.serial, "exec-out", words], f"{self.where}: fetching {name}")
 
 
 @contextlib.contextmanager
-def _awake(device: _Device) -> Iterator[None]:
-    """Keeps the phone awake while it works; its setting comes back whatever happens."""
-    name = ("global", "stay_on_while_plugged_in")
-    before = device.shell("settings", "get", *name).strip()
-    try:
-        device.shell("svc", "power", "stayon", "true")
-        device.shell("input", "keyevent", "KEYCODE_WAKEUP")
-        yield
-    finally:
-        with contextlib.suppress(RuntimeError):  # the cable is out: the first error says more
-            if before.isdigit():
-                device.shell("settings", "put", *name, before)
-            else:  # it was never set
-                device.shell("settings", "delete", *name)
-
-
-@contextlib.contextmanager
-def _folder(device: _Device, run_id: str) -> Iterator[None]:
+def _folder(device: _Phone, run_id: str) -> Iterator[None]:
     """The run's folder in the app, removed at the end."""
     try:
         device.inside("mkdir", "-p", f"files/runs/{run_id}")
@@ -350,7 +269,7 @@ def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteMo
     return dict(record)
 
 
-def _output(device: _Device, run_id: str, one: Any, samples: int, where: str) -> np.ndarray:
+def _output(device: _Phone, run_id: str, one: Any, samples: int, where: str) -> np.ndarray:
     name = str(one.get("file")) if isinstance(one, dict) else ""
     if not re.fullmatch(r"output_\d{1,3}\.npy", name):
         raise RuntimeError(f"{where}: outputs must be named output_0.npy and so on. Received: {name!r}.")
@@ -364,20 +283,3 @@ def _output(device: _Device, run_id: str, one: Any, samples: int, where: str) ->
     if len(array) != samples:
         raise RuntimeError(f"{where}: {name} must hold {samples} samples. Received: {len(array)}.")
     return np.asarray(array)
-
-
-def _adb(arguments: Sequence[str], what: str) -> str:
-    return _adb_bytes(arguments, what).decode(errors="replace")
-
-
-def _adb_bytes(arguments: Sequence[str], what: str) -> bytes:
-    try:
-        done = subprocess.run(["adb", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_STEP_S)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(
-            f"{what}: must answer within {_STEP_S:g} s. Received: nothing. Unplug the phone and plug it in again."
-        ) from None
-    if done.returncode:
-        said = (done.stderr + done.stdout).decode(errors="replace").strip()[-800:]
-        raise RuntimeError(f"{what}: must succeed. Received: {said or 'nothing'} (exit status {done.returncode}).")
-    return done.stdout
