@@ -129,9 +129,33 @@ def test_report_rewrites_a_json_report(student, tmp_path):
 
 def test_benchmark_gives_the_curve_of_a_server(student):
     done = tfkd_cli("benchmark", student / "student.tflite", "--target", "host", "--batch", "1", "--batch", "16")
-    one, many = done.stdout.strip().splitlines()
-    assert "samples/s" not in one
-    assert re.search(r"batch 16: [\d,]+ samples/s", many)
+    head, one, many = done.stdout.strip().splitlines()
+    assert head.split() == ["model", "on", "p50", "p90", "p99", "runs", "samples/s"]
+    assert re.match(r"student.tflite +host +[\d.]+ [mµ]s ", one)
+    assert re.match(r"student.tflite +host,batch=16 .* [\d,]+$", many)
+
+
+def test_benchmark_sets_graphs_beside_the_tflite(student, tmp_path):
+    models.load(student / "student.keras").export(tmp_path / "saved", verbose=False)
+    paths = (student / "student.tflite", student / "student.keras", tmp_path / "saved")
+    done = tfkd_cli("benchmark", *paths, "--threads", "2", "--batch", "16", "--json")
+    assert done.exit_code == 0, done.output
+    runs = json.loads(done.stdout)
+    assert [run["model"] for run in runs] == [str(path) for path in paths]
+    assert [run["target"] for run in runs] == ["host,threads=2,batch=16", *2 * ["tensorflow,threads=2,batch=16"]]
+    assert all(run["latency"]["count"] >= 50 and run["setting"]["timed_batch"] == 16 for run in runs)
+    assert runs[2]["model_bytes"] == sum(one.stat().st_size for one in paths[2].rglob("*") if one.is_file())
+
+
+def test_benchmark_refuses_what_is_no_graph(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = tfkd_cli("benchmark", tmp_path / "empty")
+    assert done.exit_code == 2
+    assert "must be a .tflite, a .keras file of Keras 3 or the folder of a SavedModel" in done.stderr
+    (tmp_path / "no.keras").write_text("no")
+    done = tfkd_cli("benchmark", tmp_path / "no.keras")
+    assert done.exit_code == 2
+    assert "Received: another file" in done.stderr
 
 
 def test_benchmark_gives_latency(student):

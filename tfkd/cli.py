@@ -454,24 +454,25 @@ def explain(
 
 @_verb
 def benchmark(
-    model: ModelFile,
+    model: Annotated[list[Path], typer.Argument(help="A .tflite; on this machine also a .keras or a SavedModel.")],
     target: TargetsOption = ["host"],  # noqa: B006 - Typer reads it and does not change it
-    threads: Annotated[int | None, typer.Option(min=1, help="Of one inference, on host.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of one inference.")] = None,
     batch: Annotated[
         list[int], typer.Option(min=1, help="Samples in one inference, on host; several give the curve of a server.")
     ] = [1],  # noqa: B006 - Typer reads it and does not change it
     board: BoardOption = None,
     as_json: Json = False,
 ) -> None:
-    """Time inferences of a .tflite on random input.
+    """Time inferences of models on random input, side by side.
 
-    Example: tfkd benchmark student.tflite --target host --threads 2 --batch 1 --batch 8 --batch 64
+    Example: tfkd benchmark student.tflite student.keras --threads 2 --batch 1 --batch 8 --batch 64
     """
     from tfkd import pipeline, targets
 
     with _progress(as_json) as progress:
         runs = pipeline.benchmark(model, targets.with_board(target, board), threads=threads, batches=batch)
-        _say(progress, [run.to_json() for run in runs], as_json, pipeline.latencies(runs))
+        found = [{"model": str(path), **run.to_json()} for path, run in runs]
+        _say(progress, found, as_json, pipeline.latencies(runs))
 
 
 @_verb

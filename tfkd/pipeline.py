@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ import tfkd
 from tfkd import data, report
 from tfkd.progress import Progress
 from tfkd.recipe import Recipe, Schedule
+from tfkd.report import words
 
 if TYPE_CHECKING:
     import keras
@@ -457,40 +459,55 @@ def judge(
 
 
 def benchmark(
-    model: Path, specs: Sequence[str], *, threads: int | None = None, batches: Sequence[int] = (1,)
-) -> list[Measurement]:
-    """Times a .tflite on random input, on each target, with each number of samples in an inference."""
+    paths: Sequence[Path], specs: Sequence[str], *, threads: int | None = None, batches: Sequence[int] = (1,)
+) -> list[tuple[Path, Measurement]]:
+    """Times models on random input, with each number of samples in an inference.
+
+    A .tflite is run on each target, a .keras file or a SavedModel by TensorFlow on this machine.
+    """
     from tfkd import targets
+    from tfkd.targets import serving
+
+    runs = []
+    for path in paths:
+        if path.suffix == ".keras" or path.is_dir():
+            runs += [(path, serving.time_graph(path, threads=threads or 1, batch=batch)) for batch in batches]
+            continue
+        loaded, inputs = _random_inputs(path)
+        options = {} if threads is None else {"threads": threads}
+        for spec, batch in itertools.product(specs, batches):
+            target = targets.get(spec, **options, **({"batch": batch} if batch != 1 else {}))
+            runs.append((path, target.run(loaded, inputs)))
+    return runs
+
+
+def _random_inputs(path: Path) -> tuple[TFLiteModel, list[np.ndarray]]:
     from tfkd.tflite import TFLiteModel
 
-    loaded, random = TFLiteModel.load(model), np.random.default_rng(0)
+    model, random = TFLiteModel.load(path), np.random.default_rng(0)
     inputs = []
-    for tensor in loaded.inputs:
+    for tensor in model.inputs:
         low, high = (0, 1) if tensor.dtype.startswith("float") else (np.iinfo(tensor.dtype).min, 127)
         inputs.append(random.uniform(low, high, (1, *tensor.shape[1:])).astype(tensor.dtype))
-    options = {} if threads is None else {"threads": threads}
-    return [
-        targets.get(spec, **options, **({"batch": batch} if batch != 1 else {})).run(loaded, inputs)
-        for spec in specs
-        for batch in batches
-    ]
+    return model, inputs
 
 
-def latencies(runs: Sequence[Measurement]) -> str:
-    """One line for each run."""
-    return "\n".join(
-        f"{run.target:<16} p50 {run.latency.p50_ms:.3f} ms   p90 {run.latency.p90_ms:.3f} ms   p99 "
-        f"{run.latency.p99_ms:.3f} ms   over {run.latency.count} runs{_throughput(run)}"
-        if run.latency
-        else f"{run.target:<16} {_counted(run.to_json()) or 'says nothing about time'}"
-        for run in runs
-    )
-
-
-def _throughput(run: Measurement) -> str:
-    """Samples a second at the median, where an inference has several."""
-    batch = run.setting.get("timed_batch", 1)
-    return f"   batch {batch}: {batch / run.latency.p50_ms * 1000:,.0f} samples/s" if batch > 1 and run.latency else ""
+def latencies(runs: Sequence[tuple[Path, Measurement]]) -> str:
+    """A table with a line for each run."""
+    lines = [f"{'model':<22} {'on':<26} {'p50':>9} {'p90':>9} {'p99':>9} {'runs':>7} {'samples/s':>10}"]
+    for path, run in runs:
+        what = f"{path.name:<22} {run.target:<26}"
+        if run.latency is None:
+            lines.append(f"{what} {_counted(run.to_json()) or 'says nothing about time'}")
+            continue
+        times = " ".join(
+            f"{words.ms(value):>9}" for value in (run.latency.p50_ms, run.latency.p90_ms, run.latency.p99_ms)
+        )
+        middle = run.latency.p50_ms or run.latency.mean_ms
+        rate = f"{1000 * run.setting.get('timed_batch', 1) / middle:,.0f}"
+        note = "" if run.valid else f"  not valid: {run.invalid_reason}"
+        lines.append(f"{what} {times} {run.latency.count:>7,} {rate:>10}{note}")
+    return "\n".join(lines)
 
 
 def _counted(measured: Mapping[str, Any]) -> str:
@@ -524,8 +541,8 @@ def summary(record: Mapping[str, Any]) -> str:
         measured = row["measurement"] or {}
         latency, arena = measured.get("latency"), (measured.get("memory") or {}).get("arena_bytes")
         cells = (
-            "does not run" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %",
-            f"{latency['p90_ms']:.3f}" if latency else "-",
+            words.percent(row["accuracy"], 2) if row["valid"] else "does not run",
+            f"{latency['p90_ms']:.3f}" if latency and latency["p90_ms"] is not None else "-",
             f"{arena:,}" if arena else "-",
         )
         where = row["target"] or "Keras"

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def _invoke(interpreter: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: int, batch: int = 1) -> dict[str, Any]:
-    """Times inferences of a batch: warm-up until stable, then at least 50 runs and a second; raw nanoseconds."""
+    """Times inferences of a batch; see `timed`."""
     interpreter = _interpreter(content, kernels, threads)
     if batch > 1:
         inputs = [np.repeat(array, batch, axis=0) for array in inputs]
@@ -59,10 +60,15 @@ def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: i
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"the model must take a batch of {batch}. Received: {error}. Use batch=1.") from None
     _invoke(interpreter, inputs)
+    return timed(interpreter.invoke)
+
+
+def timed(invoke: Callable[[], Any]) -> dict[str, Any]:
+    """Times a call: warm-up until stable, then at least 50 runs and a second; raw nanoseconds."""
 
     def once() -> int:
         start = time.perf_counter_ns()
-        interpreter.invoke()
+        invoke()
         return time.perf_counter_ns() - start
 
     warm_up: list[int] = []

@@ -1,0 +1,115 @@
+"""The same model as a server runs it: a .keras file or a SavedModel, by TensorFlow on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkd import child, targets
+from tfkd.measurement import Measurement, Memory
+from tfkd.targets import litert
+
+
+def time_graph(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float = 600.0) -> Measurement:
+    """Times inferences of a graph on random input in a child process, as `host` times those of a .tflite.
+
+    Args:
+        path: a .keras file, or the folder of a SavedModel with the signature `serving_default`.
+        threads: of one inference.
+        batch: samples in one inference.
+        timeout_s: seconds for the child process.
+
+    Raises:
+        ValueError: no such model, or it does not take the batch.
+        RuntimeError: the process crashed or hung.
+    """
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    if not ((path / "saved_model.pb").is_file() or (path.suffix == ".keras" and zipfile.is_zipfile(path))):
+        raise ValueError(
+            f"benchmark: {path} must be a .tflite, a .keras file of Keras 3 or the folder of a SavedModel. "
+            f"Received: {'another file' if path.exists() else 'no file'}. Give the path of one."
+        )
+    try:
+        timed = child.run(
+            "tfkd.targets.serving:_time", path=str(path), threads=threads, batch=batch, timeout_s=timeout_s,
+            what=f"timing {path}",
+        )  # fmt: skip
+    except child.ChildRefused as error:
+        raise ValueError(f"benchmark: TensorFlow must run {path} in batches of {batch}. Received: {error}") from None
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.relative_to(path).as_posix().encode())
+        digest.update(file.read_bytes())
+    setting = "".join(f",{name}={value}" for name, value in (("threads", threads), ("batch", batch)) if value != 1)
+    return Measurement(
+        target=f"tensorflow{setting}",
+        model_sha256=digest.hexdigest(),
+        model_bytes=sum(file.stat().st_size for file in files),
+        outputs=(),
+        evidence={"latencies_ns": "measured", **({"memory": "measured"} if timed["peak_rss_bytes"] else {})},
+        latencies_ns=timed["latencies_ns"],
+        memory=Memory(peak_rss_bytes=timed["peak_rss_bytes"]),
+        setting={"threads": threads, "timed_batch": batch},
+        environment={
+            "machine": platform.machine(), "processor": litert.processor(), "cores": targets.cores(),
+            "system": platform.platform(), "tensorflow": timed["tensorflow"],
+            **{key: timed[key] for key in ("warm_up_runs", "warm_up_stable", "runs", "kept_every")},
+        },
+    )  # fmt: skip
+
+
+def _time(path: str, threads: int, batch: int) -> dict[str, Any]:  # in the child
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    call, specs = _saved_model(path) if os.path.isdir(path) else _keras(path)
+    random = np.random.default_rng(0)
+    inputs = []
+    for spec in specs:
+        shape = [batch, *spec.shape[1:]]
+        if spec.shape[0] not in (None, batch) or None in shape:
+            raise ValueError(f"an input of shape {tuple(spec.shape)} takes no batch of {batch}")
+        kind = spec.dtype.as_numpy_dtype
+        high = 1 if np.issubdtype(kind, np.floating) else 127
+        inputs.append(tf.constant(random.uniform(0, high, shape).astype(kind)))
+    return {**litert.timed(lambda: call(inputs)), "tensorflow": tf.__version__}
+
+
+def _saved_model(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+    if "serving_default" not in loaded.signatures:
+        raise ValueError(f"no signature serving_default; there are {', '.join(loaded.signatures) or 'none'}")
+    run = loaded.signatures["serving_default"]
+    named = run.structured_input_signature[1]
+
+    def call(inputs: list[Any], keep: Any = loaded) -> None:  # its variables live as long as it does
+        for output in run(**dict(zip(named, inputs, strict=True))).values():
+            output.numpy()
+
+    return call, list(named.values())
+
+
+def _keras(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
+    import tensorflow as tf
+
+    from tfkd import models
+
+    graph = models.load(path)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in graph.inputs]
+    run = tf.function(lambda inputs: graph(inputs if len(inputs) > 1 else inputs[0], training=False))
+
+    def call(inputs: list[Any]) -> None:
+        for output in tf.nest.flatten(run(inputs)):
+            output.numpy()
+
+    return call, specs
