@@ -48,6 +48,9 @@ public final class LiteRTEngine implements InferenceEngine {
         } catch (RuntimeException error) { // what LiteRT throws of a model or delegate that it does not take
             release();
             throw new BenchException(model.getName(), "a model that LiteRT takes on " + accelerator, error.getMessage());
+        } catch (LinkageError error) { // such as a library of 4 KB pages on a device of 16 KB pages
+            release();
+            throw new BenchException("LiteRT", "loadable on this device", error.getMessage());
         }
         for (int i = 0; i < interpreter.getInputTensorCount(); i++) {
             inputs.add(info(interpreter.getInputTensor(i)));

@@ -15,7 +15,7 @@ import java.security.NoSuchAlgorithmException;
 /** The folder of one run: nothing outside it is read or written, no link is followed, no half file has a name. */
 public final class RunFolder {
     private static final Charset UTF_8 = Charset.forName("UTF-8");
-    private static final int LARGEST_SPEC = 1 << 20;
+    private static final int LARGEST_TEXT = 1 << 20;
 
     private final File folder;
 
@@ -32,15 +32,20 @@ public final class RunFolder {
 
     /** The specification that lies in it. */
     public RunSpec spec() throws BenchException, IOException {
-        File file = existing("spec.json");
-        if (file.length() > LARGEST_SPEC) {
-            throw new BenchException("spec.json", "at most " + LARGEST_SPEC + " bytes", file.length() + " bytes");
-        }
-        RunSpec spec = RunSpec.parse(new String(Files.readAllBytes(file.toPath()), UTF_8));
+        RunSpec spec = RunSpec.parse(text("spec.json"));
         if (!spec.id.equals(folder.getName())) {
             throw new BenchException("run.id", "that of its folder, " + folder.getName(), spec.id);
         }
         return spec;
+    }
+
+    /** A text that lies in it, of a MiB at most. */
+    public String text(String name) throws BenchException, IOException {
+        File file = existing(name);
+        if (file.length() > LARGEST_TEXT) {
+            throw new BenchException(name, "at most " + LARGEST_TEXT + " bytes", file.length() + " bytes");
+        }
+        return new String(Files.readAllBytes(file.toPath()), UTF_8);
     }
 
     /** A file of the run, after comparing its size and its SHA-256. */

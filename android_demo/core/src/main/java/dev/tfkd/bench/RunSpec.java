@@ -24,11 +24,16 @@ public final class RunSpec {
         public final String sha256;
         public final long bytes;
 
-        Asset(Map<?, ?> from, String where, long largest) throws BenchException {
+        private Asset(Map<?, ?> from, String where, long largest) throws BenchException {
             keys(from, where, "file", "sha256", "bytes");
             file = text(from, where, "file", FILE);
             sha256 = text(from, where, "sha256", HASH);
             bytes = whole(from, where, "bytes", 1, largest);
+        }
+
+        /** Samples or outputs that a text of JSON names. */
+        public static Asset data(Object from, String where) throws BenchException {
+            return new Asset(map(from, where), where, LARGEST_DATA);
         }
     }
 
@@ -57,7 +62,7 @@ public final class RunSpec {
         List<Asset> found = new ArrayList<Asset>();
         for (Object one : (List<?>) from.get("inputs")) {
             String where = "inputs[" + found.size() + "]";
-            found.add(new Asset(map(one, where), where, LARGEST_DATA));
+            found.add(Asset.data(one, where));
         }
         inputs = Collections.unmodifiableList(found);
         threads = (int) whole(from, "run", "threads", 1, 64);

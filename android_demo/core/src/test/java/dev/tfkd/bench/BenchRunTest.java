@@ -8,6 +8,7 @@ import static org.junit.Assert.fail;
 import java.io.File;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
+import java.nio.file.StandardOpenOption;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -24,12 +25,14 @@ public class BenchRunTest {
     public final TemporaryFolder root = new TemporaryFolder();
 
     private final LatencyRunnerTest.Device device = new LatencyRunnerTest.Device();
+    private boolean loaded;
     private boolean closed;
 
     /** Gives back the first ten bytes of the image. */
     private final InferenceEngine.Factory echo = new InferenceEngine.Factory() {
         @Override
         public InferenceEngine load(File model, int threads, String accelerator) {
+            loaded = true;
             return new InferenceEngine() {
                 @Override
                 public List<TensorInfo> inputs() {
@@ -139,17 +142,46 @@ public class BenchRunTest {
         refused("model.tflite: must be of SHA-256");
         Files.write(new File(folder, "model.tflite").toPath(), new byte[] {1, 2});
         refused("model.tflite: must be 3 bytes long");
+        Files.write(new File(folder, "model.tflite").toPath(), new byte[] {1, 2, 3});
+        Files.write(new File(folder, "input_0.npy").toPath(), new byte[1000], StandardOpenOption.WRITE);
+        refused("input_0.npy: must be of SHA-256");
+        assertFalse("an engine saw a file before its hash was known", loaded);
         assertFalse(new File(folder, "result.json").exists());
     }
 
     @Test
     public void linksAreNotFollowed() throws Exception {
         File folder = prepare(3, IMAGE);
-        File other = root.newFile();
-        Files.write(other.toPath(), new byte[] {1, 2, 3});
-        assertTrue(new File(folder, "model.tflite").delete());
-        Files.createSymbolicLink(new File(folder, "model.tflite").toPath(), other.toPath());
-        refused("no link");
+        for (String name : new String[] {"model.tflite", "input_0.npy", "spec.json"}) {
+            File file = new File(folder, name);
+            File elsewhere = new File(root.getRoot(), name);
+            Files.move(file.toPath(), elsewhere.toPath());
+            Files.createSymbolicLink(file.toPath(), elsewhere.toPath());
+            refused(name + ": must be a file in the run's folder, no link");
+            Files.delete(file.toPath());
+            Files.move(elsewhere.toPath(), file.toPath());
+        }
+        assertFalse(loaded);
+        Files.move(folder.toPath(), new File(root.getRoot(), "elsewhere").toPath());
+        Files.createSymbolicLink(folder.toPath(), new File(root.getRoot(), "elsewhere").toPath());
+        refused("run run-1: must be a folder, no link");
+    }
+
+    @Test
+    public void aResultReplacesALinkAndDoesNotWriteThroughIt() throws Exception {
+        File folder = prepare(3, IMAGE);
+        File secret = root.newFile();
+        Files.createSymbolicLink(new File(folder, "result.json").toPath(), secret.toPath());
+        run();
+        assertEquals(0, secret.length());
+        assertFalse(Files.isSymbolicLink(new File(folder, "result.json").toPath()));
+    }
+
+    @Test
+    public void aSpecificationOfAnySizeIsNotRead() throws Exception {
+        File folder = prepare(3, IMAGE);
+        Files.write(new File(folder, "spec.json").toPath(), new byte[(1 << 20) + 1]);
+        refused("spec.json: must be at most 1048576 bytes");
     }
 
     @Test
