@@ -1,5 +1,9 @@
 """The Android app, built and signed with Debian's tools, and what must not get into it."""
 
+import hashlib
+import io
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,13 +41,67 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def apk(folder, model):
-    build_apk.build(model.path, "digits", folder / "bench.apk", build_apk.ABIS, folder / "key.p12")
+    build_apk.build(model.path, "digits", folder / "bench.apk", list(build_apk.ABIS), folder / "key.p12")
     return folder / "bench.apk"
 
 
-def test_same_sources_model_and_key_give_the_same_bytes(folder, apk, model):
-    build_apk.build(model.path, "digits", folder / "again.apk", build_apk.ABIS, folder / "key.p12")
+def test_same_sources_model_and_key_give_the_same_bytes_without_a_network(folder, apk, model, tmp_path, monkeypatch):
+    # Maven alone would reach for it; after the first build nothing calls it.
+    (tmp_path / "mvn").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "mvn").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert shutil.which("mvn") == str(tmp_path / "mvn")
+    build_apk.build(model.path, "digits", folder / "again.apk", list(build_apk.ABIS), folder / "key.p12")
     assert (folder / "again.apk").read_bytes() == apk.read_bytes()
+
+
+def rewritten(apk, path, change):
+    """The app with other entries, in a zip that nobody aligned."""
+    with zipfile.ZipFile(apk) as archive:
+        entries = {info.filename: (info.compress_type, archive.read(info)) for info in archive.infolist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, (kind, content) in entries.items():
+            archive.writestr(name, content, kind)
+    return path
+
+
+def test_check_refuses_an_unaligned_app(apk, tmp_path):
+    def shift(entries):
+        entries["a"] = (zipfile.ZIP_STORED, b"1")
+        entries["resources.arsc"] = entries.pop("resources.arsc")
+
+    with pytest.raises(RuntimeError, match="zipalign failed"):
+        build_apk.check(rewritten(apk, tmp_path / "bad.apk", shift), build_apk.ABIS)
+
+
+def lose(entries):
+    del entries[f"lib/x86_64/{build_apk.LIBRARY}"]
+
+
+def confuse(entries):
+    entries[f"lib/arm64-v8a/{build_apk.LIBRARY}"] = entries[f"lib/x86_64/{build_apk.LIBRARY}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lose, ValueError, "a library for arm64-v8a, armeabi-v7a, x86_64. Received: arm64-v8a, armeabi-v7a"),
+        (confuse, ValueError, "lib/arm64-v8a must be for machine 183 of ELF. Received: 62"),
+        (lambda entries: None, RuntimeError, "apksigner failed"),
+    ],
+    ids=["an ABI is missing", "a library of another ABI", "no signature"],
+)
+def test_check_refuses(change, error, message, apk, tmp_path):
+    unaligned = rewritten(apk, tmp_path / "unaligned.apk", change)
+    build_apk.call("zipalign", "-f", "4", unaligned, tmp_path / "bad.apk")
+    with pytest.raises(error, match=message):
+        build_apk.check(tmp_path / "bad.apk", build_apk.ABIS)
+
+
+def test_pages_of_the_libraries_are_known(apk):
+    assert build_apk.check(apk, build_apk.ABIS) == 4096
+    assert "16 KB pages" in (build_apk.DEMO.parent / "docs/phone_checklist.md").read_text()
 
 
 def test_badging_names_versions_and_abis_and_no_permission(apk):
@@ -82,12 +140,16 @@ def test_dex_has_the_classes_and_nothing_that_a_phone_refuses(apk, folder):
 def test_app_is_small_and_carries_its_self_test(apk, model):
     assert apk.stat().st_size <= build_apk.MOST_BYTES_PER_ABI
     with zipfile.ZipFile(apk) as archive:
-        assert archive.read("assets/model.tflite") == model.content
         assert archive.getinfo("resources.arsc").compress_type == zipfile.ZIP_STORED
-        with archive.open("assets/input_0.npy") as file:
-            assert np.load(file).shape == (build_apk.GOLDEN, 8, 8, 1)
-        with archive.open("assets/golden.npy") as file:
-            assert np.load(file).shape == (build_apk.GOLDEN, 10)
+        says = json.loads(archive.read("assets/bundled/model.json"))
+        files = {one["file"]: one for one in (says["model"], *says["inputs"], says["golden"], says["labels"])}
+        contents = {name: archive.read(f"assets/bundled/{name}") for name in files}
+    for name, one in files.items():
+        assert (one["sha256"], one["bytes"]) == (hashlib.sha256(contents[name]).hexdigest(), len(contents[name]))
+    assert contents["model.tflite"] == model.content
+    shapes = {name: np.load(io.BytesIO(contents[name])).shape for name in files if name.endswith(".npy")}
+    samples = build_apk.GOLDEN
+    assert shapes == {"input_0.npy": (samples, 8, 8, 1), "golden.npy": (samples, 10), "labels.npy": (samples,)}
 
 
 @pytest.mark.parametrize(

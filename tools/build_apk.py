@@ -10,9 +10,12 @@ refuses, and on an API above the least Android version, because that version is 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -26,7 +29,9 @@ DEMO = Path(__file__).parents[1] / "android_demo"
 MANIFEST = DEMO / "app/src/main/AndroidManifest.xml"
 FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")
 MIN_SDK, TARGET_SDK, VERSION = 26, 35, 1
-ABIS = ("arm64-v8a", "armeabi-v7a", "x86_64")
+# Each with the machine that ELF calls it.
+ABIS = {"arm64-v8a": 183, "armeabi-v7a": 40, "x86_64": 62}
+LIBRARY = "libtensorflowlite_jni.so"
 MOST_BYTES_PER_ABI = 6 << 20
 # The framework is Android 8.0's (API 26): what it lacks does not compile.
 ARTIFACTS = {
@@ -36,7 +41,8 @@ ARTIFACTS = {
     "api": "org.tensorflow:tensorflow-lite-api:2.16.1:aar",
 }
 TOOLS = {"javac": "openjdk-17-jdk-headless", "mvn": "maven", "aapt": "aapt", "zipalign": "zipalign", "apksigner": "apksigner"}  # fmt: skip  # noqa: E501
-GOLDEN = 64
+GOLDEN = 256
+LARGE_PAGE = 16384
 EPOCH = (1981, 1, 1, 0, 0, 0)
 
 
@@ -51,21 +57,23 @@ def main() -> None:
     parser.add_argument("--assets-only", action="store_true", help="only fill android_demo/app/src/main/assets")
     options = parser.parse_args()
     if options.assets_only:
-        assets(options.model, options.data, DEMO / "app/src/main/assets")
+        bundle(options.model, options.data, DEMO / "app/src/main/assets/bundled")
         return
     try:
-        build(options.model, options.data, options.out, options.abi, options.keystore)
+        page = build(options.model, options.data, options.out, options.abi, options.keystore)
     except (ValueError, RuntimeError) as error:
         sys.exit(f"build_apk: {error}")
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, {', '.join(options.abi)}")
+    if page < LARGE_PAGE:
+        print(f"Its libraries suit memory pages of {page:,} bytes; a phone with 16 KB pages may refuse them.")
 
 
-def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path | None = None) -> None:
-    """Builds, aligns, signs (v2 and v3) and verifies.
+def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path | None = None) -> int:
+    """Builds, aligns, signs (v2 and v3) and verifies; returns what `check` does.
 
     Raises:
         RuntimeError: a tool is missing or failed.
-        ValueError: the app would not run on the least Android version, or is too large.
+        ValueError: the app would not run on the least Android version, lacks an ABI, or is too large.
     """
     missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
     missing += [] if FRAMEWORK.exists() else ["android-framework-res"]
@@ -74,7 +82,7 @@ def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path
     jars = {name: artifact(coordinate) for name, coordinate in ARTIFACTS.items()}
     with tempfile.TemporaryDirectory(prefix="tfkd-") as temporary:
         folder = Path(temporary)
-        assets(model, data, folder / "assets")
+        bundle(model, data, folder / "assets/bundled")
         packaged = package(folder)
         dex = compiled(folder, jars)
         entries = {"classes.dex": dex.read_bytes()}
@@ -82,37 +90,80 @@ def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path
             entries |= {name: archive.read(name) for name in archive.namelist()}
         with zipfile.ZipFile(jars["lite"]) as archive:
             for abi in abis:
-                library = f"jni/{abi}/libtensorflowlite_jni.so"
-                if library not in archive.namelist():
-                    raise ValueError(f"LiteRT must have a library for {abi}. Received: none.")
-                entries[f"lib/{abi}/libtensorflowlite_jni.so"] = archive.read(library)
+                if f"jni/{abi}/{LIBRARY}" in archive.namelist():  # else `check` names it
+                    entries[f"lib/{abi}/{LIBRARY}"] = archive.read(f"jni/{abi}/{LIBRARY}")
         write(folder / "unaligned.apk", entries)
         call("zipalign", "-f", "4", folder / "unaligned.apk", folder / "aligned.apk")
-        call("zipalign", "-c", "4", folder / "aligned.apk")
         sign(folder / "aligned.apk", keystore or folder / "key.p12")
-        call("apksigner", "verify", "--min-sdk-version", MIN_SDK, folder / "aligned.apk")
-        size = (folder / "aligned.apk").stat().st_size
-        if size > MOST_BYTES_PER_ABI * len(abis):
-            raise ValueError(
-                f"the app must have at most {MOST_BYTES_PER_ABI:,} bytes per ABI. Received: {size:,} bytes."
-            )
+        page = check(folder / "aligned.apk", abis)
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_suffix(".partial")
         shutil.copyfile(folder / "aligned.apk", partial)
         os.replace(partial, out)
+    return page
 
 
-def assets(model: Path, data: str, folder: Path) -> None:
-    """The bundled model, samples of the test split as it takes them, and the reference kernels' outputs."""
+def check(apk: Path, abis: Sequence[str]) -> int:
+    """Looks at a finished app as a phone would, and returns the bytes of the memory pages that its libraries suit.
+
+    Raises:
+        RuntimeError: it is not aligned, or not signed.
+        ValueError: it lacks an ABI, has another's library in its place, or is too large.
+    """
+    call("zipalign", "-c", "4", apk)
+    pages = []
+    with zipfile.ZipFile(apk) as archive:
+        found = sorted(name.split("/")[1] for name in archive.namelist() if name.startswith("lib/"))
+        if found != sorted(abis):
+            raise ValueError(f"the app must have a library for {', '.join(abis)}. Received: {', '.join(found)}.")
+        for abi in abis:
+            machine, page = elf(archive.read(f"lib/{abi}/{LIBRARY}"))
+            if machine != ABIS[abi]:
+                raise ValueError(f"lib/{abi} must be for machine {ABIS[abi]} of ELF. Received: {machine}.")
+            pages.append(page)
+    call("apksigner", "verify", "--min-sdk-version", MIN_SDK, apk)
+    size = apk.stat().st_size
+    if size > MOST_BYTES_PER_ABI * len(abis):
+        raise ValueError(f"the app must have at most {MOST_BYTES_PER_ABI:,} bytes per ABI. Received: {size:,} bytes.")
+    return min(pages)
+
+
+def elf(library: bytes) -> tuple[int, int]:
+    """The machine that a library is for, and the least alignment of what it loads."""
+    wide = library[4] == 2
+    (machine,) = struct.unpack_from("<H", library, 18)
+    (table,) = struct.unpack_from("<Q" if wide else "<I", library, 32 if wide else 28)
+    size, count = struct.unpack_from("<HH", library, 54 if wide else 42)
+    loaded = [table + i * size for i in range(count) if struct.unpack_from("<I", library, table + i * size)[0] == 1]
+    page, at = ("<Q", 48) if wide else ("<I", 28)
+    return machine, min(struct.unpack_from(page, library, start + at)[0] for start in loaded)
+
+
+def bundle(model: Path, data: str, folder: Path) -> None:
+    """A model's folder in the app: with samples of the test split, the reference kernels' outputs, and labels.
+
+    Raises:
+        ValueError: the model or the data is wrong.
+    """
     import tfkd
 
     loaded = tfkd.TFLiteModel.load(model)
-    x = loaded.quantize_input(tfkd.data.load(data).test.sample(GOLDEN).x)
+    test = tfkd.data.load(data).test
+    samples = test.sample(min(GOLDEN, len(test)))
+    x = loaded.quantize_input(samples.x)
     run = tfkd.targets.get("host:reference").run(loaded, x, latency=False)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.tflite").write_bytes(loaded.content)
     np.save(folder / "input_0.npy", x)
     np.save(folder / "golden.npy", run.outputs[0])
+    np.save(folder / "labels.npy", np.asarray(samples.y, np.int64))
+    model_, inputs, golden, labels = (
+        {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        for name in ("model.tflite", "input_0.npy", "golden.npy", "labels.npy")
+        for content in [(folder / name).read_bytes()]
+    )
+    description = {"model": model_, "inputs": [inputs], "golden": golden, "labels": labels}
+    (folder / "model.json").write_text(json.dumps(description))
 
 
 def artifact(coordinate: str) -> Path:
@@ -127,15 +178,15 @@ def artifact(coordinate: str) -> Path:
 def package(folder: Path) -> Path:
     """The manifest, resources and assets, and R.java."""
     (folder / "gen").mkdir()
-    source = MANIFEST.read_text()
+    # What Gradle takes from build.gradle stands in the manifest here.
+    version = f'<manifest android:versionCode="{VERSION}" android:versionName="{VERSION}" '
+    sdk = f'<uses-sdk android:minSdkVersion="{MIN_SDK}" android:targetSdkVersion="{TARGET_SDK}" />'
     manifest = folder / "AndroidManifest.xml"
-    manifest.write_text(
-        source.replace("<manifest ", f'<manifest android:versionCode="{VERSION}" android:versionName="{VERSION}" ', 1)
-    )
+    source = MANIFEST.read_text().replace("<manifest ", version, 1)
+    manifest.write_text(source.replace("<application", f"{sdk}\n\n    <application", 1))
     out = folder / "resources.apk"
     call("aapt", "package", "-f", "-M", manifest, "-S", MANIFEST.parent / "res", "-A", folder / "assets",
-         "-I", FRAMEWORK, "-J", folder / "gen",
-         "--min-sdk-version", MIN_SDK, "--target-sdk-version", TARGET_SDK, "-F", out)  # fmt: skip
+         "-I", FRAMEWORK, "-J", folder / "gen", "-F", out)  # fmt: skip
     return out
 
 
@@ -158,9 +209,13 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
     # Of Java itself what Java 8 has, of Android what Android 8.0 has.
     call("javac", "--release", "8", "-nowarn", "-Xlint:-options", "-encoding", "UTF-8", "-classpath", path,
          "-d", classes, *sources)  # fmt: skip
-    dynamic = [
-        path.stem for path in sorted(classes.rglob("*.class")) if "invokedynamic" in call("javap", "-c", "-p", path)
-    ]
+    for jar in libraries:
+        with zipfile.ZipFile(jar) as archive:
+            archive.extractall(folder / "libraries")
+    every = sorted([*classes.rglob("*.class"), *(folder / "libraries").rglob("*.class")])
+    dynamic = []
+    if "invokedynamic" in call("javap", "-c", "-p", *every):
+        dynamic = [path.stem for path in every if "invokedynamic" in call("javap", "-c", "-p", path)]
     if dynamic:
         raise ValueError(
             "classes must hold no invokedynamic, which dx passes and a phone refuses: no lambda, no method reference. "
