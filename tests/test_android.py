@@ -1,5 +1,6 @@
 """A phone over the real adb client: a device side that speaks its protocol, sound and spoilt."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -19,6 +20,8 @@ from tfkd.targets import android
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import benchmark_android
+import build_apk
+import push_model
 import system_packages
 
 MISSING = system_packages.skip_reason("adb")
@@ -339,3 +342,27 @@ def test_wrong_option_is_refused(options, message):
 def test_serial_that_a_shell_would_run_is_refused():
     with pytest.raises(ValueError, match="serial must be one"):
         targets.get("android:x;reboot")
+
+
+def test_pushed_model_lies_whole_where_the_app_looks_and_can_be_removed(phone, model, monkeypatch, capsys):
+    there = phone.root / f"data/data/{android.PACKAGE}/files/models/my-model"
+    arguments = ["push_model", str(model.path), "--id", "my-model"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert push_model.main() == 0
+    description = json.loads((there / "model.json").read_text())
+    files = [description["model"], *description["inputs"], description["golden"], description["labels"]]
+    assert {path.name for path in there.iterdir()} == {"model.json"} | {one["file"] for one in files}
+    for one in files:
+        assert hashlib.sha256((there / one["file"]).read_bytes()).hexdigest() == one["sha256"]
+    assert np.load(there / "labels.npy").shape == (build_apk.GOLDEN,)
+    monkeypatch.setattr(sys, "argv", [*arguments, "--remove"])
+    assert push_model.main() == 0
+    assert not there.exists()
+    assert capsys.readouterr().out.endswith("my-model: removed\n")
+
+
+@pytest.mark.parametrize("name", ["bundled", "../x", "Upper"])
+def test_pushed_model_of_a_bad_name_is_refused(name, model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["push_model", str(model.path), f"--id={name}"])
+    assert push_model.main() == 2
+    assert "--id must be 1 to 64" in capsys.readouterr().err
