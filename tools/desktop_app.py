@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import build_apk
+from PIL import Image
 
 APP, CORE = build_apk.DEMO / "app", build_apk.DEMO / "core"
 # Of ELF, by the names of the specification.
@@ -38,12 +39,14 @@ def main() -> None:
     if done.returncode:
         sys.exit(f"desktop_app: {done.stdout[-4000:]}{done.stderr[-2000:]}")
     for path in sorted(options.screens.glob("*.png")):
+        with Image.open(path) as picture:
+            picture.convert("RGB").quantize(64).save(path, optimize=True)
         print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def prepare(model: Path, data: str, folder: Path) -> None:
     """What the app's tests run on: its resources, R.java and assets, as in the APK, and LiteRT for this desktop."""
-    build_apk.assets(model, data, folder / "assets")
+    build_apk.bundle(model, data, folder / "assets/bundled")
     build_apk.package(folder)
     litert(folder)
 

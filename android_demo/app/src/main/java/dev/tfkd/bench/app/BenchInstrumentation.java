@@ -8,6 +8,7 @@ import dev.tfkd.bench.BenchRun;
 import dev.tfkd.bench.LatencyRunner;
 import dev.tfkd.bench.LiteRTEngine;
 import dev.tfkd.bench.RunFolder;
+import java.io.File;
 import java.io.IOException;
 import java.util.Map;
 
@@ -31,7 +32,7 @@ public final class BenchInstrumentation extends Instrumentation implements Laten
         int code = Activity.RESULT_OK;
         try {
             Device device = new Device(getTargetContext());
-            RunFolder folder = new RunFolder(new Runs(getTargetContext()).root, id);
+            RunFolder folder = new RunFolder(new File(getTargetContext().getFilesDir(), "runs"), id);
             Map<String, Object> result =
                     new BenchRun(LiteRTEngine.FACTORY, device, device, this, device.description()).run(folder);
             answer.putString("run_id", id);

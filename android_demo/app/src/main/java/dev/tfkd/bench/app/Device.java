@@ -5,13 +5,13 @@ import android.os.Build;
 import android.os.PowerManager;
 import android.os.SystemClock;
 import dev.tfkd.bench.LatencyRunner;
-import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
 /** This phone: what it is, its clock, and how hot it says to be. */
 final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe {
     private static final int ANDROID_10 = 29;
+    private static final int ANDROID_12 = 31;
     private static final String[] THERMAL = {"none", "light", "moderate", "severe", "critical", "emergency", "shutdown"};
 
     private final PowerManager power;
@@ -39,8 +39,11 @@ final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe {
     }
 
     String thermal() {
-        int status = status();
-        return status < 0 || status >= THERMAL.length ? "unknown" : THERMAL[status];
+        return thermal(status());
+    }
+
+    static String thermal(long status) {
+        return status < 0 || status >= THERMAL.length ? "unknown" : THERMAL[(int) status];
     }
 
     /** For the report; an unknown is left out. */
@@ -59,16 +62,28 @@ final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe {
         return found;
     }
 
-    String card() {
-        return Build.MANUFACTURER + " " + Build.MODEL + "\n" + soc() + ", " + Arrays.toString(Build.SUPPORTED_ABIS) + "\n"
-                + Runtime.getRuntime().availableProcessors() + " cores, Android " + Build.VERSION.RELEASE
-                + "\nThermal state: " + thermal();
+    String name() {
+        return Build.MODEL.startsWith(Build.MANUFACTURER) ? Build.MODEL : Build.MANUFACTURER + " " + Build.MODEL;
     }
 
-    private static String soc() {
-        if (Build.VERSION.SDK_INT >= 31) {
+    String abis() {
+        StringBuilder found = new StringBuilder();
+        for (String abi : Build.SUPPORTED_ABIS) {
+            found.append(found.length() == 0 ? "" : ", ").append(abi);
+        }
+        return found.toString();
+    }
+
+    boolean canSustain() {
+        return power.isSustainedPerformanceModeSupported();
+    }
+
+    /** The chip's name; the board's where Android does not say. */
+    static String soc() {
+        if (Build.VERSION.SDK_INT >= ANDROID_12) {
             try {
-                return Build.class.getField("SOC_MODEL").get(null).toString();
+                String found = Build.class.getField("SOC_MODEL").get(null).toString();
+                return found.equals(Build.UNKNOWN) ? Build.HARDWARE : found;
             } catch (ReflectiveOperationException error) {
                 return Build.HARDWARE;
             }

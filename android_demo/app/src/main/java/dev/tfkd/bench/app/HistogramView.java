@@ -5,39 +5,48 @@ import android.graphics.Canvas;
 import android.graphics.Paint;
 import android.util.AttributeSet;
 import android.view.View;
+import dev.tfkd.bench.Statistics;
 import java.util.Arrays;
 
-/** Latencies as bars, from the least to the 99th percentile. */
+/** Latencies as bars, with p50 and p90 marked; up to p95, since a pause of the system would squeeze all others. */
 public final class HistogramView extends View {
     private static final int BARS = 40;
+    private static final int MOST = 95;
+    private static final int[] MARKS = {50, 90};
 
-    private final Paint bar = new Paint();
+    private final float unit = getResources().getDisplayMetrics().density;
+    private final Paint bar = new Paint(Paint.ANTI_ALIAS_FLAG);
+    private final Paint line = new Paint();
     private final Paint label = new Paint(Paint.ANTI_ALIAS_FLAG);
     private int[] counts = new int[0];
-    private String least = "";
-    private String most = "";
+    private long low;
+    private long high;
+    private final long[] marks = new long[MARKS.length];
 
     public HistogramView(Context context, AttributeSet attributes) {
         super(context, attributes);
-        bar.setColor(0xff0b5fa5);
-        label.setColor(0xff808080);
-        label.setTextSize(16 * getResources().getDisplayMetrics().scaledDensity);
+        bar.setColor(context.getColor(R.color.accent));
+        line.setColor(context.getColor(R.color.faint));
+        line.setStrokeWidth(unit);
+        label.setColor(context.getColor(R.color.faint));
+        label.setTextSize(12 * getResources().getDisplayMetrics().scaledDensity);
     }
 
     void show(long[] nanos) {
         counts = new int[BARS];
         long[] sorted = nanos.clone();
         Arrays.sort(sorted);
-        long low = sorted[0];
-        long high = Math.max(low + 1, sorted[(int) (0.99 * (sorted.length - 1))]);
+        low = sorted[0];
+        high = Math.max(low + 1, Statistics.percentile(sorted, MOST));
         for (long one : sorted) {
             if (one <= high) {
                 counts[(int) Math.min(BARS - 1, (one - low) * BARS / (high - low))]++;
             }
         }
-        least = String.format("%.3f ms", low / 1e6);
-        most = String.format("%.3f ms", high / 1e6);
-        setContentDescription("Histogram of latencies from " + least + " to " + most);
+        for (int i = 0; i < MARKS.length; i++) {
+            marks[i] = Statistics.percentile(sorted, MARKS[i]);
+        }
+        setContentDescription(getContext().getString(R.string.histogram, ResultCard.time(low), ResultCard.time(high)));
         invalidate();
     }
 
@@ -48,12 +57,25 @@ public final class HistogramView extends View {
         for (int count : counts) {
             highest = Math.max(highest, count);
         }
-        float foot = getHeight() - 1.5f * label.getTextSize();
+        float text = 1.4f * label.getTextSize();
+        float top = MARKS.length * text;
+        float foot = getHeight() - text;
         float width = (float) getWidth() / BARS;
         for (int i = 0; i < counts.length; i++) {
-            canvas.drawRect(i * width + 1, foot * (1 - (float) counts[i] / highest), (i + 1) * width - 1, foot, bar);
+            float height = counts[i] == 0 ? 0 : Math.max(unit, (foot - top) * counts[i] / highest);
+            canvas.drawRect(i * width + unit / 2, foot - height, (i + 1) * width - unit / 2, foot, bar);
         }
-        canvas.drawText(least, 0, getHeight() - 4, label);
-        canvas.drawText(most, getWidth() - label.measureText(most), getHeight() - 4, label);
+        canvas.drawLine(0, foot, getWidth(), foot, line);
+        for (int i = 0; i < MARKS.length; i++) {
+            float x = getWidth() * (float) ((double) (marks[i] - low) / (high - low));
+            String said = "p" + MARKS[i];
+            canvas.drawLine(x, (i + 1) * text, x, foot, line);
+            float left = Math.min(Math.max(0, x - label.measureText(said) / 2), getWidth() - label.measureText(said));
+            canvas.drawText(said, left, (i + 1) * text - label.descent() / 2, label);
+        }
+        String least = ResultCard.time(low);
+        String most = "p" + MOST + " " + ResultCard.time(high);
+        canvas.drawText(least, 0, getHeight() - label.descent(), label);
+        canvas.drawText(most, getWidth() - label.measureText(most), getHeight() - label.descent(), label);
     }
 }

@@ -4,191 +4,226 @@ import android.app.Activity;
 import android.content.Intent;
 import android.os.Build;
 import android.os.Bundle;
-import android.os.PowerManager;
 import android.view.View;
+import android.view.ViewGroup;
 import android.view.WindowManager;
 import android.widget.ArrayAdapter;
 import android.widget.Button;
 import android.widget.ProgressBar;
 import android.widget.Spinner;
+import android.widget.Switch;
 import android.widget.TextView;
-import dev.tfkd.bench.BenchRun;
 import dev.tfkd.bench.Json;
-import dev.tfkd.bench.LatencyRunner;
 import dev.tfkd.bench.LiteRTEngine;
-import dev.tfkd.bench.RunFolder;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
 /** The one screen: the device, the choice, a run with progress and cancel, its result, earlier results. */
-public final class MainActivity extends Activity implements LatencyRunner.Listener, View.OnClickListener {
+public final class MainActivity extends Activity implements Session.Screen, View.OnClickListener {
+    /** Long enough for a phone to get warm. */
+    static final double SUSTAINED_SECONDS = 600;
+    private static final int ANDROID_8_1 = 27;
+
+    private final List<String> models = new ArrayList<String>();
+    private final List<String> accelerators = new ArrayList<String>();
     private Device device;
-    private Runs runs;
-    private volatile boolean running;
-    private volatile boolean cancelled;
-    private String shared;
-    private final StringBuilder past = new StringBuilder();
+    private Models stored;
+    private History history;
+    private Session session; // null while nothing runs
+    private List<Map<String, Object>> past = new ArrayList<Map<String, Object>>();
+    private Map<String, Object> shown;
 
     @Override
     protected void onCreate(Bundle state) {
         super.onCreate(state);
         setContentView(R.layout.main);
         device = new Device(this);
-        runs = new Runs(this);
-        text(R.id.device).setText(device.card());
-        List<String> models = new ArrayList<String>();
-        models.add(getString(R.string.bundled));
-        models.addAll(runs.pushed());
-        choices(R.id.model, models);
+        stored = new Models(this);
+        history = new History(this);
         List<String> threads = new ArrayList<String>();
         for (int n = 1; n <= Runtime.getRuntime().availableProcessors(); n *= 2) {
             threads.add(String.valueOf(n));
         }
         choices(R.id.threads, threads);
-        List<String> accelerators = new ArrayList<String>();
         accelerators.add("cpu");
         if (LiteRTEngine.hasGpu()) {
             accelerators.add("gpu");
         }
-        if (Build.VERSION.SDK_INT >= 27) {
+        if (Build.VERSION.SDK_INT >= ANDROID_8_1) {
             accelerators.add("nnapi");
         }
-        choices(R.id.accelerator, accelerators);
+        List<String> names = new ArrayList<String>();
+        for (String one : accelerators) {
+            names.add(getString(one.equals("cpu") ? R.string.cpu : one.equals("gpu") ? R.string.gpu : R.string.nnapi));
+        }
+        choices(R.id.accelerator, names);
         findViewById(R.id.run).setOnClickListener(this);
         findViewById(R.id.share).setOnClickListener(this);
-        if (!getPreferences(MODE_PRIVATE).getBoolean("tested", false)) {
+        session = (Session) getLastNonConfigurationInstance();
+    }
+
+    /** What a computer pushed meanwhile can be picked; what runs is shown. */
+    @Override
+    protected void onStart() {
+        super.onStart();
+        int before = ((Spinner) findViewById(R.id.model)).getSelectedItemPosition();
+        String picked = before < 0 ? Models.BUNDLED : models.get(before);
+        models.clear();
+        models.addAll(stored.ids());
+        List<String> names = new ArrayList<String>(models);
+        names.set(0, getString(R.string.bundled));
+        choices(R.id.model, names);
+        ((Spinner) findViewById(R.id.model)).setSelection(Math.max(0, models.indexOf(picked)));
+        showDevice();
+        showHistory();
+        if (!past.isEmpty()) {
+            show(past.get(0));
+        }
+        if (session == null && past.isEmpty()) {
             start(); // at the first start: does this phone compute what the host computed?
+        } else {
+            showRunning();
         }
     }
 
     @Override
-    protected void onDestroy() {
-        cancelled = true;
-        super.onDestroy();
+    protected void onStop() {
+        if (session != null) {
+            session.showOn(null);
+            if (!isChangingConfigurations()) { // Android slows what is not on the screen
+                session.cancel(getString(R.string.left));
+                session = null;
+            }
+        }
+        super.onStop();
+    }
+
+    @Override
+    public Object onRetainNonConfigurationInstance() {
+        return session;
     }
 
     @Override
     public void onClick(View view) {
         if (view.getId() == R.id.share) {
             startActivity(Intent.createChooser(
-                    new Intent(Intent.ACTION_SEND).setType("application/json").putExtra(Intent.EXTRA_TEXT, shared), null));
-        } else if (running) {
-            cancelled = true;
+                    new Intent(Intent.ACTION_SEND).setType("application/json").putExtra(Intent.EXTRA_TEXT, Json.write(shown)),
+                    getString(R.string.share)));
+        } else if (view.getTag() instanceof Integer) { // a row of the history
+            show(past.get((Integer) view.getTag()));
+            View card = findViewById(R.id.result_card);
+            card.requestRectangleOnScreen(new android.graphics.Rect(0, 0, card.getWidth(), card.getHeight()));
+        } else if (session != null) {
+            session.cancel(getString(R.string.cancelled));
         } else {
             start();
         }
     }
 
     private void start() {
-        running = true;
-        cancelled = false;
-        ((Button) findViewById(R.id.run)).setText(R.string.cancel);
-        getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
-        if (((PowerManager) getSystemService(POWER_SERVICE)).isSustainedPerformanceModeSupported()) {
-            getWindow().setSustainedPerformanceMode(true);
-        }
-        final boolean bundled = ((Spinner) findViewById(R.id.model)).getSelectedItemPosition() == 0;
-        final String model = chosen(R.id.model);
-        final int threads = Integer.parseInt(chosen(R.id.threads));
-        final String accelerator = chosen(R.id.accelerator);
-        new Thread("bench") {
-            @Override
-            public void run() {
-                measure(bundled, model, threads, accelerator);
-            }
-        }.start();
+        boolean sustained = ((Switch) findViewById(R.id.sustained)).isChecked();
+        session = new Session(stored, history, device, models.get(position(R.id.model)),
+                Integer.parseInt(((Spinner) findViewById(R.id.threads)).getSelectedItem().toString()),
+                accelerators.get(position(R.id.accelerator)), sustained ? SUSTAINED_SECONDS : 0);
+        session.start();
+        showRunning();
     }
 
-    /** On a thread of its own. */
-    private void measure(boolean bundled, String model, int threads, String accelerator) {
-        String said;
-        long[] nanos = null;
-        String json = null;
-        try {
-            RunFolder folder = bundled ? runs.selfTest(threads, accelerator) : new RunFolder(runs.root, model);
-            Map<String, Object> result =
-                    new BenchRun(LiteRTEngine.FACTORY, device, device, this, device.description()).run(folder);
-            nanos = (long[]) result.get("latencies_ns");
-            said = summary(result, bundled && !cancelled ? runs.agreement(folder) : -1);
-            json = Json.write(result);
-        } catch (Exception error) { // whatever went wrong belongs on the screen
-            said = String.valueOf(error.getMessage());
+    /** Puts the screen into the state of a run, or of none. */
+    private void showRunning() {
+        boolean running = session != null;
+        Button button = (Button) findViewById(R.id.run);
+        button.setText(running ? R.string.cancel : R.string.run);
+        button.setTextColor(getColor(running ? R.color.accent : R.color.on_accent));
+        button.setBackgroundResource(running ? R.drawable.outlined : R.drawable.filled);
+        findViewById(R.id.running).setVisibility(running ? View.VISIBLE : View.GONE);
+        for (int id : new int[] {R.id.model, R.id.threads, R.id.accelerator, R.id.sustained}) {
+            findViewById(id).setEnabled(!running);
         }
-        final String message = said;
-        final long[] latencies = nanos;
-        final String result = json;
-        runOnUiThread(new Runnable() {
-            @Override
-            public void run() {
-                done(message, latencies, result);
-            }
-        });
-    }
-
-    private static String summary(Map<String, Object> result, double agreement) {
-        Map<?, ?> figures = (Map<?, ?>) result.get("statistics");
-        StringBuilder text = new StringBuilder();
-        if (!Boolean.TRUE.equals(result.get("valid"))) {
-            text.append("NOT VALID: ").append(result.get("reasons")).append('\n');
+        if (running) {
+            getWindow().addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
+        } else {
+            getWindow().clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
         }
-        if (figures.get("p50_ns") != null) {
-            text.append(String.format("p50 %.3f ms, p90 %.3f ms over %d runs", (Long) figures.get("p50_ns") / 1e6,
-                    (Long) figures.get("p90_ns") / 1e6, (Long) result.get("runs")));
+        if (device.canSustain()) {
+            getWindow().setSustainedPerformanceMode(running && session.sustainedSeconds > 0);
         }
-        if (agreement >= 0) {
-            text.append(String.format("\n%.1f %% of the golden samples bit for bit", 100 * agreement));
+        if (running) {
+            at("", 0);
+            session.showOn(this);
         }
-        return text.toString();
-    }
-
-    private void done(String message, long[] nanos, String json) {
-        running = false;
-        getWindow().clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON);
-        getWindow().setSustainedPerformanceMode(false);
-        ((Button) findViewById(R.id.run)).setText(R.string.run);
-        text(R.id.phase).setText("");
-        text(R.id.result).setText(message);
-        text(R.id.device).setText(device.card());
-        if (nanos != null && nanos.length > 0) {
-            ((HistogramView) findViewById(R.id.histogram)).show(nanos);
-        }
-        if (json != null) {
-            shared = json;
-            findViewById(R.id.share).setEnabled(true);
-            getPreferences(MODE_PRIVATE).edit().putBoolean("tested", true).apply();
-        }
-        past.insert(0, chosen(R.id.model) + ", " + chosen(R.id.threads) + " threads, " + chosen(R.id.accelerator) + ": "
-                + message + "\n\n");
-        text(R.id.history).setText(past);
     }
 
     @Override
-    public void at(final String phase, final double share) {
-        runOnUiThread(new Runnable() {
-            @Override
-            public void run() {
-                text(R.id.phase).setText(phase);
-                ((ProgressBar) findViewById(R.id.progress)).setProgress((int) (100 * share));
-            }
-        });
+    public void at(String phase, double share) {
+        int words = phase.equals("latency") ? R.string.timing : phase.equals("accuracy") ? R.string.answering
+                : phase.equals("warm-up") ? R.string.warming : R.string.checking;
+        text(R.id.phase, getString(words));
+        ProgressBar bar = (ProgressBar) findViewById(R.id.progress);
+        bar.setIndeterminate(words == R.string.checking || words == R.string.warming);
+        bar.setProgress((int) (100 * share));
     }
 
     @Override
-    public boolean cancelled() {
-        return cancelled;
+    public void ended(Map<String, Object> result) {
+        session = null;
+        showRunning();
+        showDevice();
+        show(result);
+        showHistory();
     }
 
-    private TextView text(int id) {
-        return (TextView) findViewById(id);
+    private void show(Map<String, Object> result) {
+        shown = result;
+        new ResultCard(this).show(result);
+        findViewById(R.id.share).setVisibility(View.VISIBLE);
+    }
+
+    private void showDevice() {
+        text(R.id.device, device.name());
+        ViewGroup rows = (ViewGroup) findViewById(R.id.device_rows);
+        rows.removeAllViews();
+        ResultCard.row(rows, getString(R.string.chip), Device.soc());
+        ResultCard.row(rows, getString(R.string.abi), device.abis());
+        ResultCard.row(rows, getString(R.string.cores), String.valueOf(Runtime.getRuntime().availableProcessors()));
+        ResultCard.row(rows, getString(R.string.android), Build.VERSION.RELEASE);
+        ResultCard.row(rows, getString(R.string.thermal), device.thermal());
+    }
+
+    private void showHistory() {
+        past = history.results();
+        ViewGroup rows = (ViewGroup) findViewById(R.id.history);
+        rows.removeAllViews();
+        findViewById(R.id.history_card).setVisibility(past.isEmpty() ? View.GONE : View.VISIBLE);
+        for (int i = 0; i < past.size(); i++) {
+            Map<String, Object> result = past.get(i);
+            View row = View.inflate(this, R.layout.past, null);
+            ResultCard.Verdict verdict = ResultCard.Verdict.of(result);
+            Object figures = result.get("statistics");
+            String median = figures instanceof Map ? ResultCard.time(((Map<?, ?>) figures).get("p50_ns")) : "";
+            ((TextView) row.findViewById(R.id.label)).setText(ResultCard.setting(this, result));
+            ((TextView) row.findViewById(R.id.value)).setText(median);
+            TextView words = (TextView) row.findViewById(R.id.verdict_short);
+            words.setText(getString(verdict.words) + "  ·  " + ResultCard.when(this, result));
+            words.setTextColor(getColor(verdict.color));
+            row.setTag(i);
+            row.setOnClickListener(this);
+            rows.addView(row);
+        }
+    }
+
+    private int position(int spinner) {
+        return ((Spinner) findViewById(spinner)).getSelectedItemPosition();
     }
 
     private void choices(int id, List<String> values) {
-        ((Spinner) findViewById(id)).setAdapter(
-                new ArrayAdapter<String>(this, android.R.layout.simple_spinner_dropdown_item, values));
+        ArrayAdapter<String> adapter = new ArrayAdapter<String>(this, R.layout.choice, values);
+        adapter.setDropDownViewResource(android.R.layout.simple_spinner_dropdown_item);
+        ((Spinner) findViewById(id)).setAdapter(adapter);
     }
 
-    private String chosen(int id) {
-        return ((Spinner) findViewById(id)).getSelectedItem().toString();
+    private void text(int id, String words) {
+        ((TextView) findViewById(id)).setText(words);
     }
 }

@@ -1,0 +1,119 @@
+package dev.tfkd.bench.app;
+
+import android.content.Context;
+import dev.tfkd.bench.BenchException;
+import dev.tfkd.bench.Json;
+import dev.tfkd.bench.RunFolder;
+import java.io.File;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+
+/** The results of earlier runs, in the app's own storage: a file each, which appears whole or not at all. */
+final class History {
+    static final int MOST = 50;
+    /** Latencies that are kept of a run: enough for a histogram, and what is shared stays under Android's limit. */
+    static final int MOST_LATENCIES = 2000;
+    private static final String NAME = "[0-9]{13}\\.json";
+
+    private final File root;
+
+    History(Context context) {
+        root = new File(context.getFilesDir(), "history");
+    }
+
+    /** Keeps a result, by its {@code when} in milliseconds, and forgets the oldest beyond the most. */
+    void add(Map<String, Object> result) throws IOException {
+        if (!root.isDirectory() && !root.mkdirs()) {
+            throw new IOException(root + " cannot be made");
+        }
+        thin(result);
+        try {
+            folder().write(String.format(Locale.ROOT, "%013d.json", (Long) result.get("when")), Json.write(result));
+        } catch (BenchException error) {
+            throw new IOException(error);
+        }
+        List<String> names = names();
+        for (String name : names.subList(Math.min(MOST, names.size()), names.size())) {
+            new File(root, name).delete();
+        }
+    }
+
+    /** All that can be read, the newest first. */
+    List<Map<String, Object>> results() {
+        List<Map<String, Object>> found = new ArrayList<Map<String, Object>>();
+        for (String name : names()) {
+            try {
+                found.add(read(name));
+            } catch (BenchException error) {
+                continue; // none of ours: the others are shown all the same
+            } catch (IOException error) {
+                continue;
+            }
+        }
+        return found;
+    }
+
+    private Map<String, Object> read(String name) throws BenchException, IOException {
+        Object result = Json.parse(folder().text(name));
+        if (!(result instanceof Map) || !(((Map<?, ?>) result).get("when") instanceof Long)) {
+            throw new BenchException(name, "a result with its time", "another text");
+        }
+        Map<String, Object> found = new LinkedHashMap<String, Object>();
+        for (Map.Entry<?, ?> entry : ((Map<?, ?>) result).entrySet()) {
+            found.put(String.valueOf(entry.getKey()), entry.getValue());
+        }
+        return found;
+    }
+
+    private RunFolder folder() throws BenchException, IOException {
+        return new RunFolder(root.getParentFile(), root.getName());
+    }
+
+    private List<String> names() {
+        List<String> found = new ArrayList<String>();
+        String[] names = root.list();
+        for (String name : names == null ? new String[0] : names) {
+            if (name.matches(NAME)) {
+                found.add(name);
+            }
+        }
+        Collections.sort(found, Collections.reverseOrder());
+        return found;
+    }
+
+    /** Leaves every n-th latency, and says so. */
+    private static void thin(Map<String, Object> result) {
+        if (!(result.get("latencies_ns") instanceof long[])) {
+            return;
+        }
+        int every = 1 + (((long[]) result.get("latencies_ns")).length - 1) / MOST_LATENCIES;
+        for (String key : new String[] {"latencies_ns", "native_ns"}) {
+            long[] all = (long[]) result.get(key);
+            long[] kept = new long[(all.length + every - 1) / every];
+            for (int i = 0; i < kept.length; i++) {
+                kept[i] = all[i * every];
+            }
+            result.put(key, kept);
+        }
+        result.put("kept_every", every * (Long) result.get("kept_every"));
+    }
+
+    /** The latencies of a result, be it of this start or read again. */
+    static long[] latencies(Map<String, Object> result) {
+        Object found = result.get("latencies_ns");
+        if (found instanceof long[]) {
+            return (long[]) found;
+        }
+        List<?> list = found instanceof List ? (List<?>) found : Collections.emptyList();
+        long[] nanos = new long[list.size()];
+        for (int i = 0; i < nanos.length; i++) {
+            nanos[i] = list.get(i) instanceof Long ? (Long) list.get(i) : 0;
+        }
+        return nanos;
+    }
+}

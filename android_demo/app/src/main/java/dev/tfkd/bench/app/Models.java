@@ -1,0 +1,119 @@
+package dev.tfkd.bench.app;
+
+import android.content.Context;
+import dev.tfkd.bench.Agreement;
+import dev.tfkd.bench.BenchException;
+import dev.tfkd.bench.Json;
+import dev.tfkd.bench.RunFolder;
+import dev.tfkd.bench.RunSpec;
+import java.io.File;
+import java.io.FileOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.math.BigInteger;
+import java.security.SecureRandom;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * What a person can pick: models with samples, each in a folder of the app's own storage. {@code model.json} names the
+ * files and their hashes: {@code model}, {@code inputs}, and, or null, {@code golden} (the host's outputs) and {@code labels}.
+ */
+final class Models {
+    static final String BUNDLED = "bundled";
+    private static final String DESCRIPTION = "model.json";
+
+    private final Context context;
+    private final File root;
+
+    Models(Context context) {
+        this.context = context;
+        root = new File(context.getFilesDir(), "models");
+    }
+
+    /** The bundled one, then those that a computer pushed. */
+    List<String> ids() {
+        List<String> found = new ArrayList<String>();
+        String[] names = root.list();
+        for (String name : names == null ? new String[0] : names) {
+            if (!name.equals(BUNDLED) && RunSpec.ID.matcher(name).matches()
+                    && new File(new File(root, name), DESCRIPTION).isFile()) {
+                found.add(name);
+            }
+        }
+        Collections.sort(found);
+        found.add(0, BUNDLED);
+        return found;
+    }
+
+    /** Writes the specification of a run beside the model; what it names is verified when it runs. */
+    RunFolder prepare(String id, int threads, String accelerator, double sustainedSeconds)
+            throws BenchException, IOException {
+        if (id.equals(BUNDLED)) {
+            unpack();
+        }
+        RunFolder folder = new RunFolder(root, id);
+        Map<?, ?> says = description(folder);
+        Map<String, Object> spec = new LinkedHashMap<String, Object>();
+        spec.put("format", 1L);
+        spec.put("id", id);
+        spec.put("nonce", String.format("%032x", new BigInteger(128, new SecureRandom())));
+        spec.put("model", says.get("model"));
+        spec.put("inputs", says.get("inputs"));
+        spec.put("threads", (long) threads);
+        spec.put("accelerator", accelerator);
+        spec.put("min_runs", 50L);
+        spec.put("min_seconds", 1L);
+        spec.put("max_seconds", 150L);
+        spec.put("sustained_seconds", sustainedSeconds);
+        spec.put("accuracy", true);
+        folder.write("spec.json", Json.write(spec));
+        return folder;
+    }
+
+    /** Adds to a finished run what its outputs are worth: {@code agreement} and {@code correct}, where that is known. */
+    void judge(RunFolder folder, Map<String, Object> result) throws BenchException, IOException {
+        Map<?, ?> says = description(folder);
+        File outputs = folder.output("output_0.npy");
+        if (says.get("golden") != null) {
+            File golden = folder.verified(RunSpec.Asset.data(says.get("golden"), DESCRIPTION + " golden"));
+            result.put("agreement", Agreement.of(outputs, golden));
+        }
+        if (says.get("labels") != null) {
+            File labels = folder.verified(RunSpec.Asset.data(says.get("labels"), DESCRIPTION + " labels"));
+            result.put("correct", Agreement.correct(outputs, labels));
+        }
+    }
+
+    private static Map<?, ?> description(RunFolder folder) throws BenchException, IOException {
+        Object says = Json.parse(folder.text(DESCRIPTION));
+        if (!(says instanceof Map)) {
+            throw new BenchException(DESCRIPTION, "an object", says);
+        }
+        return (Map<?, ?>) says;
+    }
+
+    /** The assets, anew each time: an update of the app brings others. */
+    private void unpack() throws IOException {
+        File folder = new File(root, BUNDLED);
+        if (!folder.isDirectory() && !folder.mkdirs()) {
+            throw new IOException(folder + " cannot be made");
+        }
+        for (String name : context.getAssets().list(BUNDLED)) {
+            InputStream in = context.getAssets().open(BUNDLED + "/" + name);
+            FileOutputStream out = new FileOutputStream(new File(folder, name));
+            try {
+                byte[] part = new byte[1 << 16];
+                for (int n = in.read(part); n >= 0; n = in.read(part)) {
+                    out.write(part, 0, n);
+                }
+            } finally {
+                in.close();
+                out.close();
+            }
+        }
+    }
+}

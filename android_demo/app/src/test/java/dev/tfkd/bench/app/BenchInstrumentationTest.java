@@ -1,0 +1,131 @@
+package dev.tfkd.bench.app;
+
+import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertFalse;
+import static org.junit.Assert.assertTrue;
+
+import android.app.Activity;
+import android.app.Instrumentation;
+import android.content.Context;
+import android.os.Bundle;
+import dev.tfkd.bench.Json;
+import dev.tfkd.bench.RunFolder;
+import java.io.File;
+import java.nio.file.Files;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import org.junit.Test;
+import org.junit.runner.RunWith;
+import org.robolectric.RobolectricTestRunner;
+import org.robolectric.RuntimeEnvironment;
+import org.robolectric.annotation.Config;
+import org.robolectric.annotation.Implementation;
+import org.robolectric.annotation.Implements;
+import org.robolectric.shadows.ShadowInstrumentation;
+import org.robolectric.util.ReflectionHelpers;
+
+/** The host's entry, as `am instrument` calls it. */
+@RunWith(RobolectricTestRunner.class)
+@Config(shadows = {RealClock.class, BenchInstrumentationTest.Shell.class})
+public class BenchInstrumentationTest {
+    private final Context app = RuntimeEnvironment.getApplication();
+    private final File runs = new File(app.getFilesDir(), "runs");
+
+    /** What the shell would print; Android's own part runs in a process of the system. */
+    @Implements(Instrumentation.class)
+    public static class Shell extends ShadowInstrumentation {
+        static final List<Bundle> STATUS = new ArrayList<>();
+        static Bundle result;
+        static int code;
+
+        @Implementation
+        protected void start() {}
+
+        @Implementation
+        protected void sendStatus(int status, Bundle said) {
+            STATUS.add(said);
+        }
+
+        @Implementation
+        protected void finish(int status, Bundle said) {
+            code = status;
+            result = said;
+        }
+    }
+
+    private static void instrument(String id) {
+        BenchInstrumentation entry = new BenchInstrumentation();
+        ReflectionHelpers.setField(Instrumentation.class, entry, "mAppContext", RuntimeEnvironment.getApplication());
+        Bundle arguments = new Bundle();
+        if (id != null) {
+            arguments.putString("run_id", id);
+        }
+        Shell.STATUS.clear();
+        Shell.result = null;
+        entry.onCreate(arguments);
+        entry.onStart();
+    }
+
+    /** A run as the host leaves it: the bundled model's files under another name. */
+    private File push(String id) throws Exception {
+        RunFolder prepared = new Models(app).prepare(Models.BUNDLED, 1, "cpu", 0);
+        File folder = new File(runs, id);
+        assertTrue(folder.mkdirs());
+        for (String name : new String[] {"model.tflite", "input_0.npy"}) {
+            Files.copy(prepared.output(name).toPath(), new File(folder, name).toPath());
+        }
+        String spec = prepared.text("spec.json").replace("\"id\":\"bundled\"", "\"id\":\"" + id + "\"");
+        Files.write(new File(folder, "spec.json").toPath(), spec.getBytes());
+        return folder;
+    }
+
+    @Test
+    public void aRunTellsItsPhasesAndLeavesItsResult() throws Exception {
+        File folder = push("run-1");
+        instrument("run-1");
+        assertEquals(String.valueOf(Shell.result), Activity.RESULT_OK, Shell.code);
+        assertEquals("run-1", Shell.result.getString("run_id"));
+        assertEquals("true", Shell.result.getString("valid"));
+        assertEquals("checking files", Shell.STATUS.get(0).getString("phase"));
+        assertEquals("accuracy", Shell.STATUS.get(Shell.STATUS.size() - 1).getString("phase"));
+        Map<?, ?> spec = (Map<?, ?>) Json.parse(new String(Files.readAllBytes(new File(folder, "spec.json").toPath())));
+        Map<?, ?> result = (Map<?, ?>) Json.parse(new String(Files.readAllBytes(new File(folder, "result.json").toPath())));
+        assertEquals(spec.get("nonce"), result.get("nonce"));
+        assertEquals("2.16.1", ((Map<?, ?>) result.get("engine")).get("version"));
+        assertTrue(new File(folder, "output_0.npy").isFile());
+    }
+
+    @Test
+    public void idsThatLeadElsewhereAreRefused() throws Exception {
+        File outside = new File(app.getFilesDir(), "outside");
+        assertTrue(push("run-1").renameTo(outside));
+        Files.createSymbolicLink(new File(runs, "link").toPath(), outside.toPath());
+        for (String id : new String[] {"../outside", outside.getPath(), "link", "Run-1", "", "missing", null}) {
+            instrument(id);
+            assertEquals(2, Shell.code);
+            assertTrue(id + ": " + Shell.result, Shell.result.getString("error").startsWith("run "));
+        }
+        assertFalse(new File(outside, "result.json").exists());
+    }
+
+    @Test
+    public void changedAndLinkedFilesAreRefused() throws Exception {
+        File folder = push("run-1");
+        File input = new File(folder, "input_0.npy");
+        byte[] content = Files.readAllBytes(input.toPath());
+        content[content.length - 1] ^= 1;
+        Files.write(input.toPath(), content);
+        instrument("run-1");
+        assertEquals(2, Shell.code);
+        assertTrue(Shell.result.getString("error").startsWith("input_0.npy: must be of SHA-256"));
+
+        File spec = new File(folder, "spec.json");
+        File moved = new File(app.getFilesDir(), "moved.json");
+        assertTrue(spec.renameTo(moved));
+        Files.createSymbolicLink(spec.toPath(), moved.toPath());
+        instrument("run-1");
+        assertEquals("spec.json: must be a file in the run's folder, no link. Received: none.", Shell.result.getString("error"));
+        assertFalse(new File(folder, "result.json").exists());
+    }
+}
