@@ -318,6 +318,16 @@ def test_script_prints_a_line_for_each_setting(phone, model, capsys, monkeypatch
         assert f"| {setting} |" in report
 
 
+def test_validate_ends_with_3_without_a_phone(adb_server, model):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfkd.cli", "validate", model.path, "--target", "host", "--target", "android"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "android: needs a connected phone. Received: none. Plug it in by USB" in done.stderr
+    assert "on host" not in done.stdout
+
+
 def test_script_ends_with_3_without_a_phone(adb_server, model, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark_android.py", str(model.path)])
     assert benchmark_android.main() == 3

@@ -358,6 +358,17 @@ def test_devices_are_on_the_page_and_in_markdown_with_heat_and_minutes(phones, t
     assert "not valid: thermal status 3" in markdown
 
 
+def test_devices_in_several_batches_have_a_curve_of_throughput(phones):
+    assert plots.throughput(phones) is None
+    record = copy.deepcopy(phones)
+    for batch in (8, 1):
+        row = copy.deepcopy(record["rows"][2])
+        row["target"] = f"host,batch={batch}"
+        row["measurement"]["setting"] = {"threads": 2, "timed_batch": batch}
+        record["rows"].append(row)
+    assert "full_int8 on host, 2 threads" in plots.throughput(record).svg
+
+
 def test_devices_without_times_are_no_section(unknown, tmp_path):
     assert "Devices and settings" not in written(unknown, tmp_path / "page.html")
 

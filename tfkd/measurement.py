@@ -102,7 +102,6 @@ class Measurement:
             A field that is unknown (None) is not in it.
         latencies_ns: raw time of each timed inference, of `setting["timed_batch"]` samples, in the order taken; None
             where the target's time says nothing about the device.
-        latency_summary: what a tool says that keeps its raw times to itself; None where `latencies_ns` has them.
         memory: see `Memory`.
         instructions: executed instructions of one inference, where the target counts them.
         estimated_ms: fewest and most milliseconds of one inference by a model of the core, where nothing measures them.
@@ -110,6 +109,7 @@ class Measurement:
         environment: what was found: processor, operating system, versions.
         valid: whether the numbers can be trusted.
         invalid_reason: why not.
+        latency_summary: what a tool says that keeps its raw times to itself; None where `latencies_ns` has them.
     """
 
     target: str
@@ -118,7 +118,6 @@ class Measurement:
     outputs: tuple[Any, ...]
     evidence: Mapping[str, Evidence]
     latencies_ns: tuple[int, ...] | None = None
-    latency_summary: LatencySummary | None = None
     memory: Memory = Memory()
     instructions: int | None = None
     estimated_ms: tuple[float, float] | None = None
@@ -126,6 +125,7 @@ class Measurement:
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     valid: bool = True
     invalid_reason: str | None = None
+    latency_summary: LatencySummary | None = None
 
     @property
     def latency(self) -> LatencySummary | None:

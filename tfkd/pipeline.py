@@ -440,8 +440,14 @@ def judge(
 ) -> Validation:
     """Validates one .tflite file and writes its reports; see `tfkd.validate` and `tfkd.write_report`."""
     from tfkd import models
+    from tfkd import targets as places
     from tfkd.validation import validate
 
+    engines = [places.get(spec) for spec in targets]
+    for engine in engines:
+        getattr(
+            engine, "check", lambda: None
+        )()  # a device that is not there is said now, not after the others' minutes
     for path in reports:  # before the work, not after it
         if path.suffix not in report.SUFFIXES or (path.exists() and not overwrite):
             raise ValueError(
@@ -451,7 +457,7 @@ def judge(
     progress.start("validate")
     validation = validate(
         model, data.load(source).test, reference=None if reference is None else models.load(reference),
-        targets=targets, contract=contract, progress=progress.advance,
+        targets=engines, contract=contract, progress=progress.advance,
     )  # fmt: skip
     for path in reports:
         report.write_report(validation, path, command=command, overwrite=overwrite)
@@ -494,9 +500,9 @@ def _random_inputs(path: Path) -> tuple[TFLiteModel, list[np.ndarray]]:
 
 def latencies(runs: Sequence[tuple[Path, Measurement]]) -> str:
     """A table with a line for each run."""
-    lines = [f"{'model':<22} {'on':<26} {'p50':>9} {'p90':>9} {'p99':>9} {'runs':>7} {'samples/s':>10}"]
+    lines = [f"{'model':<22} {'on':<32} {'p50':>9} {'p90':>9} {'p99':>9} {'runs':>7} {'samples/s':>10}"]
     for path, run in runs:
-        what = f"{path.name:<22} {run.target:<26}"
+        what = f"{path.name:<22} {run.target:<32}"
         if run.latency is None:
             lines.append(f"{what} {_counted(run.to_json()) or 'says nothing about time'}")
             continue
@@ -547,6 +553,8 @@ def summary(record: Mapping[str, Any]) -> str:
         )
         where = row["target"] or "Keras"
         lines.append(f"{row['name']:<18} {where:<19} {row['bytes']:>9,} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}")
+        if not row["valid"]:
+            lines.append(f"{'':<18} {row['invalid_reason']}")
         if counted := _counted(measured) if measured else "":
             lines.append(f"{'':<18} {counted}")
     verdict = record["verdict"]

@@ -67,7 +67,9 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "training": plots.training(record.get("training") or {}, colours),
         "latency": plots.latency(record),
         "devices": devices.table(record),
-        "device_plots": [plot for plot in (plots.minutes(record), plots.heat(record)) if plot],
+        "device_plots": [
+            plot for plot in (plots.throughput(record), plots.minutes(record), plots.heat(record)) if plot
+        ],
         "cores": [_core(row) for row in cores],
         "core_plots": [plots.layers(cores[0]), plots.arena(cores[0])] if cores else [],
         "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,

@@ -185,6 +185,33 @@ def latency(record: Mapping[str, Any]) -> Plot | None:
         return _plot(figure, "Latency", caption + note)
 
 
+def throughput(record: Mapping[str, Any]) -> Plot | None:
+    """Samples a second against the batch, a line for each engine and number of threads that ran several batches."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in devices.shown(record):
+        setting, latency = row["measurement"]["setting"], row["measurement"]["latency"]
+        threads, batch = setting.get("threads", 1), setting.get("timed_batch", 1)
+        place = f"{row['name']} on {row['target'].partition(',')[0]}, {threads} thread{'s' if threads > 1 else ''}"
+        if latency["p50_ms"]:
+            curves.setdefault(place, []).append((batch, 1000 * batch / latency["p50_ms"]))
+    curves = {place: sorted(curve) for place, curve in curves.items() if len({batch for batch, _ in curve}) > 1}
+    if not curves:
+        return None
+    with _figure() as figure:
+        axes = figure.add_subplot()
+        for number, (place, curve) in enumerate(curves.items()):
+            axes.plot(*zip(*curve, strict=True), color=_series(number), marker="o", markersize=4, label=place)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({batch for curve in curves.values() for batch, _ in curve}))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("samples in one inference")
+        axes.set_ylabel("samples a second")
+        figure.legend(loc="outside lower center", ncols=1)
+        return _plot(figure, "Throughput", "At the median. A server gathers samples as long as the curve still rises.")
+
+
 def minutes(record: Mapping[str, Any]) -> Plot | None:
     """The p50 and p90 of each minute, for each row that ran for two or more."""
     rows = [row for row in devices.shown(record) if len(row["measurement"]["environment"].get("per_minute") or ()) > 1]

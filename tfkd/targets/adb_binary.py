@@ -83,7 +83,7 @@ class AdbBinary:
             raise ValueError(f"{self.spec}: gives times and no outputs. Received: latency=False. Use another target.")
         model = TFLiteModel.load(model)
         targets.check_inputs(model, inputs, self.spec)
-        device = adb.Device(self.spec, adb.connected(self.spec, self.serial))
+        device = self.check()
         tool, graph = device.store([Path(self.binary).read_bytes(), model.content])
         device.shell("chmod", "755", tool)
         words = [tool, f"--graph={graph}", f"--num_threads={self.threads}", _FLAGS[self.accelerator]]
@@ -126,6 +126,14 @@ class AdbBinary:
             valid=not reasons,
             invalid_reason="; ".join(reasons) or None,
         )  # fmt: skip
+
+    def check(self) -> adb.Device:
+        """Finds the device.
+
+        Raises:
+            RuntimeError: none, several, or one that does not answer.
+        """
+        return adb.Device(self.spec, adb.connected(self.spec, self.serial))
 
     def _do(self, device: adb.Device, words: list[str]) -> str:
         line = f"{shlex.join(filter(None, words))} 2>&1"
