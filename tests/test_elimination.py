@@ -66,7 +66,8 @@ class Builder(Net):
         shape = tuple(d + a + b for d, (a, b) in zip(self.shape(x), amounts, strict=True))
         wider = self.op("PAD", [x, self.ints(amounts)], [self.same(x, shape)], schema.PadOptionsT())
         kind = self.random.choice(["CONV_2D", "DEPTHWISE_CONV_2D"])
-        return self.product(wider, kind, kernel=min(3, *shape[1:3]), stride=self.random.randint(1, 2))
+        kernel = min(self.random.choice([1, 3, 3]), *shape[1:3])
+        return self.product(wider, kind, kernel=kernel, stride=self.random.randint(1, 2))
 
 
 def plant(made: Net) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfkd import tflite
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.intervals import PRODUCTS, Interval, channels_of, intervals, links, padded, sums
+from tfkd.micro.intervals import BINARY, PRODUCTS, Interval, channels_of, intervals, links, padded, sums
 from tfkd.micro.lowering.layer import Layer
 
 
@@ -192,10 +192,10 @@ def _shrunk(op: Op, search: _Search, tensors: list[Tensor]) -> Op:
         else:
             inputs[2:] = [len(tensors)]
             tensors.append(Tensor(len(tensors), graph.label(op), bias.shape, "int32", data=bias))
-    elif op.kind not in PRODUCTS and not kept.all() and links(graph, op) is not None:
-        for n, i in enumerate(op.inputs[:2]):
+    elif op.kind in BINARY and not kept.all():
+        for n, i in enumerate(op.inputs):
             data = graph.tensors[i].data
-            if data is not None and graph.tensors[i].dtype == "int8" and channels_of(graph.tensors[i]) == len(kept) > 1:
+            if data is not None and channels_of(graph.tensors[i]) == len(kept) > 1:
                 inputs[n] = _sliced(tensors, graph.tensors[i], data[..., kept], kept)
     return dataclasses.replace(op, inputs=tuple(inputs)) if tuple(inputs) != op.inputs else op
 

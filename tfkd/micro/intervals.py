@@ -19,7 +19,7 @@ from tfkd.micro.lowering.layer import ANY_SHIFT, Layer
 # The least and the greatest value of each channel (the last axis) of a tensor, both [channels] int64.
 Interval = tuple[np.ndarray, np.ndarray]
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
-_ADDITIONS, _ELEMENTWISE = ("ADD", "SUB"), ("MUL", "MAXIMUM", "MINIMUM")
+BINARY = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # An input tensor, and pairs of a channel of it and a channel of the output that are computed of each other alone.
 Link = tuple[int, np.ndarray, np.ndarray]
@@ -75,7 +75,7 @@ def links(graph: Graph, op: Op) -> list[Link] | None:
         starts = [0, *itertools.accumulate(sizes if last else [0] * len(sizes))]
         return [(i, np.arange(size), np.arange(start, start + size))
                 for i, size, start in zip(op.inputs, sizes, starts, strict=False)]  # fmt: skip
-    if op.kind in _ADDITIONS + _ELEMENTWISE:
+    if op.kind in BINARY:
         tensors = [graph.tensors[i] for i in op.inputs[:2]]
         if any(channels_of(t) not in (count, 1 if t.data is not None else count) for t in tensors):
             return None
@@ -160,7 +160,7 @@ def _bounds(graph: Graph, op: Op, layer: Layer | None, found: Mapping[int, Inter
     linked = links(graph, op)
     if linked is None:
         return None
-    if op.kind in _ADDITIONS + _ELEMENTWISE and layer is not None:
+    if op.kind in BINARY and layer is not None:
         first, second = (found[i] for i in op.inputs[:2])
         return _corners(_binary(op, layer), np.broadcast_arrays(*first, *second))
     low, high = np.full(channels_of(output), 127), np.full(channels_of(output), -128)

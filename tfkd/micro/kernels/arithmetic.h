@@ -205,6 +205,10 @@ TFKD_INLINE int32_t tfkd_mac_high(uint32_t a, uint32_t b, int32_t sum) {
 }
 #endif
 
+/* In assembly: halves of negative values round away from zero, or nothing where those are clamped. */
+#define TFKD_AWAY(x) "add " x ", " x ", " x ", asr #31\n"
+#define TFKD_AS_IS(x)
+
 /* Two values of 16 bits at an address that is a multiple of 4, the first in the low half. */
 #if defined(__GNUC__)
 typedef uint32_t __attribute__((may_alias)) tfkd_word;

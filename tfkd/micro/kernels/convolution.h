@@ -46,26 +46,24 @@ TFKD_INLINE int32_t tfkd_fill(int16_t *column, int32_t k, int16_t value, int32_t
 /* One receptive field of one group, whose corner lies at (y, x), into a column. */
 TFKD_INLINE void tfkd_column(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x, int16_t *to,
                              int flags) {
-    const int32_t part = p->group_channels;
+    /* copies, as a compiler must think that the column may overwrite the parameters */
+    const int32_t part = p->group_channels, height = p->height, width = p->width, columns = p->kernel_width;
+    const int32_t dilation = p->dilation_width, next = p->dilation_height, channels = p->channels;
+    const int32_t left = x < 0 ? -x : 0, over = x + columns - width;
+    const int32_t first = left < columns ? left : columns, last = over > 0 ? columns - over : columns;
+    const int16_t zero_point = p->zero_point;
     int32_t k = 0;
-    if (p->kernel_height == 1 && p->kernel_width == 1) {
-        tfkd_widen(to, 0, in + (y * p->width + x) * p->channels, part, flags);
-        return;
-    }
-    for (int32_t ky = 0; ky < p->kernel_height; ky++, y += p->dilation_height) {
-        if (y < 0 || y >= p->height) {
-            k = tfkd_fill(to, k, p->zero_point, p->kernel_width * part);
-        } else if (p->dilation_width == 1 && p->groups == 1) {
-            const int32_t left = x < 0 ? -x : 0, over = x + p->kernel_width - p->width;
-            const int32_t first = left < p->kernel_width ? left : p->kernel_width;
-            const int32_t last = over > 0 ? p->kernel_width - over : p->kernel_width;
-            k = tfkd_fill(to, k, p->zero_point, first * part);
-            if (last > first) k = tfkd_widen(to, k, in + (y * p->width + x + first) * part, (last - first) * part, flags);
-            if (over > 0) k = tfkd_fill(to, k, p->zero_point, (p->kernel_width - (last > first ? last : first)) * part);
+    for (const int32_t end = y + p->kernel_height * next; y < end; y += next) {
+        if (y < 0 || y >= height) {
+            k = tfkd_fill(to, k, zero_point, columns * part);
+        } else if (dilation == 1 && part == channels) {
+            if (first > 0) k = tfkd_fill(to, k, zero_point, first * part);
+            if (last > first) k = tfkd_widen(to, k, in + (y * width + x + first) * part, (last - first) * part, flags);
+            if (over > 0) k = tfkd_fill(to, k, zero_point, (columns - (last > first ? last : first)) * part);
         } else {
-            for (int32_t kx = 0, at = x; kx < p->kernel_width; kx++, at += p->dilation_width) {
-                if (at < 0 || at >= p->width) k = tfkd_fill(to, k, p->zero_point, part);
-                else k = tfkd_widen(to, k, in + (y * p->width + at) * p->channels, part, flags);
+            for (int32_t kx = 0, at = x; kx < columns; kx++, at += dilation) {
+                if (at < 0 || at >= width) k = tfkd_fill(to, k, zero_point, part);
+                else k = tfkd_widen(to, k, in + (y * width + at) * channels, part, flags);
             }
         }
     }
@@ -163,8 +161,6 @@ typedef struct {
     "asr " left ", " left ", r12\n asr " right ", " right ", r12\n"                                         \
     "add " left ", " left ", lr\n add " right ", " right ", lr\n"                                           \
     "ssat " left ", #8, " left ", asr #1\n ssat " right ", #8, " right ", asr #1\n"
-#define TFKD_AWAY(x) "add " x ", " x ", " x ", asr #31\n" /* halves of negative values round away from zero */
-#define TFKD_AS_IS(x)
 #define TFKD_BLOCKS(name, sign)                                                                            \
     TFKD_ASSEMBLY void name(tfkd_blocks_params *p) {                                                       \
         __asm__ volatile(                                                                                  \
@@ -230,19 +226,27 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
 
 TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t *in, int8_t *out, int16_t *columns,
                                   int flags) {
-    for (int32_t group = 0; group < p->groups; group++) {
-        const int8_t *from = in + group * p->group_channels;
+    const int32_t height = p->out_height, width = p->out_width, down = p->stride_height, right = p->stride_width;
+    const int32_t top = p->pad_top, left = p->pad_left, row = p->width * p->channels * down, step = p->channels * right;
+    const int32_t part = p->group_channels, out_channels = p->out_channels, groups = p->groups;
+    /* no window, and so no padding beside one pixel: then a column is just that pixel */
+    const int pixel = p->kernel_height == 1 && p->kernel_width == 1 && !top && !left &&
+                      (height - 1) * down < p->height && (width - 1) * right < p->width;
+    for (int32_t group = 0; group < groups; group++) {
+        const int8_t *from = in + group * part;
         int8_t *to = out + group * p->group_out_channels;
         int waiting = 0;
         memset(columns, 0, (size_t)p->depth * 4); /* the places beyond a field's end stay 0 */
-        for (int32_t y = 0; y < p->out_height; y++) {
-            for (int32_t x = 0; x < p->out_width; x++) {
-                tfkd_column(p, from, y * p->stride_height - p->pad_top, x * p->stride_width - p->pad_left,
-                            columns + (waiting ? 2 : 0), flags);
+        for (int32_t y = 0; y < height; y++) {
+            const int8_t *at = from + y * row;
+            for (int32_t x = 0; x < width; x++, at += step) {
+                int16_t *column = columns + (waiting ? 2 : 0);
+                if (pixel) tfkd_widen(column, 0, at, part, flags);
+                else tfkd_column(p, from, y * down - top, x * right - left, column, flags);
                 waiting = !waiting;
                 if (!waiting) {
                     tfkd_columns_times_weights(p, group, columns, to, 1, flags);
-                    to += 2 * p->out_channels;
+                    to += 2 * out_channels;
                 }
             }
         }
