@@ -150,7 +150,7 @@ TFKD_INLINE int32_t tfkd_requantize(int32_t sum, int32_t multiplier, int32_t shi
 }
 
 /* Whether kernels may hand over accumulators times two, which the multiplication takes without a shift. */
-#define TFKD_TWICE(flags) (TFKD_DSP && !((flags) & (TFKD_ANY_SHIFT | TFKD_WIDE)))
+#define TFKD_DOUBLED(flags) (TFKD_DSP && !((flags) & (TFKD_ANY_SHIFT | TFKD_WIDE)))
 
 TFKD_INLINE int32_t tfkd_requantize_twice(int32_t twice, int32_t multiplier, int32_t shift, int32_t zero_point,
                                           int32_t least, int32_t most, int flags) {
@@ -226,7 +226,7 @@ TFKD_INLINE int32_t tfkd_second(int32_t packed, int32_t first) {
 /* The output of the first of two channels that share 16 bits, or of the second. */
 TFKD_INLINE int32_t tfkd_output(const int32_t sums[2], int second, int32_t bias, int32_t multiplier, int32_t shift,
                                 int32_t zero_point, int32_t least, int32_t most, int flags) {
-    if (TFKD_TWICE(flags)) {
+    if (TFKD_DOUBLED(flags)) {
         const int32_t difference = (int32_t)((uint32_t)sums[0] - (uint32_t)sums[1]);
         const int32_t twice = 2 * bias + (second ? difference >> 7 : 2 * sums[1]);
         return tfkd_requantize_twice(twice, multiplier, shift, zero_point, least, most, flags);

@@ -197,7 +197,7 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
     const int8_t *shift = p->shift + group * part, *end = shift + part;
     int8_t *out2 = both ? out + p->out_channels : out;
 #if TFKD_DSP
-    if (TFKD_TWICE(flags) && !(flags & TFKD_CLAMP) && part >= 4) {
+    if (TFKD_DOUBLED(flags) && !(flags & TFKD_CLAMP) && part >= 4) {
         tfkd_blocks_params blocks = {stop, bias, multiplier, shift, 2 * zero_point + 1, out, out2, columns, weights,
                                      part / 4};
         if (flags & TFKD_SIGNED) tfkd_blocks_signed(&blocks);

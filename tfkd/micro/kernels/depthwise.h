@@ -41,7 +41,7 @@ TFKD_INLINE uint32_t tfkd_pair(int32_t low, int32_t high) {
 
 TFKD_INLINE int8_t tfkd_depthwise_output(int32_t sum, int32_t multiplier, int32_t shift, int32_t zero_point,
                                          int32_t least, int32_t most, int flags) {
-    return (int8_t)(TFKD_TWICE(flags) ? tfkd_requantize_twice(sum, multiplier, shift, zero_point, least, most, flags)
+    return (int8_t)(TFKD_DOUBLED(flags) ? tfkd_requantize_twice(sum, multiplier, shift, zero_point, least, most, flags)
                                       : tfkd_requantize(sum, multiplier, shift, zero_point, least, most, flags));
 }
 
@@ -91,7 +91,7 @@ TFKD_ROWS(tfkd_rows_signed, TFKD_TWO, TFKD_FOR_TWO, TFKD_AWAY, TFKD_PUT_TWO)
 /* 3x3 without dilation, by pairs of neighbours in a row. */
 TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t *w, const int16_t *plane, int8_t *out,
                                     int32_t c, int flags) {
-    const int32_t step = p->channels * p->channel_multiplier, row = p->plane_width, times = TFKD_TWICE(flags) ? 2 : 1;
+    const int32_t step = p->channels * p->channel_multiplier, row = p->plane_width, times = TFKD_DOUBLED(flags) ? 2 : 1;
     const int32_t bias = times * p->bias[c], multiplier = p->multiplier[c], shift = p->shift[c];
     const int32_t zero_point = p->out_zero_point, least = p->least, most = p->most;
     const uint32_t a01 = tfkd_pair(times * w[0], times * w[1]), a12 = tfkd_pair(times * w[1], times * w[2]);
@@ -100,7 +100,7 @@ TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t
     const int32_t height = p->out_height, width = p->out_width, next_row = p->stride_height * row;
     const int32_t stride = p->stride_width;
     int32_t done = 0; /* outputs of each row, by the faster form */
-    if (TFKD_TWICE(flags) && !(flags & TFKD_CLAMP) && (stride == 2 || (stride == 1 && width >= 2))) {
+    if (TFKD_DOUBLED(flags) && !(flags & TFKD_CLAMP) && (stride == 2 || (stride == 1 && width >= 2))) {
         done = stride == 2 ? width : width & ~1;
         const int32_t count = done * stride;
         tfkd_rows_params rows = {plane + count, bias, multiplier, shift, 2 * zero_point + 1, out, step, plane,

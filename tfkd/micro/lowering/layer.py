@@ -80,6 +80,8 @@ def values(graph: Graph, index: int, *dtypes: str) -> Tensor:
 
 def quantized(graph: Graph, index: int, *dtypes: str) -> Tensor:
     """A tensor that must be of one of some types and have one step."""
+    if index < 0:
+        raise Unsupported("an input is left out. Convert the model again")
     tensor = graph.tensors[index]
     if tensor.dtype not in dtypes or len(tensor.scales) != 1:
         raise Unsupported(
