@@ -118,6 +118,18 @@ def test_export_c_selftest_passes_and_notices_a_changed_weight(trained: Path, tm
     assert subprocess.run([tmp_path / "out" / "selftest"]).returncode == 4  # all vectors
 
 
+def test_export_c_for_size_passes_its_selftest_with_less_code(trained: Path, tmp_path: Path) -> None:
+    for size in (False, True):
+        firmware.write(trained / "digits.tflite", tmp_path / "out", size=size, overwrite=True)
+        subprocess.run(["make", "-C", str(tmp_path / "out"), "selftest", "CC=cc"], check=True, capture_output=True)
+        assert subprocess.run([tmp_path / "out" / "selftest"]).returncode == 0
+        text = (tmp_path / "out" / "model.c").read_text()
+        assert ("-Os" in (tmp_path / "out" / "Makefile").read_text()) == size
+        assert (text.count("TFKD_NOINLINE void tfkd_convolution_flags") == 1) == size
+    with pytest.raises(ValueError, match="size must go with the format c"):
+        firmware.write(trained / "digits.tflite", tmp_path / "other", format="tflm", size=True)
+
+
 @pytest.mark.parametrize("layout", firmware.LAYOUTS)
 def test_export_c_layout_holds_its_build_files(layout: str, trained: Path, tmp_path: Path) -> None:
     firmware.write(trained / "digits.tflite", tmp_path / "out", layout=layout)

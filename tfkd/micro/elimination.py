@@ -79,6 +79,8 @@ def eliminate(graph: Graph, layers: Sequence[Layer]) -> tuple[Graph, Elimination
         if op.kind in PRODUCTS and (out not in ops or ops[out].inputs != op.inputs):
             left = (channels_of(tensors[out]), _weights(smaller, [ops[out]])) if out in ops else (0, 0)
             before = (channels_of(graph.tensors[out]), _weights(graph, [op]))
+            if before == left:
+                continue  # only a constant channel that stays lost its weights: they are zero now
             shrunk.append(Shrunk(graph.label(op), *zip(before, left, strict=True)))
     return smaller, Elimination(tuple(shrunk), (_macs(graph), _macs(smaller)),
                                 (_weights(graph, graph.ops), _weights(smaller, smaller.ops)))  # fmt: skip
