@@ -194,17 +194,17 @@ class Net:
 
     def unary(self, x: int) -> int:
         shape, (step, zero) = self.shape(x), self.steps(x)
-        kinds = ["LOGISTIC", "TANH", "LEAKY_RELU", "QUANTIZE"]
-        kind = self.random.choice([*kinds, "RELU", "RELU6", "HARD_SWISH"] if self.dtype == "int8" else kinds)
+        kinds = ["LOGISTIC", "TANH", "RELU", "RELU6", "LEAKY_RELU", "QUANTIZE"]
+        kind = self.random.choice([*kinds, "HARD_SWISH"] if self.dtype == "int8" else kinds)
         options = schema.LeakyReluOptionsT(alpha=self.random.uniform(0.01, 0.9)) if kind == "LEAKY_RELU" else None
-        if self.dtype == "int16":
+        if kind == "RELU6":
+            out = self.tensor(shape, scales=[step], zero_points=[zero])
+        elif self.dtype == "int16":
             out = self.tensor(shape, scales=[1 / 32768 if kind in ("LOGISTIC", "TANH") else self.scale(0.02, 0.4)])
         elif kind == "LOGISTIC":
             out = self.tensor(shape, scales=[1 / 256], zero_points=[-128])
         elif kind == "TANH":
             out = self.tensor(shape, scales=[1 / 128], zero_points=[0])
-        elif kind == "RELU6":
-            out = self.tensor(shape, scales=[step], zero_points=[zero])
         else:
             out = self.output(shape)
         return self.op(kind, [x], [out], options)
@@ -238,7 +238,7 @@ class Net:
     def resize(self, x: int) -> int:
         _, h, w, c = self.shape(x)
         size = [max(1, int(d * self.random.choice([0.5, 1, 1.6, 2, 3]))) for d in (h, w)]
-        kind = self.random.choice(["RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"])
+        kind = self.random.choice(["RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"][: 1 if self.dtype == "int16" else 2])
         mode = self.random.choice([{}, {"alignCorners": True}, {"halfPixelCenters": True}])
         options = (schema.ResizeBilinearOptionsT if kind == "RESIZE_BILINEAR" else
                    schema.ResizeNearestNeighborOptionsT)(**mode)  # fmt: skip
@@ -376,8 +376,9 @@ def net(seed: int) -> bytes:
         kinds = [made.convolution if spatial else made.fully_connected] * 3
         kinds += [made.pool if spatial else made.softmax, made.fully_connected, made.binary, made.unary, made.softmax]
         kinds += [made.shuffle, made.reduction if len(made.shape(x)) > 1 else made.unary]
+        kinds += [made.resize] if spatial else []
         if made.dtype == "int8":
-            kinds += [made.transpose_convolution, made.resize] if spatial else [made.svdf, made.shuffle]
+            kinds += [made.transpose_convolution] if spatial else [made.svdf, made.shuffle]
             kinds += [made.batch_matmul, made.lstm if len(made.shape(x)) > 2 else made.svdf, made.detour]
         x = made.random.choice(kinds)(x)
     return made.bytes(x)

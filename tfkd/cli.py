@@ -486,7 +486,7 @@ def export_c(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Turn an int8 .tflite into C99 for a microcontroller, with a self-test and a report of sizes.
+    """Turn an int8 or int16x8 .tflite into C99 for a microcontroller, with a self-test and a report of sizes.
 
     Example: tfkd export-c student.tflite --out firmware --size
     """

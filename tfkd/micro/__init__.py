@@ -5,7 +5,7 @@ LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the test
 - FULLY_CONNECTED: one step more or less, since it requantizes with a rounded double (int8) or differently (int16).
 - SUM: other values, nearly everywhere.
 - SVDF with an int8 state: other values; with an int16 state the same.
-- UNIDIRECTIONAL_SEQUENCE_LSTM: other gates' arithmetic; it needs the tensors of steps that the converter leaves.
+- UNIDIRECTIONAL_SEQUENCE_LSTM: one step more or less; it also needs the `intermediates` that a converter leaves.
 
 Inputs and outputs are integers: a float tensor has no place in the generated C, whose header has helpers to quantize.
 """

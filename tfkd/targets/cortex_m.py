@@ -174,7 +174,8 @@ class CortexM:
             "emulator": f"unicorn {importlib.metadata.version('unicorn')}", "machine": platform.machine(),
             "board": dataclasses.asdict(board), "code_bytes": sizes["code"], "constant_bytes": sizes["constants"],
             "removed": str(program.elimination) if program.elimination.layers else None,
-            "weight_bytes": program.weight_bytes, "least_live_bytes": program.least_bytes, "steps": program.steps,
+            "weight_bytes": program.weight_bytes, "state_bytes": program.state_bytes,
+            "least_live_bytes": program.least_bytes, "steps": program.steps,
             "arena": [[buffer.name, offset, buffer.bytes, buffer.first, buffer.last]
                       for buffer, offset in zip(program.plan.buffers, program.plan.offsets, strict=True)],
             "note": "an emulator has no pipeline, wait states or cache: cycles and milliseconds are estimates",

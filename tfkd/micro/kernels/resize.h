@@ -8,7 +8,7 @@ TFKD_INLINE void tfkd_resize_nearest(const tfkd_resize_nearest_params *p, const 
     (void)flags;
     for (int32_t y = 0; y < p->out_height; y++)
         for (int32_t x = 0; x < p->out_width; x++, out += p->channels)
-            memcpy(out, in + p->rows[y] + p->columns[x], (size_t)p->channels);
+            memcpy(out, in + p->rows[y] + p->columns[x], (size_t)p->channels * sizeof *out);
 }
 
 typedef struct {

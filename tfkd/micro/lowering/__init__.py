@@ -63,7 +63,7 @@ def _typed(graph: Graph, layer: Layer) -> Layer:
                                source=f"{layer.source}@{dtype}")  # fmt: skip
 
 
-_TEMPLATES = ("addition", "elementwise", "fill", "move", "pool", "reduction")
+_TEMPLATES = ("addition", "elementwise", "fill", "move", "pool", "reduction", "resize")
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _LOWERINGS: dict[str, Callable[[Graph, Op], list[Layer]]] = {
     "CONV_2D": convolution, "DEPTHWISE_CONV_2D": depthwise, "FULLY_CONNECTED": fully_connected,
@@ -77,5 +77,6 @@ _LOWERINGS: dict[str, Callable[[Graph, Op], list[Layer]]] = {
 # Where int16 activations need another kernel.
 _WIDE: dict[str, Callable[[Graph, Op], list[Layer]]] = {
     "CONV_2D": products, "DEPTHWISE_CONV_2D": products, "FULLY_CONNECTED": products, "SOFTMAX": wide_softmax,
-    "LOGISTIC": curve, "TANH": curve, "QUANTIZE": rescale, "RELU": rescale, "LEAKY_RELU": rescale,
+    "LOGISTIC": curve, "TANH": curve, "QUANTIZE": rescale, "RELU": rescale, "RELU6": rescale,
+    "LEAKY_RELU": rescale,
 }  # fmt: skip

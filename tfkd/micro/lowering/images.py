@@ -16,6 +16,7 @@ from tfkd.micro.lowering.layer import (
     requantization,
     same_steps,
     shape_text,
+    values,
     weights_of,
 )
 
@@ -62,7 +63,8 @@ def transpose_convolution(graph: Graph, op: Op) -> list[Layer]:
 
 
 def _resized(graph: Graph, op: Op) -> tuple[Tensor, Tensor, bool, bool]:
-    source, output = _image(int8(graph, op.inputs[0])), _image(int8(graph, op.outputs[0]))
+    source = _image(values(graph, op.inputs[0], *(("int8",) if op.kind == "RESIZE_BILINEAR" else ())))
+    output = _image(values(graph, op.outputs[0], source.dtype))
     same_steps(source, output)
     if source.shape[3] != output.shape[3]:
         raise Unsupported(f"{source.shape} resized is not {output.shape}. The file is damaged")

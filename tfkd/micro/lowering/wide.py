@@ -139,21 +139,25 @@ def curve(graph: Graph, op: Op) -> list[Layer]:
 
 
 def rescale(graph: Graph, op: Op) -> list[Layer]:
-    """QUANTIZE, RELU and LEAKY_RELU."""
+    """QUANTIZE, RELU, RELU6 and LEAKY_RELU."""
     source, output = values(graph, op.inputs[0]), values(graph, op.outputs[0])
     if source.elements != output.elements or (op.kind != "QUANTIZE" and source.dtype != output.dtype):
         raise Unsupported(f"{source.name!r} does not become {output.name!r}. The file is damaged")
-    factor = source.scale / output.scale
+    factor = 1.0 if op.kind == "RELU6" else source.scale / output.scale
     negative = source.scale * op.options["Alpha"] / output.scale if op.kind == "LEAKY_RELU" else factor
     pairs = [arithmetic.quantize_multiplier(real) for real in (factor, max(0.0, negative))]
     if negative < 0 or max(shift for _, shift in pairs) > 14:
         raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
     limits = np.iinfo(output.dtype)
-    least = max(int(limits.min), output.zero_point) if op.kind == "RELU" else int(limits.min)
+    least, most = int(limits.min), int(limits.max)
+    if op.kind in ("RELU", "RELU6"):
+        least = max(least, output.zero_point)
+    if op.kind == "RELU6":
+        most = min(most, source.zero_point + math.floor(float(np.float32(6) / np.float32(source.scale)) + 0.5))
     kernel = {("int16", "int16"): "rescale", ("int16", "int8"): "narrow"}.get((source.dtype, output.dtype), "widened")
     return [Layer(op, kernel, "rescale", "tfkd_rescale_params",
                   {"multiplier": pairs[0][0], "shift": pairs[0][1], "negative_multiplier": pairs[1][0],
                    "negative_shift": pairs[1][1], "count": source.elements, "zero_point": source.zero_point,
-                   "out_zero_point": output.zero_point, "least": least, "most": int(limits.max)},
+                   "out_zero_point": output.zero_point, "least": least, "most": most},
                   (source.index,), output.index, in_place=(source.index,) if kernel == "rescale" else (),
                   comment=shape_text(output))]  # fmt: skip
