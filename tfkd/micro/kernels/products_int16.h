@@ -10,8 +10,8 @@ typedef struct {
     int16_t least, most;
 } tfkd_products_params;
 
-#define TFKD_LONG 1  /* sums need more than 32 bits */
-#define TFKD_TWICE 2 /* multipliers of 31 bits and two roundings, as where the bias has 32 bits */
+#define TFKD_LONG_SUMS 1  /* sums need more than 32 bits */
+#define TFKD_TWO_ROUNDINGS 2 /* multipliers of 31 bits and two roundings, as where the bias has 32 bits */
 #define TFKD_FOURS 4 /* groups of channels are multiples of four, and weights lie in order 0 2 1 3 within each */
 
 /* sum * multiplier / 2^(15 - shift), halves up, for a multiplier of 15 bits and a sum of 48; without 64 bit products. */
@@ -67,7 +67,7 @@ TFKD_INLINE int64_t tfkd_products_sum(const tfkd_products_params *p, const int16
     for (int32_t ky = rows.first; ky < rows.last; ky++) {
         const int16_t *from = in + (at + ky * p->dilation_height * p->width * p->channels + columns.first * step);
         const int8_t *w = weights + (ky * p->kernel_width + columns.first) * depth;
-        if (flags & TFKD_LONG) {
+        if (flags & TFKD_LONG_SUMS) {
             for (const int8_t *end = w + count * depth; w < end; from += step - depth)
                 for (int32_t i = 0; i < depth; i++) sum += *from++ * *w++;
         } else if (step == depth) {
@@ -79,7 +79,7 @@ TFKD_INLINE int64_t tfkd_products_sum(const tfkd_products_params *p, const int16
                 small = tfkd_products_piece(from, w, depth, small, flags);
         }
     }
-    return flags & TFKD_LONG ? sum : small;
+    return flags & TFKD_LONG_SUMS ? sum : small;
 }
 
 TFKD_INLINE void tfkd_products(const tfkd_products_params *p, const int16_t *in, int16_t *out, int flags) {
@@ -92,7 +92,7 @@ TFKD_INLINE void tfkd_products(const tfkd_products_params *p, const int16_t *in,
             int32_t at = (y * p->width + x) * p->channels, left = p->group_out_channels;
             for (int32_t c = 0; c < p->out_channels; c++, weights += taps) {
                 const int64_t sum = tfkd_products_sum(p, in, at, weights, rows, columns, p->bias[c], flags);
-                const int32_t result = flags & TFKD_TWICE
+                const int32_t result = flags & TFKD_TWO_ROUNDINGS
                                            ? tfkd_multiply((int32_t)sum, p->multiplier[c], p->shift[c])
                                            : tfkd_rescale_long(sum, p->multiplier[c], p->shift[c]);
                 *out++ = (int16_t)tfkd_clamp(result, p->least, p->most);

@@ -49,6 +49,8 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
             problems.append(f"{graph.label(op)}: {problem}")
         except KeyError as missing:
             problems.append(f"{graph.label(op)}: has no option {missing}. The file is damaged")
+        except IndexError:
+            problems.append(f"{graph.label(op)}: has fewer inputs or dimensions than it needs. The file is damaged")
     if problems:
         raise ValueError("micro: the model must use supported ops only. Received:\n  " + "\n  ".join(problems))
     return tuple(layers), aliases

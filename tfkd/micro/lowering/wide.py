@@ -17,7 +17,7 @@ from tfkd.micro.graph import Graph, Op, Tensor
 from tfkd.micro.lowering.layer import Layer, Unsupported, activation_range, shape_text, values, weights_of
 from tfkd.micro.lowering.windows import window
 
-_LONG, _TWICE, _FOURS = 1, 2, 4  # as in kernels/products_int16.h
+_LONG, _TWO_ROUNDINGS, _FOURS = 1, 2, 4  # as in kernels/products_int16.h
 
 
 def products(graph: Graph, op: Op) -> list[Layer]:
@@ -46,7 +46,7 @@ def products(graph: Graph, op: Op) -> list[Layer]:
     if max(shift for _, shift in pairs) > 7 or (small and largest >= 2**31):
         raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
     multipliers = [m if small else 0x7FFF if m >= 0x7FFF0000 else (m + 2**15) >> 16 for m, _ in pairs]
-    flags = (_LONG if largest >= 2**31 else _FOURS if part % 4 == 0 else 0) | (_TWICE if small else 0)
+    flags = (_LONG if largest >= 2**31 else _FOURS if part % 4 == 0 else 0) | (_TWO_ROUNDINGS if small else 0)
     if flags & _FOURS:
         weights = weights.reshape(*weights.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
     return [
