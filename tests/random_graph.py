@@ -104,9 +104,13 @@ class Net:
         scales = [self.scale(0.001, 0.03) for _ in range(channels if per_channel else 1)]
         return self.tensor(shape, "int8", values, scales, [0] * len(scales), axis), scales
 
-    def bias(self, source: int, scales: list[float], channels: int) -> int:
+    def bias(self, source: int, scales: list[float], channels: int, dtypes: tuple[str, ...] = ("int64",)) -> int:
+        """A bias; with int16 activations of one of some types."""
         step = self.steps(source)[0]
-        dtype, limit = ("int32", 3000) if self.dtype == "int8" else ("int64", 2 ** self.random.randint(10, 34))
+        dtype, limit = "int32", 3000
+        if self.dtype == "int16":
+            dtype = self.random.choice(dtypes)
+            limit = 2 ** self.random.randint(10, 34 if dtype == "int64" else 20)
         values = [self.random.randint(-limit, limit) for _ in range(channels)]
         return self.tensor((channels,), dtype, np.array(values, dtype), [step * s for s in scales],
                            [0] * len(scales))  # fmt: skip
@@ -147,10 +151,11 @@ class Net:
         groups = self.random.choice([g for g in (1, 1, 1, 2, 3) if c % g == 0])
         channels = groups * self.random.randint(1, 5)
         weights, scales = self.weights((channels, kh, kw, c // groups), channels, 0, per_channel)
+        bias = self.bias(x, scales, channels, ("int64", "int64", "int32"))
         out = self.output((1, oh, ow, channels))
         options = schema.Conv2DOptionsT(padding=padding, strideH=sh, strideW=sw, dilationHFactor=dh,
                                         dilationWFactor=dw, fusedActivationFunction=self.activation())  # fmt: skip
-        return self.op("CONV_2D", [x, weights, self.bias(x, scales, channels)], [out], options)
+        return self.op("CONV_2D", [x, weights, bias], [out], options)
 
     def fully_connected(self, x: int) -> int:
         shape = self.shape(x)
@@ -158,7 +163,7 @@ class Net:
         rows = int(np.prod(shape)) // depth
         per_channel = self.random.random() < 0.5
         weights, scales = self.weights((channels, depth), channels, 0, per_channel)
-        inputs = [x, weights, self.bias(x, scales, channels)]
+        inputs = [x, weights, self.bias(x, scales, channels, ("int64", "int64", "int32"))]
         if self.random.random() < 0.2:
             inputs[2] = -1
         options = schema.FullyConnectedOptionsT(fusedActivationFunction=self.activation(), keepNumDims=True)

@@ -69,7 +69,7 @@ def elementwise(graph: Graph, op: Op) -> list[Layer]:
     fields, reads, in_place = _operands(graph, op)
     least, most = activation_range(op, output) if op.kind == "MUL" else (0, 0)
     multiplier, shift = arithmetic.quantize_multiplier(first.scale * second.scale / output.scale)
-    if op.kind == "MUL" and shift > (14 if output.dtype == "int8" else 0):
+    if op.kind == "MUL" and shift > 14:
         raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
     kernel = {"MUL": "multiplication", "MAXIMUM": "maximum", "MINIMUM": "minimum"}[op.kind]
     return [

@@ -24,9 +24,9 @@ def products(graph: Graph, op: Op) -> list[Layer]:
     """CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED: all are convolutions."""
     source, output = values(graph, op.inputs[0], "int16"), values(graph, op.outputs[0], "int16")
     kind = op.kind
-    tensor, weights, bias, scales = weights_of(
-        graph, op, 3 if kind == "DEPTHWISE_CONV_2D" else 0, biases=("int32", "int64")
-    )
+    # The interpreter would read a depthwise bias of 32 bits as one of 64.
+    axis, biases = (3, ("int64",)) if kind == "DEPTHWISE_CONV_2D" else (0, ("int32", "int64"))
+    tensor, weights, bias, scales = weights_of(graph, op, axis, biases=biases)
     fields = _flat(source, output, weights) if kind == "FULLY_CONNECTED" else _image(source, output, op, weights)
     if kind == "DEPTHWISE_CONV_2D":
         weights = weights[0].transpose(2, 0, 1)
