@@ -210,7 +210,7 @@ def distill(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", help="The .keras file to write; with --optimize the .tflite; of prune and cluster either."),
+        typer.Option("--out", help="The .keras file to write; with --optimize the .tflite (prune, cluster: either)."),
     ],
     data: DataOption = "digits",
     optimize: Annotated[

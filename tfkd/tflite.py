@@ -164,14 +164,15 @@ class TFLiteModel:
         model, found = tflite.Model.GetRootAs(self.content, 0), {}
         for index, (tensor, size) in enumerate(zip(self.graph.tensors, self.graph.constants, strict=True)):
             count = math.prod(abs(d) for d in tensor.shape)
-            if len(tensor.shape) < 2 or tensor.dtype not in _WEIGHTS or size < count * _WEIGHTS[tensor.dtype] // 8:
+            length = -(-count * _WEIGHTS.get(tensor.dtype, 0) // 8)
+            if len(tensor.shape) < 2 or not 0 < length <= size:
                 continue  # an activation has no bytes, a sparse or damaged constant too few
-            data = model.Buffers(model.Subgraphs(0).Tensors(index).Buffer()).DataAsNumpy()
+            data = model.Buffers(model.Subgraphs(0).Tensors(index).Buffer()).DataAsNumpy()[:length]
             if tensor.dtype == "int4":
                 low = np.stack([data << 4, data], axis=1).view("int8") >> 4
                 found[tensor.name] = low.ravel()[:count].reshape(tensor.shape)
             else:
-                found[tensor.name] = data.view(tensor.dtype)[:count].reshape(tensor.shape)
+                found[tensor.name] = data.view(tensor.dtype).reshape(tensor.shape)
         return found
 
     @functools.cached_property

@@ -137,7 +137,7 @@ def train(
     model = models.load(name) if loaded else models.build(name, *shape)
     optimized = optimization.optimize(model, method, **(settings or {})) if method else None
     if optimized and out.suffix == ".keras" and optimized.student is None:
-        raise ValueError(f"{out}: must be a new .tflite file. Received: suffix '.keras'. Only prune and cluster give one.")
+        raise ValueError(f"{out}: must be a new .tflite file, which {method} gives. Received: suffix '.keras'.")
     for note in optimized.notes if optimized else ():
         say(note)
     student = optimized.model if optimized else model
