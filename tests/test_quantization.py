@@ -105,7 +105,8 @@ def test_narrower_ranges_cut_off_outliers_and_say_so(student, splits, tmp_path):
     assert step(cut) < step(least) <= step(whole)
     assert cut.inputs == whole.inputs  # the input's range is never cut
     assert "lie beyond 0.." in cut.audit.findings[0]
-    assert len(cut.audit.findings) == 5
+    assert len(cut.audit.findings) == 6
+    assert cut.audit.findings[5].startswith("Quantized by litert-quantizer: ranges of activations by percentile")
 
 
 @pytest.mark.parametrize("name", ["keep_float", "int16", "int4"])

@@ -66,6 +66,17 @@ def test_recipe_fills_what_is_left_out(tmp_path):
         ('name = "digits"', 'path = "$TFKD_NOT_SET/x.npz"', r"recipe\.toml: a variable in it is not set"),
         ("[contract]", "[conversion]\nmodes = ['float32']\n[contract]", r"conversion: modes must be unique and hold"),
         ("[contract]", "[conversion]\nmodes = ['int4']\n[contract]", r"conversion\.modes\.0: .*Received: 'int4'"),
+        ("[contract]", "[conversion]\nrange = 'mean'\n[contract]", r"conversion\.range: .*Received: 'mean'"),
+        (
+            "[contract]",
+            "[conversion]\nint4 = ['(']\n[contract]",
+            r"conversion: LiteRT: int4 must hold regular",
+        ),
+        (
+            "[contract]",
+            "[conversion]\nquantizer = 'tensorflow'\nrange = 'mse'\n[contract]",
+            r"conversion: convert: quantizer 'tensorflow' has no choice of ranges",
+        ),
         ("[contract]", "[contract", r"recipe\.toml: must be TOML"),
     ],
 )

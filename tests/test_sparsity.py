@@ -36,6 +36,8 @@ batch_size = 128
 epochs = 2
 [conversion]
 ship = "qat"
+range = "percentile"
+keep_float = ["logits"]
 [targets]
 names = ["host:plain"]
 """
@@ -182,6 +184,7 @@ def test_recipe_prunes_then_trains_for_int8(tmp_path):
         assert result.record["models"][name]["weight_zeros"] > 0.6
         assert result.record["models"][name]["compressed_bytes"] < result.record["models"][name]["size_bytes"]
     assert result.record["models"]["full_int8"]["weight_zeros"] < 0.2
+    assert "by percentile 99.99; float in logits" in result.record["models"]["full_int8"]["audit"]["findings"][-1]
     page = (result.folder / "report.html").read_text()
     assert "save nothing by themselves" in page
     assert "Compressed" in page

@@ -98,7 +98,8 @@ def convert(
             "Replace these layers, or pass allow_float=True."
         )
     if audit is not None and samples is not None:
-        findings = (*audit.findings, *quantized.outliers)
+        chosen = (settings.words(),) if settings else ()
+        findings = (*audit.findings, *quantized.outliers, *chosen)
         audit = dataclasses.replace(audit, saturation=saturation(converted, samples), findings=findings)
     return dataclasses.replace(converted, audit=audit).save(path, overwrite=overwrite)
 

@@ -350,16 +350,23 @@ class _Line:
         }  # fmt: skip
 
     def _convert(self, mode: str, student: Mapping[str, Any]) -> dict[str, Any]:
+        from tfkd import quantization
+
+        conversion = self.recipe.conversion
+        chosen = conversion.settings if mode in quantization.MODES else None
+
         def work(_: str) -> dict[str, Any]:
             from tfkd.conversion import convert
 
             model = convert(
-                student["path"], self.folder / f"{mode}.tflite", mode=mode, calibration=self.splits.train,
-                calibration_samples=self.recipe.conversion.calibration_samples, overwrite=True, seed=self.recipe.seed,
+                student["path"], self.folder / f"{mode}.tflite", mode=mode, quantizer=chosen or "tensorflow",
+                calibration=self.splits.train, calibration_samples=conversion.calibration_samples, overwrite=True,
+                seed=self.recipe.seed,
             )  # fmt: skip
             return _converted(model, f"{mode}.tflite")
 
-        settings = [self.recipe.conversion.calibration_samples, self.recipe.seed, self.data_hash]
+        settings = [conversion.calibration_samples, self.recipe.seed, self.data_hash]
+        settings += [dataclasses.asdict(chosen)] if chosen else []
         return self._step(f"convert-{mode}", [mode, settings, student["files"]], work)
 
     def _validate(

@@ -45,6 +45,13 @@ class LiteRT:
     int16: tuple[str, ...] = ()
     int4: tuple[str, ...] = ()
 
+    def words(self) -> str:
+        """What was chosen, as a sentence."""
+        ranges = f"percentile {self.percentile:g}" if self.ranges == "percentile" else self.ranges
+        layers = (("float", self.keep_float), ("int16", self.int16), ("int4", self.int4))
+        chosen = [f"{name} in {', '.join(expressions)}" for name, expressions in layers if expressions]
+        return f"Quantized by litert-quantizer: {'; '.join([f'ranges of activations by {ranges}', *chosen])}."
+
     def __post_init__(self) -> None:
         if self.ranges not in ranges.CHOICES:
             raise ValueError(f"LiteRT: ranges must be one of {', '.join(ranges.CHOICES)}. Received: {self.ranges!r}.")

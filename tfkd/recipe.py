@@ -13,6 +13,7 @@ import pydantic
 
 from tfkd.contract import Contract
 from tfkd.optimization import CHAINED, METHODS
+from tfkd.quantization import LiteRT, select
 
 __all__ = [
     "Conversion",
@@ -177,11 +178,40 @@ class Distillation(Schedule):
 
 
 class Conversion(_Section):
-    """`[conversion]`: the modes to convert to, and what is to ship: one of them, or the method of `[optimization]`."""
+    """`[conversion]`: the modes to convert to, and what is to ship: one of them, or the method of `[optimization]`.
+
+    Args:
+        modes: see `tfkd.convert`.
+        ship: what is judged.
+        calibration_samples: of the train split.
+        quantizer: `tensorflow` or `litert`; left out, litert where one of the following needs it. It makes the modes
+            `dynamic_range`, `full_int8` and `int16x8`.
+        range: of activations, see `tfkd.LiteRT`.
+        keep_float: regular expressions; layers that they fit stay in float.
+        int16: the same, for activations of 16 bits.
+        int4: the same, for weights of 4 bits.
+    """
 
     modes: list[Mode] = pydantic.Field(default=["full_int8"], min_length=1)
     ship: str = "full_int8"
     calibration_samples: int = pydantic.Field(default=256, ge=1)
+    quantizer: Literal["tensorflow", "litert"] | None = None
+    range: Literal["min_max", "percentile", "mse"] = "min_max"
+    keep_float: list[str] = []
+    int16: list[str] = []
+    int4: list[str] = []
+
+    @property
+    def settings(self) -> LiteRT | None:
+        """Of the second quantizer, or None for the converter's own."""
+        return select(
+            self.quantizer, ranges=self.range, keep_float=self.keep_float, int16=self.int16, int4=self.int4
+        )
+
+    @pydantic.model_validator(mode="after")
+    def _options_fit_together(self) -> Conversion:
+        _ = self.settings
+        return self
 
     @pydantic.model_validator(mode="after")
     def _ships_one_of_them(self) -> Conversion:
