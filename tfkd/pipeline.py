@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from tfkd.optimization import Optimized
     from tfkd.recipe import Optimization
     from tfkd.soft_labels import SoftLabels
-    from tfkd.targets import Target
     from tfkd.tflite import TFLiteModel
     from tfkd.validation import Validation
 
@@ -437,7 +436,7 @@ def judge(
     model: Path,
     source: str,
     *,
-    targets: Sequence[str | Target],
+    targets: Sequence[str],
     reference: Path | None,
     contract: Contract,
     reports: Sequence[Path],
@@ -452,9 +451,8 @@ def judge(
 
     engines = [places.get(spec) for spec in targets]
     for engine in engines:
-        getattr(
-            engine, "check", lambda: None
-        )()  # a device that is not there is said now, not after the others' minutes
+        if hasattr(engine, "check"):  # a device that is not there is said now, not after the others' minutes
+            engine.check()
     for path in reports:  # before the work, not after it
         if path.suffix not in report.SUFFIXES or (path.exists() and not overwrite):
             raise ValueError(

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -154,19 +155,23 @@ def with_board(specs: Sequence[str], board: str | None) -> list[str]:
     return kept if f"{core}:{board}" in kept else [*kept, f"{core}:{board}"]
 
 
-def with_compiler(specs: Sequence[str], cc: str | None) -> list[str | Target]:
-    """Specifications, or targets where the emulated cores among them are to use a compiler of the user's.
+def with_compiler(specs: Sequence[str], cc: str | None) -> list[str]:
+    """Specifications with a compiler of the user's for the emulated cores.
 
     Raises:
         ValueError: there is no emulated core.
+
+    >>> with_compiler(["tflm", "cortex-m4"], "arm-none-eabi-gcc")
+    ['tflm', 'cortex-m4,cc=arm-none-eabi-gcc']
     """
     from tfkd.targets.cortex_m import CORES
 
     if cc is None:
         return list(specs)
-    if not any(spec.partition(":")[0] in CORES for spec in specs):
+    emulated = [spec for spec in specs if re.split("[:,]", spec)[0] in CORES]
+    if not emulated:
         raise ValueError(f"targets: cc must go with an emulated core. Received: {', '.join(specs)}. Add cortex-m4.")
-    return [get(spec, cc=cc) if spec.partition(":")[0] in CORES else spec for spec in specs]
+    return [f"{spec},cc={cc}" if spec in emulated else spec for spec in specs]
 
 
 def _near(name: str, known: Iterable[str]) -> str:

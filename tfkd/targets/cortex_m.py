@@ -102,7 +102,7 @@ class CortexM:
     Args:
         core: a key of `CORES`.
         board: a key of `boards()`; `generic` has 2 MiB of flash and 1 MiB of RAM.
-        cc: a compiler such as `arm-none-eabi-gcc`; by default the package ziglang's clang.
+        cc: a compiler such as `arm-none-eabi-gcc`; where empty the package ziglang's clang.
         optimize: -O2, -O3, or -Os for the smallest code, as of `tfkd export-c --size`.
         timeout_s: seconds for each child process.
 
@@ -113,7 +113,7 @@ class CortexM:
 
     core: str = "cortex-m4"
     board: str = "generic"
-    cc: str | None = None
+    cc: str = ""
     optimize: str = "-O2"
     timeout_s: float = 600.0
 
