@@ -1,6 +1,7 @@
 """The frame of optimization: methods by name, on the command line, in recipes, resumed after a kill."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,11 @@ def test_run_optimizes_after_distillation_and_resumes_after_a_kill(folder):
     assert set(again.steps.values()) == {"kept"}
 
     path = write(folder, "killed")
+    shutil.copytree(whole.folder, folder / "killed")  # all steps before this one are kept
+    state = json.loads((whole.folder / "state.json").read_text())
+    for step in ("optimize-qat", "export-qat", "validate"):
+        del state[step]
+    (folder / "killed" / "state.json").write_text(json.dumps(state))
     command = [sys.executable, "-m", "tfkd.cli", "run", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
         seen = []
