@@ -87,19 +87,18 @@ def deploy(
         "trials": [dataclasses.asdict(trial) for trial in trials],
         "golden": [*map(str, written)],
         "seconds": round(time.monotonic() - started, 2),
-        "peak_bytes": _peaks(),
+        "peak_bytes": _peak_bytes(),
     }
 
 
-def _peaks() -> dict[str, int]:
-    """The largest resident sets so far, of this process and of its largest child; empty where the system has none."""
+def _peak_bytes() -> int | None:
+    """The largest resident set so far of this process and of its children; None where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows
-        return {}
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
-    who = {"here": resource.RUSAGE_SELF, "in a child": resource.RUSAGE_CHILDREN}
-    return {where: unit * resource.getrusage(one).ru_maxrss for where, one in who.items()}
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def sizes(record: Mapping[str, Any]) -> list[str]:
@@ -119,6 +118,6 @@ def words(record: dict[str, Any]) -> str:
     lines = [*sizes(record), *record["findings"]]
     if record["trials"]:
         lines.append(f"The smallest that holds of {len(record['trials'])} trials.")
-    peaks = " and ".join(f"{count / 1e6:.0f} MB {where}" for where, count in record["peak_bytes"].items())
-    lines.append(f"{record['seconds']:.1f} s" + (f", at most {peaks}" if peaks else ""))
+    peak = record["peak_bytes"]
+    lines.append(f"{record['seconds']:.1f} s" + (f", a process at most {peak / 1e6:,.0f} MB" if peak else ""))
     return "\n".join([*lines, *(f"{path}: golden vectors" for path in record["golden"])])
