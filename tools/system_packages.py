@@ -60,7 +60,7 @@ TOOLS = (
     ),
     Tool(name="adb", places=("adb",), package="adb", tests="tests/test_android.py (a phone)"),
     Tool(name="ssh", places=("ssh",), package="openssh-client", tests="tests/test_ssh.py (an edge box)"),
-    Tool(name="javac", places=("javac",), package="openjdk-17-jdk-headless", tests="tests/test_android_core.py"),
+    Tool(name="javac", places=("javac",), package="openjdk-17-jdk-headless", tests="tests/test_android_core.py, _app.py"),
     Tool(name="aapt", places=("aapt",), package="aapt", tests="tests/test_build_apk.py (the app)"),
     Tool(name="zipalign", places=("zipalign",), package="zipalign", tests="tests/test_build_apk.py (the app)"),
     Tool(name="apksigner", places=("apksigner",), package="apksigner", tests="tests/test_build_apk.py (the app)"),
@@ -77,7 +77,7 @@ TOOLS = (
         package="gcc-arm-none-eabi",
         tests="tests/test_cortex_m.py (a compiler of the user's)",
     ),
-    Tool(name="maven", places=("mvn",), package="maven", tests="tests/test_android_core.py (the app's core)"),
+    Tool(name="maven", places=("mvn",), package="maven", tests="tests/test_android_core.py, _app.py (the app)"),
     Tool(
         name="qemu",
         places=("qemu-aarch64-static", "qemu-aarch64"),

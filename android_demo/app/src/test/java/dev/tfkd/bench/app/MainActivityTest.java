@@ -8,12 +8,15 @@ import static org.junit.Assert.assertSame;
 import static org.junit.Assert.assertTrue;
 
 import android.content.Intent;
+import android.content.res.AssetManager;
 import android.content.res.Configuration;
 import android.graphics.Bitmap;
+import android.graphics.Rect;
 import android.os.Build;
 import android.text.Layout;
 import android.view.View;
 import android.view.ViewGroup;
+import android.view.WindowInsets;
 import android.view.WindowManager;
 import android.widget.Spinner;
 import android.widget.Switch;
@@ -24,6 +27,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import org.junit.Before;
@@ -55,7 +59,7 @@ public class MainActivityTest {
 
     /** Keeps a result, so that the app does not start with its self-test. */
     private static void wasTested() throws Exception {
-        Map<String, Object> earlier = new java.util.LinkedHashMap<>();
+        Map<String, Object> earlier = new LinkedHashMap<>();
         earlier.put("when", System.currentTimeMillis());
         earlier.put("error", "an earlier run");
         new History(RuntimeEnvironment.getApplication()).add(earlier);
@@ -64,7 +68,7 @@ public class MainActivityTest {
     /** Puts the files of the bundled model where a computer would push a model. */
     private static void push(String id) throws Exception {
         Path folder = Files.createDirectories(files("models/" + id).toPath());
-        android.content.res.AssetManager assets = RuntimeEnvironment.getApplication().getAssets();
+        AssetManager assets = RuntimeEnvironment.getApplication().getAssets();
         for (String name : assets.list(Models.BUNDLED)) {
             Files.copy(assets.open(Models.BUNDLED + "/" + name), folder.resolve(name));
         }
@@ -288,6 +292,16 @@ public class MainActivityTest {
         assertTrue(touched >= 7); // three choices, a switch, two buttons, a row of the history
         assertTrue(desk.find(R.id.progress).getContentDescription().length() > 0);
         assertEquals(View.ACCESSIBILITY_LIVE_REGION_POLITE, desk.find(R.id.verdict).getAccessibilityLiveRegion());
+    }
+
+    @Test
+    public void nothingHidesBehindTheBarsOfTheSystem() throws Exception {
+        wasTested();
+        Desk desk = new Desk();
+        View screen = desk.find(R.id.screen);
+        screen.dispatchApplyWindowInsets(new WindowInsets(new Rect(0, 80, 0, 60)));
+        assertEquals(80, screen.getPaddingTop());
+        assertEquals(60, screen.getPaddingBottom());
     }
 
     @Test
