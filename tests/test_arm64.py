@@ -1,7 +1,6 @@
 """LiteRT for ARM under QEMU, in a root that is prepared once, from Debian and PyPI."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +22,11 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 
 @pytest.fixture(scope="module")
-def cache(pytestconfig):
-    """A root that is kept from one run of the tests to the next."""
-    folder = pytestconfig.cache.mkdir("tfkd")
+def cache(tmp_path_factory):
+    """Where the root of these tests lies; what needs it first prepares it."""
+    folder = tmp_path_factory.mktemp("cache")
     kept, os.environ["TFKD_CACHE"] = os.environ.get("TFKD_CACHE"), str(folder)
-    yield folder
+    yield folder / "arm64"
     del os.environ["TFKD_CACHE"]
     if kept is not None:
         os.environ["TFKD_CACHE"] = kept
@@ -47,6 +46,37 @@ def student():
 @pytest.fixture(scope="module")
 def int8(student, splits, tmp_path_factory):
     return tfkd.convert(student, tmp_path_factory.mktemp("models") / "int8.tflite", calibration=splits.train)
+
+
+@pytest.fixture
+def failing_apt(tmp_path, monkeypatch):
+    (tmp_path / "apt-get").write_text("#!/bin/sh\necho no route to the archive >&2\nexit 100\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+def test_kill_only_interrupts(cache):
+    code = "from tfkd.targets import foreign_root; foreign_root.prepare(lambda line: print(line, flush=True))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        said = [next(process.stdout), next(process.stdout)]
+        process.send_signal(signal.SIGKILL)
+    assert "downloading" in said[0]
+    assert "unpacking" in said[1]
+    assert not (cache / "root").exists()
+
+    # As a kill in the middle of downloading leaves it: no record, one file not there yet, one cut, one damaged.
+    (cache / "downloads/sha256.json").unlink()
+    next((cache / "downloads").glob("numpy*")).unlink()
+    os.truncate(next((cache / "downloads").glob("libc6*")), 1000)
+    with next((cache / "downloads").glob("zlib1g*")).open("r+b") as file:
+        file.write(b"?")
+    whole = next((cache / "downloads").glob("libssl3*"))
+    before, lines = whole.stat().st_mtime_ns, []
+    root = foreign_root.prepare(lines.append)
+    assert [line.split()[1] for line in lines] == ["downloading", "unpacking"]
+    assert whole.stat().st_mtime_ns == before
+    assert foreign_root.prepare(lines.append) == root
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76"])
@@ -72,59 +102,23 @@ def test_float_model_agrees_with_the_host(cache, student, splits, tmp_path):
     np.testing.assert_allclose(there.outputs[0], here.outputs[0], rtol=1e-4, atol=1e-4)
 
 
-def test_kill_only_interrupts_and_damage_is_noticed(cache, int8, splits, tmp_path, monkeypatch, capfd):
-    foreign_root.prepare(print)
-    folder = tmp_path / "arm64"
-    shutil.copytree(cache / "arm64/downloads", folder / "downloads")
-    # As a kill in the middle of downloading leaves it: no record, one file not there yet, one cut, one damaged.
-    (folder / "downloads/sha256.json").unlink()
-    next((folder / "downloads").glob("numpy*")).unlink()
-    os.truncate(next((folder / "downloads").glob("libc6*")), 1000)
-    with next((folder / "downloads").glob("zlib1g*")).open("r+b") as file:
-        file.write(b"?")
-    whole = next((folder / "downloads").glob("libssl3*"))
-    before = whole.stat().st_mtime_ns
-    monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
-    code = "from tfkd.targets import foreign_root; foreign_root.prepare(lambda line: print(line, flush=True))"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        said = [next(process.stdout), next(process.stdout)]
-        process.send_signal(signal.SIGKILL)
-    assert "downloading" in said[0]
-    assert "unpacking" in said[1]
-    assert not (folder / "root").exists()
-    assert whole.stat().st_mtime_ns == before
-
-    # What was downloaded is enough now: apt-get and pip are not asked again.
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "apt-get").write_text("#!/bin/sh\nexit 1\n")
-    (tools / "apt-get").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    lines = []
-    root = foreign_root.prepare(lines.append)
-    foreign_root.prepare(lines.append)
-    assert lines == ["arm64: unpacking"]
-    assert targets.get("arm64").run(int8, int8.quantize_input(splits.test.x[:3])).outputs[0].shape == (3, 10)
-    assert capfd.readouterr().err == ""
-
-    # A changed file is seen before the next run; here what would mend it is damaged too.
-    for damaged in (root / foreign_root.PYTHON, whole):
-        with damaged.open("r+b") as file:
+def test_damage_is_noticed_before_a_run(cache, failing_apt):
+    root, lines = foreign_root.prepare(print), []
+    damaged = (root / foreign_root.PYTHON, next((cache / "downloads").glob("zlib1g*")))  # and what would mend it
+    contents = [path.read_bytes() for path in damaged]
+    for path in damaged:
+        with path.open("r+b") as file:
             file.write(b"?")
-    with pytest.raises(RuntimeError, match="apt-get .*update: must succeed"):
-        foreign_root.prepare(lines.append)
-    assert "is damaged" in lines[1]
-
-
-def test_failing_download_says_what_failed(tmp_path, monkeypatch):
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "apt-get").write_text("#!/bin/sh\necho no route to the archive >&2\nexit 100\n")
-    (tools / "apt-get").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setenv("TFKD_CACHE", str(tmp_path / "cache"))
     with pytest.raises(RuntimeError, match=r"(?s)arm64: apt-get .*update: must succeed. Received: no route.*resumes"):
-        foreign_root.prepare(print)
+        foreign_root.prepare(lines.append)
+    assert "is damaged" in lines[0]
+    for path, content in zip(damaged, contents, strict=True):
+        path.write_bytes(content)
+    (root / "more.py").touch()
+    with pytest.raises(RuntimeError, match="apt-get"):
+        foreign_root.prepare(lines.append)
+    (root / "more.py").unlink()
+    assert foreign_root.prepare(lines.append) == root
 
 
 def test_missing_emulator_ends_with_3_and_the_install_line(int8):

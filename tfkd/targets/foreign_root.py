@@ -105,11 +105,11 @@ def prepare(say: Callable[[str], None]) -> Path:
             if _read(record) == _contents(root):
                 return root
             say(f"arm64: {root} is damaged, or of another tfkd; it is made anew")
-        record.unlink(missing_ok=True)
         files = _downloads(folder / "downloads", say)
         part = _remade(folder / "root.part")
         say("arm64: unpacking")
         _unpack(files, part)
+        record.unlink(missing_ok=True)
         if root.exists():
             shutil.rmtree(root)
         part.rename(root)
