@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfkd import models, pipeline, recipe
+from tfkd import models, pipeline, recipe, trial
 
 RECIPE = """
 output = "{output}"
@@ -70,7 +70,7 @@ def test_run_shows_a_model_that_a_target_refuses(finished):
     _, result = finished
     refused = next(row for row in result.record["rows"] if row["name"] == "float16" and row["target"])
     assert "float16 weights" in refused["invalid_reason"]
-    assert "does not run" in pipeline.summary(result.record)
+    assert "does not run" in trial.summary(result.record)
 
 
 def test_run_again_keeps_every_step(finished):

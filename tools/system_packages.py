@@ -60,7 +60,7 @@ TOOLS = (
     ),
     Tool(name="adb", places=("adb",), package="adb", tests="tests/test_android.py (a phone)"),
     Tool(name="ssh", places=("ssh",), package="openssh-client", tests="tests/test_ssh.py (an edge box)"),
-    Tool(name="javac", places=("javac",), package="openjdk-17-jdk-headless", tests="tests/test_android_core.py, _app.py"),
+    Tool(name="javac", places=("javac",), package="openjdk-17-jdk-headless", tests="the tests of android_demo"),
     Tool(name="aapt", places=("aapt",), package="aapt", tests="tests/test_build_apk.py (the app)"),
     Tool(name="zipalign", places=("zipalign",), package="zipalign", tests="tests/test_build_apk.py (the app)"),
     Tool(name="apksigner", places=("apksigner",), package="apksigner", tests="tests/test_build_apk.py (the app)"),
