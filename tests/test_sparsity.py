@@ -217,6 +217,11 @@ def test_student_without_structure_has_nothing_to_preserve():
         optimize(small(), "pqat")
     with pytest.raises(ValueError, match="cqat: the student must be clustered. Received: 25"):
         optimize(small(), "cqat")
+    student = small()
+    kernel, bias = student.get_layer("logits").get_weights()
+    student.get_layer("logits").set_weights([np.where(kernel > 0, kernel, 0), bias])
+    with pytest.raises(ValueError, match="pcqat: all kernels must be pruned.*Received: none in first, second"):
+        optimize(student, "pcqat")
 
 
 def test_layers_that_tfmot_does_not_quantize_are_named_in_one_error():

@@ -69,17 +69,23 @@ def _clustered(student: keras.Model, method: str, *, pruned: bool) -> Optimized:
 
 def _check_structure(student: keras.Model, method: str, *, pruned: bool, clustered: bool) -> None:
     """Refuses a student that has nothing to preserve."""
-    kernels = [
-        np.asarray(layer.kernel)
+    kernels = {
+        layer.name: np.asarray(layer.kernel)
         for layer in student._flatten_layers()
         if type(layer).__name__ in ("Conv2D", "Dense") and layer.built
-    ]
-    zeros = max((float(np.mean(kernel == 0)) for kernel in kernels), default=0.0)
-    values = min((len(np.unique(kernel)) for kernel in kernels if kernel.size > _CLUSTERED), default=0)
+    }
+    zeros = max((float(np.mean(kernel == 0)) for kernel in kernels.values()), default=0.0)
+    values = min((len(np.unique(kernel)) for kernel in kernels.values() if kernel.size > _CLUSTERED), default=0)
     if pruned and zeros < _PRUNED:
         raise ValueError(
             f"{method}: the student must be pruned. Received: at most {zeros:.0%} zeros in a kernel. Prune it first: "
             "tfkd distill --optimize prune --out pruned.keras."
+        )
+    dense = [name for name, kernel in kernels.items() if kernel.all()]
+    if pruned and clustered and dense:  # one quantizer serves all layers, and is told so by the first
+        raise ValueError(
+            f"{method}: all kernels must be pruned, or tensorflow-model-optimization forgets the zeros of all. "
+            f"Received: none in {', '.join(dense)}. Prune these too, or use cqat."
         )
     if clustered and values > _CLUSTERED:
         raise ValueError(
@@ -169,6 +175,8 @@ def _export(
         raise ValueError(
             f"{method}: the mode must be full_int8, for which it was trained. Received: {mode!r}. Use tfkd.convert."
         )
+    if Path(path).exists() and not options.get("overwrite"):
+        raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
     tensor = student.inputs[0]
     spec = tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name="image")
     holder = tf.Module()
