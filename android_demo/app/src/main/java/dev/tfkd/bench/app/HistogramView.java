@@ -7,6 +7,7 @@ import android.util.AttributeSet;
 import android.view.View;
 import dev.tfkd.bench.Statistics;
 import java.util.Arrays;
+import java.util.Map;
 
 /** Latencies as bars, with p50 and p90 marked; up to p95, since a pause of the system would squeeze all others. */
 public final class HistogramView extends View {
@@ -32,22 +33,27 @@ public final class HistogramView extends View {
         label.setTextSize(12 * getResources().getDisplayMetrics().scaledDensity);
     }
 
-    void show(long[] nanos) {
-        counts = new int[BARS];
+    /** Shows latencies, of which some may have been left out, under the figures of all. */
+    void show(long[] nanos, Map<?, ?> figures) {
         long[] sorted = nanos.clone();
         Arrays.sort(sorted);
-        low = sorted[0];
-        high = Math.max(low + 1, Statistics.percentile(sorted, MOST));
+        low = figure(figures, "min_ns", sorted[0]);
+        high = Math.max(low + 1, figure(figures, "p" + MOST + "_ns", Statistics.percentile(sorted, MOST)));
+        counts = new int[BARS];
         for (long one : sorted) {
-            if (one <= high) {
-                counts[(int) Math.min(BARS - 1, (one - low) * BARS / (high - low))]++;
+            if (one >= low && one <= high) {
+                counts[(int) Math.min(BARS - 1, BARS * ((double) one - low) / ((double) high - low))]++;
             }
         }
         for (int i = 0; i < MARKS.length; i++) {
-            marks[i] = Statistics.percentile(sorted, MARKS[i]);
+            marks[i] = figure(figures, "p" + MARKS[i] + "_ns", Statistics.percentile(sorted, MARKS[i]));
         }
         setContentDescription(getContext().getString(R.string.histogram, ResultCard.time(low), ResultCard.time(high)));
         invalidate();
+    }
+
+    private static long figure(Map<?, ?> figures, String name, long otherwise) {
+        return figures.get(name) instanceof Long ? (Long) figures.get(name) : otherwise;
     }
 
     @Override

@@ -78,7 +78,7 @@ final class ResultCard {
         long[] latencies = History.latencies(result);
         histogram.setVisibility(latencies.length > 0 ? View.VISIBLE : View.GONE);
         if (latencies.length > 0) {
-            histogram.show(latencies);
+            histogram.show(latencies, figures);
         }
     }
 
