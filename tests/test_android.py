@@ -328,6 +328,22 @@ def test_validate_ends_with_3_without_a_phone(adb_server, model):
     assert "on host" not in done.stdout
 
 
+def test_script_ends_with_3_where_the_phone_goes_meanwhile(phone, model, capsys, monkeypatch):
+    whole = phone.shell
+
+    def shell(command):
+        if "cp" in command.split():
+            phone.pull_the_cable()
+        return whole(command)
+
+    phone.shell = shell
+    monkeypatch.setattr(sys, "argv", ["benchmark_android.py", str(model.path), "--threads", "1", "2"])
+    assert benchmark_android.main() == 3
+    said = capsys.readouterr()
+    assert said.out.count("does not run") == 2
+    assert "benchmark_android: android" in said.err
+
+
 def test_script_ends_with_3_without_a_phone(adb_server, model, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark_android.py", str(model.path)])
     assert benchmark_android.main() == 3

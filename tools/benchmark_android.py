@@ -73,6 +73,8 @@ def measure(options: argparse.Namespace) -> int:
         options.json.write_text(json.dumps(runs, indent=1))
     for out in options.report:
         tfkd.write_report(validation, out, command=shlex.join(sys.argv))
+    if not all(row.measurement for row in validation.rows):
+        settings[0].check()  # a phone that is gone meanwhile is as one that was never there
     return int(not all(row.valid for row in validation.rows))
 
 
