@@ -17,7 +17,7 @@ import desktop_app
 import system_packages
 
 NEEDED = ("javac", "maven", "aapt", "framework")
-MISSING = next(filter(None, map(system_packages.skip_reason, NEEDED)), None)
+MISSING = desktop_app.unable() or next(filter(None, map(system_packages.skip_reason, NEEDED)), None)
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 CLASSES = sorted(path.stem for path in desktop_app.APP.glob("src/test/java/**/*Test.java"))
 SOURCES = sorted(desktop_app.APP.glob("src/main/java/**/*.java"))

@@ -15,7 +15,7 @@ import desktop_app
 import system_packages
 
 CORE = desktop_app.CORE
-MISSING = system_packages.skip_reason("maven") or system_packages.skip_reason("javac")
+MISSING = desktop_app.unable() or system_packages.skip_reason("maven") or system_packages.skip_reason("javac")
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 CLASSES = sorted(path.stem for path in CORE.glob("src/test/java/dev/tfkd/bench/*Test.java"))
 

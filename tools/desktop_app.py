@@ -9,6 +9,7 @@ pixels (Skia) are Android 15's, from Maven Central. The tests use it; by hand it
 from __future__ import annotations
 
 import argparse
+import platform
 import struct
 import subprocess
 import sys
@@ -34,7 +35,10 @@ def main() -> None:
     options = parser.parse_args()
     options.screens.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        prepare(options.model, options.data, Path(folder))
+        try:
+            prepare(options.model, options.data, Path(folder))
+        except (ValueError, RuntimeError) as error:
+            sys.exit(f"desktop_app: {error}")
         done = test(APP, Path(folder), "-Dtest=ScreensTest", f"-Dtfkd.screens={options.screens.resolve()}")
     if done.returncode:
         sys.exit(f"desktop_app: {done.stdout[-4000:]}{done.stderr[-2000:]}")
@@ -51,12 +55,20 @@ def prepare(model: Path, data: str, folder: Path) -> None:
     litert(folder)
 
 
+def unable() -> str | None:
+    """Why LiteRT's library cannot be loaded on this desktop; None where it can."""
+    here = f"{platform.system()} on {platform.machine()}"
+    return None if here == "Linux on x86_64" else f"needs Linux on x86_64. Received: {here}."
+
+
 def litert(folder: Path) -> None:
     """Puts LiteRT's Java classes and its library, made loadable on a desktop, into a folder.
 
     Raises:
-        RuntimeError: a tool failed.
+        RuntimeError: this is no desktop for it, or a tool failed.
     """
+    if reason := unable():
+        raise RuntimeError(reason)
     for name in ("lite", "api"):
         with zipfile.ZipFile(build_apk.artifact(build_apk.ARTIFACTS[name])) as archive:
             (folder / f"{name}.jar").write_bytes(archive.read("classes.jar"))
