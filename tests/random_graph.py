@@ -320,7 +320,7 @@ class Net:
         """Ops that move values."""
         shape = self.shape(x)
         kind = self.random.choice(["CONCATENATION", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "PAD", "PADV2", "RESHAPE",
-                                   "SQUEEZE", "EXPAND_DIMS"])  # fmt: skip
+                                   "SQUEEZE", "EXPAND_DIMS", "PACK", "UNPACK", "REVERSE_V2"])  # fmt: skip
         axis = self.random.randrange(1, len(shape)) if len(shape) > 1 else 0
         if kind == "CONCATENATION":
             out = self.same(x, tuple(d * (2 if i == axis else 1) for i, d in enumerate(shape)))
@@ -361,6 +361,15 @@ class Net:
         if kind == "EXPAND_DIMS" and len(shape) < 4:
             return self.op(kind, [x, self.ints(axis)], [self.same(x, (*shape[:axis], 1, *shape[axis:]))],
                            schema.ExpandDimsOptionsT())  # fmt: skip
+        if kind == "PACK" and len(shape) < 4:
+            out = self.same(x, (*shape[:axis], 2, *shape[axis:]))
+            return self.op(kind, [x, x], [out], schema.PackOptionsT(valuesCount=2, axis=axis))
+        if kind == "UNPACK" and len(shape) > 2:
+            outs = [self.same(x, shape[:axis] + shape[axis + 1 :]) for _ in range(shape[axis])]
+            self.op(kind, [x], outs, schema.UnpackOptionsT(num=shape[axis], axis=axis))
+            return self.random.choice(outs)
+        if kind == "REVERSE_V2":
+            return self.op(kind, [x, self.ints([axis])], [self.same(x, shape)], schema.ReverseV2OptionsT())
         flat = (1, int(np.prod(shape)))
         return self.op("RESHAPE", [x, self.ints(flat)], [self.same(x, flat)], schema.ReshapeOptionsT(newShape=[*flat]))
 

@@ -153,6 +153,16 @@ def test_int16_tensor_with_a_zero_point_is_refused() -> None:
         micro.emit(made.bytes(out))
 
 
+def test_tile_repeats_as_numpy_does(tmp_path: Path) -> None:
+    made = Net(random.Random(0))  # TensorFlow Lite Micro has no TILE; Keras's UpSampling2D becomes one
+    x = made.input((1, 3, 4, 2))
+    out = made.op("TILE", [x, made.ints([1, 2, 1, 3])], [made.same(x, (1, 6, 4, 6))], schema.TileOptionsT())
+    content = made.bytes(out)
+    rows = samples(content, 3)
+    got = native(tmp_path, [micro.emit(content)], [rows])[0]
+    assert np.array_equal(got.reshape(3, 6, 4, 6), np.tile(rows, (1, 2, 1, 3)))
+
+
 def test_depthwise_bias_that_the_interpreter_reads_otherwise_is_refused() -> None:
     made = Net(random.Random(0), "int16")
     x = made.input((1, 3, 3, 2))

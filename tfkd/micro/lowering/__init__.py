@@ -10,7 +10,18 @@ from tfkd.micro.lowering.elementwise import addition, elementwise
 from tfkd.micro.lowering.images import resize_bilinear, resize_nearest, transpose_convolution
 from tfkd.micro.lowering.layer import Layer, Unsupported
 from tfkd.micro.lowering.matrices import batch_matmul, fully_connected
-from tfkd.micro.lowering.moves import concatenation, pad, split, strided_slice, transpose, view
+from tfkd.micro.lowering.moves import (
+    concatenation,
+    pack,
+    pad,
+    reverse,
+    split,
+    strided_slice,
+    tile,
+    transpose,
+    unpack,
+    view,
+)
 from tfkd.micro.lowering.reductions import reduction
 from tfkd.micro.lowering.sequences import lstm, svdf
 from tfkd.micro.lowering.tables import UNARY, lookup, softmax
@@ -71,7 +82,8 @@ _LOWERINGS: dict[str, Callable[[Graph, Op], list[Layer]]] = {
     "CONV_2D": convolution, "DEPTHWISE_CONV_2D": depthwise, "FULLY_CONNECTED": fully_connected,
     "AVERAGE_POOL_2D": pool, "MAX_POOL_2D": pool, "ADD": addition, "SUB": addition, "MUL": elementwise,
     "MAXIMUM": elementwise, "MINIMUM": elementwise, "SOFTMAX": softmax, "CONCATENATION": concatenation,
-    "SPLIT": split, "STRIDED_SLICE": strided_slice, "TRANSPOSE": transpose, "PAD": pad, "PADV2": pad,
+    "SPLIT": split, "STRIDED_SLICE": strided_slice, "UNPACK": unpack, "PACK": pack, "TILE": tile, "REVERSE_V2": reverse,
+    "TRANSPOSE": transpose, "PAD": pad, "PADV2": pad,
     "TRANSPOSE_CONV": transpose_convolution, "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
     "RESIZE_BILINEAR": resize_bilinear, "BATCH_MATMUL": batch_matmul, "SVDF": svdf,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm, "MEAN": reduction, "SUM": reduction, **dict.fromkeys(UNARY, lookup),

@@ -82,6 +82,65 @@ def split(graph: Graph, op: Op) -> list[Layer]:
     return layers
 
 
+def unpack(graph: Graph, op: Op) -> list[Layer]:
+    source = values(graph, op.inputs[0])
+    axis, strides = _axis(op, source), strides_of(source.shape)
+    rest, steps = (tuple(x[:axis]) + tuple(x[axis + 1 :]) for x in (source.shape, strides))
+    outputs = [values(graph, i, source.dtype) for i in op.outputs]
+    if len(outputs) != source.shape[axis] or any(output.shape != rest for output in outputs):
+        raise Unsupported(f"{source.shape} does not come apart along axis {axis}. The file is damaged")
+    return [_move(op, source, output, _block(rest, steps, strides_of(rest), first=i * strides[axis]))
+            for i, output in enumerate(outputs)]  # fmt: skip
+
+
+def pack(graph: Graph, op: Op) -> list[Layer]:
+    output = values(graph, op.outputs[0])
+    axis, strides = _axis(op, output), strides_of(output.shape)
+    rest, steps = (tuple(x[:axis]) + tuple(x[axis + 1 :]) for x in (output.shape, strides))
+    sources = [values(graph, i, output.dtype) for i in op.inputs]
+    if len(sources) != output.shape[axis] or any(source.shape != rest for source in sources):
+        raise Unsupported(f"{len(sources)} inputs do not make {output.shape}. The file is damaged")
+    return [_move(op, source, output, _block(rest, strides_of(rest), steps, to_first=i * strides[axis]))
+            for i, source in enumerate(sources)]  # fmt: skip
+
+
+def _axis(op: Op, tensor: Tensor) -> int:
+    axis = int(op.options["Axis"])
+    if not -len(tensor.shape) <= axis < len(tensor.shape):
+        raise Unsupported(f"{tensor.shape} has no axis {axis}. The file is damaged")
+    return axis % len(tensor.shape)
+
+
+def tile(graph: Graph, op: Op) -> list[Layer]:
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
+    times = constant(graph, op, 1, "int32", "int64").reshape(-1).tolist()
+    if (
+        len(times) != len(source.shape)
+        or tuple(s * n for s, n in zip(source.shape, times, strict=True)) != output.shape
+    ):
+        raise Unsupported(f"{source.shape} times {times} is not {output.shape}. The file is damaged")
+    from_, to = strides_of(source.shape), strides_of(output.shape)
+    # Each axis twice: which copy, and where in it.
+    dims = [
+        dim for n, s, f, t in zip(times, source.shape, from_, to, strict=True) for dim in ((n, 0, s * t), (s, f, t))
+    ]
+    size, from_, to = (list(column) for column in zip(*dims, strict=True))
+    return [_move(op, source, output, _block(size, from_, to))]
+
+
+def reverse(graph: Graph, op: Op) -> list[Layer]:
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
+    axes = {int(a) % len(source.shape) for a in constant(graph, op, 1, "int32").reshape(-1)}
+    if source.shape != output.shape:
+        raise Unsupported(f"{source.shape} turned round is not {output.shape}. The file is damaged")
+    strides = strides_of(source.shape)
+    from_ = [-step if d in axes else step for d, step in enumerate(strides)]
+    first = sum((source.shape[d] - 1) * strides[d] for d in axes)
+    return [_move(op, source, output, _block(source.shape, from_, strides, first=first))]
+
+
 def strided_slice(graph: Graph, op: Op) -> list[Layer]:
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
