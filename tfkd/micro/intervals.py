@@ -15,6 +15,7 @@ import numpy as np
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
 from tfkd.micro.lowering.layer import ANY_SHIFT, Layer
+from tfkd.micro.lowering.tables import UNARY
 
 # The least and the greatest value of each channel (the last axis) of a tensor, both [channels] int64.
 Interval = tuple[np.ndarray, np.ndarray]
@@ -86,15 +87,9 @@ def links(graph: Graph, op: Op) -> list[Link] | None:
         if changed is None or (op.kind in ("MEAN", "SUM") and rank - 1 in {int(a) % rank for a in changed.reshape(-1)}):
             return None
         return [(source.index, every, every)] if own == count else None
-    if op.kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D") or (own == count and _tabulated(op)):
+    if op.kind in ("AVERAGE_POOL_2D", "MAX_POOL_2D") or (own == count and op.kind in UNARY):
         return [(source.index, every, every)]
     return None
-
-
-def _tabulated(op: Op) -> bool:
-    from tfkd.micro.lowering.tables import UNARY
-
-    return op.kind in UNARY
 
 
 def numbers(layer: Layer) -> dict[str, int]:
