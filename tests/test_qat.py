@@ -192,6 +192,9 @@ def test_int4_weights_take_half_a_byte(student, tmp_path):
     for name, tensor, size in weights:
         assert tensor.dtype == ("int4" if name == "CONV_2D" else "int8")
         assert size == -(-np.prod(tensor.shape) // (2 if name == "CONV_2D" else 1))
+        values = made.weights()[tensor.name]
+        assert values.shape == tensor.shape
+        assert np.abs(values.astype("int16")).max() == (7 if name == "CONV_2D" else 127)
     expected, got = outputs(optimized.model, test.x), run(made, test.x)
     assert np.mean(expected.argmax(1) == got.argmax(1)) >= 0.99
     micro = targets.get("tflm").run(made, made.quantize_input(test.x[:100]), latency=False).outputs[0]

@@ -61,6 +61,13 @@ def test_layer_that_computes_otherwise_in_keras_2_is_named():
         Twin.of(student, "prune")
 
 
+def test_student_without_an_answer_is_refused():
+    student = small()
+    student.get_layer("logits").set_weights([np.full((144, 10), np.nan), np.zeros(10)])
+    with pytest.raises(ValueError, match="Received: a distance of nan, first in layer logits"):
+        Twin.of(student, "prune")
+
+
 def test_model_made_by_code_is_refused():
     class Code(keras.Model):
         def call(self, x):

@@ -42,7 +42,7 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
     Raises:
         ValueError: no layer, or more than one, of that name; the message lists the near ones.
     """
-    layers = dict(_paths(model))
+    layers = dict(layer_paths(model))
     if path in layers:
         return layers[path]
     ends = [full for full in layers if full.rsplit("/", 1)[-1] == path]
@@ -56,11 +56,12 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
     )
 
 
-def _paths(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
+def layer_paths(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
+    """The layers of a model and of those nested in it, each with its path."""
     for inner in layer._flatten_layers(include_self=False, recursive=False):
         path = f"{prefix}{inner.name}"
         yield path, inner
-        yield from _paths(inner, f"{path}/")
+        yield from layer_paths(inner, f"{path}/")
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ class Twin:
             method: for the message.
         """
         expected, received = self._outputs(self.student, self.model, x)
-        if _distance(expected, received) > _TOLERANCE:
+        if not _distance(expected, received) <= _TOLERANCE:  # NaN too
             raise ValueError(
                 f"{method}: the tf_keras twin must answer as the student does, within {_TOLERANCE:g} of its largest "
                 f"output. Received: a distance of {_distance(expected, received):.2g}, first in layer "
@@ -121,7 +121,7 @@ class Twin:
         return student(packed, training=False), twin(list(x), training=False)
 
     def _first_apart(self, x: Sequence[Any]) -> str:
-        taps = dict(features._paths(self.student))
+        taps = dict(features.layer_paths(self.student))
         paths = {id(layer): path for path, layer in taps.items()}
         known = [layer for layer in self.model.layers if layer.name in self.layers]
         inner = load_tfmot()[0].Model(self.model.inputs, [layer.get_output_at(-1) for layer in known])
@@ -130,7 +130,7 @@ class Twin:
         apart = [
             layer.name
             for layer, theirs in zip(known, received, strict=True)
-            if _distance(seen[paths[id(self.layers[layer.name])]], theirs) > _TOLERANCE
+            if not _distance(seen[paths[id(self.layers[layer.name])]], theirs) <= _TOLERANCE
         ]
         return apart[0] if apart else "none alone"
 
