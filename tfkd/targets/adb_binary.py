@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,9 @@ class AdbBinary:
         device.shell("chmod", "755", tool)
         words = [tool, f"--graph={graph}", f"--num_threads={self.threads}", _FLAGS[self.accelerator]]
         with adb.awake(device):
-            cool = _heat(device)
+            heat, start = [[0, _heat(device)]], time.monotonic()
             printed = self._do(device, [*words, "--num_runs=50", "--min_secs=1", "--max_secs=150"])
-            hot = _heat(device)
+            heat.append([round(time.monotonic() - start), _heat(device)])
             memory = ""
             with contextlib.suppress(RuntimeError):  # older tools do not know the option
                 # In a run of its own: to watch the memory disturbs the times.
@@ -104,12 +105,9 @@ class AdbBinary:
         took, reasons = _delegated(printed), []
         if self.accelerator != "cpu" and took == "nothing":
             reasons.append(f"{self.accelerator} took no part of the model, which ran on the CPU")
-        heat = [[second, status] for second, status in ((0, cool), (1, hot)) if status is not None]
-        if any(status > _LIGHT for _, status in heat):
-            reasons.append(f"thermal status {max(status for _, status in heat)}: the device slowed itself down")
-        found = device.shell("getprop")
-        properties = {name: re.search(rf"^\[{re.escape(key)}\]: \[(.+)\]", found, re.MULTILINE)
-                      for name, key in _PROPERTIES.items()}  # fmt: skip
+        hottest = max(status for _, status in heat)
+        if hottest > _LIGHT:
+            reasons.append(f"thermal status {hottest}: the device slowed itself down; let it cool")
         return Measurement(
             target=self.spec,
             model_sha256=model.sha256,
@@ -119,10 +117,7 @@ class AdbBinary:
             latency_summary=summary,
             memory=Memory(peak_rss_bytes=round(float(peak[1]) * 2**20) if peak else None),
             setting={"threads": self.threads, "accelerator": self.accelerator, "timed_batch": 1},
-            environment={
-                **{name: value[1] for name, value in properties.items() if value},
-                **times, "delegated": took, "thermal": heat, "tool": "benchmark_model",
-            },
+            environment={**_properties(device), **times, "delegated": took, "thermal": heat, "tool": "benchmark_model"},
             valid=not reasons,
             invalid_reason="; ".join(reasons) or None,
         )  # fmt: skip
@@ -175,7 +170,12 @@ def _delegated(printed: str) -> str:
     return found[1] if found else "nothing"
 
 
-def _heat(device: adb.Device) -> int | None:
-    """The thermal status, which Android 10 and newer say."""
+def _heat(device: adb.Device) -> int:
+    """The thermal status; -1 where the device does not say it, as before Android 10."""
     found = re.search(r"Thermal Status: (\d+)", device.shell("dumpsys", "thermalservice"))
-    return int(found[1]) if found else None
+    return int(found[1]) if found else -1
+
+
+def _properties(device: adb.Device) -> dict[str, str]:
+    said = dict(re.findall(r"^\[(.+?)\]: \[(.+)\]", device.shell("getprop"), re.MULTILINE))
+    return {name: said[key] for name, key in _PROPERTIES.items() if key in said}
