@@ -78,7 +78,7 @@ def get(spec: str, **options: Any) -> Target:
     from tfkd.targets.ssh import SSH
     from tfkd.targets.tflm import TFLM
 
-    place, *settings = str(spec).split(",")
+    place, *settings = re.split(r",(?=\w+(?:[=,]|$))", str(spec))  # a compiler's own options have commas too
     name, _, detail = place.partition(":")
     kinds: dict[str, Any] = {"host": Host, "tflm": TFLM, "arm64": ARM64, "ssh": SSH, "android": Android,
                              "adb-binary": AdbBinary}  # fmt: skip
