@@ -131,7 +131,7 @@ def on_grid(kernel: Any, channels: tuple[int, ...], bits: int) -> Any:
         channels: axes of the channels, counted from the end.
         bits: of a weight; 4 gives -7..7 steps, 8 gives -127..127.
 
-    >>> on_grid(ops.convert_to_tensor([[0.7], [0.34], [-0.04]]), (-1,), 4).numpy().round(2).ravel().tolist()
+    >>> [round(float(x), 2) for x in on_grid(ops.convert_to_tensor([0.7, 0.34, -0.04]), (), 4)]
     [0.7, 0.3, -0.0]
     """
     kernel = ops.convert_to_tensor(kernel)
