@@ -19,6 +19,7 @@ class Net:
 
     random: random.Random
     dtype: str = "int8"  # of activations
+    kernel: int = 4  # the largest
 
     def __post_init__(self) -> None:
         self.model = schema.ModelT(version=3, operatorCodes=[], buffers=[schema.BufferT()], description=b"test")
@@ -128,7 +129,7 @@ class Net:
 
     def convolution(self, x: int) -> int:
         _, h, w, c = self.shape(x)
-        kh, kw = self.random.randint(1, min(4, h)), self.random.randint(1, min(4, w))
+        kh, kw = self.random.randint(1, min(self.kernel, h)), self.random.randint(1, min(self.kernel, w))
         sh, sw = self.random.randint(1, 3), self.random.randint(1, 3)
         dh = self.random.randint(1, 2) if (kh - 1) * 2 < h else 1
         dw = self.random.randint(1, 2) if (kw - 1) * 2 < w else 1
@@ -171,7 +172,7 @@ class Net:
 
     def pool(self, x: int) -> int:
         _, h, w, c = self.shape(x)
-        kh, kw = self.random.randint(1, min(4, h)), self.random.randint(1, min(4, w))
+        kh, kw = self.random.randint(1, min(self.kernel, h)), self.random.randint(1, min(self.kernel, w))
         sh, sw, padding = self.random.randint(1, 3), self.random.randint(1, 3), self.random.randint(0, 1)
         oh, ow = self.window(h, kh, sh, 1, padding), self.window(w, kw, sw, 1, padding)
         step, zero = self.steps(x)

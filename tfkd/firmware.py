@@ -30,6 +30,7 @@ def write(
     format: str = "c",
     layout: str = "plain",
     size: bool = False,
+    stream: bool = False,
     inputs: Any = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def write(
         format: `c` for plain C99 without an interpreter, `tflm` for an array to run on TensorFlow Lite Micro.
         layout: `plain` (CMake and Make), `arduino` (a library) or `zephyr` (a module).
         size: C and compiler options for the smallest code, a little slower; of the format `c`.
+        stream: layers run by rows in turn where that makes the arena smaller; of the format `c`.
         inputs: [N, ...] raw int8 samples of the self-test; four random ones by default. Their outputs come from the
             target `tflm`.
         overwrite: whether an existing folder may be replaced.
@@ -59,9 +61,12 @@ def write(
             raise ValueError(f"export-c: {what} must be {', '.join(known)}. Received: {value!r}.")
     if folder.exists() and not overwrite:
         raise ValueError(f"{folder}: must not exist. Received: an existing folder. Pass --overwrite or another path.")
-    if size and format != "c":
-        raise ValueError("export-c: size must go with the format c. Received: tflm, whose kernels are not made here.")
-    files, report = _c(model, name, inputs, size) if format == "c" else _tflm(model, name)
+    if (size or stream) and format != "c":
+        option = "size" if size else "stream"
+        raise ValueError(
+            f"export-c: {option} must go with the format c. Received: tflm, whose kernels are not made here."
+        )
+    files, report = _c(model, name, inputs, size, stream) if format == "c" else _tflm(model, name)
     files = _laid_out(files, name, layout, "-Os" if size else "-O2")
     files["report.json"] = json.dumps(report, indent=2) + "\n"
     _replace(folder, files)
@@ -78,8 +83,9 @@ def _samples(model: TFLiteModel, inputs: Any) -> list[np.ndarray]:
     ]  # fmt: skip
 
 
-def _c(model: TFLiteModel, name: str, inputs: Any, size: bool) -> tuple[dict[str, str], dict[str, Any]]:
-    program = micro.emit(model, name=name, size=size)
+def _c(model: TFLiteModel, name: str, inputs: Any, size: bool,
+       stream: bool) -> tuple[dict[str, str], dict[str, Any]]:  # fmt: skip
+    program = micro.emit(model, name=name, size=size, stream=stream)
     samples = _samples(model, inputs)
     outputs = targets.get("tflm").run(model, samples, latency=False).outputs
     files = {**program.files, f"{name}_selftest.c": _selftest(name, samples, outputs, bool(program.state_bytes))}

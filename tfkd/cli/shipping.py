@@ -66,16 +66,18 @@ def export_c(
     form: Annotated[str, typer.Option("--format", help="c, or tflm for TensorFlow Lite Micro's users.")] = "c",
     layout: Annotated[str, typer.Option(help="plain (CMake and Make), arduino or zephyr.")] = "plain",
     size: Annotated[bool, typer.Option("--size", help="The smallest code rather than the fastest.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Less RAM: layers run by rows; a little slower.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Turn an int8 or int16x8 .tflite into C99 for a microcontroller, with a self-test and a report of sizes.
 
-    Example: tfkd export-c student.tflite --out firmware --size
+    Example: tfkd export-c student.tflite --out firmware --size --stream
     """
     from tfkd import firmware
 
     with show(as_json) as progress:
-        sizes = firmware.write(model, out, name=name, format=form, layout=layout, size=size, overwrite=overwrite)
+        sizes = firmware.write(model, out, name=name, format=form, layout=layout, size=size, stream=stream,
+                               overwrite=overwrite)  # fmt: skip
         removed = f"; {sizes['removed']['summary']}" if "removed" in sizes else ""
         say(progress, sizes, as_json, f"{out}: arena {sizes['arena_bytes']:,} bytes{removed}")

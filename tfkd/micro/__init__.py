@@ -22,13 +22,15 @@ from tfkd.tflite import TFLiteModel
 __all__ = ["Program", "emit"]
 
 
-def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "model", size: bool = False) -> Program:
+def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "model", size: bool = False,
+         stream: bool = False) -> Program:  # fmt: skip
     """Generates C for a model.
 
     Args:
         model: a fully quantized .tflite with int8 or int16 inputs and outputs and batch size 1.
         name: a C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
         size: one copy of each kernel instead of one for each case that layers need: half the code, a little slower.
+        stream: layers run by rows in turn where that makes the arena smaller: less RAM, a little slower.
 
     Returns:
         The program's files and its memory plan.
@@ -41,6 +43,7 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     from tfkd.micro.lowering import lower
     from tfkd.micro.merging import merge
     from tfkd.micro.padding import fold_padding
+    from tfkd.micro.streaming import choose
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise ValueError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
@@ -56,4 +59,5 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     layers, _ = lower(graph)
     graph, elimination = eliminate(graph, layers)
     layers, aliases = lower(graph)
-    return write(graph, merge(layers) if size else layers, aliases, name, elimination)
+    chains = choose(graph, layers, aliases) if stream else ()
+    return write(graph, merge(layers) if size else layers, aliases, name, elimination, chains)

@@ -13,7 +13,8 @@ import numpy as np
 from tfkd.micro.elimination import Elimination
 from tfkd.micro.graph import Graph, Tensor
 from tfkd.micro.lowering.layer import Layer, identifier
-from tfkd.micro.memory_plan import Buffer, MemoryPlan, plan
+from tfkd.micro.memory_plan import MemoryPlan
+from tfkd.micro.placement import Chain, Placement, place
 
 _CTYPES = {"int8": "int8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t", "int64": "int64_t"}
 _LIMITS = {"int8": ("-128", "127"), "int16": ("-32768", "32767")}
@@ -55,64 +56,8 @@ class Program:
         return self.plan.bytes
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where tensors lie: the buffer of each, and the buffer of each layer's scratch."""
-
-    of_tensor: Mapping[int, int]
-    of_scratch: Mapping[int, int]
-    plan: MemoryPlan
-    least_bytes: int
-
-    def tensor(self, index: int) -> int:
-        return self.plan.offsets[self.of_tensor[index]]
-
-    def scratch(self, layer: int) -> int:
-        return self.plan.offsets[self.of_scratch[layer]]
-
-
-def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> _Place:
-    """Plans the arena: views share their tensor's bytes, and an output takes its input's where that is exact."""
-    root = {t.index: t.index for t in graph.tensors}
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            i = root[i]
-        return i
-
-    for view, of in aliases.items():
-        if graph.tensors[of].data is None:
-            root[view] = find(of)
-    first: dict[int, int] = {find(i): -1 for i in graph.inputs}
-    last: dict[int, int] = dict(first)
-    for step, layer in enumerate(layers):
-        for i in (*(r for r in layer.reads if isinstance(r, int)), *layer.states, layer.writes):
-            kept = graph.tensors[find(i)].variable  # from one run to the next
-            first.setdefault(find(i), -1 if kept else step)
-            last[find(i)] = len(layers) if kept else step
-    for i in graph.outputs:
-        if find(i) in last:
-            last[find(i)] = len(layers)
-    size = {i: max(t.bytes for t in graph.tensors if find(t.index) == i) for i in first}
-    apart = [Buffer(graph.tensors[i].name, size[i], first[i], last[i]) for i in first]
-    for step, layer in enumerate(layers):
-        out = find(layer.writes)
-        for i in layer.in_place:
-            source = find(i)
-            if source != out and last[source] == step and first[out] == step and size[source] == size[out]:
-                root[out], last[source] = source, last[out]
-                break
-    roots = [i for i in first if find(i) == i]
-    buffers = [Buffer(graph.tensors[i].name, size[i], first[i], last[i]) for i in roots]
-    scratch = {step: len(buffers) + n for n, step in enumerate(s for s, x in enumerate(layers) if x.scratch_bytes)}
-    buffers += [Buffer(f"scratch of layer {step}", layers[step].scratch_bytes, step, step) for step in scratch]
-    numbers = {i: n for n, i in enumerate(roots)}
-    found = {i: numbers[find(i)] for i in root if find(i) in numbers}
-    return _Place(found, scratch, plan(buffers), MemoryPlan(tuple(apart), (0,) * len(apart)).lower_bound)
-
-
 def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name: str,
-         elimination: Elimination) -> Program:  # fmt: skip
+         elimination: Elimination, chains: Sequence[Chain] = ()) -> Program:  # fmt: skip
     """Writes the C of lowered layers.
 
     Args:
@@ -121,24 +66,29 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
         aliases: from `lowering.lower`.
         name: a C identifier; public names are `tfkd_<name>_...`.
         elimination: what was taken out of the graph.
+        chains: layers that run by rows.
     """
-    places = place(graph, layers, aliases)
+    places = place(graph, layers, aliases, chains)
+    chained = {i: chain for chain in chains for i in chain.layers}
     functions = [f"tfkd_{name}_layer_{i}_{identifier(graph.tensors[x.writes].name)}" for i, x in enumerate(layers)]
     constants: dict[bytes, tuple[str, np.ndarray]] = {}
-    bodies = [_layer(graph, layer, i, functions[i], name, places, constants) for i, layer in enumerate(layers)]
-    sources = ["arithmetic", *dict.fromkeys(s for files in sorted({x.source for x in layers}) for s in files.split())]
+    bodies = [_layer(graph, layer, i, functions[i], name, places, constants, chained.get(i))
+              for i, layer in enumerate(layers)]  # fmt: skip
+    bodies += [_chain(layers, chain, functions, name, places) for chain in chains]
+    kernels = dict.fromkeys(s for files in sorted({x.source for x in layers}) for s in files.split())
+    sources = ["arithmetic", *(["rows"] if chains else []), *kernels]
     variants = sorted({(x.kernel, x.struct, x.flags, _types(graph, x)) for x in layers})
     parts = [
-        _table(graph, layers, places, name, elimination),
+        _table(layers, chained, places, name, elimination),
         f'#include "{name}.h"\n\n#include <stddef.h>',
         *(_kernel_text(source) for source in sources),
         "\n".join(_variant(*variant) for variant in variants),
         "\n".join(_array(label, values) for label, values in constants.values()),
         "\n".join(bodies),
-        _run(graph, layers, functions, places, name),
+        _run(graph, _calls(functions, chained, name), places, name),
         *([_reset(graph, places, name)] if _states(graph, places) else []),
     ]
-    steps = tuple(f"{x.op.kind} {x.comment}" for x in layers)
+    steps = tuple(f"{x.op.kind} {x.comment}{', by rows' if i in chained else ''}" for i, x in enumerate(layers))
     weights = sum(values.nbytes for _, values in constants.values())
     files = {f"{name}.c": "\n\n".join(parts) + "\n", f"{name}.h": _header(graph, places, name)}
     # An input that no op reads has no place, and may lie anywhere.
@@ -149,12 +99,12 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
                    elimination, state_bytes)  # fmt: skip
 
 
-def _states(graph: Graph, places: _Place) -> list[Tensor]:
+def _states(graph: Graph, places: Placement) -> list[Tensor]:
     """What is kept from one run to the next."""
     return [tensor for tensor in graph.tensors if tensor.variable and tensor.index in places.of_tensor]
 
 
-def _at(places: _Place, tensor: Tensor, arena: str = "arena") -> str:
+def _at(places: Placement, tensor: Tensor, arena: str = "arena") -> str:
     """A pointer to a tensor in the arena."""
     where = f"{arena} + {places.tensor(tensor.index)}"
     return where if tensor.dtype == "int8" else f"({_CTYPES[tensor.dtype]} *)(void *)({where})"
@@ -200,8 +150,8 @@ def _array(label: str, values: np.ndarray) -> str:
     return f"static const {_CTYPES[values.dtype.name]} {aligned}{label}[{values.size}] = {{\n{text}}};"
 
 
-def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, places: _Place,
-           constants: dict[bytes, tuple[str, np.ndarray]]) -> str:  # fmt: skip
+def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, places: Placement,
+           constants: dict[bytes, tuple[str, np.ndarray]], chain: Chain | None) -> str:  # fmt: skip
     def constant(field: str, values: np.ndarray) -> str:
         values = np.ascontiguousarray(values)
         key = values.dtype.name.encode() + values.tobytes()  # equal constants are kept once
@@ -221,14 +171,51 @@ def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, pla
     ]
     tensors = [_at(places, graph.tensors[i]) for i in (*layer.states, layer.writes)]
     scratch = [f"(int16_t *)(void *)(arena + {places.scratch(index)})"] if layer.scratch_bytes else []
+    if chain:
+        reads, tensors = [f"{reads[0]} + rows->in"], [f"{tensors[0]} + rows->out"]
     call = ", ".join(["&p", *reads, *tensors, *scratch])
     initial = textwrap.fill(", ".join(fields), 110, initial_indent="        ", subsequent_indent="        ",
                             break_on_hyphens=False)  # fmt: skip
     return (
         f"/* {layer.op.kind} {layer.comment}: {_comment(graph.tensors[layer.writes].name)} */\n"
-        f"static TFKD_NOINLINE void {function}(int8_t *arena) {{\n"
-        f"    static const {layer.struct} p = {{\n{initial}}};\n"
-        f"    tfkd_{layer.kernel}_flags{layer.flags}({call});\n}}"
+        f"static TFKD_NOINLINE void {function}(int8_t *arena{', const tfkd_rows *rows' if chain else ''}) {{\n"
+        f"    static const {layer.struct} {'whole' if chain else 'p'} = {{\n{initial}}};\n"
+        f"{_rows(layer) if chain else ''}    tfkd_{layer.kernel}_flags{layer.flags}({call});\n}}"
+    )
+
+
+def _rows(layer: Layer) -> str:
+    """C that makes parameters for some rows of those for all."""
+    lines = [f"    {layer.struct} p = whole;",
+             "    if (rows->first == rows->end) return;",
+             "    p.height = rows->height;", "    p.pad_top = rows->pad_top;",
+             "    p.out_height = (int16_t)(rows->end - rows->first);"]  # fmt: skip
+    if layer.kernel == "depthwise":
+        lines.append("    p.plane_height = (int16_t)((p.out_height - 1) * p.stride_height + "
+                     "(p.kernel_height - 1) * p.dilation_height + 1);")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _chain(layers: Sequence[Layer], chain: Chain, functions: Sequence[str], name: str,
+           places: Placement) -> str:  # fmt: skip
+    """The C function that runs a chain."""
+    windows = chain.windows
+    table = []
+    for i, w in zip(chain.layers, windows, strict=True):
+        slab = places.tensor(layers[i - 1].writes) if i > chain.first else 0
+        table.append(f"{{{w.stride}, {w.reach}, {w.pad}, {w.height}, {w.row}, {slab}}}")
+    table.append(f"{{0, 0, 0, 0, {windows[-1].out_row}, 0}}")
+    calls = "\n".join(f"        {functions[i]}(arena, rows + {n});" for n, i in enumerate(chain.layers))
+    height, last = windows[-1].out_height, len(windows) - 1
+    return (
+        f"/* Layers {chain.first} to {chain.last}, {chain.rows} rows of the last at a time. */\n"
+        f"static void tfkd_{name}_chain_{chain.first}(int8_t *arena) {{\n"
+        f"    static const tfkd_window windows[{len(table)}] = {{\n        {', '.join(table)}}};\n"
+        f"    tfkd_rows *rows = (tfkd_rows *)(void *)(arena + {places.scratch(chain.first) + chain.state_at});\n"
+        f"    memset(rows, 0, {len(windows)} * sizeof *rows);\n"
+        f"    for (int32_t end = 0; end < {height};) {{\n"
+        f"        end = end + {chain.rows} < {height} ? end + {chain.rows} : {height};\n"
+        f"        tfkd_pull(windows, rows, {last}, end, arena);\n{calls}\n    }}\n}}"
     )
 
 
@@ -237,18 +224,19 @@ def _comment(text: str) -> str:
     return "".join(c if c.isprintable() and c.isascii() and c not in "*\\" else "_" for c in text)[:80]
 
 
-def _table(graph: Graph, layers: Sequence[Layer], places: _Place, name: str, elimination: Elimination) -> str:
+def _table(layers: Sequence[Layer], chained: Mapping[int, Chain], places: Placement, name: str,
+           elimination: Elimination) -> str:  # fmt: skip
     lines = [f"/* {name}: made by tfkd export-c. Change the model, not this file.", " *",
              *(f" * {text[0].upper()}{text[1:]}." for text in [str(elimination)] if elimination.layers),
              f" * Arena {places.plan.bytes} bytes; the tensors that live at once need {places.least_bytes}.", " *",
              " *   layer  op                    shape                                arena"]  # fmt: skip
     for i, layer in enumerate(layers):
-        live = places.plan.live_bytes(i)
-        lines.append(f" *   {i:5d}  {layer.op.kind:20s}  {layer.comment:36s} {live:6d}")
+        by_rows = ", by rows" if i in chained else ""
+        lines.append(f" *   {i:5d}  {layer.op.kind:20s}  {layer.comment:36s} {places.live_bytes(i):6d}{by_rows}")
     return "\n".join([*lines, " */"])
 
 
-def _io(graph: Graph, indices: Sequence[int], name: str, kind: str, places: _Place) -> str:
+def _io(graph: Graph, indices: Sequence[int], name: str, kind: str, places: Placement) -> str:
     lines = []
     for n, i in enumerate(indices):
         tensor, suffix = graph.tensors[i], str(n) if len(indices) > 1 else ""
@@ -273,7 +261,7 @@ def _signature(graph: Graph, name: str) -> str:
     return f"int tfkd_{name}_run(tfkd_{name}_ctx *ctx, {io})"
 
 
-def _header(graph: Graph, places: _Place, name: str) -> str:
+def _header(graph: Graph, places: Placement, name: str) -> str:
     guard, upper = f"TFKD_{name.upper()}_H", name.upper()
     dtype = graph.tensors[graph.inputs[0]].dtype
     value, (least, most) = _CTYPES[dtype], _LIMITS[dtype]
@@ -320,7 +308,7 @@ static inline float tfkd_{name}_dequantize({value} q, float scale, int zero_poin
 """
 
 
-def _reset_declaration(graph: Graph, places: _Place, name: str) -> str:
+def _reset_declaration(graph: Graph, places: Placement, name: str) -> str:
     if not _states(graph, places):
         return ""
     return (
@@ -330,7 +318,7 @@ def _reset_declaration(graph: Graph, places: _Place, name: str) -> str:
     )
 
 
-def _reset(graph: Graph, places: _Place, name: str) -> str:
+def _reset(graph: Graph, places: Placement, name: str) -> str:
     lines = [f"void tfkd_{name}_reset(tfkd_{name}_ctx *ctx) {{",
              "    int8_t *arena = (int8_t *)(void *)ctx->arena;"]  # fmt: skip
     for state in _states(graph, places):  # as TensorFlow Lite Micro's ResetVariableTensors
@@ -339,7 +327,13 @@ def _reset(graph: Graph, places: _Place, name: str) -> str:
     return "\n".join([*lines, "}"])
 
 
-def _run(graph: Graph, layers: Sequence[Layer], functions: Sequence[str], places: _Place, name: str) -> str:
+def _calls(functions: Sequence[str], chained: Mapping[int, Chain], name: str) -> list[str]:
+    """The functions that a run calls: of chains, or of layers that run alone."""
+    calls = [f"tfkd_{name}_chain_{chained[i].first}" if i in chained else x for i, x in enumerate(functions)]
+    return list(dict.fromkeys(calls))
+
+
+def _run(graph: Graph, functions: Sequence[str], places: Placement, name: str) -> str:
     single = len(graph.inputs) == len(graph.outputs) == 1
     lines = [f"{_signature(graph, name)} {{", "    if (!ctx || !in || !out) return -1;",
              "    int8_t *arena = (int8_t *)(void *)ctx->arena;"]  # fmt: skip

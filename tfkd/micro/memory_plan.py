@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 ALIGNMENT = 4
 _TRIES = 400
+# (number of a buffer, number of one that it overwrites): bytes that the first must start before the second
+Overlaps = Mapping[tuple[int, int], int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +40,12 @@ class MemoryPlan:
     Args:
         buffers: what was placed.
         offsets: bytes from the arena's start, one for each buffer.
+        overlaps: buffers that may share bytes although they live together, see `plan`.
     """
 
     buffers: tuple[Buffer, ...]
     offsets: tuple[int, ...]
+    overlaps: Overlaps = dataclasses.field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -51,18 +55,30 @@ class MemoryPlan:
     @property
     def lower_bound(self) -> int:
         """The largest sum of what lives at one step: no plan of these buffers is smaller."""
-        return _lower_bound(self.buffers)
+        return max((self.live_bytes(step) for step in {b.first for b in self.buffers}), default=0)
 
     def live_bytes(self, step: int) -> int:
-        """Sum of what lives at a step."""
-        return sum(b.bytes for b in self.buffers if b.first <= step <= b.last)
+        """Sum of what lives at a step; bytes that are shared count once."""
+        shared = 0
+        for (over, under), lag in self.overlaps.items():
+            pair = self.buffers[over], self.buffers[under]
+            if all(b.first <= step <= b.last for b in pair):
+                shared += saving(pair[0].bytes, pair[1].bytes, lag)
+        return sum(b.bytes for b in self.buffers if b.first <= step <= b.last) - shared
 
 
-def plan(buffers: Sequence[Buffer], *, seed: int = 0) -> MemoryPlan:
+def saving(over: int, under: int, lag: int) -> int:
+    """Bytes saved where a buffer of `over` bytes starts `lag` bytes before one of `under` bytes and overwrites it."""
+    return max(0, over + under - max(over, lag + under))
+
+
+def plan(buffers: Sequence[Buffer], overlaps: Overlaps | None = None, *, seed: int = 0) -> MemoryPlan:
     """Places buffers by best fit: largest first, then in seeded random orders until the lower bound is met.
 
     Args:
         buffers: with their lifetimes.
+        overlaps: `(a, b): lag` where buffer a is written while b is read from its start on: they may share bytes if a
+            starts at least `lag` bytes before b.
         seed: of the random orders.
 
     Returns:
@@ -71,10 +87,11 @@ def plan(buffers: Sequence[Buffer], *, seed: int = 0) -> MemoryPlan:
     >>> plan([Buffer("a", 8, 0, 1), Buffer("b", 4, 1, 2), Buffer("c", 8, 2, 3)]).bytes
     12
     """
-    buffers = tuple(buffers)
-    bound = _lower_bound(tuple(dataclasses.replace(b, bytes=_aligned(b.bytes)) for b in buffers))
+    buffers, overlaps = tuple(buffers), overlaps or {}
+    aligned = tuple(dataclasses.replace(b, bytes=_aligned(b.bytes)) for b in buffers)
+    bound = MemoryPlan(aligned, (), overlaps).lower_bound
     order = sorted(range(len(buffers)), key=lambda i: (-buffers[i].bytes, buffers[i].first))
-    best, shuffler = _placed(buffers, order), random.Random(seed)
+    best, shuffler = _placed(buffers, order, overlaps), random.Random(seed)
     for _ in range(_TRIES):
         if best.bytes <= bound:
             break
@@ -82,7 +99,7 @@ def plan(buffers: Sequence[Buffer], *, seed: int = 0) -> MemoryPlan:
         changed = list(order)
         for _ in range(shuffler.randint(1, 4)):
             changed.insert(shuffler.randrange(len(changed)), changed.pop(shuffler.randrange(len(changed))))
-        candidate = _placed(buffers, changed)
+        candidate = _placed(buffers, changed, overlaps)
         if candidate.bytes <= best.bytes:
             best, order = candidate, changed
     return best
@@ -92,20 +109,23 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _lower_bound(buffers: tuple[Buffer, ...]) -> int:
-    steps = {b.first for b in buffers}
-    return max((sum(b.bytes for b in buffers if b.first <= step <= b.last) for step in steps), default=0)
-
-
-def _placed(buffers: tuple[Buffer, ...], order: Sequence[int]) -> MemoryPlan:
+def _placed(buffers: tuple[Buffer, ...], order: Sequence[int], overlaps: Overlaps) -> MemoryPlan:
     offsets: dict[int, int] = {}
     for i in order:
-        taken = sorted((offsets[j], offsets[j] + _aligned(buffers[j].bytes)) for j in offsets
-                       if buffers[i].meets(buffers[j]))  # fmt: skip
         size, end, best = _aligned(buffers[i].bytes), 0, None
-        for start, stop in taken:
+        taken = []
+        for j, start in offsets.items():
+            if not buffers[i].meets(buffers[j]):
+                continue
+            stop = start + _aligned(buffers[j].bytes)
+            if (j, i) in overlaps:  # only j's bytes before the lag are in the way
+                stop = min(stop, start + overlaps[j, i])
+            elif (i, j) in overlaps:  # i may reach into j, all but its first bytes
+                start += max(0, size - overlaps[i, j])
+            taken.append((start, stop))
+        for start, stop in sorted(taken):
             if start - end >= size and (best is None or start - end < best[0]):
                 best = (start - end, end)
             end = max(end, stop)
         offsets[i] = best[1] if best else end
-    return MemoryPlan(buffers, tuple(offsets[i] for i in range(len(buffers))))
+    return MemoryPlan(buffers, tuple(offsets[i] for i in range(len(buffers))), overlaps)

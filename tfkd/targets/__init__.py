@@ -122,7 +122,7 @@ def _options(
     for option, value in said.items():
         kind = type(plain[option])
         try:
-            found[option] = kind(value)
+            found[option] = bool(int(value)) if kind is bool else kind(value)
         except ValueError:
             raise ValueError(
                 f"targets.get: {option} of {name} must be a number. Received: {value!r}. Write {name},{option}="

@@ -104,6 +104,7 @@ class CortexM:
         board: a key of `boards()`; `generic` has 2 MiB of flash and 1 MiB of RAM.
         cc: a compiler such as `arm-none-eabi-gcc`; where empty the package ziglang's clang.
         optimize: -O2, -O3, or -Os for the smallest code, as of `tfkd export-c --size`.
+        stream: layers run by rows in turn for a smaller arena, as of `tfkd export-c --stream`.
         timeout_s: seconds for each child process.
 
     Raises:
@@ -115,6 +116,7 @@ class CortexM:
     board: str = "generic"
     cc: str = ""
     optimize: str = "-O2"
+    stream: bool = False
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
@@ -146,7 +148,7 @@ class CortexM:
         """See `tfkd.targets.Target.run`; with `latency`, instructions are counted on the first sample."""
         model = TFLiteModel.load(model)
         arrays = targets.check_inputs(model, inputs, self.spec)
-        program = micro.emit(model, size=self.optimize == "-Os")
+        program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream)
         elf = self._compile(program, model.inputs[0].dtype)
         what = f"running {model.path or 'the model'} on {self.spec}"
         common = {"elf": elf, "core": self.core, "board": self.board, "outputs": [t.shape for t in model.outputs],
@@ -196,7 +198,8 @@ class CortexM:
             estimated_ms=ranged,
             memory=Memory(arena_bytes=program.arena_bytes, arena_head_bytes=program.arena_bytes, stack_bytes=stack,
                           ram_bytes=program.arena_bytes + stack, flash_bytes=sizes["code"] + sizes["constants"]),
-            setting={"core": self.core, "board": self.board, "optimize": self.optimize}, environment=environment,
+            setting={"core": self.core, "board": self.board, "optimize": self.optimize,
+                     "stream": self.stream}, environment=environment,
         )  # fmt: skip
 
     def _cycle_range(self, classes: Mapping[str, int]) -> tuple[int, int]:

@@ -1,0 +1,142 @@
+"""Chooses layers to run by rows in turn, where that makes the arena smaller: each row is computed once, as ever.
+
+Convolutions and pools read a window of their input. A chain of them pulls through just the rows that the next windows
+need, as in patch-based inference (MCUNetV2, arXiv 2110.15352, section 3.1) but with no row computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from tfkd.micro.graph import Graph
+from tfkd.micro.lowering.layer import Layer
+from tfkd.micro.memory_plan import ALIGNMENT, Buffer, saving
+from tfkd.micro.placement import Chain, Window, image, lifetimes, place, roots
+
+_KERNELS = ("convolution", "depthwise", "average_pool", "max_pool")
+_ROWS = (1, 2, 4, 8, 16)
+_STATE_BYTES = 20  # of a tfkd_rows
+
+
+def window(layer: Layer) -> Window | None:
+    """A layer's windows along the height, or None where it cannot run by rows."""
+    if layer.kernel not in _KERNELS:
+        return None
+    f = {name: value for name, value in layer.fields.items() if isinstance(value, int)}
+    reach = (f["kernel_height"] - 1) * f.get("dilation_height", 1) + 1
+    found = Window(f["stride_height"], reach, f["pad_top"], f["height"], f["out_height"], f["width"] * f["channels"],
+                   f["out_width"] * f.get("out_channels", f["channels"] * f.get("channel_multiplier", 1)))  # fmt: skip
+    # each window must meet the image
+    if found.pad >= reach or (found.out_height - 1) * found.stride - found.pad >= found.height:
+        return None
+    return found
+
+
+def choose(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> tuple[Chain, ...]:
+    """The chains with which the largest sum of what lives at once is least; of those, the ones with the fewest calls.
+
+    Args:
+        graph: the model.
+        layers: from `lowering.lower`.
+        aliases: from `lowering.lower`.
+
+    Returns:
+        Chains that do not overlap; none where they would not make the arena smaller.
+    """
+    whole = place(graph, layers, aliases)
+    alone = [whole.live_bytes(i) for i in range(len(layers))]
+    endings = options(graph, layers, aliases)
+    # least[i]: the smallest peak of the layers before i
+    least = [0]
+    for end in range(1, len(layers) + 1):
+        peaks = [max(least[end - 1], alone[end - 1])]
+        peaks += [max(least[chain.first], peak) for chain, peak in endings[end - 1]]
+        least.append(min(peaks))
+    if least[-1] >= whole.plan.lower_bound:
+        return ()
+    best: list[tuple[int, tuple[Chain, ...]] | None] = [(0, ())]
+    for end in range(1, len(layers) + 1):
+        found = [best[end - 1]] if alone[end - 1] <= least[-1] else []
+        for chain, peak in endings[end - 1]:
+            before = best[chain.first]
+            if before is not None and peak <= least[-1]:
+                found.append((before[0] + chain.calls, (*before[1], chain)))
+        best.append(min((one for one in found if one is not None), key=lambda one: one[0], default=None))
+    chains = best[-1][1] if best[-1] else ()
+    return chains if place(graph, layers, aliases, chains).plan.bytes < whole.plan.bytes else ()
+
+
+def options(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> list[list[tuple[Chain, int]]]:
+    """For each layer the chains that end with it, and what lives while they run."""
+    _, find = roots(graph, aliases)
+    live = lifetimes(graph, layers, find, range(len(layers)))
+    windows = [window(layer) for layer in layers]
+    shared = {find(i) for view in aliases.items() for i in view}  # with views, whose readers are others
+    endings: list[list[tuple[Chain, int]]] = [[] for _ in layers]
+    for first in range(len(layers)):
+        for last in range(first, len(layers)):
+            if not windows[last] or last > first and not _follows(layers, last, live, shared):
+                break
+            inner = {layers[i].writes for i in range(first, last)}
+            around = sum(b.bytes for i, b in live.items() if b.first <= last and b.last >= first and i not in inner)
+            source, out = find(image(layers[first])), find(layers[last].writes)
+            freed = live[source].last == first and graph.tensors[source].data is None
+            for rows in _ROWS:
+                chain = _chain(layers, [w for w in windows[first : last + 1] if w], first, rows, freed)
+                saved = 0 if chain.lag is None else saving(live[out].bytes, live[source].bytes, chain.lag)
+                if rows < chain.windows[-1].out_height and (saved or last > first):
+                    endings[last].append((chain, around + chain.bytes - saved))
+    return endings
+
+
+def _follows(layers: Sequence[Layer], i: int, live: Mapping[int, Buffer], shared: Collection[int]) -> bool:
+    """Whether only layer i reads what the one before it writes, and nothing else."""
+    between = layers[i - 1].writes
+    if layers[i].reads != (between,) or between in shared:
+        return False
+    return (live[between].first, live[between].last) == (i - 1, i)
+
+
+def _chain(layers: Sequence[Layer], windows: Sequence[Window], first: int, rows: int, freed: bool) -> Chain:
+    kept, most, calls, lag = walk(windows, rows)
+    scratch = [scratch_bytes(layer, w, count) for layer, w, count in zip(layers[first:], windows, most, strict=False)]
+    slabs = tuple(count * w.row for count, w in zip(kept[1:], windows[1:], strict=True))
+    lag = -(-lag // ALIGNMENT) * ALIGNMENT
+    return Chain(first, tuple(windows), rows, calls, slabs, max(scratch), _STATE_BYTES * len(windows),
+                 lag if freed else None)  # fmt: skip
+
+
+def scratch_bytes(layer: Layer, window: Window, rows: int) -> int:
+    """What a layer needs for some rows of its output at a time."""
+    if layer.kernel != "depthwise":
+        return layer.scratch_bytes
+    return 2 * ((rows - 1) * window.stride + window.reach) * int(layer.fields["plane_width"])  # type: ignore[arg-type]
+
+
+def walk(windows: Sequence[Window], rows: int) -> tuple[list[int], list[int], int, int]:
+    """Runs a chain as tfkd_pull in kernels/rows.h does, without values.
+
+    Returns:
+        For each layer the most rows of its input that are kept at once, and the most rows of its output at a time;
+        calls of kernels; bytes that the output must start before the input to overwrite only rows that were read.
+    """
+    n, lag = len(windows), 0
+    done, kept, most, calls = [0] * n, [0] * n, [0] * n, 0
+    while done[-1] < windows[-1].out_height:
+        first, end = done[-1], min(done[-1] + rows, windows[-1].out_height)
+        read = done[0]  # alone, a kernel reads and writes in turn
+        for i in reversed(range(n)):
+            w = windows[i]
+            done[i] = end
+            if first == end:
+                break
+            calls, most[i] = calls + 1, max(most[i], end - first)
+            top = max(0, first * w.stride - w.pad)
+            stop = min(w.height, (end - 1) * w.stride - w.pad + w.reach)
+            kept[i] = max(kept[i], stop - top)
+            first, end = max(top, done[i - 1]), stop
+        read = read if n == 1 else done[0]
+        left = windows[0]
+        if n == 1 or read < left.out_height:
+            lag = max(lag, done[-1] * windows[-1].out_row - max(0, read * left.stride - left.pad) * left.row)
+    return kept, most, calls, lag
