@@ -172,13 +172,13 @@ def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, pla
     tensors = [_at(places, graph.tensors[i]) for i in (*layer.states, layer.writes)]
     scratch = [f"(int16_t *)(void *)(arena + {places.scratch(index)})"] if layer.scratch_bytes else []
     if chain:
-        reads, tensors = [f"{reads[0]} + rows->in"], [f"{tensors[0]} + rows->out"]
+        reads, tensors = [f"{reads[0]} + turn->in"], [f"{tensors[0]} + turn->out"]
     call = ", ".join(["&p", *reads, *tensors, *scratch])
     initial = textwrap.fill(", ".join(fields), 110, initial_indent="        ", subsequent_indent="        ",
                             break_on_hyphens=False)  # fmt: skip
     return (
         f"/* {layer.op.kind} {layer.comment}: {_comment(graph.tensors[layer.writes].name)} */\n"
-        f"static TFKD_NOINLINE void {function}(int8_t *arena{', const tfkd_rows *rows' if chain else ''}) {{\n"
+        f"static TFKD_NOINLINE void {function}(int8_t *arena{', const tfkd_turn *turn' if chain else ''}) {{\n"
         f"    static const {layer.struct} {'whole' if chain else 'p'} = {{\n{initial}}};\n"
         f"{_rows(layer) if chain else ''}    tfkd_{layer.kernel}_flags{layer.flags}({call});\n}}"
     )
@@ -187,9 +187,9 @@ def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, pla
 def _rows(layer: Layer) -> str:
     """C that makes parameters for some rows of those for all."""
     lines = [f"    {layer.struct} p = whole;",
-             "    if (rows->first == rows->end) return;",
-             "    p.height = rows->height;", "    p.pad_top = rows->pad_top;",
-             "    p.out_height = (int16_t)(rows->end - rows->first);"]  # fmt: skip
+             "    if (turn->first == turn->end) return;",
+             "    p.height = turn->height;", "    p.pad_top = turn->pad_top;",
+             "    p.out_height = (int16_t)(turn->end - turn->first);"]  # fmt: skip
     if layer.kernel == "depthwise":
         lines.append("    p.plane_height = (int16_t)((p.out_height - 1) * p.stride_height + "
                      "(p.kernel_height - 1) * p.dilation_height + 1);")  # fmt: skip
@@ -205,17 +205,17 @@ def _chain(layers: Sequence[Layer], chain: Chain, functions: Sequence[str], name
         slab = places.tensor(layers[i - 1].writes) if i > chain.first else 0
         table.append(f"{{{w.stride}, {w.reach}, {w.pad}, {w.height}, {w.row}, {slab}}}")
     table.append(f"{{0, 0, 0, 0, {windows[-1].out_row}, 0}}")
-    calls = "\n".join(f"        {functions[i]}(arena, rows + {n});" for n, i in enumerate(chain.layers))
+    calls = "\n".join(f"        {functions[i]}(arena, turns + {n});" for n, i in enumerate(chain.layers))
     height, last = windows[-1].out_height, len(windows) - 1
     return (
         f"/* Layers {chain.first} to {chain.last}, {chain.rows} rows of the last at a time. */\n"
         f"static void tfkd_{name}_chain_{chain.first}(int8_t *arena) {{\n"
         f"    static const tfkd_window windows[{len(table)}] = {{\n        {', '.join(table)}}};\n"
-        f"    tfkd_rows *rows = (tfkd_rows *)(void *)(arena + {places.scratch(chain.first) + chain.state_at});\n"
-        f"    memset(rows, 0, {len(windows)} * sizeof *rows);\n"
+        f"    tfkd_turn *turns = (tfkd_turn *)(void *)(arena + {places.scratch(chain.first) + chain.state_at});\n"
+        f"    memset(turns, 0, {len(windows)} * sizeof *turns);\n"
         f"    for (int32_t end = 0; end < {height};) {{\n"
         f"        end = end + {chain.rows} < {height} ? end + {chain.rows} : {height};\n"
-        f"        tfkd_pull(windows, rows, {last}, end, arena);\n{calls}\n    }}\n}}"
+        f"        tfkd_pull(windows, turns, {last}, end, arena);\n{calls}\n    }}\n}}"
     )
 
 

@@ -15,7 +15,8 @@ from tfkd.micro.placement import Chain, Window, image, lifetimes, place, roots
 
 _KERNELS = ("convolution", "depthwise", "average_pool", "max_pool")
 _ROWS = (1, 2, 4, 8, 16)
-_STATE_BYTES = 20  # of a tfkd_rows
+_PEAKS = 5  # tried between the least peak and the best plan
+_STATE_BYTES = 20  # of a tfkd_turn
 
 
 def window(layer: Layer) -> Window | None:
@@ -33,7 +34,7 @@ def window(layer: Layer) -> Window | None:
 
 
 def choose(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> tuple[Chain, ...]:
-    """The chains with which the largest sum of what lives at once is least; of those, the ones with the fewest calls.
+    """The chains with which the arena is smallest; of those, the ones with the fewest calls.
 
     Args:
         graph: the model.
@@ -46,24 +47,33 @@ def choose(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) ->
     whole = place(graph, layers, aliases)
     alone = [whole.live_bytes(i) for i in range(len(layers))]
     endings = options(graph, layers, aliases)
-    # least[i]: the smallest peak of the layers before i
-    least = [0]
-    for end in range(1, len(layers) + 1):
-        peaks = [max(least[end - 1], alone[end - 1])]
-        peaks += [max(least[chain.first], peak) for chain, peak in endings[end - 1]]
+    least = [0]  # the smallest peak of the layers before each
+    for end in range(len(layers)):
+        peaks = [max(least[end], alone[end])]
+        peaks += [max(least[chain.first], peak) for chain, peak in endings[end]]
         least.append(min(peaks))
-    if least[-1] >= whole.plan.lower_bound:
-        return ()
-    best: list[tuple[int, tuple[Chain, ...]] | None] = [(0, ())]
-    for end in range(1, len(layers) + 1):
-        found = [best[end - 1]] if alone[end - 1] <= least[-1] else []
-        for chain, peak in endings[end - 1]:
+    # A plan may need more than its peak: then a larger peak costs nothing, and takes fewer calls.
+    best = (whole.plan.bytes, 0, ())  # type: tuple[int, int, tuple[Chain, ...]]
+    for part in range(_PEAKS):
+        limit = least[-1] + (best[0] - 1 - least[-1]) * part // _PEAKS
+        if least[-1] <= limit < best[0]:
+            calls, chains = _fewest_calls(alone, endings, limit)
+            best = min(best, (place(graph, layers, aliases, chains).plan.bytes, calls, chains), key=lambda one: one[:2])
+    return best[2]
+
+
+def _fewest_calls(alone: Sequence[int], endings: Sequence[Sequence[tuple[Chain, int]]],
+                  limit: int) -> tuple[int, tuple[Chain, ...]]:  # fmt: skip
+    """Chains with which no peak is above a limit that can be held."""
+    best: list[tuple[int, tuple[Chain, ...]] | None] = [(0, ())]  # for the layers before each
+    for end, peak_alone in enumerate(alone):
+        found = [best[end]] if peak_alone <= limit else []
+        for chain, peak in endings[end]:
             before = best[chain.first]
-            if before is not None and peak <= least[-1]:
+            if before is not None and peak <= limit:
                 found.append((before[0] + chain.calls, (*before[1], chain)))
         best.append(min((one for one in found if one is not None), key=lambda one: one[0], default=None))
-    chains = best[-1][1] if best[-1] else ()
-    return chains if place(graph, layers, aliases, chains).plan.bytes < whole.plan.bytes else ()
+    return best[-1] or (0, ())
 
 
 def options(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> list[list[tuple[Chain, int]]]:

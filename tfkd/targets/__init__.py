@@ -103,7 +103,8 @@ def described(place: str, target: Any, *settings: str) -> str:
     """What `get` takes for a target: its place, and those of its settings that are not the usual ones."""
     usual = {field.name: field.default for field in dataclasses.fields(target)}
     found = {name: getattr(target, name) for name in settings if getattr(target, name) != usual[name]}
-    return ",".join([place, *(f"{name}={value}" for name, value in found.items())])
+    said = (f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in found.items())
+    return ",".join([place, *said])
 
 
 def _options(

@@ -140,7 +140,8 @@ class CortexM:
 
     @property
     def spec(self) -> str:
-        return self.core if self.board == "generic" else f"{self.core}:{self.board}"
+        place = self.core if self.board == "generic" else f"{self.core}:{self.board}"
+        return targets.described(place, self, "stream")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
