@@ -228,7 +228,7 @@ def _table(layers: Sequence[Layer], chained: Mapping[int, Chain], places: Placem
            elimination: Elimination) -> str:  # fmt: skip
     lines = [f"/* {name}: made by tfkd export-c. Change the model, not this file.", " *",
              *(f" * {text[0].upper()}{text[1:]}." for text in [str(elimination)] if elimination.layers),
-             f" * Arena {places.plan.bytes} bytes; the tensors that live at once need {places.least_bytes}.", " *",
+             f" * Arena {places.plan.bytes} bytes; whole tensors that live at once need {places.least_bytes}.", " *",
              " *   layer  op                    shape                                arena"]  # fmt: skip
     for i, layer in enumerate(layers):
         by_rows = ", by rows" if i in chained else ""

@@ -27,8 +27,8 @@ def window(layer: Layer) -> Window | None:
     reach = (f["kernel_height"] - 1) * f.get("dilation_height", 1) + 1
     found = Window(f["stride_height"], reach, f["pad_top"], f["height"], f["out_height"], f["width"] * f["channels"],
                    f["out_width"] * f.get("out_channels", f["channels"] * f.get("channel_multiplier", 1)))  # fmt: skip
-    # each window must meet the image
-    if found.pad >= reach or (found.out_height - 1) * found.stride - found.pad >= found.height:
+    # each window must meet the image, and its reach must fit the C struct
+    if reach >= 2**15 or found.pad >= reach or (found.out_height - 1) * found.stride - found.pad >= found.height:
         return None
     return found
 
@@ -109,14 +109,14 @@ def _follows(layers: Sequence[Layer], i: int, live: Mapping[int, Buffer], shared
 
 def _chain(layers: Sequence[Layer], windows: Sequence[Window], first: int, rows: int, freed: bool) -> Chain:
     kept, most, calls, lag = walk(windows, rows)
-    scratch = [scratch_bytes(layer, w, count) for layer, w, count in zip(layers[first:], windows, most, strict=False)]
+    scratch = [_scratch_bytes(layer, w, count) for layer, w, count in zip(layers[first:], windows, most, strict=False)]
     slabs = tuple(count * w.row for count, w in zip(kept[1:], windows[1:], strict=True))
     lag = -(-lag // ALIGNMENT) * ALIGNMENT
     return Chain(first, tuple(windows), rows, calls, slabs, max(scratch), _STATE_BYTES * len(windows),
                  lag if freed else None)  # fmt: skip
 
 
-def scratch_bytes(layer: Layer, window: Window, rows: int) -> int:
+def _scratch_bytes(layer: Layer, window: Window, rows: int) -> int:
     """What a layer needs for some rows of its output at a time."""
     if layer.kernel != "depthwise":
         return layer.scratch_bytes
@@ -134,7 +134,7 @@ def walk(windows: Sequence[Window], rows: int) -> tuple[list[int], list[int], in
     done, kept, most, calls = [0] * n, [0] * n, [0] * n, 0
     while done[-1] < windows[-1].out_height:
         first, end = done[-1], min(done[-1] + rows, windows[-1].out_height)
-        read = done[0]  # alone, a kernel reads and writes in turn
+        read = done[0]
         for i in reversed(range(n)):
             w = windows[i]
             done[i] = end
@@ -145,8 +145,9 @@ def walk(windows: Sequence[Window], rows: int) -> tuple[list[int], list[int], in
             stop = min(w.height, (end - 1) * w.stride - w.pad + w.reach)
             kept[i] = max(kept[i], stop - top)
             first, end = max(top, done[i - 1]), stop
-        read = read if n == 1 else done[0]
-        left = windows[0]
-        if n == 1 or read < left.out_height:
-            lag = max(lag, done[-1] * windows[-1].out_row - max(0, read * left.stride - left.pad) * left.row)
+        if n > 1:  # alone, a kernel still reads while it writes
+            read = done[0]
+        if n == 1 or read < windows[0].out_height:
+            needed = max(0, read * windows[0].stride - windows[0].pad) * windows[0].row
+            lag = max(lag, done[-1] * windows[-1].out_row - needed)
     return kept, most, calls, lag
