@@ -328,6 +328,16 @@ def test_validate_ends_with_3_without_a_phone(adb_server, model):
     assert "on host" not in done.stdout
 
 
+def test_validate_says_what_the_phone_is_at(phone, model):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfkd.cli", "validate", model.path, "--target", "android", "--min-accuracy", "0"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    phases = [line.removeprefix("validate: ") for line in done.stdout.splitlines() if line.startswith("validate: ")]
+    assert phases == ["warm-up ...", "latency ..."]
+
+
 def test_script_ends_with_3_where_the_phone_goes_meanwhile(phone, model, capsys, monkeypatch):
     whole = phone.shell
 

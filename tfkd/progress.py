@@ -21,7 +21,7 @@ class Progress:
         self.console = console or rich.console.Console(highlight=False)
         self._bar: rich.progress.Progress | None = None
         self._task: Any = None
-        self._step, self._started = "", 0.0
+        self._step, self._phase, self._started = "", "", 0.0
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -56,6 +56,14 @@ class Progress:
             self._bar.update(self._task, completed=done, total=total, description=f"{self._step}  {text}")
         elif done in (1, total) or done % max(1, total // 4) == 0:
             self.line(f"{self._step} {done}/{total} {text}".rstrip())
+
+    def phase(self, name: str, percent: int) -> None:
+        """What a device says of its own work within a part of the step."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=f"{self._step}  {name} {percent} %")
+        elif name != self._phase:
+            self.line(f"{self._step}: {name} ...")
+        self._phase = name
 
     def epoch(self, done: int, total: int, logs: Mapping[str, float]) -> None:
         """An epoch is finished."""

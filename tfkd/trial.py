@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ def judge(
     from tfkd import targets as places
     from tfkd.validation import validate
 
-    engines = [places.get(spec) for spec in targets]
+    engines: list[Any] = [places.get(spec) for spec in targets]
+    engines = [replace(one, progress=progress.phase) if hasattr(one, "progress") else one for one in engines]
     for engine in engines:
         if hasattr(engine, "check"):  # a device that is not there is said now, not after the others' minutes
             engine.check()
