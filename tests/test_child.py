@@ -55,6 +55,18 @@ def sleep(path=None, seconds=60):
     time.sleep(seconds)
 
 
+def mark():
+    os.environ["TFKD_TEST_MARK"] = "and marked"
+
+
+def marked(word):
+    return f"{word} {os.environ['TFKD_TEST_MARK']}"
+
+
+def sleep_at_pids():
+    sleep("pids")
+
+
 def environment(name):
     return os.environ.get(name), os.getcwd()
 
@@ -151,6 +163,25 @@ def test_run_interrupted_leaves_no_child(tmp_path):
     assert wait_for(lambda: path.exists() and len(path.read_text().split()) == 2)
     parent.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in parent.communicate(timeout=30)[1]
+    for pid in path.read_text().split():
+        assert wait_for(lambda pid=pid: not alive(pid))
+
+
+def test_warm_child_runs_what_it_is_given_later():
+    with child.warm(f"{HERE}:mark") as call:
+        assert call(f"{HERE}:marked", timeout_s=60, what="testing", word="warm") == "warm and marked"
+
+
+def test_warm_child_that_fails_early_says_so():
+    with child.warm(f"{HERE}:raise_value_error") as call, pytest.raises(child.ChildRefused, match="scale must be > 0"):
+        call(f"{HERE}:marked", timeout_s=60, what="testing", word="warm")
+
+
+def test_warm_child_that_is_not_asked_is_killed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "pids"
+    with child.warm(f"{HERE}:sleep_at_pids"):
+        assert wait_for(lambda: path.exists() and len(path.read_text().split()) == 2)
     for pid in path.read_text().split():
         assert wait_for(lambda pid=pid: not alive(pid))
 

@@ -176,3 +176,38 @@ def test_load_does_not_run_code_in_the_file(tmp_path):
     keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match="could not load .*replace Lambda layers"):
         models.load(tmp_path / "model.keras")
+
+
+# Of tfkd's own ResNets: the first block of each stage.
+FIRST_BLOCKS = {r"stage(\d)_conv(.+)": r"stage\1_block1_conv\2", "(stem_conv|stem_bn|logits)": r"\1"}
+
+
+def test_inherit_copies_weights_by_name_and_leaves_the_others():
+    student, source = models.build("resnet8", (8, 8, 3), 4), models.build("resnet_cifar", (8, 8, 3), 4)
+    source.set_weights([np.random.default_rng(0).uniform(1, 2, w.shape) for w in source.get_weights()])
+    before = {layer.name: layer.get_weights() for layer in student.layers}
+    changed = models.inherit(student, source, FIRST_BLOCKS)
+    assert len(changed) == 15
+    assert "stage2_shortcut" not in changed
+    for layer in student.layers:
+        name = layer.name.replace("_conv", "_block1_conv", 1) if "stage" in layer.name else layer.name
+        given = {w.name: w.numpy() for w in source.get_layer(name).weights} if layer.name in changed else {}
+        for weight, own in zip(layer.weights, before[layer.name], strict=True):
+            # The source's convolutions have no bias.
+            np.testing.assert_array_equal(weight.numpy(), given.get(weight.name, own))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"logit": "logits"}, r"must fit a layer of 'resnet8' that has weights.*Received: 'logit'. Layers: stem_conv"),
+        ({".*": "logits", "stem_conv": "stem_conv"}, r"must have the shapes of 'logits'. Received: kernel \(3, 3"),
+        ({"stem_(.*)": r"stem\1"}, r"must give a layer of 'resnet20'. Received: 'stemconv' .*Near ones: stem_conv"),
+        ({"stem_(": "x"}, r"must be regular expressions .*Received: 'stem_\(': 'x', missing \)"),
+        ({"stem_conv": r"\1"}, r"must be regular expressions .*invalid group reference"),
+    ],
+)
+def test_inherit_refuses_what_does_not_fit(layers, message):
+    student, source = models.build("resnet8", (8, 8, 3), 4), models.build("resnet_cifar", (8, 8, 3), 4)
+    with pytest.raises(ValueError, match=message):
+        models.inherit(student, source, layers)

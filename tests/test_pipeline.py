@@ -190,6 +190,25 @@ def test_run_of_several_teachers_starts_the_student_from_a_file(trained, finishe
     assert abs(first - again) < 0.02
 
 
+def test_run_starts_the_student_from_layers_of_another_model(trained):
+    text = RECIPE.format(output=trained / "heir", max_bytes=20_000).replace("epochs = 4", "epochs = 1")
+    text = text.replace("learning_rate = 0.01", "learning_rate = 1e-6").replace(
+        'model = "digits_teacher"\nepochs = 1', f'path = "{trained}/whole/teacher/model.keras"'
+    )
+    heir = f'model = "digits_student"\ninherit = "{trained}/frozen.keras"\nlayers = {{"LAYER" = "LAYER"}}\n'
+    file = trained / "heir.toml"
+    file.write_text(text.replace('model = "digits_student"', heir.replace("LAYER", "block9")))
+    with pytest.raises(ValueError, match=r"inherit: each expression must fit a layer.*'block9'"):
+        pipeline.run(recipe.load(file))
+    text = text.replace('modes = ["float16", "full_int8"]', 'modes = ["float16"]\nship = "float16"')
+    file.write_text(text.replace('model = "digits_student"', heir.replace("LAYER", "conv1_conv")))
+    pipeline.run(recipe.load(file))
+    source, student = (models.load(trained / f) for f in ("frozen.keras", "heir/student-distilled-0/model.keras"))
+    for name, close in (("conv1_conv", True), ("block1_pointwise_conv", False)):
+        kernels = [model.get_layer(name).kernel.numpy() for model in (source, student)]
+        assert np.allclose(*kernels, atol=1e-3) == close
+
+
 def test_run_of_a_teacher_that_sees_something_else(tmp_path):
     from tfkd import data
 

@@ -55,6 +55,7 @@ def test_recipe_fills_what_is_left_out(tmp_path):
         ("max_bytes", "max_byte", r"unknown key 'contract\.max_byte'. Did you mean 'max_bytes'\?"),
         ("epochs", "zzz", r"unknown key 'teacher\.zzz'. Known here: epochs, batch_size"),
         ('model = "digits_student"', "", r"student: give either model .* or path"),
+        ('model = "digits_student"', 'path = "s.keras"\ninherit = "t.keras"', r"student: inherit .* and layers belong"),
         ('output = "runs/x"', "", r"'output' is missing"),
         ("epochs = 2", 'epochs = "2"', r"teacher\.epochs: .*valid integer. Received: '2'"),
         ("epochs = 2", "epochs = 0", r"teacher\.epochs: .*greater than or equal to 1. Received: 0"),

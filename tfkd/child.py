@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,29 @@ def run(function: str, /, *, timeout_s: float, what: str, **kwargs: Any) -> Any:
     return run_all(function, [kwargs], timeout_s=timeout_s, what=what)[0]
 
 
+@contextlib.contextmanager
+def warm(first: str, /) -> Iterator[Callable[..., Any]]:
+    """Starts a process that does the slow part, such as to import a library, while this one prepares its arguments.
+
+    Args:
+        first: `"module:function"` without arguments, which the child runs at once.
+
+    Yields:
+        `run`, to be called once, for the function to run in that process then.
+    """
+    with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
+        child = _Child(Path(folder) / "0", first)
+
+        def call(function: str, /, *, timeout_s: float, what: str, **kwargs: Any) -> Any:
+            child.ask(function, kwargs)
+            return child.result(time.monotonic() + timeout_s, timeout_s, what)
+
+        try:
+            yield call
+        finally:
+            child.kill()
+
+
 def run_all(function: str, calls: Sequence[Mapping[str, Any]], *, timeout_s: float, what: str) -> list[Any]:
     """Like `run` for several calls of one function, each in a process of its own, at the same time.
 
@@ -66,7 +89,8 @@ def run_all(function: str, calls: Sequence[Mapping[str, Any]], *, timeout_s: flo
         children: list[_Child] = []
         try:
             for index, kwargs in enumerate(calls):
-                children.append(_Child(Path(folder) / str(index), function, kwargs))
+                children.append(_Child(Path(folder) / str(index)))
+                children[-1].ask(function, kwargs)
             return [child.result(deadline, timeout_s, what) for child in children]
         finally:  # also on Ctrl-C: neither the children nor what they started stay behind
             for child in children:
@@ -74,18 +98,23 @@ def run_all(function: str, calls: Sequence[Mapping[str, Any]], *, timeout_s: flo
 
 
 class _Child:
-    def __init__(self, folder: Path, function: str, kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, first: str = "") -> None:
         folder.mkdir()
-        request, self.reply, self.output = (folder / name for name in ("request", "reply", "output"))
-        request.write_bytes(pickle.dumps((function, dict(kwargs)), protocol=pickle.HIGHEST_PROTOCOL))
+        self.request, self.reply, self.output = (folder / name for name in ("request", "reply", "output"))
         # The child imports from where this process does, and from no other place: not from the working directory.
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         with self.output.open("wb") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tfkd.child", str(request), str(self.reply)],
-                stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
+                [sys.executable, "-P", "-m", "tfkd.child", str(self.request), str(self.reply), first],
+                stdin=subprocess.PIPE, stdout=sink, stderr=sink, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": path},
             )  # fmt: skip
+
+    def ask(self, function: str, kwargs: Mapping[str, Any]) -> None:
+        """Hands over what to run; the child may have died before."""
+        self.request.write_bytes(pickle.dumps((function, dict(kwargs)), protocol=pickle.HIGHEST_PROTOCOL))
+        assert self.process.stdin is not None
+        self.process.stdin.close()  # the sign to begin
 
     def result(self, deadline: float, timeout_s: float, what: str) -> Any:
         try:
@@ -110,6 +139,8 @@ class _Child:
             with contextlib.suppress(ProcessLookupError):  # it ended by itself
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     def _tail(self) -> str:
         lines = self.output.read_text(errors="replace").splitlines()
@@ -117,11 +148,13 @@ class _Child:
         return f"\nIts output ends with:\n{text[-_OUTPUT_CHARACTERS:]}" if text else ""
 
 
-def _serve(request: Path, reply: Path) -> int:
-    function, kwargs = pickle.loads(request.read_bytes())
-    module, name = function.split(":")
+def _serve(request: Path, reply: Path, first: str) -> int:
     try:
-        result, code = getattr(importlib.import_module(module), name)(**kwargs), 0
+        if first:
+            _find(first)()
+        sys.stdin.read()  # ends when the request is there
+        function, kwargs = pickle.loads(request.read_bytes())
+        result, code = _find(function)(**kwargs), 0
     except Exception as error:  # of any library that the function uses: the parent hears its words
         kind = "" if isinstance(error, (ValueError, RuntimeError)) and str(error) else f"{type(error).__name__}: "
         result, code = f"{kind}{error}", _RAISED
@@ -131,8 +164,13 @@ def _serve(request: Path, reply: Path) -> int:
     return code
 
 
+def _find(function: str) -> Callable[..., Any]:
+    module, name = function.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 if __name__ == "__main__":
-    status = _serve(Path(sys.argv[1]), Path(sys.argv[2]))
+    status = _serve(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
     sys.stdout.flush()
     sys.stderr.flush()
     # The reply is written: to tear libraries down takes TensorFlow half a second, and some of them crash at it.

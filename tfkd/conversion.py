@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +85,12 @@ def convert(
     if Path(path).exists() and not overwrite:
         raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
-    with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tfkd-") as folder, child.warm("tfkd.conversion:_tensorflow") as run:
         source = _export(model, Path(folder) / "model", integers=mode in _CALIBRATED)
         samples, audit = None, None
         if mode in _CALIBRATED:
             samples, audit = draw(calibration, source, calibration_samples, seed, mode)
-        quantized = _make(source, mode, settings, samples, float_io, allow_float, timeout_s, what)
+        quantized = _make(run, source, mode, settings, samples, float_io, allow_float, timeout_s, what)
     converted = TFLiteModel.load(quantized.content)
     floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept)]
     if mode in _CALIBRATED and floats and not allow_float:
@@ -105,6 +106,7 @@ def convert(
 
 
 def _make(
+    run: Callable[..., Any],
     source: Source,
     mode: str,
     settings: LiteRT | None,
@@ -117,7 +119,7 @@ def _make(
     """Converts in a child process, and quantizes in another where the converter is not to."""
     own = settings is None
     try:
-        content = child.run(
+        content = run(
             "tfkd.conversion:_convert", timeout_s=timeout_s, what=what, saved_model=str(source.folder),
             names=source.inputs, mode=mode if own else "float32", samples=samples if own else None,
             float_io=float_io, allow_float=allow_float,
@@ -212,13 +214,18 @@ def _input_specs(model: keras.Model) -> Any:
     return keras.tree.map_structure(spec, inputs)
 
 
-def _convert(
-    saved_model: str, names: tuple[str, ...], mode: str, samples: np.ndarray | None, float_io: bool, allow_float: bool
-) -> bytes:  # runs in the child
+def _tensorflow() -> Any:  # runs in the child
     # TensorFlow imports Keras if it can, which takes as long as the rest of it, and nothing here needs it.
     sys.modules.setdefault("keras", None)  # type: ignore[arg-type]
     import tensorflow as tf
 
+    return tf
+
+
+def _convert(
+    saved_model: str, names: tuple[str, ...], mode: str, samples: np.ndarray | None, float_io: bool, allow_float: bool
+) -> bytes:  # runs in the child
+    tf = _tensorflow()
     loaded = tf.saved_model.load(saved_model)
     if "serving_default" not in loaded.signatures:
         raise ValueError(

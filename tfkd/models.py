@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,66 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
             f"models.load: {path} must hold a model. Received: {type(model).__name__}. Save a keras.Model."
         )
     return model
+
+
+def inherit(student: keras.Model, source: keras.Model, layers: Mapping[str, str]) -> list[str]:
+    """Starts layers of a student from trained ones of another model, such as the first block of each teacher's stage.
+
+    Args:
+        student: built; its weights change.
+        source: built; a layer of it gives the weights that the student's layer has too, by their names.
+        layers: regular expressions of whole layer names of the student, and the name of the layer of `source` for each,
+            in which `\\1` is the first group. The first that fits counts.
+
+    Returns:
+        The names of the student's layers that changed.
+
+    Raises:
+        ValueError: an expression is none or fits no layer, the source has no such layer, or shapes differ.
+
+    Reference:
+        Sanh et al.: DistilBERT, a distilled version of BERT (arXiv:1910.01108, section 2).
+    """
+    given = {layer.name: layer for layer in source._flatten_layers(include_self=False)}
+    changed: dict[str, str] = {}  # the expression by layer
+    for layer in student._flatten_layers(include_self=False):
+        fits = ((pattern, name) for pattern in layers if (name := _counterpart(layer.name, pattern, layers[pattern])))
+        pattern, name = next(fits, ("", ""))
+        if not name or not layer.weights:
+            continue
+        if name not in given:
+            near = difflib.get_close_matches(name, given, n=3)
+            raise ValueError(
+                f"models.inherit: {layers[pattern]!r} must give a layer of {source.name!r}. Received: {name!r} for "
+                f"{layer.name!r}. Near ones: {', '.join(near) or ', '.join(list(given)[-3:])}."
+            )
+        weights = {weight.name: weight for weight in given[name].weights}
+        for weight in layer.weights:
+            if weight.name in weights:
+                if weight.shape != weights[weight.name].shape:
+                    raise ValueError(
+                        f"models.inherit: layer {layer.name!r} must have the shapes of {name!r}. Received: "
+                        f"{weight.name} {tuple(weight.shape)} and {tuple(weights[weight.name].shape)}. Leave it out."
+                    )
+                weight.assign(weights[weight.name])
+        changed[layer.name] = pattern
+    if idle := [pattern for pattern in layers if pattern not in changed.values()]:
+        raise ValueError(
+            f"models.inherit: each expression must fit a layer of {student.name!r} that has weights, before another "
+            f"does. Received: {idle[0]!r}. Layers: {', '.join(one.name for one in student.layers if one.weights)}."
+        )
+    return list(changed)
+
+
+def _counterpart(name: str, pattern: str, template: str) -> str:
+    try:
+        match = re.fullmatch(pattern, name)
+        return match.expand(template) if match else ""
+    except re.error as error:
+        raise ValueError(
+            f"models.inherit: layers must be regular expressions and names with their groups. Received: "
+            f"{pattern!r}: {template!r}, {error}."
+        ) from None
 
 
 _HE = {"kernel_initializer": "he_normal"}

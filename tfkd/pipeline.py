@@ -102,6 +102,8 @@ class _Line:
         self.partner = data.Partner(self.seen.train, other.pair) if other else None
 
     def run(self, command: str | None) -> Result:
+        if self.recipe.student.layers:
+            self._start(self.recipe.seed)  # what is refused must show before the training, not after it
         for settings in self.recipe.optimization[:1]:  # what it refuses must show before the training, not after it
             self._prepare(settings, self._start(self.recipe.seed))
         teacher = self._teacher()
@@ -277,11 +279,15 @@ class _Line:
     def _start(self, seed: int) -> keras.Model:
         """The student before its training."""
         settings = self.recipe.student
+        built = self._build(settings.model, settings.options, seed, self.splits) if settings.model else None
         if settings.file is None:
-            return self._build(settings.model or "", settings.options, seed, self.splits)
+            return built
         from tfkd import models
 
         student = models.load(settings.file)
+        if built is not None:
+            models.inherit(built, student, settings.layers)
+            return built
         if not student.trainable_weights:  # as a teacher is often saved
             student.trainable = True
         return student

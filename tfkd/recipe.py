@@ -127,22 +127,32 @@ class Teacher(Schedule):
 
 
 class Student(_Section):
-    """`[student]`: a builder of `tfkd.models` with its options, or the path of a `.keras` file to start from."""
+    """`[student]`: a builder of `tfkd.models` with its options, or the path of a `.keras` file to start from.
+
+    Args:
+        inherit: the path of a `.keras` file, such as a teacher, whose layers a built student's start from.
+        layers: which of them, see `tfkd.models.inherit`.
+    """
 
     model: str | None = None
     options: dict[str, Any] = {}
     path: str | None = None
+    inherit: str | None = None
+    layers: dict[str, str] = {}
 
     @pydantic.model_validator(mode="after")
     def _built_or_loaded(self) -> Student:
         if (self.model is None) == (self.path is None) or (self.path is not None and self.options):
             raise ValueError("give either model (a builder, with its options) or path (a .keras file to start from)")
+        if (self.inherit is None) != (not self.layers) or (self.inherit and self.path):
+            raise ValueError("inherit (a .keras file) and layers belong together, and to a student with model")
         return self
 
     @property
     def file(self) -> Path | None:
-        """The model that the student starts from, or None where it is built anew."""
-        return None if self.path is None else Path(_expand(self.path))
+        """The model that the student starts or inherits from, or None where it is built anew."""
+        source = self.path or self.inherit
+        return None if source is None else Path(_expand(source))
 
 
 class Distillation(Schedule):
