@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ def write(
         layout: `plain` (CMake and Make), `arduino` (a library) or `zephyr` (a module).
         size: C and compiler options for the smallest code, a little slower; of the format `c`.
         stream: layers run by rows in turn where that makes the arena smaller; of the format `c`.
-        inputs: [N, ...] raw int8 samples of the self-test; four random ones by default. Their outputs come from the
-            target `tflm`.
+        inputs: [N, ...] samples of the self-test, of the model's dtype; four random ones by default. Their outputs come
+            from the target `tflm`.
         overwrite: whether an existing folder may be replaced.
 
     Returns:
@@ -73,22 +73,23 @@ def write(
     return report
 
 
-def _samples(model: TFLiteModel, inputs: Any) -> list[np.ndarray]:
-    if inputs is not None:
-        return targets.check_inputs(model, inputs, "export-c")
-    numbers = np.random.default_rng(0)
-    return [
-        numbers.integers(np.iinfo(tensor.dtype).min, np.iinfo(tensor.dtype).max + 1, (4, *tensor.shape[1:]))
-        .astype(tensor.dtype) for tensor in model.inputs
-    ]  # fmt: skip
+def _samples(model: TFLiteModel, ends: Sequence[micro.End]) -> list[np.ndarray]:
+    """Four random samples over all steps of a model's inputs; of float ones values between them too."""
+    numbers, samples = np.random.default_rng(0), []
+    for described, end in zip(model.inputs, ends, strict=True):
+        limits = np.iinfo(end.tensor.dtype)
+        steps = numbers.integers(limits.min, limits.max + 1, (4, *end.tensor.shape[1:])).astype(end.tensor.dtype)
+        between = numbers.uniform(-0.5, 0.5, steps.shape).astype("float32")
+        samples.append(end.dequantize(steps + between) if described.dtype == "float32" else steps)
+    return samples
 
 
 def _c(model: TFLiteModel, name: str, inputs: Any, size: bool,
        stream: bool) -> tuple[dict[str, str], dict[str, Any]]:  # fmt: skip
     program = micro.emit(model, name=name, size=size, stream=stream)
-    samples = _samples(model, inputs)
+    samples = _samples(model, program.inputs) if inputs is None else targets.check_inputs(model, inputs, "export-c")
     outputs = targets.get("tflm").run(model, samples, latency=False).outputs
-    files = {**program.files, f"{name}_selftest.c": _selftest(name, samples, outputs, bool(program.state_bytes))}
+    files = {**program.files, f"{name}_selftest.c": _selftest(program, samples, outputs)}
     report = {
         "model_sha256": model.sha256,
         "model_bytes": model.size_bytes,
@@ -108,31 +109,34 @@ def _c(model: TFLiteModel, name: str, inputs: Any, size: bool,
     return files, report
 
 
-def _selftest(name: str, inputs: list[np.ndarray], outputs: tuple[Any, ...], stateful: bool) -> str:
-    """C that compares golden vectors; one of its lines runs the model."""
-    upper, count = name.upper(), len(inputs[0])
+def _selftest(program: micro.Program, inputs: list[np.ndarray], outputs: tuple[np.ndarray, ...]) -> str:
+    """C that compares golden vectors; floats go through the header's helpers, as they do in a firmware."""
+    name, count, stateful = program.name, len(inputs[0]), bool(program.state_bytes)
+    value = f"{program.inputs[0].tensor.dtype}_t"
+    one = len(inputs) == len(outputs) == 1
     arrays = [_array(f"in{i}", x) for i, x in enumerate(inputs)]
     arrays += [_array(f"expected{i}", y) for i, y in enumerate(outputs)]
-    one, value = len(inputs) == len(outputs) == 1, f"{inputs[0].dtype}_t"
-    reset = f"        tfkd_{name}_reset(ctx);\n" if stateful else ""  # each vector starts anew
-    sizes_in = [x[0].size for x in inputs]
-    sizes_out = [y[0].size for y in outputs]
-    buffers = "\n".join(f"    static {value} out{i}[{size}];" for i, size in enumerate(sizes_out))
-    if one:
-        call = f"tfkd_{name}_run(ctx, in0 + i * TFKD_{upper}_INPUT_SIZE, out0)"
-        setup = ""
-    else:
-        ins = ", ".join(f"in{i} + i * {size}" for i, size in enumerate(sizes_in))
-        setup = (
-            f"        const {value} *in[{len(inputs)}];\n        {value} *out[{len(outputs)}];\n"
-            + "".join(f"        in[{i}] = {part};\n" for i, part in enumerate(ins.split(", ")))
-            + "".join(f"        out[{i}] = out{i};\n" for i in range(len(outputs)))
-        )
-        call = f"tfkd_{name}_run(ctx, in, out)"
-    checks = "\n".join(
-        f"        for (j = 0; j < {size}; j++) bad |= out{i}[j] != expected{i}[i * {size} + j];"
-        for i, size in enumerate(sizes_out)
-    )
+    buffers = [f"    static {value} out{i}[{y[0].size}];" for i, y in enumerate(outputs)]
+    before = [f"tfkd_{name}_reset(ctx);"] if stateful else []  # each vector starts anew
+    ins, checks = [], []
+    for i, x in enumerate(inputs):
+        at, size = f"i * {x[0].size}", x[0].size
+        if x.dtype == "float32":
+            buffers.append(f"    static {value} steps{i}[{size}];")
+            call = f"tfkd_{name}_quantize(in{i}[{at} + j], {_steps(name, 'INPUT', i, len(inputs))})"
+            before.append(f"for (j = 0; j < {size}; j++) steps{i}[j] = {call};")
+        ins.append(f"steps{i}" if x.dtype == "float32" else f"in{i} + {at}")
+    for i, y in enumerate(outputs):
+        got, size = f"out{i}[j]", y[0].size
+        if y.dtype == "float32":
+            got = f"tfkd_{name}_dequantize({got}, {_steps(name, 'OUTPUT', i, len(outputs))})"
+        checks.append(f"for (j = 0; j < {size}; j++) bad |= {got} != expected{i}[i * {size} + j];")
+    if not one:
+        buffers += [f"    const {value} *in[{len(inputs)}];", f"    {value} *out[{len(outputs)}];"]
+        before += [f"in[{i}] = {part};" for i, part in enumerate(ins)]
+        before += [f"out[{i}] = out{i};" for i in range(len(outputs))]
+    call = f"tfkd_{name}_run(ctx, {ins[0]}, out0)" if one else f"tfkd_{name}_run(ctx, in, out)"
+    lines = ["int bad = 0;", *before, f"if ({call}) return -1;", *checks, "failures += bad;"]
     newline = "\n"
     return f"""/* {count} golden vectors: inputs, and what TensorFlow Lite Micro's reference kernels give for them. */
 #include "{name}.h"
@@ -143,13 +147,10 @@ int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx);
 
 /* Returns how many vectors differ; 0 is right. */
 int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx) {{
-{buffers}
+{newline.join(buffers)}
     int failures = 0, i, j;
     for (i = 0; i < {count}; i++) {{
-        int bad = 0;
-{setup}{reset}        if ({call}) return -1;
-{checks}
-        failures += bad;
+{newline.join(f"        {line}" for line in lines)}
     }}
     return failures;
 }}
@@ -163,13 +164,21 @@ int main(void) {{
 """
 
 
+def _steps(name: str, kind: str, index: int, count: int) -> str:
+    """The header's scale and zero point of an input or an output."""
+    prefix = f"TFKD_{name.upper()}_{kind}{index if count > 1 else ''}"
+    return f"{prefix}_SCALE, {prefix}_ZERO_POINT"
+
+
 def _array(label: str, values: np.ndarray) -> str:
-    text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
-    return f"static const {values.dtype}_t {label}[{values.size}] = {{\n{text}}};"
+    kind, end = ("float", "f") if values.dtype == "float32" else (f"{values.dtype}_t", "")
+    text = textwrap.fill(", ".join(f"{v!r}{end}" for v in values.reshape(-1).tolist()), 118, break_on_hyphens=False)
+    return f"static const {kind} {label}[{values.size}] = {{\n{text}}};"
 
 
 def _tflm(model: TFLiteModel, name: str) -> tuple[dict[str, str], dict[str, Any]]:
-    run = targets.get("tflm").run(model, _samples(model, None), latency=False)
+    zeros = [np.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]  # the arena's size is asked for
+    run = targets.get("tflm").run(model, zeros, latency=False)
     arena = run.memory.arena_bytes
     bytes_ = textwrap.fill(", ".join(f"0x{b:02x}" for b in model.content), 118)
     adds = "\n".join(f"  status |= resolver.Add{_resolver_name(op)}();" for op in model.ops)

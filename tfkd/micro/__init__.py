@@ -7,7 +7,8 @@ LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the test
 - SVDF with an int8 state: other values; with an int16 state the same.
 - UNIDIRECTIONAL_SEQUENCE_LSTM: one step more or less; it also needs the `intermediates` that a converter leaves.
 
-Inputs and outputs are integers: a float tensor has no place in the generated C, whose header has helpers to quantize.
+Inputs and outputs are integers: a float tensor has no place in the generated C. QUANTIZE and DEQUANTIZE at the ends of
+a float model are left to the caller, and to helpers in the header that round as these ops do.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import re
 
 from tfkd.micro import graph as _graph
 from tfkd.micro.emitter import Program
+from tfkd.micro.ends import End, check_ends, integer_ends
 from tfkd.tflite import TFLiteModel
 
-__all__ = ["Program", "emit"]
+__all__ = ["End", "Program", "emit"]
 
 
 def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "model", size: bool = False,
@@ -27,7 +29,8 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     """Generates C for a model.
 
     Args:
-        model: a fully quantized .tflite with int8 or int16 inputs and outputs and batch size 1.
+        model: a fully quantized .tflite of batch size 1, with int8 or int16 inputs and outputs, or with float32 ones
+            that QUANTIZE and DEQUANTIZE convert.
         name: a C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
         size: one copy of each kernel instead of one for each case that layers need: half the code, a little slower.
         stream: layers run by rows in turn where that makes the arena smaller: less RAM, a little slower.
@@ -47,15 +50,9 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise ValueError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
-    model = TFLiteModel.load(model)
-    ends = (*model.inputs, *model.outputs)
-    for tensor in ends:
-        if tensor.dtype not in ("int8", "int16") or tensor.dtype != ends[0].dtype or len(tensor.scales) != 1:
-            raise ValueError(
-                f"micro.emit: inputs and outputs must be all int8 or all int16. Received: {tensor.name!r} of "
-                f"{tensor.dtype}. Convert with `tfkd convert --mode full_int8` or `int16x8`, without float inputs."
-            )
-    graph = fold_padding(_graph.read(model))
+    graph = integer_ends(_graph.read(TFLiteModel.load(model)))
+    check_ends(graph)
+    graph = fold_padding(graph)
     layers, _ = lower(graph)
     graph, elimination = eliminate(graph, layers)
     layers, aliases = lower(graph)

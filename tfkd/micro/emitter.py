@@ -11,6 +11,7 @@ from importlib import resources
 import numpy as np
 
 from tfkd.micro.elimination import Elimination
+from tfkd.micro.ends import End
 from tfkd.micro.graph import Graph, Tensor
 from tfkd.micro.lowering.layer import Layer, identifier
 from tfkd.micro.memory_plan import MemoryPlan
@@ -32,8 +33,8 @@ class Program:
         layers: the C functions, in the order in which they run.
         steps: for each of them, what it computes.
         weight_bytes: of all constants.
-        inputs: where each input lies in the arena.
-        outputs: where each output lies there.
+        inputs: in the model's order.
+        outputs: in the model's order.
         elimination: what was taken out of the model because it cannot change the outputs.
         state_bytes: of the arena, what is kept from one run to the next; `tfkd_<name>_reset` sets it back.
     """
@@ -45,8 +46,8 @@ class Program:
     layers: tuple[str, ...]
     steps: tuple[str, ...]
     weight_bytes: int
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
+    inputs: tuple[End, ...]
+    outputs: tuple[End, ...]
     elimination: Elimination
     state_bytes: int
 
@@ -69,6 +70,9 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
         chains: layers that run by rows.
     """
     places = place(graph, layers, aliases, chains)
+    for i in graph.outputs:
+        if i not in places.of_tensor:
+            raise ValueError(f"micro: an output must be computed. Received: {graph.tensors[i].name!r}, a constant.")
     chained = {i: chain for chain in chains for i in chain.layers}
     functions = [f"tfkd_{name}_layer_{i}_{identifier(graph.tensors[x.writes].name)}" for i, x in enumerate(layers)]
     constants: dict[bytes, tuple[str, np.ndarray]] = {}
@@ -91,9 +95,8 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
     steps = tuple(f"{x.op.kind} {x.comment}{', by rows' if i in chained else ''}" for i, x in enumerate(layers))
     weights = sum(values.nbytes for _, values in constants.values())
     files = {f"{name}.c": "\n\n".join(parts) + "\n", f"{name}.h": _header(graph, places, name)}
-    # An input that no op reads has no place, and may lie anywhere.
-    starts = {i: places.tensor(i) if i in places.of_tensor else 0 for i in (*graph.inputs, *graph.outputs)}
-    ins, outs = (tuple(map(starts.__getitem__, indices)) for indices in (graph.inputs, graph.outputs))
+    ins, outs = (tuple(End(graph.tensors[i], places.tensor(i)) for i in indices)
+                 for indices in (graph.inputs, graph.outputs))  # fmt: skip
     state_bytes = sum(tensor.bytes for tensor in _states(graph, places))
     return Program(name, files, places.plan, places.least_bytes, tuple(functions), steps, weights, ins, outs,
                    elimination, state_bytes)  # fmt: skip
@@ -289,11 +292,19 @@ typedef struct {{
  * Returns 0, or -1 where a pointer is null. */
 {_signature(graph, name)};
 {_reset_declaration(graph, places, name)}
-/* A feature to the input's steps, and an output's steps to a value. */
+/* A feature to the input's steps, and an output's steps to a value: exactly as QUANTIZE and DEQUANTIZE in TensorFlow
+ * Lite Micro, which a model with float inputs or outputs has at its ends. Halves are rounded away from 0, then the zero
+ * point is added, and the sum saturates; NaN gives the least. */
 static inline {value} tfkd_{name}_quantize(float x, float scale, int zero_point) {{
-    const float steps = x / scale + (float)zero_point;
-    const float rounded = steps < 0 ? steps - 0.5f : steps + 0.5f;
-    return rounded >= {most}.0f ? ({value}){most} : rounded <= {least}.0f ? ({value}){least} : ({value})rounded;
+    const float steps = x / scale;
+    int32_t whole;
+    if (!(steps > -65536.0f)) return {least};
+    if (steps > 65536.0f) return {most};
+    whole = (int32_t)steps;
+    if (steps - (float)whole >= 0.5f) whole++;
+    else if (steps - (float)whole <= -0.5f) whole--;
+    whole += zero_point;
+    return ({value})(whole < {least} ? {least} : whole > {most} ? {most} : whole);
 }}
 
 static inline float tfkd_{name}_dequantize({value} q, float scale, int zero_point) {{

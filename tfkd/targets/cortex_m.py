@@ -97,6 +97,7 @@ def boards() -> dict[str, Board]:
 class CortexM:
     """An emulated Cortex-M that runs the C that `tfkd.micro` makes of a model.
 
+    A float model's ends are quantized here, as its own ops do it and a firmware with the helpers of the C header would.
     Outputs, instructions, stack and sizes are `emulated`; cycles and milliseconds are an `estimated` range.
 
     Args:
@@ -150,10 +151,16 @@ class CortexM:
         model = TFLiteModel.load(model)
         arrays = targets.check_inputs(model, inputs, self.spec)
         program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream)
-        elf = self._compile(program, model.inputs[0].dtype)
+        dtype = program.inputs[0].tensor.dtype
+        elf = self._compile(program, dtype)
+        try:
+            arrays = [end.quantize(array) for end, array in zip(program.inputs, arrays, strict=True)]
+        except ValueError as error:
+            raise ValueError(f"{self.spec}: {error}") from None
         what = f"running {model.path or 'the model'} on {self.spec}"
+        places = [[end.place for end in ends] for ends in (program.inputs, program.outputs)]
         common = {"elf": elf, "core": self.core, "board": self.board, "outputs": [t.shape for t in model.outputs],
-                  "dtype": model.inputs[0].dtype, "places": (program.inputs, program.outputs)}  # fmt: skip
+                  "dtype": dtype, "places": places}  # fmt: skip
         parts = targets.shards(arrays, least=_SMALLEST_SHARD)
         calls = [{**common, "inputs": part, "count": False} for part in parts]
         counted = None
@@ -171,6 +178,8 @@ class CortexM:
                      counted: dict[str, Any] | None) -> Measurement:  # fmt: skip
         board, sizes = boards()[self.board], _sizes(elf)
         stack = max(part["stack_bytes"] for part in done)
+        outputs = tuple(end.dequantize(steps) if described.dtype == "float32" else steps for end, steps, described
+                        in zip(program.outputs, targets.joined(done), model.outputs, strict=True))  # fmt: skip
         evidence: dict[str, Evidence] = {"outputs": "emulated", "memory": "emulated"}
         environment: dict[str, Any] = {
             "compiler": self.cc or f"ziglang {importlib.metadata.version('ziglang')}",
@@ -194,7 +203,7 @@ class CortexM:
         elif counted:
             del evidence["estimated_ms"]
         return Measurement(
-            target=self.spec, model_sha256=model.sha256, model_bytes=model.size_bytes, outputs=targets.joined(done),
+            target=self.spec, model_sha256=model.sha256, model_bytes=model.size_bytes, outputs=outputs,
             evidence=evidence, instructions=counted["instructions"] if counted else None,
             estimated_ms=ranged,
             memory=Memory(arena_bytes=program.arena_bytes, arena_head_bytes=program.arena_bytes, stack_bytes=stack,
@@ -215,7 +224,8 @@ class CortexM:
             "HEADER": f'"{program.name}.h"', "CTX": f"tfkd_{program.name}_ctx", "RUN": f"tfkd_{program.name}_run",
             "VALUE": f"{dtype}_t", "STATEFUL": int(program.state_bytes > 0), "RESET": f"tfkd_{program.name}_reset",
             "SINGLE": int(len(program.inputs) == len(program.outputs) == 1),
-            "IN_AT": ", ".join(map(str, program.inputs)), "OUT_AT": ", ".join(map(str, program.outputs)),
+            "IN_AT": ", ".join(str(end.place) for end in program.inputs),
+            "OUT_AT": ", ".join(str(end.place) for end in program.outputs),
         }  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="tfkd-") as name:
             folder = Path(name)

@@ -45,6 +45,7 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
     problems = []
     for op in graph.ops:
         try:
+            _check_integers(graph, op)
             if op.kind in _VIEWS:
                 aliases[op.outputs[0]] = view(graph, op)
             elif op.kind in _LOWERINGS:
@@ -65,6 +66,16 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
     if problems:
         raise ValueError("micro: the model must use supported ops only. Received:\n  " + "\n  ".join(problems))
     return tuple(layers), aliases
+
+
+def _check_integers(graph: Graph, op: Op) -> None:
+    """Refuses a conversion from or to floats; those at the model's ends are not in the graph any more."""
+    ends = [graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0]
+    if op.kind in ("QUANTIZE", "DEQUANTIZE") and any(dtype.startswith("float") for dtype in ends):
+        raise Unsupported(
+            f"converts {ends[0]} to {ends[-1]} within the model, where a layer computes in floats. Replace that "
+            "layer, and convert without --allow-float, so that only the model's inputs and outputs are floats"
+        )
 
 
 def _typed(graph: Graph, layer: Layer) -> Layer:
