@@ -257,11 +257,15 @@ class Net:
         columns, batch = self.random.randint(1, 6), shape[:-2]
         other = (*(self.random.choice([1, d]) for d in batch), *((columns, depth) if adj_y else (depth, columns)))
         numbers = np.random.default_rng(self.random.getrandbits(32))
-        right = self.tensor(other, data=numbers.integers(-128, 128, other).astype("int8"))
+        limits = np.iinfo(self.dtype)
+        right = self.tensor(other, data=numbers.integers(limits.min, limits.max + 1, other).astype(self.dtype))
         if rows == depth and self.random.random() < 0.3:
             right, columns = x, rows
-        options = schema.BatchMatMulOptionsT(adjX=adj_x, adjY=adj_y)
-        return self.op("BATCH_MATMUL", [x, right], [self.output((*batch, rows, columns))], options)
+        out = self.output((*batch, rows, columns))
+        if self.dtype == "int16" and right != x:  # a step with which few sums saturate
+            step = self.steps(out)[0] / (self.steps(x)[0] * 2**15 * depth**0.5 * self.random.uniform(0.3, 2))
+            self.graph.tensors[right].quantization.scale = np.array([step], "f4")
+        return self.op("BATCH_MATMUL", [x, right], [out], schema.BatchMatMulOptionsT(adjX=adj_x, adjY=adj_y))
 
     def lstm(self, x: int) -> int:
         shape = self.shape(x)
@@ -391,10 +395,11 @@ def net(seed: int) -> bytes:
         kinds = [made.convolution if spatial else made.fully_connected] * 3
         kinds += [made.pool if spatial else made.softmax, made.fully_connected, made.binary, made.unary, made.softmax]
         kinds += [made.shuffle, made.reduction if len(made.shape(x)) > 1 else made.unary]
-        kinds += [made.resize] if spatial else []
+        kinds += [made.resize, made.transpose_convolution] if spatial else []
+        kinds += [made.batch_matmul]
         if made.dtype == "int8":
-            kinds += [made.transpose_convolution] if spatial else [made.svdf, made.shuffle]
-            kinds += [made.batch_matmul, made.lstm if len(made.shape(x)) > 2 else made.svdf, made.detour]
+            kinds += [made.lstm if len(made.shape(x)) > 2 else made.svdf, made.detour]
+            kinds += [] if spatial else [made.svdf, made.shuffle]
         x = made.random.choice(kinds)(x)
     return made.bytes(x)
 

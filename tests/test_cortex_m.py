@@ -48,6 +48,9 @@ def test_core_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> 
     assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
     assert run.instructions == sum(run.environment["classes"].values()) > digits.macs / 2
     assert run.instructions == sum(run.environment["layers"].values())
+    by_layer = run.environment["layer_classes"]
+    assert {name: sum(classes.values()) for name, classes in by_layer.items()} == run.environment["layers"]
+    assert max(classes["multiply"] / sum(classes.values()) for classes in by_layer.values()) > 0.05
     assert run.memory.stack_bytes > 0
     assert run.memory.flash_bytes > digits.parameter_bytes / 2
     assert run.memory.ram_bytes == run.memory.arena_bytes + run.memory.stack_bytes
@@ -67,6 +70,16 @@ def test_core_gives_the_bits_of_tflite_micro_on_random_graphs(core: str) -> None
         run = targets.get(core).run(model, samples(model), latency=False)
         assert np.array_equal(run.outputs[0], expected), seed
         assert run.instructions is None
+
+
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m33"])
+def test_transposed_convolution_and_matrix_product_of_16_bits_give_the_bits_of_tflite_micro(core: str) -> None:
+    made = Net(random.Random(9), "int16")
+    model = TFLiteModel.load(made.bytes(made.batch_matmul(made.transpose_convolution(made.input((1, 4, 5, 3))))))
+    assert model.ops == {"BATCH_MATMUL": 1, "TRANSPOSE_CONV": 1}
+    expected = targets.get("tflm").run(model, samples(model), latency=False).outputs[0]
+    assert len(np.unique(expected)) > 50
+    assert np.array_equal(targets.get(core).run(model, samples(model), latency=False).outputs[0], expected)
 
 
 def test_counts_are_the_same_each_time_and_grow_with_the_work() -> None:

@@ -186,6 +186,16 @@ def test_emit_op_without_its_options_is_refused() -> None:
         micro.emit(made.bytes(made.op("CONCATENATION", [x, x], [made.same(x, (1, 8))])))
 
 
+def test_transposed_convolution_of_16_bits_with_a_bias_of_32_is_refused() -> None:
+    made = Net(random.Random(0), "int16")
+    x = made.input((1, 3, 3, 2))
+    weights, scales = made.weights((2, 2, 2, 2), 2, 0, per_channel=True)
+    inputs = [made.ints((1, 6, 6, 2)), weights, x, made.bias(x, scales, 2, ("int32",))]
+    options = schema.TransposeConvOptionsT(strideH=2, strideW=2)
+    with pytest.raises(ValueError, match=r"TRANSPOSE_CONV .*must be a constant of int64, is int32"):
+        micro.emit(made.bytes(made.op("TRANSPOSE_CONV", inputs, [made.output((1, 6, 6, 2))], options)))
+
+
 def mutated(content: bytes, numbers: random.Random) -> bytes:
     """A model with a few of its fields changed: numbers of tensors, shapes, scales, options, data."""
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))

@@ -195,8 +195,8 @@ class CortexM:
         if counted:
             evidence |= {"instructions": "emulated", "estimated_ms": "estimated"}
             low, high = self._cycle_range(counted["classes"])
-            environment |= {"classes": counted["classes"], "layers": counted["layers"],
-                            "estimated_cycles": [low, high], "cycles_source": CORES[self.core].source}  # fmt: skip
+            environment |= {name: counted[name] for name in ("classes", "layers", "layer_classes")}
+            environment |= {"estimated_cycles": [low, high], "cycles_source": CORES[self.core].source}
         ranged = None
         if counted and board.clock_hz:
             ranged = (1e3 * low / board.clock_hz, 1e3 * high / board.clock_hz)
@@ -204,7 +204,7 @@ class CortexM:
             del evidence["estimated_ms"]
         return Measurement(
             target=self.spec, model_sha256=model.sha256, model_bytes=model.size_bytes, outputs=outputs,
-            evidence=evidence, instructions=counted["instructions"] if counted else None,
+            evidence=evidence, instructions=sum(counted["classes"].values()) if counted else None,
             estimated_ms=ranged,
             memory=Memory(arena_bytes=program.arena_bytes, arena_head_bytes=program.arena_bytes, stack_bytes=stack,
                           ram_bytes=program.arena_bytes + stack, flash_bytes=sizes["code"] + sizes["constants"]),
@@ -374,19 +374,23 @@ class _Counter:
         import capstone
 
         reader = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
-        classes = dict.fromkeys(("load", "store", "multiply", "branch", "other"), 0)
-        layers: dict[str, int] = {}
+        layers: dict[str, dict[str, int]] = {}
         for (layer, address, size), times in self.blocks.items():
             function = self.names[max(0, bisect.bisect_right(self.starts, address) - 1)]
-            of = "" if function.endswith("_run") or function in ("tfkd_start", "tfkd_stop") else layer
+            outside = not layer or function.endswith(("_run", "_start", "_stop")) or "_chain_" in function
+            classes = layers.setdefault("around" if outside else layer, dict.fromkeys(_CLASSES, 0))
             code = self.code[address - self.base : address - self.base + size]
             for _, length, mnemonic, _operands in reader.disasm_lite(code, address):
                 classes[_class(mnemonic)] += times
-                layers[of or "around"] = layers.get(of or "around", 0) + times
                 size -= length
             if size:
                 raise ValueError(f"{size} bytes of code at {address:#x} could not be read")
-        return {"instructions": sum(classes.values()), "classes": classes, "layers": layers}
+        return {"classes": {kind: sum(counts[kind] for counts in layers.values()) for kind in _CLASSES},
+                "layers": {name: sum(counts.values()) for name, counts in layers.items()},
+                "layer_classes": layers}  # fmt: skip
+
+
+_CLASSES = ("load", "store", "multiply", "branch", "other")
 
 
 def _class(mnemonic: str) -> str:

@@ -18,6 +18,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,6 +28,7 @@ import numpy as np
 
 import tfkd
 from tfkd import micro, targets
+from tfkd.measurement import Measurement
 from tfkd.tflite import TFLiteModel
 
 # name: builder, input shape, classes, CMSIS-NN's millions of instructions on M4 and M0+, goal on M4, least live bytes
@@ -84,13 +86,25 @@ def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.nd
         f"{by_rows.memory.arena_bytes:,}", f"{by_rows.instructions / 1e6:.3f}", f"{by_rows.memory.stack_bytes:,}",
         f"{code_by_rows:,} {_held(code_by_rows, 16 * 1024)}",
         "equal" if equal else "DIFFER",
-        " ".join(f"{kind} {100 * count / run.instructions:.0f}" for kind, count in run.environment["classes"].items()),
+        _shares(run.environment["classes"]),
     ]  # fmt: skip
     lines = ["| " + " | ".join(cells) + " |"]
     if layers:
-        counts = list(run.environment["layers"].values())[-len(run.environment["steps"]) :]
-        lines += [f"    {count:10,}  {step}" for count, step in zip(counts, run.environment["steps"], strict=True)]
+        lines += _by_layer(run) + ["    with --stream:"] + _by_layer(by_rows)
     return "\n".join(lines)
+
+
+def _by_layer(run: Measurement) -> list[str]:
+    """A line for each layer: its instructions, the share of each class in them, what it computes."""
+    counts = [classes for name, classes in run.environment["layer_classes"].items() if name != "around"]
+    return [f"    {sum(classes.values()):10,}  {_shares(classes):50s}  {step}"
+            for classes, step in zip(counts, run.environment["steps"], strict=True)]  # fmt: skip
+
+
+def _shares(classes: Mapping[str, int]) -> str:
+    """The share of each class of instructions, in percent."""
+    total = sum(classes.values())
+    return " ".join(f"{kind} {100 * count / total:.0f}" for kind, count in classes.items())
 
 
 def _held(value: float, goal: float) -> str:
@@ -102,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", nargs="+", choices=CORES, default=["cortex-m0plus", "cortex-m4", "cortex-m33"])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--layers", action="store_true", help="the instructions of each layer too")
+    parser.add_argument("--layers", action="store_true", help="each layer's instructions and their classes too")
     options = parser.parse_args()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     head = ("model", "core", "M instructions", "CMSIS-NN", "ratio", "goal", "arena / least live", "stack", "code -O2",

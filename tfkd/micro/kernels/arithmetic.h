@@ -37,6 +37,9 @@ void *memset(void *, int, size_t);
 #define TFKD_THUMB1 0
 #endif
 
+/* Weights and shifts, where a kernel's text serves activations of several types. */
+typedef int8_t tfkd_byte;
+
 /* What a layer's numbers need; known when the code is generated, so that the compiler drops the rest. */
 #define TFKD_ANY_SHIFT 1 /* shifts are exponents of any sign; else right shifts minus one */
 #define TFKD_SIGNED 2    /* negative results survive the clamp, so their halves round away from zero */

@@ -19,11 +19,11 @@ TFKD_INLINE void tfkd_batch_matmul(const tfkd_batch_matmul_params *p, const int8
                 for (int32_t i = 0; i < p->rows; i++)
                     for (int32_t j = 0; j < p->columns; j++) {
                         const int8_t *x = left + i * p->row1, *y = right + j * p->column2;
-                        int32_t sum = 0;
+                        tfkd_int8_sum sum = 0;
                         for (int32_t k = 0; k < p->depth; k++, x += p->depth1, y += p->depth2)
                             sum += (*x - zero1) * (*y - zero2);
-                        const int32_t result = tfkd_multiply(sum, p->multiplier, p->shift);
-                        *out++ = (int8_t)tfkd_around(result, p->out_zero_point, -128, 127);
+                        const int32_t result = tfkd_int8_scale(sum, p->multiplier, p->shift);
+                        *out++ = (int8_t)tfkd_around(result, p->out_zero_point, INT8_MIN, INT8_MAX);
                     }
             }
 }

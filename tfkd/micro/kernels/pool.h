@@ -12,7 +12,8 @@ TFKD_INLINE void tfkd_pool(const tfkd_pool_params *p, const int8_t *in, int8_t *
         for (int32_t ox = 0; ox < p->out_width; ox++) {
             const int32_t x = ox * p->stride_width - p->pad_left;
             const int32_t left = x < 0 ? 0 : x, right = x + p->kernel_width < p->width ? x + p->kernel_width : p->width;
-            const int32_t count = (bottom - top) * (right - left);
+            /* half by a shift: from count / 2 and -(count / 2) clang makes a division by 2 or -2, which M0+ has not */
+            const int32_t count = (bottom - top) * (right - left), half = count >> 1;
             for (int32_t c = 0; c < p->channels; c++) {
                 int32_t result = average ? 0 : INT8_MIN;
                 for (int32_t iy = top; iy < bottom; iy++) {
@@ -22,7 +23,7 @@ TFKD_INLINE void tfkd_pool(const tfkd_pool_params *p, const int8_t *in, int8_t *
                         else if (*from > result) result = *from;
                     }
                 }
-                if (average) result = tfkd_divide(result > 0 ? result + count / 2 : result - count / 2, count);
+                if (average) result = tfkd_divide(result > 0 ? result + half : result - half, count);
                 *out++ = (int8_t)tfkd_clamp(result, p->least, p->most);
             }
         }

@@ -14,21 +14,6 @@ typedef struct {
 #define TFKD_TWO_ROUNDINGS 2 /* multipliers of 31 bits and two roundings, as where the bias has 32 bits */
 #define TFKD_FOURS 4 /* groups of channels are multiples of four, and weights lie in order 0 2 1 3 within each */
 
-/* sum * multiplier / 2^(15 - shift), halves up, for a multiplier of 15 bits and a sum of 48; without 64 bit products. */
-TFKD_INLINE int32_t tfkd_rescale_long(int64_t sum, int32_t multiplier, int32_t shift) {
-    const uint32_t low = (uint32_t)sum, scale = (uint32_t)multiplier, first = (low & 0xffffu) * scale;
-    const int32_t high = (int32_t)(sum >> 32) * multiplier;
-    const uint32_t middle = (low >> 16) * scale + (first >> 16);
-    /* now the product is high * 2^32 + middle * 2^16 + the low half of first */
-    const int32_t right = -1 - shift;
-    if (right <= 0) {
-        const uint32_t rest = ((first & 0xffffu) + (1u << (15 + right))) >> (16 + right);
-        return (int32_t)(((uint32_t)high << (16 - right)) + (middle << -right) + rest);
-    }
-    if (right <= 16) return (int32_t)(((uint32_t)high << (16 - right)) + ((middle + (1u << (right - 1))) >> right));
-    return (high + (int32_t)(middle >> 16) + (1 << (right - 17))) >> (right - 16);
-}
-
 /* A piece of a sum, of values that lie side by side. */
 TFKD_INLINE int32_t tfkd_products_piece(const int16_t *x, const int8_t *weights, int32_t count, int32_t sum, int flags) {
     const int8_t *end = weights + count;

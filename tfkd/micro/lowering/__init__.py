@@ -81,13 +81,14 @@ def _check_integers(graph: Graph, op: Op) -> None:
 def _typed(graph: Graph, layer: Layer) -> Layer:
     """A layer with the kernel for its values, where one text serves several types."""
     dtype = graph.tensors[layer.writes].dtype
-    if dtype == "int8" or layer.source not in _TEMPLATES:
+    if dtype == "int8" or layer.source.split()[-1] not in _TEMPLATES:
         return layer
     return dataclasses.replace(layer, kernel=f"{layer.kernel}_{dtype}", struct=f"{layer.struct}_{dtype}",
-                               source=f"{layer.source}@{dtype}")  # fmt: skip
+                               source=f"{layer.source.replace('int8', dtype)}@{dtype}")  # fmt: skip
 
 
-_TEMPLATES = ("addition", "elementwise", "fill", "move", "pool", "reduction", "resize")
+_TEMPLATES = ("addition", "batch_matmul", "elementwise", "fill", "move", "pool", "reduction", "resize",
+              "transpose_convolution")  # fmt: skip
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _LOWERINGS: dict[str, Callable[[Graph, Op], list[Layer]]] = {
     "CONV_2D": convolution, "DEPTHWISE_CONV_2D": depthwise, "FULLY_CONNECTED": fully_connected,

@@ -12,7 +12,7 @@ from tfkd.micro.lowering.layer import (
     Layer,
     Unsupported,
     activation_range,
-    int8,
+    long_requantization,
     requantization,
     same_steps,
     shape_text,
@@ -30,8 +30,10 @@ def _image(tensor: Tensor) -> Tensor:
 def transpose_convolution(graph: Graph, op: Op) -> list[Layer]:
     if len(op.inputs) < 3:
         raise Unsupported(f"{len(op.inputs)} inputs, must be at least 3. The file is damaged")
-    source, output = _image(int8(graph, op.inputs[2])), _image(int8(graph, op.outputs[0]))
-    tensor, weights, bias, scales = weights_of(graph, op, 0, bias_at=3)
+    source = _image(values(graph, op.inputs[2]))
+    output, wide = _image(values(graph, op.outputs[0], source.dtype)), source.dtype == "int16"
+    # With int16 activations the interpreter would read a bias of 32 bits as one of 64.
+    tensor, weights, bias, scales = weights_of(graph, op, 0, bias_at=3, biases=("int64" if wide else "int32",))
     if weights.ndim != 4 or weights.shape[0] != output.shape[3] or weights.shape[3] != source.shape[3]:
         raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
     fields = {"height": source.shape[1], "width": source.shape[2], "channels": source.shape[3],
@@ -46,17 +48,20 @@ def transpose_convolution(graph: Graph, op: Op) -> list[Layer]:
         fields |= {f"stride_{name}": stride, f"first_{name}": pad // stride, f"first_kernel_{name}": pad % stride}
     if max(fields.values()) >= 2**15:
         raise Unsupported(f"a size of {max(fields.values())} is too large. Use a smaller model")
-    largest = np.abs(weights).sum(axis=(1, 2, 3)) * 255 + np.abs(bias)
-    if largest.max() >= 2**31:
-        raise Unsupported(f"sums of {tensor.name!r} do not fit 32 bits: a damaged bias. Convert the model again")
+    bits = 47 if wide else 31
+    largest = np.abs(weights).sum(axis=(1, 2, 3)) * (2.0**15 if wide else 255) + np.abs(bias)
+    if largest.max() >= 2.0**bits:
+        raise Unsupported(f"sums of {tensor.name!r} do not fit {bits} bits: a damaged bias. Convert the model again")
     least, most = activation_range(op, output)
-    scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
+    factors = [source.scale * s / output.scale for s in scales]
+    scaling, flags = (long_requantization(factors, output), 0) if wide else requantization(factors, output, least, most)
+    flags |= 0 if wide or largest.max() < 2**30 else WIDE
     return [
         Layer(
-            op, "transpose_convolution", "transpose_convolution", "tfkd_transpose_convolution_params",
-            {"weights": weights.astype("int8"), "bias": bias.astype("int32"), **scaling, **fields,
+            op, "transpose_convolution", "sums_int8 transpose_convolution", "tfkd_transpose_convolution_params",
+            {"weights": weights.astype("int8"), "bias": bias.astype("int64" if wide else "int32"), **scaling, **fields,
              "zero_point": source.zero_point, "out_zero_point": output.zero_point, "least": least, "most": most},
-            (source.index,), output.index, flags | (WIDE if largest.max() >= 2**30 else 0),
+            (source.index,), output.index, flags,
             comment=f"{shape_text(source)} -> {shape_text(output)}, {weights.shape[1]}x{weights.shape[2]}",
         )
     ]  # fmt: skip

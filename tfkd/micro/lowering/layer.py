@@ -152,6 +152,15 @@ def requantization(scales: Sequence[float], output: Tensor, least: int, most: in
     return {"multiplier": np.array([m for m, _ in pairs], "int32"), "shift": shifts.astype("int8")}, flags
 
 
+def long_requantization(scales: Sequence[float], output: Tensor) -> dict[str, np.ndarray]:
+    """The same for sums of 64 bits, which TensorFlow Lite Micro rescales by the upper 16 bits of a multiplier."""
+    pairs = [arithmetic.quantize_multiplier(scale) for scale in scales]
+    if max(shift for _, shift in pairs) > 7:
+        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+    multipliers = [0x7FFF if m >= 0x7FFF0000 else (m + 2**15) >> 16 for m, _ in pairs]
+    return {"multiplier": np.array(multipliers, "int32"), "shift": np.array([s for _, s in pairs], "int8")}
+
+
 def weights_of(
     graph: Graph, op: Op, axis: int, bias_at: int = 2, biases: tuple[str, ...] = ("int32",)
 ) -> tuple[Tensor, np.ndarray, np.ndarray, list[float]]:

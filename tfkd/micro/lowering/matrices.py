@@ -15,10 +15,12 @@ from tfkd.micro.lowering.layer import (
     activation_range,
     folded_sums,
     int8,
+    long_requantization,
     packed_pair,
     requantization,
     shape_text,
     strides_of,
+    values,
     weights_of,
 )
 
@@ -57,7 +59,8 @@ def fully_connected(graph: Graph, op: Op) -> list[Layer]:
 
 
 def batch_matmul(graph: Graph, op: Op) -> list[Layer]:
-    first, second, output = int8(graph, op.inputs[0]), int8(graph, op.inputs[1]), int8(graph, op.outputs[0])
+    first = values(graph, op.inputs[0])
+    second, output = values(graph, op.inputs[1], first.dtype), values(graph, op.outputs[0], first.dtype)
     if not all(2 <= len(tensor.shape) <= 5 for tensor in (first, second, output)):
         raise Unsupported(f"{first.shape} times {second.shape} must have 2 to 5 dimensions. Reshape before")
     shapes = [(1,) * (5 - len(tensor.shape)) + tensor.shape for tensor in (first, second, output)]
@@ -72,19 +75,21 @@ def batch_matmul(graph: Graph, op: Op) -> list[Layer]:
         or any(size not in (1, b) for shape in shapes[:2] for size, b in zip(shape, batch, strict=False))
     ):
         raise Unsupported(f"{first.shape} times {second.shape} is not {output.shape}. The file is damaged")
-    if depth * 255 * 255 >= 2**31:
-        raise Unsupported(f"sums of {depth} products do not fit 32 bits. Use a smaller matrix")
+    wide = first.dtype == "int16"
+    if depth * (2**30 if wide else 255 * 255) >= 2 ** (47 if wide else 31):
+        raise Unsupported(f"sums of {depth} products do not fit {47 if wide else 31} bits. Use a smaller matrix")
     # one product in float32, as for FULLY_CONNECTED
-    multiplier, shift = arithmetic.quantize_multiplier(
-        float(np.float32(first.scale) * np.float32(second.scale)) / output.scale
-    )
+    factor = float(np.float32(first.scale) * np.float32(second.scale)) / output.scale
+    multiplier, shift = arithmetic.quantize_multiplier(factor)
     if shift > 30:
         raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+    if wide:
+        multiplier, shift = (int(one[0]) for one in long_requantization([factor], output).values())
     moved = [tuple(0 if shape[i] == 1 else step[i] for i in range(3))
              for shape, step in zip(shapes[:2], strides[:2], strict=True)]  # fmt: skip
     return [
         Layer(
-            op, "batch_matmul", "batch_matmul", "tfkd_batch_matmul_params",
+            op, "batch_matmul", "sums_int8 batch_matmul", "tfkd_batch_matmul_params",
             {"batch": batch, "stride1": moved[0], "stride2": moved[1], "rows": shapes[0][rows],
              "columns": shapes[1][columns], "depth": depth, "row1": strides[0][rows], "depth1": strides[0][depth1],
              "depth2": strides[1][depth2], "column2": strides[1][columns], "multiplier": multiplier, "shift": shift,

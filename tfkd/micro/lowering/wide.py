@@ -14,7 +14,15 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, Unsupported, activation_range, shape_text, values, weights_of
+from tfkd.micro.lowering.layer import (
+    Layer,
+    Unsupported,
+    activation_range,
+    long_requantization,
+    shape_text,
+    values,
+    weights_of,
+)
 from tfkd.micro.lowering.windows import window
 
 _LONG, _TWO_ROUNDINGS, _FOURS = 1, 2, 4  # as in kernels/products_int16.h
@@ -42,18 +50,18 @@ def products(graph: Graph, op: Op) -> list[Layer]:
     factors = [source.scale * s / output.scale for s in scales]
     if kind == "FULLY_CONNECTED" and len(tensor.scales) == 1:  # one product in float32, unlike the convolutions
         factors = [float(np.float32(source.scale) * np.float32(tensor.scale)) / output.scale] * channels
-    pairs = [arithmetic.quantize_multiplier(factor) for factor in factors]
-    if max(shift for _, shift in pairs) > 7 or (small and largest >= 2**31):
-        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
-    multipliers = [m if small else 0x7FFF if m >= 0x7FFF0000 else (m + 2**15) >> 16 for m, _ in pairs]
+    scaling = long_requantization(factors, output)
+    if small and largest >= 2**31:
+        raise Unsupported(f"sums of {tensor.name!r} do not fit 32 bits: a damaged bias. Convert the model again")
+    if small:
+        scaling["multiplier"] = np.array([arithmetic.quantize_multiplier(factor)[0] for factor in factors], "int32")
     flags = (_LONG if largest >= 2**31 else _FOURS if part % 4 == 0 else 0) | (_TWO_ROUNDINGS if small else 0)
     if flags & _FOURS:
         weights = weights.reshape(*weights.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
     return [
         Layer(
-            op, "products", "products_int16", "tfkd_products_params",
-            {"weights": np.ascontiguousarray(weights).astype("int8"), "bias": bias,
-             "multiplier": np.array(multipliers, "int32"), "shift": np.array([s for _, s in pairs], "int8"), **fields,
+            op, "products", "sums_int16 products_int16", "tfkd_products_params",
+            {"weights": np.ascontiguousarray(weights).astype("int8"), "bias": bias, **scaling, **fields,
              "group_channels": part, "group_out_channels": channels // groups, "least": least, "most": most},
             (source.index,), output.index, flags,
             comment=f"{shape_text(source)} -> {shape_text(output)}",
