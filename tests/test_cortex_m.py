@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from elftools.elf.elffile import ELFFile
 
 import tfkd
 from tests import random_graph
 from tests.random_graph import Net, net
-from tfkd import targets
+from tfkd import micro, targets
 from tfkd.targets import cortex_m
 from tfkd.tflite import TFLiteModel
 from tools import system_packages
@@ -80,6 +85,27 @@ def test_transposed_convolution_and_matrix_product_of_16_bits_give_the_bits_of_t
     expected = targets.get("tflm").run(model, samples(model), latency=False).outputs[0]
     assert len(np.unique(expected)) > 50
     assert np.array_equal(targets.get(core).run(model, samples(model), latency=False).outputs[0], expected)
+
+
+def test_generated_c_needs_no_library_but_memcpy_and_memset(tmp_path: Path) -> None:
+    """On the core with the fewest instructions: clang makes calls of what it has not, a division above all."""
+    names = []
+    for seed in range(20_000, 20_050):
+        with contextlib.suppress(ValueError):
+            program = micro.emit(net(seed), name=f"n{seed}")
+            names.append(program.name)
+            for name, text in program.files.items():
+                (tmp_path / name).write_text(text)
+    assert sum("AVERAGE_POOL_2D" in (tmp_path / f"{name}.c").read_text() for name in names) >= 5
+    (tmp_path / "all.c").write_text("".join(f'#include "{name}.c"\n' for name in names))
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi", "-mcpu=cortex_m0plus",
+               "-std=c99", "-ffreestanding", "-fno-sanitize=undefined", "-fno-unwind-tables", "-O2", "-c",
+               str(tmp_path / "all.c"), "-o", str(tmp_path / "all.o")]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    with (tmp_path / "all.o").open("rb") as file:
+        symbols = list(ELFFile(file).get_section_by_name(".symtab").iter_symbols())
+    missing = {one.name for one in symbols if one["st_shndx"] == "SHN_UNDEF"}
+    assert not [name for name in missing if name and not re.search(r"memcpy|memset|memclr|_unwind_", name)]
 
 
 def test_counts_are_the_same_each_time_and_grow_with_the_work() -> None:
