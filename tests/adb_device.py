@@ -59,17 +59,20 @@ class Phone:
             tool.chmod(0o755)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.serial = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        self.connections, self.asleep = [], False
+        self.connections, self.asleep, self.plugged_in = [], False, True
+        self.plug = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def fault(self, name):
         (self.root / "fault").write_text(name)
 
     def pull_the_cable(self):
+        with self.plug:
+            self.plugged_in = False
+            for one in (self.listener, *self.connections):
+                with contextlib.suppress(OSError):  # it is out already
+                    one.shutdown(socket.SHUT_RDWR)  # a close alone lets an accept that waits take one more
         self.listener.close()
-        for connection in self.connections:
-            with contextlib.suppress(OSError):  # it is out already
-                connection.shutdown(socket.SHUT_RDWR)
 
     def _accept(self):
         while True:
@@ -77,7 +80,11 @@ class Phone:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            self.connections.append(connection)
+            with self.plug:
+                if not self.plugged_in:
+                    connection.close()
+                    return
+                self.connections.append(connection)
             threading.Thread(target=_Link(self, connection).serve, daemon=True).start()
 
     def local(self, path):

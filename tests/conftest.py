@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import sys
 
 import pytest
@@ -22,11 +21,9 @@ def seeded():
 @pytest.fixture(scope="module")
 def adb_server(tmp_path_factory):
     """An adb server of our own, apart from a user's."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    home = tmp_path_factory.mktemp("home")
     kept = dict(os.environ)
-    os.environ |= {"ANDROID_ADB_SERVER_PORT": str(port), "HOME": str(tmp_path_factory.mktemp("home"))}
+    os.environ |= {"ADB_SERVER_SOCKET": f"localfilesystem:{home}/adb", "HOME": str(home)}  # a port may be another's
     adb("start-server")
     yield
     adb("kill-server")

@@ -62,7 +62,7 @@ class Box:
             [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e", "-f", folder / "sshd_config"],
             stdin=subprocess.DEVNULL, stderr=self.log, start_new_session=True,
         )  # fmt: skip
-        for _ in range(100):
+        while self.server.poll() is None:
             with socket.socket() as one:
                 if one.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
