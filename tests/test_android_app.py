@@ -73,7 +73,7 @@ def test_app_reads_nothing_of_who_starts_it_and_holds_no_lambda_or_network():
 def test_gradle_and_build_apk_name_the_same_versions():
     gradle = (desktop_app.APP / "build.gradle").read_text()
     built = desktop_app.build_apk
-    assert re.search(r"minSdk (\d+)", gradle)[1] == str(built.MIN_SDK)
-    assert re.search(r"targetSdk (\d+)", gradle)[1] == str(built.TARGET_SDK)
-    assert re.search(r"versionCode (\d+)", gradle)[1] == str(built.VERSION) == str(android.VERSION)
+    assert re.search(r"minSdk = (\d+)", gradle)[1] == str(built.MIN_SDK)
+    assert re.search(r"targetSdk = (\d+)", gradle)[1] == str(built.TARGET_SDK)
+    assert re.search(r"versionCode = (\d+)", gradle)[1] == str(built.VERSION) == str(android.VERSION)
     assert re.search(r"tensorflow-lite:([\d.]+)", gradle)[1] in built.ARTIFACTS["lite"]

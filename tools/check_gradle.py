@@ -1,0 +1,54 @@
+"""Evaluates android_demo/app/build.gradle by Gradle's own classes and the real Android Gradle Plugin.
+
+Both come from Maven Central (300 MB at the first time), where there is no whole Gradle that could run a build: so
+settings.gradle and the plugins blocks stay unread, and nothing is compiled. What the plugin does not know, or no
+longer takes, is an error.
+
+    python tools/check_gradle.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import build_apk
+
+GRADLE = "8.11.1"  # the newest of gradle-api
+POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>check</groupId><artifactId>check</artifactId><version>1</version><packaging>pom</packaging><dependencies>
+<dependency><groupId>dev.gradleplugins</groupId><artifactId>gradle-api</artifactId><version>{gradle}</version></dependency>
+<dependency><groupId>com.android.tools.build</groupId><artifactId>gradle</artifactId><version>{plugin}</version></dependency>
+</dependencies></project>
+"""
+
+
+def main() -> None:
+    """Prints what the build file says to the plugin."""
+    plugin = re.search(r"'com.android.application' version '([\d.]+)'", (build_apk.DEMO / "build.gradle").read_text())
+    if plugin is None:
+        sys.exit("check_gradle: android_demo/build.gradle must name the version of com.android.application.")
+    app = build_apk.DEMO / "app"
+    with tempfile.TemporaryDirectory(prefix="tfkd-") as temporary:
+        folder = Path(temporary)
+        (folder / "pom.xml").write_text(POM.format(gradle=GRADLE, plugin=plugin[1]))
+        os.environ["ANDROID_HOME"] = temporary  # the plugin only looks whether it is there
+        script = folder / "app.gradle"  # a script that is applied may hold no plugins block
+        script.write_text(re.sub(r"(?m)^plugins \{[^}]*\}", "", (app / "build.gradle").read_text()))
+        try:
+            build_apk.call("mvn", "-q", "-B", "-f", folder / "pom.xml", "dependency:build-classpath",
+                           f"-Dmdep.outputFile={folder}/classpath")  # fmt: skip
+            opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "util")]
+            program = Path(__file__).with_name("EvaluateGradle.java")
+            said = build_apk.call("java", *opened, "-cp", (folder / "classpath").read_text(), program, app, script,
+                                  folder / "home")  # fmt: skip
+        except RuntimeError as error:
+            sys.exit(f"check_gradle: {error}")
+    print(f"Android Gradle Plugin {plugin[1]}\n{said}", end="")
+
+
+if __name__ == "__main__":
+    main()
