@@ -3,8 +3,8 @@
 Every contestant gets the same epochs, batches, learning rates, initial weights and augmentation. The teacher's answers
 for `--views` augmented views lie in a store, so that no teacher runs in training. keras.distillation runs as its
 documentation shows it, with the teacher online. Nothing is selected on the test images: the figures are those of the
-last epoch, and of the epoch that was best on validation. A finished run is kept in `--out` and not repeated, so an
-interrupted bench goes on; `--minutes` stops before a run that would not end in time.
+last epoch, and of the epoch that was best on validation. A finished row is kept in `--out` and not repeated, so an
+interrupted bench goes on; `--minutes` stops before a row that would not end in time.
 
     python tools/bench/losses.py --teacher resnet56_cifar10.keras --epochs 12 --seeds 1 --out runs/losses
 """
@@ -12,19 +12,19 @@ interrupted bench goes on; `--minutes` stops before a run that would not end in 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
+import equal_budget
 import keras
 import numpy as np
+from equal_budget import Row, Rows
 
 import tfkd
 from tfkd.augmentation import crop_flip
 from tfkd.distiller import EpochSync, jit_by_device
-from tfkd.training import accuracy, write_atomically
+from tfkd.training import accuracy
 
 ALPHA = 0.9
 HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -39,58 +39,31 @@ CONTESTANTS = ("student alone", "label smoothing", *SOFT, "keras.distillation")
 
 def main() -> None:
     """Reads the options, runs what is missing and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10", help="what tfkd.data.load takes")
-    parser.add_argument("--teacher", required=True, help="a .keras file that gives logits")
+    defaults = {"epochs": 12, "learning_rate": 4e-3, "views": 8, "out": Path("runs/losses")}
+    parser = equal_budget.parser(__doc__, CONTESTANTS, **defaults)
     parser.add_argument("--student", default="resnet8", help="a builder of tfkd.models")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=4e-3)
-    parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--only", nargs="*", default=CONTESTANTS, choices=CONTESTANTS, help="contestants")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run that would end later")
-    parser.add_argument("--out", type=Path, default=Path("runs/losses"))
     options = parser.parse_args()
-    deadline = time.monotonic() + 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
-    for seed in range(options.seeds):
-        for name in options.only:
-            longest = max([0.0, *(result["seconds"] for result in bench.results())])
-            if time.monotonic() + longest > deadline:
-                print(f"{name}, seed {seed}: not run, it would end after the {options.minutes:g} minutes given")
-                continue
-            bench.run(name, seed)
+    wanted = [(name, seed) for seed in range(options.seeds) for name in options.only]
+    bench.rows.fill(wanted, bench.run, options.minutes)
     print(bench.table())
 
 
 class Bench:
-    """The data, the store and the finished runs."""
+    """The data, the store and the rows."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.splits = tfkd.data.load(options.data)
         self.teacher = tfkd.models.load(options.teacher)
-        self.store = tfkd.SoftLabels.build(
-            options.out / "labels", self.teacher, self.splits.train, views=options.views, augment=crop_flip(4),
-            progress=lambda done, total: print(f"labels {done}/{total}", flush=True) if done % 40 == 0 else None,
-        )  # fmt: skip
+        names = ("data", "teacher", "student", "epochs", "batch_size", "learning_rate", "views", "flip")
+        self.rows = Rows(options.out, {name: getattr(options, name) for name in names})
+        self.store = equal_budget.label(options, self.teacher, self.splits.train)
+        self.augment = crop_flip(4, flip=options.flip)
 
-    def results(self) -> list[dict[str, Any]]:
-        """The finished runs of this budget."""
-        found = [json.loads(path.read_text()) for path in sorted(self.options.out.glob("run-*.json"))]
-        return [result for result in found if result["budget"] == self.budget()]
-
-    def budget(self) -> dict[str, Any]:
-        """What must be equal for results to be compared."""
-        names = ("data", "teacher", "student", "epochs", "batch_size", "learning_rate", "views")
-        return {name: getattr(self.options, name) for name in names}
-
-    def run(self, name: str, seed: int) -> None:
-        """Trains one contestant unless it was trained before, and keeps what came out."""
-        if any((result["name"], result["seed"]) == (name, seed) for result in self.results()):
-            return
+    def run(self, name: str, seed: int, title: str) -> Row:
+        """Trains one contestant, keeps the student of the last epoch and judges it."""
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         train, val, test = self.splits
@@ -98,7 +71,7 @@ class Bench:
         model, loss, stored = self.contestant(name, student)
         batches = train.batches(
             self.options.batch_size, shuffle=True, seed=seed,
-            **({"soft_labels": self.store} if stored else {"augment": crop_flip(4)}),
+            **({"soft_labels": self.store} if stored else {"augment": self.augment}),
         )  # fmt: skip
         steps = self.options.epochs * -(-len(train) // self.options.batch_size)
         schedule = keras.optimizers.schedules.CosineDecay(self.options.learning_rate, steps)
@@ -106,20 +79,15 @@ class Bench:
             keras.optimizers.Adam(schedule), loss=loss, metrics=["accuracy"], jit_compile=jit_by_device(),
             steps_per_execution=16,
         )  # fmt: skip
-        best = Best(student, val, name, seed)
-        started = time.monotonic()
+        best = Best(student, val, title)
         model.fit(batches, epochs=self.options.epochs, shuffle=False, verbose=0, callbacks=[EpochSync(batches), best])
-        result = {
-            "budget": self.budget(), "name": name, "seed": seed, "seconds": time.monotonic() - started,
+        row = {
             "last": accuracy(student, test), "val_last": best.values[-1], "val_best": max(best.values),
             "best_epoch": 1 + int(np.argmax(best.values)),
         }  # fmt: skip
-        student.save(self.options.out / f"{name.replace(' ', '_')}-{seed}.keras")
+        student.save(self.options.out / f"{equal_budget.file_name(name, seed)}.keras")
         student.set_weights(best.weights)
-        result["selected"] = accuracy(student, test)
-        path = self.options.out / f"run-{name.replace(' ', '_')}-{seed}.json"
-        write_atomically(path, json.dumps(result))
-        print(f"{name}, seed {seed}: last epoch {100 * result['last']:.2f} %, {result['seconds']:.0f} s", flush=True)
+        return {**row, "selected": accuracy(student, test)}
 
     def contestant(self, name: str, student: keras.Model) -> tuple[keras.Model, Any, bool]:
         """The model that is fitted, its compiled loss, and whether it learns from the store."""
@@ -137,11 +105,12 @@ class Bench:
     def table(self) -> str:
         """Mean and spread over the seeds, against the student alone."""
         lines = [f"{'':24}{'last epoch':>16}{'selected on val':>18}{'against alone':>16}{'seeds':>7}"]
-        base = [result["last"] for result in self.results() if result["name"] == "student alone"]
+        rows = self.rows.finished()
+        base = [row["last"] for row in rows if row["name"] == "student alone"]
         for name in CONTESTANTS:
-            found = [result for result in self.results() if result["name"] == name]
+            found = [row for row in rows if row["name"] == name]
             if found:
-                last, selected = ([100 * result[key] for result in found] for key in ("last", "selected"))
+                last, selected = ([100 * row[key] for row in found] for key in ("last", "selected"))
                 gain = f"{statistics.mean(last) - 100 * statistics.mean(base):+.2f}" if base else "-"
                 lines.append(f"{name:24}{spread(last):>16}{spread(selected):>18}{gain:>16}{len(found):>7}")
         return "\n".join(lines)
@@ -150,9 +119,9 @@ class Bench:
 class Best(keras.callbacks.Callback):
     """Keeps the weights of the epoch that was best on validation."""
 
-    def __init__(self, student: keras.Model, val: Any, name: str, seed: int) -> None:
+    def __init__(self, student: keras.Model, val: Any, title: str) -> None:
         super().__init__()
-        self.student, self.val, self.label = student, val, f"{name}, seed {seed}"
+        self.student, self.val, self.title = student, val, title
         self.values: list[float] = []
         self.weights: list[np.ndarray] = []
 
@@ -160,7 +129,7 @@ class Best(keras.callbacks.Callback):
         self.values.append(accuracy(self.student, self.val))
         if self.values[-1] == max(self.values):
             self.weights = self.student.get_weights()
-        print(f"{self.label}: epoch {epoch + 1}, validation {100 * self.values[-1]:.2f} %", flush=True)
+        print(f"{self.title}: epoch {epoch + 1}, validation {100 * self.values[-1]:.2f} %", flush=True)
 
 
 @keras.saving.register_keras_serializable(package="bench")
