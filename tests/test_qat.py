@@ -218,7 +218,7 @@ def test_gap_to_the_tflite_is_an_error_that_names_the_layer(trained, tmp_path):
     fault = conversion.convert(qat.constant(trained), tmp_path / "fault.tflite", calibration=train)
     high.assign(kept)
     with pytest.raises(ValueError, match=r"99% of 50 samples. Received: .*part at the layer 'block2_depthwise_relu'"):
-        qat.compare(trained, fault, val.sample(50, seed=0), "fault.tflite")
+        qat.compare(trained, fault, val.sample(50, seed=0).x, "fault.tflite")
 
 
 def test_export_before_training_is_refused(student, tmp_path):

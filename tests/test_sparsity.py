@@ -9,7 +9,7 @@ from keras import layers
 from typer.testing import CliRunner
 
 import tfkd
-from tfkd import cli, pipeline, recipe
+from tfkd import cli, conversion, pipeline, recipe
 from tfkd.optimization import optimize
 
 SHAPES = {(8, 3, 3, 1): "first", (1, 3, 3, 8): "depthwise", (16, 1, 1, 8): "second", (10, 256): "logits"}
@@ -90,6 +90,14 @@ def clustered(pruned):
     return optimized
 
 
+@pytest.fixture(scope="module")
+def kept(pruned):
+    """A pruned student, trained for int8."""
+    optimized = optimize(pruned.student(), "pqat")
+    fit(optimized, epochs=1, learning_rate=1e-3)
+    return optimized
+
+
 def test_pruned_weights_are_zero_in_the_tflite(pruned, tmp_path):
     model = pruned.export(tmp_path / "pruned.tflite", calibration=TRAIN)
     found = kernels(model)
@@ -152,12 +160,45 @@ def test_clusters_and_zeros_are_in_the_tflite(clustered, tmp_path):
     assert len(np.unique(kernel)) <= 8
 
 
-def test_quantization_aware_training_keeps_zeros(pruned, tmp_path):
-    optimized = optimize(pruned.student(), "pqat")
-    fit(optimized, epochs=1, learning_rate=1e-3)
-    found = kernels(optimized.export(tmp_path / "pqat.tflite", calibration=TRAIN))
+def test_quantization_aware_training_keeps_zeros(kept, tmp_path):
+    found = kernels(kept.export(tmp_path / "pqat.tflite", calibration=TRAIN))
     for name in ("first", "second", "logits"):
         assert np.mean(found[name] == 0) >= 0.6 - 1 / found[name].size
+
+
+def test_gap_to_the_tflite_is_an_error_that_names_the_layer(kept, tmp_path, monkeypatch):
+    (kernel,), convert = [one for one in kept.model.weights if one.shape == (1, 1, 8, 16)], conversion.convert
+    trained = kernel.numpy()
+
+    def faulty(*args, **options):
+        made = convert(*args, **options)
+        kernel.assign(-3 * trained)  # the file has other weights than the model
+        return made
+
+    monkeypatch.setattr(conversion, "convert", faulty)
+    with pytest.raises(ValueError, match=r"99% of 512 samples. Received: .*part at the layer 'second', by"):
+        kept.export(tmp_path / "pqat.tflite", calibration=TRAIN)
+    assert not list(tmp_path.iterdir())
+    kernel.assign(trained)
+
+
+def test_quantization_aware_training_keeps_clusters(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = layers.Rescaling(1 / 128, offset=-1)(image)
+    x = layers.Flatten()(layers.Conv2D(8, 3, activation="relu", name="first")(x))
+    student = keras.Model(image, layers.Dense(10, name="logits")(x))
+    for layer in (student.get_layer("first"), student.get_layer("logits")):
+        centroids = np.linspace(-0.3, 0.3, 6)
+        kernel, bias = layer.get_weights()
+        layer.set_weights([centroids[np.abs(kernel[..., None] - centroids).argmin(axis=-1)], bias])
+    optimized = optimize(student, "cqat")
+    before = [weight.numpy() for weight in optimized.model.trainable_weights]
+    fit(optimized, epochs=1, learning_rate=1e-3)
+    assert all(np.any(old != new) for old, new in zip(before, optimized.model.trainable_weights, strict=True))
+    model = optimized.export(tmp_path / "cqat.tflite", calibration=TRAIN)
+    found = [values for values in model.weights().values() if values.shape in ((8, 3, 3, 1), (10, 288))]
+    assert [2 < distinct(kernel) <= 6 for kernel in found] == [True, True]
+    assert not model.float_ops
 
 
 def test_quantization_aware_training_keeps_clusters_and_zeros(clustered, tmp_path):

@@ -10,14 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import conversion, targets
+from tfkd import conversion
 from tfkd.calibration import choose
-from tfkd.optimization import Optimized
+from tfkd.optimization import Optimized, agreement
 from tfkd.optimization.twin import Twin, load_tfmot, refuse
 from tfkd.tflite import TFLiteModel
 
-# The least share of equal labels of the trained model and its .tflite, and the samples to find it on.
-_AGREEMENT, _COMPARED = 0.99, 512
 # A kernel counts as pruned from this share of zeros on, and as clustered up to this many values.
 _PRUNED, _CLUSTERED = 0.1, 256
 _FOLDED = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense")
@@ -185,13 +183,20 @@ def _export(
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         tf.saved_model.save(holder, folder, signatures={"serving_default": answer.get_concrete_function()})
         made = conversion.convert(folder, Path(folder) / "model.tflite", calibration=calibration, **options)
-    x = choose(calibration, _COMPARED, 0).x
-    raw = targets.get("host:plain").run(made, made.quantize_input(x), latency=False).outputs[0]
-    expected = np.asarray(model(tf.cast(x, tensor.dtype), training=False)).argmax(-1)
-    agreement = float(np.mean(raw.reshape(len(x), -1).argmax(-1) == expected))
-    if agreement < _AGREEMENT:
-        raise ValueError(
-            f"{method}: the .tflite must give the label of the trained model on {_AGREEMENT:.0%} of samples. Received: "
-            f"{agreement:.1%} of {len(x)}. Train longer, so that the ranges of activations settle."
-        )
+    _compare(model, made, choose(calibration, agreement.SAMPLES, 0).x, str(path))
     return made.save(path, overwrite=options.get("overwrite", False))
+
+
+def _compare(model: Any, made: TFLiteModel, x: np.ndarray, where: str) -> None:
+    """Holds a .tflite against the trained model; see `tfkd.optimization.agreement.hold`."""
+    shown = [layer for layer in model.layers if type(layer).__name__ == "QuantizeWrapperV2"]
+    inner = load_tfmot()[0].Model(model.inputs, [layer.get_output_at(-1) for layer in shown])
+
+    def answers(x: np.ndarray) -> np.ndarray:
+        return np.asarray(model(tf.cast(x, model.inputs[0].dtype), training=False))
+
+    def layers(x: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = inner(tf.cast(x, model.inputs[0].dtype), training=False)
+        return {layer.layer.name: np.asarray(output) for layer, output in zip(shown, outputs, strict=True)}
+
+    agreement.hold(made, x, answers, layers, where)

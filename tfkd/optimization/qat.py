@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +12,14 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfkd import child, conversion, targets
+from tfkd import conversion
 from tfkd.calibration import choose
-from tfkd.optimization import Optimized, int4, rounding
+from tfkd.optimization import Optimized, agreement, int4, rounding
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, channel_axes, freeze, on_grid
 from tfkd.tflite import TFLiteModel
 
 if TYPE_CHECKING:
     from tfkd.data import Split
-
-# The share of samples on which the .tflite must answer as the trained model does, and how many are asked.
-_AGREEMENT = 0.99
-_COMPARED = 512
-_ROUNDING = 2.0  # steps between two ways to round; a fault makes more
 
 
 def prepare(student: keras.Model, *, weight_bits: int = 8, int8_layers: Sequence[str] = ()) -> Optimized:
@@ -104,7 +98,7 @@ def export(
     if any(layer.bits == 4 for layer in _weighted(model)):
         made = TFLiteModel(int4.pack(made.content), audit=made.audit)
     assert calibration is not None  # or convert would have refused
-    compare(model, made, choose(calibration, _COMPARED, seed=1), str(path))
+    compare(model, made, choose(calibration, agreement.SAMPLES, seed=1).x, str(path))
     return made.save(path, overwrite=overwrite)
 
 
@@ -143,88 +137,24 @@ def _weighted(model: keras.Model) -> list[QuantizedWeights]:
     return [layer for layer in model.layers if isinstance(layer, QuantizedWeights)]
 
 
-def compare(model: keras.Model, made: TFLiteModel, split: Split, where: str) -> float:
-    """Holds a .tflite against the model that it came from.
+def compare(model: keras.Model, made: TFLiteModel, x: np.ndarray, where: str) -> float:
+    """Holds a .tflite against the model that it came from; see `tfkd.optimization.agreement.hold`.
 
     Args:
         model: what `prepare` gave, trained.
         made: its .tflite.
-        split: samples to compare on.
+        x: [N, ...], samples to compare on.
         where: what the message begins with.
-
-    Returns:
-        The share of samples on which both give the same label.
-
-    Raises:
-        ValueError: that is less than 99 %.
     """
-    expected = np.concatenate([np.asarray(model(x, training=False)) for x, _ in split.batches(256)])
-    run = targets.get("host:plain").run(made, made.quantize_input(split.x), latency=False)
-    given = made.dequantize_output(run.outputs[0])
-    agreement = float(np.mean(_labels(expected) == _labels(given)))
-    if agreement < _AGREEMENT:
-        worst, steps = _worst(model, made, split.x[:32])
-        remedy = (
-            "Build it from other layers, or convert the student without qat (tfkd.convert)."
-            if steps > _ROUNDING
-            else "That is rounding alone, on labels that the model hardly prefers to others: train it longer."
-        )
-        raise ValueError(
-            f"{where}: the .tflite must give the labels of the trained model on {_AGREEMENT:.0%} of {len(split)} "
-            f"samples. Received: {agreement:.1%}. They part at the layer {worst!r}, by {steps:.1f} of 256 steps on "
-            f"average. {remedy}"
-        )
-    return agreement
-
-
-def _labels(outputs: np.ndarray) -> np.ndarray:
-    return outputs.reshape(len(outputs), -1, outputs.shape[-1]).argmax(axis=-1)[:, -1]
-
-
-def _worst(model: keras.Model, made: TFLiteModel, x: np.ndarray) -> tuple[str, float]:
-    """The layer where the .tflite goes apart from the model, and its mean error in steps of its range."""
-    errors = gaps(model, made, x)
-    largest = max(errors.values())
-    return next((layer, error) for layer, error in errors.items() if error >= largest / 2)  # later ones inherit it
-
-
-def gaps(model: keras.Model, made: TFLiteModel, x: np.ndarray) -> dict[str, float]:
-    """The mean difference of each layer between a model and its .tflite, in steps, in the order of the layers."""
     ranges = [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
-    names = {layer.name.removesuffix("_range"): i for i, layer in enumerate(ranges)}
+    names = [layer.name.removesuffix("_range") for layer in ranges]
     # Node 0: pooling uses the range of its input a second time.
     inner = keras.Model(model.inputs[0], [layer._inbound_nodes[0].outputs[0] for layer in ranges])
-    expected = [np.asarray(one) for one in inner(x.astype("float32"), training=False)]
-    got = child.run("tfkd.optimization.qat:_activations", timeout_s=600.0, what="running the .tflite layer by layer",
-                    content=made.content, inputs=made.quantize_input(x))  # fmt: skip
-    found: dict[int, float] = {}
-    for number in (op.outputs[0] for op in made.graph.ops):
-        tensor = made.graph.tensors[number]
-        parts = re.split(r"[/;:]", tensor.name)
-        fits = [names[name] for part in parts for name in (part, re.sub(r"_\d+$", "", part)) if name in names]
-        if number in made.graph.outputs:  # it has a name of its own
-            fits = [len(ranges) - 1]
-        if fits and len(tensor.scales) == 1 and got[tensor.name].size == expected[max(fits)].size:
-            values = (got[tensor.name].astype("float64") - tensor.zero_points[0]) * tensor.scales[0]
-            difference = values.ravel() - expected[max(fits)].ravel()
-            found[max(fits)] = float(np.abs(difference).mean() / tensor.scales[0])
-    return {ranges[index].name.removesuffix("_range"): found[index] for index in sorted(found)}
 
+    def answers(x: np.ndarray) -> np.ndarray:
+        return np.asarray(model(x.astype("float32"), training=False))
 
-def _activations(content: bytes, inputs: np.ndarray) -> dict[str, np.ndarray]:  # runs in a child
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    def layers(x: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, map(np.asarray, inner(x.astype("float32"), training=False)), strict=True))
 
-    interpreter = Interpreter(
-        model_content=content, experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )  # fmt: skip
-    interpreter.allocate_tensors()
-    graph = TFLiteModel.load(content).graph
-    made = {graph.tensors[op.outputs[0]].name: op.outputs[0] for op in graph.ops}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in made}
-    for sample in inputs:
-        interpreter.set_tensor(graph.inputs[0], sample[None])
-        interpreter.invoke()
-        for name, index in made.items():
-            found[name].append(interpreter.get_tensor(index))
-    return {name: np.concatenate(values) for name, values in found.items()}
+    return agreement.hold(made, x, answers, layers, where)
