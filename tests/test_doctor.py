@@ -169,7 +169,7 @@ def test_student_that_breaks_the_contract_is_found_before_training(folder):
 
 def test_optimization_that_does_not_take_the_student_is_found(folder):
     contract = '[optimization]\nmethod = "qat"\noptions = { int8_layers = ["stem"], weight_bits = 4 }'
-    evidence = only(findings(folder, contract=contract), "error", "qat does not take the student.")
+    evidence = only(findings(folder, contract=contract), "error", "The optimization does not take the student.")
     assert "Received: 'stem'" in evidence
 
 

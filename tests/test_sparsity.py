@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import tfkd
 from tfkd import cli, conversion, pipeline, recipe
-from tfkd.optimization import optimize
+from tfkd.optimization import optimize, rehearse
 
 SHAPES = {(8, 3, 3, 1): "first", (1, 3, 3, 8): "depthwise", (16, 1, 1, 8): "second", (10, 256): "logits"}
 RECIPE = """
@@ -263,6 +263,25 @@ def test_student_without_structure_has_nothing_to_preserve():
     student.get_layer("logits").set_weights([np.where(kernel > 0, kernel, 0), bias])
     with pytest.raises(ValueError, match="pcqat: all kernels must be pruned.*Received: none in first, second"):
         optimize(student, "pcqat")
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ((("prune", {}), ("cqat", {})), "2 of 2, cqat: the student must be clustered. Received: 1281"),
+        ((("cluster", {}), ("prune", {"pattern": "4:2"})), "2 of 2, prune: pattern must be unstructured"),
+        ((("prune", {"layers": "logits"}), ("cluster", {"clusters": 8}), ("pcqat", {})), "3 of 3, pcqat: all ker"),
+        ((("cluster", {}), ("qat", {"bits": 4})), "2 of 2, qat: optimize: method 'qat' takes the options"),
+    ],
+)
+def test_later_method_is_refused_before_the_first_is_trained(stages, message):
+    with pytest.raises(ValueError, match=f"^optimization {message}"):
+        rehearse(small(), stages)
+
+
+def test_chain_that_fits_is_not_refused():
+    rehearse(small(), [("prune", {}), ("cluster", {"clusters": 8}), ("pcqat", {})])
+    rehearse(small(), [("prune", {"pattern": "2:4", "layers": "second|logits"}), ("pqat", {})])
 
 
 def test_layers_that_tfmot_does_not_quantize_are_named_in_one_error():

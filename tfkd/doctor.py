@@ -212,7 +212,7 @@ def _store(recipe: Recipe, teacher: keras.Model, splits: data.Splits) -> Iterato
 def _student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
     """Converts and runs the student with untrained weights: size and memory do not depend on training."""
     from tfkd import conversion, targets
-    from tfkd.optimization import optimize
+    from tfkd.optimization import rehearse
 
     settings = recipe.student
     shape, classes = splits.train.input_shape, splits.train.num_classes
@@ -221,11 +221,10 @@ def _student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
     else:
         student = models.build(settings.model or "", shape, classes, **settings.options)
     limits = recipe.limits
-    for first in recipe.optimization[:1]:  # what the others get is not there yet
-        try:
-            optimize(student, first.method, **first.options)
-        except ValueError as error:
-            yield Finding("error", f"{first.method} does not take the student.", str(error), "As the evidence says.")
+    try:
+        rehearse(student, [(one.method, one.options) for one in recipe.optimization])
+    except ValueError as error:
+        yield Finding("error", "The optimization does not take the student.", str(error), "As the evidence says.")
     shipped = recipe.conversion.ship
     mode = shipped if shipped in conversion.MODES else "full_int8"  # what is optimized becomes that
     with tempfile.TemporaryDirectory() as folder:

@@ -102,10 +102,11 @@ class _Line:
         self.partner = data.Partner(self.seen.train, other.pair) if other else None
 
     def run(self, command: str | None) -> Result:
-        if self.recipe.student.layers:
-            self._start(self.recipe.seed)  # what is refused must show before the training, not after it
-        for settings in self.recipe.optimization[:1]:  # what it refuses must show before the training, not after it
-            self._prepare(settings, self._start(self.recipe.seed))
+        if self.recipe.student.layers or self.recipe.optimization:
+            from tfkd.optimization import rehearse
+
+            # What is refused must show before the training, not after it.
+            rehearse(self._start(self.recipe.seed), [(one.method, one.options) for one in self.recipe.optimization])
         teacher = self._teacher()
         labels = self._labels(teacher) if self.recipe.distillation.views else None
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)

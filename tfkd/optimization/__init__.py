@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tfkd.tflite import TFLiteModel
 
-__all__ = ["CHAINED", "METHODS", "Optimized", "optimize"]
+__all__ = ["CHAINED", "METHODS", "Optimized", "optimize", "rehearse"]
 
 # Where each method is: a function (student, **options) -> Optimized.
 _HOMES = {
@@ -44,6 +44,7 @@ class Optimized:
             the file does not answer as the trained model does.
         student: for methods that change weights alone: gives the trained student as a Keras model, to convert
             otherwise or to optimize further.
+        outline: likewise: gives the student with its zeros or clusters, as if it were trained, to try what comes next.
         notes: what the method takes and what it leaves as it is, in sentences.
     """
 
@@ -51,6 +52,7 @@ class Optimized:
     callbacks: Sequence[keras.callbacks.Callback]
     export: Callable[..., TFLiteModel]
     student: Callable[[], keras.Model] | None = None
+    outline: Callable[[], keras.Model] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -85,3 +87,26 @@ def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
             f"Received: {', '.join(unknown)}. Leave out or rename the unknown."
         )
     return prepare(student, **options)
+
+
+def rehearse(student: keras.Model, stages: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Tries methods that are to follow one another without training: what the last refuses shows before the first.
+
+    Args:
+        student: see `optimize`.
+        stages: methods with their options; all but the last from `CHAINED`.
+
+    Raises:
+        ValueError: see `optimize`; the message names the stage.
+    """
+    for number, (method, options) in enumerate(stages, 1):
+        try:
+            optimized = optimize(student, method, **options)
+        except ValueError as error:
+            if len(stages) == 1:
+                raise
+            said = str(error).removeprefix(f"{method}: ")
+            raise ValueError(f"optimization {number} of {len(stages)}, {method}: {said}") from None
+        if number < len(stages):
+            assert optimized.outline is not None  # CHAINED
+            student = optimized.outline()

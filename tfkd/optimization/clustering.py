@@ -59,7 +59,10 @@ def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = No
     def restore() -> Twin:
         return twin.restore(tfmot.clustering.keras.strip_clustering(clustered))
 
+    def restored() -> keras.Model:
+        return restore().student
+
     return Optimized(
         twin.trainable(clustered), (), lambda path, **options: restore().export("cluster", path, **options),
-        lambda: restore().student, notes,
+        restored, restored, notes,
     )  # fmt: skip

@@ -73,10 +73,17 @@ def prepare(
         _check_reached(wrappers, sparsity, exact="block_size" not in form)
         return twin.restore(tfmot.sparsity.keras.strip_pruning(pruned))
 
+    def outline() -> keras.Model:
+        for wrapper in wrappers:
+            for step in (1, 2):  # M:N draws its mask at the first, the others their last at the second
+                wrapper.pruning_step.assign(step)
+                wrapper.pruning_obj.conditional_mask_update()
+        return restore().student
+
     return Optimized(
         twin.trainable(pruned), (_Steps(wrappers, growth),),
         lambda path, **options: restore().export("prune", path, **options),
-        lambda: restore().student, notes,
+        lambda: restore().student, outline, notes,
     )  # fmt: skip
 
 
