@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.datasets import load_digits
 
-from tfkd import data
+from tfkd import data, sources
 
 
 def arrays(rows=40, shape=(6, 5, 3), classes=4, seed=0):
@@ -42,6 +43,12 @@ def folder(path, sizes=(4, 4, 4), size=(7, 9), mode="RGB", suffix="png"):
 
 
 # --- what load gives
+
+
+def test_digits_are_those_of_scikit_learn():
+    bunch, found = load_digits(), sources.read_digits()
+    np.testing.assert_array_equal(found.x_train[..., 0], np.rint(bunch.images * (255 / 16)))
+    np.testing.assert_array_equal(found.y_train, bunch.target)
 
 
 def test_digits_are_images_in_0_255_with_every_class_in_every_part():

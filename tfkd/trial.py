@@ -35,7 +35,6 @@ def judge(
     progress: Progress,
 ) -> Validation:
     """Validates one .tflite file and writes its reports; see `tfkd.validate` and `tfkd.write_report`."""
-    from tfkd import models
     from tfkd import targets as places
     from tfkd.validation import validate
 
@@ -50,11 +49,15 @@ def judge(
                 f"{path}: must be a new file of {', '.join(report.SUFFIXES)}. "
                 f"Received: {'an existing file' if path.exists() else path.suffix!r}. Rename it or pass --overwrite."
             )
+    graph = None
+    if reference is not None:
+        from tfkd import models  # and TensorFlow with it, which the rest does without
+
+        graph = models.load(reference)
     progress.start("validate")
     validation = validate(
-        model, data.load(source).test, reference=None if reference is None else models.load(reference),
-        targets=engines, contract=contract, progress=progress.advance,
-    )  # fmt: skip
+        model, data.load(source).test, reference=graph, targets=engines, contract=contract, progress=progress.advance
+    )
     for path in reports:
         report.write_report(validation, path, command=command, overwrite=overwrite)
     return validation

@@ -33,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_WITH_TENSORFLOW = ("train", "distill", "label", "doctor", "convert", "validate", "explain", "run")
+_WITH_TENSORFLOW = ("train", "distill", "label", "doctor", "convert", "explain", "run")
 _RESUMED = ("train", "distill", "label", "run")
 BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
 
@@ -102,7 +102,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         with _noted_interrupts() as interrupts:
             try:
-                if function.__name__ in _WITH_TENSORFLOW:
+                if function.__name__ in _WITH_TENSORFLOW or kwargs.get("reference"):  # a Keras model to compare with
                     _load_tensorflow()
                 function(*args, **kwargs)
             except (typer.Exit, typer.Abort):  # RuntimeErrors, so they come first
