@@ -57,6 +57,16 @@ def test_help_loads_no_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_validate_without_a_keras_model_loads_no_tensorflow(student):
+    code = (
+        "import sys, typer.testing, tfkd.cli as c; done = typer.testing.CliRunner().invoke(c.app, sys.argv[1:]);"
+        "print(done.exit_code, {'tensorflow', 'keras', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules))"
+    )
+    words = ["validate", student / "student.tflite", "--target", "host", "--min-accuracy", "0"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 set()\n"
+
+
 def test_version_is_printed():
     assert tfkd_cli("--version").output == f"tfkd {tfkd.__version__}\n"
 
