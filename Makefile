@@ -26,7 +26,7 @@ system-packages: install
 	@$(BIN)/python tools/system_packages.py
 
 test: install system-packages
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 doctest: install
 	$(BIN)/python -m pytest -q --doctest-modules tfkd

@@ -42,5 +42,19 @@ def phone(adb_server, tmp_path):
     one.pull_the_cable()
 
 
+# Files of few tests that take minutes. One process does a whole file, so a long one that starts last leaves the other
+# process idle.
+LONG = (
+    "test_kills", "test_micro", "test_arm64", "test_android_app", "test_conversion", "test_damage", "test_elimination",
+    "test_micro_streaming", "test_micro_states", "test_cortex_m", "test_qat", "test_optimization", "test_sparsity",
+    "test_workers", "test_pipeline",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; `--no-loadscope-reorder` keeps that order."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 def pytest_addoption(parser):
     parser.addoption("--kills", default="21", help="how often test_kills.py kills a process, in all")
