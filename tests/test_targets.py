@@ -108,6 +108,10 @@ def test_with_board_puts_its_core_on_it_or_adds_it():
     assert targets.with_board(["host"], None) == ["host"]
     assert targets.with_board(["cortex-m4", "tflm"], "nrf52840") == ["cortex-m4:nrf52840", "tflm"]
     assert targets.with_board(["tflm"], "rp2040") == ["tflm", "cortex-m0plus:rp2040"]
+    asked = ["cortex-m4,stream=1", "cortex-m4:nrf52840,stream=0"]
+    assert targets.with_board(asked, "nrf52840") == ["cortex-m4:nrf52840,stream=1", asked[1]]
+    with pytest.raises(ValueError, match="rp2040 has a cortex-m0plus. Received: cortex-m4,stream=1"):
+        targets.with_board(["cortex-m4,stream=1"], "rp2040")
     with pytest.raises(ValueError, match="Did you mean 'nrf52840'"):
         targets.with_board(["tflm"], "nrf5284")
     with pytest.raises(ValueError, match="rp2040 has a cortex-m0plus. Received: cortex-m4"):

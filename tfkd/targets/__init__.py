@@ -135,11 +135,13 @@ def _options(
 def with_board(specs: Sequence[str], board: str | None) -> list[str]:
     """Specifications with the emulated cores on a board; its own core is added where none is asked for.
 
+    Settings stay, and so do cores that are on a board already.
+
     Raises:
         ValueError: no such board, or one with another core.
 
-    >>> with_board(["tflm", "cortex-m4"], "nrf52840")
-    ['tflm', 'cortex-m4:nrf52840']
+    >>> with_board(["tflm", "cortex-m4,stream=1"], "nrf52840")
+    ['tflm', 'cortex-m4:nrf52840,stream=1']
     """
     from tfkd.targets.cortex_m import CORES, boards
 
@@ -149,11 +151,13 @@ def with_board(specs: Sequence[str], board: str | None) -> list[str]:
         known = sorted(name for name, found in boards().items() if found.core)
         raise ValueError(f"targets: board must be one of {', '.join(known)}. Received: {board!r}.{_near(board, known)}")
     core = str(boards()[board].core)
-    other = next((spec for spec in specs if spec in CORES and spec != core), None)
-    if other:
-        raise ValueError(f"targets: {board} has a {core}. Received: {other}. Leave the target out.")
-    kept = [f"{core}:{board}" if spec == core else spec for spec in specs]
-    return kept if f"{core}:{board}" in kept else [*kept, f"{core}:{board}"]
+    bare = {spec: spec.partition(",")[::2] for spec in specs if spec.partition(",")[0] in CORES}
+    if other := [spec for spec, (place, _) in bare.items() if place != core]:
+        raise ValueError(f"targets: {board} has a {core}. Received: {other[0]}. Leave the target out.")
+    placed = {spec: ",".join(filter(None, (f"{core}:{board}", settings))) for spec, (_, settings) in bare.items()}
+    kept = [placed.get(spec, spec) for spec in specs]
+    there = any(spec.partition(",")[0] == f"{core}:{board}" for spec in kept)
+    return kept if there else [*kept, f"{core}:{board}"]
 
 
 def with_compiler(specs: Sequence[str], cc: str | None) -> list[str]:
