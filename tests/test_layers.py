@@ -17,7 +17,7 @@ LEVELS = (
      "recurrence", "noise", "micro"),
     ("optimization", "targets"),
     ("validation", "report", "golden", "firmware", "difference", "explanation", "precision"),
-    ("recipe", "training", "progress", "pipeline", "trial", "doctor", "deployment", "cli"),
+    ("recipe", "training", "progress", "steps", "pipeline", "trial", "doctor", "deployment", "cli"),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # All but the public names, which come from every level.

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfkd import models, pipeline, recipe, trial
+from tfkd import models, pipeline, recipe, steps, trial
 
 RECIPE = """
 output = "{output}"
@@ -127,7 +127,7 @@ def test_run_killed_in_training_resumes_with_equal_weights(finished):
 def test_run_in_a_busy_folder_is_refused(finished):
     folder, _ = finished
     with (
-        pipeline._locked(folder / "whole"),
+        steps.locked(folder / "whole"),
         pytest.raises(ValueError, match="another run works here"),
     ):
         pipeline.run(recipe.load(folder / "whole.toml"))

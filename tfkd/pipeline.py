@@ -1,21 +1,18 @@
-"""The straight line of a recipe, step by step; what is finished and unchanged is kept."""
+"""The straight line of a recipe, from data to report, in steps that are kept when they are finished."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tfkd
 from tfkd import data, report
 from tfkd.progress import Progress
 from tfkd.recipe import Recipe, Schedule
+from tfkd.steps import Steps, file_hash, hash_of, locked
 
 if TYPE_CHECKING:
     import keras
@@ -71,34 +68,21 @@ def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None
         losses.build(**recipe.distillation.soft)
     folder = Path(recipe.output)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         return _Line(recipe, folder, progress or Progress()).run(command)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One run in a folder at a time; the system lifts the lock when the process dies."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another run works here. Wait for it, or choose another output.") from None
-        yield
 
 
 class _Line:
     def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
         self.recipe, self.folder, self.progress = recipe, folder, progress
-        self.state_file = folder / "state.json"
-        self.state = _read_state(self.state_file)
-        self.steps: dict[str, str] = {}
+        self.steps = Steps(folder, progress)
         self.splits = data.load(recipe.data.source, validation=recipe.data.validation, seed=recipe.seed)
-        self.data_hash = _hash([split.content_hash for split in self.splits])
+        self.data_hash = hash_of([split.content_hash for split in self.splits])
         other = recipe.data.teacher
         self.seen = self.splits  # by the teacher
         if other:
             self.seen = data.load(other.source, validation=recipe.data.validation, seed=recipe.seed)
-            self.data_hash = _hash([self.data_hash, other.pair, [split.content_hash for split in self.seen]])
+            self.data_hash = hash_of([self.data_hash, other.pair, [split.content_hash for split in self.seen]])
         self.partner = data.Partner(self.seen.train, other.pair) if other else None
 
     def run(self, command: str | None) -> Result:
@@ -125,50 +109,19 @@ class _Line:
         record = self._validate(teacher, students, best, converted, command)
         verdict = record["verdict"]["status"]
         ok = verdict == "SHIP" if verdict else all(row["valid"] for row in record["rows"])
-        return Result(self.folder, record, ok, self.steps)
-
-    def _step(self, name: str, inputs: Any, work: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-        """Does a step, or keeps what it gave when its inputs are the same and its files are untouched.
-
-        Args:
-            name: of the step.
-            inputs: settings, and the file hashes of earlier steps, as JSON values.
-            work: given the key of the step, makes the files and returns the record with their names in `files`.
-
-        Returns:
-            The record, with the hash of each file in `files`.
-        """
-        key = _hash([tfkd.__version__, name, inputs])
-        kept = self.state.get(name)
-        if kept and kept["key"] == key and all(_sha256(self.folder / f) == h for f, h in kept["files"].items()):
-            self.steps[name] = "kept"
-            self.progress.line(f"{name} kept")
-            return kept
-        self.progress.start(name)
-        record = work(key)
-        record |= {"key": key, "files": {file: _sha256(self.folder / file) for file in record["files"]}}
-        self.state[name] = record
-        self._write_state()
-        self.steps[name] = "done"
-        self.progress.finish(f"accuracy {record['val_accuracy']:.4f} on validation" if "val_accuracy" in record else "")
-        return record
-
-    def _write_state(self) -> None:
-        from tfkd.training import write_atomically
-
-        write_atomically(self.state_file, json.dumps(self.state, indent=1))
+        return Result(self.folder, record, ok, self.steps.said)
 
     def _teacher(self) -> dict[str, Any]:
         settings = self.recipe.teacher
         if settings.files:
-            files = {str(file): _sha256(file, missing_ok=False) for file in settings.files}
+            files = {str(file): file_hash(file, missing_ok=False) for file in settings.files}
             return {"paths": list(files), "files": files}
 
         def work(key: str) -> dict[str, Any]:
             model = self._build(settings.model or "", settings.options, self.recipe.seed, self.seen)
             return self._train("teacher", key, model, model, settings, self.recipe.seed, self.seen)
 
-        return self._step("teacher", [settings.model_dump(), self.recipe.seed, self.data_hash], work)
+        return self.steps.do("teacher", [settings.model_dump(), self.recipe.seed, self.data_hash], work)
 
     def _labels(self, teacher: Mapping[str, Any]) -> dict[str, Any]:
         settings = self.recipe.distillation
@@ -188,7 +141,7 @@ class _Line:
             return {"path": str(self.folder / folder), "files": [f"{folder}/zarr.json"]}
 
         shown = [settings.views, settings.augment, settings.padding, settings.flip]
-        return self._step("labels", [shown, self.recipe.seed, self.data_hash, teacher["files"]], work)
+        return self.steps.do("labels", [shown, self.recipe.seed, self.data_hash, teacher["files"]], work)
 
     def _student(
         self, way: str, seed: int, teacher: Mapping[str, Any], labels: Mapping[str, Any] | None
@@ -205,10 +158,10 @@ class _Line:
         shared = Schedule.model_validate(settings.model_dump(include=set(Schedule.model_fields)))
         start = self.recipe.student.file
         inputs = [self.recipe.student.model_dump(), shared.model_dump(), seed, self.data_hash]
-        inputs += [_sha256(start, missing_ok=False)] if start else []
+        inputs += [file_hash(start, missing_ok=False)] if start else []
         if way == "distilled":
             inputs += [settings.alpha, settings.soft, (labels or teacher)["files"]]
-        return self._step(name, inputs, work)
+        return self.steps.do(name, inputs, work)
 
     def _under(
         self, teacher: Mapping[str, Any], labels: Mapping[str, Any] | None, student: keras.Model
@@ -252,7 +205,7 @@ class _Line:
 
         inputs = [settings.model_dump(), seed, self.data_hash, student["files"]]
         inputs += [self.recipe.distillation.alpha, self.recipe.distillation.soft, (labels or teacher)["files"]]
-        return self._step(name, inputs, work)
+        return self.steps.do(name, inputs, work)
 
     def _export(
         self, settings: Optimization, student: Mapping[str, Any], trained: Mapping[str, Any]
@@ -275,7 +228,7 @@ class _Line:
             return record
 
         inputs = [conversion.calibration_samples, self.recipe.seed, self.data_hash, student["files"], trained["files"]]
-        return self._step(f"export-{settings.method}", inputs, work)
+        return self.steps.do(f"export-{settings.method}", inputs, work)
 
     def _start(self, seed: int) -> keras.Model:
         """The student before its training."""
@@ -366,7 +319,7 @@ class _Line:
 
         settings = [conversion.calibration_samples, self.recipe.seed, self.data_hash]
         settings += [dataclasses.asdict(chosen)] if chosen else []
-        return self._step(f"convert-{mode}", [mode, settings, student["files"]], work)
+        return self.steps.do(f"convert-{mode}", [mode, settings, student["files"]], work)
 
     def _validate(
         self,
@@ -403,7 +356,7 @@ class _Line:
         settings = [self.recipe.targets.model_dump(), self.recipe.limits.limits, self.recipe.conversion.ship]
         trained = [record["files"] for runs in students.values() for record in runs.values()]
         inputs = [settings, self.data_hash, teacher["files"], trained, [one["files"] for one in converted.values()]]
-        self._step("validate", inputs, work)
+        self.steps.do("validate", inputs, work)
         return json.loads((self.folder / "report.json").read_text())
 
 
@@ -430,27 +383,3 @@ def _seeds(students: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str,
         f"student {way}": [{"seed": seed, "accuracy": one["test_accuracy"]} for seed, one in runs.items()]
         for way, runs in students.items()
     }
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise ValueError(
-            f"{path}: must be the state of a run. Received: no JSON. Delete the file to begin anew."
-        ) from None
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path, *, missing_ok: bool = True) -> str | None:
-    if not path.is_file():
-        if missing_ok:
-            return None
-        raise ValueError(f"{path}: must be a file. Received: there is none. Check the path.")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

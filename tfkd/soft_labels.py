@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +24,6 @@ SCHEMA = "tfkd.soft_labels/1"
 # Up to here all logits in float16 take less room than the best few with their indices.
 _ALL_CLASSES = 100
 _TOP_K = 20
-_CHUNK_BYTES = 1 << 20
 # The largest divergence, at temperature 1, between logits and what is stored of them.
 _TOLERANCE = 1e-3
 
@@ -62,7 +58,7 @@ class SoftLabels:
             RuntimeError: a driver for its URL is missing, such as s3fs or gcsfs.
         """
         try:
-            group = _open_group(str(path), "r+" if writable else "r")
+            group = packing.open_group(str(path), "r+" if writable else "r")
         except (FileNotFoundError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{path}: must be a store of soft labels. Received: {error}. Make one with `tfkd label`."
@@ -118,8 +114,8 @@ class SoftLabels:
             "schema": SCHEMA, "tfkd": tfkd.__version__, "classes": int(classes), "views": int(views), "seed": int(seed),
             "top_k": top_k, "dtype": dtype, "ids": hashlib.sha256(ids.tobytes()).hexdigest(), "keys": dict(keys or {}),
         }  # fmt: skip
-        with _disk_errors(str(path)):
-            _create(str(path), ids, meta)
+        with packing.disk_errors(str(path)):
+            packing.create(str(path), ids, meta)
         store = cls.open(path, writable=True)
         _check_equal(str(path), store.meta, meta)
         return store
@@ -230,7 +226,7 @@ class SoftLabels:
                 f"{np.abs(logits).max():g}, a divergence of {error:.2g}. Create the store with dtype='float32'."
             )
         order = np.argsort(rows)
-        with _disk_errors(self.path):
+        with packing.disk_errors(self.path):
             for name, values in packed.items():
                 array = self._group[name]
                 if len(rows) == rows.max() - rows.min() + 1:  # a whole range, as `build` writes it: no chunk is read
@@ -402,66 +398,6 @@ def _check_ids(ids: Any) -> np.ndarray:
     return ids.astype("int64")
 
 
-def _create(path: str, ids: np.ndarray, meta: Mapping[str, Any]) -> None:
-    """Makes the group under another name first: a store is there whole or not at all."""
-    from zarr.codecs import Crc32cCodec
-
-    remote = "://" in path
-    if (_is_store(path) if remote else Path(path).exists()):
-        return
-    partial = path if remote else f"{path}.{os.getpid()}.partial"
-    if not remote:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    group = _open_group(partial, "a" if remote else "w")
-    width = meta["top_k"] or meta["classes"]
-    rows = max(1, _CHUNK_BYTES // (width * np.dtype(meta["dtype"]).itemsize) // max(1, len(ids) * width // (1 << 21)))
-    rows = min(len(ids), max(64, min(rows, 4096)))
-    shape = (meta["views"], len(ids))
-    arrays: dict[str, tuple[Any, Any, Any]] = {"logits": ((*shape, width), meta["dtype"], np.nan)}
-    if meta["top_k"] is not None:
-        arrays |= {
-            "indices": ((*shape, width), packing.index_dtype(meta["classes"]), 0),
-            "rest": (shape, "float32", np.nan),
-        }
-    arrays["ids"] = (ids.shape, "int64", 0)
-    for name, (full, dtype, fill) in arrays.items():
-        # No rename makes a remote store whole: machines that begin at once share arrays, and none wipes another's.
-        if name not in group:
-            group.create_array(
-                name, shape=full, chunks="auto" if name == "ids" else (1, rows, *full[2:]), dtype=dtype,
-                fill_value=fill, compressors=[Crc32cCodec()],
-            )  # fmt: skip
-        if group[name].shape != full or group[name].dtype != dtype:
-            raise ValueError(f"{path}: must be empty. Received: another store, half made. Delete it, or use another.")
-    group["ids"][:] = ids
-    group.attrs.update(meta)  # last: only now is it a store
-    if not remote:
-        try:
-            os.rename(partial, path)
-        except OSError as error:
-            import shutil
-
-            shutil.rmtree(partial)
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another machine was first
-                raise
-
-
-def _is_store(url: str) -> bool:
-    try:
-        return "schema" in _open_group(url, "r").attrs
-    except FileNotFoundError:
-        return False
-
-
-def _open_group(path: str, mode: Any) -> Any:
-    import zarr
-
-    try:
-        return zarr.open_group(path, mode=mode)
-    except ImportError as error:
-        raise RuntimeError(f"{path}: needs the storage's driver. Received: {error}.") from None
-
-
 def _check_equal(path: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     changed = [key for key in expected.get("keys", {}) if found["keys"].get(key) != expected["keys"][key]]
     changed += [key for key in expected if key not in ("keys", "tfkd") and found.get(key) != expected[key]]
@@ -470,15 +406,3 @@ def _check_equal(path: str, found: Mapping[str, Any], expected: Mapping[str, Any
             f"{path}: the labels must belong to this teacher, data and augmentation. Received: another "
             f"{', '.join(changed)}. Label into another folder, or delete this one."
         )
-
-
-@contextlib.contextmanager
-def _disk_errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{path}: the store must be writable. Received: {error.strerror or error}. Make room or give rights, "
-            "and run the same command again: it goes on where it stopped",
-        ) from None
