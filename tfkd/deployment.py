@@ -103,7 +103,8 @@ def _peak_bytes() -> int | None:
 
 def sizes(record: Mapping[str, Any]) -> list[str]:
     """How large a model is, plain and compressed, as lines."""
-    lines = [f"{record['path']}: {record['size_bytes']:,} bytes, {record['compressed_bytes']:,} compressed"]
+    compressed = f"{record['compressed_bytes']:,} under gzip, {record['zstd_bytes']:,} under zstd"
+    lines = [f"{record['path']}: {record['size_bytes']:,} bytes, {compressed}"]
     zeros = record["weight_zeros"]
     if zeros is not None and zeros > _SPARSE:
         lines.append(

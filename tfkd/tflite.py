@@ -153,6 +153,13 @@ class TFLiteModel:
         return len(gzip.compress(self.content, 9, mtime=0))
 
     @functools.cached_property
+    def zstd_bytes(self) -> int:
+        """Size of the file under zstd -19."""
+        from numcodecs.zstd import Zstd
+
+        return len(Zstd(level=19).encode(self.content))
+
+    @functools.cached_property
     def weight_zeros(self) -> float | None:
         """The share of zeros in the weights, constants of two or more dimensions; None where there are none."""
         weights = self.weights().values()
@@ -293,6 +300,7 @@ class TFLiteModel:
             "path": str(self.path) if self.path else None,
             "size_bytes": self.size_bytes,
             "compressed_bytes": self.compressed_bytes,
+            "zstd_bytes": self.zstd_bytes,
             "weight_zeros": self.weight_zeros,
             "sha256": self.sha256,
             "inputs": [dataclasses.asdict(tensor) for tensor in self.inputs],

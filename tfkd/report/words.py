@@ -7,8 +7,8 @@ from typing import Any
 
 NONE = "–"
 COMPRESSION = (
-    "Compressed is under gzip -9, what a download or an update costs. Zeros and shared values of a pruned or clustered "
-    "model save nothing by themselves: a .tflite stores every weight, and kernels multiply by zeros too."
+    "Compressed (gzip -9, zstd -19) is what a download or an update costs. Zeros and shared values of a pruned or "
+    "clustered model save nothing by themselves: a .tflite stores every weight, and kernels multiply by zeros too."
 )
 
 LIMITS = {
