@@ -1,6 +1,6 @@
-"""kill -9 at random moments of label, run and convert: what is done again goes on, and ends as if nothing had been.
+"""kill -9 of label, run, convert and distill: what is done again goes on, and ends as if nothing had been.
 
-`pytest tests/test_kills.py --kills 300` is the long form.
+`pytest tests/test_kills.py --kills 300` is the long form of the random ones.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ def test_run_resumes_after_kills_with_equal_models(forks: Forks, tmp_path: Path,
 
     def check(place: Path) -> None:
         for file in FILES[:2]:
-            one, other = (models.load(folder / file).get_weights() for folder in (tmp_path / "whole", place))
-            for a, b in zip(one, other, strict=True):
-                np.testing.assert_array_equal(a, b)
+            _assert_equal_weights(tmp_path / "whole" / file, place / file)
         assert (tmp_path / "whole" / FILES[2]).read_bytes() == (place / FILES[2]).read_bytes()
         rows = [json.loads((folder / "report.json").read_text())["rows"] for folder in (tmp_path / "whole", place)]
         assert [row["accuracy"] for row in rows[0]] == [row["accuracy"] for row in rows[1]]
@@ -156,6 +154,25 @@ def test_convert_leaves_nothing_or_a_whole_file_after_kills(
     disturb(kills, tmp_path / "whole.tflite", attempt, check)
 
 
+@pytest.mark.parametrize("method", ["prune", "cluster"])
+def test_distill_resumes_optimization_after_a_kill_with_equal_weights(
+    forks: Forks, teacher: Path, tmp_path: Path, method: str
+) -> None:
+    student = tmp_path / "student.keras"
+    models.build("digits_student", (8, 8, 1), 10).save(student)
+    whole, killed = (tmp_path / f"{name}.keras" for name in ("whole", "killed"))
+    forks.run("distill", method, teacher, student, whole)
+    assert not forks.run("distill", method, teacher, student, killed, 1)[0]
+    assert list(tmp_path.glob(".killed.keras.*/epoch-000001.weights.h5"))
+    assert forks.run("distill", method, teacher, student, killed, 1)[0]  # which does not come by there again
+    _assert_equal_weights(whole, killed)
+
+
+def _assert_equal_weights(one: Path, other: Path) -> None:
+    for a, b in zip(*(models.load(path).get_weights() for path in (one, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def _serve() -> None:
     from tfkd import conversion, pipeline, recipe, training
 
@@ -166,11 +183,23 @@ def _serve() -> None:
     def run(path: str) -> None:
         pipeline.run(recipe.load(path))
 
+    def distill(method: str, teacher: str, student: str, out: str, last: str = "") -> None:
+        soft = {"teacher": teacher, "alpha": 0.9, "loss": "soft_target", "options": {}}
+        schedule = recipe.schedule(epochs=2, batch_size=256)
+
+        def on_epoch(done: int, *_: object) -> None:
+            if str(done) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        training.train(
+            student, Path(out), source="digits", schedule=schedule, soft=soft, method=method, on_epoch=on_epoch
+        )
+
     def convert(model: str, out: str) -> None:
         train = data.load("digits").train
         conversion.convert(model, out, calibration=train, calibration_samples=50, overwrite=True)
 
-    tasks = {"label": label, "run": run, "convert": convert}
+    tasks = {"label": label, "run": run, "convert": convert, "distill": distill}
     print("ready", flush=True)
     while line := sys.stdin.readline():
         task, *arguments = json.loads(line)

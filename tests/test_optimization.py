@@ -25,7 +25,12 @@ path = "{folder}/student.keras"
 epochs = 1
 learning_rate = 1e-3
 seeds = 1
-[optimization]
+[[optimization]]
+method = "prune"
+epochs = 2
+learning_rate = 1e-3
+options = {{ sparsity = 0.4, schedule = "constant" }}
+[[optimization]]
 method = "qat"
 epochs = 3
 learning_rate = 1e-3
@@ -33,6 +38,8 @@ options = {{ int8_layers = ["logits"], weight_bits = 4 }}
 [conversion]
 ship = "qat"
 calibration_samples = 100
+range = "percentile"
+keep_float = ["logits"]
 [targets]
 names = ["host:plain"]
 [contract]
@@ -68,9 +75,14 @@ def distill(folder, *arguments):
     return CliRunner().invoke(cli.app, [str(argument) for argument in (*known, *arguments)])
 
 
-def test_run_optimizes_after_distillation_and_resumes_after_a_kill(folder):
-    whole = pipeline.run(recipe.load(write(folder, "whole")))
-    assert list(whole.steps)[-3:] == ["optimize-qat", "export-qat", "validate"]
+@pytest.fixture(scope="module")
+def whole(folder):
+    """A run without disturbance."""
+    return pipeline.run(recipe.load(write(folder, "whole")))
+
+
+def test_run_optimizes_after_distillation(folder, whole):
+    assert list(whole.steps)[-5:] == ["optimize-prune", "export-prune", "optimize-qat", "export-qat", "validate"]
     assert whole.record["verdict"]["status"] == "SHIP"
     row = next(row for row in whole.record["rows"] if row["name"] == "qat")
     assert row["accuracy"] > 0.7
@@ -79,48 +91,64 @@ def test_run_optimizes_after_distillation_and_resumes_after_a_kill(folder):
     again = pipeline.run(recipe.load(folder / "whole.toml"))
     assert set(again.steps.values()) == {"kept"}
 
+
+def test_report_shows_zeros_and_compressed_sizes(whole):
+    models = whole.record["models"]
+    for name in ("prune", "qat"):
+        assert models[name]["weight_zeros"] > 0.3
+        assert models[name]["compressed_bytes"] < models[name]["size_bytes"]
+    assert models["full_int8"]["weight_zeros"] < 0.2
+    assert "by percentile 99.99; float in logits" in models["full_int8"]["audit"]["findings"][-1]
+    page = (whole.folder / "report.html").read_text()
+    assert "save nothing by themselves" in page
+    assert "Compressed" in page
+
+
+def test_run_resumes_each_optimization_after_a_kill(folder, whole):
     path = write(folder, "killed")
-    shutil.copytree(whole.folder, folder / "killed")  # all steps before this one are kept
+    shutil.copytree(whole.folder, folder / "killed")  # all steps before these are kept
     state = json.loads((whole.folder / "state.json").read_text())
-    for step in ("optimize-qat", "export-qat", "validate"):
+    for step in ("optimize-prune", "export-prune", "optimize-qat", "export-qat", "validate"):
         del state[step]
     (folder / "killed" / "state.json").write_text(json.dumps(state))
-    command = [sys.executable, "-m", "tfkd.cli", "run", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
-        seen = []
-        for line in first.stdout:
-            seen.append(line)
-            if line.startswith("optimize-qat 2/3"):  # the third epoch freezes the ranges
-                first.send_signal(signal.SIGKILL)
-                break
-    assert first.returncode == -signal.SIGKILL, "".join(seen)
+    for last in ("optimize-prune 1/2", "optimize-qat 2/3"):  # the third epoch freezes the ranges
+        command = [sys.executable, "-m", "tfkd.cli", "run", str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
+            seen = []
+            for line in first.stdout:
+                seen.append(line)
+                if line.startswith(last):
+                    first.send_signal(signal.SIGKILL)
+                    break
+        assert first.returncode == -signal.SIGKILL, "".join(seen)
     resumed = pipeline.run(recipe.load(path))
-    assert resumed.steps["student-distilled-0"] == "kept"
-    weights = [models.load(run.folder / "optimize-qat" / "model.keras").get_weights() for run in (whole, resumed)]
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert (whole.folder / "qat.tflite").read_bytes() == (resumed.folder / "qat.tflite").read_bytes()
+    assert {name: resumed.steps[name] for name in ("student-distilled-0", "export-prune", "optimize-qat")} == {
+        "student-distilled-0": "kept", "export-prune": "kept", "optimize-qat": "done",
+    }  # fmt: skip
+    for file in ("prune.keras", "optimize-qat/model.keras"):
+        weights = [models.load(run.folder / file).get_weights() for run in (whole, resumed)]
+        for one, other in zip(*weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+    for file in ("prune.tflite", "qat.tflite"):
+        assert (whole.folder / file).read_bytes() == (resumed.folder / file).read_bytes()
 
 
-def test_run_refuses_a_layer_before_any_training(folder, tmp_path):
-    import keras
-
-    image = keras.Input((8, 8, 1))
-    keras.Model(image, keras.layers.Dense(10)(keras.layers.LSTM(4, name="loop")(keras.layers.Reshape((8, 8))(image)))
-                ).save(tmp_path / "student.keras")  # fmt: skip
-    text = RECIPE.replace("{folder}/student.keras", f"{tmp_path}/student.keras")
-    with pytest.raises(ValueError, match=r"'loop' \(LSTM\) has none. Convert without qat"):
-        pipeline.run(recipe.load(write(tmp_path, "refused", text.replace("{folder}/teacher", f"{folder}/teacher"))))
+def test_run_refuses_a_later_method_before_any_training(folder, tmp_path):
+    text = RECIPE.replace('["logits"], weight', '["loggits"], weight').replace("{folder}/teacher", f"{folder}/teacher")
+    text = text.replace("{folder}/student", f"{folder}/student")
+    with pytest.raises(ValueError, match="^optimization 2 of 2, qat: optimize: int8_layers must fit .*'loggits'"):
+        pipeline.run(recipe.load(write(tmp_path, "refused", text)))
     assert not (tmp_path / "refused" / "state.json").exists()
 
 
 @pytest.mark.parametrize(
     ("before", "after", "match"),
     [
-        ('"qat"\nepochs', '"qatt"\nepochs', r"optimization\.method: must be one of qat.*Received: 'qatt'"),
-        ("epochs = 3", "epochs = 0", r"optimization\.epochs: .*greater than or equal to 1"),
-        ("epochs = 3", "epoch = 3", r"unknown key 'optimization\.epoch'"),
-        ('ship = "qat"', 'ship = "prune"', r"conversion\.ship must be one of full_int8, qat, received 'prune'"),
+        ('"qat"\nepochs', '"qatt"\nepochs', r"optimization\.1\.method: must be one of qat.*Received: 'qatt'"),
+        ("epochs = 3", "epochs = 0", r"optimization\.1\.epochs: .*greater than or equal to 1"),
+        ("epochs = 3", "epoch = 3", r"unknown key 'optimization\.1\.epoch'"),
+        ('ship = "qat"', 'ship = "pqat"', r"conversion\.ship must be one of full_int8, prune, qat, received 'pqat'"),
+        ('"prune"', '"tfmot_qat"', "before the last only prune and cluster, received tfmot_qat, qat"),
     ],
 )
 def test_recipe_that_is_wrong_says_where(folder, before, after, match):

@@ -9,38 +9,10 @@ from keras import layers
 from typer.testing import CliRunner
 
 import tfkd
-from tfkd import cli, conversion, pipeline, recipe
+from tfkd import cli, conversion
 from tfkd.optimization import optimize, rehearse
 
 SHAPES = {(8, 3, 3, 1): "first", (1, 3, 3, 8): "depthwise", (16, 1, 1, 8): "second", (10, 256): "logits"}
-RECIPE = """
-output = "{folder}/run"
-[data]
-name = "digits"
-[teacher]
-path = "{folder}/teacher.keras"
-[student]
-path = "{folder}/student.keras"
-[distillation]
-epochs = 1
-batch_size = 128
-seeds = 1
-[[optimization]]
-method = "prune"
-batch_size = 128
-epochs = 1
-options = {{ sparsity = 0.7, schedule = "constant" }}
-[[optimization]]
-method = "qat"
-batch_size = 128
-epochs = 2
-[conversion]
-ship = "qat"
-range = "percentile"
-keep_float = ["logits"]
-[targets]
-names = ["host:plain"]
-"""
 TRAIN = tfkd.data.load("digits").train
 
 
@@ -106,8 +78,10 @@ def test_pruned_weights_are_zero_in_the_tflite(pruned, tmp_path):
     assert np.mean(found["depthwise"] == 0) < 0.2
     assert model.weight_zeros > 0.5
     assert model.compressed_bytes == len(gzip.compress(model.content, 9, mtime=0))
+    assert model.zstd_bytes < model.size_bytes
     plain = tfkd.convert(small(), tmp_path / "plain.tflite", calibration=TRAIN)
     assert model.compressed_bytes < 0.9 * plain.compressed_bytes
+    assert model.zstd_bytes < 0.9 * plain.zstd_bytes
     assert model.size_bytes > 0.98 * plain.size_bytes  # a .tflite stores zeros as any other weight
 
 
@@ -210,33 +184,6 @@ def test_quantization_aware_training_keeps_clusters_and_zeros(clustered, tmp_pat
         assert distinct(found[name]) <= 8
         assert np.mean(found[name] == 0) >= 0.6 - 1 / found[name].size
     assert not model.float_ops
-
-
-def test_recipe_prunes_then_trains_for_int8(tmp_path):
-    for name in ("teacher", "student"):
-        small().save(tmp_path / f"{name}.keras")
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.format(folder=tmp_path))
-    result = pipeline.run(recipe.load(path))
-    assert [name for name in result.steps if "prune" in name or "qat" in name] == [
-        "optimize-prune", "export-prune", "optimize-qat", "export-qat",
-    ]  # fmt: skip
-    for name in ("prune", "qat"):
-        assert result.record["models"][name]["weight_zeros"] > 0.6
-        assert result.record["models"][name]["compressed_bytes"] < result.record["models"][name]["size_bytes"]
-    assert result.record["models"]["full_int8"]["weight_zeros"] < 0.2
-    assert "by percentile 99.99; float in logits" in result.record["models"]["full_int8"]["audit"]["findings"][-1]
-    page = (result.folder / "report.html").read_text()
-    assert "save nothing by themselves" in page
-    assert "Compressed" in page
-    assert set(pipeline.run(recipe.load(path)).steps.values()) == {"kept"}
-
-
-def test_recipe_goes_on_only_with_what_is_still_a_keras_model(tmp_path):
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.format(folder=tmp_path).replace('"prune"', '"tfmot_qat"'))
-    with pytest.raises(ValueError, match="before the last only prune and cluster, received tfmot_qat, qat"):
-        recipe.load(path)
 
 
 def test_distill_prunes_a_student_from_a_file(tmp_path):
