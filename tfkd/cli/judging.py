@@ -13,7 +13,9 @@ TargetsOption = Annotated[list[str], typer.Option("--target", help="Where to run
 CompilerOption = Annotated[
     str | None, typer.Option("--cc", help="Compiler for the emulated cores, such as arm-none-eabi-gcc.")
 ]
-BoardOption = Annotated[str | None, typer.Option(help="A microcontroller board to emulate, such as nrf52840.")]
+BoardOption = Annotated[
+    str | None, typer.Option(help="The board of the emulated core, such as nrf52840; its core is added where missing.")
+]
 
 
 @verb

@@ -17,7 +17,8 @@ def doctor(
 ) -> None:
     """Look for what would spoil hours of training: a broken teacher, leaking data, a student that does not fit.
 
-    Exit status 1 where an error is found. Example: tfkd doctor recipes/digits.toml
+    Exit status 1 where an error is found.
+    Example: tfkd doctor recipes/digits.toml
     """
     import dataclasses
 

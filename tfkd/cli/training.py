@@ -124,7 +124,7 @@ def distill(
     --out student.tflite
 
     Or: tfkd distill --teacher teacher.keras --student student.keras --optimize prune --set sparsity=0.5
-    --set pattern=2:4 --out pruned.keras, and then --student pruned.keras --optimize qat --out student.tflite
+    --out pruned.keras, and then --student pruned.keras --optimize qat --out student.tflite
     """
     from tfkd import deployment, training
 

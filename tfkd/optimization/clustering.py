@@ -8,10 +8,7 @@ import keras
 import numpy as np
 
 from tfkd.optimization import Optimized
-from tfkd.optimization.twin import Twin, load_tfmot, select
-
-# A kernel with a larger share of zeros was pruned, and is to stay so.
-_PRUNED = 0.1
+from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, select
 
 
 def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = None) -> Optimized:
@@ -51,7 +48,7 @@ def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = No
     taken, notes = select(twin, "cluster", layers, kernels)
 
     def wrap(layer: Any) -> Any:
-        pruned = all(np.mean(kernel.numpy() == 0) > _PRUNED for kernel in kernels(layer))
+        pruned = all(np.mean(kernel.numpy() == 0) > PRUNED for kernel in kernels(layer))
         return cluster_weights(layer, clusters, preserve_sparsity=pruned)
 
     clustered = twin.wrap(dict.fromkeys(taken, wrap))

@@ -53,6 +53,9 @@ class Graph:
 def read(model: keras.Model) -> Graph:
     """Reads a functional or Sequential model.
 
+    Args:
+        model: built, of one input and one output; models nested in it are opened.
+
     Raises:
         ValueError: the model is built by code, or has several inputs or outputs.
     """

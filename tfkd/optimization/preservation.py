@@ -13,11 +13,11 @@ import tensorflow as tf
 from tfkd import conversion
 from tfkd.calibration import choose
 from tfkd.optimization import Optimized, agreement
-from tfkd.optimization.twin import Twin, load_tfmot, refuse
+from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, refuse
 from tfkd.tflite import TFLiteModel
 
-# A kernel counts as pruned from this share of zeros on, and as clustered up to this many values.
-_PRUNED, _CLUSTERED = 0.1, 256
+# A kernel counts as clustered up to this many values.
+_CLUSTERED = 256
 _FOLDED = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense")
 _REPLACED = ("SeparableConv1D", "SeparableConv2D")
 
@@ -38,7 +38,11 @@ def tfmot_qat(student: keras.Model) -> Optimized:
 
 
 def pqat(student: keras.Model) -> Optimized:
-    """The same for a pruned student: what is zero stays zero."""
+    """The same for a pruned student: what is zero stays zero.
+
+    Raises:
+        ValueError: see `tfmot_qat`; also where no kernel was pruned.
+    """
     _check_structure(student, "pqat", pruned=True, clustered=False)
     load_tfmot()
     from tensorflow_model_optimization.python.core.api import experimental
@@ -47,12 +51,20 @@ def pqat(student: keras.Model) -> Optimized:
 
 
 def cqat(student: keras.Model) -> Optimized:
-    """The same for a clustered student: the weights of a kernel go on sharing few values."""
+    """The same for a clustered student: the weights of a kernel go on sharing few values.
+
+    Raises:
+        ValueError: see `tfmot_qat`; also where no kernel was clustered.
+    """
     return _clustered(student, "cqat", pruned=False)
 
 
 def pcqat(student: keras.Model) -> Optimized:
-    """The same for a student that was pruned, then clustered: both stay."""
+    """The same for a student that was pruned, then clustered: both stay.
+
+    Raises:
+        ValueError: see `tfmot_qat`; also where no kernel was clustered, or one was not pruned.
+    """
     return _clustered(student, "pcqat", pruned=True)
 
 
@@ -74,7 +86,7 @@ def _check_structure(student: keras.Model, method: str, *, pruned: bool, cluster
     }
     zeros = max((float(np.mean(kernel == 0)) for kernel in kernels.values()), default=0.0)
     values = min((len(np.unique(kernel)) for kernel in kernels.values() if kernel.size > _CLUSTERED), default=0)
-    if pruned and zeros < _PRUNED:
+    if pruned and zeros < PRUNED:
         raise ValueError(
             f"{method}: the student must be pruned. Received: at most {zeros:.0%} zeros in a kernel. Prune it first: "
             "tfkd distill --optimize prune --out pruned.keras."

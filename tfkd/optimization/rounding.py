@@ -47,7 +47,15 @@ _REMEDIES = {
 
 
 def model(student: keras.Model, weight_bits: int, int8_layers: Sequence[str]) -> keras.Model:
-    """Rebuilds a student with rounding; see `tfkd.optimization.qat.prepare`.
+    """Rebuilds a student with rounding.
+
+    Args:
+        student: see `tfkd.optimization.qat.prepare`.
+        weight_bits: likewise.
+        int8_layers: likewise.
+
+    Returns:
+        A model whose `FakeQuantize` and `QuantizedWeights` round as the .tflite does, once their ranges are set.
 
     Raises:
         ValueError: layers that have no form here, all in one message, or an expression that fits no layer.

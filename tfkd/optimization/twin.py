@@ -24,6 +24,8 @@ from tfkd.calibration import choose
 if TYPE_CHECKING:
     from tfkd.tflite import TFLiteModel
 
+# A kernel with a larger share of zeros was pruned, and is to stay so.
+PRUNED = 0.1
 _LEGACY = "TF_USE_LEGACY_KERAS"
 # The largest difference of outputs between student and twin, relative to the largest output.
 _TOLERANCE = 1e-5
