@@ -14,7 +14,7 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import ANY_SHIFT, Layer
+from tfkd.micro.lowering.layer import Layer, scaling_of
 from tfkd.micro.lowering.tables import UNARY
 
 # The least and the greatest value of each channel (the last axis) of a tensor, both [channels] int64.
@@ -138,9 +138,9 @@ def sums(graph: Graph, op: Op, layer: Layer, source: Interval) -> Interval:
 
 def requantized(layer: Layer, channel: int, value: int) -> int | None:
     """The output that the kernel gives for an accumulator; None where its shift would overflow."""
-    multipliers, shifts = (np.asarray(layer.fields[name]).reshape(-1) for name in ("multiplier", "shift"))
+    multipliers, shifts = scaling_of(layer)
     at = channel if len(shifts) > 1 else 0
-    shift = int(shifts[at]) if layer.flags & ANY_SHIFT else -int(shifts[at]) - 1
+    shift = int(shifts[at])
     if shift > 0 and abs(value) << shift >= 2**31:
         return None
     f = numbers(layer)

@@ -7,12 +7,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, SIGNED, SWAPPED, WIDE, Layer
+from tfkd.micro.lowering.layer import (
+    ANY_SHIFT,
+    BY_PLANE,
+    BY_ROWS,
+    CLAMP,
+    ONE_SHIFT,
+    SIGNED,
+    WIDE,
+    Layer,
+    pair_numbers,
+    pair_words,
+)
 
 # Flags that only add cases: right for any layer. Those that leave cases out must hold for all layers of the kernel.
-_ADD = {"convolution": ANY_SHIFT | SIGNED | CLAMP | WIDE, "depthwise": ANY_SHIFT | SIGNED | CLAMP | WIDE,
-        "fully_connected": ANY_SHIFT | SIGNED | CLAMP | WIDE}  # fmt: skip
-_LEAVE_OUT = {"convolution": SWAPPED, "addition": 3}
+_ANY = ANY_SHIFT | SIGNED | CLAMP | WIDE
+_ADD = {"convolution": _ANY, "depthwise": _ANY | BY_ROWS | BY_PLANE, "fully_connected": _ANY}
+_LEAVE_OUT = {"convolution": ONE_SHIFT, "depthwise": ONE_SHIFT, "addition": 3}
 
 
 def merge(layers: Sequence[Layer]) -> list[Layer]:
@@ -28,11 +39,11 @@ def merge(layers: Sequence[Layer]) -> list[Layer]:
 
 def _with_flags(layer: Layer, flags: int) -> Layer:
     fields, changed = dict(layer.fields), layer.flags ^ flags
-    if layer.kernel in _ADD and changed & ANY_SHIFT:
+    if layer.kernel == "convolution" and changed:
+        biases, multipliers, shifts = pair_numbers(np.asarray(fields["pairs"]), layer.flags)
+        shifts = -shifts - 1 if changed & ANY_SHIFT else shifts
+        odd, zero_point = (int(fields[name]) for name in ("group_out_channels", "out_zero_point"))  # type: ignore[arg-type]
+        fields["pairs"] = pair_words(biases, multipliers, shifts, odd % 2, zero_point, flags)
+    elif layer.kernel in _ADD and changed & ANY_SHIFT:
         fields["shift"] = -np.asarray(fields["shift"]) - 1  # from a right shift less one to an exponent
-    if layer.kernel == "convolution" and changed & SWAPPED:
-        # [groups, blocks, depth / 4, 2, pairs, 2]: each four values in their own order again
-        weights = np.asarray(fields["weights"])
-        groups, blocks, depth, pairs, _ = weights.shape
-        fields["weights"] = weights.reshape(groups, blocks, depth // 2, 2, pairs, 2).swapaxes(3, 5)
     return dataclasses.replace(layer, fields=fields, flags=flags)

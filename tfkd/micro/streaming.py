@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tfkd.micro.graph import Graph
 from tfkd.micro.lowering.layer import Layer
+from tfkd.micro.lowering.windows import depthwise_scratch_bytes
 from tfkd.micro.memory_plan import ALIGNMENT, Buffer, saving
 from tfkd.micro.placement import Chain, Window, image, lifetimes, place, roots
 
@@ -109,18 +110,18 @@ def _follows(layers: Sequence[Layer], i: int, live: Mapping[int, Buffer], shared
 
 def _chain(layers: Sequence[Layer], windows: Sequence[Window], first: int, rows: int, freed: bool) -> Chain:
     kept, most, calls, lag = walk(windows, rows)
-    scratch = [_scratch_bytes(layer, w, count) for layer, w, count in zip(layers[first:], windows, most, strict=False)]
+    scratch = [_scratch_bytes(layer, count) for layer, count in zip(layers[first:], most, strict=False)]
     slabs = tuple(count * w.row for count, w in zip(kept[1:], windows[1:], strict=True))
     lag = -(-lag // ALIGNMENT) * ALIGNMENT
     return Chain(first, tuple(windows), rows, calls, slabs, max(scratch), _STATE_BYTES * len(windows),
                  lag if freed else None)  # fmt: skip
 
 
-def _scratch_bytes(layer: Layer, window: Window, rows: int) -> int:
+def _scratch_bytes(layer: Layer, rows: int) -> int:
     """What a layer needs for some rows of its output at a time."""
     if layer.kernel != "depthwise":
         return layer.scratch_bytes
-    return 2 * ((rows - 1) * window.stride + window.reach) * int(layer.fields["plane_width"])  # type: ignore[arg-type]
+    return depthwise_scratch_bytes({name: x for name, x in layer.fields.items() if isinstance(x, int)}, rows)
 
 
 def walk(windows: Sequence[Window], rows: int) -> tuple[list[int], list[int], int, int]:

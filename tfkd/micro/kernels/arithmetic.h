@@ -43,9 +43,14 @@ typedef int8_t tfkd_byte;
 /* What a layer's numbers need; known when the code is generated, so that the compiler drops the rest. */
 #define TFKD_ANY_SHIFT 1 /* shifts are exponents of any sign; else right shifts minus one */
 #define TFKD_SIGNED 2    /* negative results survive the clamp, so their halves round away from zero */
-#define TFKD_CLAMP 4     /* the output range is narrower than int8 */
+#define TFKD_CLAMP 4     /* the output range is narrower than int8, or numbers pass the bounds of what saturates */
 #define TFKD_WIDE 8      /* sums may pass the bounds of the fast forms */
-#define TFKD_SWAPPED 16  /* values lie in order 0 2 1 3 within each four */
+#define TFKD_ONE_SHIFT 16 /* right shifts minus one lie in 3 to 9: sums may be shifted before, so that all get one after */
+#define TFKD_BY_ROWS 32  /* depthwise: some of the layers by pairs of rows; some not */
+#define TFKD_BY_PLANE 64
+
+/* Whether sums may be multiplied times up to 256 and saturated. */
+#define TFKD_FAST(flags) (!((flags) & (TFKD_ANY_SHIFT | TFKD_WIDE | TFKD_CLAMP)))
 
 /* One load where the core can load from any address. */
 TFKD_INLINE uint32_t tfkd_load4(const void *from) {

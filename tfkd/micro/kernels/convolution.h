@@ -1,255 +1,312 @@
-/* CONV_2D, int8. Input [h, w, c], output [h, w, c]. Two receptive fields at a time are widened to 16 bits, as columns
- * that take turns by two values, and multiplied with four output channels at a time. */
+/* CONV_2D, int8. Input [h, w, c], output [h, w, c]. Three receptive fields at a time are widened to 16 bits, as columns
+ * that take turns by two values, and multiplied with two output channels at a time. All that is read of them is read
+ * before their outputs are written, so that a pixel's output may overwrite the pixel. */
 typedef struct {
-    const int16_t *weights; /* [groups, blocks, depth / 2, 2 pairs of channels, 2]: see tfkd_second */
-    const int32_t *bias;    /* the input's zero point is folded in */
-    const int32_t *multiplier;
-    const int8_t *shift;
+    const int16_t *weights;  /* [groups, pairs of channels, depth / 2, 2]: see tfkd_second */
+    const int32_t *pairs;    /* [groups, pairs of channels, 7]: see tfkd_pair_bias and tfkd_pair_shift; the first channel's
+                              * multiplier and the second's; for the fast form what they add before the shift */
     int16_t height, width, channels, out_height, out_width, out_channels;
     int16_t kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
     int16_t pad_top, pad_left;
     int16_t groups, group_channels, group_out_channels;
-    int16_t depth; /* values of a receptive field and group, rounded up to a multiple of 8 */
+    int16_t depth; /* values of a receptive field and group, rounded up to a multiple of 4 */
     int8_t zero_point, out_zero_point, least, most;
 } tfkd_convolution_params;
 
 /* Where value k of a column lies. */
-TFKD_INLINE int32_t tfkd_place(int32_t k, int flags) {
-    if (flags & TFKD_SWAPPED) k = (k & ~3) | (k & 1) << 1 | (k >> 1 & 1);
-    return (k >> 1) * 4 + (k & 1);
-}
+TFKD_INLINE int32_t tfkd_place(int32_t k) { return (k >> 1) * 6 + (k & 1); }
 
-TFKD_INLINE int32_t tfkd_widen(int16_t *column, int32_t k, const int8_t *from, int32_t count, int flags) {
-    const int32_t end = k + count;
+/* A run of values that lie together: fours of them, each in the order 0 2 1 3, from value k of the column on, and the
+ * last, of fewer than four, from value `rest` on. */
+TFKD_INLINE void tfkd_widen(int16_t *column, int32_t k, int32_t rest, const int8_t *from, int32_t count) {
+    for (int16_t *to = column + 3 * k; count >= 4; count -= 4, from += 4, to += 12) {
 #if TFKD_DSP
-    if (!(flags & TFKD_SWAPPED) && (k & 1) && k < end) column[tfkd_place(k++, flags)] = *from++;
-    for (int16_t *to = column + 2 * k; k + 4 <= end; k += 4, from += 4, to += 8) {
-        const uint32_t word = tfkd_load4(from), even = tfkd_even(word), odd = tfkd_odd(word);
-        if (flags & TFKD_SWAPPED) {
-            tfkd_store4(to, even);
-            tfkd_store4(to + 4, odd);
-        } else {
-            tfkd_store4(to, (even & 0xffffu) | (odd << 16));
-            tfkd_store4(to + 4, (even >> 16) | (odd & 0xffff0000u));
-        }
-    }
+        const uint32_t word = tfkd_load4(from);
+        tfkd_store4(to, tfkd_even(word));
+        tfkd_store4(to + 6, tfkd_odd(word));
+#else
+        to[0] = from[0], to[1] = from[2], to[6] = from[1], to[7] = from[3];
 #endif
-    for (; k < end; k++) column[tfkd_place(k, flags)] = *from++;
-    return k;
+    }
+    for (; count > 0; count--, rest++) column[tfkd_place(rest)] = *from++;
 }
 
-TFKD_INLINE int32_t tfkd_fill(int16_t *column, int32_t k, int16_t value, int32_t count) {
-    for (const int32_t end = k + count; k < end; k++) column[(k >> 1) * 4 + (k & 1)] = value;
-    return k;
+TFKD_INLINE void tfkd_fill(int16_t *column, int32_t k, int32_t rest, int16_t value, int32_t count) {
+    for (int16_t *to = column + 3 * k; count >= 4; count -= 4, to += 12) to[0] = to[1] = to[6] = to[7] = value;
+    for (; count > 0; count--, rest++) column[tfkd_place(rest)] = value;
 }
 
 /* One receptive field of one group, whose corner lies at (y, x), into a column. */
-TFKD_INLINE void tfkd_column(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x, int16_t *to,
-                             int flags) {
+TFKD_NOINLINE static void tfkd_column(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x, int16_t *to) {
     /* copies, as a compiler must think that the column may overwrite the parameters */
     const int32_t part = p->group_channels, height = p->height, width = p->width, columns = p->kernel_width;
     const int32_t dilation = p->dilation_width, next = p->dilation_height, channels = p->channels;
-    const int32_t left = x < 0 ? -x : 0, over = x + columns - width;
-    const int32_t first = left < columns ? left : columns, last = over > 0 ? columns - over : columns;
+    const int together = dilation == 1 && part == channels, within = together && x >= 0 && x + columns <= width;
+    const int32_t run = together ? columns * part : part, runs = p->kernel_height * (together ? 1 : columns);
     const int16_t zero_point = p->zero_point;
-    int32_t k = 0;
+    int32_t k = 0, rest = runs * (run & ~3);
     for (const int32_t end = y + p->kernel_height * next; y < end; y += next) {
-        if (y < 0 || y >= height) {
-            k = tfkd_fill(to, k, zero_point, columns * part);
-        } else if (dilation == 1 && part == channels) {
-            if (first > 0) k = tfkd_fill(to, k, zero_point, first * part);
-            if (last > first) k = tfkd_widen(to, k, in + (y * width + x + first) * part, (last - first) * part, flags);
-            if (over > 0) k = tfkd_fill(to, k, zero_point, (columns - (last > first ? last : first)) * part);
-        } else {
-            for (int32_t kx = 0, at = x; kx < columns; kx++, at += dilation) {
-                if (at < 0 || at >= width) k = tfkd_fill(to, k, zero_point, part);
-                else k = tfkd_widen(to, k, in + (y * width + at) * channels, part, flags);
+        const int inside = y >= 0 && y < height, whole = together && (within || !inside);
+        if (whole || !together || !(part & 3)) {
+            const int32_t size = whole ? run : part;
+            for (int32_t i = whole ? 1 : columns, at = x; i > 0; i--, at += dilation) {
+                if (inside && (whole || (at >= 0 && at < width)))
+                    tfkd_widen(to, k, rest, in + (y * width + at) * channels, size);
+                else tfkd_fill(to, k, rest, zero_point, size);
+                k += size & ~3, rest += size & 3;
             }
+        } else {
+            for (int32_t i = 0, at = x * part; i < run; i++, at++) {
+                const int32_t swapped = (i & ~3) | (i & 1) << 1 | (i >> 1 & 1);
+                const int32_t place = tfkd_place(i < (run & ~3) ? k + swapped : rest + (i & 3));
+                to[place] = at < 0 || at >= width * part ? zero_point : in[y * width * part + at];
+            }
+            k += run & ~3, rest += run & 3;
         }
     }
 }
 
 #if TFKD_DSP
-/* Eight values of both columns (r10, r11) times those of two pairs of channels (r12, lr), onto r2 to r9. */
-#define TFKD_TILE_STEPS                                                                                    \
-    ".rept 4\n"                                                                                            \
-    "ldrd r10, r11, [r0], #8\n ldrd r12, lr, [r1], #8\n"                                                   \
-    "smlad r2, r10, r12, r2\n smlad r4, r11, r12, r4\n sxtb16 r12, r12\n"                                  \
-    "smlad r6, r10, lr, r6\n smlad r8, r11, lr, r8\n sxtb16 lr, lr\n"                                      \
-    "smlad r3, r10, r12, r3\n smlad r5, r11, r12, r5\n smlad r7, r10, lr, r7\n smlad r9, r11, lr, r9\n"     \
-    ".endr\n"
-#endif
+/* Four values of three columns (r8 to r10) times those of a pair of channels (r11, r12), onto r2 to r7: for each column
+ * the packed sum and the first channel's. In 68 bytes, of which an entry skips some. */
+#define TFKD_TRIPLE(w)                                                                                     \
+    "ldm r0!, {r8-r10}\n"                                                                                  \
+    "smlad r2, r8, " w ", r2\n smlad r4, r9, " w ", r4\n smlad r6, r10, " w ", r6\n sxtb16 " w ", " w "\n"  \
+    "smlad r3, r8, " w ", r3\n smlad r5, r9, " w ", r5\n smlad r7, r10, " w ", r7\n"
+#define TFKD_FOUR "ldrd r11, r12, [r1], #8\n" TFKD_TRIPLE("r11") TFKD_TRIPLE("r12")
+#define TFKD_FOUR_BYTES 68
 
-/* Two columns times four channels. sums: for each pair of channels and column, the packed sum and the first's. */
-#if TFKD_DSP
-TFKD_ASSEMBLY void tfkd_tile(const int16_t *columns, const int16_t *weights, const int16_t *stop, int32_t sums[8]) {
+/* Three columns times a pair of channels. */
+TFKD_ASSEMBLY void tfkd_tile(const int16_t *columns, const int16_t *weights, const int16_t *stop, int32_t sums[6]) {
     __asm__ volatile(
-        "push {r2, r3, r4-r11, lr}\n"
+        "push {r3, r4-r11, lr}\n mov lr, r2\n"
         "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
-        "mov r8, r2\n mov r9, r2\n"
-        "1:\n"
-        TFKD_TILE_STEPS
-        "ldr r12, [sp]\n cmp r0, r12\n bne 1b\n"
-        "ldr r12, [sp, #4]\n stm r12, {r2-r9}\n"
-        "pop {r2, r3, r4-r11, pc}\n");
+        "1:\n" TFKD_FOUR "cmp r0, lr\n bne 1b\n"
+        "ldr r0, [sp]\n stm r0, {r2-r7}\n"
+        "pop {r3, r4-r11, pc}\n");
 }
+
+/* Pairs of channels in three columns, from their biases to their outputs. */
+typedef struct {
+    const int16_t *columns, *stop; /* the columns' end */
+    int32_t skip;                  /* bytes of the unrolled steps that come before the second four values */
+    const int32_t *pairs;          /* of the layer, from the group's first on */
+    int8_t *out;
+    int32_t step, step2; /* from the first column's output to the second's and third's; 0 for those that do not count */
+    const int16_t *weights;
+} tfkd_pairs_params;
+
+/* Of the first channel twice the sum is multiplied, of the second 256 times the sum, whose high half so has 7 bits more.
+ * Signed: see TFKD_AWAY. */
+#define TFKD_NARROW(x) "asr " x ", " x ", r0\n ssat " x ", #8, " x ", asr #1\n"
+#define TFKD_FIRST_ONE_SHIFT(x) "lsl " x ", " x ", r0\n smmla " x ", " x ", r10, r12\n ssat " x ", #8, " x ", asr #11\n"
+#define TFKD_FIRST(x) "lsl " x ", " x ", #1\n smmlar " x ", " x ", r10, r12\n" TFKD_NARROW(x)
+#define TFKD_SECOND(x) "smmla " x ", " x ", r11, lr\n" TFKD_NARROW(x)
+#define TFKD_ADD(x, offset) TFKD_AWAY(x) "add " x ", " x ", " offset "\n" TFKD_NARROW(x)
+#define TFKD_FIRST_SIGNED(x) "lsl " x ", " x ", #1\n smmulr " x ", " x ", r10\n" TFKD_ADD(x, "r12")
+#define TFKD_SECOND_SIGNED(x) "asr " x ", " x ", #7\n smmulr " x ", " x ", r11\n" TFKD_ADD(x, "lr")
+#define TFKD_LESS_BITS "subs r0, r0, #7\n asr lr, lr, #7\n"
+#ifdef __OPTIMIZE_SIZE__
+#define TFKD_STEPS 2
+#define TFKD_REPEATED ".rept 2\n"
+#else
+#define TFKD_STEPS 16
+#define TFKD_REPEATED ".rept 16\n"
+#endif
+#define TFKD_SKIP(depth)                                                                                   \
+    (((depth) > 4 ? ((4 - (depth)) / 4) & (TFKD_STEPS - 1) : TFKD_STEPS) * TFKD_FOUR_BYTES)
+#define TFKD_PAIRS(name, first, bits, second)                                                              \
+    TFKD_ASSEMBLY void name(const tfkd_pairs_params *p) {                                                  \
+        __asm__ volatile(                                                                                  \
+            "push {r4-r11, lr}\n ldm r0, {r1-r8}\n sub sp, #28\n stm sp, {r1-r7}\n"                            \
+            "mov r1, r8\n mov r8, r4\n mov r9, r5\n"                                                       \
+            "0:\n ldm r8!, {r2, r3}\n strd r8, r9, [sp, #12]\n"                                            \
+            "ldrd r0, lr, [sp]\n ldrd r11, r12, [r1], #8\n ldm r0!, {r8-r10}\n"                            \
+            "smlad r4, r9, r11, r2\n smlad r6, r10, r11, r2\n smlad r2, r8, r11, r2\n sxtb16 r11, r11\n"    \
+            "smlad r5, r9, r11, r3\n smlad r7, r10, r11, r3\n smlad r3, r8, r11, r3\n"                      \
+            TFKD_TRIPLE("r12") "ldr r12, [sp, #8]\n add pc, r12\n nop\n"                                   \
+            "1:\n" TFKD_REPEATED TFKD_FOUR ".endr\n cmp r0, lr\n bne 1b\n"                                 \
+            "ldrd r8, r9, [sp, #12]\n ldm r8!, {r0, r10-r12, lr}\n"                                        \
+            "subs r2, r2, r3\n subs r4, r4, r5\n subs r6, r6, r7\n"                                        \
+            first("r3") first("r5") first("r7") "asrs r0, r0, #8\n" bits                                   \
+            second("r2") second("r4") second("r6")                                                         \
+            "ldrd r10, r11, [sp, #20]\n"                                                                   \
+            "bfi r7, r6, #8, #8\n strh r7, [r9, r11]\n bfi r5, r4, #8, #8\n strh r5, [r9, r10]\n"           \
+            "bfi r3, r2, #8, #8\n strh r3, [r9], #2\n"                                                     \
+            "cmp r0, #0\n bge 0b\n"                                                                        \
+            "add sp, #28\n pop {r4-r11, pc}\n");                                                           \
+    }
+TFKD_PAIRS(tfkd_pairs_one_shift, TFKD_FIRST_ONE_SHIFT, "", TFKD_SECOND)
+TFKD_PAIRS(tfkd_pairs, TFKD_FIRST, "", TFKD_SECOND)
+TFKD_PAIRS(tfkd_pairs_signed, TFKD_FIRST_SIGNED, TFKD_LESS_BITS, TFKD_SECOND_SIGNED)
 #endif
 
 #if TFKD_THUMB1
-/* One column times one pair of channels. sums: the packed sum and the first's. */
+#define TFKD_LANE_FOUR(at)                                                                                 \
+    ".irp at, " at "\n"                                                                                    \
+    "ldr r4, [r0, #12*\\at]\n ldr r5, [r1, #4*\\at]\n sxth r7, r4\n"                                        \
+    "sxth r6, r5\n muls r6, r7, r6\n adds r2, r2, r6\n sxtb r6, r5\n muls r6, r7, r6\n adds r3, r3, r6\n"   \
+    "asrs r4, r4, #16\n asrs r5, r5, #16\n"                                                                \
+    "sxtb r6, r5\n muls r6, r4, r6\n adds r3, r3, r6\n muls r5, r4, r5\n adds r2, r2, r5\n"                \
+    ".endr\n"
+/* One column times one pair of channels, whose weights end at `stop`. sums: the packed sum and the first's. */
 TFKD_ASSEMBLY void tfkd_lane(const int16_t *column, const int16_t *weights, const int16_t *stop, int32_t sums[2]) {
     __asm__ volatile(
         ".syntax unified\n"
-        "push {r4-r7, lr}\n mov r12, r2\n mov lr, r3\n movs r2, #0\n movs r3, #0\n"
-        "1:\n"
-        ".irp at, 0, 8, 16, 24\n"
-        "ldr r4, [r0, #\\at]\n ldr r5, [r1, #\\at]\n sxth r7, r4\n"
-        "sxth r6, r5\n muls r6, r7, r6\n adds r2, r2, r6\n"
-        "sxtb r6, r5\n muls r6, r7, r6\n adds r3, r3, r6\n"
-        "asrs r4, r4, #16\n asrs r5, r5, #16\n"
-        "sxtb r6, r5\n muls r6, r4, r6\n adds r3, r3, r6\n"
-        "muls r5, r4, r5\n adds r2, r2, r5\n"
-        ".endr\n"
-        "adds r0, r0, #32\n adds r1, r1, #32\n cmp r0, r12\n blo 1b\n"
+        "push {r4-r7, lr}\n mov r12, r2\n mov lr, r3\n subs r4, r2, r1\n movs r2, #0\n movs r3, #0\n"
+        "lsls r4, r4, #28\n bpl 1f\n subs r0, r0, #24\n subs r1, r1, #8\n b 2f\n"
+        "1:\n" TFKD_LANE_FOUR("0, 1") "2:\n" TFKD_LANE_FOUR("2, 3")
+        "adds r0, r0, #48\n adds r1, r1, #16\n cmp r1, r12\n blo 1b\n"
         "mov r4, lr\n stm r4!, {r2, r3}\n"
         "pop {r4-r7, pc}\n");
 }
 #endif
 
-TFKD_INLINE void tfkd_tile_portable(const int16_t *columns, const int16_t *weights, const int16_t *stop,
-                                    int32_t sums[8], int flags) {
-    for (int i = 0; i < 4; i++) {
-        const int16_t *x = columns + 2 * (i & 1), *w = weights + 2 * (i >> 1);
-        int32_t packed = 0, first = 0;
+/* A column times a pair of channels, whose weights end at `stop`. sums: the packed sum and the first's. */
+TFKD_INLINE void tfkd_column_times_pair(const int16_t *x, const int16_t *w, const int16_t *stop, int32_t sums[2],
+                                        int flags) {
+    int32_t packed = 0, first = 0;
 #if TFKD_THUMB1
-        if (!(flags & TFKD_WIDE)) {
-            tfkd_lane(x, w, stop, sums + 2 * i);
-            continue;
-        }
-#endif
-        do {
-            const int32_t xs = TFKD_WORD(x, 0), ws = TFKD_WORD(w, 0);
-            int32_t value = (int16_t)xs, weight = (int16_t)ws, low = (int8_t)weight;
-            packed += value * (flags & TFKD_WIDE ? (int8_t)((weight - low) >> 8) : weight);
-            first += value * low;
-            value = xs >> 16, weight = ws >> 16, low = (int8_t)weight;
-            packed += value * (flags & TFKD_WIDE ? (int8_t)((weight - low) >> 8) : weight);
-            first += value * low;
-            x += 4, w += 4;
-        } while (x < stop);
-        sums[2 * i] = packed, sums[2 * i + 1] = first;
+    if (!(flags & TFKD_WIDE)) {
+        tfkd_lane(x, w, stop, sums);
+        return;
     }
+#endif
+    do {
+        const int32_t xs = TFKD_WORD(x, 0), ws = TFKD_WORD(w, 0);
+        int32_t value = (int16_t)xs, weight = (int16_t)ws, low = (int8_t)weight;
+        packed += value * (flags & TFKD_WIDE ? (int8_t)((weight - low) >> 8) : weight);
+        first += value * low;
+        value = xs >> 16, weight = ws >> 16, low = (int8_t)weight;
+        packed += value * (flags & TFKD_WIDE ? (int8_t)((weight - low) >> 8) : weight);
+        first += value * low;
+        x += 6, w += 2;
+    } while (w < stop);
+    sums[0] = packed, sums[1] = first;
 }
 
-#if TFKD_DSP
-/* Blocks of four channels in both columns, from their sums to their outputs. */
-typedef struct {
-    const int16_t *stop; /* the columns' end */
-    const int32_t *bias, *multiplier;
-    const int8_t *shift;
-    int32_t offset; /* 2 * zero point + 1 */
-    int8_t *out, *out2;
-    const int16_t *columns, *weights;
-    int32_t blocks;
-} tfkd_blocks_params;
+/* A pair's biases, with the input's zero point folded in: the first's is word 1. */
+TFKD_INLINE int32_t tfkd_pair_bias(const int32_t *pair, int second, int flags) {
+    if (!second) return pair[1];
+    return TFKD_FAST(flags) ? tfkd_second(pair[0], pair[1]) : pair[0];
+}
 
-/* bias + 2 * sum of channel i in both columns, times its multiplier; the shifts of all four lie in r12. */
-#define TFKD_SCALE(left, right, twice, sign)                                                               \
-    "ldr r0, [r10], #4\n ldr r1, [r11], #4\n lsls r0, r0, #1\n"                                            \
-    "add " left ", r0, " left ", " twice "\n add " right ", r0, " right ", " twice "\n"                     \
-    "smmulr " left ", " left ", r1\n smmulr " right ", " right ", r1\n" sign(left) sign(right)              \
-    "asr " left ", " left ", r12\n asr " right ", " right ", r12\n"                                         \
-    "add " left ", " left ", lr\n add " right ", " right ", lr\n"                                           \
-    "ssat " left ", #8, " left ", asr #1\n ssat " right ", #8, " right ", asr #1\n"
-#define TFKD_BLOCKS(name, sign)                                                                            \
-    TFKD_ASSEMBLY void name(tfkd_blocks_params *p) {                                                       \
-        __asm__ volatile(                                                                                  \
-            "ldr r1, [r0]\n push {r0, r1, r4-r11, lr}\n mov r12, r0\n"                                     \
-            "0:\n ldrd r0, r1, [r12, #28]\n"                                                              \
-            "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"          \
-            "mov r8, r2\n mov r9, r2\n"                                                                    \
-            "1:\n" TFKD_TILE_STEPS "ldr r12, [sp, #4]\n cmp r0, r12\n bne 1b\n"                            \
-            "ldr r0, [sp]\n str r1, [r0, #32]\n ldrd r10, r11, [r0, #4]\n"                                 \
-            "ldrd r1, lr, [r0, #12]\n ldr r12, [r1], #4\n str r1, [r0, #12]\n"                             \
-            "subs r2, r2, r3\n subs r4, r4, r5\n subs r6, r6, r7\n sub r8, r8, r9\n"                        \
-            TFKD_SCALE("r3", "r5", "lsl #1", sign) "lsr r12, r12, #8\n"                                    \
-            TFKD_SCALE("r2", "r4", "asr #7", sign) "lsr r12, r12, #8\n"                                    \
-            TFKD_SCALE("r7", "r9", "lsl #1", sign) "lsr r12, r12, #8\n"                                    \
-            TFKD_SCALE("r6", "r8", "asr #7", sign)                                                         \
-            "bfi r3, r2, #8, #8\n bfi r3, r7, #16, #8\n bfi r3, r6, #24, #8\n"                             \
-            "bfi r5, r4, #8, #8\n bfi r5, r9, #16, #8\n bfi r5, r8, #24, #8\n"                             \
-            "ldr r12, [sp]\n strd r10, r11, [r12, #4]\n ldrd r10, r11, [r12, #20]\n"                       \
-            "str r5, [r11], #4\n str r3, [r10], #4\n strd r10, r11, [r12, #20]\n"                          \
-            "ldr r0, [r12, #36]\n subs r0, r0, #1\n str r0, [r12, #36]\n bne 0b\n"                         \
-            "add sp, #8\n pop {r4-r11, pc}\n");                                                           \
-    }
-TFKD_BLOCKS(tfkd_blocks, TFKD_AS_IS)
-TFKD_BLOCKS(tfkd_blocks_signed, TFKD_AWAY)
-#endif
+/* A pair's shifts: bytes 0 and 1 of word 2, whose sign ends a group's pairs. In the fast form the second is larger by 7,
+ * and with one shift of all the first is a shift to the left before. */
+TFKD_INLINE int32_t tfkd_pair_shift(const int32_t *pair, int second, int flags) {
+    const int32_t shift = (int8_t)(pair[2] >> 8 * second);
+    if (!TFKD_FAST(flags)) return shift;
+    return second ? shift - 7 : flags & TFKD_ONE_SHIFT ? 11 - shift : shift;
+}
 
-/* Two columns times all channels of a group; `both` is 0 when only the first column counts. */
+/* `count` columns times the channels of a group from channel c, an even one, on. */
 TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, int32_t group, const int16_t *columns,
-                                            int8_t *out, int both, int flags) {
+                                            int8_t *out, int32_t count, int32_t c, int flags) {
     const int32_t part = p->group_out_channels, depth = p->depth, zero_point = p->out_zero_point;
-    const int32_t least = p->least, most = p->most;
-    const int16_t *weights = p->weights + group * ((part + 3) / 4) * 2 * depth, *stop = columns + 2 * depth;
-    const int32_t *bias = p->bias + group * part, *multiplier = p->multiplier + group * part;
-    const int8_t *shift = p->shift + group * part, *end = shift + part;
-    int8_t *out2 = both ? out + p->out_channels : out;
+    const int32_t least = p->least, most = p->most, step = p->out_channels, pairs = (part + 1) / 2;
+    const int16_t *weights = p->weights + (group * pairs + c / 2) * depth;
+    const int32_t *pair = p->pairs + (group * pairs + c / 2) * 7;
+    for (; c < part; c += 2, weights += depth, pair += 7) {
+        int32_t sums[6];
 #if TFKD_DSP
-    if (TFKD_DOUBLED(flags) && !(flags & TFKD_CLAMP) && part >= 4) {
-        tfkd_blocks_params blocks = {stop, bias, multiplier, shift, 2 * zero_point + 1, out, out2, columns, weights,
-                                     part / 4};
-        if (flags & TFKD_SIGNED) tfkd_blocks_signed(&blocks);
-        else tfkd_blocks(&blocks);
-        weights = blocks.weights, bias = blocks.bias, multiplier = blocks.multiplier, shift = blocks.shift;
-        out = blocks.out, out2 = blocks.out2;
-    }
-#endif
-    for (; shift < end; weights += 2 * depth) {
-        int32_t sums[8];
-#if TFKD_DSP
-        if (!(flags & TFKD_WIDE)) tfkd_tile(columns, weights, stop, sums);
+        if (!(flags & TFKD_WIDE)) tfkd_tile(columns, weights, columns + 3 * depth, sums);
         else
 #endif
-            tfkd_tile_portable(columns, weights, stop, sums, flags);
-        for (const int32_t *sum = sums; sum < sums + 8 && shift < end; sum += 4) {
-            /* where one column counts, the second's result is written first and then overwritten */
-            *out2++ = (int8_t)tfkd_output(sum + 2, 0, *bias, *multiplier, *shift, zero_point, least, most, flags);
-            *out++ = (int8_t)tfkd_output(sum, 0, *bias++, *multiplier++, *shift++, zero_point, least, most, flags);
-            if (shift >= end) break;
-            *out2++ = (int8_t)tfkd_output(sum + 2, 1, *bias, *multiplier, *shift, zero_point, least, most, flags);
-            *out++ = (int8_t)tfkd_output(sum, 1, *bias++, *multiplier++, *shift++, zero_point, least, most, flags);
-        }
+            for (int32_t i = 0; i < count; i++)
+                tfkd_column_times_pair(columns + 2 * i, weights, weights + depth, sums + 2 * i, flags);
+        int8_t *to = out + c;
+        for (int32_t i = 0; i < count; i++, to += step)
+            for (int second = 0; second < 2 && c + second < part; second++)
+                to[second] = (int8_t)tfkd_output(sums + 2 * i, second, tfkd_pair_bias(pair, second, flags),
+                                                 pair[3 + second], tfkd_pair_shift(pair, second, flags), zero_point,
+                                                 least, most, flags);
     }
 }
+
+#if TFKD_DSP
+/* How three receptive fields within the image become columns. */
+typedef struct {
+    int32_t step, rest_at;           /* bytes between the fields; from the columns to their last values, less than four a run */
+    int32_t fours, rest, next, runs; /* of a run; bytes from its end to the next one's start; runs of a field */
+} tfkd_three_params;
+
+TFKD_ASSEMBLY void tfkd_widen_three(int16_t *columns, const int8_t *from, const tfkd_three_params *p) {
+    __asm__ volatile(
+        "push {r4-r11, lr}\n ldm r2, {r2-r7}\n push {r4-r7}\n"
+        "add r12, r1, r2\n add lr, r12, r2\n add r11, r0, r3\n movs r3, #8\n"
+        "1:\n ldr r10, [sp]\n cmp r10, #0\n beq 3f\n"
+        "2:\n ldr r4, [r1], #4\n ldr r5, [r12], #4\n ldr r6, [lr], #4\n"
+        "sxtb16 r7, r4, ror #8\n sxtb16 r8, r5, ror #8\n sxtb16 r9, r6, ror #8\n"
+        "sxtb16 r4, r4\n sxtb16 r5, r5\n sxtb16 r6, r6\n"
+        "stm r0!, {r4-r9}\n subs r10, r10, #1\n bne 2b\n"
+        "3:\n ldr r10, [sp, #4]\n cmp r10, #0\n beq 5f\n"
+        "4:\n ldrsb r4, [r1], #1\n ldrsb r5, [r12], #1\n ldrsb r6, [lr], #1\n"
+        "strh r4, [r11]\n strh r5, [r11, #4]\n strh r6, [r11, #8]\n"
+        "eor r3, r3, #8\n add r11, r11, r3\n adds r11, r11, #2\n subs r10, r10, #1\n bne 4b\n"
+        "5:\n ldrd r4, r5, [sp, #8]\n add r1, r1, r4\n add r12, r12, r4\n add lr, lr, r4\n"
+        "subs r5, r5, #1\n str r5, [sp, #12]\n bne 1b\n"
+        "add sp, #16\n pop {r4-r11, pc}\n");
+}
+#endif
 
 TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t *in, int8_t *out, int16_t *columns,
                                   int flags) {
-    const int32_t height = p->out_height, width = p->out_width, down = p->stride_height, right = p->stride_width;
-    const int32_t top = p->pad_top, left = p->pad_left, row = p->width * p->channels * down, step = p->channels * right;
+    const int32_t down = p->stride_height, right = p->stride_width, top = p->pad_top, left = p->pad_left;
+    const int32_t row = p->width * p->channels, step = p->channels * right;
     const int32_t part = p->group_channels, out_channels = p->out_channels, groups = p->groups;
+    int32_t height = p->out_height, width = p->out_width;
     /* no window, and so no padding beside one pixel: then a column is just that pixel */
     const int pixel = p->kernel_height == 1 && p->kernel_width == 1 && !top && !left &&
                       (height - 1) * down < p->height && (width - 1) * right < p->width;
+    if (pixel && row * down == width * step) width *= height, height = 1;
+#if TFKD_DSP
+    /* outputs of a row whose fields lie within the image's width, and their values in three columns */
+    const int together = p->kernel_width == 1 || (p->dilation_width == 1 && part == p->channels);
+    const int32_t run = p->kernel_width * part, most = p->width - p->kernel_width + left;
+    const int32_t begin = (left + right - 1) / right, end = pixel ? width : most < 0 ? 0 : most / right + 1;
+    const int32_t stop = !together ? 0 : end < width ? end : width, reach = (p->kernel_height - 1) * p->dilation_height;
+    const tfkd_three_params three = {step, p->kernel_height * (run & ~3) * 6, run >> 2, run & 3,
+                                     row * p->dilation_height - run, p->kernel_height};
+#endif
+    const int32_t group_out = p->group_out_channels;
+    const int32_t whole = TFKD_DSP && TFKD_FAST(flags) ? group_out / 2 : 0; /* pairs of the fast form */
     for (int32_t group = 0; group < groups; group++) {
         const int8_t *from = in + group * part;
-        int8_t *to = out + group * p->group_out_channels;
-        int waiting = 0;
-        memset(columns, 0, (size_t)p->depth * 4); /* the places beyond a field's end stay 0 */
+        int8_t *to = out + group * group_out;
+        int32_t waiting = 0;
+#if TFKD_DSP
+        const int32_t first = group * ((group_out + 1) / 2);
+        tfkd_pairs_params pairs = {columns, columns + 3 * p->depth, TFKD_SKIP(p->depth), p->pairs + first * 7,
+                                   to, out_channels, 2 * out_channels, p->weights + first * p->depth};
+#endif
+        memset(columns, 0, (size_t)p->depth * 6); /* the places beyond a field's end stay 0 */
         for (int32_t y = 0; y < height; y++) {
-            const int8_t *at = from + y * row;
-            for (int32_t x = 0; x < width; x++, at += step) {
-                int16_t *column = columns + (waiting ? 2 : 0);
-                if (pixel) tfkd_widen(column, 0, at, part, flags);
-                else tfkd_column(p, from, y * down - top, x * right - left, column, flags);
-                waiting = !waiting;
-                if (!waiting) {
-                    tfkd_columns_times_weights(p, group, columns, to, 1, flags);
-                    to += 2 * out_channels;
+            const int32_t corner = y * down - top, at = corner * row - left * p->channels;
+#if TFKD_DSP
+            const int32_t far = corner >= 0 && corner + reach < p->height ? stop - 2 : 0;
+#endif
+            for (int32_t x = 0; x < width; x++) {
+#if TFKD_DSP
+                if (!waiting && x >= begin && x < far) {
+                    tfkd_widen_three(columns, from + at + x * step, &three);
+                    waiting = 3, x += 2;
+                } else
+#endif
+                if (pixel) tfkd_widen(columns + 2 * waiting++, 0, part & ~3, from + at + x * step, part);
+                else tfkd_column(p, from, corner, x * right - left, columns + 2 * waiting++);
+                if (waiting < 3 && (x < width - 1 || y < height - 1)) continue;
+#if TFKD_DSP
+                if (whole) {
+                    pairs.out = to;
+                    if (waiting < 3) pairs.step2 = 0, pairs.step = waiting < 2 ? 0 : out_channels;
+                    if (flags & TFKD_SIGNED) tfkd_pairs_signed(&pairs);
+                    else if (flags & TFKD_ONE_SHIFT) tfkd_pairs_one_shift(&pairs);
+                    else tfkd_pairs(&pairs);
                 }
+#endif
+                if (2 * whole < group_out) tfkd_columns_times_weights(p, group, columns, to, waiting, 2 * whole, flags);
+                to += waiting * out_channels, waiting = 0;
             }
         }
-        if (waiting) tfkd_columns_times_weights(p, group, columns, to, 0, flags);
     }
 }

@@ -17,7 +17,7 @@ from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
 
 # Flags of the kernels, as in kernels/arithmetic.h
-ANY_SHIFT, SIGNED, CLAMP, WIDE, SWAPPED = 1, 2, 4, 8, 16
+ANY_SHIFT, SIGNED, CLAMP, WIDE, ONE_SHIFT, BY_ROWS, BY_PLANE = 1, 2, 4, 8, 16, 32, 64
 
 
 class Unsupported(ValueError):
@@ -176,6 +176,88 @@ def weights_of(
     if len(bias) != channels:
         raise Unsupported(f"{len(bias)} biases for {channels} channels. The file is damaged")
     return tensor, values, bias, list(tensor.scales) if len(tensor.scales) > 1 else list(tensor.scales) * channels
+
+
+def fast_form(weights: np.ndarray, folded: np.ndarray, shifts: np.ndarray, flags: int, wide: bool) -> int:
+    """Flags for kernels that multiply up to 256 times a sum and saturate.
+
+    Args:
+        weights: [channels, depth] int64.
+        folded: [channels] biases, with the input's zero point folded in.
+        shifts: [channels] as the kernels take them.
+        flags: from `requantization`.
+        wide: from `folded_sums`.
+
+    Returns:
+        `flags` with WIDE, with CLAMP where numbers pass the bounds of that form, and with ONE_SHIFT where it applies.
+    """
+    flags |= WIDE if wide else 0
+    most = folded + np.maximum(weights * 127, weights * -128).sum(axis=1)
+    least = folded + np.minimum(weights * 127, weights * -128).sum(axis=1)
+    if most.max(initial=0) >= 2**23 or least.min(initial=0) < -(2**23) or np.max(shifts, initial=0) > 14:
+        flags |= CLAMP
+    return flags if flags or min(shifts) < 3 or max(shifts) > 9 else ONE_SHIFT
+
+
+def by_pairs(values: np.ndarray, groups: int) -> np.ndarray:
+    """[channels, ...] as [groups, pairs, 2, ...], with zeros beside the last of an odd number."""
+    grouped = values.reshape(groups, -1, *values.shape[1:])
+    padded = np.pad(grouped, [(0, 0), (0, grouped.shape[1] % 2)] + [(0, 0)] * (values.ndim - 1))
+    return padded.reshape(groups, -1, 2, *values.shape[1:])
+
+
+def pair_words(biases: np.ndarray, multipliers: np.ndarray, shifts: np.ndarray, odd: int, zero_point: int,
+               flags: int) -> np.ndarray:  # fmt: skip
+    """What kernels/convolution.h needs of two channels at a time.
+
+    Args:
+        biases, multipliers, shifts: [groups, pairs, 2] int64; shifts as other kernels take them.
+        odd: 1 where the last pair of a group has one channel.
+        zero_point: of the output.
+        flags: of the layer.
+
+    Returns:
+        [groups, pairs, 7] int32.
+    """
+    first, second = biases[..., 0], biases[..., 1]
+    offsets = np.zeros_like(shifts)
+    last = 0
+    if not flags & (ANY_SHIFT | WIDE | CLAMP):
+        second = 256 * second + first
+        # 2 * zero point + 1, whose shift by one is left; and half of the bits that the first rounding drops
+        offsets = ((2 * zero_point + 1) << shifts + [0, 7]) + np.array([0, 64])
+        if flags & ONE_SHIFT:
+            offsets[..., 0] = ((2 * zero_point + 1) << 10) + (1 << 9 - shifts[..., 0])
+            shifts = shifts * [-1, 1] + [11, 0]
+        shifts = shifts + [0, 7]
+        last = np.arange(shifts.shape[1]) == shifts.shape[1] - 1 - odd
+    packed = shifts[..., 0] & 255 | (shifts[..., 1] & 255) << 8 | last * np.int64(-(2**31))
+    words = [second, first, packed, multipliers[..., 0], multipliers[..., 1], offsets[..., 0], offsets[..., 1]]
+    return np.stack(words, -1).astype("uint32").view("int32")
+
+
+def pair_numbers(words: np.ndarray, flags: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Biases, multipliers and shifts of which `pair_words` made words."""
+    words = words.astype("int64")
+    first, second = words[..., 1], words[..., 0]
+    shifts = np.stack([words[..., 2].astype("int8"), (words[..., 2] >> 8).astype("int8")], -1).astype("int64")
+    if not flags & (ANY_SHIFT | WIDE | CLAMP):
+        second = (second - first).astype("int32").astype("int64") >> 8
+        shifts = shifts - [0, 7]
+        if flags & ONE_SHIFT:
+            shifts = shifts * [-1, 1] + [11, 0]
+    return np.stack([first, second], -1), words[..., 3:5], shifts
+
+
+def scaling_of(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Multipliers and shifts, as exponents of two, of a layer that requantizes: one, or one for each channel."""
+    if layer.kernel == "convolution":
+        _, *numbers = pair_numbers(np.asarray(layer.fields["pairs"]), layer.flags)
+        count = int(layer.fields["group_out_channels"])  # type: ignore[arg-type]
+        multipliers, shifts = (x.reshape(len(x), -1)[:, :count].reshape(-1) for x in numbers)
+    else:
+        multipliers, shifts = (np.asarray(layer.fields[name]).reshape(-1) for name in ("multiplier", "shift"))
+    return multipliers, shifts if layer.flags & ANY_SHIFT else -shifts.astype("int32") - 1
 
 
 def packed_pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:

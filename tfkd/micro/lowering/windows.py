@@ -8,19 +8,25 @@ import numpy as np
 
 from tfkd.micro.graph import Graph, Op, Tensor
 from tfkd.micro.lowering.layer import (
-    SWAPPED,
-    WIDE,
+    BY_PLANE,
+    BY_ROWS,
     Layer,
     Unsupported,
     activation_range,
+    by_pairs,
+    fast_form,
     folded_sums,
     int8,
     packed_pair,
+    pair_words,
     requantization,
     shape_text,
     values,
     weights_of,
 )
+
+SIDES = ("height", "width")
+_ROWS_BYTES = 1024  # of pairs of rows, where a plane has less
 
 
 def _padding(op: Op, size: int, kernel: int, stride: int, dilation: int, out: int) -> int:
@@ -65,32 +71,43 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
     if groups * part != fields["channels"] or groups < 1 or channels % groups or output.shape[3] != channels:
         raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
     flat = weights.reshape(channels, -1)
-    depth = -(-flat.shape[1] // 8) * 8
+    depth = -(-flat.shape[1] // 4) * 4
     folded, wide = folded_sums(tensor.name, flat, bias, source.zero_point)
     least, most = activation_range(op, output)
     # float * float / float, each as a double, per channel
     scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
+    flags = fast_form(flat, folded, scaling["shift"], flags, wide)
     per_group = channels // groups
-    if part % 4 == 0:
-        flags |= SWAPPED
-    # [groups, blocks, pairs, 2 channels, depth / 2, 2 values]; each four values in the order in which columns hold them
-    rows = np.zeros((groups, -(-per_group // 4) * 4, depth), "int64")
-    rows[:, :per_group, : flat.shape[1]] = flat.reshape(groups, per_group, -1)
-    if flags & SWAPPED:
-        rows = rows.reshape(*rows.shape[:2], -1, 4)[..., [0, 2, 1, 3]]
-    rows = rows.reshape(groups, -1, 2, 2, depth // 2, 2)
-    packed = packed_pair(rows[:, :, :, 0], rows[:, :, :, 1]).transpose(0, 1, 3, 2, 4)
+    by_pixel = groups == 1 and not np.ptp([1, *(fields[f"{a}_{b}"] for a in ("kernel", "stride") for b in SIDES)])
+    placed = np.zeros((channels, depth), "int64")
+    placed[:, _places(fields, part)] = flat
+    rows = by_pairs(placed, groups)
+    numbers = (by_pairs(n.astype("int64"), groups) for n in (folded, scaling["multiplier"], scaling["shift"]))
+    biases, multipliers, shifts = numbers
+    words = pair_words(biases, multipliers, shifts, per_group % 2, output.zero_point, flags)
     return [
         Layer(
             op, "convolution", "convolution", "tfkd_convolution_params",
-            {"weights": packed, "bias": folded, **scaling, **fields,
+            {"weights": packed_pair(rows[:, :, 0], rows[:, :, 1]), "pairs": words, **fields,
              "out_channels": channels, "groups": groups, "group_channels": part,
              "group_out_channels": per_group, "depth": depth, "zero_point": source.zero_point,
              "out_zero_point": output.zero_point, "least": least, "most": most},
-            (source.index,), output.index, flags | (WIDE if wide else 0), scratch_bytes=4 * depth,
+            (source.index,), output.index, flags, scratch_bytes=6 * depth,
+            in_place=(source.index,) if source.shape == output.shape and by_pixel else (),
             comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
         )
     ]  # fmt: skip
+
+
+def _places(fields: Mapping[str, int], part: int) -> np.ndarray:
+    """Where a column holds the values of a receptive field, as in kernels/convolution.h: fours of each run first."""
+    together = fields["dilation_width"] == 1 and part == fields["channels"]
+    size = fields["kernel_height"] * fields["kernel_width"] * part
+    run = fields["kernel_width"] * part if together else part
+    runs, i = np.divmod(np.arange(size), run)
+    fours = run // 4 * 4
+    swapped = i // 4 * 4 + np.array([0, 2, 1, 3])[i % 4]
+    return np.where(i < fours, runs * fours + swapped, size // run * fours + runs * (run % 4) + i % 4)
 
 
 def depthwise(graph: Graph, op: Op) -> list[Layer]:
@@ -107,23 +124,47 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
     folded, wide = folded_sums(tensor.name, by_channel.reshape(channels, -1), bias, source.zero_point)
     least, most = activation_range(op, output)
     scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
-    plane = {}
-    for name in ("height", "width"):
-        reach = (fields[f"out_{name}"] - 1) * fields[f"stride_{name}"]
-        reach += (fields[f"kernel_{name}"] - 1) * fields[f"dilation_{name}"] + 1
-        plane[f"plane_{name}"] = reach + (reach % 2 if name == "width" else 0)
+    flags = fast_form(by_channel.reshape(channels, -1), folded, scaling["shift"], flags, wide)
+    fields |= _plane(fields)
+    flags |= BY_ROWS if fields["row_pairs"] else BY_PLANE
     same = times == 1 and source.shape == output.shape
     return [
         Layer(
             op, "depthwise", "depthwise", "tfkd_depthwise_params",
-            {"weights": by_channel.astype("int8"), "bias": folded, **scaling, **fields, **plane,
+            {"weights": by_channel.astype("int8"), "bias": folded, **scaling, **fields,
              "channel_multiplier": times, "zero_point": source.zero_point,
              "out_zero_point": output.zero_point, "least": least, "most": most},
-            (source.index,), output.index, flags | (WIDE if wide else 0),
-            scratch_bytes=2 * plane["plane_height"] * plane["plane_width"], in_place=(source.index,) if same else (),
+            (source.index,), output.index, flags,
+            scratch_bytes=depthwise_scratch_bytes(fields, fields["out_height"]),
+            in_place=(source.index,) if same else (),
             comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
         )
     ]  # fmt: skip
+
+
+def _plane(fields: Mapping[str, int]) -> dict[str, int]:
+    """The fields that tell how large a padded plane is, and how many pairs of its rows are held for four channels."""
+    height, width = (
+        (fields[f"out_{side}"] - 1) * fields[f"stride_{side}"]
+        + (fields[f"kernel_{side}"] - 1) * fields[f"dilation_{side}"] + 1
+        for side in SIDES
+    )  # fmt: skip
+    stride = fields["stride_width"]
+    width += width % 2 + (2 if stride == 2 and fields["out_width"] % 2 else 0)  # two outputs at a time
+    found = {"plane_height": height, "plane_width": width, "row_pairs": 0}
+    by_rows = all((fields[f"kernel_{side}"], fields[f"stride_{side}"], fields[f"dilation_{side}"]) == (3, stride, 1)
+                  for side in SIDES)  # fmt: skip
+    if by_rows and stride <= 2 and fields["channels"] >= 4 and fields["out_width"] > 1:
+        room = max(2 * height * width, _ROWS_BYTES) // (16 * width)
+        found["row_pairs"] = max(2, min(room, (height + 1) // 2))
+    return found
+
+
+def depthwise_scratch_bytes(fields: Mapping[str, int], rows: int) -> int:
+    """What a depthwise convolution needs for some rows of its output: a plane of one channel, or rows of four."""
+    stride = fields["stride_height"]
+    height = (rows - 1) * stride + (fields["kernel_height"] - 1) * fields["dilation_height"] + 1
+    return fields["plane_width"] * max(2 * height, 16 * min(fields["row_pairs"], (height + 1) // 2))
 
 
 def pool(graph: Graph, op: Op) -> list[Layer]:
