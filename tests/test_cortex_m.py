@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from elftools.elf.elffile import ELFFile
 import tfkd
 from tests import random_graph
 from tests.random_graph import Net, net
-from tfkd import micro, targets
+from tfkd import child, micro, targets
 from tfkd.targets import cortex_m
 from tfkd.tflite import TFLiteModel
 from tools import system_packages
@@ -75,6 +76,65 @@ def test_core_gives_the_bits_of_tflite_micro_on_random_graphs(core: str) -> None
         run = targets.get(core).run(model, samples(model), latency=False)
         assert np.array_equal(run.outputs[0], expected), seed
         assert run.instructions is None
+
+
+def misaligned(core: str, contents: list[bytes]) -> tuple[list[str], int]:  # runs in a child
+    """What faults on a core as its address is no multiple of the access, and how many accesses there were.
+
+    The emulator lets them pass. On Cortex-M0+ all fault, on the others those that access several words.
+    """
+    import capstone
+    import unicorn
+
+    reader = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+    make, seen = unicorn.Uc, 0
+    found = []
+
+    def watch(machine: Any, _: int, address: int, size: int, *__: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if address % min(size, 4):
+            at = machine.reg_read(unicorn.arm_const.UC_ARM_REG_PC)
+            *_, mnemonic, operands = next(reader.disasm_lite(bytes(machine.mem_read(at, 4)), at))
+            if core == "cortex-m0plus" or mnemonic.startswith(("ldm", "stm", "ldrd", "strd", "push", "pop")):
+                found.append(f"{mnemonic} {operands} for {address:#x}")
+
+    def watched(*arguments: Any) -> Any:
+        machine = make(*arguments)
+        start = machine.emu_start
+
+        def first(*places: Any, **options: Any) -> None:  # a hook before the model of the core is set forbids that
+            machine.emu_start = start
+            machine.hook_add(unicorn.UC_HOOK_MEM_READ | unicorn.UC_HOOK_MEM_WRITE, watch)
+            start(*places, **options)
+
+        machine.emu_start = first
+        return machine
+
+    unicorn.Uc = watched
+    target = targets.get(core)
+    for content in contents:
+        model, program = TFLiteModel.load(content), micro.emit(content)
+        dtype = program.inputs[0].tensor.dtype
+        places = tuple(tuple(end.place for end in ends) for ends in (program.inputs, program.outputs))
+        cortex_m._emulate(target._compile(program, dtype), core, target.board, [samples(model, 1)],
+                          [tensor.shape for tensor in model.outputs], dtype, places, False)  # fmt: skip
+    return found, seen
+
+
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+def test_core_accesses_whole_words_at_their_places(core: str, digits: TFLiteModel) -> None:
+    contents = [digits.content]
+    for seed in range(4):
+        made = Net(random.Random(seed))
+        x = made.input((1, 9, 7, 4 + seed))
+        for _ in range(3):
+            x = made.convolution(x)
+        contents.append(made.bytes(x))
+    work = {"core": core, "contents": contents, "timeout_s": 300, "what": "watching"}
+    found, seen = child.run("tests.test_cortex_m:misaligned", **work)
+    assert found == []
+    assert seen > 10_000
 
 
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m33"])
