@@ -50,8 +50,11 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise ValueError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
-    graph = integer_ends(_graph.read(TFLiteModel.load(model)))
-    check_ends(graph)
+    model = TFLiteModel.load(model)
+    if "QUANTIZE" not in model.ops:  # of a float model nothing else is worth a word
+        check_ends(model.inputs)
+    graph = integer_ends(_graph.read(model))
+    check_ends([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)])
     graph = fold_padding(graph)
     layers, _ = lower(graph)
     graph, elimination = eliminate(graph, layers)

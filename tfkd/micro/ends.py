@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.tflite import TensorInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +95,12 @@ def _converts(graph: Graph, op: Op, kind: str) -> bool:
             and real.shape == steps.shape)  # fmt: skip
 
 
-def check_ends(graph: Graph) -> None:
+def check_ends(ends: Sequence[Tensor | TensorInfo]) -> None:
     """Refuses inputs and outputs that the C functions cannot take.
 
     Raises:
         ValueError: they are not all int8 or all int16 with one step.
     """
-    ends = [graph.tensors[i] for i in (*graph.inputs, *graph.outputs)]
     for tensor in ends:
         if tensor.dtype not in ("int8", "int16") or tensor.dtype != ends[0].dtype or len(tensor.scales) != 1:
             raise ValueError(

@@ -26,7 +26,7 @@ from tfkd.micro.lowering.layer import (
 )
 
 SIDES = ("height", "width")
-_ROWS_BYTES = 1024  # of pairs of rows, where a plane has less
+_ROWS_BYTES = 1024  # of pairs of rows, where a plane has less; a quarter of what the layer reads and writes is enough
 
 
 def _padding(op: Op, size: int, kernel: int, stride: int, dilation: int, out: int) -> int:
@@ -155,7 +155,8 @@ def _plane(fields: Mapping[str, int]) -> dict[str, int]:
     by_rows = all((fields[f"kernel_{side}"], fields[f"stride_{side}"], fields[f"dilation_{side}"]) == (3, stride, 1)
                   for side in SIDES)  # fmt: skip
     if by_rows and stride <= 2 and fields["channels"] >= 4 and fields["out_width"] > 1:
-        room = max(2 * height * width, _ROWS_BYTES) // (16 * width)
+        values = fields["channels"] * sum(fields[f"{a}height"] * fields[f"{a}width"] for a in ("", "out_"))
+        room = max(2 * height * width, min(_ROWS_BYTES, values // 4)) // (16 * width)
         found["row_pairs"] = max(2, min(room, (height + 1) // 2))
     return found
 
