@@ -197,6 +197,9 @@ def test_int4_weights_take_half_a_byte(student, tmp_path):
         assert np.abs(values.astype("int16")).max() == (7 if name == "CONV_2D" else 127)
     expected, got = outputs(optimized.model, test.x), run(made, test.x)
     assert np.mean(expected.argmax(1) == got.argmax(1)) >= 0.99
+    # Compared as the kernels round, and after it as trained again.
+    assert qat.compare(optimized.model, made, test.x, "q4.tflite") >= 0.998
+    np.testing.assert_array_equal(outputs(optimized.model, test.x), expected)
     micro = targets.get("tflm").run(made, made.quantize_input(test.x[:100]), latency=False).outputs[0]
     assert np.mean(micro.argmax(1) == got[:100].argmax(1)) >= 0.99
     assert int4.pack(made.content[:]) == int4.pack(int4.pack(made.content))  # once packed, nothing is left to do

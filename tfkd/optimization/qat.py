@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from tfkd import conversion
 from tfkd.calibration import choose
 from tfkd.optimization import Optimized, agreement, int4, rounding
-from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, channel_axes, freeze, on_grid
+from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, channel_axes, freeze, on_grid, steps_of
 from tfkd.tflite import TFLiteModel
 
 if TYPE_CHECKING:
@@ -157,4 +158,47 @@ def compare(model: keras.Model, made: TFLiteModel, x: np.ndarray, where: str) ->
     def layers(x: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, map(np.asarray, inner(x.astype("float32"), training=False)), strict=True))
 
-    return agreement.hold(made, x, answers, layers, where)
+    with _as_kernels(model):
+        return agreement.hold(made, x, answers, layers, where)
+
+
+@contextlib.contextmanager
+def _as_kernels(model: keras.Model) -> Iterator[None]:
+    """Lets a model round as the kernels of TensorFlow Lite do beyond what training simulates.
+
+    Biases are whole numbers of the steps of input times weight, and a sum is multiplied by 2^-s m, 1/2 <= m < 1, in two
+    roundings: the product with m, then the division by 2^s. Where s is small, as for weights of 4 bits, one value of 50
+    is another than rounded once; through some layers that flips labels.
+    """
+    biases = []
+    given = [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
+    for layer in given:
+        giver = _giver(layer)
+        while isinstance(giver, (keras.layers.ReLU, keras.layers.Activation, keras.layers.Identity)):
+            giver = _giver(giver)
+        if isinstance(giver, QuantizedWeights):
+            source = _giver(giver)
+            while not isinstance(source, FakeQuantize):
+                source = _giver(source)
+            weights = steps_of(np.asarray(giver.layer.kernel), channel_axes(giver.layer), giver.bits)
+            steps = np.where(weights > 0, weights, 1e-6) * _step(source)
+            layer.parts = (2.0 ** -np.minimum(np.frexp(steps / _step(layer))[1], 0)).astype("float32")
+            if giver.layer.bias is not None:
+                biases.append((giver.layer.bias, giver.layer.bias.numpy()))
+                giver.layer.bias.assign(np.round(biases[-1][1] / steps) * steps)
+    try:
+        yield
+    finally:
+        for layer in given:
+            layer.parts = None
+        for bias, value in biases:
+            bias.assign(value)
+
+
+def _giver(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """What computes a layer's first input."""
+    return layer._inbound_nodes[0].input_tensors[0]._keras_history.operation
+
+
+def _step(layer: FakeQuantize) -> float:
+    return float(layer.high.numpy() - layer.low.numpy()) / 255

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -12,6 +13,8 @@ from keras import ops
 _MOMENTUM = 0.99
 # In steps: enough to decide where an average of up to 64 values that lies midway is rounded, and no other.
 _TIE = 1 / 128
+# In steps: enough to round up what lies midway where a sum is rounded to parts of a step before.
+_HALF = 1 / 1024
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
@@ -44,6 +47,8 @@ class FakeQuantize(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
         self.margin = margin
+        # Parts of a step, by channel, that sums are rounded to before: the kernels of TensorFlow Lite round twice.
+        self.parts: np.ndarray | None = None
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         if self.limits is None:
@@ -64,6 +69,10 @@ class FakeQuantize(keras.layers.Layer):
         if averages:
             step = (high - self.low) / 255
             inside = x + _TIE * step * ops.sign(ops.stop_gradient(x - self.low - 128 * step))
+        elif self.parts is not None:
+            step = (high - self.low) / 255
+            twice = ops.round(x / step * self.parts) / self.parts
+            inside = (twice + _HALF) * step
         rounded = tf.quantization.fake_quant_with_min_max_vars(inside, self.low, high)
         return ops.where(known, rounded, x)
 
@@ -140,6 +149,12 @@ def on_grid(kernel: Any, channels: tuple[int, ...], bits: int) -> Any:
     step = ops.max(ops.abs(kernel), axis=rest, keepdims=True) / steps
     step = ops.where(step > 0, step, 1.0)
     return ops.round(kernel / step) * step
+
+
+def steps_of(kernel: np.ndarray, channels: tuple[int, ...], bits: int) -> np.ndarray:
+    """The step of each channel of a kernel, 0 where it is 0; see `on_grid`."""
+    rest = tuple(axis for axis in range(kernel.ndim) if axis - kernel.ndim not in channels)
+    return np.abs(kernel).max(rest).ravel() / (2 ** (bits - 1) - 1)
 
 
 def freeze(model: keras.Model, frozen: bool) -> None:
