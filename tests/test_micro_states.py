@@ -25,6 +25,7 @@ def sequences(tmp_path_factory: pytest.TempPathFactory) -> TFLiteModel:
     folder, numbers = tmp_path_factory.mktemp("sequences"), np.random.default_rng(0)
     x = numbers.normal(size=(60, 8, 5)).astype("float32")
     np.savez(folder / "x.npz", x_train=x, y_train=np.arange(60) % 3, x_test=x[:20] + 1, y_test=np.arange(20) % 3)
+    keras.utils.set_random_seed(2)  # weights whose second cell state has steps of 2^-16
     inputs = keras.Input((8, 5))
     hidden = keras.layers.LSTM(4)(keras.layers.LSTM(6, return_sequences=True)(inputs))
     student = keras.Model(inputs, keras.layers.Dense(3)(hidden))

@@ -53,8 +53,8 @@ def lstm(graph: Graph, op: Op) -> list[Layer]:
         raise Unsupported(f"{output.shape} does not come out of {source.shape}. The file is damaged")
     hidden, cell = _state(graph, op, 18, units, "int8"), _state(graph, op, 19, units, "int16")
     power = round(math.log2(cell.scale))
-    if cell.scale != 2.0**power or not -15 <= power <= 0 or cell.zero_point:
-        raise Unsupported(f"the scale of {cell.name!r} must be a power of two. Convert the model again")
+    if cell.scale != 2.0**power or not -20 <= power <= 0 or cell.zero_point:
+        raise Unsupported(f"the scale of {cell.name!r} must be a power of two, 2^-20 to 1. Convert the model again")
     fields = _gates(graph, op, source, hidden, inputs, units)
     left = 12 + power  # of the cell state, to 12 fraction bits
     fields |= {
