@@ -167,6 +167,14 @@ def test_student_that_breaks_the_contract_is_found_before_training(folder):
     assert "the limit is 2,000" in found[0].evidence
 
 
+def test_student_that_inherits_is_examined_itself_not_its_source(folder):
+    """The source is a teacher of more bytes than the contract allows."""
+    heir = f'digits_student"\ninherit = "{folder}/sound.keras"\nlayers = {{ block2_pointwise_bn = "LAYER" }}\n# '
+    assert findings(folder, contract="max_bytes = 20000", student=heir.replace("LAYER", "conv1_bn")) == []
+    evidence = only(findings(folder, student=heir.replace("LAYER", "conv9")), "error", "The student cannot be made.")
+    assert "must give a layer of 'digits_teacher'. Received: 'conv9'" in evidence
+
+
 def test_optimization_that_does_not_take_the_student_is_found(folder):
     contract = '[optimization]\nmethod = "qat"\noptions = { int8_layers = ["stem"], weight_bits = 4 }'
     evidence = only(findings(folder, contract=contract), "error", "The optimization does not take the student.")

@@ -41,15 +41,19 @@ def interpret(models: list[bytes], inputs: list[np.ndarray]) -> list[np.ndarray]
     return results
 
 
-def native(folder: Path, programs: list[micro.Program], inputs: list[np.ndarray], *flags: str) -> list[np.ndarray]:
-    """Compiles programs into one executable, with every warning an error, and runs their samples."""
-    folder.mkdir(parents=True, exist_ok=True)
-    main = ["#include <stdio.h>"]
+def begun(folder: Path, programs: list[micro.Program]) -> list[str]:
+    """Writes programs into a folder; the first lines of a C file that calls them."""
     for program in programs:
         for name, text in program.files.items():
             (folder / name).write_text(text)
-        main.append(f'#include "{program.name}.c"')
-    main.append("int main(void) {")
+    includes = [f'#include "{program.name}.c"' for program in programs]
+    return ["#include <stdio.h>", *includes, "int main(void) {"]
+
+
+def native(folder: Path, programs: list[micro.Program], inputs: list[np.ndarray], *flags: str) -> list[np.ndarray]:
+    """Compiles programs into one executable, with every warning an error, and runs their samples."""
+    folder.mkdir(parents=True, exist_ok=True)
+    main = begun(folder, programs)
     for program, x in zip(programs, inputs, strict=True):
         n = program.name
         reset = f"tfkd_{n}_reset(&ctx);" if program.state_bytes else ""

@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 import tfkd
 from tests.random_graph import Net, net
-from tests.test_micro import _SANITIZED, _STRICT, mutated
+from tests.test_micro import _SANITIZED, _STRICT, begun, mutated
 from tfkd import child, firmware, micro, targets
 from tfkd.tflite import TFLiteModel
 
@@ -75,12 +75,7 @@ def interpret(models: list[bytes], inputs: list[np.ndarray]) -> list[list[np.nda
 
 def native(folder: Path, programs: list[micro.Program], models: list[TFLiteModel], inputs: list[np.ndarray]) -> bytes:
     """What programs give for samples by the helpers of their headers."""
-    main = ["#include <stdio.h>"]
-    for program in programs:
-        for name, text in program.files.items():
-            (folder / name).write_text(text)
-        main.append(f'#include "{program.name}.c"')
-    main.append("int main(void) {")
+    main = begun(folder, programs)
     for program, model, x in zip(programs, models, inputs, strict=True):
         n, kind = program.name, f"{program.inputs[0].tensor.dtype}_t"
         many = len(program.outputs) > 1

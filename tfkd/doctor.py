@@ -211,15 +211,14 @@ def _store(recipe: Recipe, teacher: keras.Model, splits: data.Splits) -> Iterato
 
 def _student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
     """Converts and runs the student with untrained weights: size and memory do not depend on training."""
-    from tfkd import conversion, targets
+    from tfkd import conversion, targets, training
     from tfkd.optimization import rehearse
 
-    settings = recipe.student
-    shape, classes = splits.train.input_shape, splits.train.num_classes
-    if settings.file is not None:
-        student = models.load(settings.file)
-    else:
-        student = models.build(settings.model or "", shape, classes, **settings.options)
+    try:
+        student = training.start(recipe.student, splits.train)
+    except ValueError as error:
+        yield Finding("error", "The student cannot be made.", str(error), "As the evidence says.")
+        return
     limits = recipe.limits
     try:
         rehearse(student, [(one.method, one.options) for one in recipe.optimization])

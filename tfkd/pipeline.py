@@ -232,19 +232,13 @@ class _Line:
 
     def _start(self, seed: int) -> keras.Model:
         """The student before its training."""
-        settings = self.recipe.student
-        built = self._build(settings.model, settings.options, seed, self.splits) if settings.model else None
-        if settings.file is None:
-            return built
-        from tfkd import models
+        import keras
 
-        student = models.load(settings.file)
-        if built is not None:
-            models.inherit(built, student, settings.layers)
-            return built
-        if not student.trainable_weights:  # as a teacher is often saved
-            student.trainable = True
-        return student
+        from tfkd import training
+
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
+        return training.start(self.recipe.student, self.splits.train)
 
     def _build(self, name: str, options: Mapping[str, Any], seed: int, splits: data.Splits) -> keras.Model:
         import keras

@@ -17,7 +17,7 @@ from tfkd import data, losses, models, optimization
 from tfkd.augmentation import CropFlip, crop_flip
 from tfkd.data import Split, Splits
 from tfkd.distiller import Distiller, EpochSync, jit_by_device
-from tfkd.recipe import Schedule
+from tfkd.recipe import Schedule, Student
 from tfkd.soft_labels import SoftLabels
 
 History = dict[str, list[float]]
@@ -72,6 +72,23 @@ def fit(
         verbose=0, callbacks=[*first, *callbacks, keeper],
     )  # fmt: skip
     return keeper.history
+
+
+def start(settings: Student, split: Split) -> keras.Model:
+    """The student of a recipe before its training.
+
+    Raises:
+        ValueError: a file is no model, or layers do not fit; see `tfkd.models.inherit`.
+    """
+    if settings.model is None:
+        student = models.load(settings.file or "")
+        if not student.trainable_weights:  # as a teacher is often saved
+            student.trainable = True
+        return student
+    student = models.build(settings.model, split.input_shape, split.num_classes, **settings.options)
+    if settings.file is not None:
+        models.inherit(student, models.load(settings.file), settings.layers)
+    return student
 
 
 def augmentation(schedule: Schedule) -> CropFlip | None:

@@ -42,8 +42,8 @@ def _with_flags(layer: Layer, flags: int) -> Layer:
     if layer.kernel == "convolution" and changed:
         biases, multipliers, shifts = pair_numbers(np.asarray(fields["pairs"]), layer.flags)
         shifts = -shifts - 1 if changed & ANY_SHIFT else shifts
-        odd, zero_point = (int(fields[name]) for name in ("group_out_channels", "out_zero_point"))  # type: ignore[arg-type]
-        fields["pairs"] = pair_words(biases, multipliers, shifts, odd % 2, zero_point, flags)
+        odd, zero_point = layer.number("group_out_channels") % 2, layer.number("out_zero_point")
+        fields["pairs"] = pair_words(biases, multipliers, shifts, odd, zero_point, flags)
     elif layer.kernel in _ADD and changed & ANY_SHIFT:
         fields["shift"] = -np.asarray(fields["shift"]) - 1  # from a right shift less one to an exponent
     return dataclasses.replace(layer, fields=fields, flags=flags)

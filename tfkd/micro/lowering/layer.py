@@ -56,6 +56,10 @@ class Layer:
     states: tuple[int, ...] = ()
     comment: str = ""
 
+    def number(self, name: str) -> int:
+        """A field that is one number."""
+        return int(np.asarray(self.fields[name]))
+
 
 def operand(graph: Graph, op: Op, i: int) -> Tensor:
     """An input that must be there."""
@@ -253,7 +257,7 @@ def scaling_of(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """Multipliers and shifts, as exponents of two, of a layer that requantizes: one, or one for each channel."""
     if layer.kernel == "convolution":
         _, *numbers = pair_numbers(np.asarray(layer.fields["pairs"]), layer.flags)
-        count = int(layer.fields["group_out_channels"])  # type: ignore[arg-type]
+        count = layer.number("group_out_channels")
         multipliers, shifts = (x.reshape(len(x), -1)[:, :count].reshape(-1) for x in numbers)
     else:
         multipliers, shifts = (np.asarray(layer.fields[name]).reshape(-1) for name in ("multiplier", "shift"))
