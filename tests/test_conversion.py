@@ -158,6 +158,23 @@ def test_convert_model_built_by_code_with_a_custom_layer(splits, tmp_path):
     )
 
 
+def test_convert_layer_with_variables_of_tensorflow_itself(tmp_path):
+    import tensorflow as tf
+
+    class Scale(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.factors = tf.Variable([1.0, 2.0, 3.0])
+
+        def call(self, x):
+            return x * self.factors
+
+    model = sequential((3,), Scale(), keras.layers.Dense(2))
+    x = np.float32([[4, 5, 6]])
+    made = convert(model, tmp_path / "m.tflite", mode="float32")
+    np.testing.assert_allclose(outputs(made, x)[0], model(x), rtol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["list", "dict"])
 def test_convert_keeps_the_order_of_inputs_and_outputs(form, tmp_path):
     inputs = [keras.Input((size,), name=name) for name, size in (("zeta", 4), ("alpha", 3), ("mid", 2))]

@@ -181,7 +181,7 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
                 f"{spec.name!r}. Rebuild it with keras.Input of the size that the device will see."
             )
     with recurrence.exportable(model, integers=integers):
-        model.export(str(folder), verbose=False, input_signature=[specs])
+        _save(model, folder, specs)
     scales = [layer.scale for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
     return Source(
         folder,
@@ -189,6 +189,24 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
         sample_shape=flat[0].shape[1:] if len(flat) == 1 else None,
         rescaling=float(np.max(scales[0])) if scales else None,
     )
+
+
+def _save(model: keras.Model, folder: Path, specs: Any) -> None:
+    """Writes a SavedModel whose weights are constants: to save and load variables takes longer than to convert them."""
+    import keras
+    import tensorflow as tf
+
+    values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+
+    def serve(inputs: Any) -> Any:
+        with keras.StatelessScope([(variable, tf.constant(value)) for variable, value in values]):
+            return model(inputs, training=False)
+
+    tensors = keras.tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), specs)
+    function = tf.function(serve).get_concrete_function(tensors)
+    holder = tf.Module()
+    holder.left = list(function.graph.variables)  # those that a layer made by itself, past Keras
+    tf.saved_model.save(holder, str(folder), signatures=function)
 
 
 def _input_specs(model: keras.Model) -> Any:
