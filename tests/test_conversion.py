@@ -175,6 +175,35 @@ def test_convert_layer_with_variables_of_tensorflow_itself(tmp_path):
     np.testing.assert_allclose(outputs(made, x)[0], model(x), rtol=1e-5)
 
 
+class Count(keras.layers.Layer):
+    """Adds how often it was called."""
+
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(1,), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.calls.assign(self.calls + 1.0)
+        return x + self.calls
+
+
+@pytest.mark.parametrize("layer", [Count, lambda: keras.layers.GRU(3, stateful=True, unroll=True)])
+def test_convert_model_that_writes_its_variables_goes_on_doing_so(layer, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 3), batch_size=1)
+    model = keras.Model(inputs, layer()(inputs))
+    made = convert(model, tmp_path / "m.tflite", mode="float32")
+    interpreter = Interpreter(model_content=made.content)
+    interpreter.allocate_tensors()
+    x = np.random.default_rng(0).normal(size=(1, 4, 3)).astype("float32")
+    answers = []
+    for _ in range(3):
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).copy())
+    np.testing.assert_allclose(answers, [model(x).numpy() for _ in range(3)], rtol=1e-4)
+    assert not np.allclose(answers[0], answers[1])
+
+
 @pytest.mark.parametrize("form", ["list", "dict"])
 def test_convert_keeps_the_order_of_inputs_and_outputs(form, tmp_path):
     inputs = [keras.Input((size,), name=name) for name, size in (("zeta", 4), ("alpha", 3), ("mid", 2))]

@@ -192,18 +192,29 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
 
 
 def _save(model: keras.Model, folder: Path, specs: Any) -> None:
-    """Writes a SavedModel whose weights are constants: to save and load variables takes longer than to convert them."""
+    """Writes a SavedModel whose weights are constants: to save and load variables takes longer than to convert them.
+
+    A model that writes variables itself, as a recurrent layer with `stateful=True` does, keeps them.
+    """
     import keras
     import tensorflow as tf
 
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+    writes = False
 
     def serve(inputs: Any) -> Any:
-        with keras.StatelessScope([(variable, tf.constant(value)) for variable, value in values]):
-            return model(inputs, training=False)
+        nonlocal writes
+        with keras.StatelessScope([(variable, tf.constant(value)) for variable, value in values]) as scope:
+            before = dict(scope.state_mapping)
+            outputs = model(inputs, training=False)
+        writes = any(value is not before.get(key) for key, value in scope.state_mapping.items())
+        return outputs
 
     tensors = keras.tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), specs)
-    function = tf.function(serve).get_concrete_function(tensors)
+    function = tf.function(serve, autograph=False).get_concrete_function(tensors)
+    if writes:
+        model.export(str(folder), verbose=False, input_signature=[specs])
+        return
     holder = tf.Module()
     holder.left = list(function.graph.variables)  # those that a layer made by itself, past Keras
     tf.saved_model.save(holder, str(folder), signatures=function)

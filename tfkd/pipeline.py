@@ -118,7 +118,11 @@ class _Line:
             return {"paths": list(files), "files": files}
 
         def work(key: str) -> dict[str, Any]:
-            model = self._build(settings.model or "", settings.options, self.recipe.seed, self.seen)
+            from tfkd import models
+
+            _begin(self.recipe.seed)
+            train = self.seen.train
+            model = models.build(settings.model or "", train.input_shape, train.num_classes, **settings.options)
             return self._train("teacher", key, model, model, settings, self.recipe.seed, self.seen)
 
         return self.steps.do("teacher", [settings.model_dump(), self.recipe.seed, self.data_hash], work)
@@ -232,22 +236,10 @@ class _Line:
 
     def _start(self, seed: int) -> keras.Model:
         """The student before its training."""
-        import keras
-
         from tfkd import training
 
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(seed)
+        _begin(seed)
         return training.start(self.recipe.student, self.splits.train)
-
-    def _build(self, name: str, options: Mapping[str, Any], seed: int, splits: data.Splits) -> keras.Model:
-        import keras
-
-        from tfkd import models
-
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(seed)
-        return models.build(name, splits.train.input_shape, splits.train.num_classes, **options)
 
     def _load(self, record: Mapping[str, Any]) -> keras.Model:
         from tfkd import models, teachers
@@ -352,6 +344,14 @@ class _Line:
         inputs = [settings, self.data_hash, teacher["files"], trained, [one["files"] for one in converted.values()]]
         self.steps.do("validate", inputs, work)
         return json.loads((self.folder / "report.json").read_text())
+
+
+def _begin(seed: int) -> None:
+    """Makes what is built next the same in every run."""
+    import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
 
 
 def _converted(model: TFLiteModel, file: str) -> dict[str, Any]:
