@@ -93,13 +93,20 @@ class Phone:
     def shell(self, command):
         self.commands.append(command)
         environment = {
-            **os.environ, "ROOT": str(self.root), "PYTHON": sys.executable, "DEVICE": __file__,
+            **os.environ,
+            "ROOT": str(self.root),
+            "PYTHON": sys.executable,
+            "DEVICE": __file__,
             "PATH": f"{self.root}/bin:{os.environ['PATH']}",
-        }  # fmt: skip
+        }
         return subprocess.Popen(
-            ["/bin/sh", "-c", self.local(command)], cwd="/", env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            ["/bin/sh", "-c", self.local(command)],
+            cwd="/",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
 
 class _Link:

@@ -3,7 +3,8 @@ import signal
 import sys
 
 import pytest
-from adb_device import Phone, adb
+
+from tests.adb_device import Phone, adb
 
 # A shell without job control starts its background jobs deaf to Ctrl-C, and their children inherit that; the tests of
 # Ctrl-C need children that hear it.

@@ -35,8 +35,15 @@ class Net:
     def scale(self, low: float = 0.005, high: float = 0.2) -> float:
         return float(np.float32(self.random.uniform(low, high)))
 
-    def tensor(self, shape: tuple[int, ...], dtype: str = "", data: Any = None, scales: Any = None,
-               zero_points: Any = None, axis: int = 0) -> int:  # fmt: skip
+    def tensor(
+        self,
+        shape: tuple[int, ...],
+        dtype: str = "",
+        data: Any = None,
+        scales: Any = None,
+        zero_points: Any = None,
+        axis: int = 0,
+    ) -> int:
         dtype = dtype or self.dtype
         if scales is None and dtype in ("int8", "int16"):
             scales, zero_points = [self.scale()], [self.random.randint(-128, 127)]
@@ -53,9 +60,14 @@ class Net:
             )
         index = len(self.graph.tensors)
         self.graph.tensors.append(
-            schema.TensorT(shape=np.array(shape, "i4"), type=_TYPES[dtype], buffer=buffer,
-                           name=f"t{index}".encode(), quantization=quantization)
-        )  # fmt: skip
+            schema.TensorT(
+                shape=np.array(shape, "i4"),
+                type=_TYPES[dtype],
+                buffer=buffer,
+                name=f"t{index}".encode(),
+                quantization=quantization,
+            )
+        )
         return index
 
     def variable(self, shape: tuple[int, ...], dtype: str, scale: float, zero_point: int = 0) -> int:
@@ -113,12 +125,14 @@ class Net:
             dtype = self.random.choice(dtypes)
             limit = 2 ** self.random.randint(10, 34 if dtype == "int64" else 20)
         values = [self.random.randint(-limit, limit) for _ in range(channels)]
-        return self.tensor((channels,), dtype, np.array(values, dtype), [step * s for s in scales],
-                           [0] * len(scales))  # fmt: skip
+        return self.tensor((channels,), dtype, np.array(values, dtype), [step * s for s in scales], [0] * len(scales))
 
     def output(self, shape: tuple[int, ...]) -> int:
-        return self.tensor(shape, scales=[self.scale(0.02, 0.4)], zero_points=[self.random.choice(
-            [-128, 127, 0, self.random.randint(-128, 127)])])  # fmt: skip
+        return self.tensor(
+            shape,
+            scales=[self.scale(0.02, 0.4)],
+            zero_points=[self.random.choice([-128, 127, 0, self.random.randint(-128, 127)])],
+        )
 
     def activation(self) -> int:
         return self.random.choice([0, 0, 1, 3, 2])
@@ -146,16 +160,28 @@ class Net:
             weights, scales = self.weights((1, kh, kw, c * times), c * times, 3, per_channel)
             out = self.output((1, oh, ow, c * times))
             options = schema.DepthwiseConv2DOptionsT(
-                padding=padding, strideH=sh, strideW=sw, dilationHFactor=dh, dilationWFactor=dw, depthMultiplier=times,
-                fusedActivationFunction=self.activation())  # fmt: skip
+                padding=padding,
+                strideH=sh,
+                strideW=sw,
+                dilationHFactor=dh,
+                dilationWFactor=dw,
+                depthMultiplier=times,
+                fusedActivationFunction=self.activation(),
+            )
             return self.op("DEPTHWISE_CONV_2D", [x, weights, self.bias(x, scales, c * times)], [out], options)
         groups = self.random.choice([g for g in (1, 1, 1, 2, 3) if c % g == 0])
         channels = groups * self.random.randint(1, 5)
         weights, scales = self.weights((channels, kh, kw, c // groups), channels, 0, per_channel)
         bias = self.bias(x, scales, channels, ("int64", "int64", "int32"))
         out = self.output((1, oh, ow, channels))
-        options = schema.Conv2DOptionsT(padding=padding, strideH=sh, strideW=sw, dilationHFactor=dh,
-                                        dilationWFactor=dw, fusedActivationFunction=self.activation())  # fmt: skip
+        options = schema.Conv2DOptionsT(
+            padding=padding,
+            strideH=sh,
+            strideW=sw,
+            dilationHFactor=dh,
+            dilationWFactor=dw,
+            fusedActivationFunction=self.activation(),
+        )
         return self.op("CONV_2D", [x, weights, bias], [out], options)
 
     def fully_connected(self, x: int) -> int:
@@ -177,8 +203,14 @@ class Net:
         oh, ow = self.window(h, kh, sh, 1, padding), self.window(w, kw, sw, 1, padding)
         step, zero = self.steps(x)
         out = self.tensor((1, oh, ow, c), scales=[step], zero_points=[zero])
-        options = schema.Pool2DOptionsT(padding=padding, strideH=sh, strideW=sw, filterHeight=kh, filterWidth=kw,
-                                        fusedActivationFunction=self.activation())  # fmt: skip
+        options = schema.Pool2DOptionsT(
+            padding=padding,
+            strideH=sh,
+            strideW=sw,
+            filterHeight=kh,
+            filterWidth=kw,
+            fusedActivationFunction=self.activation(),
+        )
         return self.op(self.random.choice(["AVERAGE_POOL_2D", "MAX_POOL_2D"]), [x], [out], options)
 
     def binary(self, x: int) -> int:
@@ -187,9 +219,12 @@ class Net:
         step, zero = self.steps(x)
         plain = kind in ("MAXIMUM", "MINIMUM")
         other_shape = self.random.choice([shape, (1,) * (len(shape) - 1) + shape[-1:], (1,) * len(shape)])
-        other = self.tensor(other_shape, data=self.values(other_shape),
-                            scales=[step if plain else self.scale()],
-                            zero_points=[zero if plain else self.random.randint(-128, 127)])  # fmt: skip
+        other = self.tensor(
+            other_shape,
+            data=self.values(other_shape),
+            scales=[step if plain else self.scale()],
+            zero_points=[zero if plain else self.random.randint(-128, 127)],
+        )
         inputs = [x, other] if self.random.random() < 0.7 else [x, x]
         out = self.tensor(shape, scales=[step], zero_points=[zero]) if plain else self.output(shape)
         name = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul"}.get(kind)
@@ -232,13 +267,16 @@ class Net:
         kh, kw, sh, sw = (self.random.randint(1, 4) for _ in range(4))
         padding, channels = self.random.randint(0, 1), self.random.randint(1, 5)
         # Keras's output_padding gives sizes between two strides.
-        oh, ow = (size * stride + (max(kernel - stride, 0) if padding else 0) + self.random.choice([0, 0, 1])
-                  for size, stride, kernel in ((h, sh, kh), (w, sw, kw)))  # fmt: skip
+        oh, ow = (
+            size * stride + (max(kernel - stride, 0) if padding else 0) + self.random.choice([0, 0, 1])
+            for size, stride, kernel in ((h, sh, kh), (w, sw, kw))
+        )
         weights, scales = self.weights((channels, kh, kw, c), channels, 0, self.random.random() < 0.8)
         out = self.output((1, oh, ow, channels))
         inputs = [self.ints((1, oh, ow, channels)), weights, x, self.bias(x, scales, channels)]
-        options = schema.TransposeConvOptionsT(padding=padding, strideH=sh, strideW=sw,
-                                               fusedActivationFunction=self.activation())  # fmt: skip
+        options = schema.TransposeConvOptionsT(
+            padding=padding, strideH=sh, strideW=sw, fusedActivationFunction=self.activation()
+        )
         return self.op("TRANSPOSE_CONV", inputs[: self.random.choice([3, 4, 4])], [out], options)
 
     def resize(self, x: int) -> int:
@@ -246,8 +284,9 @@ class Net:
         size = [max(1, int(d * self.random.choice([0.5, 1, 1.6, 2, 3]))) for d in (h, w)]
         kind = self.random.choice(["RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"][: 1 if self.dtype == "int16" else 2])
         mode = self.random.choice([{}, {"alignCorners": True}, {"halfPixelCenters": True}])
-        options = (schema.ResizeBilinearOptionsT if kind == "RESIZE_BILINEAR" else
-                   schema.ResizeNearestNeighborOptionsT)(**mode)  # fmt: skip
+        options = (
+            schema.ResizeBilinearOptionsT if kind == "RESIZE_BILINEAR" else schema.ResizeNearestNeighborOptionsT
+        )(**mode)
         return self.op(kind, [x, self.ints(size)], [self.same(x, (1, *size, c))], options)
 
     def batch_matmul(self, x: int) -> int:
@@ -290,12 +329,15 @@ class Net:
         tensors += [self.variable((1, units), "int16", 2.0 ** self.random.randint(-15, -9)), *[-1] * 4]
         out = self.tensor((*flat[:2], units), scales=[hidden], zero_points=[zero])
         options = schema.UnidirectionalSequenceLSTMOptionsT(
-            fusedActivationFunction=schema.ActivationFunctionType.TANH, timeMajor=major,
-            cellClip=self.random.choice([0.0, 0.0, 0.5]))  # fmt: skip
+            fusedActivationFunction=schema.ActivationFunctionType.TANH,
+            timeMajor=major,
+            cellClip=self.random.choice([0.0, 0.0, 0.5]),
+        )
         self.op("UNIDIRECTIONAL_SEQUENCE_LSTM", tensors, [out], options)
         flat = (1, steps, units)
-        return self.op("RESHAPE", [out, self.ints(flat)], [self.same(out, flat)],
-                       schema.ReshapeOptionsT(newShape=[*flat]))  # fmt: skip
+        return self.op(
+            "RESHAPE", [out, self.ints(flat)], [self.same(out, flat)], schema.ReshapeOptionsT(newShape=[*flat])
+        )
 
     def svdf(self, x: int) -> int:
         flat = (1, int(np.prod(self.shape(x))))
@@ -307,13 +349,18 @@ class Net:
         feature, steps = self.weights((units * rank, flat[1]), 1, 0, per_channel=False)
         limit = 3000 if wide else 127
         time_scale = self.scale(0.001, 0.02) / (256 if wide else 1)
-        time = self.tensor((units * rank, memory), dtype,
-                           numbers.integers(-limit, limit + 1, (units * rank, memory)).astype(dtype),
-                           [time_scale], [0])  # fmt: skip
+        time = self.tensor(
+            (units * rank, memory),
+            dtype,
+            numbers.integers(-limit, limit + 1, (units * rank, memory)).astype(dtype),
+            [time_scale],
+            [0],
+        )
         scale = scale / 256 if wide else scale
         state = self.variable((1, memory * units * rank), dtype, scale, 0 if wide else self.random.randint(-9, 9))
-        bias = self.tensor((units,), "int32", numbers.integers(-3000, 3000, units).astype("int32"),
-                           [scale * time_scale], [0])  # fmt: skip
+        bias = self.tensor(
+            (units,), "int32", numbers.integers(-3000, 3000, units).astype("int32"), [scale * time_scale], [0]
+        )
         options = schema.SVDFOptionsT(rank=rank, fusedActivationFunction=schema.ActivationFunctionType.RELU)
         return self.op("SVDF", [x, feature, time, bias, state], [self.output((1, units))], options)
 
@@ -324,8 +371,22 @@ class Net:
     def shuffle(self, x: int) -> int:
         """Ops that move values."""
         shape = self.shape(x)
-        kind = self.random.choice(["CONCATENATION", "SPLIT", "STRIDED_SLICE", "TRANSPOSE", "PAD", "PADV2", "RESHAPE",
-                                   "SQUEEZE", "EXPAND_DIMS", "PACK", "UNPACK", "REVERSE_V2"])  # fmt: skip
+        kind = self.random.choice(
+            [
+                "CONCATENATION",
+                "SPLIT",
+                "STRIDED_SLICE",
+                "TRANSPOSE",
+                "PAD",
+                "PADV2",
+                "RESHAPE",
+                "SQUEEZE",
+                "EXPAND_DIMS",
+                "PACK",
+                "UNPACK",
+                "REVERSE_V2",
+            ]
+        )
         axis = self.random.randrange(1, len(shape)) if len(shape) > 1 else 0
         if kind == "CONCATENATION":
             out = self.same(x, tuple(d * (2 if i == axis else 1) for i, d in enumerate(shape)))
@@ -347,8 +408,9 @@ class Net:
             order = list(range(1, len(shape)))
             self.random.shuffle(order)
             order = [0, *order]
-            return self.op(kind, [x, self.ints(order)], [self.same(x, tuple(shape[a] for a in order))],
-                           schema.TransposeOptionsT())  # fmt: skip
+            return self.op(
+                kind, [x, self.ints(order)], [self.same(x, tuple(shape[a] for a in order))], schema.TransposeOptionsT()
+            )
         if kind in ("PAD", "PADV2"):
             amounts = [(0, 0), *((self.random.randint(0, 2), self.random.randint(0, 2)) for _ in shape[1:])]
             out = self.same(x, tuple(d + a + b for d, (a, b) in zip(shape, amounts, strict=True)))
@@ -361,11 +423,16 @@ class Net:
             return self.op(kind, inputs, [out], options)
         if kind == "SQUEEZE" and 1 in shape[1:] and len(shape) > 2:
             axis = self.random.choice([i for i in range(1, len(shape)) if shape[i] == 1])
-            return self.op(kind, [x], [self.same(x, shape[:axis] + shape[axis + 1 :])],
-                           schema.SqueezeOptionsT(squeezeDims=[axis]))  # fmt: skip
+            return self.op(
+                kind, [x], [self.same(x, shape[:axis] + shape[axis + 1 :])], schema.SqueezeOptionsT(squeezeDims=[axis])
+            )
         if kind == "EXPAND_DIMS" and len(shape) < 4:
-            return self.op(kind, [x, self.ints(axis)], [self.same(x, (*shape[:axis], 1, *shape[axis:]))],
-                           schema.ExpandDimsOptionsT())  # fmt: skip
+            return self.op(
+                kind,
+                [x, self.ints(axis)],
+                [self.same(x, (*shape[:axis], 1, *shape[axis:]))],
+                schema.ExpandDimsOptionsT(),
+            )
         if kind == "PACK" and len(shape) < 4:
             out = self.same(x, (*shape[:axis], 2, *shape[axis:]))
             return self.op(kind, [x, x], [out], schema.PackOptionsT(valuesCount=2, axis=axis))

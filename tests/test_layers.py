@@ -1,4 +1,6 @@
-"""The levels of tfkd, read from its syntax trees: a lower one never imports a higher one."""
+"""The order of the rooms of tfkd: a room imports only rooms before it, and inside a room no imports form a cycle."""
+
+from __future__ import annotations
 
 import ast
 import re
@@ -10,74 +12,102 @@ import pytest
 import tfkd
 
 PACKAGE = Path(tfkd.__file__).parent
-LEVELS = (
-    ("measurement", "child", "data", "sources", "augmentation", "pairing", "models", "logits", "packing", "losses",
-     "features", "tflite", "contract", "scores", "naming"),
-    ("soft_labels", "labelling", "distiller", "teachers", "conversion", "calibration", "ranges", "quantization",
-     "recurrence", "noise", "micro"),
-    ("optimization", "targets"),
-    ("validation", "report", "golden", "firmware", "difference", "explanation", "precision"),
-    ("recipe", "training", "progress", "steps", "pipeline", "trial", "doctor", "deployment", "cli"),
+# The whole rule. `errors` and `_internal` may be imported by all.
+ROOMS = (
+    "errors", "_internal", "data", "models", "losses", "distillation", "conversion", "micro", "targets",
+    "optimization", "validation", "report", "recipes", "cli",
 )  # fmt: skip
-LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-# All but the public names, which come from every level.
+# The public names come from every room: the root is outside of the order, and no room may import it.
 FILES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})
 # A module that is named in a string is imported too: by importlib, or in a child process as "module:function".
-NAMED = re.compile(r"tfkd\.(\w+)[\w.]*(:\w+)?")
+NAMED = re.compile(r"tfkd(\.\w+)+(:\w+)?")
 
 
-def part(path: Path) -> str:
-    """The module or sub-package of tfkd that a file belongs to."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def module_of(path: Path) -> str:
+    """The dotted name of a file; of a package, that of the package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(source: str, folder: str = "tfkd") -> set[str]:
-    """The parts of tfkd that a module imports at any time; what only a type checker imports does not count."""
-    return {name for node in running(ast.parse(source)) for name in named(node, folder)}
+MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def running(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-        nodes = node.orelse
-    else:
-        yield node
-        nodes = list(ast.iter_child_nodes(node))
-    for child in nodes:
-        yield from running(child)
+def imported(source: str, package: str = "tfkd") -> set[str]:
+    """The modules of tfkd that a module imports, those that only a type checker imports included."""
+    return {name for node in ast.walk(ast.parse(source)) for name in named(node, package)}
 
 
-def named(node: ast.AST, folder: str) -> Iterator[str]:
+def named(node: ast.AST, package: str) -> Iterator[str]:
     if isinstance(node, ast.Import):
         paths = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
-        package = ".".join(folder.split(".")[: len(folder.split(".")) - node.level + 1]) if node.level else ""
-        module = ".".join(filter(None, (package, node.module)))
+        parents = package.split(".")
+        start = parents[: len(parents) - node.level + 1] if node.level else []
+        module = ".".join([*start, *([node.module] if node.module else [])])
         paths = [f"{module}.{alias.name}" for alias in node.names]
     elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
         paths = [node.value.split(":")[0]]
     else:
         return
     for path in paths:
-        root, _, rest = path.partition(".")
-        if root == "tfkd":
-            yield rest.split(".")[0]
+        while path and path not in MODULES:  # a name inside a module
+            path = path.rpartition(".")[0]
+        if path:
+            yield path
+
+
+def imports_of(module: str) -> set[str]:
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return imported(path.read_text(), package) - {module}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_module_imports_no_higher_level(path):
-    folder = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
-    known = {part(file) for file in FILES}
-    for name in imported(path.read_text(), folder) & known:
-        assert LEVEL[name] <= LEVEL[part(path)], f"{path.name} imports {name}, which is of a higher level"
+def test_module_imports_only_rooms_before_its_own(path):
+    module = module_of(path)
+    for other in imports_of(module):
+        assert room(other), f"{module} imports a public name of tfkd; import it from its module"
+        free = room(other) in ("errors", "_internal")
+        assert free or ROOMS.index(room(other)) <= ROOMS.index(room(module)), f"{module} imports {other}"
 
 
-def test_level_is_given_for_each_module():
-    assert {part(path) for path in FILES} <= set(LEVEL)
+def test_imports_form_no_cycle():
+    graph = {module: imports_of(module) for module in MODULES if module != "tfkd"}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+        if module not in done:
+            for other in sorted(graph.get(module, ())):
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_top_of_the_package_has_rooms_only():
+    entries = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert entries == {"__init__", *ROOMS}
+
+
+def test_each_folder_of_tests_is_a_room():
+    folders = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders <= {*ROOMS, "android_demo", "docs", "tools"}
 
 
 def test_module_names_say_what_they_hold():
-    parts = {part for path in FILES for part in path.relative_to(PACKAGE).with_suffix("").parts}
-    assert not parts & {"utils", "common", "helpers", "base", "registry", "manager", "core", "_src"}
+    parts = {part for module in MODULES for part in module.split(".")}
+    assert not parts & {"utils", "common", "helpers", "base", "registry", "manager", "core", "misc"}
+
+
+def test_module_is_short_enough_to_read():
+    long = {module: n for module, path in MODULES.items() if (n := len(path.read_text().splitlines())) >= 400}
+    assert not long
 
 
 @pytest.mark.parametrize(
@@ -89,15 +119,10 @@ def test_module_names_say_what_they_hold():
         "from . import cli",
         "from .cli import main",
         "def f():\n    from tfkd import cli",
-        "if TYPE_CHECKING:\n    pass\nelse:\n    from tfkd import cli",
+        "if TYPE_CHECKING:\n    from tfkd import cli",
         "importlib.import_module('tfkd.cli')",
-        "child.run('tfkd.cli:main')",
+        "isolation.run('tfkd.cli:main')",
     ],
 )
 def test_import_of_any_form_is_seen(source):
-    assert "cli" in imported(source)
-
-
-def test_import_for_types_only_is_left_out():
-    source = "if TYPE_CHECKING:\n    from tfkd import cli\nfrom tfkd import data"
-    assert imported(source) == {"data"}
+    assert "tfkd.cli" in imported(source)

@@ -26,9 +26,13 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     code, _ = blocks("python")
     child = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
+    )
     assert child.returncode == 0, child.stderr[-4000:]
     return folder, child.stdout.splitlines()
 

@@ -6,30 +6,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfkd import data, features, losses, models, targets, teachers
-    from tfkd.contract import Contract
-    from tfkd.conversion import convert
-    from tfkd.distiller import Distiller
-    from tfkd.measurement import Measurement
-    from tfkd.quantization import LiteRT
+    from tfkd import data, errors, losses, micro, models, optimization, targets
+    from tfkd.conversion.converter import convert
+    from tfkd.conversion.quantizer import QuantizerSettings
+    from tfkd.conversion.tflite import TFLiteModel
+    from tfkd.distillation import features, teachers
+    from tfkd.distillation.distiller import Distiller
+    from tfkd.distillation.labels.store import SoftLabels
     from tfkd.report import write_report
-    from tfkd.soft_labels import SoftLabels
-    from tfkd.tflite import TFLiteModel
-    from tfkd.validation import Validation, validate
+    from tfkd.targets.measurement import Measurement
+    from tfkd.validation.contract import Contract
+    from tfkd.validation.explanation import explain
+    from tfkd.validation.validator import Validation, validate
 
 __all__ = [
     "Contract",
     "Distiller",
-    "LiteRT",
     "Measurement",
+    "QuantizerSettings",
     "SoftLabels",
     "TFLiteModel",
     "Validation",
     "convert",
     "data",
+    "errors",
+    "explain",
     "features",
     "losses",
+    "micro",
     "models",
+    "optimization",
     "targets",
     "teachers",
     "validate",
@@ -38,25 +44,30 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Where the public names live that are no modules. All are imported on first use, so that `import tfkd` and
+# The module of each public name that is not a room. All are imported on first use, so that `import tfkd` and
 # `tfkd --help` load no TensorFlow.
-_HOMES = {
-    "Contract": "contract",
-    "Distiller": "distiller",
-    "LiteRT": "quantization",
-    "Measurement": "measurement",
-    "SoftLabels": "soft_labels",
-    "TFLiteModel": "tflite",
-    "Validation": "validation",
-    "convert": "conversion",
-    "validate": "validation",
+_MODULES = {
+    "Contract": "validation.contract",
+    "Distiller": "distillation.distiller",
+    "Measurement": "targets.measurement",
+    "QuantizerSettings": "conversion.quantizer",
+    "SoftLabels": "distillation.labels.store",
+    "TFLiteModel": "conversion.tflite",
+    "Validation": "validation.validator",
+    "convert": "conversion.converter",
+    "explain": "validation.explanation",
+    "features": "distillation.features",
+    "teachers": "distillation.teachers",
+    "validate": "validation.validator",
     "write_report": "report",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"tfkd.{_HOMES[name]}"), name)
+    if name in ("features", "teachers"):
+        return importlib.import_module(f"tfkd.{_MODULES[name]}")
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"tfkd.{_MODULES[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"tfkd.{name}")
     raise AttributeError(f"module 'tfkd' has no attribute {name!r}. It has: {', '.join(__all__)}.")

@@ -20,7 +20,7 @@ from pathlib import Path
 import tfkd
 from tfkd.report import SUFFIXES
 from tfkd.targets.android import ACCELERATORS, Android
-from tfkd.validation import Row
+from tfkd.validation.results import Row
 
 
 def main() -> int:
@@ -66,8 +66,11 @@ def measure(options: argparse.Namespace) -> int:
     print(f"{'accelerator':12}{'threads':>8}{'p50 ms':>10}{'p90 ms':>10}{'spread of p50':>15}{'accuracy':>10}  valid")
     rows = dict(zip(settings, validation.rows, strict=True))
     for threads, accelerator in itertools.product(options.threads, options.accelerators):
-        show([row for one, row in rows.items() if (one.threads, one.accelerator) == (threads, accelerator)],
-             f"{accelerator:12}{threads:>8}", by_minute=options.sustained > 0)  # fmt: skip
+        show(
+            [row for one, row in rows.items() if (one.threads, one.accelerator) == (threads, accelerator)],
+            f"{accelerator:12}{threads:>8}",
+            by_minute=options.sustained > 0,
+        )
     if options.json:
         runs = [row.measurement.to_json() for row in validation.rows if row.measurement]
         options.json.write_text(json.dumps(runs, indent=1))

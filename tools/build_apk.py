@@ -40,7 +40,13 @@ ARTIFACTS = {
     "lite": "org.tensorflow:tensorflow-lite:2.16.1:aar",
     "api": "org.tensorflow:tensorflow-lite-api:2.16.1:aar",
 }
-TOOLS = {"javac": "openjdk-17-jdk-headless", "mvn": "maven", "aapt": "aapt", "zipalign": "zipalign", "apksigner": "apksigner"}  # fmt: skip  # noqa: E501
+TOOLS = {
+    "javac": "openjdk-17-jdk-headless",
+    "mvn": "maven",
+    "aapt": "aapt",
+    "zipalign": "zipalign",
+    "apksigner": "apksigner",
+}
 GOLDEN = 256
 LARGE_PAGE = 16384
 EPOCH = (1981, 1, 1, 0, 0, 0)
@@ -185,8 +191,23 @@ def package(folder: Path) -> Path:
     source = MANIFEST.read_text().replace("<manifest ", version, 1)
     manifest.write_text(source.replace("<application", f"{sdk}\n\n    <application", 1))
     out = folder / "resources.apk"
-    call("aapt", "package", "-f", "-M", manifest, "-S", MANIFEST.parent / "res", "-A", folder / "assets",
-         "-I", FRAMEWORK, "-J", folder / "gen", "-F", out)  # fmt: skip
+    call(
+        "aapt",
+        "package",
+        "-f",
+        "-M",
+        manifest,
+        "-S",
+        MANIFEST.parent / "res",
+        "-A",
+        folder / "assets",
+        "-I",
+        FRAMEWORK,
+        "-J",
+        folder / "gen",
+        "-F",
+        out,
+    )
     return out
 
 
@@ -207,8 +228,20 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
     classes = folder / "classes"
     path = os.pathsep.join(map(str, [*libraries, jars["android"]]))
     # Of Java itself what Java 8 has, of Android what Android 8.0 has.
-    call("javac", "--release", "8", "-nowarn", "-Xlint:-options", "-encoding", "UTF-8", "-classpath", path,
-         "-d", classes, *sources)  # fmt: skip
+    call(
+        "javac",
+        "--release",
+        "8",
+        "-nowarn",
+        "-Xlint:-options",
+        "-encoding",
+        "UTF-8",
+        "-classpath",
+        path,
+        "-d",
+        classes,
+        *sources,
+    )
     for jar in libraries:
         with zipfile.ZipFile(jar) as archive:
             archive.extractall(folder / "libraries")
@@ -222,8 +255,17 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
             f"Received: {', '.join(dynamic)}."
         )
     dex = folder / "classes.dex"
-    call("java", "-cp", jars["dx"], "com.android.dx.command.Main", "--dex", f"--min-sdk-version={MIN_SDK}",
-         f"--output={dex}", classes, *libraries)  # fmt: skip
+    call(
+        "java",
+        "-cp",
+        jars["dx"],
+        "com.android.dx.command.Main",
+        "--dex",
+        f"--min-sdk-version={MIN_SDK}",
+        f"--output={dex}",
+        classes,
+        *libraries,
+    )
     return dex
 
 
@@ -241,12 +283,43 @@ def write(path: Path, entries: dict[str, bytes]) -> None:
 def sign(path: Path, keystore: Path) -> None:
     """Signs in place, with a key that is made where there is none."""
     if not keystore.exists():
-        call("keytool", "-genkeypair", "-keystore", keystore, "-storetype", "PKCS12", "-storepass", "android",
-             "-alias", "key", "-keyalg", "RSA", "-keysize", "2048", "-validity", "10000",
-             "-dname", "CN=tfkd bench")  # fmt: skip
-    call("apksigner", "sign", "--ks", keystore, "--ks-pass", "pass:android", "--v1-signing-enabled", "false",
-         "--v2-signing-enabled", "true", "--v3-signing-enabled", "true", "--min-sdk-version", MIN_SDK,
-         path)  # fmt: skip
+        call(
+            "keytool",
+            "-genkeypair",
+            "-keystore",
+            keystore,
+            "-storetype",
+            "PKCS12",
+            "-storepass",
+            "android",
+            "-alias",
+            "key",
+            "-keyalg",
+            "RSA",
+            "-keysize",
+            "2048",
+            "-validity",
+            "10000",
+            "-dname",
+            "CN=tfkd bench",
+        )
+    call(
+        "apksigner",
+        "sign",
+        "--ks",
+        keystore,
+        "--ks-pass",
+        "pass:android",
+        "--v1-signing-enabled",
+        "false",
+        "--v2-signing-enabled",
+        "true",
+        "--v3-signing-enabled",
+        "true",
+        "--min-sdk-version",
+        MIN_SDK,
+        path,
+    )
 
 
 def call(*command: object) -> str:

@@ -39,12 +39,20 @@ def main() -> None:
         script = folder / "app.gradle"  # a script that is applied may hold no plugins block
         script.write_text(re.sub(r"(?m)^plugins \{[^}]*\}", "", (app / "build.gradle").read_text()))
         try:
-            build_apk.call("mvn", "-q", "-B", "-f", folder / "pom.xml", "dependency:build-classpath",
-                           f"-Dmdep.outputFile={folder}/classpath")  # fmt: skip
+            build_apk.call(
+                "mvn",
+                "-q",
+                "-B",
+                "-f",
+                folder / "pom.xml",
+                "dependency:build-classpath",
+                f"-Dmdep.outputFile={folder}/classpath",
+            )
             opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "util")]
             program = Path(__file__).with_name("EvaluateGradle.java")
-            said = build_apk.call("java", *opened, "-cp", (folder / "classpath").read_text(), program, app, script,
-                                  folder / "home")  # fmt: skip
+            said = build_apk.call(
+                "java", *opened, "-cp", (folder / "classpath").read_text(), program, app, script, folder / "home"
+            )
         except RuntimeError as error:
             sys.exit(f"check_gradle: {error}")
     print(f"Android Gradle Plugin {plugin[1]}\n{said}", end="")

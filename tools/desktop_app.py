@@ -76,17 +76,31 @@ def litert(folder: Path) -> None:
                 library = archive.read("jni/x86_64/libtensorflowlite_jni.so")
     (folder / "libtensorflowlite_jni.so").write_bytes(_for_glibc(library))
     build_apk.call(
-        "cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wl,-soname,liblog.so", "-Wl,--no-as-needed",
-        "-o", folder / "liblog.so", Path(__file__).with_name("bionic.c"), "-lm",
-    )  # fmt: skip
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        "-Wl,-soname,liblog.so",
+        "-Wl,--no-as-needed",
+        "-o",
+        folder / "liblog.so",
+        Path(__file__).with_name("bionic.c"),
+        "-lm",
+    )
 
 
 def test(project: Path, folder: Path, *properties: str) -> subprocess.CompletedProcess[str]:
     """Runs the tests of app or core by Maven on what `prepare` or `litert` left in a folder."""
     return subprocess.run(
         ["mvn", "-q", "-B", "test", f"-Dtfkd.folder={folder}", f"-DbuildDirectory={folder}/target", *properties],
-        cwd=project, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+        cwd=project,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
 
 
 def _for_glibc(elf: bytes) -> bytes:

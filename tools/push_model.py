@@ -1,7 +1,7 @@
 """Leaves a model in the app on a phone, with samples, the host's outputs and labels: it can then be picked by hand.
 
-    python tools/push_model.py student.tflite --data digits            # shown as "student"
-    python tools/push_model.py student.tflite --id student --remove
+python tools/push_model.py student.tflite --data digits            # shown as "student"
+python tools/push_model.py student.tflite --id student --remove
 """
 
 from __future__ import annotations

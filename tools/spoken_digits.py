@@ -55,8 +55,13 @@ def main() -> None:
         train, test = (spectrogram(arrays[key].astype("float32"), **setting) for key in ("x_train", "x_test"))
         mean, deviation = train.mean(), train.std()
         path = options.out / f"{name}.npz"
-        np.savez(path, x_train=(train - mean) / deviation, y_train=arrays["y_train"], x_test=(test - mean) / deviation,
-                 y_test=arrays["y_test"])  # fmt: skip
+        np.savez(
+            path,
+            x_train=(train - mean) / deviation,
+            y_train=arrays["y_train"],
+            x_test=(test - mean) / deviation,
+            y_test=arrays["y_test"],
+        )
         print(f"{path}: {train.shape[1:]} for each of {len(train)} + {len(test)} recordings")
 
 

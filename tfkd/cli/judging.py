@@ -43,19 +43,34 @@ def validate(
 
     Example: tfkd validate student.tflite --data digits --target host --target tflm --max-bytes 16384
     """
-    from tfkd import targets, trial
-    from tfkd.contract import Contract
+    from tfkd import targets
+    from tfkd.recipes import trial
+    from tfkd.validation.contract import Contract
 
     contract = Contract(
-        min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_ram_bytes, max_flash_bytes,
-        max_p90_ms, max_drift_steps,
-    )  # fmt: skip
+        min_accuracy,
+        max_accuracy_drop,
+        min_agreement,
+        max_bytes,
+        max_arena_bytes,
+        max_ram_bytes,
+        max_flash_bytes,
+        max_p90_ms,
+        max_drift_steps,
+    )
     engines = targets.with_compiler(targets.with_board(target, board), cc)
     with show(as_json) as progress:
         validation = trial.judge(
-            model, data, targets=engines, reference=reference, contract=contract,
-            reports=report or [], command=command_line(), overwrite=overwrite, progress=progress,
-        )  # fmt: skip
+            model,
+            data,
+            targets=engines,
+            reference=reference,
+            contract=contract,
+            reports=report or [],
+            command=command_line(),
+            overwrite=overwrite,
+            progress=progress,
+        )
         record = validation.to_json()
         say(progress, record, as_json, trial.summary(record))
     raise typer.Exit(0 if validation.ok else BROKEN)
@@ -81,8 +96,8 @@ def diff(
     Example: tfkd diff old.tflite new.tflite --data digits --max-accuracy-drop 0.5
     """
     from tfkd import data as datasets
-    from tfkd import difference
-    from tfkd.contract import Contract
+    from tfkd.validation import difference
+    from tfkd.validation.contract import Contract
 
     contract = Contract(
         min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_p90_ms=max_p90_ms
@@ -112,13 +127,19 @@ def explain(
     Example: tfkd explain student.keras student.tflite --data digits --teacher teacher.keras
     """
     from tfkd import data as datasets
-    from tfkd import explanation
+    from tfkd.validation import explanation
 
     with show(as_json) as progress:
         found = explanation.explain(
-            student, model, datasets.load(data), teacher=teacher, targets=target, samples=samples, worst=worst,
+            student,
+            model,
+            datasets.load(data),
+            teacher=teacher,
+            targets=target,
+            samples=samples,
+            worst=worst,
             progress=progress.start,
-        )  # fmt: skip
+        )
         say(progress, found.to_json(), as_json, "\n".join(found.lines()))
 
 
@@ -137,7 +158,8 @@ def benchmark(
 
     Example: tfkd benchmark student.tflite student.keras --threads 2 --batch 1 --batch 8 --batch 64
     """
-    from tfkd import targets, trial
+    from tfkd import targets
+    from tfkd.recipes import trial
 
     with show(as_json) as progress:
         runs = trial.benchmark(model, targets.with_board(target, board), threads=threads, batches=batch)
@@ -155,6 +177,6 @@ def report(
 
     Example: tfkd report runs/digits --out report.xml
     """
-    from tfkd import trial
+    from tfkd.recipes import trial
 
     typer.echo(trial.rewrite(source, out, overwrite=overwrite))

@@ -22,8 +22,8 @@ def doctor(
     """
     import dataclasses
 
-    from tfkd import doctor as examination
-    from tfkd.recipe import load
+    from tfkd.recipes import doctor as examination
+    from tfkd.recipes.recipe import load
 
     with show(as_json) as progress:
         findings = examination.examine(load(recipe), progress=progress.start)
@@ -42,8 +42,8 @@ def run(
 
     Example: tfkd run recipes/digits.toml
     """
-    from tfkd import pipeline, trial
-    from tfkd import recipe as recipes
+    from tfkd.recipes import pipeline, trial
+    from tfkd.recipes import recipe as recipes
 
     with show(as_json) as progress:
         result = pipeline.run(recipes.load(recipe), command=command_line(), progress=progress)

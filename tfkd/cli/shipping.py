@@ -44,17 +44,29 @@ def convert(
 
     Example: tfkd convert student.keras student.tflite --mode full_int8 --calibration digits
     """
-    from tfkd import deployment, quantization
+    from tfkd.conversion import quantizer
+    from tfkd.recipes import deployment
 
-    settings = quantization.select(
+    settings = quantizer.select(
         quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ()
     )
     with show(as_json) as progress:
         record = deployment.deploy(
-            model, out, calibration, mode=mode, settings=settings, accuracy_drop=accuracy_drop, target=target,
-            vectors=golden, seed=seed, overwrite=overwrite, calibration_samples=calibration_samples,
-            say=progress.line, float_io=float_io, allow_float=allow_float,
-        )  # fmt: skip
+            model,
+            out,
+            calibration,
+            mode=mode,
+            settings=settings,
+            accuracy_drop=accuracy_drop,
+            target=target,
+            vectors=golden,
+            seed=seed,
+            overwrite=overwrite,
+            calibration_samples=calibration_samples,
+            say=progress.line,
+            float_io=float_io,
+            allow_float=allow_float,
+        )
         say(progress, record, as_json, deployment.words(record))
 
 
@@ -74,10 +86,11 @@ def export_c(
 
     Example: tfkd export-c student.tflite --out firmware --size --stream
     """
-    from tfkd import firmware
+    from tfkd.micro import export
 
     with show(as_json) as progress:
-        sizes = firmware.write(model, out, name=name, format=form, layout=layout, size=size, stream=stream,
-                               overwrite=overwrite)  # fmt: skip
+        sizes = export.write(
+            model, out, name=name, format=form, layout=layout, size=size, stream=stream, overwrite=overwrite
+        )
         removed = f"; {sizes['removed']['summary']}" if "removed" in sizes else ""
         say(progress, sizes, as_json, f"{out}: arena {sizes['arena_bytes']:,} bytes{removed}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tfkd.cli.verb import DataOption, Json, Overwrite, Seed, say, show, verb
+from tfkd.errors import InputError
 
 OutOption = Annotated[Path, typer.Option("--out", help="The .keras file to write.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training split.")]
@@ -66,13 +67,18 @@ def train(
 
     Example: tfkd train digits_teacher --data digits --out teacher.keras --epochs 20
     """
-    from tfkd import training
+    from tfkd.recipes.train import train as work
 
     with show(as_json) as progress:
-        record = training.train(
-            model, out, source=data, schedule=_schedule(epochs, batch_size, learning_rate, augment), seed=seed,
-            overwrite=overwrite, on_epoch=progress.epoch,
-        )  # fmt: skip
+        record = work(
+            model,
+            out,
+            source=data,
+            config=_config(epochs, batch_size, learning_rate, augment),
+            seed=seed,
+            overwrite=overwrite,
+            on_epoch=progress.epoch,
+        )
         say(progress, record, as_json, f"{out}: validation accuracy {record['val_accuracy']:.4f}")
 
 
@@ -126,16 +132,24 @@ def distill(
     Or: tfkd distill --teacher teacher.keras --student student.keras --optimize prune --set sparsity=0.5
     --out pruned.keras, and then --student pruned.keras --optimize qat --out student.tflite
     """
-    from tfkd import deployment, training
+    from tfkd.recipes import deployment
+    from tfkd.recipes import train as training
 
     options = {} if temperature is None else {"temperature": temperature}
     with show(as_json) as progress:
         record = training.train(
-            student, out, source=data, schedule=_schedule(epochs, batch_size, learning_rate, augment), seed=seed,
-            overwrite=overwrite, on_epoch=progress.epoch,
+            student,
+            out,
+            source=data,
+            config=_config(epochs, batch_size, learning_rate, augment),
+            seed=seed,
+            overwrite=overwrite,
+            on_epoch=progress.epoch,
             soft={"teacher": teacher, "alpha": alpha, "loss": loss, "options": options},
-            method=optimize, settings=_settings(settings or []), say=progress.line,
-        )  # fmt: skip
+            method=optimize,
+            settings=_settings(settings or []),
+            say=progress.line,
+        )
         lines = deployment.sizes(record) if "size_bytes" in record else []
         say(progress, record, as_json, "\n".join([f"{out}: validation accuracy {record['val_accuracy']:.4f}", *lines]))
 
@@ -163,14 +177,22 @@ def label(
 
     Example: tfkd label --teacher teacher.keras --data digits --views 8 --padding 1 --no-flip --out labels/
     """
-    from tfkd import training
+    from tfkd.recipes import label as labelling
 
     with show(as_json) as progress:
         progress.start("label")
-        record = training.label(
-            out, teacher, data, {"kind": augment, "padding": padding, "flip": flip}, views=views, shard=shard,
-            verify=verify, batch_size=batch_size, seed=seed, on_chunk=progress.advance,
-        )  # fmt: skip
+        record = labelling.label(
+            out,
+            teacher,
+            data,
+            {"kind": augment, "padding": padding, "flip": flip},
+            views=views,
+            shard=shard,
+            verify=verify,
+            batch_size=batch_size,
+            seed=seed,
+            on_chunk=progress.advance,
+        )
         say(progress, record, as_json, record["summary"])
 
 
@@ -180,7 +202,7 @@ def _settings(given: list[str]) -> dict[str, Any]:
     for pair in given:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise ValueError(f"distill: --set must be NAME=VALUE. Received: {pair!r}. Use --set weight_bits=4.")
+            raise InputError(f"distill: --set must be NAME=VALUE. Received: {pair!r}. Use --set weight_bits=4.")
         try:
             found[name] = json.loads(value)
         except ValueError:
@@ -188,7 +210,7 @@ def _settings(given: list[str]) -> dict[str, Any]:
     return found
 
 
-def _schedule(epochs: int, batch_size: int, learning_rate: float, augment: str) -> Any:
-    from tfkd import recipe
+def _config(epochs: int, batch_size: int, learning_rate: float, augment: str) -> Any:
+    from tfkd.recipes import recipe
 
-    return recipe.schedule(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment)
+    return recipe.training_config(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment)

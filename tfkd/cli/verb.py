@@ -85,7 +85,7 @@ def _noted_interrupts() -> Iterator[list[int]]:
 
 def _explain(error: Exception) -> int:
     """Prints what went wrong and gives the exit status for it."""
-    from tfkd.child import ChildCrashed, ChildTimedOut
+    from tfkd._internal.isolation import ChildCrashed, ChildTimedOut
 
     if not isinstance(error, (ValueError, RuntimeError, OSError)):
         traceback.print_exception(error)  # a fault of ours must not look like a broken contract, which is status 1
@@ -137,7 +137,7 @@ def show(as_json: bool) -> Any:
     """The progress of a verb, on standard error where JSON goes to standard output."""
     import rich.console
 
-    from tfkd.progress import Progress
+    from tfkd._internal.progress import Progress
 
     return Progress(rich.console.Console(stderr=as_json, highlight=False))
 

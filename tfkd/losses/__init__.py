@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from tfkd.losses.inner import (
+from tfkd.errors import InputError
+from tfkd.losses.features import (
     AttentionTransfer,
     ContrastiveDistillation,
     Hint,
@@ -54,7 +55,7 @@ def build(name: str, **options: Any) -> DistillationLoss:
     """
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
-        raise ValueError(
+        raise InputError(
             f"losses.build: name must be one of {', '.join(NAMES)}. Received: {name!r}."
             + (f" Did you mean {near[0]!r}?" if near else "")
         )
@@ -62,7 +63,7 @@ def build(name: str, **options: Any) -> DistillationLoss:
     for option in options:
         if option not in known:
             takes = ", ".join(known) or "no options"
-            raise ValueError(f"losses.build: {name} takes {takes}. Received: {option}={options[option]!r}. Check it.")
+            raise InputError(f"losses.build: {name} takes {takes}. Received: {option}={options[option]!r}. Check it.")
     return NAMES[name](**options)
 
 

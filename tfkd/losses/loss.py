@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfkd.errors import InputError
+
 
 class DistillationLoss(keras.layers.Layer):
     """A loss between what a teacher and a student say of the same samples.
@@ -59,7 +61,7 @@ def check_number(where: str, name: str, value: Any, *, least: float = 0.0, open_
         return value
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < math.inf
     if not number or (open_end and value == least):
-        raise ValueError(
+        raise InputError(
             f"{where}: {name} must be a finite number {'>' if open_end else '>='} {least:g}. Received: {name}={value}. "
             "Use a number, or a schedule of keras.optimizers.schedules."
         )
@@ -84,13 +86,13 @@ def check_logits(where: str, teacher: Any, student: Any, *, least: int = 2) -> N
         ValueError: when the class counts or the ranks differ, or when there are too few classes.
     """
     if len(teacher.shape) != len(student.shape) or teacher.shape[-1] != student.shape[-1]:
-        raise ValueError(
+        raise InputError(
             f"{where}: teacher and student logits must have the same rank and class count. Received: teacher "
             f"{tuple(teacher.shape)}, student {tuple(student.shape)}. Give both models the same number of outputs."
         )
     if student.shape[-1] is not None and student.shape[-1] < least:
         remedy = "Give a binary model two logits instead of one." if student.shape[-1] == 1 else "Use SoftTarget."
-        raise ValueError(
+        raise InputError(
             f"{where}: needs at least {least} classes, one logit each. Received: {student.shape[-1]}. {remedy}"
         )
 
@@ -104,7 +106,7 @@ def labels(where: str, y: Any, classes: int) -> Any:
         classes: C.
     """
     if y is None:
-        raise ValueError(f"{where}: needs labels. Received: y=None. Train on (x, y), or use SoftTarget.")
+        raise InputError(f"{where}: needs labels. Received: y=None. Train on (x, y), or use SoftTarget.")
     y = ops.convert_to_tensor(y)
     if len(y.shape) == 2 and y.shape[-1] == classes and classes > 1:
         return ops.cast(y, "float32")

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfkd.errors import InputError
 from tfkd.losses.loss import (
     DistillationLoss,
     check_logits,
@@ -272,12 +273,12 @@ class FromKeras(DistillationLoss):
         probabilities = (keras.losses.KLDivergence, keras.losses.Poisson)
         batch_loss = getattr(self.loss, "compute_loss", None)
         if isinstance(getattr(self.loss, "loss", None), type(keras.losses.kl_divergence)) and batch_loss:
-            raise ValueError(
+            raise InputError(
                 f"FromKeras: the loss inside {type(self.loss).__name__} must be an instance. Received: a function, "
                 "which keras.distillation applies to raw logits. Pass keras.losses.KLDivergence(), or use SoftTarget."
             )
         if isinstance(self.loss, probabilities) or not (isinstance(self.loss, keras.losses.Loss) or batch_loss):
-            raise ValueError(
+            raise InputError(
                 f"FromKeras: loss must be a keras.losses.Loss on logits or a loss of keras.distillation. Received: "
                 f"{self.loss!r}. Use SoftTarget for the divergence of softened outputs."
             )

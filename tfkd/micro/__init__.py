@@ -16,16 +16,22 @@ from __future__ import annotations
 import os
 import re
 
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
 from tfkd.micro import graph as _graph
 from tfkd.micro.emitter import Program
 from tfkd.micro.ends import End, check_ends, integer_ends
-from tfkd.tflite import TFLiteModel
 
 __all__ = ["End", "Program", "emit"]
 
 
-def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "model", size: bool = False,
-         stream: bool = False) -> Program:  # fmt: skip
+def emit(
+    model: str | os.PathLike[str] | bytes | TFLiteModel,
+    *,
+    name: str = "model",
+    size: bool = False,
+    stream: bool = False,
+) -> Program:
     """Generates C for a model.
 
     Args:
@@ -49,7 +55,7 @@ def emit(model: str | os.PathLike[str] | bytes | TFLiteModel, *, name: str = "mo
     from tfkd.micro.streaming import choose
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
-        raise ValueError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
+        raise InputError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
     model = TFLiteModel.load(model)
     if "QUANTIZE" not in model.ops:  # of a float model nothing else is worth a word
         check_ends(model.inputs)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfkd import tflite
+from tfkd.conversion import tflite
 from tfkd.micro.graph import Graph, Op, Tensor
 from tfkd.micro.intervals import BINARY, PRODUCTS, Interval, channels_of, intervals, links, padded, sums
 from tfkd.micro.lowering.layer import Layer
@@ -82,8 +82,9 @@ def eliminate(graph: Graph, layers: Sequence[Layer]) -> tuple[Graph, Elimination
             if before == left:
                 continue  # only a constant channel that stays lost its weights: they are zero now
             shrunk.append(Shrunk(graph.label(op), *zip(before, left, strict=True)))
-    return smaller, Elimination(tuple(shrunk), (_macs(graph), _macs(smaller)),
-                                (_weights(graph, graph.ops), _weights(smaller, smaller.ops)))  # fmt: skip
+    return smaller, Elimination(
+        tuple(shrunk), (_macs(graph), _macs(smaller)), (_weights(graph, graph.ops), _weights(smaller, smaller.ops))
+    )
 
 
 def _macs(graph: Graph) -> int:
@@ -228,7 +229,10 @@ def _sliced(tensors: list[Tensor], of: Tensor, data: np.ndarray, kept: np.ndarra
     """Adds a constant with the values of another's kept channels; its number."""
     new = dataclasses.replace(of, index=len(tensors), shape=data.shape, data=data)
     if len(of.scales) > 1:
-        new = dataclasses.replace(new, scales=tuple(np.compress(kept, of.scales).tolist()),
-                                  zero_points=tuple(np.compress(kept, of.zero_points).tolist()))  # fmt: skip
+        new = dataclasses.replace(
+            new,
+            scales=tuple(np.compress(kept, of.scales).tolist()),
+            zero_points=tuple(np.compress(kept, of.zero_points).tolist()),
+        )
     tensors.append(new)
     return new.index

@@ -10,6 +10,7 @@ from importlib import resources
 
 import numpy as np
 
+from tfkd.errors import InputError
 from tfkd.micro.elimination import Elimination
 from tfkd.micro.ends import End
 from tfkd.micro.graph import Graph, Tensor
@@ -57,8 +58,14 @@ class Program:
         return self.plan.bytes
 
 
-def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name: str,
-         elimination: Elimination, chains: Sequence[Chain] = ()) -> Program:  # fmt: skip
+def emit(
+    graph: Graph,
+    layers: Sequence[Layer],
+    aliases: Mapping[int, int],
+    name: str,
+    elimination: Elimination,
+    chains: Sequence[Chain] = (),
+) -> Program:
     """Writes the C of lowered layers.
 
     Args:
@@ -72,12 +79,13 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
     places = place(graph, layers, aliases, chains)
     for i in graph.outputs:
         if i not in places.of_tensor:
-            raise ValueError(f"micro: an output must be computed. Received: {graph.tensors[i].name!r}, a constant.")
+            raise InputError(f"micro: an output must be computed. Received: {graph.tensors[i].name!r}, a constant.")
     chained = {i: chain for chain in chains for i in chain.layers}
     functions = [f"tfkd_{name}_layer_{i}_{identifier(graph.tensors[x.writes].name)}" for i, x in enumerate(layers)]
     constants: dict[bytes, tuple[str, np.ndarray]] = {}
-    bodies = [_layer(graph, layer, i, functions[i], name, places, constants, chained.get(i))
-              for i, layer in enumerate(layers)]  # fmt: skip
+    bodies = [
+        _layer(graph, layer, i, functions[i], name, places, constants, chained.get(i)) for i, layer in enumerate(layers)
+    ]
     bodies += [_chain(layers, chain, functions, name, places) for chain in chains]
     kernels = dict.fromkeys(s for files in sorted({x.source for x in layers}) for s in files.split())
     sources = ["arithmetic", *(["rows"] if chains else []), *kernels]
@@ -95,11 +103,23 @@ def emit(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], name
     steps = tuple(f"{x.op.kind} {x.comment}{', by rows' if i in chained else ''}" for i, x in enumerate(layers))
     weights = sum(values.nbytes for _, values in constants.values())
     files = {f"{name}.c": "\n\n".join(parts) + "\n", f"{name}.h": _header(graph, places, name)}
-    ins, outs = (tuple(End(graph.tensors[i], places.tensor(i)) for i in indices)
-                 for indices in (graph.inputs, graph.outputs))  # fmt: skip
+    ins, outs = (
+        tuple(End(graph.tensors[i], places.tensor(i)) for i in indices) for indices in (graph.inputs, graph.outputs)
+    )
     state_bytes = sum(tensor.bytes for tensor in _states(graph, places))
-    return Program(name, files, places.plan, places.least_bytes, tuple(functions), steps, weights, ins, outs,
-                   elimination, state_bytes)  # fmt: skip
+    return Program(
+        name,
+        files,
+        places.plan,
+        places.least_bytes,
+        tuple(functions),
+        steps,
+        weights,
+        ins,
+        outs,
+        elimination,
+        state_bytes,
+    )
 
 
 def _states(graph: Graph, places: Placement) -> list[Tensor]:
@@ -153,8 +173,16 @@ def _array(label: str, values: np.ndarray) -> str:
     return f"static const {_CTYPES[values.dtype.name]} {aligned}{label}[{values.size}] = {{\n{text}}};"
 
 
-def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, places: Placement,
-           constants: dict[bytes, tuple[str, np.ndarray]], chain: Chain | None) -> str:  # fmt: skip
+def _layer(
+    graph: Graph,
+    layer: Layer,
+    index: int,
+    function: str,
+    name: str,
+    places: Placement,
+    constants: dict[bytes, tuple[str, np.ndarray]],
+    chain: Chain | None,
+) -> str:
     def constant(field: str, values: np.ndarray) -> str:
         values = np.ascontiguousarray(values)
         key = values.dtype.name.encode() + values.tobytes()  # equal constants are kept once
@@ -177,8 +205,9 @@ def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, pla
     if chain:
         reads, tensors = [f"{reads[0]} + turn->in"], [f"{tensors[0]} + turn->out"]
     call = ", ".join(["&p", *reads, *tensors, *scratch])
-    initial = textwrap.fill(", ".join(fields), 110, initial_indent="        ", subsequent_indent="        ",
-                            break_on_hyphens=False)  # fmt: skip
+    initial = textwrap.fill(
+        ", ".join(fields), 110, initial_indent="        ", subsequent_indent="        ", break_on_hyphens=False
+    )
     return (
         f"/* {layer.op.kind} {layer.comment}: {_comment(graph.tensors[layer.writes].name)} */\n"
         f"static TFKD_NOINLINE void {function}(int8_t *arena{', const tfkd_turn *turn' if chain else ''}) {{\n"
@@ -189,18 +218,22 @@ def _layer(graph: Graph, layer: Layer, index: int, function: str, name: str, pla
 
 def _rows(layer: Layer) -> str:
     """C that makes parameters for some rows of those for all."""
-    lines = [f"    {layer.struct} p = whole;",
-             "    if (turn->first == turn->end) return;",
-             "    p.height = turn->height;", "    p.pad_top = turn->pad_top;",
-             "    p.out_height = (int16_t)(turn->end - turn->first);"]  # fmt: skip
+    lines = [
+        f"    {layer.struct} p = whole;",
+        "    if (turn->first == turn->end) return;",
+        "    p.height = turn->height;",
+        "    p.pad_top = turn->pad_top;",
+        "    p.out_height = (int16_t)(turn->end - turn->first);",
+    ]
     if layer.kernel == "depthwise":
-        lines.append("    p.plane_height = (int16_t)((p.out_height - 1) * p.stride_height + "
-                     "(p.kernel_height - 1) * p.dilation_height + 1);")  # fmt: skip
+        lines.append(
+            "    p.plane_height = (int16_t)((p.out_height - 1) * p.stride_height + "
+            "(p.kernel_height - 1) * p.dilation_height + 1);"
+        )
     return "\n".join(lines) + "\n"
 
 
-def _chain(layers: Sequence[Layer], chain: Chain, functions: Sequence[str], name: str,
-           places: Placement) -> str:  # fmt: skip
+def _chain(layers: Sequence[Layer], chain: Chain, functions: Sequence[str], name: str, places: Placement) -> str:
     """The C function that runs a chain."""
     windows = chain.windows
     table = []
@@ -227,8 +260,9 @@ def _comment(text: str) -> str:
     return "".join(c if c.isprintable() and c.isascii() and c not in "*\\" else "_" for c in text)[:80]
 
 
-def _table(layers: Sequence[Layer], chained: Mapping[int, Chain], places: Placement, name: str,
-           elimination: Elimination) -> str:  # fmt: skip
+def _table(
+    layers: Sequence[Layer], chained: Mapping[int, Chain], places: Placement, name: str, elimination: Elimination
+) -> str:
     lines = [f"/* {name}: made by tfkd export-c. Change the model, not this file.", " *",
              *(f" * {text[0].upper()}{text[1:]}." for text in [str(elimination)] if elimination.layers),
              f" * Arena {places.plan.bytes} bytes; whole tensors that live at once need {places.least_bytes}.", " *",
@@ -330,8 +364,7 @@ def _reset_declaration(graph: Graph, places: Placement, name: str) -> str:
 
 
 def _reset(graph: Graph, places: Placement, name: str) -> str:
-    lines = [f"void tfkd_{name}_reset(tfkd_{name}_ctx *ctx) {{",
-             "    int8_t *arena = (int8_t *)(void *)ctx->arena;"]  # fmt: skip
+    lines = [f"void tfkd_{name}_reset(tfkd_{name}_ctx *ctx) {{", "    int8_t *arena = (int8_t *)(void *)ctx->arena;"]
     for state in _states(graph, places):  # as TensorFlow Lite Micro's ResetVariableTensors
         value = state.zero_point if state.dtype == "int8" and state.zero_points else 0
         lines.append(f"    memset(arena + {places.tensor(state.index)}, {value}, {state.bytes});")
@@ -346,8 +379,11 @@ def _calls(functions: Sequence[str], chained: Mapping[int, Chain], name: str) ->
 
 def _run(graph: Graph, functions: Sequence[str], places: Placement, name: str) -> str:
     single = len(graph.inputs) == len(graph.outputs) == 1
-    lines = [f"{_signature(graph, name)} {{", "    if (!ctx || !in || !out) return -1;",
-             "    int8_t *arena = (int8_t *)(void *)ctx->arena;"]  # fmt: skip
+    lines = [
+        f"{_signature(graph, name)} {{",
+        "    if (!ctx || !in || !out) return -1;",
+        "    int8_t *arena = (int8_t *)(void *)ctx->arena;",
+    ]
     if not single:
         lines += [f"    if (!in[{n}]) return -1;" for n in range(len(graph.inputs))]
         lines += [f"    if (!out[{n}]) return -1;" for n in range(len(graph.outputs))]

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfkd.conversion.tflite import TensorInfo
+from tfkd.errors import InputError
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.tflite import TensorInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class End:
         if x.dtype != np.float32:
             return x
         if np.isnan(x).any():
-            raise ValueError(f"features for {self.tensor.name!r} must be numbers. Received: NaN. Clean the data first.")
+            raise InputError(f"features for {self.tensor.name!r} must be numbers. Received: NaN. Clean the data first.")
         limits = np.iinfo(self.tensor.dtype)
         with np.errstate(over="ignore", invalid="ignore"):  # infinities saturate
             steps = x / np.float32(self.tensor.scale)
@@ -71,8 +72,9 @@ def integer_ends(graph: Graph) -> Graph:
         if op.outputs[0] not in ends and op.outputs[0] not in renamed:
             ops.append(dataclasses.replace(op, inputs=tuple(renamed.get(i, i) for i in op.inputs)))
     outputs = tuple(ends.get(i, i) for i in graph.outputs)
-    return dataclasses.replace(graph, ops=tuple(ops), inputs=tuple(inputs),
-                               outputs=tuple(renamed.get(i, i) for i in outputs))  # fmt: skip
+    return dataclasses.replace(
+        graph, ops=tuple(ops), inputs=tuple(inputs), outputs=tuple(renamed.get(i, i) for i in outputs)
+    )
 
 
 def _quantized(graph: Graph, index: int) -> Sequence[int]:
@@ -91,8 +93,12 @@ def _converts(graph: Graph, op: Op, kind: str) -> bool:
         return False
     source, output = (graph.tensors[i] for i in (op.inputs[0], op.outputs[0]))
     real, steps = (source, output) if kind == "QUANTIZE" else (output, source)
-    return (real.dtype == "float32" and steps.dtype in ("int8", "int16") and len(steps.scales) == 1
-            and real.shape == steps.shape)  # fmt: skip
+    return (
+        real.dtype == "float32"
+        and steps.dtype in ("int8", "int16")
+        and len(steps.scales) == 1
+        and real.shape == steps.shape
+    )
 
 
 def check_ends(ends: Sequence[Tensor | TensorInfo]) -> None:
@@ -103,7 +109,7 @@ def check_ends(ends: Sequence[Tensor | TensorInfo]) -> None:
     """
     for tensor in ends:
         if tensor.dtype not in ("int8", "int16") or tensor.dtype != ends[0].dtype or len(tensor.scales) != 1:
-            raise ValueError(
+            raise InputError(
                 "micro.emit: inputs and outputs must be all int8 or all int16, or floats that one QUANTIZE or "
                 f"DEQUANTIZE converts. Received: {tensor.name!r} of {tensor.dtype}. Convert with "
                 "`tfkd convert --mode full_int8` or `int16x8`."

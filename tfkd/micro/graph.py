@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import tflite
 
-from tfkd.tflite import TFLiteModel
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
 
 # A graph for a microcontroller has no tensor near this size; larger ones are damage, and code for them would not link.
 _MAX_BYTES = 2**28
@@ -117,7 +118,7 @@ def read(model: TFLiteModel) -> Graph:
     try:
         return _read(model)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as error:
-        raise ValueError(
+        raise InputError(
             f"{where}: must be an undamaged .tflite of one subgraph with fixed shapes. "
             f"Received: {error or type(error).__name__}. Convert the model with `tfkd convert --mode full_int8`."
         ) from None
@@ -126,14 +127,14 @@ def read(model: TFLiteModel) -> Graph:
 def _read(model: TFLiteModel) -> Graph:
     root = tflite.Model.GetRootAs(model.content, 0)
     if root.SubgraphsLength() != 1:
-        raise ValueError(f"{root.SubgraphsLength()} subgraphs (a loop or a branch)")
+        raise InputError(f"{root.SubgraphsLength()} subgraphs (a loop or a branch)")
     subgraph = root.Subgraphs(0)
     described = model.graph
     # An LSTM has tensors without values, which only tell steps of quantization.
     used = {*described.inputs, *described.outputs, *(i for op in described.ops for i in (*op.inputs, *op.outputs))}
     for i in used - {-1}:
         if any(d < 1 for d in described.tensors[i].shape):
-            raise ValueError(f"tensor {described.tensors[i].name!r} of shape {described.tensors[i].shape}")
+            raise InputError(f"tensor {described.tensors[i].name!r} of shape {described.tensors[i].shape}")
     tensors = tuple(
         _tensor(i, info, subgraph.Tensors(i), root, len(model.content)) for i, info in enumerate(described.tensors)
     )
@@ -147,32 +148,40 @@ def _read(model: TFLiteModel) -> Graph:
 
 def _tensor(index: int, info: Any, raw: Any, root: Any, limit: int) -> Tensor:
     if any(d < 0 for d in info.shape):
-        raise ValueError(f"tensor {info.name!r} of shape {info.shape}")
+        raise InputError(f"tensor {info.name!r} of shape {info.shape}")
     if raw.Sparsity() is not None:
-        raise ValueError(f"tensor {info.name!r} is stored sparse")
+        raise InputError(f"tensor {info.name!r} is stored sparse")
     data = None
-    tensor = Tensor(index, info.name, info.shape, info.dtype, info.scales, info.zero_points, info.quantized_dimension,
-                    variable=bool(raw.IsVariable()))  # fmt: skip
+    tensor = Tensor(
+        index,
+        info.name,
+        info.shape,
+        info.dtype,
+        info.scales,
+        info.zero_points,
+        info.quantized_dimension,
+        variable=bool(raw.IsVariable()),
+    )
     channels = len(info.scales)
     if channels > 1 and not (0 <= tensor.axis < len(info.shape) and info.shape[tensor.axis] == channels):
-        raise ValueError(f"tensor {info.name!r} of shape {info.shape} with {channels} scales on axis {tensor.axis}")
+        raise InputError(f"tensor {info.name!r} of shape {info.shape} with {channels} scales on axis {tensor.axis}")
     if not all(1e-18 < scale < 1e18 for scale in info.scales):
-        raise ValueError(f"tensor {info.name!r} with a scale of {min(info.scales)} to {max(info.scales)}")
+        raise InputError(f"tensor {info.name!r} with a scale of {min(info.scales)} to {max(info.scales)}")
     if info.dtype in ("int8", "int16"):
         limits = np.iinfo(info.dtype)
         if any(not limits.min <= point <= limits.max for point in info.zero_points):
-            raise ValueError(f"tensor {info.name!r} with a zero point outside {info.dtype}")
+            raise InputError(f"tensor {info.name!r} with a zero point outside {info.dtype}")
     if info.dtype not in _NUMPY:
         if root.Buffers(raw.Buffer()).DataLength():
-            raise ValueError(f"tensor {info.name!r} holds constants of type {info.dtype}")
+            raise InputError(f"tensor {info.name!r} holds constants of type {info.dtype}")
         return tensor
     if tensor.bytes > _MAX_BYTES:
-        raise ValueError(f"tensor {info.name!r} of {tensor.bytes} bytes")
+        raise InputError(f"tensor {info.name!r} of {tensor.bytes} bytes")
     buffer = root.Buffers(raw.Buffer())
     if buffer.DataLength():
         start = buffer._tab.Vector(buffer._tab.Offset(4))
         if buffer.DataLength() != tensor.bytes or start + tensor.bytes > limit:
-            raise ValueError(f"tensor {info.name!r}: {buffer.DataLength()} bytes of data for shape {info.shape}")
+            raise InputError(f"tensor {info.name!r}: {buffer.DataLength()} bytes of data for shape {info.shape}")
         data = np.frombuffer(root._tab.Bytes, _NUMPY[info.dtype], tensor.elements, start).reshape(info.shape)
     return dataclasses.replace(tensor, data=data)
 
@@ -205,18 +214,18 @@ def _check_order(graph: Graph) -> None:
     known = {i for i, tensor in enumerate(graph.tensors) if tensor.data is not None or tensor.variable}
     for i in graph.inputs:
         if i in known:
-            raise ValueError(f"input {graph.tensors[i].name!r} is constant or given twice")
+            raise InputError(f"input {graph.tensors[i].name!r} is constant or given twice")
         known.add(i)
     for op in graph.ops:
         if not op.inputs or not op.outputs:
-            raise ValueError(f"{op.kind} without inputs or outputs")
+            raise InputError(f"{op.kind} without inputs or outputs")
         for i in op.inputs:
             if i >= 0 and i not in known:
-                raise ValueError(f"{graph.label(op)} reads {graph.tensors[i].name!r} before it is computed")
+                raise InputError(f"{graph.label(op)} reads {graph.tensors[i].name!r} before it is computed")
         for i in op.outputs:
             if i in known:
-                raise ValueError(f"{graph.label(op)} writes {graph.tensors[i].name!r} a second time")
+                raise InputError(f"{graph.label(op)} writes {graph.tensors[i].name!r} a second time")
             known.add(i)
     for i in graph.outputs:
         if i not in known:
-            raise ValueError(f"output {graph.tensors[i].name!r} is not computed")
+            raise InputError(f"output {graph.tensors[i].name!r} is not computed")

@@ -74,8 +74,10 @@ def links(graph: Graph, op: Op) -> list[Link] | None:
             return None
         last = int(op.options["Axis"]) % len(output.shape) == len(output.shape) - 1
         starts = [0, *itertools.accumulate(sizes if last else [0] * len(sizes))]
-        return [(i, np.arange(size), np.arange(start, start + size))
-                for i, size, start in zip(op.inputs, sizes, starts, strict=False)]  # fmt: skip
+        return [
+            (i, np.arange(size), np.arange(start, start + size))
+            for i, size, start in zip(op.inputs, sizes, starts, strict=False)
+        ]
     if op.kind in BINARY:
         tensors = [graph.tensors[i] for i in op.inputs[:2]]
         if any(channels_of(t) not in (count, 1 if t.data is not None else count) for t in tensors):
@@ -125,8 +127,10 @@ def sums(graph: Graph, op: Op, layer: Layer, source: Interval) -> Interval:
         low, high = (np.tile(b.reshape(-1, part)[group], taps.shape[1] // part) for b in (low, high))
     else:
         taps = weights.astype("int64")
-        low, high = (np.resize(b, taps.shape[1])[None] if taps.shape[1] % len(b) == 0
-                     else np.full((1, 1), f(b)) for b, f in ((low, np.min), (high, np.max)))  # fmt: skip
+        low, high = (
+            np.resize(b, taps.shape[1])[None] if taps.shape[1] % len(b) == 0 else np.full((1, 1), f(b))
+            for b, f in ((low, np.min), (high, np.max))
+        )
     least, most = np.minimum(taps * low, taps * high), np.maximum(taps * low, taps * high)
     if padded(layer):
         least, most = np.minimum(least, 0), np.maximum(most, 0)
@@ -196,9 +200,12 @@ def _corners(function: Callable[..., int], bounds: Sequence[np.ndarray]) -> Inte
         bounds: low and high of each operand, [channels].
     """
     ends = list(zip(bounds[::2], bounds[1::2], strict=True))
-    values = np.array([[function(*map(int, corner)) for corner in itertools.product(*operands)]
-                       for operands in ([(low[c], high[c]) for low, high in ends] for c in range(len(bounds[0])))]
-                      )  # fmt: skip
+    values = np.array(
+        [
+            [function(*map(int, corner)) for corner in itertools.product(*operands)]
+            for operands in ([(low[c], high[c]) for low, high in ends] for c in range(len(bounds[0])))
+        ]
+    )
     return values.min(axis=1), values.max(axis=1)
 
 

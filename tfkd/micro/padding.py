@@ -30,8 +30,9 @@ def fold_padding(graph: Graph) -> Graph:
             continue
         if op.inputs[0] in amounts:
             source, pads = amounts[op.inputs[0]]
-            op = dataclasses.replace(op, inputs=(source, *op.inputs[1:]),
-                                     options=MappingProxyType({**op.options, "Pads": pads}))  # fmt: skip
+            op = dataclasses.replace(
+                op, inputs=(source, *op.inputs[1:]), options=MappingProxyType({**op.options, "Pads": pads})
+            )
         ops.append(op)
     return dataclasses.replace(graph, ops=tuple(ops))
 

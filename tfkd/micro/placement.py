@@ -106,8 +106,7 @@ class Placement:
         return self.plan.live_bytes(self.steps[layer])
 
 
-def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int],
-          chains: Sequence[Chain] = ()) -> Placement:  # fmt: skip
+def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], chains: Sequence[Chain] = ()) -> Placement:
     """Plans the arena: views share their tensor's bytes, and an output takes its input's where that is exact.
 
     Args:
@@ -177,8 +176,9 @@ def roots(graph: Graph, aliases: Mapping[int, int]) -> tuple[dict[int, int], Cal
     return root, find
 
 
-def lifetimes(graph: Graph, layers: Sequence[Layer], find: Callable[[int], int],
-              steps: Sequence[int]) -> dict[int, Buffer]:  # fmt: skip
+def lifetimes(
+    graph: Graph, layers: Sequence[Layer], find: Callable[[int], int], steps: Sequence[int]
+) -> dict[int, Buffer]:
     """A buffer for each tensor that layers read or write, or that is an input; `steps`: when each layer runs."""
     first: dict[int, int] = {find(i): -1 for i in graph.inputs}
     last: dict[int, int] = dict(first)

@@ -26,8 +26,15 @@ def window(layer: Layer) -> Window | None:
         return None
     f = {name: value for name, value in layer.fields.items() if isinstance(value, int)}
     reach = (f["kernel_height"] - 1) * f.get("dilation_height", 1) + 1
-    found = Window(f["stride_height"], reach, f["pad_top"], f["height"], f["out_height"], f["width"] * f["channels"],
-                   f["out_width"] * f.get("out_channels", f["channels"] * f.get("channel_multiplier", 1)))  # fmt: skip
+    found = Window(
+        f["stride_height"],
+        reach,
+        f["pad_top"],
+        f["height"],
+        f["out_height"],
+        f["width"] * f["channels"],
+        f["out_width"] * f.get("out_channels", f["channels"] * f.get("channel_multiplier", 1)),
+    )
     # each window must meet the image, and its reach must fit the C struct
     if reach >= 2**15 or found.pad >= reach or (found.out_height - 1) * found.stride - found.pad >= found.height:
         return None
@@ -63,8 +70,9 @@ def choose(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) ->
     return best[2]
 
 
-def _fewest_calls(alone: Sequence[int], endings: Sequence[Sequence[tuple[Chain, int]]],
-                  limit: int) -> tuple[int, tuple[Chain, ...]]:  # fmt: skip
+def _fewest_calls(
+    alone: Sequence[int], endings: Sequence[Sequence[tuple[Chain, int]]], limit: int
+) -> tuple[int, tuple[Chain, ...]]:
     """Chains with which no peak is above a limit that can be held."""
     best: list[tuple[int, tuple[Chain, ...]] | None] = [(0, ())]  # for the layers before each
     for end, peak_alone in enumerate(alone):
@@ -113,8 +121,9 @@ def _chain(layers: Sequence[Layer], windows: Sequence[Window], first: int, rows:
     scratch = [_scratch_bytes(layer, count) for layer, count in zip(layers[first:], most, strict=False)]
     slabs = tuple(count * w.row for count, w in zip(kept[1:], windows[1:], strict=True))
     lag = -(-lag // ALIGNMENT) * ALIGNMENT
-    return Chain(first, tuple(windows), rows, calls, slabs, max(scratch), _STATE_BYTES * len(windows),
-                 lag if freed else None)  # fmt: skip
+    return Chain(
+        first, tuple(windows), rows, calls, slabs, max(scratch), _STATE_BYTES * len(windows), lag if freed else None
+    )
 
 
 def _scratch_bytes(layer: Layer, rows: int) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from tfkd.errors import InputError
+from tfkd.optimization.optimized import Optimized
 
 if TYPE_CHECKING:
     import keras
-
-    from tfkd.tflite import TFLiteModel
 
 __all__ = ["CHAINED", "METHODS", "Optimized", "optimize", "rehearse"]
 
@@ -29,31 +29,6 @@ _HOMES = {
 METHODS = tuple(_HOMES)
 # Those that give a Keras model, which another method can go on with.
 CHAINED = ("prune", "cluster")
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimized:
-    """A student on its way to its target.
-
-    Args:
-        model: a Keras model with the student's inputs, logits and layer names, to train as the student itself: as the
-            `student` of a `tfkd.Distiller`, or alone.
-        callbacks: to give to `fit`.
-        export: called as `export(path, mode="full_int8", calibration=train)` after the training, with the options of
-            `tfkd.convert` besides; writes the .tflite, whole or not at all, and returns it. It raises ValueError where
-            the file does not answer as the trained model does.
-        student: for methods that change weights alone: gives the trained student as a Keras model, to convert
-            otherwise or to optimize further.
-        outline: likewise: gives the student with its zeros or clusters, as if it were trained, to try what comes next.
-        notes: what the method takes and what it leaves as it is, in sentences.
-    """
-
-    model: keras.Model
-    callbacks: Sequence[keras.callbacks.Callback]
-    export: Callable[..., TFLiteModel]
-    student: Callable[[], keras.Model] | None = None
-    outline: Callable[[], keras.Model] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
@@ -74,7 +49,7 @@ def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
     """
     if method not in _HOMES:
         near = difflib.get_close_matches(str(method), METHODS, n=1)
-        raise ValueError(
+        raise InputError(
             f"optimize: method must be one of {', '.join(METHODS)}. Received: {method!r}. "
             f"{f'Did you mean {near[0]!r}?' if near else 'Use qat.'}"
         )
@@ -82,7 +57,7 @@ def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
     prepare = getattr(importlib.import_module(module), name)
     known = list(inspect.signature(prepare).parameters)[1:]
     if unknown := sorted(set(options) - set(known)):
-        raise ValueError(
+        raise InputError(
             f"optimize: method {method!r} takes the options: {', '.join(known) or 'none'}. "
             f"Received: {', '.join(unknown)}. Leave out or rename the unknown."
         )
@@ -106,7 +81,7 @@ def rehearse(student: keras.Model, stages: Sequence[tuple[str, Mapping[str, Any]
             if len(stages) == 1:
                 raise
             said = str(error).removeprefix(f"{method}: ")
-            raise ValueError(f"optimization {number} of {len(stages)}, {method}: {said}") from None
+            raise InputError(f"optimization {number} of {len(stages)}, {method}: {said}") from None
         if number < len(stages):
             assert optimized.outline is not None  # CHAINED
             student = optimized.outline()

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfkd import child, targets
-from tfkd.tflite import TFLiteModel
+from tfkd import targets
+from tfkd._internal import isolation
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
 
 # The least share of samples on which both must give the same label, and how many are asked.
 LEAST = 0.99
@@ -51,7 +53,7 @@ def hold(
         if steps > _ROUNDING
         else "That is rounding alone, on labels that the model hardly prefers to others: train it longer."
     )
-    raise ValueError(
+    raise InputError(
         f"{where}: the .tflite must give the labels of the trained model on {LEAST:.0%} of {len(x)} samples. Received: "
         f"{agreement:.1%}. They part at the layer {layer!r}, by {steps:.1f} of 256 steps on average. {remedy}"
     )
@@ -83,8 +85,13 @@ def gaps(
     """
     expected = layers(x)
     order = {name: place for place, name in enumerate(expected)}
-    got = child.run("tfkd.optimization.agreement:_activations", timeout_s=600.0, what="running it layer by layer",
-                    content=made.content, inputs=made.quantize_input(x))  # fmt: skip
+    got = isolation.run(
+        "tfkd.optimization.agreement:_activations",
+        timeout_s=600.0,
+        what="running it layer by layer",
+        content=made.content,
+        inputs=made.quantize_input(x),
+    )
     found: dict[str, float] = {}
     for number in (op.outputs[0] for op in made.graph.ops):
         tensor = made.graph.tensors[number]
@@ -104,9 +111,10 @@ def _activations(content: bytes, inputs: np.ndarray) -> dict[str, np.ndarray]:  
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
-        model_content=content, experimental_preserve_all_tensors=True,
+        model_content=content,
+        experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )  # fmt: skip
+    )
     interpreter.allocate_tensors()
     graph = TFLiteModel.load(content).graph
     made = {graph.tensors[op.outputs[0]].name: op.outputs[0] for op in graph.ops}

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfkd.optimization import Optimized
+from tfkd.errors import InputError
+from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, select
 
 
@@ -29,7 +30,7 @@ def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = No
         Han, Mao, Dally: Deep Compression (arXiv:1510.00149), section 3.
     """
     if not isinstance(clusters, int) or clusters < 2:
-        raise ValueError(f"cluster: clusters must be a whole number >= 2. Received: {clusters!r}. Use 16.")
+        raise InputError(f"cluster: clusters must be a whole number >= 2. Received: {clusters!r}. Use 16.")
     twin = Twin.of(student, "cluster")
     _, tfmot = load_tfmot()
     from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import ClusteringRegistry
@@ -37,12 +38,12 @@ def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = No
 
     def kernels(layer: Any) -> list[Any]:
         if not ClusteringRegistry.supports(layer):
-            raise ValueError("tensorflow-model-optimization does not cluster it")
+            raise InputError("tensorflow-model-optimization does not cluster it")
         if not layer.trainable_weights:
             return []
         found = [kernel for _, kernel in ClusteringRegistry.make_clusterable(layer).get_clusterable_weights()]
         if any(np.prod(kernel.shape) <= clusters for kernel in found):
-            raise ValueError(f"has no more than {clusters} weights")
+            raise InputError(f"has no more than {clusters} weights")
         return found
 
     taken, notes = select(twin, "cluster", layers, kernels)
@@ -60,6 +61,10 @@ def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = No
         return restore().student
 
     return Optimized(
-        twin.trainable(clustered), (), lambda path, **options: restore().export("cluster", path, **options),
-        restored, restored, notes,
-    )  # fmt: skip
+        twin.trainable(clustered),
+        (),
+        lambda path, **options: restore().export("cluster", path, **options),
+        restored,
+        restored,
+        notes,
+    )

@@ -10,11 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import conversion
-from tfkd.calibration import choose
-from tfkd.optimization import Optimized, agreement
+from tfkd._internal import keras_compat
+from tfkd.conversion import converter
+from tfkd.conversion.calibration import choose
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.optimization.optimized import Optimized, agreement
 from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, refuse
-from tfkd.tflite import TFLiteModel
 
 # A kernel counts as clustered up to this many values.
 _CLUSTERED = 256
@@ -81,24 +83,24 @@ def _check_structure(student: keras.Model, method: str, *, pruned: bool, cluster
     """Refuses a student that has nothing to preserve."""
     kernels = {
         layer.name: np.asarray(layer.kernel)
-        for layer in student._flatten_layers()
+        for layer in keras_compat.inner_layers(student)
         if type(layer).__name__ in ("Conv2D", "Dense") and layer.built
     }
     zeros = max((float(np.mean(kernel == 0)) for kernel in kernels.values()), default=0.0)
     values = min((len(np.unique(kernel)) for kernel in kernels.values() if kernel.size > _CLUSTERED), default=0)
     if pruned and zeros < PRUNED:
-        raise ValueError(
+        raise InputError(
             f"{method}: the student must be pruned. Received: at most {zeros:.0%} zeros in a kernel. Prune it first: "
             "tfkd distill --optimize prune --out pruned.keras."
         )
     dense = [name for name, kernel in kernels.items() if kernel.all()]
     if pruned and clustered and dense:  # one quantizer serves all layers, and is told so by the first
-        raise ValueError(
+        raise InputError(
             f"{method}: all kernels must be pruned, or tensorflow-model-optimization forgets the zeros of all. "
             f"Received: none in {', '.join(dense)}. Prune these too, or use cqat."
         )
     if clustered and values > _CLUSTERED:
-        raise ValueError(
+        raise InputError(
             f"{method}: the student must be clustered. Received: {values} values or more in each large kernel. Cluster "
             "it first: tfkd distill --optimize cluster --out clustered.keras."
         )
@@ -113,9 +115,11 @@ def _prepare(student: keras.Model, method: str, scheme: Any) -> Optimized:
 
     known = registry.Default8BitQuantizeRegistry()
     refuse(
-        method, student, [reason for layer in twin.model.layers if (reason := _refusal(layer, known))],
+        method,
+        student,
+        [reason for layer in twin.model.layers if (reason := _refusal(layer, known))],
         "--optimize qat takes more layers, with structure not preserved; or convert the student as it is.",
-    )  # fmt: skip
+    )
     # Its table lacks Rescaling, of which the output is to be rounded.
     scaled = registry.Default8BitQuantizeConfig([], [], True)
     annotate = tfmot.quantization.keras.quantize_annotate_layer
@@ -128,7 +132,7 @@ def _prepare(student: keras.Model, method: str, scheme: Any) -> Optimized:
         with tfmot.quantization.keras.quantize_scope():
             rounded = tfmot.quantization.keras.quantize_apply(marked, *([scheme] if scheme else []))
     except (ValueError, RuntimeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{method}: tensorflow-model-optimization must take {student.name!r}. Received: {error} Use --optimize qat."
         ) from None
     _settle(rounded)
@@ -164,10 +168,16 @@ def _settle(model: Any) -> None:
         def __call__(self, inputs: Any, training: Any, weights: Any, **_: Any) -> Any:
             fresh = tf.logical_and(tf.equal(weights["min_var"], -6.0), tf.equal(weights["max_var"], 6.0))
             return quant_ops.MovingAvgQuantize(
-                inputs, weights["min_var"], weights["max_var"], ema_decay=tf.where(fresh, 0.0, 0.95),
-                is_training=training, num_bits=self.num_bits, per_channel=self.per_axis, symmetric=self.symmetric,
+                inputs,
+                weights["min_var"],
+                weights["max_var"],
+                ema_decay=tf.where(fresh, 0.0, 0.95),
+                is_training=training,
+                num_bits=self.num_bits,
+                per_channel=self.per_axis,
+                symmetric=self.symmetric,
                 narrow_range=self.narrow_range,
-            )  # fmt: skip
+            )
 
     for layer in model.layers:
         for owner in (layer, *getattr(layer, "_quantize_activations", ())):
@@ -182,11 +192,11 @@ def _export(
 ) -> TFLiteModel:
     """Writes the .tflite with the ranges that were trained, and holds it against the trained model."""
     if mode != "full_int8":
-        raise ValueError(
+        raise InputError(
             f"{method}: the mode must be full_int8, for which it was trained. Received: {mode!r}. Use tfkd.convert."
         )
     if Path(path).exists() and not options.get("overwrite"):
-        raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
+        raise InputError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
     tensor = student.inputs[0]
     spec = tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name="image")
     holder = tf.Module()
@@ -194,7 +204,7 @@ def _export(
     answer = tf.function(lambda image: model(image, training=False), input_signature=[spec])
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         tf.saved_model.save(holder, folder, signatures={"serving_default": answer.get_concrete_function()})
-        made = conversion.convert(folder, Path(folder) / "model.tflite", calibration=calibration, **options)
+        made = converter.convert(folder, Path(folder) / "model.tflite", calibration=calibration, **options)
     _compare(model, made, choose(calibration, agreement.SAMPLES, 0).x, str(path))
     return made.save(path, overwrite=options.get("overwrite", False))
 

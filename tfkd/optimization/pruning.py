@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from tfkd.optimization import Optimized
+from tfkd.errors import InputError
+from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import Twin, load_tfmot, select
 
 # The mask is drawn anew so often while the sparsity grows.
@@ -43,9 +44,9 @@ def prepare(
         Networks (arXiv:2104.08378).
     """
     if not isinstance(sparsity, (int, float)) or not 0 < sparsity < 1:
-        raise ValueError(f"prune: sparsity must be in 0..1 (exclusive). Received: {sparsity!r}. Use 0.5.")
+        raise InputError(f"prune: sparsity must be in 0..1 (exclusive). Received: {sparsity!r}. Use 0.5.")
     if schedule not in ("polynomial", "constant"):
-        raise ValueError(f"prune: schedule must be polynomial or constant. Received: {schedule!r}. Use polynomial.")
+        raise InputError(f"prune: schedule must be polynomial or constant. Received: {schedule!r}. Use polynomial.")
     form, ranks = _pattern(pattern)
     zeros, group = form.get("sparsity_m_by_n", (0, 1))
     sparsity = zeros / group or sparsity
@@ -55,12 +56,12 @@ def prepare(
 
     def kernels(layer: Any) -> list[Any]:
         if not PruneRegistry.supports(layer):
-            raise ValueError("tensorflow-model-optimization does not prune it")
+            raise InputError("tensorflow-model-optimization does not prune it")
         found = PruneRegistry.make_prunable(layer).get_prunable_weights()
         if any(len(kernel.shape) not in ranks for kernel in found):
-            raise ValueError(f"pattern {pattern} needs kernels of {' or '.join(map(str, ranks))} dimensions")
+            raise InputError(f"pattern {pattern} needs kernels of {' or '.join(map(str, ranks))} dimensions")
         if any(kernel.shape[-2] % group for kernel in found):
-            raise ValueError(f"pattern {pattern} needs input channels in groups of {group}")
+            raise InputError(f"pattern {pattern} needs input channels in groups of {group}")
         return found
 
     taken, notes = select(twin, "prune", layers, kernels)
@@ -81,10 +82,13 @@ def prepare(
         return restore().student
 
     return Optimized(
-        twin.trainable(pruned), (_Steps(wrappers, growth),),
+        twin.trainable(pruned),
+        (_Steps(wrappers, growth),),
         lambda path, **options: restore().export("prune", path, **options),
-        lambda: restore().student, outline, notes,
-    )  # fmt: skip
+        lambda: restore().student,
+        outline,
+        notes,
+    )
 
 
 def _pattern(pattern: str) -> tuple[dict[str, Any], tuple[int, ...]]:
@@ -98,7 +102,7 @@ def _pattern(pattern: str) -> tuple[dict[str, Any], tuple[int, ...]]:
             return {"sparsity_m_by_n": (first, last)}, (2, 4)
         if found[2] == "x" and first * last > 1:
             return {"block_size": (first, last)}, (2,)
-    raise ValueError(
+    raise InputError(
         f"prune: pattern must be unstructured, M:N with 0 < M < N, or RxC with more than one weight. "
         f"Received: {pattern!r}. Use unstructured, 2:4 or 4x1."
     )
@@ -118,7 +122,7 @@ def _check_reached(wrappers: list[Any], sparsity: float, *, exact: bool) -> None
             zeros = float((kernel.numpy() == 0).mean())
             # A kernel of few weights cannot have each share.
             if zeros < sparsity * (1 if exact else 0.5) - 1 / kernel.numpy().size:
-                raise ValueError(
+                raise InputError(
                     f"prune: {wrapper.layer.name} must have {sparsity:.0%} of its weights at zero before it is "
                     f"exported. Received: {zeros:.0%}. Train it, with what optimize() gave as callbacks."
                 )
@@ -138,7 +142,7 @@ class _Steps(keras.callbacks.Callback):
         if not hasattr(self.growth, "final_sparsity"):
             return
         if not self.params.get("steps"):
-            raise ValueError(
+            raise InputError(
                 "prune: the polynomial schedule must know how many steps an epoch has. Received: a data set of unknown "
                 "length. Use schedule='constant', or a data set that knows its length."
             )

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfkd import conversion
-from tfkd.calibration import choose
-from tfkd.optimization import Optimized, agreement, int4, rounding
+from tfkd._internal import keras_compat
+from tfkd.conversion import converter
+from tfkd.conversion.calibration import choose
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.optimization.optimized import Optimized, agreement, int4, rounding
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, channel_axes, freeze, on_grid, steps_of
-from tfkd.tflite import TFLiteModel
 
 if TYPE_CHECKING:
     from tfkd.data import Split
@@ -48,7 +50,7 @@ def prepare(student: keras.Model, *, weight_bits: int = 8, int8_layers: Sequence
         (arXiv:1712.05877), section 3.
     """
     if weight_bits not in (4, 8):
-        raise ValueError(f"optimize: weight_bits must be 8 or 4. Received: weight_bits={weight_bits!r}. Use 8.")
+        raise InputError(f"optimize: weight_bits must be 8 or 4. Received: weight_bits={weight_bits!r}. Use 8.")
     model = rounding.model(student, weight_bits, int8_layers)
     return Optimized(model, (_Freeze(model),), functools.partial(export, model))
 
@@ -88,14 +90,14 @@ def export(
             where they part.
     """
     if mode != "full_int8":
-        raise ValueError(
+        raise InputError(
             f"optimize: qat is for mode 'full_int8'. Received: mode={mode!r}. Use tfkd.convert for others."
         )
     if Path(path).exists() and not overwrite:
-        raise ValueError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
+        raise InputError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         fixed = constant(model)
-        made = conversion.convert(fixed, Path(folder) / "model.tflite", mode=mode, calibration=calibration, **options)
+        made = converter.convert(fixed, Path(folder) / "model.tflite", mode=mode, calibration=calibration, **options)
     if any(layer.bits == 4 for layer in _weighted(model)):
         made = TFLiteModel(int4.pack(made.content), audit=made.audit)
     assert calibration is not None  # or convert would have refused
@@ -119,7 +121,7 @@ def constant(model: keras.Model) -> keras.Model:
         if isinstance(layer, FakeQuantize):
             limits = (float(layer.low.numpy()), float(layer.high.numpy()))
             if limits[0] == limits[1]:
-                raise ValueError(
+                raise InputError(
                     f"optimize: the model must be trained before it is exported. Received: {layer.name!r} without a "
                     "range. Fit it for an epoch or more; a layer that is 0 on all samples has none either."
                 )
@@ -150,7 +152,7 @@ def compare(model: keras.Model, made: TFLiteModel, x: np.ndarray, where: str) ->
     ranges = [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
     names = [layer.name.removesuffix("_range") for layer in ranges]
     # Node 0: pooling uses the range of its input a second time.
-    inner = keras.Model(model.inputs[0], [layer._inbound_nodes[0].outputs[0] for layer in ranges])
+    inner = keras.Model(model.inputs[0], [keras_compat.first_outputs(layer)[0] for layer in ranges])
 
     def answers(x: np.ndarray) -> np.ndarray:
         return np.asarray(model(x.astype("float32"), training=False))
@@ -197,7 +199,7 @@ def _as_kernels(model: keras.Model) -> Iterator[None]:
 
 def _giver(layer: keras.layers.Layer) -> keras.layers.Layer:
     """What computes a layer's first input."""
-    return layer._inbound_nodes[0].input_tensors[0]._keras_history.operation
+    return keras_compat.producer(keras_compat.first_inputs(layer)[0])
 
 
 def _step(layer: FakeQuantize) -> float:

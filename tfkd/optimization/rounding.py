@@ -10,13 +10,19 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfkd.optimization.graph import Call, Graph, read
+from tfkd.errors import InputError
+from tfkd.optimization.layer_graph import Call, LayerGraph, read
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights
 
 # With a kernel and a bias.
 _WEIGHTED = (
-    layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D, layers.Conv2DTranspose, layers.Dense,
-)  # fmt: skip
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+    layers.Conv2DTranspose,
+    layers.Dense,
+)
 _INT4 = (layers.Conv1D, layers.Conv2D, layers.Dense)
 # Depthwise and pointwise part.
 _SEPARABLE: dict[type, tuple[type, type]] = {
@@ -62,7 +68,7 @@ def model(student: keras.Model, weight_bits: int, int8_layers: Sequence[str]) ->
     """
     graph = read(student)
     if obstacles := [sentence for call in graph.calls if (sentence := _obstacle(call, graph))]:
-        raise ValueError(
+        raise InputError(
             f"optimize: qat must know the integer form of each layer. Received: {len(obstacles)} without one. "
             + " ".join(obstacles)
         )
@@ -73,7 +79,7 @@ def model(student: keras.Model, weight_bits: int, int8_layers: Sequence[str]) ->
 def _kept(names: set[str], expressions: Sequence[str]) -> set[str]:
     """The layers that expressions choose, each at least one."""
     if isinstance(expressions, str):
-        raise ValueError(
+        raise InputError(
             f"optimize: int8_layers must be a list of expressions. Received: {expressions!r}. Use [{expressions!r}]."
         )
     found = set()
@@ -81,12 +87,12 @@ def _kept(names: set[str], expressions: Sequence[str]) -> set[str]:
         try:
             fits = {name for name in names if re.search(expression, name)}
         except re.error as error:
-            raise ValueError(
+            raise InputError(
                 f"optimize: int8_layers must hold regular expressions. Received: {expression!r}: {error}. "
                 "Use '^name$' for one layer."
             ) from None
         if not fits:
-            raise ValueError(
+            raise InputError(
                 f"optimize: int8_layers must fit layers that would get 4 bits. Received: {expression!r}. "
                 f"These are: {', '.join(sorted(names)) or 'none; set weight_bits=4'}."
             )
@@ -101,7 +107,7 @@ def _activation(layer: Any) -> str:
     return keras.activations.serialize(getattr(layer, "activation", None) or keras.activations.linear)
 
 
-def _obstacle(call: Call, graph: Graph) -> str:
+def _obstacle(call: Call, graph: LayerGraph) -> str:
     """What keeps a layer from being quantized, with a remedy, or an empty string."""
     layer, kind, problem = call.layer, type(call.layer), ""
     if kind not in _KNOWN:
@@ -122,7 +128,7 @@ def _obstacle(call: Call, graph: Graph) -> str:
     return problem and f"{call.name!r} ({kind.__name__}) {problem}"
 
 
-def _folds_into(call: Call, graph: Graph) -> Call | None:
+def _folds_into(call: Call, graph: LayerGraph) -> Call | None:
     """The layer that a BatchNorm can be folded into."""
     source = next((other for other in graph.calls if other.output == call.inputs[0]), None)
     if source is None or type(source.layer) not in (*_WEIGHTED, *_SEPARABLE) or _activation(source.layer) != "linear":
@@ -139,7 +145,7 @@ class _Builder:
     before its first user is known; it is rounded once, when one asks for it.
     """
 
-    def __init__(self, graph: Graph, narrow: set[str]) -> None:
+    def __init__(self, graph: LayerGraph, narrow: set[str]) -> None:
         self.graph, self.narrow = graph, narrow
         self.tensors: dict[int, Any] = {}
         self.open: set[int] = set()

@@ -18,11 +18,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfkd import conversion, features, logits
-from tfkd.calibration import choose
+from tfkd._internal import keras_compat
+from tfkd.conversion import converter
+from tfkd.conversion.calibration import choose
+from tfkd.distillation import features
+from tfkd.errors import InputError
+from tfkd.models import logits
 
 if TYPE_CHECKING:
-    from tfkd.tflite import TFLiteModel
+    from tfkd.conversion.tflite import TFLiteModel
 
 # A kernel with a larger share of zeros was pruned, and is to stay so.
 PRUNED = 0.1
@@ -82,7 +86,7 @@ class Twin:
         logits.check_gives_logits("student", student)
         graph = getattr(student, "_functional", None) or student  # of a Sequential
         if not student.built or not hasattr(graph, "_run_through_graph"):
-            raise ValueError(
+            raise InputError(
                 f"{method}: the student must be a functional or a built Sequential model. Received: "
                 f"{type(student).__name__} {student.name!r}. Build it from keras.Input and layers."
             )
@@ -112,7 +116,7 @@ class Twin:
         """
         expected, received = self._outputs(self.student, self.model, x)
         if not _distance(expected, received) <= _TOLERANCE:  # NaN too
-            raise ValueError(
+            raise InputError(
                 f"{method}: the tf_keras twin must answer as the student does, within {_TOLERANCE:g} of its largest "
                 f"output. Received: a distance of {_distance(expected, received):.2g}, first in layer "
                 f"{self._first_apart(x)}. Replace that layer."
@@ -146,7 +150,7 @@ class Twin:
     def restore(self, stripped: Any) -> Twin:
         """A copy of the student with the weights of a trained and stripped twin, and that as its twin."""
         copy = keras.models.clone_model(self.student)
-        pairs = zip(*(model._flatten_layers(include_self=False) for model in (self.student, copy)), strict=True)
+        pairs = zip(*(keras_compat.inner_layers(model) for model in (self.student, copy)), strict=True)
         copies = {id(old): new for old, new in pairs}
         layers = {name: copies[id(layer)] for name, layer in self.layers.items()}
         for name, layer in layers.items():
@@ -164,7 +168,7 @@ class Twin:
         """
         if calibration is not None:
             self.check([tf.cast(choose(calibration, _COMPARED, 0).x, self.student.inputs[0].dtype)], method)
-        return conversion.convert(self.student, path, calibration=calibration, **options)
+        return converter.convert(self.student, path, calibration=calibration, **options)
 
     def trainable(self, model: Any) -> keras.Model:
         """The twin, wrapped or not, as a Keras 3 model with the student's inputs, logits and layer names."""
@@ -207,9 +211,12 @@ class _Inside(keras.layers.Layer):
                 leaf = weight.name.split(":")[0].rsplit("/", 1)[-1]
                 like = theirs.get((_inner(layer).name, leaf))
                 variable = keras.Variable(
-                    weight, shape=weight.shape, dtype=weight.dtype, name=leaf,
+                    weight,
+                    shape=weight.shape,
+                    dtype=weight.dtype,
+                    name=leaf,
                     trainable=id(weight) in trained and id(weight) not in fixed,
-                )  # fmt: skip
+                )
                 if like is not None:
                     variable.regularizer, variable.constraint = like.regularizer, like.constraint
                 self._track_variable(variable)
@@ -227,7 +234,7 @@ class _Inside(keras.layers.Layer):
 def refuse(method: str, student: keras.Model, refused: Sequence[str], remedy: str) -> None:
     """Raises one error that names all refused layers, if there are any."""
     if refused:
-        raise ValueError(
+        raise InputError(
             f"{method}: {student.name!r} has layers that tensorflow-model-optimization does not take. Received:\n  "
             + "\n  ".join(refused)
             + f"\n{remedy}"
@@ -254,7 +261,7 @@ def select(
     try:
         asked = re.compile(expression or "")
     except (re.error, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{method}: layers must be a regular expression. Received: {expression!r}: {error}. Use '^name$' for one "
             "layer."
         ) from None
@@ -273,7 +280,7 @@ def select(
     if expression is not None or not taken:
         refuse(method, twin.student, refused, "Choose others with layers, a regular expression.")
     if not taken:
-        raise ValueError(
+        raise InputError(
             f"{method}: there must be layers to take. Received: layers={expression!r}, which finds none with a kernel "
             f"in {twin.student.name!r}. Its layers: {', '.join(twin.layers)}."
         )
@@ -316,11 +323,11 @@ def _names(graph: Any) -> dict[Any, str]:
 def _rebuild(layer: Any, name: str, tf_keras: Any) -> Any:
     kind = type(layer).__name__
     if not isinstance(layer, keras.layers.Layer) or not type(layer).__module__.startswith("keras."):
-        raise ValueError("is no built-in layer")
+        raise InputError("is no built-in layer")
     if isinstance(layer, keras.layers.Lambda) or not hasattr(tf_keras.layers, kind):
-        raise ValueError("has no counterpart in Keras 2")
+        raise InputError("has no counterpart in Keras 2")
     if layer.compute_dtype in ("float16", "bfloat16"):
-        raise ValueError("computes in half precision")
+        raise InputError("computes in half precision")
     made = getattr(tf_keras.layers, kind)
     known = {*inspect.signature(made.__init__).parameters, "trainable"}
     config = {
@@ -336,12 +343,11 @@ def _connect(graph: Any, inputs: Any, made: Mapping[Any, Any]) -> Any:
     """The outputs of a functional model whose layers are others."""
 
     def apply(operation: Any) -> Callable[..., Any]:
-        nested = getattr(operation, "_functional", None) or operation
-        if not hasattr(nested, "_run_through_graph"):
+        if not (isinstance(operation, keras.Model) and keras_compat.shows_layers(operation)):
             return made[operation]
-        return lambda x, **_: _connect(nested, x, made)
+        return lambda x, **_: _connect(operation, x, made)
 
-    return graph._run_through_graph(inputs, operation_fn=apply)
+    return keras_compat.run_through(graph, inputs, apply)
 
 
 def _random_inputs(tensors: Sequence[Any]) -> list[Any]:

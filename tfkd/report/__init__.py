@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfkd._internal import atomic
+from tfkd.errors import InputError
+
 if TYPE_CHECKING:
-    from tfkd.validation import Validation
+    from tfkd.validation.validator import Validation
 
 __all__ = ["SUFFIXES", "write_report"]
 
@@ -41,29 +44,23 @@ def write_report(
     Raises:
         ValueError: the suffix is none of these, the path exists, or the mapping is no validation.
     """
-    from tfkd.validation import SCHEMA
+    from tfkd.validation.validator import SCHEMA
 
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"write_report: the suffix must be one of {', '.join(SUFFIXES)}. Received: {str(path)!r}.")
+        raise InputError(f"write_report: the suffix must be one of {', '.join(SUFFIXES)}. Received: {str(path)!r}.")
     if path.exists() and not overwrite:
-        raise ValueError(f"write_report: {path} exists. Pass overwrite=True or choose another path.")
+        raise InputError(f"write_report: {path} exists. Pass overwrite=True or choose another path.")
     record = dict(validation) if isinstance(validation, Mapping) else validation.to_json()
     if record.get("schema") != SCHEMA:
-        raise ValueError(
+        raise InputError(
             f"write_report: the mapping must be a report in the form {SCHEMA}. Received: schema="
             f"{record.get('schema')!r}. Give what tfkd.validate returned, or a report that it wrote as .json."
         )
     extra = {"training": training, "seeds": seeds, "command": command}
     record |= {name: _plain(value) for name, value in extra.items() if value is not None}
     text = _FORMS[path.suffix](record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)  # a reader sees the old file or the whole new one
-    finally:
-        part.unlink(missing_ok=True)
+    atomic.write(path, text)
     return path
 
 
@@ -102,7 +99,10 @@ def _junit(record: Mapping[str, Any]) -> str:
 
 
 _FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    ".html": _html, ".md": _markdown, ".json": _json, ".xml": _junit,
-}  # fmt: skip
+    ".html": _html,
+    ".md": _markdown,
+    ".json": _json,
+    ".xml": _junit,
+}
 
 SUFFIXES = tuple(_FORMS)

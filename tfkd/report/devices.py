@@ -27,9 +27,14 @@ def table(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     measured = row["measurement"]
-    found = {**row, "device": "", "setting": row["target"].partition(",")[2].replace(",", ", "), "heat": words.NONE,
-             **dict.fromkeys(("p50", "p90", "p99", "halves", "runs", "rate", "evidence"), words.NONE),
-             "standing": _standing(row)}  # fmt: skip
+    found = {
+        **row,
+        "device": "",
+        "setting": row["target"].partition(",")[2].replace(",", ", "),
+        "heat": words.NONE,
+        **dict.fromkeys(("p50", "p90", "p99", "halves", "runs", "rate", "evidence"), words.NONE),
+        "standing": _standing(row),
+    }
     if not measured:
         return found
     latency, environment, setting = measured["latency"], measured["environment"], measured["setting"]

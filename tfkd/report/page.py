@@ -181,9 +181,11 @@ def _core(row: Mapping[str, Any]) -> dict[str, Any]:
         "board": board["name"],
         "estimate": f"{words.ms(estimate[0])} to {words.ms(estimate[1])}" if estimate else words.NONE,
         "clock": f"at {board['clock_hz'] / 1e6:g} MHz" if board["clock_hz"] else "no clock given",
-        "classes": ", ".join(f"{kind} {words.percent(count / measured['instructions'], 0)}"
-                             for kind, count in environment["classes"].items()),
-    }  # fmt: skip
+        "classes": ", ".join(
+            f"{kind} {words.percent(count / measured['instructions'], 0)}"
+            for kind, count in environment["classes"].items()
+        ),
+    }
 
 
 def _detail(row: Mapping[str, Any]) -> dict[str, Any]:

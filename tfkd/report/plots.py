@@ -89,10 +89,16 @@ def pareto(record: Mapping[str, Any], palette: Mapping[str, int]) -> Plot | None
             marker = _MARKERS[palette[row["name"]] % len(_MARKERS)]
             candidate = row["target"] is not None and row["name"] == record["ship"]
             axes.plot(
-                x, y, color=colour, marker=marker, markersize=11 if candidate else 8, linestyle="none",
-                markeredgecolor=_COLOUR["--ink" if candidate else "--card"], zorder=4 if candidate else 3,
+                x,
+                y,
+                color=colour,
+                marker=marker,
+                markersize=11 if candidate else 8,
+                linestyle="none",
+                markeredgecolor=_COLOUR["--ink" if candidate else "--card"],
+                zorder=4 if candidate else 3,
                 label=row["name"],
-            )  # fmt: skip
+            )
         axes.set_xscale("log")
         axes.margins(x=0.12)
         _budgets(axes, record)
@@ -134,11 +140,15 @@ def _curves(histories: Mapping[str, Any], metric: str, plot: Plot, palette: Mapp
                 shown = [100 * value for value in values] if "accuracy" in metric else values
                 only = name == metric and not histories[label].get(f"val_{metric}")
                 axes.plot(
-                    range(1, len(shown) + 1), shown, color=_series(palette[label]), linestyle=style,
+                    range(1, len(shown) + 1),
+                    shown,
+                    color=_series(palette[label]),
+                    linestyle=style,
                     linewidth=1.8 if name != metric else 1.1,
                     # One epoch makes no line.
-                    marker="o" if len(shown) == 1 else None, label=label if only or name != metric else None,
-                )  # fmt: skip
+                    marker="o" if len(shown) == 1 else None,
+                    label=label if only or name != metric else None,
+                )
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("accuracy, %" if "accuracy" in metric else metric)
@@ -223,9 +233,12 @@ def minutes(record: Mapping[str, Any]) -> Plot | None:
             times = row["measurement"]["environment"]["per_minute"]
             for name, style in (("p50_ns", "solid"), ("p90_ns", (0, (3, 2)))):
                 axes.plot(
-                    [one["minute"] for one in times], [one[name] / 1e6 for one in times], color=_series(number),
-                    linestyle=style, label=_label(row) if name == "p50_ns" else None,
-                )  # fmt: skip
+                    [one["minute"] for one in times],
+                    [one[name] / 1e6 for one in times],
+                    color=_series(number),
+                    linestyle=style,
+                    label=_label(row) if name == "p50_ns" else None,
+                )
         axes.set_ylim(bottom=0)
         axes.set_xlabel("minute")
         axes.set_ylabel("milliseconds")
@@ -236,8 +249,10 @@ def minutes(record: Mapping[str, Any]) -> Plot | None:
 
 def heat(record: Mapping[str, Any]) -> Plot | None:
     """The thermal status over the run, for each row whose device says it."""
-    rows = [(row, [one for one in row["measurement"]["environment"].get("thermal") or () if one[1] >= 0])
-            for row in devices.shown(record)]  # fmt: skip
+    rows = [
+        (row, [one for one in row["measurement"]["environment"].get("thermal") or () if one[1] >= 0])
+        for row in devices.shown(record)
+    ]
     rows = [(row, trace) for row, trace in rows if trace][: len(_MARKERS)]
     if not rows:
         return None
@@ -294,8 +309,10 @@ def arena(row: Mapping[str, Any]) -> Plot:
         axes.set_xlabel("layer")
         axes.set_ylabel("arena, kB")
         figure.legend(loc="outside lower center")
-        caption = (f"{size:,} bytes; the model's tensors that live at once take {least:,}. A box is a buffer from the "
-                   "layer that writes it to the last that reads it; grey is scratch.")  # fmt: skip
+        caption = (
+            f"{size:,} bytes; the model's tensors that live at once take {least:,}. A box is a buffer from the "
+            "layer that writes it to the last that reads it; grey is scratch."
+        )
         return _plot(figure, f"Arena on {row['target']}", caption)
 
 
@@ -311,9 +328,15 @@ def seeds(all_series: Sequence[Any], palette: Mapping[str, int]) -> Plot | None:
         for x, one in enumerate(all_series):
             values = list(one.by_seed.values())
             axes.plot(
-                [x] * len(values), values, linestyle="none", marker="o", markersize=7, zorder=3,
-                color=_series(palette[one.label]), markeredgecolor=_COLOUR["--card"],
-            )  # fmt: skip
+                [x] * len(values),
+                values,
+                linestyle="none",
+                marker="o",
+                markersize=7,
+                zorder=3,
+                color=_series(palette[one.label]),
+                markeredgecolor=_COLOUR["--card"],
+            )
             axes.plot([x - 0.14, x + 0.14], [one.mean] * 2, color=_series(palette[one.label]), linewidth=2.4, zorder=3)
         axes.set_xticks(range(len(all_series)), [one.label for one in all_series])
         axes.set_xlim(-0.5, len(all_series) - 0.5)

@@ -24,8 +24,14 @@ LIMITS = {
     "max_drift_steps": "Drift between engines",
 }
 
-_FIELDS = {"outputs": "outputs", "memory": "memory", "latencies_ns": "latency", "latency_summary": "latency",
-           "instructions": "instructions", "estimated_ms": "milliseconds"}  # fmt: skip
+_FIELDS = {
+    "outputs": "outputs",
+    "memory": "memory",
+    "latencies_ns": "latency",
+    "latency_summary": "latency",
+    "instructions": "instructions",
+    "estimated_ms": "milliseconds",
+}
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import inspect
-import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-import numpy as np
+from tfkd.errors import InputError
+from tfkd.targets.target import Target, check_inputs, cores
 
-from tfkd.tflite import TFLiteModel
-
-if TYPE_CHECKING:
-    from tfkd.measurement import Measurement
-
-
-class Target(Protocol):
-    """A place where a .tflite runs."""
-
-    @property
-    def spec(self) -> str:
-        """What `get` takes for it."""
-
-    def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
-    ) -> Measurement:
-        """Runs a model over inputs.
-
-        Args:
-            model: a .tflite.
-            inputs: [N, ...] raw, of the model's dtype; a sequence of such arrays for a model of several inputs.
-            latency: whether to time single inferences first.
-
-        Raises:
-            ValueError: the inputs do not fit, or the target refuses the model.
-            RuntimeError: the model's process crashed or hung, or a tool is missing.
-        """
+__all__ = ["Target", "check_inputs", "cores", "get", "names", "with_board", "with_compiler"]
 
 
 def names() -> tuple[str, ...]:
@@ -48,8 +21,15 @@ def names() -> tuple[str, ...]:
     from tfkd.targets.host import KERNELS
 
     on_boards = (f"{board.core}:{board.name}" for board in boards().values() if board.core)
-    return ("host", *(f"host:{kernels}" for kernels in KERNELS), "tflm", "arm64", *(f"arm64:{cpu}" for cpu in CPUS),
-            *CORES, *on_boards)  # fmt: skip
+    return (
+        "host",
+        *(f"host:{kernels}" for kernels in KERNELS),
+        "tflm",
+        "arm64",
+        *(f"arm64:{cpu}" for cpu in CPUS),
+        *CORES,
+        *on_boards,
+    )
 
 
 def get(spec: str, **options: Any) -> Target:
@@ -80,11 +60,17 @@ def get(spec: str, **options: Any) -> Target:
 
     place, *settings = re.split(r",(?=\w+(?:[=,]|$))", str(spec))  # a compiler's own options have commas too
     name, _, detail = place.partition(":")
-    kinds: dict[str, Any] = {"host": Host, "tflm": TFLM, "arm64": ARM64, "ssh": SSH, "android": Android,
-                             "adb-binary": AdbBinary}  # fmt: skip
+    kinds: dict[str, Any] = {
+        "host": Host,
+        "tflm": TFLM,
+        "arm64": ARM64,
+        "ssh": SSH,
+        "android": Android,
+        "adb-binary": AdbBinary,
+    }
     kinds |= dict.fromkeys(CORES, CortexM)
     if name not in ("ssh", "android", "adb-binary") and place not in names():
-        raise ValueError(
+        raise InputError(
             f"targets.get: must be one of {', '.join(names())}, android, ssh:user@host or "
             f"adb-binary:FILE. Received: {spec!r}."
             f"{_near(place, names())}"
@@ -99,14 +85,6 @@ def get(spec: str, **options: Any) -> Target:
     return kinds[name](**chosen, **_options(kinds[name], name, settings, options, chosen))
 
 
-def described(place: str, target: Any, *settings: str) -> str:
-    """What `get` takes for a target: its place, and those of its settings that are not the usual ones."""
-    usual = {field.name: field.default for field in dataclasses.fields(target)}
-    found = {name: getattr(target, name) for name in settings if getattr(target, name) != usual[name]}
-    said = (f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in found.items())
-    return ",".join([place, *said])
-
-
 def _options(
     kind: Any, name: str, settings: Sequence[str], options: dict[str, Any], chosen: dict[str, Any]
 ) -> dict[str, Any]:
@@ -118,14 +96,14 @@ def _options(
         for option in given:
             if option not in allowed:
                 near = _near(option, allowed)
-                raise ValueError(f"targets.get: {name} takes {', '.join(allowed)}. Received: {option}.{near}")
+                raise InputError(f"targets.get: {name} takes {', '.join(allowed)}. Received: {option}.{near}")
     found = dict(options)
     for option, value in said.items():
         kind = type(plain[option])
         try:
             found[option] = bool(int(value)) if kind is bool else kind(value)
         except ValueError:
-            raise ValueError(
+            raise InputError(
                 f"targets.get: {option} of {name} must be a number. Received: {value!r}. Write {name},{option}="
                 f"{plain[option]}."
             ) from None
@@ -149,11 +127,11 @@ def with_board(specs: Sequence[str], board: str | None) -> list[str]:
         return list(specs)
     if board not in boards() or boards()[board].core is None:
         known = sorted(name for name, found in boards().items() if found.core)
-        raise ValueError(f"targets: board must be one of {', '.join(known)}. Received: {board!r}.{_near(board, known)}")
+        raise InputError(f"targets: board must be one of {', '.join(known)}. Received: {board!r}.{_near(board, known)}")
     core = str(boards()[board].core)
     bare = {spec: spec.partition(",")[::2] for spec in specs if spec.partition(",")[0] in CORES}
     if other := [spec for spec, (place, _) in bare.items() if place != core]:
-        raise ValueError(f"targets: {board} has a {core}. Received: {other[0]}. Leave the target out.")
+        raise InputError(f"targets: {board} has a {core}. Received: {other[0]}. Leave the target out.")
     placed = {spec: ",".join(filter(None, (f"{core}:{board}", settings))) for spec, (_, settings) in bare.items()}
     kept = [placed.get(spec, spec) for spec in specs]
     there = any(spec.partition(",")[0] == f"{core}:{board}" for spec in kept)
@@ -175,64 +153,10 @@ def with_compiler(specs: Sequence[str], cc: str | None) -> list[str]:
         return list(specs)
     emulated = [spec for spec in specs if re.split("[:,]", spec)[0] in CORES]
     if not emulated:
-        raise ValueError(f"targets: cc must go with an emulated core. Received: {', '.join(specs)}. Add cortex-m4.")
+        raise InputError(f"targets: cc must go with an emulated core. Received: {', '.join(specs)}. Add cortex-m4.")
     return [f"{spec},cc={cc}" if spec in emulated else spec for spec in specs]
 
 
 def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def check_timeout(where: str, timeout_s: float) -> None:
-    """Refuses a time limit that nothing can keep."""
-    if not timeout_s > 0:
-        raise ValueError(f"{where}: timeout_s must be > 0. Received: timeout_s={timeout_s}. Use 600.")
-
-
-def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray]:
-    """The inputs as one contiguous array for each input of the model, after checking that they fit.
-
-    Raises:
-        ValueError: another number, dtype or shape than the model takes.
-    """
-    arrays = list(inputs) if isinstance(inputs, Sequence) else [inputs]
-    arrays = [np.ascontiguousarray(array) for array in arrays]
-    if len(arrays) != len(model.inputs):
-        raise ValueError(
-            f"{where}: the model takes {len(model.inputs)} inputs. Received: {len(arrays)}. "
-            "Pass one array [N, ...], or a list with one array for each input."
-        )
-    for array, tensor in zip(arrays, model.inputs, strict=True):
-        if tensor.shape[:1] not in ((1,), (-1,)):
-            raise ValueError(
-                f"{where}: input {tensor.name!r} of the model must have batch size 1. Received: shape {tensor.shape}. "
-                "Convert the model with `tfkd convert`, which fixes it to 1."
-            )
-        if str(array.dtype) != tensor.dtype:
-            raise ValueError(
-                f"{where}: input {tensor.name!r} must be {tensor.dtype}. Received: {array.dtype}. "
-                "Use model.quantize_input(x)."
-            )
-        if array.shape[1:] != tensor.shape[1:] or len(array) < 1 or len(array) != len(arrays[0]):
-            raise ValueError(
-                f"{where}: input {tensor.name!r} must be [N, {', '.join(map(str, tensor.shape[1:]))}] with N >= 1, "
-                f"equal for all inputs. Received: shape {array.shape}. Give the samples in the model's own shape."
-            )
-    return arrays
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def shards(arrays: list[np.ndarray], *, least: int) -> list[list[np.ndarray]]:
-    """Cuts the samples into as many parts as there are cores, none smaller than `least` unless all are in one."""
-    parts = max(1, min(cores(), len(arrays[0]) // least))
-    return [list(part) for part in zip(*(np.array_split(array, parts) for array in arrays), strict=True)]
-
-
-def joined(parts: list[dict[str, Any]]) -> tuple[np.ndarray, ...]:
-    """The outputs of all parts, one array for each output of the model."""
-    return tuple(np.concatenate(output) for output in zip(*(part["outputs"] for part in parts), strict=True))

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tfkd.errors import InputError
+
 STORE = "/data/local/tmp/tfkd"
 STEP_S = 60.0
 
@@ -68,7 +70,7 @@ def check(kind: str, serial: str) -> None:
         RuntimeError: adb is not installed.
     """
     if not re.fullmatch(r"[\w.:-]*", serial) or serial.startswith("-"):
-        raise ValueError(f"{kind}: serial must be one that `adb devices` shows. Received: {serial!r}.")
+        raise InputError(f"{kind}: serial must be one that `adb devices` shows. Received: {serial!r}.")
     if shutil.which("adb") is None:
         raise RuntimeError(f"{kind}: needs adb. Received: none on PATH. Install it: sudo apt-get install adb")
 

@@ -11,16 +11,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tfkd import targets
-from tfkd.measurement import LatencySummary, Measurement, Memory
-from tfkd.targets import adb
-from tfkd.tflite import TFLiteModel
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.targets import adb, target
+from tfkd.targets.measurement import LatencySummary, Measurement, Memory
 
 _FLAGS = {"cpu": "", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}
 _PROPERTIES = {
-    "manufacturer": "ro.product.manufacturer", "model": "ro.product.model", "soc": "ro.soc.model",
-    "abi": "ro.product.cpu.abi", "android": "ro.build.version.release",
-}  # fmt: skip
+    "manufacturer": "ro.product.manufacturer",
+    "model": "ro.product.model",
+    "soc": "ro.soc.model",
+    "abi": "ro.product.cpu.abi",
+    "android": "ro.build.version.release",
+}
 # Above this thermal status a phone slows itself down.
 _LIGHT = 1
 
@@ -52,16 +55,16 @@ class AdbBinary:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        targets.check_timeout("adb-binary", self.timeout_s)
+        target.check_timeout("adb-binary", self.timeout_s)
         if not Path(self.binary).is_file():
-            raise ValueError(
+            raise InputError(
                 f"adb-binary: needs the file benchmark_model. Received: {self.binary!r}. Write "
                 "adb-binary:/path/benchmark_model, or adb-binary:/path/benchmark_model@SERIAL."
             )
         if not 1 <= self.threads <= 64:
-            raise ValueError(f"adb-binary: threads must be 1..64. Received: threads={self.threads}. Use 1.")
+            raise InputError(f"adb-binary: threads must be 1..64. Received: threads={self.threads}. Use 1.")
         if self.accelerator not in _FLAGS:
-            raise ValueError(
+            raise InputError(
                 f"adb-binary: accelerator must be one of {', '.join(_FLAGS)}. Received: {self.accelerator!r}."
             )
         adb.check("adb-binary", self.serial)
@@ -69,7 +72,7 @@ class AdbBinary:
     @property
     def spec(self) -> str:
         place = f"adb-binary:{self.binary}{'@' if self.serial else ''}{self.serial}"
-        return targets.described(place, self, "threads", "accelerator")
+        return target.described(place, self, "threads", "accelerator")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
@@ -81,9 +84,9 @@ class AdbBinary:
             RuntimeError: no device, or which; the tool failed, or did not print its result in time.
         """
         if not latency:
-            raise ValueError(f"{self.spec}: gives times and no outputs. Received: latency=False. Use another target.")
+            raise InputError(f"{self.spec}: gives times and no outputs. Received: latency=False. Use another target.")
         model = TFLiteModel.load(model)
-        targets.check_inputs(model, inputs, self.spec)
+        target.check_inputs(model, inputs, self.spec)
         device = self.check()
         tool, graph = device.store([Path(self.binary).read_bytes(), model.content])
         device.shell("chmod", "755", tool)
@@ -120,7 +123,7 @@ class AdbBinary:
             environment={**_properties(device), **times, "delegated": took, "thermal": heat, "tool": "benchmark_model"},
             valid=not reasons,
             invalid_reason="; ".join(reasons) or None,
-        )  # fmt: skip
+        )
 
     def check(self) -> adb.Device:
         """Finds the device.
@@ -157,10 +160,17 @@ def _times(printed: str, where: str) -> tuple[LatencySummary, dict[str, Any]]:
 
     # Of equal times it prints one, `curr`; older versions know no percentiles.
     summary = LatencySummary(
-        count=int(us["count"]), mean_ms=float(timings[4]) / 1e3, min_ms=ms("min", "curr"), p50_ms=ms("median", ""),
-        p90_ms=None, p95_ms=ms("p95", ""), p99_ms=None, max_ms=ms("max", "curr"), stdev_ms=us.get("std", 0.0) / 1e3,
+        count=int(us["count"]),
+        mean_ms=float(timings[4]) / 1e3,
+        min_ms=ms("min", "curr"),
+        p50_ms=ms("median", ""),
+        p90_ms=None,
+        p95_ms=ms("p95", ""),
+        p99_ms=None,
+        max_ms=ms("max", "curr"),
+        stdev_ms=us.get("std", 0.0) / 1e3,
         drift=None,
-    )  # fmt: skip
+    )
     return summary, {"runs": summary.count, "init_ms": float(timings[1]) / 1e3, "first_ms": float(timings[2]) / 1e3}
 
 

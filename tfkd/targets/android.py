@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from tfkd import targets
-from tfkd.measurement import Measurement
-from tfkd.targets import adb, litert
-from tfkd.tflite import TFLiteModel
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.targets import adb, litert, target
+from tfkd.targets.measurement import Measurement
 
 PACKAGE = "dev.tfkd.bench.app"
 VERSION = 1
@@ -63,23 +63,23 @@ class Android:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        targets.check_timeout("android", self.timeout_s)
+        target.check_timeout("android", self.timeout_s)
         if not 1 <= self.threads <= 64:
-            raise ValueError(f"android: threads must be 1..64. Received: threads={self.threads}. Use 1.")
+            raise InputError(f"android: threads must be 1..64. Received: threads={self.threads}. Use 1.")
         if self.accelerator not in ACCELERATORS:
-            raise ValueError(
+            raise InputError(
                 f"android: accelerator must be one of {', '.join(ACCELERATORS)}. Received: {self.accelerator!r}."
             )
         if self.restart < 0:
-            raise ValueError(f"android: restart must be >= 0. Received: restart={self.restart}. Use 0.")
+            raise InputError(f"android: restart must be >= 0. Received: restart={self.restart}. Use 0.")
         if not 0 <= self.sustained_s <= 7200:
-            raise ValueError(f"android: sustained_s must be 0..7200. Received: {self.sustained_s}. Use 600.")
+            raise InputError(f"android: sustained_s must be 0..7200. Received: {self.sustained_s}. Use 600.")
         adb.check("android", self.serial)
 
     @property
     def spec(self) -> str:
         place = f"android:{self.serial}" if self.serial else "android"
-        return targets.described(place, self, "threads", "accelerator", "sustained_s", "restart")
+        return target.described(place, self, "threads", "accelerator", "sustained_s", "restart")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
@@ -91,7 +91,7 @@ class Android:
                 not that of this run. Nothing of the run stays on the device.
         """
         model = TFLiteModel.load(model)
-        arrays = targets.check_inputs(model, inputs, self.spec)
+        arrays = target.check_inputs(model, inputs, self.spec)
         device = self.check()
         run_id, nonce = f"run-{secrets.token_hex(8)}", secrets.token_hex(16)
         files = {"model.tflite": model.content, **{f"input_{i}.npy": litert.packed(x) for i, x in enumerate(arrays)}}
@@ -124,16 +124,21 @@ class Android:
             evidence={"outputs": "measured", **({"latencies_ns": "measured"} if timed else {})},
             latencies_ns=timed,
             setting={
-                "threads": self.threads, "accelerator": self.accelerator, "restart": self.restart, "timed_batch": 1,
+                "threads": self.threads,
+                "accelerator": self.accelerator,
+                "restart": self.restart,
+                "timed_batch": 1,
             },
             environment={
-                **record["device"], **record["engine"],
+                **record["device"],
+                **record["engine"],
                 **{key: record[key] for key in ("warm_up_runs", "warm_up_stable", "runs", "kept_every")},
-                "thermal": record["thermal"], "per_minute": record["per_minute"],
+                "thermal": record["thermal"],
+                "per_minute": record["per_minute"],
             },
             valid=record["valid"],
             invalid_reason="; ".join(record["reasons"]) or None,
-        )  # fmt: skip
+        )
 
     def check(self) -> _Phone:
         """Finds the phone, and brings the app where it is missing.
@@ -198,8 +203,12 @@ class _Phone(adb.Device):
         phase = ""
         with subprocess.Popen(
             ["adb", "-s", self.serial, "shell", shlex.join(words)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        ) as process:  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
             late = threading.Timer(timeout_s, process.kill)
             late.start()
             try:
@@ -252,9 +261,19 @@ def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteMo
         record = json.loads(content)
         found = [record[key] for key in ("id", "nonce", "model_sha256", "samples")]
         sound = all(isinstance(one, int) and one > 0 for one in record["latencies_ns"])
-        kinds = {"valid": bool, "reasons": list, "outputs": list, "device": dict, "engine": dict, "thermal": list,
-                 "per_minute": list, "runs": int, "kept_every": int, "warm_up_runs": int,
-                 "warm_up_stable": bool}  # fmt: skip
+        kinds = {
+            "valid": bool,
+            "reasons": list,
+            "outputs": list,
+            "device": dict,
+            "engine": dict,
+            "thermal": list,
+            "per_minute": list,
+            "runs": int,
+            "kept_every": int,
+            "warm_up_runs": int,
+            "warm_up_stable": bool,
+        }
         sound = sound and all(isinstance(record[key], kind) for key, kind in kinds.items())
     except (ValueError, KeyError, TypeError) as error:
         raise RuntimeError(

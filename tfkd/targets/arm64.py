@@ -13,11 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tfkd import child, targets
-from tfkd.measurement import Measurement
-from tfkd.targets import foreign_root, litert
+from tfkd._internal import isolation
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.targets import foreign_root, litert, target
 from tfkd.targets.host import KERNELS
-from tfkd.tflite import TFLiteModel
+from tfkd.targets.measurement import Measurement
 
 # Other cores than the usual one, by QEMU's names. XNNPACK takes its kernels by the core: the cortex-a76 has dot
 # products, these have not.
@@ -50,22 +51,22 @@ class ARM64:
 
     def __post_init__(self) -> None:
         if self.cpu not in (_USUAL, *CPUS):
-            raise ValueError(f"arm64: cpu must be one of {', '.join((_USUAL, *CPUS))}. Received: {self.cpu!r}.")
+            raise InputError(f"arm64: cpu must be one of {', '.join((_USUAL, *CPUS))}. Received: {self.cpu!r}.")
         if self.kernels not in ("xnnpack", *KERNELS):
-            raise ValueError(f"arm64: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
-        targets.check_timeout("arm64", self.timeout_s)
+            raise InputError(f"arm64: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
+        target.check_timeout("arm64", self.timeout_s)
         foreign_root.check()
 
     @property
     def spec(self) -> str:
-        return targets.described("arm64" if self.cpu == _USUAL else f"arm64:{self.cpu}", self, "kernels")
+        return target.described("arm64" if self.cpu == _USUAL else f"arm64:{self.cpu}", self, "kernels")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
         model = TFLiteModel.load(model)
-        arrays = targets.check_inputs(model, inputs, self.spec)
+        arrays = target.check_inputs(model, inputs, self.spec)
         root = foreign_root.prepare(lambda line: print(f"tfkd: {line}", file=sys.stderr, flush=True))
         words = foreign_root.command(root, self.cpu, "-B", litert.__file__)
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
@@ -76,21 +77,23 @@ class ARM64:
                 return {"path": str(path), "sha256": hashlib.sha256(content).hexdigest()}
 
             job = {"nonce": "", "model": put("model", model.content), "kernels": self.kernels, "latency": False}
-            shards = targets.shards(arrays, least=_SMALLEST_SHARD)
+            shards = target.shards(arrays, least=_SMALLEST_SHARD)
             files = [[put(f"{i}-{j}", litert.packed(x)) for j, x in enumerate(part)] for i, part in enumerate(shards)]
             try:
-                done = child.run_all(
-                    "tfkd.targets.arm64:_emulate", [{"words": words, "job": {**job, "inputs": one}} for one in files],
-                    timeout_s=self.timeout_s, what=f"running {model.path or 'the model'} on {self.spec}",
-                )  # fmt: skip
-            except child.ChildRefused as error:
-                raise ValueError(f"{self.spec}: LiteRT must take the model. Received: {error}") from None
+                done = isolation.run_all(
+                    "tfkd.targets.arm64:_emulate",
+                    [{"words": words, "job": {**job, "inputs": one}} for one in files],
+                    timeout_s=self.timeout_s,
+                    what=f"running {model.path or 'the model'} on {self.spec}",
+                )
+            except isolation.ChildRefused as error:
+                raise InputError(f"{self.spec}: LiteRT must take the model. Received: {error}") from None
         found = done[0]["environment"]
         return Measurement(
             target=self.spec,
             model_sha256=model.sha256,
             model_bytes=model.size_bytes,
-            outputs=targets.joined(done),
+            outputs=target.joined(done),
             evidence={"outputs": "emulated"},
             setting={"kernels": self.kernels, "threads": 1, "batch": min(part["done"]["batch"] for part in done)},
             environment={
@@ -111,7 +114,7 @@ def _emulate(words: list[str], job: dict[str, Any]) -> dict[str, Any]:  # in a c
         os.kill(os.getpid(), -done.returncode)  # the model killed it: die the same way, for the parent to tell
         signal.pause()
     if done.returncode:
-        raise ValueError(said.splitlines()[-1] if said else f"exit status {done.returncode}")
+        raise InputError(said.splitlines()[-1] if said else f"exit status {done.returncode}")
     record, outputs = litert.answer(done.stdout)
     return {**record, "outputs": outputs}
 

@@ -21,9 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from tfkd import child, micro, targets
-from tfkd.measurement import Evidence, Measurement, Memory
-from tfkd.tflite import TFLiteModel
+from tfkd import micro
+from tfkd._internal import isolation
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.targets import target
+from tfkd.targets.measurement import Evidence, Measurement, Memory
 
 _PACKAGES = {"ziglang": "ziglang", "unicorn": "unicorn", "elftools": "pyelftools", "capstone": "capstone"}
 _FLASH, _RAM, _PAGE = 0x0800_0000, 0x2000_0000, 0x1000
@@ -33,8 +36,15 @@ _SMALLEST_SHARD = 50
 # No model here takes so many; one that does not end is stopped.
 _MOST_INSTRUCTIONS = 20_000_000_000
 # -g: without it Zig strips the symbols at -Os.
-_FLAGS = ("-std=c99", "-ffreestanding", "-ffunction-sections", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
-          "-g", "-nostdlib")  # fmt: skip
+_FLAGS = (
+    "-std=c99",
+    "-ffreestanding",
+    "-ffunction-sections",
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+    "-g",
+    "-nostdlib",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +71,31 @@ def _cycles(load: tuple, store: tuple, multiply: tuple, branch: tuple, other: tu
 # Fewest: no wait state, pipelined accesses, branches not taken; most: the manual's numbers for a lone access, a taken
 # branch with refill, and a flash that keeps the core waiting a tenth of the time.
 CORES = {
-    "cortex-m0plus": Core("cortex-m0plus", "CORTEX_M0", _cycles((2, 2.2), (2, 2.2), (1, 1.1), (1, 2.2), (1, 1.1)),
-                          "Arm DDI 0484C, table 3-1 (single-cycle multiplier)"),
-    "cortex-m3": Core("cortex-m3", "CORTEX_M3", _cycles((1, 2.2), (1, 2.2), (1, 2.2), (1, 4.4), (1, 1.1)),
-                      "Arm DDI 0337I, table 3-1"),
-    "cortex-m4": Core("cortex-m4", "CORTEX_M4", _cycles((1, 2.2), (1, 2.2), (1, 1.1), (1, 4.4), (1, 1.1)),
-                      "Arm DDI 0439B, table 3-1"),
-    "cortex-m7": Core("cortex-m7", "CORTEX_M7", _cycles((0.5, 1.2), (0.5, 1.2), (0.5, 1.2), (0.5, 2.4), (0.5, 1.2)),
-                      "Arm DDI 0489F: two instructions at a time, caches; published boards take 0.9 an instruction"),
-    "cortex-m33": Core("cortex-m33", "CORTEX_M33", _cycles((1, 2.2), (1, 1.1), (1, 1.1), (1, 3.3), (1, 1.1)),
-                       "Arm 100230, chapter 3; published boards take 1.24 to 1.38 an instruction"),
-}  # fmt: skip
+    "cortex-m0plus": Core(
+        "cortex-m0plus",
+        "CORTEX_M0",
+        _cycles((2, 2.2), (2, 2.2), (1, 1.1), (1, 2.2), (1, 1.1)),
+        "Arm DDI 0484C, table 3-1 (single-cycle multiplier)",
+    ),
+    "cortex-m3": Core(
+        "cortex-m3", "CORTEX_M3", _cycles((1, 2.2), (1, 2.2), (1, 2.2), (1, 4.4), (1, 1.1)), "Arm DDI 0337I, table 3-1"
+    ),
+    "cortex-m4": Core(
+        "cortex-m4", "CORTEX_M4", _cycles((1, 2.2), (1, 2.2), (1, 1.1), (1, 4.4), (1, 1.1)), "Arm DDI 0439B, table 3-1"
+    ),
+    "cortex-m7": Core(
+        "cortex-m7",
+        "CORTEX_M7",
+        _cycles((0.5, 1.2), (0.5, 1.2), (0.5, 1.2), (0.5, 2.4), (0.5, 1.2)),
+        "Arm DDI 0489F: two instructions at a time, caches; published boards take 0.9 an instruction",
+    ),
+    "cortex-m33": Core(
+        "cortex-m33",
+        "CORTEX_M33",
+        _cycles((1, 2.2), (1, 1.1), (1, 1.1), (1, 3.3), (1, 1.1)),
+        "Arm 100230, chapter 3; published boards take 1.24 to 1.38 an instruction",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,16 +145,16 @@ class CortexM:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        targets.check_timeout(self.core, self.timeout_s)
+        target.check_timeout(self.core, self.timeout_s)
         if self.core not in CORES:
-            raise ValueError(f"targets: core must be one of {', '.join(CORES)}. Received: {self.core!r}.")
+            raise InputError(f"targets: core must be one of {', '.join(CORES)}. Received: {self.core!r}.")
         if self.board not in boards():
-            raise ValueError(f"{self.core}: board must be one of {', '.join(boards())}. Received: {self.board!r}.")
+            raise InputError(f"{self.core}: board must be one of {', '.join(boards())}. Received: {self.board!r}.")
         core = boards()[self.board].core
         if core not in (None, self.core):
-            raise ValueError(f"{self.core}: {self.board} has a {core}. Received: {self.spec}. Use {core}:{self.board}.")
+            raise InputError(f"{self.core}: {self.board} has a {core}. Received: {self.spec}. Use {core}:{self.board}.")
         if self.optimize not in ("-O2", "-O3", "-Os"):
-            raise ValueError(f"{self.core}: optimize must be -O2, -O3 or -Os. Received: {self.optimize!r}.")
+            raise InputError(f"{self.core}: optimize must be -O2, -O3 or -Os. Received: {self.optimize!r}.")
         wanted = {module for module in _PACKAGES if not (module == "ziglang" and self.cc)}
         missing = sorted(_PACKAGES[module] for module in wanted if importlib.util.find_spec(module) is None)
         if missing:
@@ -142,44 +166,64 @@ class CortexM:
     @property
     def spec(self) -> str:
         place = self.core if self.board == "generic" else f"{self.core}:{self.board}"
-        return targets.described(place, self, "stream")
+        return target.described(place, self, "stream")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; with `latency`, instructions are counted on the first sample."""
         model = TFLiteModel.load(model)
-        arrays = targets.check_inputs(model, inputs, self.spec)
+        arrays = target.check_inputs(model, inputs, self.spec)
         program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream)
         dtype = program.inputs[0].tensor.dtype
         elf = self._compile(program, dtype)
         try:
             arrays = [end.quantize(array) for end, array in zip(program.inputs, arrays, strict=True)]
         except ValueError as error:
-            raise ValueError(f"{self.spec}: {error}") from None
+            raise InputError(f"{self.spec}: {error}") from None
         what = f"running {model.path or 'the model'} on {self.spec}"
         places = [[end.place for end in ends] for ends in (program.inputs, program.outputs)]
-        common = {"elf": elf, "core": self.core, "board": self.board, "outputs": [t.shape for t in model.outputs],
-                  "dtype": dtype, "places": places}  # fmt: skip
-        parts = targets.shards(arrays, least=_SMALLEST_SHARD)
+        common = {
+            "elf": elf,
+            "core": self.core,
+            "board": self.board,
+            "outputs": [t.shape for t in model.outputs],
+            "dtype": dtype,
+            "places": places,
+        }
+        parts = target.shards(arrays, least=_SMALLEST_SHARD)
         calls = [{**common, "inputs": part, "count": False} for part in parts]
         counted = None
         try:
             if latency:
                 first = [array[:1] for array in arrays]
-                counted = child.run("tfkd.targets.cortex_m:_emulate", **common, inputs=first, count=True,
-                                    timeout_s=self.timeout_s, what=what)  # fmt: skip
-            done = child.run_all("tfkd.targets.cortex_m:_emulate", calls, timeout_s=self.timeout_s, what=what)
-        except child.ChildRefused as error:
-            raise ValueError(f"{self.spec}: {error}") from None
+                counted = isolation.run(
+                    "tfkd.targets.cortex_m:_emulate",
+                    **common,
+                    inputs=first,
+                    count=True,
+                    timeout_s=self.timeout_s,
+                    what=what,
+                )
+            done = isolation.run_all("tfkd.targets.cortex_m:_emulate", calls, timeout_s=self.timeout_s, what=what)
+        except isolation.ChildRefused as error:
+            raise InputError(f"{self.spec}: {error}") from None
         return self._measurement(model, program, elf, done, counted)
 
-    def _measurement(self, model: TFLiteModel, program: micro.Program, elf: bytes, done: list[dict[str, Any]],
-                     counted: dict[str, Any] | None) -> Measurement:  # fmt: skip
+    def _measurement(
+        self,
+        model: TFLiteModel,
+        program: micro.Program,
+        elf: bytes,
+        done: list[dict[str, Any]],
+        counted: dict[str, Any] | None,
+    ) -> Measurement:
         board, sizes = boards()[self.board], _sizes(elf)
         stack = max(part["stack_bytes"] for part in done)
-        outputs = tuple(end.dequantize(steps) if described.dtype == "float32" else steps for end, steps, described
-                        in zip(program.outputs, targets.joined(done), model.outputs, strict=True))  # fmt: skip
+        outputs = tuple(
+            end.dequantize(steps) if described.dtype == "float32" else steps
+            for end, steps, described in zip(program.outputs, target.joined(done), model.outputs, strict=True)
+        )
         evidence: dict[str, Evidence] = {"outputs": "emulated", "memory": "emulated"}
         environment: dict[str, Any] = {
             "compiler": self.cc or f"ziglang {importlib.metadata.version('ziglang')}",
@@ -203,19 +247,30 @@ class CortexM:
         elif counted:
             del evidence["estimated_ms"]
         return Measurement(
-            target=self.spec, model_sha256=model.sha256, model_bytes=model.size_bytes, outputs=outputs,
-            evidence=evidence, instructions=sum(counted["classes"].values()) if counted else None,
+            target=self.spec,
+            model_sha256=model.sha256,
+            model_bytes=model.size_bytes,
+            outputs=outputs,
+            evidence=evidence,
+            instructions=sum(counted["classes"].values()) if counted else None,
             estimated_ms=ranged,
-            memory=Memory(arena_bytes=program.arena_bytes, arena_head_bytes=program.arena_bytes, stack_bytes=stack,
-                          ram_bytes=program.arena_bytes + stack, flash_bytes=sizes["code"] + sizes["constants"]),
-            setting={"core": self.core, "board": self.board, "optimize": self.optimize,
-                     "stream": self.stream}, environment=environment,
-        )  # fmt: skip
+            memory=Memory(
+                arena_bytes=program.arena_bytes,
+                arena_head_bytes=program.arena_bytes,
+                stack_bytes=stack,
+                ram_bytes=program.arena_bytes + stack,
+                flash_bytes=sizes["code"] + sizes["constants"],
+            ),
+            setting={"core": self.core, "board": self.board, "optimize": self.optimize, "stream": self.stream},
+            environment=environment,
+        )
 
     def _cycle_range(self, classes: Mapping[str, int]) -> tuple[int, int]:
         cycles = CORES[self.core].cycles
-        return (round(sum(count * cycles[kind][0] for kind, count in classes.items())),
-                round(sum(count * cycles[kind][1] for kind, count in classes.items())))  # fmt: skip
+        return (
+            round(sum(count * cycles[kind][0] for kind, count in classes.items())),
+            round(sum(count * cycles[kind][1] for kind, count in classes.items())),
+        )
 
     def _compile(self, program: micro.Program, dtype: str) -> bytes:
         """The firmware as an ELF file."""
@@ -234,18 +289,36 @@ class CortexM:
             start = resources.files("tfkd.targets").joinpath("cortex_m.c").read_text()
             prelude = "".join(f"#define TFKD_{key} {value}\n" for key, value in defines.items())
             (folder / "start.c").write_text(prelude + start)
-            (folder / "link.ld").write_text(_LINKER.format(flash=_FLASH, flash_bytes=board.flash_bytes, ram=_RAM,
-                                                           ram_bytes=board.ram_bytes))  # fmt: skip
+            (folder / "link.ld").write_text(
+                _LINKER.format(flash=_FLASH, flash_bytes=board.flash_bytes, ram=_RAM, ram_bytes=board.ram_bytes)
+            )
             if self.cc:
                 command = [*shlex.split(self.cc), f"-mcpu={core.mcpu}", "-mthumb", "-mfloat-abi=soft"]
             else:
                 # Zig leaves the DSP extension of the M33 out; the boards here have it.
                 cpu = core.mcpu.replace("-", "_") + ("+dsp" if self.core == "cortex-m33" else "")
-                command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi",
-                           f"-mcpu={cpu}", "-fno-sanitize=undefined", "-Wl,--no-gc-sections"]  # fmt: skip
+                command = [
+                    sys.executable,
+                    "-m",
+                    "ziglang",
+                    "cc",
+                    "-target",
+                    "thumb-freestanding-eabi",
+                    f"-mcpu={cpu}",
+                    "-fno-sanitize=undefined",
+                    "-Wl,--no-gc-sections",
+                ]
             sources = [str(folder / file) for file in (*program.files, "start.c") if file.endswith(".c")]
-            command += [*_FLAGS, self.optimize, f"-I{folder}", f"-Wl,-T,{folder / 'link.ld'}", "-Wl,-e,tfkd_start",
-                        *sources, "-o", str(folder / "firmware.elf")]  # fmt: skip
+            command += [
+                *_FLAGS,
+                self.optimize,
+                f"-I{folder}",
+                f"-Wl,-T,{folder / 'link.ld'}",
+                "-Wl,-e,tfkd_start",
+                *sources,
+                "-o",
+                str(folder / "firmware.elf"),
+            ]
             self._run_compiler(command, board)
             return (folder / "firmware.elf").read_bytes()
 
@@ -265,7 +338,7 @@ class CortexM:
             return
         if "overflowed" in done.stderr or "will not fit" in done.stderr:
             said = next(line for line in done.stderr.splitlines() if "overflowed" in line or "will not fit" in line)
-            raise ValueError(
+            raise InputError(
                 f"{self.spec}: the model must fit {board.flash_bytes:,} bytes of flash and {board.ram_bytes:,} of RAM. "
                 f"Received: {said.split('error: ')[-1]}. Use a smaller student or a larger board."
             )
@@ -298,8 +371,16 @@ def _sizes(elf: bytes) -> dict[str, int]:
     return {"code": sections.get(".text", 0), "constants": sections.get(".rodata", 0) + sections.get(".data", 0)}
 
 
-def _emulate(elf: bytes, core: str, board: str, inputs: list[np.ndarray], outputs: list[tuple[int, ...]],
-             dtype: str, places: tuple[tuple[int, ...], tuple[int, ...]], count: bool) -> dict[str, Any]:  # fmt: skip
+def _emulate(
+    elf: bytes,
+    core: str,
+    board: str,
+    inputs: list[np.ndarray],
+    outputs: list[tuple[int, ...]],
+    dtype: str,
+    places: tuple[tuple[int, ...], tuple[int, ...]],
+    count: bool,
+) -> dict[str, Any]:
     """Runs a firmware over samples; in the child, since an emulator is native code that runs what a user brought."""
     import io
 
@@ -309,8 +390,10 @@ def _emulate(elf: bytes, core: str, board: str, inputs: list[np.ndarray], output
 
     file, limits = ELFFile(io.BytesIO(elf)), boards()[board]
     symbols = {s.name: s for s in file.get_section_by_name(".symtab").iter_symbols() if s.name}
-    at = {name: symbols[name]["st_value"] & ~1 for name in
-          ("tfkd_context", "tfkd_start", "tfkd_stop", "tfkd_status", "tfkd_end")}  # fmt: skip
+    at = {
+        name: symbols[name]["st_value"] & ~1
+        for name in ("tfkd_context", "tfkd_start", "tfkd_stop", "tfkd_status", "tfkd_end")
+    }
     machine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
     machine.ctl_set_cpu_model(getattr(arm_const, f"UC_CPU_ARM_{CORES[core].emulated}"))
     flash, ram = (-(-size // _PAGE) * _PAGE for size in (limits.flash_bytes, limits.ram_bytes))
@@ -334,19 +417,19 @@ def _emulate(elf: bytes, core: str, board: str, inputs: list[np.ndarray], output
             machine.emu_start(at["tfkd_start"] | 1, at["tfkd_stop"], count=_MOST_INSTRUCTIONS if count else 0)
         except unicorn.UcError as error:
             pc = machine.reg_read(arm_const.UC_ARM_REG_PC)
-            raise ValueError(
+            raise InputError(
                 f"the model must run in {limits.flash_bytes:,} bytes of flash and {limits.ram_bytes:,} of RAM. "
                 f"Received: {error} at {pc:#x}. Use a smaller student or a larger board."
             ) from None
         if machine.mem_read(at["tfkd_status"], 4) != b"\0\0\0\0":
-            raise ValueError("the model did not finish")
+            raise InputError("the model did not finish")
         for row, shape, place in zip(rows, outputs, places[1], strict=True):
             read = machine.mem_read(at["tfkd_context"] + place, int(np.prod(shape)) * np.dtype(dtype).itemsize)
             row.append(np.frombuffer(bytes(read), dtype).reshape(shape))
     free = bytes(machine.mem_read(at["tfkd_end"], top - at["tfkd_end"]))
     unused = len(free) - len(free.lstrip(bytes([_PAINT])))
     if unused < 8:
-        raise ValueError(
+        raise InputError(
             f"the stack must fit {len(free):,} bytes beside the model's RAM. Received: an overflow. Use a larger board."
         )
     result = {"outputs": [np.concatenate(row) for row in rows], "stack_bytes": len(free) - unused}
@@ -359,8 +442,11 @@ class _Counter:
     def __init__(self, file: Any) -> None:
         text = file.get_section_by_name(".text")
         self.base, self.code = text["sh_addr"], text.data()
-        functions = sorted((s["st_value"] & ~1, s.name) for s in file.get_section_by_name(".symtab").iter_symbols()
-                           if s["st_info"]["type"] == "STT_FUNC")  # fmt: skip
+        functions = sorted(
+            (s["st_value"] & ~1, s.name)
+            for s in file.get_section_by_name(".symtab").iter_symbols()
+            if s["st_info"]["type"] == "STT_FUNC"
+        )
         self.starts, self.names = [f[0] for f in functions], [f[1] for f in functions]
         self.layers = {address: name for address, name in functions if "_layer_" in name}
         self.current, self.blocks = "", {}  # type: str, dict[tuple[str, int, int], int]
@@ -384,10 +470,12 @@ class _Counter:
                 classes[_class(mnemonic)] += times
                 size -= length
             if size:
-                raise ValueError(f"{size} bytes of code at {address:#x} could not be read")
-        return {"classes": {kind: sum(counts[kind] for counts in layers.values()) for kind in _CLASSES},
-                "layers": {name: sum(counts.values()) for name, counts in layers.items()},
-                "layer_classes": layers}  # fmt: skip
+                raise InputError(f"{size} bytes of code at {address:#x} could not be read")
+        return {
+            "classes": {kind: sum(counts[kind] for counts in layers.values()) for kind in _CLASSES},
+            "layers": {name: sum(counts.values()) for name, counts in layers.items()},
+            "layer_classes": layers,
+        }
 
 
 _CLASSES = ("load", "store", "multiply", "branch", "other")

@@ -17,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tfkd._internal import atomic
 
 PYTHON = "usr/bin/python3.11"
 
@@ -113,7 +115,7 @@ def prepare(say: Callable[[str], None]) -> Path:
         if root.exists():
             shutil.rmtree(root)
         part.rename(root)
-        _write(record, _contents(root))
+        atomic.write(record, json.dumps(_contents(root), indent=0))
         return root
 
 
@@ -132,7 +134,7 @@ def _downloads(folder: Path, say: Callable[[str], None]) -> list[Path]:
         say(f"arm64: downloading 50 MB into {folder}, once: Debian's Python, NumPy and LiteRT for ARM")
         record.unlink(missing_ok=True)
         wanted = {**_fetch_debs(folder), **_fetch_wheels(folder)}
-        _write(record, wanted)
+        atomic.write(record, json.dumps(wanted, indent=0))
     return [folder / name for name in wanted]
 
 
@@ -226,12 +228,6 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):  # missing or damaged: it is made anew
         return {}
-
-
-def _write(path: Path, content: Mapping[str, str]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=0))
-    part.replace(path)
 
 
 def _do(words: Sequence[str], folder: str | os.PathLike[str]) -> str:

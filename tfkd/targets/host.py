@@ -8,10 +8,11 @@ import os
 import platform
 from typing import Any
 
-from tfkd import child, targets
-from tfkd.measurement import Measurement, Memory
-from tfkd.targets import litert
-from tfkd.tflite import TFLiteModel
+from tfkd._internal import isolation
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.targets import litert, target
+from tfkd.targets.measurement import Measurement, Memory
 
 KERNELS = ("plain", "reference")
 
@@ -36,17 +37,17 @@ class Host:
 
     def __post_init__(self) -> None:
         if self.kernels not in ("xnnpack", *KERNELS):
-            raise ValueError(f"host: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
+            raise InputError(f"host: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
         if self.threads < 1:
-            raise ValueError(f"host: threads must be >= 1. Received: threads={self.threads}. Use 1.")
+            raise InputError(f"host: threads must be >= 1. Received: threads={self.threads}. Use 1.")
         if self.batch < 1:
-            raise ValueError(f"host: batch must be >= 1. Received: batch={self.batch}. Use 1.")
-        targets.check_timeout("host", self.timeout_s)
+            raise InputError(f"host: batch must be >= 1. Received: batch={self.batch}. Use 1.")
+        target.check_timeout("host", self.timeout_s)
 
     @property
     def spec(self) -> str:
         place = "host" if self.kernels == "xnnpack" else f"host:{self.kernels}"
-        return targets.described(place, self, "threads", "batch")
+        return target.described(place, self, "threads", "batch")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
@@ -57,19 +58,26 @@ class Host:
         process a core, in batches where a first batch gave bit for bit what single samples give.
         """
         model = TFLiteModel.load(model)
-        arrays = targets.check_inputs(model, inputs, self.spec)
+        arrays = target.check_inputs(model, inputs, self.spec)
         what = f"running {model.path or 'the model'} on {self.spec}"
         call: dict[str, Any] = {"content": model.content, "kernels": self.kernels}
         timed = None
         try:
             if latency:
                 first = [array[:1] for array in arrays]
-                timed = child.run("tfkd.targets.litert:time_runs", timeout_s=self.timeout_s, what=what, inputs=first,
-                                  threads=self.threads, batch=self.batch, **call)  # fmt: skip
-            calls = [{**call, "inputs": part} for part in targets.shards(arrays, least=_SMALLEST_SHARD)]
-            done = child.run_all("tfkd.targets.litert:run", calls, timeout_s=self.timeout_s, what=what)
-        except child.ChildRefused as error:
-            raise ValueError(
+                timed = isolation.run(
+                    "tfkd.targets.litert:time_runs",
+                    timeout_s=self.timeout_s,
+                    what=what,
+                    inputs=first,
+                    threads=self.threads,
+                    batch=self.batch,
+                    **call,
+                )
+            calls = [{**call, "inputs": part} for part in target.shards(arrays, least=_SMALLEST_SHARD)]
+            done = isolation.run_all("tfkd.targets.litert:run", calls, timeout_s=self.timeout_s, what=what)
+        except isolation.ChildRefused as error:
+            raise InputError(
                 f"{self.spec}: LiteRT must take the model. Received: {error}\n"
                 "Convert it with `tfkd convert`: builtin ops only."
             ) from None
@@ -79,7 +87,7 @@ class Host:
             target=self.spec,
             model_sha256=model.sha256,
             model_bytes=model.size_bytes,
-            outputs=targets.joined(done),
+            outputs=target.joined(done),
             evidence={name: "measured" for name, value in found.items() if value is not None},
             latencies_ns=timed["latencies_ns"] if timed else None,
             memory=Memory(peak_rss_bytes=peak),
@@ -92,7 +100,7 @@ class Host:
             environment={
                 "machine": platform.machine(),
                 "processor": litert.processor(),
-                "cores": targets.cores(),
+                "cores": target.cores(),
                 "system": platform.platform(),
                 "ai-edge-litert": importlib.metadata.version("ai-edge-litert"),
                 **{key: timed[key] for key in ("warm_up_runs", "warm_up_stable", "runs", "kept_every") if timed},

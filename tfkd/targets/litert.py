@@ -87,9 +87,13 @@ def timed(invoke: Callable[[], Any]) -> dict[str, Any]:
         if runs % every == 0:
             latencies.append(latency)
     return {
-        "latencies_ns": tuple(latencies), "runs": runs, "kept_every": every, "warm_up_runs": len(warm_up),
-        "warm_up_stable": stable, "peak_rss_bytes": _peak_rss(),
-    }  # fmt: skip
+        "latencies_ns": tuple(latencies),
+        "runs": runs,
+        "kept_every": every,
+        "warm_up_runs": len(warm_up),
+        "warm_up_stable": stable,
+        "peak_rss_bytes": _peak_rss(),
+    }
 
 
 def run(content: bytes, kernels: str, inputs: list[np.ndarray]) -> dict[str, Any]:
@@ -158,10 +162,14 @@ def environment() -> dict[str, Any]:
     import importlib.metadata
 
     return {
-        "machine": platform.machine(), "processor": processor(), "cores": os.cpu_count(),
-        "system": platform.platform(), "python": platform.python_version(), "numpy": np.__version__,
+        "machine": platform.machine(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
         "ai-edge-litert": importlib.metadata.version("ai-edge-litert"),
-    }  # fmt: skip
+    }
 
 
 def _verified(path: str, sha256: str) -> bytes:
@@ -206,9 +214,12 @@ def main() -> None:
     done = run(content, job["kernels"], inputs)
     outputs = done.pop("outputs")
     record = {
-        "nonce": job["nonce"], "model_sha256": job["model"]["sha256"], "done": done, "timed": timed,
+        "nonce": job["nonce"],
+        "model_sha256": job["model"]["sha256"],
+        "done": done,
+        "timed": timed,
         "environment": environment(),
-    }  # fmt: skip
+    }
     reply = io.BytesIO()
     np.savez(
         reply,

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tfkd import child, targets
-from tfkd.measurement import Measurement, Memory
-from tfkd.targets import litert
+from tfkd._internal import isolation
+from tfkd.errors import InputError
+from tfkd.targets import litert, target
+from tfkd.targets.measurement import Measurement, Memory
 
 
 def time_graph(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float = 600.0) -> Measurement:
@@ -32,17 +33,21 @@ def time_graph(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float
     """
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
     if not ((path / "saved_model.pb").is_file() or (path.suffix == ".keras" and zipfile.is_zipfile(path))):
-        raise ValueError(
+        raise InputError(
             f"benchmark: {path} must be a .tflite, a .keras file of Keras 3 or the folder of a SavedModel. "
             f"Received: {'another file' if path.exists() else 'no file'}. Give the path of one."
         )
     try:
-        timed = child.run(
-            "tfkd.targets.serving:_time", path=str(path), threads=threads, batch=batch, timeout_s=timeout_s,
+        timed = isolation.run(
+            "tfkd.targets.serving:_time",
+            path=str(path),
+            threads=threads,
+            batch=batch,
+            timeout_s=timeout_s,
             what=f"timing {path}",
-        )  # fmt: skip
-    except child.ChildRefused as error:
-        raise ValueError(f"benchmark: TensorFlow must run {path} in batches of {batch}. Received: {error}") from None
+        )
+    except isolation.ChildRefused as error:
+        raise InputError(f"benchmark: TensorFlow must run {path} in batches of {batch}. Received: {error}") from None
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.relative_to(path).as_posix().encode())
@@ -58,11 +63,14 @@ def time_graph(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float
         memory=Memory(peak_rss_bytes=timed["peak_rss_bytes"]),
         setting={"threads": threads, "timed_batch": batch},
         environment={
-            "machine": platform.machine(), "processor": litert.processor(), "cores": targets.cores(),
-            "system": platform.platform(), "tensorflow": timed["tensorflow"],
+            "machine": platform.machine(),
+            "processor": litert.processor(),
+            "cores": target.cores(),
+            "system": platform.platform(),
+            "tensorflow": timed["tensorflow"],
             **{key: timed[key] for key in ("warm_up_runs", "warm_up_stable", "runs", "kept_every")},
         },
-    )  # fmt: skip
+    )
 
 
 def _time(path: str, threads: int, batch: int) -> dict[str, Any]:  # in the child
@@ -76,7 +84,7 @@ def _time(path: str, threads: int, batch: int) -> dict[str, Any]:  # in the chil
     for spec in specs:
         shape = [batch, *spec.shape[1:]]
         if spec.shape[0] not in (None, batch) or None in shape:
-            raise ValueError(f"an input of shape {tuple(spec.shape)} takes no batch of {batch}")
+            raise InputError(f"an input of shape {tuple(spec.shape)} takes no batch of {batch}")
         kind = spec.dtype.as_numpy_dtype
         high = 1 if np.issubdtype(kind, np.floating) else 127
         inputs.append(tf.constant(random.uniform(0, high, shape).astype(kind)))
@@ -88,7 +96,7 @@ def _saved_model(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
 
     loaded = tf.saved_model.load(path)
     if "serving_default" not in loaded.signatures:
-        raise ValueError(f"no signature serving_default; there are {', '.join(loaded.signatures) or 'none'}")
+        raise InputError(f"no signature serving_default; there are {', '.join(loaded.signatures) or 'none'}")
     run = loaded.signatures["serving_default"]
     named = run.structured_input_signature[1]
 

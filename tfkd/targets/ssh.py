@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from tfkd import targets
-from tfkd.measurement import Measurement, Memory
-from tfkd.targets import litert
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.targets import litert, target
 from tfkd.targets.host import KERNELS
-from tfkd.tflite import TFLiteModel
+from tfkd.targets.measurement import Measurement, Memory
 
 # Runs there before anything is copied: makes the cache, forgets what a week did not use, and says what is there.
 _PROBE = """
@@ -86,20 +86,20 @@ class SSH:
 
     def __post_init__(self) -> None:
         if not self.destination or self.destination.startswith("-") or not self.destination.isprintable():
-            raise ValueError(
+            raise InputError(
                 f"ssh: needs a destination that ssh takes. Received: {self.destination!r}. Write ssh:user@host."
             )
         if self.kernels not in ("xnnpack", *KERNELS):
-            raise ValueError(f"ssh: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
+            raise InputError(f"ssh: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
         if self.threads < 1:
-            raise ValueError(f"ssh: threads must be >= 1. Received: threads={self.threads}. Use 1.")
-        targets.check_timeout("ssh", self.timeout_s)
+            raise InputError(f"ssh: threads must be >= 1. Received: threads={self.threads}. Use 1.")
+        target.check_timeout("ssh", self.timeout_s)
         if shutil.which("ssh") is None:
             raise RuntimeError("ssh: needs OpenSSH's client. Received: no `ssh` on PATH. Install openssh-client.")
 
     @property
     def spec(self) -> str:
-        return targets.described(f"ssh:{self.destination}", self, "kernels", "threads")
+        return target.described(f"ssh:{self.destination}", self, "kernels", "threads")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
@@ -111,7 +111,7 @@ class SSH:
                 that of this run.
         """
         model = TFLiteModel.load(model)
-        arrays = targets.check_inputs(model, inputs, self.spec)
+        arrays = target.check_inputs(model, inputs, self.spec)
         # One connection for all steps, closed with the folder that holds its socket.
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
             try:
@@ -195,7 +195,7 @@ class SSH:
         if done.returncode == 127:
             raise RuntimeError(f"{self.spec}: needs {self.python} there. Received: {said}. Install it, or set python=.")
         if "Error" in said.splitlines()[-1] and not said.splitlines()[-1].startswith(("OSError", "MemoryError")):
-            raise ValueError(f"{self.spec}: LiteRT must take the model. Received: {said.splitlines()[-1]}")
+            raise InputError(f"{self.spec}: LiteRT must take the model. Received: {said.splitlines()[-1]}")
         raise RuntimeError(f"{self.spec}: the run there died (exit status {done.returncode}). Received: {said}")
 
     def _ssh(self, folder: str) -> list[str]:

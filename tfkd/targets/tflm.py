@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tfkd import child, targets
-from tfkd.measurement import Measurement, Memory
-from tfkd.tflite import TFLiteModel
+from tfkd._internal import isolation
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.targets import target
+from tfkd.targets.measurement import Measurement, Memory
 
 _SMALLEST_SHARD = 500
 # More than any microcontroller has; what the model does not touch takes no memory.
@@ -42,7 +44,7 @@ class TFLM:
     spec = "tflm"
 
     def __post_init__(self) -> None:
-        targets.check_timeout("tflm", self.timeout_s)
+        target.check_timeout("tflm", self.timeout_s)
         if importlib.util.find_spec("tflite_micro") is None:
             raise RuntimeError(
                 "tflm: needs the package tflite-micro, which exists for Linux on x86-64 only. Received: "
@@ -54,15 +56,17 @@ class TFLM:
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
         model = TFLiteModel.load(model)
-        arrays = targets.check_inputs(model, inputs, self.spec)
-        parts = targets.shards(arrays, least=_SMALLEST_SHARD)
+        arrays = target.check_inputs(model, inputs, self.spec)
+        parts = target.shards(arrays, least=_SMALLEST_SHARD)
         try:
-            done = child.run_all(
-                "tfkd.targets.tflm:_run", [{"content": model.content, "inputs": part} for part in parts],
-                timeout_s=self.timeout_s, what=f"running {model.path or 'the model'} on tflm",
-            )  # fmt: skip
-        except child.ChildRefused as error:
-            raise ValueError(
+            done = isolation.run_all(
+                "tfkd.targets.tflm:_run",
+                [{"content": model.content, "inputs": part} for part in parts],
+                timeout_s=self.timeout_s,
+                what=f"running {model.path or 'the model'} on tflm",
+            )
+        except isolation.ChildRefused as error:
+            raise InputError(
                 f"tflm: TensorFlow Lite Micro must take the model.{_explain(str(error))} Convert with "
                 f"mode='full_int8', or replace the layer. Received: {error}"
             ) from None
@@ -70,7 +74,7 @@ class TFLM:
             target=self.spec,
             model_sha256=model.sha256,
             model_bytes=model.size_bytes,
-            outputs=targets.joined(done),
+            outputs=target.joined(done),
             evidence={"outputs": "emulated", "memory": "emulated"},
             memory=Memory(
                 **{f"arena_{name}bytes": done[0]["arena"].get(key) for name, key in _ARENA.items()},

@@ -21,8 +21,8 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-import adb_device
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests import adb_device
 
 GOAL_S = 3.0
 

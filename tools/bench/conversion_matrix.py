@@ -23,8 +23,8 @@ from keras import layers
 
 import tfkd
 from tfkd import data, models
+from tfkd.conversion.tflite import TFLiteModel
 from tfkd.data import Split
-from tfkd.tflite import TFLiteModel
 
 RUNS = (
     *(("tensorflow", mode) for mode in ("float32", "float16", "dynamic_range", "full_int8", "int16x8")),
@@ -106,9 +106,14 @@ def rows(name: str) -> Iterator[str]:
             start = time.perf_counter()
             try:
                 model = tfkd.convert(
-                    graph, Path(folder) / "m.tflite", mode=mode, quantizer=quantizer, calibration=split,
-                    calibration_samples=100, allow_float=True,
-                )  # fmt: skip
+                    graph,
+                    Path(folder) / "m.tflite",
+                    mode=mode,
+                    quantizer=quantizer,
+                    calibration=split,
+                    calibration_samples=100,
+                    allow_float=True,
+                )
             except (ValueError, RuntimeError) as error:
                 yield f"| {name} | {quantizer} | {mode} | – | – | – | – | {reason(error)} | – |"
                 continue

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import tfkd
-from tfkd.augmentation import crop_flip
-from tfkd.training import write_atomically
+from tfkd.data.augmentation import crop_flip
+from tfkd.distillation.training import write_atomically
 
 Row = dict[str, Any]
 
@@ -41,10 +41,13 @@ def parser(description: str, contestants: Iterable[str], **defaults: Any) -> arg
 def label(options: argparse.Namespace, teacher: Any, train: Any) -> tfkd.SoftLabels:
     """The store of the teacher's labels, filled where it is not."""
     return tfkd.SoftLabels.build(
-        options.labels or options.out / "labels", teacher, train, views=options.views,
+        options.labels or options.out / "labels",
+        teacher,
+        train,
+        views=options.views,
         augment=crop_flip(4, flip=options.flip) if options.views > 1 else None,
         progress=lambda done, total: print(f"labels {done}/{total}", flush=True) if done % 40 == 0 else None,
-    )  # fmt: skip
+    )
 
 
 @dataclasses.dataclass(frozen=True)

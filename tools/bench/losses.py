@@ -22,9 +22,9 @@ import numpy as np
 from equal_budget import Row, Rows
 
 import tfkd
-from tfkd.augmentation import crop_flip
-from tfkd.distiller import EpochSync, jit_by_device
-from tfkd.training import accuracy
+from tfkd.data.augmentation import crop_flip
+from tfkd.distillation.distiller import EpochSync, jit_by_device
+from tfkd.distillation.training import accuracy
 
 ALPHA = 0.9
 HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -70,21 +70,28 @@ class Bench:
         student = tfkd.models.build(self.options.student, train.input_shape, train.num_classes)
         model, loss, stored = self.contestant(name, student)
         batches = train.batches(
-            self.options.batch_size, shuffle=True, seed=seed,
+            self.options.batch_size,
+            shuffle=True,
+            seed=seed,
             **({"soft_labels": self.store} if stored else {"augment": self.augment}),
-        )  # fmt: skip
+        )
         steps = self.options.epochs * -(-len(train) // self.options.batch_size)
         schedule = keras.optimizers.schedules.CosineDecay(self.options.learning_rate, steps)
         model.compile(
-            keras.optimizers.Adam(schedule), loss=loss, metrics=["accuracy"], jit_compile=jit_by_device(),
+            keras.optimizers.Adam(schedule),
+            loss=loss,
+            metrics=["accuracy"],
+            jit_compile=jit_by_device(),
             steps_per_execution=16,
-        )  # fmt: skip
+        )
         best = Best(student, val, title)
         model.fit(batches, epochs=self.options.epochs, shuffle=False, verbose=0, callbacks=[EpochSync(batches), best])
         row = {
-            "last": accuracy(student, test), "val_last": best.values[-1], "val_best": max(best.values),
+            "last": accuracy(student, test),
+            "val_last": best.values[-1],
+            "val_best": max(best.values),
             "best_epoch": 1 + int(np.argmax(best.values)),
-        }  # fmt: skip
+        }
         student.save(self.options.out / f"{equal_budget.file_name(name, seed)}.keras")
         student.set_weights(best.weights)
         return {**row, "selected": accuracy(student, test)}

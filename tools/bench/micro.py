@@ -28,8 +28,8 @@ import numpy as np
 
 import tfkd
 from tfkd import micro, targets
-from tfkd.measurement import Measurement
-from tfkd.tflite import TFLiteModel
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.targets.measurement import Measurement
 
 # name: builder, input shape, classes, CMSIS-NN's millions of instructions on M4 and M0+, goal on M4, least live bytes
 MODELS = {
@@ -61,8 +61,13 @@ def converted(name: str, folder: Path) -> TFLiteModel:
     for _ in range(2 if norms else 0):
         model(x.astype("float32"), training=True)
     labels = np.arange(64) % (classes or 2)
-    np.savez(folder / "x.npz", x_train=x.astype("float32"), y_train=labels, x_test=x[:20].astype("float32") + 1,
-             y_test=labels[:20])  # fmt: skip
+    np.savez(
+        folder / "x.npz",
+        x_train=x.astype("float32"),
+        y_train=labels,
+        x_test=x[:20].astype("float32") + 1,
+        y_test=labels[:20],
+    )
     return tfkd.convert(model, folder / f"{name}.tflite", calibration=tfkd.data.load(folder / "x.npz").train)
 
 
@@ -97,8 +102,10 @@ def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.nd
 def _by_layer(run: Measurement) -> list[str]:
     """A line for each layer: its instructions, the share of each class in them, what it computes."""
     counts = [classes for name, classes in run.environment["layer_classes"].items() if name != "around"]
-    return [f"    {sum(classes.values()):10,}  {_shares(classes):50s}  {step}"
-            for classes, step in zip(counts, run.environment["steps"], strict=True)]  # fmt: skip
+    return [
+        f"    {sum(classes.values()):10,}  {_shares(classes):50s}  {step}"
+        for classes, step in zip(counts, run.environment["steps"], strict=True)
+    ]
 
 
 def _shares(classes: Mapping[str, int]) -> str:
@@ -119,9 +126,24 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="each layer's instructions and their classes too")
     options = parser.parse_args()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    head = ("model", "core", "M instructions", "CMSIS-NN", "ratio", "goal", "arena / least live", "stack", "code -O2",
-            "code --size", "arena --stream", "M instructions --stream", "stack --stream", "code --stream",
-            "outputs", "classes, %")  # fmt: skip
+    head = (
+        "model",
+        "core",
+        "M instructions",
+        "CMSIS-NN",
+        "ratio",
+        "goal",
+        "arena / least live",
+        "stack",
+        "code -O2",
+        "code --size",
+        "arena --stream",
+        "M instructions --stream",
+        "stack --stream",
+        "code --stream",
+        "outputs",
+        "classes, %",
+    )
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     for name in options.models:
         with tempfile.TemporaryDirectory() as folder:

@@ -26,8 +26,10 @@ import keras
 from equal_budget import Row, Rows
 
 import tfkd
-from tfkd import recipe, targets, training
+from tfkd import targets
+from tfkd.distillation import training
 from tfkd.optimization import optimize
+from tfkd.recipes import recipe
 
 # What is done with the student, step by step, the epochs shared between the steps, then the precision of the file.
 # A step is a method of tfkd.optimization with its options, or plain float training.
@@ -61,10 +63,12 @@ def main() -> None:
         if options.epochs < len(CONTESTANTS[name][0]):
             print(f"{name}: not run, its {len(CONTESTANTS[name][0])} steps need as many epochs")
     wanted = [
-        (name, seed) for seed in range(options.seeds) for name in options.only
+        (name, seed)
+        for seed in range(options.seeds)
+        for name in options.only
         # Where nothing is trained, nothing is random.
         if len(CONTESTANTS[name][0]) <= options.epochs and (CONTESTANTS[name][0] or not seed)
-    ]  # fmt: skip
+    ]
     bench.rows.fill(wanted, bench.run, options.minutes)
     print(bench.table())
 
@@ -86,8 +90,10 @@ class Bench:
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         student, write = tfkd.models.load(self.options.student), None
-        shares = [self.options.epochs * (i + 1) // len(steps) - self.options.epochs * i // len(steps)
-                  for i in range(len(steps))]  # fmt: skip
+        shares = [
+            self.options.epochs * (i + 1) // len(steps) - self.options.epochs * i // len(steps)
+            for i in range(len(steps))
+        ]
         done: list[Any] = [self.rows.budget, seed]
         for step, epochs in zip(steps, shares, strict=True):
             done += [step, epochs]  # contestants that begin alike share what they begin with
@@ -117,13 +123,17 @@ class Bench:
             epochs=epochs, batch_size=self.options.batch_size, learning_rate=self.options.learning_rate
         )
         training.fit(
-            distiller, self.splits, schedule, seed=seed, soft_labels=self.store,
+            distiller,
+            self.splits,
+            schedule,
+            seed=seed,
+            soft_labels=self.store,
             checkpoint=checkpoint,
             callbacks=optimized.callbacks if optimized else (),
             on_epoch=lambda done, total, logs: print(
                 f"{title}: {method}, epoch {done}/{total}, validation {logs['val_accuracy']:.4f}", flush=True
             ),
-        )  # fmt: skip
+        )
         if optimized is None:
             return model, None
         return optimized.student() if optimized.student else model, optimized.export
@@ -143,8 +153,10 @@ class Bench:
                 spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
                 gains = [
                     f"{statistics.mean(values) - statistics.mean(100 * one['accuracy'] for one in found[base]):+.2f}"
-                    if found[base] and name != base else "" for base in bases
-                ]  # fmt: skip
+                    if found[base] and name != base
+                    else ""
+                    for base in bases
+                ]
                 lines.append(
                     f"| {name:22} | {statistics.mean(values):.2f}{spread} | {gains[0]} | {gains[1]} | "
                     f"{runs[0]['bytes']:,} | {runs[0]['gzip']:,} | {len(runs)} |"
@@ -155,9 +167,14 @@ class Bench:
 def quantize(student: keras.Model, path: Path, precision: str, **options: Any) -> tfkd.TFLiteModel:
     """Converts without training; 4 bits for the same layers as `qat` takes."""
     if precision == "int4":
-        narrow = [layer.name for layer in student.layers
-                  if type(layer) in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense)]  # fmt: skip
-        return tfkd.convert(student, path, quantizer=tfkd.LiteRT(int4=[f"^{name}$" for name in narrow]), **options)
+        narrow = [
+            layer.name
+            for layer in student.layers
+            if type(layer) in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense)
+        ]
+        return tfkd.convert(
+            student, path, quantizer=tfkd.QuantizerSettings(int4=[f"^{name}$" for name in narrow]), **options
+        )
     return tfkd.convert(student, path, mode="full_int8" if precision == "int8" else precision, **options)
 
 

@@ -26,8 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 import tfkd
-from tfkd.augmentation import crop_flip
-from tfkd.labelling import keys
+from tfkd.data.augmentation import crop_flip
+from tfkd.distillation.labels.teacher_pass import keys
 
 GOAL = 1.05
 ALPHA, TEMPERATURE = 0.9, 4.0
@@ -109,9 +109,16 @@ def with_store(
     augment = crop_flip(4)
     folder = tempfile.mkdtemp()
     # What the labels say changes no time: they are random, as if a teacher had given them.
-    store = tfkd.SoftLabels.create(f"{folder}/labels", train.ids, train.num_classes, views=8, keys={
-        "data": train.content_hash, "augmentation": keys(None, train, augment, 0)["augmentation"],
-    })  # fmt: skip
+    store = tfkd.SoftLabels.create(
+        f"{folder}/labels",
+        train.ids,
+        train.num_classes,
+        views=8,
+        keys={
+            "data": train.content_hash,
+            "augmentation": keys(None, train, augment, 0)["augmentation"],
+        },
+    )
     for view in range(8):
         store.write(train.ids, np.random.default_rng(view).normal(size=(len(train), train.num_classes)), view)
     shape, classes = train.input_shape, train.num_classes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from tfkd.errors import InputError
 from tfkd.micro.graph import Graph, Op
 from tfkd.micro.lowering.elementwise import addition, elementwise
 from tfkd.micro.lowering.images import resize_bilinear, resize_nearest, transpose_convolution
@@ -64,7 +65,7 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
         except IndexError:
             problems.append(f"{graph.label(op)}: has fewer inputs or dimensions than it needs. The file is damaged")
     if problems:
-        raise ValueError("micro: the model must use supported ops only. Received:\n  " + "\n  ".join(problems))
+        raise InputError("micro: the model must use supported ops only. Received:\n  " + "\n  ".join(problems))
     return tuple(layers), aliases
 
 
@@ -83,12 +84,25 @@ def _typed(graph: Graph, layer: Layer) -> Layer:
     dtype = graph.tensors[layer.writes].dtype
     if dtype == "int8" or layer.source.split()[-1] not in _TEMPLATES:
         return layer
-    return dataclasses.replace(layer, kernel=f"{layer.kernel}_{dtype}", struct=f"{layer.struct}_{dtype}",
-                               source=f"{layer.source.replace('int8', dtype)}@{dtype}")  # fmt: skip
+    return dataclasses.replace(
+        layer,
+        kernel=f"{layer.kernel}_{dtype}",
+        struct=f"{layer.struct}_{dtype}",
+        source=f"{layer.source.replace('int8', dtype)}@{dtype}",
+    )
 
 
-_TEMPLATES = ("addition", "batch_matmul", "elementwise", "fill", "move", "pool", "reduction", "resize",
-              "transpose_convolution")  # fmt: skip
+_TEMPLATES = (
+    "addition",
+    "batch_matmul",
+    "elementwise",
+    "fill",
+    "move",
+    "pool",
+    "reduction",
+    "resize",
+    "transpose_convolution",
+)
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 _LOWERINGS: dict[str, Callable[[Graph, Op], list[Layer]]] = {
     "CONV_2D": convolution, "DEPTHWISE_CONV_2D": depthwise, "FULLY_CONNECTED": fully_connected,

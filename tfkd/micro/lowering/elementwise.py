@@ -53,15 +53,32 @@ def addition(graph: Graph, op: Op) -> list[Layer]:
     sign = -1 if op.kind == "SUB" else 1
     return [
         Layer(
-            op, "addition", "addition", "tfkd_addition_params",
-            {"multiplier1": pairs[0][0], "multiplier2": pairs[1][0], "out_multiplier": pairs[2][0],
-             "shift1": -pairs[0][1], "shift2": -pairs[1][1], "out_shift": -pairs[2][1], **fields,
-             "zero_point1": first.zero_point, "zero_point2": second.zero_point, "out_zero_point": output.zero_point,
-             "least": least, "most": most, "sign": sign},
-            reads, output.index, in_place=in_place, comment=shape_text(output),
+            op,
+            "addition",
+            "addition",
+            "tfkd_addition_params",
+            {
+                "multiplier1": pairs[0][0],
+                "multiplier2": pairs[1][0],
+                "out_multiplier": pairs[2][0],
+                "shift1": -pairs[0][1],
+                "shift2": -pairs[1][1],
+                "out_shift": -pairs[2][1],
+                **fields,
+                "zero_point1": first.zero_point,
+                "zero_point2": second.zero_point,
+                "out_zero_point": output.zero_point,
+                "least": least,
+                "most": most,
+                "sign": sign,
+            },
+            reads,
+            output.index,
+            in_place=in_place,
+            comment=shape_text(output),
             flags=sum(1 << i for i in (0, 1) if pairs[i] == (2**30, 0)),
         )
-    ]  # fmt: skip
+    ]
 
 
 def elementwise(graph: Graph, op: Op) -> list[Layer]:
@@ -74,10 +91,23 @@ def elementwise(graph: Graph, op: Op) -> list[Layer]:
     kernel = {"MUL": "multiplication", "MAXIMUM": "maximum", "MINIMUM": "minimum"}[op.kind]
     return [
         Layer(
-            op, kernel, "elementwise", "tfkd_elementwise_params",
-            {"multiplier": multiplier, "shift": shift if op.kind == "MUL" else 0, **fields,
-             "zero_point1": first.zero_point, "zero_point2": second.zero_point,
-             "out_zero_point": output.zero_point, "least": least, "most": most},
-            reads, output.index, in_place=in_place, comment=shape_text(output),
+            op,
+            kernel,
+            "elementwise",
+            "tfkd_elementwise_params",
+            {
+                "multiplier": multiplier,
+                "shift": shift if op.kind == "MUL" else 0,
+                **fields,
+                "zero_point1": first.zero_point,
+                "zero_point2": second.zero_point,
+                "out_zero_point": output.zero_point,
+                "least": least,
+                "most": most,
+            },
+            reads,
+            output.index,
+            in_place=in_place,
+            comment=shape_text(output),
         )
-    ]  # fmt: skip
+    ]

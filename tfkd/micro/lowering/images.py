@@ -36,9 +36,16 @@ def transpose_convolution(graph: Graph, op: Op) -> list[Layer]:
     tensor, weights, bias, scales = weights_of(graph, op, 0, bias_at=3, biases=("int64" if wide else "int32",))
     if weights.ndim != 4 or weights.shape[0] != output.shape[3] or weights.shape[3] != source.shape[3]:
         raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
-    fields = {"height": source.shape[1], "width": source.shape[2], "channels": source.shape[3],
-              "out_height": output.shape[1], "out_width": output.shape[2], "out_channels": output.shape[3],
-              "kernel_height": weights.shape[1], "kernel_width": weights.shape[2]}  # fmt: skip
+    fields = {
+        "height": source.shape[1],
+        "width": source.shape[2],
+        "channels": source.shape[3],
+        "out_height": output.shape[1],
+        "out_width": output.shape[2],
+        "out_channels": output.shape[3],
+        "kernel_height": weights.shape[1],
+        "kernel_width": weights.shape[2],
+    }
     for name, letter in (("height", "H"), ("width", "W")):
         stride, kernel, size = int(op.options[f"Stride{letter}"]), fields[f"kernel_{name}"], fields[f"out_{name}"]
         if not 1 <= stride < 2**15:
@@ -58,13 +65,26 @@ def transpose_convolution(graph: Graph, op: Op) -> list[Layer]:
     flags |= 0 if wide or largest.max() < 2**30 else WIDE
     return [
         Layer(
-            op, "transpose_convolution", "sums_int8 transpose_convolution", "tfkd_transpose_convolution_params",
-            {"weights": weights.astype("int8"), "bias": bias.astype("int64" if wide else "int32"), **scaling, **fields,
-             "zero_point": source.zero_point, "out_zero_point": output.zero_point, "least": least, "most": most},
-            (source.index,), output.index, flags,
+            op,
+            "transpose_convolution",
+            "sums_int8 transpose_convolution",
+            "tfkd_transpose_convolution_params",
+            {
+                "weights": weights.astype("int8"),
+                "bias": bias.astype("int64" if wide else "int32"),
+                **scaling,
+                **fields,
+                "zero_point": source.zero_point,
+                "out_zero_point": output.zero_point,
+                "least": least,
+                "most": most,
+            },
+            (source.index,),
+            output.index,
+            flags,
             comment=f"{shape_text(source)} -> {shape_text(output)}, {weights.shape[1]}x{weights.shape[2]}",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _resized(graph: Graph, op: Op) -> tuple[Tensor, Tensor, bool, bool]:
@@ -88,11 +108,24 @@ def resize_nearest(graph: Graph, op: Op) -> list[Layer]:
         return (np.minimum(at.astype("int64"), size - 1) * step).astype("int32")
 
     _, height, width, channels = source.shape
-    return [Layer(op, "resize_nearest", "resize", "tfkd_resize_nearest_params",
-                  {"rows": places(height, output.shape[1], width * channels),
-                   "columns": places(width, output.shape[2], channels),
-                   "channels": channels, "out_height": output.shape[1], "out_width": output.shape[2]},
-                  (source.index,), output.index, comment=f"{shape_text(source)} -> {shape_text(output)}")]  # fmt: skip
+    return [
+        Layer(
+            op,
+            "resize_nearest",
+            "resize",
+            "tfkd_resize_nearest_params",
+            {
+                "rows": places(height, output.shape[1], width * channels),
+                "columns": places(width, output.shape[2], channels),
+                "channels": channels,
+                "out_height": output.shape[1],
+                "out_width": output.shape[2],
+            },
+            (source.index,),
+            output.index,
+            comment=f"{shape_text(source)} -> {shape_text(output)}",
+        )
+    ]
 
 
 def resize_bilinear(graph: Graph, op: Op) -> list[Layer]:
@@ -110,13 +143,29 @@ def resize_bilinear(graph: Graph, op: Op) -> list[Layer]:
         if max(lower) >= size:
             raise Unsupported(f"{size} values resized to {out} pass the input's end. Resize by a smaller factor")
         upper = [min(math.trunc((x + 1023) / 1024), size - 1) for x in at]
-        return {"first": np.array(lower, "int32") * step, "second": np.array(upper, "int32") * step,
-                "fraction": np.array([x - 1024 * y for x, y in zip(at, lower, strict=True)], "int16")}  # fmt: skip
+        return {
+            "first": np.array(lower, "int32") * step,
+            "second": np.array(upper, "int32") * step,
+            "fraction": np.array([x - 1024 * y for x, y in zip(at, lower, strict=True)], "int16"),
+        }
 
     _, height, width, channels = source.shape
     rows, columns = places(height, output.shape[1], width * channels), places(width, output.shape[2], channels)
-    return [Layer(op, "resize_bilinear", "resize", "tfkd_resize_bilinear_params",
-                  {**{f"row_{name}": values for name, values in rows.items()},
-                   **{f"column_{name}": values for name, values in columns.items()},
-                   "channels": channels, "out_height": output.shape[1], "out_width": output.shape[2]},
-                  (source.index,), output.index, comment=f"{shape_text(source)} -> {shape_text(output)}")]  # fmt: skip
+    return [
+        Layer(
+            op,
+            "resize_bilinear",
+            "resize",
+            "tfkd_resize_bilinear_params",
+            {
+                **{f"row_{name}": values for name, values in rows.items()},
+                **{f"column_{name}": values for name, values in columns.items()},
+                "channels": channels,
+                "out_height": output.shape[1],
+                "out_width": output.shape[2],
+            },
+            (source.index,),
+            output.index,
+            comment=f"{shape_text(source)} -> {shape_text(output)}",
+        )
+    ]

@@ -116,8 +116,12 @@ def activation_range(op: Op, output: Tensor) -> tuple[int, int]:
         return output.zero_point + int(math.copysign(math.floor(abs(float(quotient)) + 0.5), quotient))
 
     low, high = int(np.iinfo(output.dtype).min), int(np.iinfo(output.dtype).max)
-    limits = {"none": (low, high), "relu": (steps(0), high), "relu6": (steps(0), steps(6)),
-              "relu_n1_to_1": (steps(-1), steps(1))}  # fmt: skip
+    limits = {
+        "none": (low, high),
+        "relu": (steps(0), high),
+        "relu6": (steps(0), steps(6)),
+        "relu_n1_to_1": (steps(-1), steps(1)),
+    }
     if kind not in limits:
         raise Unsupported(f"fused {kind} is not supported. Put the activation into a layer of its own")
     least, most = limits[kind]
@@ -210,8 +214,9 @@ def by_pairs(values: np.ndarray, groups: int) -> np.ndarray:
     return padded.reshape(groups, -1, 2, *values.shape[1:])
 
 
-def pair_words(biases: np.ndarray, multipliers: np.ndarray, shifts: np.ndarray, odd: int, zero_point: int,
-               flags: int) -> np.ndarray:  # fmt: skip
+def pair_words(
+    biases: np.ndarray, multipliers: np.ndarray, shifts: np.ndarray, odd: int, zero_point: int, flags: int
+) -> np.ndarray:
     """What kernels/convolution.h needs of two channels at a time.
 
     Args:

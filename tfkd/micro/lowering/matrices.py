@@ -48,14 +48,28 @@ def fully_connected(graph: Graph, op: Op) -> list[Layer]:
     packed = packed_pair(blocks[:, :, 0], blocks[:, :, 1]).transpose(0, 2, 1, 3)
     return [
         Layer(
-            op, "fully_connected", "fully_connected", "tfkd_fully_connected_params",
-            {"weights": packed, "bias": folded, **scaling, "rows": rows, "depth": depth, "channels": channels,
-             "per_channel": int(len(tensor.scales) > 1), "out_zero_point": output.zero_point, "least": least,
-             "most": most},
-            (source.index,), output.index, flags | (WIDE if wide else 0),
+            op,
+            "fully_connected",
+            "fully_connected",
+            "tfkd_fully_connected_params",
+            {
+                "weights": packed,
+                "bias": folded,
+                **scaling,
+                "rows": rows,
+                "depth": depth,
+                "channels": channels,
+                "per_channel": int(len(tensor.scales) > 1),
+                "out_zero_point": output.zero_point,
+                "least": least,
+                "most": most,
+            },
+            (source.index,),
+            output.index,
+            flags | (WIDE if wide else 0),
             comment=f"{rows} x {depth} -> {rows} x {channels}",
         )
-    ]  # fmt: skip
+    ]
 
 
 def batch_matmul(graph: Graph, op: Op) -> list[Layer]:
@@ -85,16 +99,35 @@ def batch_matmul(graph: Graph, op: Op) -> list[Layer]:
         raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
     if wide:
         multiplier, shift = (int(one[0]) for one in long_requantization([factor], output).values())
-    moved = [tuple(0 if shape[i] == 1 else step[i] for i in range(3))
-             for shape, step in zip(shapes[:2], strides[:2], strict=True)]  # fmt: skip
+    moved = [
+        tuple(0 if shape[i] == 1 else step[i] for i in range(3))
+        for shape, step in zip(shapes[:2], strides[:2], strict=True)
+    ]
     return [
         Layer(
-            op, "batch_matmul", "sums_int8 batch_matmul", "tfkd_batch_matmul_params",
-            {"batch": batch, "stride1": moved[0], "stride2": moved[1], "rows": shapes[0][rows],
-             "columns": shapes[1][columns], "depth": depth, "row1": strides[0][rows], "depth1": strides[0][depth1],
-             "depth2": strides[1][depth2], "column2": strides[1][columns], "multiplier": multiplier, "shift": shift,
-             "zero_point1": first.zero_point, "zero_point2": second.zero_point, "out_zero_point": output.zero_point},
-            tuple(t.index if t.data is None else t.data.reshape(-1) for t in (first, second)), output.index,
+            op,
+            "batch_matmul",
+            "sums_int8 batch_matmul",
+            "tfkd_batch_matmul_params",
+            {
+                "batch": batch,
+                "stride1": moved[0],
+                "stride2": moved[1],
+                "rows": shapes[0][rows],
+                "columns": shapes[1][columns],
+                "depth": depth,
+                "row1": strides[0][rows],
+                "depth1": strides[0][depth1],
+                "depth2": strides[1][depth2],
+                "column2": strides[1][columns],
+                "multiplier": multiplier,
+                "shift": shift,
+                "zero_point1": first.zero_point,
+                "zero_point2": second.zero_point,
+                "out_zero_point": output.zero_point,
+            },
+            tuple(t.index if t.data is None else t.data.reshape(-1) for t in (first, second)),
+            output.index,
             comment=f"{math.prod(batch)} x {shape_text(first)} times {shape_text(second)}",
         )
-    ]  # fmt: skip
+    ]

@@ -22,14 +22,27 @@ def _block(size: Sequence[int], from_: Sequence[int], to: Sequence[int], first: 
     if len(merged) > 5:
         raise Unsupported(f"{len(merged)} dimensions are too many. Reshape to at most 5")
     merged = [(1, 0, 0)] * (5 - len(merged)) + merged
-    return {"size": tuple(m[0] for m in merged), "from": tuple(m[1] for m in merged),
-            "to": tuple(m[2] for m in merged), "first": first, "to_first": to_first}  # fmt: skip
+    return {
+        "size": tuple(m[0] for m in merged),
+        "from": tuple(m[1] for m in merged),
+        "to": tuple(m[2] for m in merged),
+        "first": first,
+        "to_first": to_first,
+    }
 
 
 def _move(op: Op, source: Tensor, output: Tensor, fields: dict) -> Layer:
     read = source.index if source.data is None else source.data.reshape(-1)
-    return Layer(op, "move", "move", "tfkd_move_params", fields, (read,), output.index,
-                 comment=f"{shape_text(source)} -> {shape_text(output)}")  # fmt: skip
+    return Layer(
+        op,
+        "move",
+        "move",
+        "tfkd_move_params",
+        fields,
+        (read,),
+        output.index,
+        comment=f"{shape_text(source)} -> {shape_text(output)}",
+    )
 
 
 def view(graph: Graph, op: Op) -> int:
@@ -54,8 +67,11 @@ def concatenation(graph: Graph, op: Op) -> list[Layer]:
             or any(a != b for d, (a, b) in enumerate(zip(source.shape, output.shape, strict=True)) if d != axis)
         ):
             raise Unsupported(f"{source.shape} does not fit into {output.shape}. The file is damaged")
-        layers.append(_move(op, source, output, _block(source.shape, strides_of(source.shape), strides,
-                                                       to_first=at * strides[axis])))  # fmt: skip
+        layers.append(
+            _move(
+                op, source, output, _block(source.shape, strides_of(source.shape), strides, to_first=at * strides[axis])
+            )
+        )
         at += source.shape[axis]
     if at != output.shape[axis]:
         raise Unsupported(f"the inputs do not fill {output.shape}. The file is damaged")
@@ -76,8 +92,9 @@ def split(graph: Graph, op: Op) -> list[Layer]:
             or at + output.shape[axis] > source.shape[axis]
         ):
             raise Unsupported(f"{output.shape} does not come out of {source.shape}. The file is damaged")
-        layers.append(_move(op, source, output, _block(output.shape, strides, strides_of(output.shape),
-                                                       first=at * strides[axis])))  # fmt: skip
+        layers.append(
+            _move(op, source, output, _block(output.shape, strides, strides_of(output.shape), first=at * strides[axis]))
+        )
         at += output.shape[axis]
     return layers
 
@@ -89,8 +106,10 @@ def unpack(graph: Graph, op: Op) -> list[Layer]:
     outputs = [values(graph, i, source.dtype) for i in op.outputs]
     if len(outputs) != source.shape[axis] or any(output.shape != rest for output in outputs):
         raise Unsupported(f"{source.shape} does not come apart along axis {axis}. The file is damaged")
-    return [_move(op, source, output, _block(rest, steps, strides_of(rest), first=i * strides[axis]))
-            for i, output in enumerate(outputs)]  # fmt: skip
+    return [
+        _move(op, source, output, _block(rest, steps, strides_of(rest), first=i * strides[axis]))
+        for i, output in enumerate(outputs)
+    ]
 
 
 def pack(graph: Graph, op: Op) -> list[Layer]:
@@ -100,8 +119,10 @@ def pack(graph: Graph, op: Op) -> list[Layer]:
     sources = [values(graph, i, output.dtype) for i in op.inputs]
     if len(sources) != output.shape[axis] or any(source.shape != rest for source in sources):
         raise Unsupported(f"{len(sources)} inputs do not make {output.shape}. The file is damaged")
-    return [_move(op, source, output, _block(rest, strides_of(rest), steps, to_first=i * strides[axis]))
-            for i, source in enumerate(sources)]  # fmt: skip
+    return [
+        _move(op, source, output, _block(rest, strides_of(rest), steps, to_first=i * strides[axis]))
+        for i, source in enumerate(sources)
+    ]
 
 
 def _axis(op: Op, tensor: Tensor) -> int:
@@ -200,6 +221,14 @@ def pad(graph: Graph, op: Op) -> list[Layer]:
         raise Unsupported(f"{source.shape} padded by {amounts} is not {output.shape}. The file is damaged")
     strides = strides_of(output.shape)
     to_first = sum(before * stride for (before, _), stride in zip(amounts, strides, strict=True))
-    fill = Layer(op, "set", "fill", "tfkd_set_params", {"count": output.elements, "value": value}, (), output.index,
-                 comment=f"{output.elements} x {value}")  # fmt: skip
+    fill = Layer(
+        op,
+        "set",
+        "fill",
+        "tfkd_set_params",
+        {"count": output.elements, "value": value},
+        (),
+        output.index,
+        comment=f"{output.elements} x {value}",
+    )
     return [fill, _move(op, source, output, _block(source.shape, strides_of(source.shape), strides, to_first=to_first))]

@@ -33,8 +33,24 @@ def reduction(graph: Graph, op: Op) -> list[Layer]:
 
     kept, kept_stride = four([d for d in range(rank) if d not in axes])
     summed, summed_stride = four(sorted(axes))
-    return [Layer(op, "reduction", "reduction", "tfkd_reduction_params",
-                  {"kept": kept, "kept_stride": kept_stride, "summed": summed, "summed_stride": summed_stride,
-                   "multiplier": multiplier, "shift": shift, "offset": source.zero_point * count,
-                   "out_zero_point": output.zero_point}, (source.index,), output.index,
-                  comment=f"{shape_text(source)} -> {shape_text(output)}")]  # fmt: skip
+    return [
+        Layer(
+            op,
+            "reduction",
+            "reduction",
+            "tfkd_reduction_params",
+            {
+                "kept": kept,
+                "kept_stride": kept_stride,
+                "summed": summed,
+                "summed_stride": summed_stride,
+                "multiplier": multiplier,
+                "shift": shift,
+                "offset": source.zero_point * count,
+                "out_zero_point": output.zero_point,
+            },
+            (source.index,),
+            output.index,
+            comment=f"{shape_text(source)} -> {shape_text(output)}",
+        )
+    ]

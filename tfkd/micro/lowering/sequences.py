@@ -17,8 +17,10 @@ _GATES = ("input", "forget", "cell", "output")
 def _state(graph: Graph, op: Op, i: int, size: int, *dtypes: str) -> Tensor:
     tensor = operand(graph, op, i)
     if not tensor.variable or tensor.data is not None or tensor.dtype not in dtypes or len(tensor.scales) != 1:
-        raise Unsupported(f"state {tensor.name!r} must be a quantized variable of {' or '.join(dtypes)}. "
-                          "Convert with `tfkd convert --mode full_int8`")  # fmt: skip
+        raise Unsupported(
+            f"state {tensor.name!r} must be a quantized variable of {' or '.join(dtypes)}. "
+            "Convert with `tfkd convert --mode full_int8`"
+        )
     if tensor.elements != size:
         raise Unsupported(f"state {tensor.name!r} has {tensor.elements} values, not {size}. The file is damaged")
     return tensor
@@ -28,8 +30,9 @@ def _matrix(graph: Graph, op: Op, i: int, shape: tuple[int, int], *dtypes: str) 
     """Constant weights as int64, and their step."""
     tensor, values = operand(graph, op, i), constant(graph, op, i, *dtypes)
     if tensor.shape != shape or len(tensor.scales) != 1 or tensor.zero_point:
-        raise Unsupported(f"weights {tensor.name!r} must be {shape}, symmetric. Received: {tensor.shape}. "
-                          "Convert the model again")  # fmt: skip
+        raise Unsupported(
+            f"weights {tensor.name!r} must be {shape}, symmetric. Received: {tensor.shape}. Convert the model again"
+        )
     return values.astype("int64"), tensor.scale
 
 
@@ -58,15 +61,31 @@ def lstm(graph: Graph, op: Op) -> list[Layer]:
     fields = _gates(graph, op, source, hidden, inputs, units)
     left = 12 + power  # of the cell state, to 12 fraction bits
     fields |= {
-        **_scaling("forget_", 2.0**-15 * cell.scale / cell.scale), **_scaling("input_", 2.0**-30 / cell.scale),
-        **_scaling("out_", 2.0**-30 / hidden.scale), "steps": steps, "inputs": inputs, "units": units,
-        "tanh_multiplier": 3 << max(0, left), "tanh_shift": max(0, -left),
+        **_scaling("forget_", 2.0**-15 * cell.scale / cell.scale),
+        **_scaling("input_", 2.0**-30 / cell.scale),
+        **_scaling("out_", 2.0**-30 / hidden.scale),
+        "steps": steps,
+        "inputs": inputs,
+        "units": units,
+        "tanh_multiplier": 3 << max(0, left),
+        "tanh_shift": max(0, -left),
         "clip": int(min(max(float(op.options["CellClip"]) / cell.scale, 0.0), 32767.0)),
-        "out_zero_point": hidden.zero_point, "sigmoid": arithmetic.sigmoid_table(),
-    }  # fmt: skip
-    return [Layer(op, "lstm", "dot sigmoid lstm", "tfkd_lstm_params", fields, (source.index,), output.index,
-                  comment=f"{shape_text(source)} -> {shape_text(output)}",
-                  states=(hidden.index, cell.index))]  # fmt: skip
+        "out_zero_point": hidden.zero_point,
+        "sigmoid": arithmetic.sigmoid_table(),
+    }
+    return [
+        Layer(
+            op,
+            "lstm",
+            "dot sigmoid lstm",
+            "tfkd_lstm_params",
+            fields,
+            (source.index,),
+            output.index,
+            comment=f"{shape_text(source)} -> {shape_text(output)}",
+            states=(hidden.index, cell.index),
+        )
+    ]
 
 
 def _gates(graph: Graph, op: Op, source: Tensor, hidden: Tensor, inputs: int, units: int) -> dict[str, Any]:
@@ -85,8 +104,11 @@ def _gates(graph: Graph, op: Op, source: Tensor, hidden: Tensor, inputs: int, un
             parts.append(weights)
             biases.append(folded)
         rows.append(np.concatenate(parts, axis=1))
-    return {"weights": np.stack(rows, axis=1).astype("int8"), "bias": np.stack(biases, axis=1),
-            **{name: tuple(one[name] for one in scaled) for name in ("multiplier", "shift")}}  # fmt: skip
+    return {
+        "weights": np.stack(rows, axis=1).astype("int8"),
+        "bias": np.stack(biases, axis=1),
+        **{name: tuple(one[name] for one in scaled) for name in ("multiplier", "shift")},
+    }
 
 
 def svdf(graph: Graph, op: Op) -> list[Layer]:
@@ -121,5 +143,16 @@ def svdf(graph: Graph, op: Op) -> list[Layer]:
         "state_zero_point": state.zero_point, "out_zero_point": output.zero_point,
     }  # fmt: skip
     kernel = "svdf" if state.dtype == "int8" else "svdf_wide"
-    return [Layer(op, kernel, "dot svdf", "tfkd_svdf_params", fields, (source.index,), output.index,
-                  states=(state.index,), comment=f"{inputs} -> {filters} filters -> {output.elements}")]  # fmt: skip
+    return [
+        Layer(
+            op,
+            kernel,
+            "dot svdf",
+            "tfkd_svdf_params",
+            fields,
+            (source.index,),
+            output.index,
+            states=(state.index,),
+            comment=f"{inputs} -> {filters} filters -> {output.elements}",
+        )
+    ]

@@ -17,9 +17,19 @@ def lookup(graph: Graph, op: Op) -> list[Layer]:
     if source.elements != output.elements:
         raise Unsupported(f"{source.shape} and {output.shape} differ in size. The file is damaged")
     function = UNARY[op.kind](op, source, output)
-    return [Layer(op, "lookup", "lookup", "tfkd_lookup_params",
-                  {"table": arithmetic.table(function), "count": output.elements}, (source.index,), output.index,
-                  in_place=(source.index,), comment=shape_text(output))]  # fmt: skip
+    return [
+        Layer(
+            op,
+            "lookup",
+            "lookup",
+            "tfkd_lookup_params",
+            {"table": arithmetic.table(function), "count": output.elements},
+            (source.index,),
+            output.index,
+            in_place=(source.index,),
+            comment=shape_text(output),
+        )
+    ]
 
 
 def _relu(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
@@ -113,14 +123,29 @@ def softmax(graph: Graph, op: Op) -> list[Layer]:
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     depth = source.shape[-1] if source.shape else 1
     if output.zero_point != -128 or output.scale != 1 / 256 or source.shape != output.shape or depth >= 4096:
-        raise Unsupported("the output must have scale 1/256, zero point -128 and at most 4095 classes. "
-                          "Convert the model again")  # fmt: skip
+        raise Unsupported(
+            "the output must have scale 1/256, zero point -128 and at most 4095 classes. Convert the model again"
+        )
     real = min(float(op.options["Beta"]) * source.scale * 2**26, 2.0**31 - 1)
     if real <= 1:
         raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
     multiplier, shift = arithmetic.quantize_multiplier(real)
     count = min(255, arithmetic.input_radius(5, shift)) + 1
     values = [arithmetic.exponential(arithmetic.high_mul(-d * 2**shift, multiplier), 5) for d in range(count)]
-    return [Layer(op, "softmax", "softmax", "tfkd_softmax_params",
-                  {"exponential": np.array(values, "int32"), "differences": count, "rows": source.elements // depth,
-                   "depth": depth}, (source.index,), output.index, comment=shape_text(output))]  # fmt: skip
+    return [
+        Layer(
+            op,
+            "softmax",
+            "softmax",
+            "tfkd_softmax_params",
+            {
+                "exponential": np.array(values, "int32"),
+                "differences": count,
+                "rows": source.elements // depth,
+                "depth": depth,
+            },
+            (source.index,),
+            output.index,
+            comment=shape_text(output),
+        )
+    ]

@@ -60,13 +60,26 @@ def products(graph: Graph, op: Op) -> list[Layer]:
         weights = weights.reshape(*weights.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
     return [
         Layer(
-            op, "products", "sums_int16 products_int16", "tfkd_products_params",
-            {"weights": np.ascontiguousarray(weights).astype("int8"), "bias": bias, **scaling, **fields,
-             "group_channels": part, "group_out_channels": channels // groups, "least": least, "most": most},
-            (source.index,), output.index, flags,
+            op,
+            "products",
+            "sums_int16 products_int16",
+            "tfkd_products_params",
+            {
+                "weights": np.ascontiguousarray(weights).astype("int8"),
+                "bias": bias,
+                **scaling,
+                **fields,
+                "group_channels": part,
+                "group_out_channels": channels // groups,
+                "least": least,
+                "most": most,
+            },
+            (source.index,),
+            output.index,
+            flags,
             comment=f"{shape_text(source)} -> {shape_text(output)}",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _image(source: Tensor, output: Tensor, op: Op, weights: np.ndarray) -> dict[str, int]:
@@ -80,10 +93,25 @@ def _flat(source: Tensor, output: Tensor, weights: np.ndarray) -> dict[str, int]
     rows = source.elements // depth if depth else 0
     if not rows or rows * depth != source.elements or output.elements != rows * channels:
         raise Unsupported(f"weights {weights.shape} do not fit input {source.shape}. The file is damaged")
-    ones = ("height", "out_height", "kernel_height", "kernel_width", "stride_height", "stride_width",
-            "dilation_height", "dilation_width")  # fmt: skip
-    return {**dict.fromkeys(ones, 1), "pad_top": 0, "pad_left": 0, "width": rows, "out_width": rows,
-            "channels": depth, "out_channels": channels}  # fmt: skip
+    ones = (
+        "height",
+        "out_height",
+        "kernel_height",
+        "kernel_width",
+        "stride_height",
+        "stride_width",
+        "dilation_height",
+        "dilation_width",
+    )
+    return {
+        **dict.fromkeys(ones, 1),
+        "pad_top": 0,
+        "pad_left": 0,
+        "width": rows,
+        "out_width": rows,
+        "channels": depth,
+        "out_channels": channels,
+    }
 
 
 def wide_softmax(graph: Graph, op: Op) -> list[Layer]:
@@ -98,8 +126,18 @@ def wide_softmax(graph: Graph, op: Op) -> list[Layer]:
         "exponential": _pieces(np.exp, 10 / 65535, 32767), "inverse": _pieces(lambda x: 1 / (1 + x), 1 / 65535, -32768),
         "multiplier": multiplier, "shift": shift, "rows": source.elements // depth, "depth": depth,
     }  # fmt: skip
-    return [Layer(op, "softmax_int16", "softmax_int16", "tfkd_softmax_int16_params", fields, (source.index,),
-                  output.index, comment=shape_text(output))]  # fmt: skip
+    return [
+        Layer(
+            op,
+            "softmax_int16",
+            "softmax_int16",
+            "tfkd_softmax_int16_params",
+            fields,
+            (source.index,),
+            output.index,
+            comment=shape_text(output),
+        )
+    ]
 
 
 def _pieces(function: Callable[[np.ndarray], np.ndarray], scale: float, zero_point: int) -> np.ndarray:
@@ -140,10 +178,19 @@ def curve(graph: Graph, op: Op) -> list[Layer]:
     if not 0 < multiplier < 2**15 or shift > 29:
         raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
     kernel = f"{op.kind.lower()}_int16"
-    return [Layer(op, kernel, "sigmoid", "tfkd_curve_params",
-                  {"table": arithmetic.sigmoid_table(), "multiplier": multiplier, "shift": shift,
-                   "count": source.elements}, (source.index,), output.index, in_place=(source.index,),
-                  comment=shape_text(output))]  # fmt: skip
+    return [
+        Layer(
+            op,
+            kernel,
+            "sigmoid",
+            "tfkd_curve_params",
+            {"table": arithmetic.sigmoid_table(), "multiplier": multiplier, "shift": shift, "count": source.elements},
+            (source.index,),
+            output.index,
+            in_place=(source.index,),
+            comment=shape_text(output),
+        )
+    ]
 
 
 def rescale(graph: Graph, op: Op) -> list[Layer]:
@@ -163,9 +210,26 @@ def rescale(graph: Graph, op: Op) -> list[Layer]:
     if op.kind == "RELU6":
         most = min(most, source.zero_point + math.floor(float(np.float32(6) / np.float32(source.scale)) + 0.5))
     kernel = {("int16", "int16"): "rescale", ("int16", "int8"): "narrow"}.get((source.dtype, output.dtype), "widened")
-    return [Layer(op, kernel, "rescale", "tfkd_rescale_params",
-                  {"multiplier": pairs[0][0], "shift": pairs[0][1], "negative_multiplier": pairs[1][0],
-                   "negative_shift": pairs[1][1], "count": source.elements, "zero_point": source.zero_point,
-                   "out_zero_point": output.zero_point, "least": least, "most": most},
-                  (source.index,), output.index, in_place=(source.index,) if kernel == "rescale" else (),
-                  comment=shape_text(output))]  # fmt: skip
+    return [
+        Layer(
+            op,
+            kernel,
+            "rescale",
+            "tfkd_rescale_params",
+            {
+                "multiplier": pairs[0][0],
+                "shift": pairs[0][1],
+                "negative_multiplier": pairs[1][0],
+                "negative_shift": pairs[1][1],
+                "count": source.elements,
+                "zero_point": source.zero_point,
+                "out_zero_point": output.zero_point,
+                "least": least,
+                "most": most,
+            },
+            (source.index,),
+            output.index,
+            in_place=(source.index,) if kernel == "rescale" else (),
+            comment=shape_text(output),
+        )
+    ]

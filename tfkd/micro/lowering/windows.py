@@ -36,8 +36,10 @@ def _padding(op: Op, size: int, kernel: int, stride: int, dilation: int, out: in
     reach = (kernel - 1) * dilation + 1
     expected = -(-size // stride) if op.options["Padding"] == "same" else (size + stride - reach) // stride
     if expected != out:
-        raise Unsupported(f"{size} values, kernel {kernel}, stride {stride} and dilation {dilation} "
-                          f"do not give {out}. The file is damaged")  # fmt: skip
+        raise Unsupported(
+            f"{size} values, kernel {kernel}, stride {stride} and dilation {dilation} "
+            f"do not give {out}. The file is damaged"
+        )
     return max(0, (out - 1) * stride + reach - size) // 2
 
 
@@ -45,9 +47,15 @@ def window(source: Tensor, output: Tensor, op: Op, kernel: tuple[int, ...]) -> d
     """The struct fields that tell how a kernel moves over an image."""
     if len(source.shape) != 4 or len(output.shape) != 4 or source.shape[0] != 1 or output.shape[0] != 1:
         raise Unsupported(f"input {source.shape} must be [1, h, w, c]. Convert the model again")
-    fields = {"height": source.shape[1], "width": source.shape[2], "channels": source.shape[3],
-              "out_height": output.shape[1], "out_width": output.shape[2],
-              "kernel_height": kernel[0], "kernel_width": kernel[1]}  # fmt: skip
+    fields = {
+        "height": source.shape[1],
+        "width": source.shape[2],
+        "channels": source.shape[3],
+        "out_height": output.shape[1],
+        "out_width": output.shape[2],
+        "kernel_height": kernel[0],
+        "kernel_width": kernel[1],
+    }
     for axis, name, letter, before in ((0, "height", "H", "pad_top"), (1, "width", "W", "pad_left")):
         stride = int(op.options[f"Stride{letter}"])
         dilation = int(op.options.get(f"Dilation{letter}Factor", 1))
@@ -87,16 +95,32 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
     words = pair_words(biases, multipliers, shifts, per_group % 2, output.zero_point, flags)
     return [
         Layer(
-            op, "convolution", "convolution", "tfkd_convolution_params",
-            {"weights": packed_pair(rows[:, :, 0], rows[:, :, 1]), "pairs": words, **fields,
-             "out_channels": channels, "groups": groups, "group_channels": part,
-             "group_out_channels": per_group, "depth": depth, "zero_point": source.zero_point,
-             "out_zero_point": output.zero_point, "least": least, "most": most},
-            (source.index,), output.index, flags, scratch_bytes=6 * depth,
+            op,
+            "convolution",
+            "convolution",
+            "tfkd_convolution_params",
+            {
+                "weights": packed_pair(rows[:, :, 0], rows[:, :, 1]),
+                "pairs": words,
+                **fields,
+                "out_channels": channels,
+                "groups": groups,
+                "group_channels": part,
+                "group_out_channels": per_group,
+                "depth": depth,
+                "zero_point": source.zero_point,
+                "out_zero_point": output.zero_point,
+                "least": least,
+                "most": most,
+            },
+            (source.index,),
+            output.index,
+            flags,
+            scratch_bytes=6 * depth,
             in_place=(source.index,) if source.shape == output.shape and by_pixel else (),
             comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _places(fields: Mapping[str, int], part: int) -> np.ndarray:
@@ -130,30 +154,46 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
     same = times == 1 and source.shape == output.shape
     return [
         Layer(
-            op, "depthwise", "depthwise", "tfkd_depthwise_params",
-            {"weights": by_channel.astype("int8"), "bias": folded, **scaling, **fields,
-             "channel_multiplier": times, "zero_point": source.zero_point,
-             "out_zero_point": output.zero_point, "least": least, "most": most},
-            (source.index,), output.index, flags,
+            op,
+            "depthwise",
+            "depthwise",
+            "tfkd_depthwise_params",
+            {
+                "weights": by_channel.astype("int8"),
+                "bias": folded,
+                **scaling,
+                **fields,
+                "channel_multiplier": times,
+                "zero_point": source.zero_point,
+                "out_zero_point": output.zero_point,
+                "least": least,
+                "most": most,
+            },
+            (source.index,),
+            output.index,
+            flags,
             scratch_bytes=depthwise_scratch_bytes(fields, fields["out_height"]),
             in_place=(source.index,) if same else (),
             comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _plane(fields: Mapping[str, int]) -> dict[str, int]:
     """The fields that tell how large a padded plane is, and how many pairs of its rows are held for four channels."""
     height, width = (
         (fields[f"out_{side}"] - 1) * fields[f"stride_{side}"]
-        + (fields[f"kernel_{side}"] - 1) * fields[f"dilation_{side}"] + 1
+        + (fields[f"kernel_{side}"] - 1) * fields[f"dilation_{side}"]
+        + 1
         for side in SIDES
-    )  # fmt: skip
+    )
     stride = fields["stride_width"]
     width += width % 2 + (2 if stride == 2 and fields["out_width"] % 2 else 0)  # two outputs at a time
     found = {"plane_height": height, "plane_width": width, "row_pairs": 0}
-    by_rows = all((fields[f"kernel_{side}"], fields[f"stride_{side}"], fields[f"dilation_{side}"]) == (3, stride, 1)
-                  for side in SIDES)  # fmt: skip
+    by_rows = all(
+        (fields[f"kernel_{side}"], fields[f"stride_{side}"], fields[f"dilation_{side}"]) == (3, stride, 1)
+        for side in SIDES
+    )
     if by_rows and stride <= 2 and fields["channels"] >= 4 and fields["out_width"] > 1:
         values = fields["channels"] * sum(fields[f"{a}height"] * fields[f"{a}width"] for a in ("", "out_"))
         room = max(2 * height * width, min(_ROWS_BYTES, values // 4)) // (16 * width)
@@ -177,8 +217,18 @@ def pool(graph: Graph, op: Op) -> list[Layer]:
     least, most = activation_range(op, output)
     fields = {name: value for name, value in fields.items() if not name.startswith("dilation")}
     kernel = "average_pool" if op.kind == "AVERAGE_POOL_2D" else "max_pool"
-    return [Layer(op, kernel, "pool", "tfkd_pool_params", {**fields, "least": least, "most": most}, (source.index,),
-                  output.index, comment=f"{shape_text(source)} -> {shape_text(output)}")]  # fmt: skip
+    return [
+        Layer(
+            op,
+            kernel,
+            "pool",
+            "tfkd_pool_params",
+            {**fields, "least": least, "most": most},
+            (source.index,),
+            output.index,
+            comment=f"{shape_text(source)} -> {shape_text(output)}",
+        )
+    ]
 
 
 def _kernel(fields: Mapping[str, int]) -> str:

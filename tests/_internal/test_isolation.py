@@ -1,0 +1,207 @@
+"""A child process: its result, its three ways to fail, and what stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfkd._internal import isolation
+
+# What the children run; they import this module as this process does.
+HERE = __name__
+
+
+def double(array):
+    print("chatter on stdout")
+    os.write(2, b"chatter from C\n")
+    return array * 2
+
+
+def raise_value_error():
+    os.write(2, b"the library said so\n")
+    raise ValueError("scale must be > 0. Received: 0.")
+
+
+def raise_lookup_error():
+    raise LookupError("no such op")
+
+
+def die(number):
+    os.write(2, b"last words\n")
+    os.kill(os.getpid(), number)
+
+
+def leave(status):
+    os._exit(status)
+
+
+def reply_and_leave_badly():
+    import atexit
+
+    atexit.register(os.abort)
+    return "a whole result"
+
+
+def sleep(path=None, seconds=60):
+    if path:
+        grandchild = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
+        Path(path).write_text(f"{os.getpid()} {grandchild.pid}")
+    os.write(2, b"waiting\n")
+    time.sleep(seconds)
+
+
+def mark():
+    os.environ["TFKD_TEST_MARK"] = "and marked"
+
+
+def marked(word):
+    return f"{word} {os.environ['TFKD_TEST_MARK']}"
+
+
+def sleep_at_pids():
+    sleep("pids")
+
+
+def environment(name):
+    return os.environ.get(name), os.getcwd()
+
+
+def run(function, **kwargs):
+    return isolation.run(f"{HERE}:{function}", **{"timeout_s": 60, "what": "testing", **kwargs})
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_run_gives_the_result_and_stays_silent(capfd):
+    array = np.arange(6, dtype=np.int8).reshape(2, 3)
+    result = run("double", array=array)
+    np.testing.assert_array_equal(result, array * 2)
+    assert result.dtype == np.int8
+    assert capfd.readouterr() == ("", "")
+
+
+def test_run_hands_on_environment_and_working_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    monkeypatch.chdir(tmp_path)
+    assert run("environment", name="TF_CPP_MIN_LOG_LEVEL") == ("3", str(tmp_path))
+
+
+def test_run_ignores_modules_in_the_working_directory(monkeypatch, tmp_path):
+    (tmp_path / "pickle.py").write_text("raise SystemExit('a stranger was imported')")
+    monkeypatch.chdir(tmp_path)
+    assert run("double", array=2) == 4
+
+
+def test_run_function_that_raises_is_refused_with_its_words_and_output():
+    with pytest.raises(
+        isolation.ChildRefused, match=r"^scale must be > 0. Received: 0.\nIts output.*\nthe library said so$"
+    ):
+        run("raise_value_error")
+    assert issubclass(isolation.ChildRefused, ValueError)
+
+
+def test_run_function_that_raises_another_error_names_its_type():
+    with pytest.raises(isolation.ChildRefused, match=r"^LookupError: no such op$"):
+        run("raise_lookup_error")
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGABRT, "SIGABRT"), (signal.SIGFPE, "SIGFPE")]
+)
+def test_run_child_that_dies_of_a_signal_is_a_crash(number, name):
+    with pytest.raises(
+        isolation.ChildCrashed, match=rf"testing: the process died \(signal {name}\)(.|\n)*\nlast words$"
+    ):
+        run("die", number=int(number))
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_run_child_that_exits_without_a_result_is_a_crash(status):
+    with pytest.raises(isolation.ChildCrashed, match=rf"the process died \(exit status {status}\)"):
+        run("leave", status=status)
+
+
+def test_run_result_is_not_lost_to_a_bad_exit():
+    assert run("reply_and_leave_badly") == "a whole result"
+
+
+def test_run_child_that_hangs_is_killed_with_what_it_started(tmp_path):
+    path = tmp_path / "pids"
+    with pytest.raises(
+        isolation.ChildTimedOut, match=r"testing: must finish within 5 s.*Raise timeout_s(.|\n)*waiting$"
+    ):
+        run("sleep", path=str(path), timeout_s=5)
+    for pid in path.read_text().split():
+        assert wait_for(lambda pid=pid: not alive(pid))
+
+
+def test_run_interrupted_leaves_no_child(tmp_path):
+    path = tmp_path / "pids"
+    script = (
+        f"from tfkd import child; "
+        f"child.run_all('{HERE}:sleep', [dict(path={str(path)!r}), {{}}], timeout_s=60, what='testing')"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert wait_for(lambda: path.exists() and len(path.read_text().split()) == 2)
+    parent.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in parent.communicate(timeout=30)[1]
+    for pid in path.read_text().split():
+        assert wait_for(lambda pid=pid: not alive(pid))
+
+
+def test_warm_child_runs_what_it_is_given_later():
+    with isolation.warm(f"{HERE}:mark") as call:
+        assert call(f"{HERE}:marked", timeout_s=60, what="testing", word="warm") == "warm and marked"
+
+
+def test_warm_child_that_fails_early_says_so():
+    with (
+        isolation.warm(f"{HERE}:raise_value_error") as call,
+        pytest.raises(isolation.ChildRefused, match="scale must be > 0"),
+    ):
+        call(f"{HERE}:marked", timeout_s=60, what="testing", word="warm")
+
+
+def test_warm_child_that_is_not_asked_is_killed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "pids"
+    with isolation.warm(f"{HERE}:sleep_at_pids"):
+        assert wait_for(lambda: path.exists() and len(path.read_text().split()) == 2)
+    for pid in path.read_text().split():
+        assert wait_for(lambda pid=pid: not alive(pid))
+
+
+def test_run_all_gives_results_in_order():
+    assert isolation.run_all(f"{HERE}:double", [{"array": n} for n in (3, 1, 2)], timeout_s=60, what="testing") == [
+        6,
+        2,
+        4,
+    ]
+
+
+def test_run_all_stops_the_others_at_the_first_failure():
+    calls = [{"seconds": "not a number"}, {"seconds": 300}]
+    with pytest.raises(isolation.ChildRefused, match="TypeError: 'str' object cannot be"):
+        isolation.run_all(f"{HERE}:sleep", calls, timeout_s=600, what="testing")

@@ -1,0 +1,75 @@
+"""The Android app's real code under Android's real framework, on its own LiteRT, by Maven on the desktop."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import desktop_app
+import keras
+import pytest
+import system_packages
+from PIL import Image
+
+import tfkd
+from tfkd.targets import android
+
+NEEDED = ("javac", "maven", "aapt", "framework")
+MISSING = desktop_app.unable() or next(filter(None, map(system_packages.skip_reason, NEEDED)), None)
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+CLASSES = sorted(path.stem for path in desktop_app.APP.glob("src/test/java/**/*Test.java"))
+SOURCES = sorted(desktop_app.APP.glob("src/main/java/**/*.java"))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """What Maven's tests say, and the folder with their reports and pictures."""
+    folder = tmp_path_factory.mktemp("app")
+    keras.utils.set_random_seed(0)
+    train = tfkd.data.load("digits").train
+    student = tfkd.models.digits_student(train.input_shape, 10)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    student.compile(keras.optimizers.Adam(0.01), loss=loss)
+    student.fit(train.batches(128, shuffle=True), epochs=20, shuffle=False, verbose=0)
+    model = tfkd.convert(student, folder / "student.tflite", calibration=train)
+    desktop_app.prepare(model.path, "digits", folder)
+    return desktop_app.test(desktop_app.APP, folder, f"-Dtfkd.screens={folder}/screens"), folder
+
+
+def test_app_builds_and_passes(ran):
+    done, _ = ran
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_app_class_ran(ran, name):
+    _, folder = ran
+    suite = ElementTree.parse(folder / f"target/surefire-reports/TEST-dev.tfkd.bench.app.{name}.xml").getroot()
+    assert int(suite.get("tests")) > 0
+    assert [suite.get(key) for key in ("failures", "errors", "skipped")] == ["0", "0", "0"]
+
+
+def test_screens_show_light_and_dark_pixels(ran):
+    _, folder = ran
+    for name, light in (("running", True), ("result", True), ("large", True), ("not_valid_dark", False)):
+        with Image.open(folder / "screens" / f"{name}.png") as picture:
+            grey = picture.convert("L")
+            colours = grey.getcolors()
+            assert grey.size == (600, 1290)
+        assert len(colours) > 30  # text and shapes, no blank
+        assert (max(colours)[1] > 128) == light
+
+
+def test_app_reads_nothing_of_who_starts_it_and_holds_no_lambda_or_network():
+    assert SOURCES
+    for source in SOURCES:
+        text = source.read_text()
+        for word in ("getIntent", "onNewIntent", "java.net", "android.webkit", "Runtime.getRuntime().exec", "->"):
+            assert word not in text, f"{word} in {source}"
+
+
+def test_gradle_and_build_apk_name_the_same_versions():
+    gradle = (desktop_app.APP / "build.gradle").read_text()
+    built = desktop_app.build_apk
+    assert re.search(r"minSdk = (\d+)", gradle)[1] == str(built.MIN_SDK)
+    assert re.search(r"targetSdk = (\d+)", gradle)[1] == str(built.TARGET_SDK)
+    assert re.search(r"versionCode = (\d+)", gradle)[1] == str(built.VERSION) == str(android.VERSION)
+    assert re.search(r"tensorflow-lite:([\d.]+)", gradle)[1] in built.ARTIFACTS["lite"]

@@ -1,0 +1,60 @@
+"""The part of the Android app that needs no phone, by Maven on the desktop with the app's own LiteRT."""
+
+import xml.etree.ElementTree as ElementTree
+
+import desktop_app
+import keras
+import numpy as np
+import pytest
+import system_packages
+
+import tfkd
+
+CORE = desktop_app.CORE
+MISSING = desktop_app.unable() or system_packages.skip_reason("maven") or system_packages.skip_reason("javac")
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+CLASSES = sorted(path.stem for path in CORE.glob("src/test/java/dev/tfkd/bench/*Test.java"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """What Maven's tests say, by class; they run on models and outputs made here."""
+    folder = tmp_path_factory.mktemp("core")
+    splits = tfkd.data.load("digits")
+    keras.utils.set_random_seed(0)
+    # A dense layer has a scale for each channel: an engine that takes the first one's for all is far off here.
+    student = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    kernel, bias = student.layers[-1].get_weights()
+    student.layers[-1].set_weights([kernel * np.geomspace(0.1, 3, 10), bias])
+    for mode in ("full_int8", "float32"):
+        model = tfkd.convert(student, folder / f"{mode}.tflite", mode=mode, calibration=splits.train)
+        x = model.quantize_input(splits.test.x)
+        run = tfkd.targets.get("host:reference").run(model, x, latency=False)
+        np.save(folder / f"{mode}_x.npy", x)
+        np.save(folder / f"{mode}_y.npy", run.outputs[0])
+        assert len(np.unique(run.outputs[0])) > 20
+    desktop_app.litert(folder)
+    done = desktop_app.test(CORE, folder)
+    return done, folder / "target" / "surefire-reports"
+
+
+def test_core_builds_and_passes(built):
+    done, _ = built
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_core_class_ran(built, name):
+    _, reports = built
+    suite = ElementTree.parse(reports / f"TEST-dev.tfkd.bench.{name}.xml").getroot()
+    assert int(suite.get("tests")) > 0
+    assert [suite.get(key) for key in ("failures", "errors", "skipped")] == ["0", "0", "0"]
+
+
+def test_core_needs_no_android():
+    sources = list(CORE.glob("src/main/java/**/*.java"))
+    assert sources
+    for source in sources:
+        assert "import android" not in source.read_text(), source

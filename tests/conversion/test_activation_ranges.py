@@ -1,0 +1,78 @@
+"""Ranges of activations, against NumPy."""
+
+import numpy as np
+import pytest
+
+from tfkd.conversion import activation_ranges
+
+
+def histogram(values):
+    found = activation_ranges._Histogram()
+    found.widen(values)
+    found.add(values)
+    return found
+
+
+@pytest.fixture
+def outliers():
+    """Values of which three in 30,000 lie far off."""
+    values = np.random.default_rng(0).normal(size=30_003)
+    values[:3] = 1000.0
+    return values
+
+
+def test_percentile_is_that_of_numpy():
+    values = np.random.default_rng(0).normal(size=100_000)
+    low, high = histogram(values).percentile(99.5)
+    assert low == pytest.approx(np.percentile(values, 0.5), abs=0.01)
+    assert high == pytest.approx(np.percentile(values, 99.5), abs=0.01)
+
+
+def test_percentile_leaves_outliers_out(outliers):
+    low, high = histogram(outliers).percentile(99.9)
+    assert high < 5
+    assert low == pytest.approx(outliers.min(), abs=2)  # bins are wide where outliers are far
+
+
+def test_percentile_of_rectified_values_begins_at_0():
+    values = np.maximum(np.random.default_rng(0).normal(size=10_000), 0)
+    assert histogram(values).percentile(99.99)[0] == 0
+
+
+@pytest.mark.parametrize("steps", [16, 256])
+def test_least_error_beats_the_full_range(steps):
+    values = np.random.default_rng(0).laplace(size=50_000)
+
+    def error(low, high):
+        step = (high - low) / (steps - 1)
+        return np.square(np.clip(np.round(values / step) * step, low, high) - values).mean()
+
+    low, high = histogram(values).least_error(steps)
+    assert values.min() < low < 0 < high < values.max()
+    assert error(low, high) < 0.95 * error(values.min(), values.max())
+    tried = [error(values.min() * share, values.max() * share) for share in np.linspace(0.05, 1, 40)]
+    assert error(low, high) < 1.1 * min(tried)
+
+
+def test_least_error_with_many_steps_cuts_nothing_off():
+    values = np.random.default_rng(0).uniform(-1, 1, size=10_000)
+    assert histogram(values).least_error(2**16) == (values.min(), values.max())
+
+
+def test_constant_tensor_has_its_value_as_range():
+    assert histogram(np.full(100, 3.0)).percentile(99.9) == (3.0, 3.0)
+
+
+def test_outlier_is_said_in_a_sentence(outliers):
+    found = histogram(outliers)
+    ratio, sentence = activation_ranges._outlier("m/conv_1/Relu;m/bn", found, found.low, found.high)
+    assert ratio > 100
+    assert sentence.startswith("m/conv_1/Relu: its range -4")
+    assert "Try --range percentile" in sentence
+    _, sentence = activation_ranges._outlier("m", found, -10.0, 10.0)
+    assert "0.010% of its values lie beyond -10..10 and are cut off" in sentence
+
+
+def test_values_without_outliers_are_not_spoken_of():
+    found = histogram(np.random.default_rng(0).normal(size=10_000))
+    assert activation_ranges._outlier("m", found, found.low, found.high) is None

@@ -1,0 +1,237 @@
+"""What a .tflite says of itself, and what is said of bytes that are none."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from tfkd import data, models
+from tfkd.conversion import tflite
+from tfkd.conversion.converter import convert
+from tfkd.conversion.tflite import TFLiteModel
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """An int8 model of convolutions."""
+    train = data.load("digits").train
+    path = tmp_path_factory.mktemp("models") / "student.tflite"
+    convert(models.digits_student(SHAPE, 10), path, calibration=train)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(path):
+    return TFLiteModel.load(path)
+
+
+class Product(keras.layers.Layer):
+    """A [6, 4] matrix times its own transpose."""
+
+    def call(self, x):
+        return keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))
+
+
+@pytest.fixture(scope="module")
+def products(tmp_path_factory):
+    """A float model with one op of each kind that is made of multiply-accumulates."""
+    image = keras.Input((6, 4, 3), name="image")
+    x = keras.layers.Conv2D(5, 3, padding="same", use_bias=False)(image)
+    x = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", depth_multiplier=2)(x)
+    x = keras.layers.Conv2DTranspose(7, 3, strides=2, padding="same")(x)
+    features = keras.layers.Dense(11, use_bias=False)(keras.layers.Flatten()(x))
+    matrix = keras.Input((6, 4), name="matrix")
+    both = keras.Model([image, matrix], [features, Product()(matrix)])
+    return convert(both, tmp_path_factory.mktemp("models") / "products.tflite", mode="float32")
+
+
+def test_io_is_what_the_runtime_says(path, model):
+    interpreter = Interpreter(str(path))
+    for tensors, details in (
+        (model.inputs, interpreter.get_input_details()),
+        (model.outputs, interpreter.get_output_details()),
+    ):
+        for tensor, detail in zip(tensors, details, strict=True):
+            assert (tensor.name, tensor.shape) == (detail["name"], tuple(detail["shape"]))
+            assert tensor.dtype == np.dtype(detail["dtype"]).name == "int8"
+            assert (*tensor.scales, *tensor.zero_points) == pytest.approx(detail["quantization"])
+
+
+def test_facts_of_an_int8_model(path, model):
+    assert model.size_bytes == path.stat().st_size == len(model.content)
+    assert model.ops == {"AVERAGE_POOL_2D": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 1}
+    assert model.float_ops == ()
+    assert model.is_quantized
+
+
+def test_parameter_bytes_of_an_int8_model(model):
+    # int8 kernels, and an int32 bias for each channel of a convolution, into which BatchNorm is folded. The converter
+    # drops the bias of the untrained Dense layer, which is 0.
+    layers = [layer for layer in models.digits_student(SHAPE, 10).layers if hasattr(layer, "kernel")]
+    kernels = sum(int(np.prod(layer.kernel.shape)) for layer in layers)
+    channels = sum(layer.output.shape[-1] for layer in layers if not isinstance(layer, keras.layers.Dense))
+    assert model.parameter_bytes == kernels + 4 * channels
+
+
+def test_macs_of_each_op(products):
+    convolution = 6 * 4 * 5 * (3 * 3 * 3)
+    depthwise = 3 * 2 * 10 * (3 * 3)
+    transposed = 3 * 2 * 10 * (3 * 3 * 7)
+    dense = 6 * 4 * 7 * 11
+    matrices = 6 * 6 * 4
+    assert set(products.ops) >= {
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "TRANSPOSE_CONV",
+        "FULLY_CONNECTED",
+        "BATCH_MATMUL",
+    }
+    assert products.macs == convolution + depthwise + transposed + dense + matrices
+
+
+def test_macs_of_an_lstm_are_its_matrices_at_each_step():
+    units, features, steps = 4, 3, 10
+    shapes = [(1, steps, features), *[(units, features)] * 4, *[(units, units)] * 4, (1, steps, units)]
+    macs = tflite.op_macs("UNIDIRECTIONAL_SEQUENCE_LSTM", range(9), (9,), shapes)
+    assert macs == steps * 4 * (units * features + units * units)
+
+
+def test_macs_of_the_published_model(tmp_path):
+    # MLPerf Tiny states 12.5 million for its image model.
+    model = convert(models.resnet8((32, 32, 3), 10), tmp_path / "m.tflite", mode="float32")
+    assert model.macs == 12_501_632
+
+
+def test_float_ops_are_named(products):
+    assert len(products.float_ops) == sum(products.ops.values())
+    assert any(op.startswith("CONV_2D (") for op in products.float_ops)
+    assert not products.is_quantized
+
+
+def test_parameter_bytes_of_a_float_model(products):
+    parameters = 3 * 3 * 3 * 5 + (3 * 3 * 10 + 10) + (3 * 3 * 7 * 10 + 7) + 6 * 4 * 7 * 11
+    assert 4 * parameters <= products.parameter_bytes < 4 * parameters + 400
+
+
+def test_quantize_input_rounds_half_to_even_and_saturates(model):
+    (tensor,) = model.inputs
+    scale, zero = np.float32(tensor.scales[0]), tensor.zero_points[0]
+    steps = np.array([0, 1, 0.4, 0.6, 2.5, 3.5, 1e6, -1e6], np.float32)
+    expected = np.clip(np.array([0, 1, 0, 1, 2, 4, 1e6, -1e6]) + zero, -128, 127)
+    received = model.quantize_input(steps * scale)
+    assert received.dtype == np.int8
+    np.testing.assert_array_equal(received, expected)
+
+
+def test_quantize_input_takes_pixels_and_leaves_quantized_ones(model):
+    pixels = np.arange(256, dtype=np.uint8)
+    quantized = model.quantize_input(pixels)
+    assert quantized.dtype == np.int8
+    np.testing.assert_array_equal(quantized, model.quantize_input(pixels.astype("float32")))
+    assert model.quantize_input(quantized) is quantized
+
+
+def test_quantize_input_of_a_float_model_only_casts(products):
+    received = products.quantize_input(np.array([1, 2], np.uint8))
+    assert received.dtype == np.float32
+    np.testing.assert_array_equal(received, [1, 2])
+
+
+def test_quantize_input_of_nan_is_refused(model):
+    with pytest.raises(ValueError, match=r"features must be numbers. Received: NaN. Clean the data"):
+        model.quantize_input(np.array([np.nan]))
+
+
+def test_dequantize_output_inverts_the_scale(model):
+    (tensor,) = model.outputs
+    raw = np.array([[-128, 0, 127]], np.int8)
+    expected = (raw.astype(float) - tensor.zero_points[0]) * tensor.scales[0]
+    received = model.dequantize_output(raw)
+    assert received.dtype == np.float32
+    np.testing.assert_allclose(received, expected, rtol=1e-6)
+
+
+def test_dequantize_output_of_a_float_model_changes_nothing(products):
+    np.testing.assert_array_equal(products.dequantize_output(np.float32([1.5])), np.float32([1.5]))
+
+
+def test_to_json_is_plain(model):
+    record = json.loads(json.dumps(model.to_json()))
+    assert record["sha256"] == model.sha256
+    assert record["macs"] == model.macs
+    assert record["inputs"][0]["shape"] == [1, *SHAPE]
+
+
+def test_load_of_a_model_is_the_model(model):
+    assert TFLiteModel.load(model) is model
+    assert TFLiteModel.load(model.content).sha256 == model.sha256
+
+
+def test_save_writes_whole_and_refuses_an_existing_file(model, tmp_path):
+    path = tmp_path / "new" / "m.tflite"
+    assert model.save(path).path == path
+    assert path.read_bytes() == model.content
+    with pytest.raises(ValueError, match=r"m.tflite: must not exist. Received: an existing file. Pass overwrite=True"):
+        model.save(path)
+    model.save(path, overwrite=True)
+    assert [file.name for file in path.parent.iterdir()] == ["m.tflite"]
+
+
+def test_load_of_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"m.tflite: must be a readable .tflite file. Received: No such file"):
+        TFLiteModel.load(tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("content", [b"", b"TFL3", b"PK\x03\x04" + bytes(100), b"\x1c\0\0\0TFL2" + bytes(100)])
+def test_load_of_another_format_is_refused(content):
+    with pytest.raises(ValueError, match=r"must be a .tflite file \(identifier TFL3\). Received: \d+ bytes"):
+        TFLiteModel.load(content)
+
+
+def test_load_of_an_empty_table_is_refused():
+    with pytest.raises(
+        ValueError, match=r"TFLiteModel: must be an undamaged .tflite file. Received: .*Copy or convert"
+    ):
+        TFLiteModel.load(b"\x1c\0\0\0TFL3" + bytes(100))
+
+
+def mutated(content, rng):
+    """The bytes with some of them changed, cut off, copied elsewhere, or with a wild offset, length or index."""
+    new = bytearray(content)
+    kind = rng.integers(4)
+    if kind == 0:
+        new[rng.integers(8, len(new))] = rng.integers(256)
+    elif kind == 1:
+        del new[rng.integers(16, len(new)) :]
+    elif kind == 2:
+        start, source = rng.integers(8, len(new) - 200, 2)
+        new[start : start + 100] = new[source : source + 100]
+    else:
+        for word in rng.integers(2, len(new) // 4, 4):
+            value = rng.choice([0, 1, 2**31 - 1, 2**32 - 1, 2**32 - 64, rng.integers(len(new)), rng.integers(2**32)])
+            new[4 * word : 4 * word + 4] = int(value).to_bytes(4, "little")
+    return bytes(new)
+
+
+def test_mutated_bytes_give_a_model_or_a_value_error(model, products):
+    rng, refused = np.random.default_rng(0), 0
+    for content in (model.content, products.content):
+        for _ in range(300):
+            try:
+                found = TFLiteModel.load(mutated(content, rng))
+                json.dumps(found.to_json())
+                _ = found.is_quantized
+            except ValueError:
+                refused += 1
+    assert 100 < refused < 600
+
+
+def test_vectors_that_overlap_end_the_reading(model, monkeypatch):
+    # A file of half a million tensors with the same huge shape vector would take an hour to read.
+    monkeypatch.setattr(tflite, "_MAX_ITEMS", 20)
+    with pytest.raises(ValueError, match=r"must be an undamaged .tflite file. Received: \d+ "):
+        TFLiteModel.load(model.content)

@@ -1,0 +1,381 @@
+import signal
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfkd
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(96, 8)).astype("float32")
+Y = RNG.integers(0, 3, 96)
+HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def net(units=6, name=None, **options):
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(units, activation="relu", **options)(inputs)
+    x = keras.layers.Dropout(0.2, seed=1)(x)
+    return keras.Model(inputs, keras.layers.Dense(3)(x), name=name)
+
+
+def linear(kernel, bias):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    model.set_weights([kernel, bias])
+    return model
+
+
+def distil(student, teacher, *, epochs=1, data=(X, Y), compile_options=None, fit_options=None, **options):
+    distiller = tfkd.Distiller(student, teacher, **options)
+    distiller.compile(
+        **{"optimizer": keras.optimizers.SGD(0.1), "loss": HARD, "metrics": ["accuracy"], **(compile_options or {})}
+    )
+    history = distiller.fit(*data, epochs=epochs, batch_size=32, shuffle=False, verbose=0, **(fit_options or {}))
+    return distiller, history.history
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize(("alpha", "temperature"), [(0.0, 4.0), (0.3, 1.0), (0.9, 4.0), (1.0, 2.0)])
+def test_train_step_matches_float64_numpy(alpha, temperature):
+    kernel, bias = RNG.normal(size=(8, 3)), RNG.normal(size=3)
+    teacher = linear(RNG.normal(size=(8, 3)), RNG.normal(size=3))
+    x, y = X[:32].astype("float64"), Y[:32]
+    # dL/dz = [alpha · T · (q_T − p_T) + (1 − alpha) · (q − onehot)] / B
+    t_kernel, t_bias = (w.astype("float64") for w in teacher.get_weights())
+    z, z_teacher = x @ kernel + bias, x @ t_kernel + t_bias
+    soft = temperature * (softmax(z / temperature) - softmax(z_teacher / temperature))
+    gradient = (alpha * soft + (1 - alpha) * (softmax(z) - np.eye(3)[y])) / len(x)
+    student = linear(kernel, bias)
+    _, history = distil(student, teacher, alpha=alpha, temperature=temperature, data=(X[:32], y))
+    p, q = softmax(z_teacher / temperature), softmax(z / temperature)
+    soft_loss = temperature**2 * (p * np.log(p / q)).sum(-1).mean()
+    hard_loss = -np.log(softmax(z)[np.arange(32), y]).mean()
+    assert history["soft_loss"][0] == pytest.approx(soft_loss, rel=1e-4)
+    assert history["hard_loss"][0] == pytest.approx(hard_loss, rel=1e-4)
+    assert history["loss"][0] == pytest.approx(alpha * soft_loss + (1 - alpha) * hard_loss, rel=1e-4)
+    np.testing.assert_allclose(student.get_weights()[0], kernel - 0.1 * x.T @ gradient, atol=1e-5)
+    np.testing.assert_allclose(student.get_weights()[1], bias - 0.1 * gradient.sum(0), atol=1e-5)
+
+
+def trained(train, **options):
+    keras.utils.set_random_seed(0)
+    student = net(kernel_regularizer="l2", **options)
+    train(student)
+    return student.get_weights()
+
+
+def test_alpha_zero_equals_plain_training_bit_for_bit():
+    teacher = net(32)
+
+    def plain(student):
+        student.compile(keras.optimizers.Adam(0.01), loss=HARD, jit_compile=False)
+        student.fit(X, Y, epochs=3, batch_size=32, verbose=0)
+
+    def distilled(student):
+        distiller = tfkd.Distiller(student, teacher, alpha=0.0)
+        distiller.compile(keras.optimizers.Adam(0.01), loss=HARD)
+        distiller.fit(X, Y, epochs=3, batch_size=32, verbose=0)
+
+    for expected, received in zip(trained(plain), trained(distilled), strict=True):
+        np.testing.assert_array_equal(received, expected)
+
+
+def test_alpha_one_ignores_labels():
+    teacher = net(32)
+    results = [
+        trained(
+            lambda student, data=data: distil(
+                student, teacher, alpha=1.0, data=data, epochs=2, compile_options={"metrics": None}
+            )
+        )
+        for data in [(X, Y), (X, (Y + 1) % 3), (X,)]
+    ]
+    for other in results[1:]:
+        for expected, received in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(received, expected)
+
+
+def test_distillation_brings_the_student_to_its_teacher():
+    teacher = net(32)
+    distiller, history = distil(net(), teacher, alpha=1.0, epochs=60)
+    assert history["soft_loss"][-1] < 0.5 * history["soft_loss"][0]
+
+
+def test_logs_are_the_documented_ones():
+    distiller, history = distil(net(), net(32), fit_options={"validation_data": (X, Y)})
+    assert set(history) == {"loss", "soft_loss", "hard_loss", "accuracy", "val_loss", "val_hard_loss", "val_accuracy"}
+    assert set(distiller.evaluate(X, Y, verbose=0, return_dict=True)) == {"loss", "hard_loss", "accuracy"}
+
+
+def test_callbacks_run_in_the_order_given_after_the_data_set_is_told_the_epoch():
+    calls, dataset = [], tfkd.data.load("digits").train.batches(512)
+    student = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs, n=n: calls.append((n, int(dataset.epoch))))
+        for n in "ab"
+    ]
+    distiller = tfkd.Distiller(student, student)
+    distiller.compile("sgd", loss=HARD)
+    distiller.fit(dataset, epochs=2, callbacks=callbacks, verbose=0)
+    assert calls == [("a", -1), ("b", -1), ("a", 0), ("b", 0)]  # the pass itself counts up
+
+
+def test_evaluate_equals_the_student_alone():
+    distiller, _ = distil(net(), net(32))
+    student = distiller.student
+    student.compile(loss=HARD, metrics=["accuracy"])
+    expected = student.evaluate(X, Y, verbose=0, return_dict=True)
+    received = distiller.evaluate(X, Y, verbose=0, return_dict=True)
+    assert {k: received[k] for k in expected} == pytest.approx(expected)
+
+
+def test_predict_gives_the_logits_of_the_student():
+    distiller, _ = distil(net(), net(32))
+    np.testing.assert_array_equal(distiller.predict(X, verbose=0), distiller.student.predict(X, verbose=0))
+
+
+def test_sample_weights_of_two_equal_repeated_samples():
+    teacher, start = net(32), net(4).get_weights()
+    results = []
+    for data in [(X[:2], Y[:2], np.array([3.0, 1.0])), (X[[0, 0, 0, 1]], Y[[0, 0, 0, 1]])]:
+        student = linear(np.ones((8, 3)), np.zeros(3))
+        # Keras divides by the number of samples, 2 and 4: the learning rate makes up for it.
+        rate = 0.1 if len(data) == 3 else 0.2
+        options = {"optimizer": keras.optimizers.SGD(rate), "metrics": []}
+        distiller = tfkd.Distiller(student, teacher, alpha=0.5)
+        distiller.compile(loss=HARD, **options)
+        distiller.fit(*data[:2], sample_weight=data[2] if len(data) == 3 else None, verbose=0, shuffle=False)
+        results.append(student.get_weights())
+    assert len(start) == 4
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_mask_of_a_sequence_student_leaves_out_padding():
+    def sequence_net():
+        inputs = keras.Input((None, 8))
+        x = keras.layers.Masking()(inputs)
+        return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+    keras.utils.set_random_seed(0)
+    student, teacher = sequence_net(), sequence_net()
+    weights = student.get_weights()
+    x = RNG.normal(size=(4, 5, 8)).astype("float32")
+    x[:, 3:] = 0
+    _, padded = distil(student, teacher, alpha=1.0, data=(x,), compile_options={"metrics": None})
+    student.set_weights(weights)
+    short = tfkd.Distiller(student, teacher, alpha=1.0)
+    short.compile("sgd")
+    soft = short.soft_losses[0](teacher(x[:, :3]), student(x[:, :3]))
+    assert padded["soft_loss"][0] == pytest.approx(float(np.mean(soft)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"jit_compile": True}, {"steps_per_execution": 3}, {"run_eagerly": True}],
+    ids=["jit_compile", "steps_per_execution", "run_eagerly"],
+)
+def test_way_of_running_changes_no_result(options):
+    teacher, start = linear(RNG.normal(size=(8, 3)), np.zeros(3)), RNG.normal(size=(8, 3))
+
+    def train(**compile_options):  # no dropout: XLA draws other random numbers
+        student = linear(start, np.zeros(3))
+        distil(student, teacher, epochs=2, compile_options=compile_options)
+        return student.get_weights()
+
+    expected, received = train(), train(**options)
+    for first, second in zip(expected, received, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_jit_compile_is_chosen_by_device_and_can_be_overridden():
+    distiller, _ = distil(net(), net(32))
+    assert distiller.jit_compile == bool(tf.config.list_logical_devices("GPU"))
+    distiller, _ = distil(net(), net(32), compile_options={"jit_compile": True})
+    assert distiller.jit_compile is True
+
+
+def test_mixed_float16_trains_with_a_scaled_loss():
+    student = net(dtype="mixed_float16")
+    student = keras.Model(student.inputs, keras.layers.Activation("linear", dtype="mixed_float16")(student.output))
+    student.dtype_policy = keras.DTypePolicy("mixed_float16")
+    distiller, history = distil(student, net(32), epochs=20)
+    assert isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_input_may_be_a_dictionary():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    student = keras.Model({"a": a, "b": b}, keras.layers.Dense(3)(keras.layers.Concatenate()([a, b])))
+    _, history = distil(student, student, data=({"a": X[:, :4], "b": X[:, 4:]}, Y))
+    assert history["soft_loss"][0] == pytest.approx(0, abs=1e-5)
+
+
+def test_several_outputs_are_refused():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)])
+    with pytest.raises(ValueError, match="student must have one output"):
+        tfkd.Distiller(model, net())
+    model = keras.Model(inputs, {"a": keras.layers.Dense(3)(inputs)})
+    with pytest.raises(ValueError, match="teacher must have one output"):
+        tfkd.Distiller(net(), model)
+
+
+def test_nested_softmax_is_found():
+    inputs = keras.Input((8,))
+    inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3), keras.layers.Softmax(name="end")])
+    with pytest.raises(ValueError, match="teacher must end in logits. Received: its last layer 'end' applies softmax"):
+        tfkd.Distiller(net(), keras.Model(inputs, inner(inputs)))
+
+
+class Opaque(keras.Model):
+    """A subclassed model, whose end cannot be seen."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.dense = keras.layers.Dense(3, activation=activation)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_softmax_of_a_subclassed_model_is_found_by_running_it():
+    with pytest.raises(ValueError, match="teacher must give logits"):
+        distil(net(), Opaque("softmax"))
+
+
+def test_subclassed_models_distil():
+    distiller, history = distil(Opaque(None), Opaque(None), epochs=30)
+    assert history["soft_loss"][-1] < history["soft_loss"][0]
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()])
+def test_loss_on_probabilities_is_refused(loss):
+    with pytest.raises(ValueError, match="must work on logits"):
+        tfkd.Distiller(net(), net()).compile("sgd", loss=loss)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan"), "0.5", None])
+def test_alpha_out_of_range_is_refused(alpha):
+    with pytest.raises(ValueError, match="alpha must be a number in 0..1 or a schedule. Received"):
+        tfkd.Distiller(net(), net(), alpha=alpha)
+
+
+def test_other_class_count_is_refused():
+    with pytest.raises(ValueError, match="must have the same classes"):
+        tfkd.Distiller(net(), keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]))
+
+
+def test_missing_labels_are_refused_where_they_are_needed():
+    with pytest.raises(ValueError, match="alpha=0.9 < 1 needs labels"):
+        distil(net(), net(), data=(X,))
+
+
+def test_something_else_than_a_model_is_refused():
+    with pytest.raises(ValueError, match="teacher must be a keras.Model. Received: str"):
+        tfkd.Distiller(net(), "teacher.keras")
+
+
+def test_summary_names_teacher_and_loss():
+    lines = []
+    tfkd.Distiller(net(), net(32, name="big"), temperature=3.0).summary(print_fn=lines.append)
+    assert "Teacher: big, 387 parameters (not tracked)" in lines
+    assert "Loss: 0.9 · SoftTarget(temperature=3.0) + 0.1 · hard loss" in lines
+
+
+RESUMABLE = """
+    import os, signal, sys
+    import keras, numpy as np
+    import tfkd
+
+    backup, out, kill_in_epoch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    keras.utils.set_random_seed(0)
+    train = tfkd.data.load("digits").train
+
+    def net(units):
+        layers = [keras.layers.Flatten(), keras.layers.Dense(units), keras.layers.Dense(10)]
+        return keras.Sequential([keras.Input((8, 8, 1)), *layers])
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.epoch == kill_in_epoch and batch == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+    distiller = tfkd.Distiller(net(8), net(32))
+    distiller.compile(keras.optimizers.Adam(0.01), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    backups = keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False)
+    distiller.fit(train.batches(128, shuffle=True), epochs=4, verbose=0, callbacks=[backups, Kill()])
+    np.savez(out, *distiller.student.get_weights())
+"""
+
+
+def run_script(script, *arguments):
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_resume_after_kill_9_continues_with_equal_weights(tmp_path):
+    whole = run_script(RESUMABLE, tmp_path / "whole", tmp_path / "whole.npz", -1)
+    assert whole.returncode == 0, whole.stderr
+    killed = run_script(RESUMABLE, tmp_path / "backup", tmp_path / "resumed.npz", 2)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "resumed.npz").exists()
+    resumed = run_script(RESUMABLE, tmp_path / "backup", tmp_path / "resumed.npz", -1)
+    assert resumed.returncode == 0, resumed.stderr
+    with np.load(tmp_path / "whole.npz") as expected, np.load(tmp_path / "resumed.npz") as received:
+        for name in expected:
+            np.testing.assert_array_equal(received[name], expected[name])
+
+
+MIRRORED = """
+    import sys
+    import keras, numpy as np, tensorflow as tf
+    import tfkd
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 8)).astype("float32"), rng.integers(0, 3, 64)
+
+    def net(units):
+        return keras.Sequential([keras.Input((8,)), keras.layers.Dense(units), keras.layers.Dense(3)])
+
+    def run(strategy):
+        keras.utils.set_random_seed(0)
+        teacher = net(32)
+        with strategy.scope():
+            distiller = tfkd.Distiller(net(6), teacher)
+            distiller.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        history = distiller.fit(x, y, batch_size=32, epochs=3, shuffle=False, verbose=0).history
+        return history, distiller.student.get_weights()
+
+    one, two = run(tf.distribute.get_strategy()), run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    assert two[0].keys() == one[0].keys()
+    for name in one[0]:
+        np.testing.assert_allclose(two[0][name], one[0][name], rtol=1e-5)
+    for a, b in zip(one[1], two[1]):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+"""
+
+
+def test_mirrored_strategy_over_two_devices_equals_one():
+    result = run_script(MIRRORED)
+    assert result.returncode == 0, result.stderr
+
+
+def test_frozen_student_is_refused():
+    student = net()
+    student.trainable = False
+    with pytest.raises(ValueError, match="student.trainable = True"):
+        distil(student, net())

@@ -1,0 +1,117 @@
+"""Two real worker processes on loopback train as one process with the joint batch."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tfkd import cli
+
+WORKER = """
+    import json, os, sys
+
+    rank, ports, out = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3]
+    if len(ports) > 1:
+        cluster = {"worker": [f"localhost:{port}" for port in ports]}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": rank}})
+    import keras, numpy as np, tensorflow as tf
+    import tfkd
+
+    def net(units):
+        layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
+        return keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(units), keras.layers.Dense(10)])
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy() if len(ports) > 1 else tf.distribute.get_strategy()
+    keras.utils.set_random_seed(0)
+    train = tfkd.data.load("digits").train.sample(512)
+    with strategy.scope():
+        distiller = tfkd.Distiller(net(8), net(32))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        distiller.compile(keras.optimizers.SGD(0.05), loss=loss, metrics=["accuracy"])
+    history = distiller.fit(train.batches(64, shuffle=True), epochs=3, verbose=0).history
+    weights = {f"w{i}": w for i, w in enumerate(distiller.student.get_weights())}
+    np.savez(out, **weights, **{name: np.array(values) for name, values in history.items()})
+"""
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    ports = [str(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ",".join(ports)
+
+
+def start(rank, ports, out):
+    command = [sys.executable, "-c", textwrap.dedent(WORKER), str(rank), ports, str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    files = [folder / "one.npz", folder / "first.npz", folder / "second.npz"]
+    ports = free_ports(2)
+    running = [start(0, "0", files[0]), start(0, ports, files[1]), start(1, ports, files[2])]
+    try:
+        for process in running:
+            said, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, said
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return [dict(np.load(file)) for file in files]
+
+
+def test_workers_end_with_equal_weights(results):
+    _, first, second = results
+    for name in (name for name in first if name.startswith("w")):
+        np.testing.assert_array_equal(second[name], first[name])
+
+
+def test_workers_learn_as_one_process_does_with_the_joint_batch(results):
+    one, first, _ = results
+    assert set(first) == set(one)
+    for name, expected in one.items():
+        np.testing.assert_allclose(np.ravel(first[name]), np.ravel(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_workers_start_with_the_script_that_distill_shows(tmp_path):
+    import tfkd
+
+    text = CliRunner().invoke(cli.app, ["distill", "--workers"]).stdout
+    script, command = text[text.index("import keras") :].split("\n\nStart it")
+    (tmp_path / "distill.py").write_text(script.replace("epochs=20", "epochs=1"))
+    train = tfkd.data.load("digits").train
+    tfkd.models.build("digits_teacher", train.input_shape, train.num_classes).save(tmp_path / "teacher.keras")
+    first, second = free_ports(2).split(",")
+    environment = re.search(r"TF_CONFIG='(.*)'", command)[1]
+    environment = environment.replace("first:2222", f"localhost:{first}").replace("second:2222", f"localhost:{second}")
+    running = [
+        subprocess.Popen(
+            [sys.executable, "distill.py"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TF_CONFIG": environment.replace('"index": 0', f'"index": {index}')},
+        )
+        for index in (0, 1)
+    ]
+    try:
+        for process in running:
+            output = process.communicate(timeout=240)[0]
+            assert process.returncode == 0, output
+    finally:
+        for process in running:
+            process.kill()
+    assert tfkd.models.load(tmp_path / "student.keras").count_params() > 0

@@ -1,0 +1,157 @@
+"""The search for the smallest mixture of precisions that keeps the accuracy."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfkd import data, models, targets
+from tfkd.conversion.quantizer import QuantizerSettings
+from tfkd.optimization import mixed_precision
+from tfkd.optimization.mixed_precision import Trial, search
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.load("digits", validation=0.3)
+
+
+@pytest.fixture(scope="module")
+def student(splits):
+    keras.utils.set_random_seed(0)
+    model = models.digits_student(SHAPE, 10)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(splits.train.batches(32, shuffle=True), epochs=12, shuffle=False, verbose=0)
+    return model
+
+
+def accuracy(model, split, target="host:plain"):
+    outputs = targets.get(target).run(model, model.quantize_input(split.x), latency=False).outputs[0]
+    return (outputs.argmax(axis=1) == split.y).mean()
+
+
+def with_outlier(student, factor):
+    """The same function, with one channel of an inner layer made loud and its users made as quiet."""
+    model = keras.models.clone_model(student)
+    model.set_weights(student.get_weights())
+    norm, users = model.get_layer("block1_depthwise_bn"), model.get_layer("block1_pointwise_conv").kernel
+    scale = np.where(np.arange(norm.gamma.shape[0]) == 2, factor, 1.0).astype("float32")
+    norm.gamma.assign(norm.gamma * scale)  # what is behind it is a ReLU, which keeps the scale
+    norm.beta.assign(norm.beta * scale)
+    users.assign(users / scale[:, None])
+    return model
+
+
+def test_model_that_holds_in_8_bits_gets_weights_of_4(student, splits, tmp_path):
+    said = []
+    model, trials = search(student, tmp_path / "m.tflite", splits, accuracy_drop=3, report=said.append)
+    assert said == list(trials)
+    assert trials[0].what == "int8"
+    best = min((trial for trial in trials if trial.ok), key=lambda trial: trial.bytes)
+    assert best.settings.int4
+    assert best.bytes == model.size_bytes < trials[0].bytes
+    assert accuracy(model, splits.val) == pytest.approx(best.accuracy)
+    assert best.drop == pytest.approx(100 * (trials[0].accuracy - best.accuracy) + trials[0].drop)
+    assert model.path.read_bytes() == model.content
+    assert model.audit.samples == 256
+
+
+def test_model_with_an_outlier_channel_gets_16_bits_where_it_is(student, splits, tmp_path):
+    hard = with_outlier(student, 60)
+    model, trials = search(hard, tmp_path / "m.tflite", splits, accuracy_drop=1)
+    best = min((trial for trial in trials if trial.ok), key=lambda trial: trial.bytes)
+    assert not trials[0].ok
+    assert len(best.settings.int16) < 7 or best.settings.keep_float
+    assert model.size_bytes == best.bytes
+    assert accuracy(model, splits.val) >= accuracy_of(hard, splits.val) - 0.01 - 1e-9
+
+
+def accuracy_of(graph, split):
+    return (graph.predict(split.x.astype("float32"), verbose=0).argmax(axis=1) == split.y).mean()
+
+
+def test_model_that_nothing_else_keeps_stays_in_float(student, splits, tmp_path):
+    hard = with_outlier(student, 1e5)
+    model, trials = search(hard, tmp_path / "m.tflite", splits, accuracy_drop=0, most_trials=2)
+    assert trials[-1].what == "float32"
+    assert model.inputs[0].dtype == "float32"
+    assert sum(trial.ok for trial in trials) == 1
+
+
+def test_model_that_the_target_refuses_is_not_taken(student, splits, tmp_path):
+    # TensorFlow Lite Micro has no Dense layer with weights of 4 bits.
+    model, trials = search(student, tmp_path / "m.tflite", splits, accuracy_drop=100, target="tflm")
+    refused = next(trial for trial in trials if trial.note)
+    assert "logits" in refused.what
+    assert "does not run: tflm: " in str(refused)
+    assert accuracy(model, splits.val, "tflm") > 0
+    assert "int4" in {tensor.dtype for tensor in model.graph.tensors}
+
+
+class Fake:
+    """Holds for layers of which the harm stays within a limit."""
+
+    def __init__(self, harm, limit, most=100):
+        self.harm, self.limit, self.most, self.tried = harm, limit, most, []
+
+    @property
+    def spent(self):
+        return len(self.tried) >= self.most
+
+    def attempt(self, what, names):
+        self.tried.append(tuple(names))
+        return Trial(what, None, ok=sum(self.harm[name] for name in names) <= self.limit)
+
+    def taken(self):
+        return max((names for names in self.tried if sum(self.harm[name] for name in names) <= self.limit), key=len)
+
+
+def make(names):
+    return "", names
+
+
+def test_filling_takes_the_longest_beginning_and_single_ones_behind_it():
+    fake = Fake({"a": 1, "b": 1, "c": 9, "d": 1, "e": 9}, limit=3)
+    mixed_precision._fill(fake, "abcde", make)
+    assert set(fake.taken()) == set("abd")
+
+
+def test_covering_leaves_out_what_is_not_needed():
+    need = {"b", "d"}
+    fake = Fake({}, 0)
+    fake.attempt = lambda what, names: (fake.tried.append(names), Trial(what, None, ok=need <= set(names)))[1]
+    mixed_precision._cover(fake, list("abcde"), make)
+    assert min((names for names in fake.tried if need <= set(names)), key=len) == ["b", "d"]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_search_ends_when_the_trials_are_spent(most):
+    fake = Fake(dict.fromkeys("abcdefgh", 1), limit=3, most=most)
+    mixed_precision._fill(fake, "abcdefgh", make)
+    assert len(fake.tried) == most
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accuracy_drop": -1}, r"accuracy_drop must be percentage points in 0..100. Received: -1. Use 0.5"),
+        ({"accuracy_drop": 1, "most_trials": 1}, r"most_trials must be >= 2. Received: 1"),
+    ],
+)
+def test_arguments_are_checked(options, message, student, splits, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        search(student, tmp_path / "m.tflite", splits, **options)
+
+
+def test_existing_file_and_empty_validation_split_are_refused(student, splits, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"m.tflite: must not exist. Received: an existing file"):
+        search(student, tmp_path / "m.tflite", splits, accuracy_drop=1)
+    with pytest.raises(ValueError, match=r"needs a validation split. Received: an empty one"):
+        search(student, tmp_path / "n.tflite", data.load("digits", validation=0), accuracy_drop=1)
+
+
+def test_trial_is_said_in_one_line():
+    trial = Trial("int8", QuantizerSettings(), 1000, 0.9, 0.5, ok=True)
+    assert str(trial) == "int8: 1,000 bytes, 90.00%, drop 0.50 points, within"

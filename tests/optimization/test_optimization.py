@@ -1,0 +1,216 @@
+"""The frame of optimization: methods by name, on the command line, in recipes, resumed after a kill."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tfkd import TFLiteModel, cli, data, models
+from tfkd.optimization import optimize
+from tfkd.recipes import pipeline, recipe
+
+RECIPE = """
+output = "{folder}/{name}"
+[data]
+name = "digits"
+[teacher]
+path = "{folder}/teacher.keras"
+[student]
+path = "{folder}/student.keras"
+[distillation]
+epochs = 1
+learning_rate = 1e-3
+seeds = 1
+[[optimization]]
+method = "prune"
+epochs = 2
+learning_rate = 1e-3
+options = {{ sparsity = 0.4, schedule = "constant" }}
+[[optimization]]
+method = "qat"
+epochs = 3
+learning_rate = 1e-3
+options = {{ int8_layers = ["logits"], weight_bits = 4 }}
+[conversion]
+ship = "qat"
+calibration_samples = 100
+range = "percentile"
+keep_float = ["logits"]
+[targets]
+names = ["host:plain"]
+[contract]
+max_bytes = 20000
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a teacher and a student that know a little."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("optimization")
+    train = data.load("digits").train
+    keras.utils.set_random_seed(0)
+    for name, epochs in (("teacher", 5), ("student", 10)):
+        model = models.build(f"digits_{name}", (8, 8, 1), 10)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.01), loss=loss)
+        model.fit(train.batches(64, shuffle=True), epochs=epochs, shuffle=False, verbose=0)
+        model.save(folder / f"{name}.keras")
+    return folder
+
+
+def write(folder, name, text=RECIPE):
+    path = folder / f"{name}.toml"
+    path.write_text(text.format(folder=folder, name=name))
+    return path
+
+
+def distill(folder, *arguments):
+    known = ("distill", "--teacher", folder / "teacher.keras", "--epochs", 2, "--batch-size", 256)
+    return CliRunner().invoke(cli.app, [str(argument) for argument in (*known, *arguments)])
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """A run without disturbance."""
+    return pipeline.run(recipe.load(write(folder, "whole")))
+
+
+def test_run_optimizes_after_distillation(folder, whole):
+    assert list(whole.steps)[-5:] == ["optimize-prune", "export-prune", "optimize-qat", "export-qat", "validate"]
+    assert whole.record["verdict"]["status"] == "SHIP"
+    row = next(row for row in whole.record["rows"] if row["name"] == "qat")
+    assert row["accuracy"] > 0.7
+    assert row["bytes"] == (whole.folder / "qat.tflite").stat().st_size
+    assert {"int4", "int8"} <= {tensor.dtype for tensor in TFLiteModel.load(whole.folder / "qat.tflite").graph.tensors}
+    again = pipeline.run(recipe.load(folder / "whole.toml"))
+    assert set(again.steps.values()) == {"kept"}
+
+
+def test_report_shows_zeros_and_compressed_sizes(whole):
+    models = whole.record["models"]
+    for name in ("prune", "qat"):
+        assert models[name]["weight_zeros"] > 0.3
+        assert models[name]["compressed_bytes"] < models[name]["size_bytes"]
+    assert models["full_int8"]["weight_zeros"] < 0.2
+    assert "by percentile 99.99; float in logits" in models["full_int8"]["audit"]["findings"][-1]
+    page = (whole.folder / "report.html").read_text()
+    assert "save nothing by themselves" in page
+    assert "Compressed" in page
+
+
+def test_run_resumes_each_optimization_after_a_kill(folder, whole):
+    path = write(folder, "killed")
+    shutil.copytree(whole.folder, folder / "killed")  # all steps before these are kept
+    state = json.loads((whole.folder / "state.json").read_text())
+    for step in ("optimize-prune", "export-prune", "optimize-qat", "export-qat", "validate"):
+        del state[step]
+    (folder / "killed" / "state.json").write_text(json.dumps(state))
+    for last in ("optimize-prune 1/2", "optimize-qat 2/3"):  # the third epoch freezes the ranges
+        command = [sys.executable, "-m", "tfkd.cli", "run", str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
+            seen = []
+            for line in first.stdout:
+                seen.append(line)
+                if line.startswith(last):
+                    first.send_signal(signal.SIGKILL)
+                    break
+        assert first.returncode == -signal.SIGKILL, "".join(seen)
+    resumed = pipeline.run(recipe.load(path))
+    assert {name: resumed.steps[name] for name in ("student-distilled-0", "export-prune", "optimize-qat")} == {
+        "student-distilled-0": "kept",
+        "export-prune": "kept",
+        "optimize-qat": "done",
+    }
+    for file in ("prune.keras", "optimize-qat/model.keras"):
+        weights = [models.load(run.folder / file).get_weights() for run in (whole, resumed)]
+        for one, other in zip(*weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+    for file in ("prune.tflite", "qat.tflite"):
+        assert (whole.folder / file).read_bytes() == (resumed.folder / file).read_bytes()
+
+
+def test_run_refuses_a_later_method_before_any_training(folder, tmp_path):
+    text = RECIPE.replace('["logits"], weight', '["loggits"], weight').replace("{folder}/teacher", f"{folder}/teacher")
+    text = text.replace("{folder}/student", f"{folder}/student")
+    with pytest.raises(ValueError, match="^optimization 2 of 2, qat: optimize: int8_layers must fit .*'loggits'"):
+        pipeline.run(recipe.load(write(tmp_path, "refused", text)))
+    assert not (tmp_path / "refused" / "state.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "match"),
+    [
+        ('"qat"\nepochs', '"qatt"\nepochs', r"optimization\.1\.method: must be one of qat.*Received: 'qatt'"),
+        ("epochs = 3", "epochs = 0", r"optimization\.1\.epochs: .*greater than or equal to 1"),
+        ("epochs = 3", "epoch = 3", r"unknown key 'optimization\.1\.epoch'"),
+        ('ship = "qat"', 'ship = "pqat"', r"conversion\.ship must be one of full_int8, prune, qat, received 'pqat'"),
+        ('"prune"', '"tfmot_qat"', "before the last only prune and cluster, received tfmot_qat, qat"),
+    ],
+)
+def test_recipe_that_is_wrong_says_where(folder, before, after, match):
+    assert before in RECIPE
+    with pytest.raises(ValueError, match=match):
+        recipe.load(write(folder, "wrong", RECIPE.replace(before, after)))
+
+
+def test_distill_optimizes_a_student_from_a_file(folder):
+    out = folder / "cli.tflite"
+    done = distill(
+        folder,
+        "--student",
+        folder / "student.keras",
+        "--optimize",
+        "qat",
+        "--set",
+        "weight_bits=4",
+        "--set",
+        'int8_layers=["logits"]',
+        "--out",
+        out,
+        "--json",
+    )
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["path"] == str(out)
+    assert said["val_accuracy"] > 0.7
+    assert "int4" in {tensor.dtype for tensor in TFLiteModel.load(out).graph.tensors}
+
+
+def test_distill_goes_on_with_a_student_from_a_file(folder):
+    out = folder / "further.keras"
+    done = distill(folder, "--student", folder / "student.keras", "--out", out, "--learning-rate", "1e-6")
+    assert done.exit_code == 0, done.output
+    before, after = (models.load(path).get_weights()[0] for path in (folder / "student.keras", out))
+    assert 0 < np.abs(before - after).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--student", "digits_student", "--optimize", "qat"), "starts from a trained student, a .keras file"),
+        (("--student", "{student}", "--optimize", "qad"), "method must be one of qat"),
+        (("--student", "{student}", "--optimize", "qat", "--set", "bits=4"), "takes the options: weight_bits"),
+        (("--student", "{student}", "--optimize", "qat", "--set", "bits"), "--set must be NAME=VALUE"),
+        (("--student", "{student}", "--set", "weight_bits=4", "--out", "x.keras"), "--set is for --optimize"),
+        (("--student", "{student}", "--optimize", "qat", "--out", "x.keras"), "must be a new .tflite file"),
+    ],
+)
+def test_distill_with_bad_options_is_status_2(folder, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [str(argument).format(student=folder / "student.keras") for argument in arguments]
+    said = distill(folder, "--out", "x.tflite", *given)
+    assert said.exit_code == 2, said.output
+    assert message in said.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_method_that_does_not_exist_has_a_near_name():
+    with pytest.raises(ValueError, match=r"method must be one of qat.* Did you mean 'qat'"):
+        optimize(None, "qatt")

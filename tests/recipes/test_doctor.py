@@ -1,0 +1,209 @@
+"""Each fault that the doctor knows is planted, and found with its evidence; a sound recipe has no finding."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import tfkd
+from tfkd import cli
+from tfkd.data.augmentation import crop_flip
+from tfkd.recipes import doctor, recipe
+
+DIGITS = tfkd.data.load("digits")
+HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@keras.saving.register_keras_serializable(package="test_doctor")
+class AlwaysTraining(keras.layers.Layer):
+    """Runs a layer in training mode, whatever it is told."""
+
+    def __init__(self, layer, **options):
+        super().__init__(**options)
+        self.layer = keras.saving.deserialize_keras_object(layer) if isinstance(layer, dict) else layer
+
+    def build(self, shape):
+        if not self.layer.built:
+            self.layer.build(shape)
+
+    def call(self, x, training=False):
+        return self.layer(x, training=True)
+
+    def get_config(self):
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with sound.keras, a teacher that is right."""
+    folder = tmp_path_factory.mktemp("doctor")
+    keras.utils.set_random_seed(0)
+    teacher = tfkd.models.digits_teacher((8, 8, 1), 10)
+    teacher.compile(keras.optimizers.Adam(2e-3), loss=HARD)
+    teacher.fit(DIGITS.train.batches(64, shuffle=True), epochs=4, verbose=0, shuffle=False)
+    teacher.save(folder / "sound.keras")
+    return folder
+
+
+def changed(folder, name, change):
+    """Saves the sound teacher after a change of its outputs or inputs."""
+    sound = keras.saving.load_model(folder / "sound.keras")
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, change(sound, inputs)).save(folder / f"{name}.keras")
+    return f"{name}.keras"
+
+
+def findings(
+    folder, teacher="sound.keras", *, data='name = "digits"', distillation="", contract="", student="digits_student"
+):
+    path = folder / "recipe.toml"
+    path.write_text(
+        f'output = "{folder}/out"\n[data]\n{data}\n[teacher]\npath = "{folder}/{teacher}"\n'
+        f'[student]\nmodel = "{student}"\n[distillation]\n{distillation}\n[targets]\nnames = ["tflm"]\n'
+        f"[contract]\n{contract}\n"
+    )
+    return doctor.examine(recipe.load(path))
+
+
+def only(found, severity, what):
+    assert [(one.severity, one.what) for one in found] == [(severity, what)]
+    return found[0].evidence
+
+
+def test_sound_recipe_has_no_finding(folder):
+    assert findings(folder, contract="max_bytes = 20000\nmax_arena_bytes = 20000") == []
+
+
+def test_softmax_taken_for_logits_is_found(folder):
+    teacher = changed(folder, "softmax", lambda model, x: keras.layers.Softmax()(model(x)))
+    assert "applies softmax" in only(findings(folder, teacher), "error", "The teacher's outputs cannot be used.")
+
+
+def test_probabilities_of_unseen_origin_are_found(folder):
+    teacher = changed(folder, "ops", lambda model, x: keras.ops.softmax(model(x)))
+    only(findings(folder, teacher), "error", "The teacher gives probabilities.")
+
+
+def test_dropout_left_on_is_found(folder):
+    teacher = changed(folder, "dropout", lambda model, x: model(AlwaysTraining(keras.layers.Dropout(0.3))(x)))
+    found = [one for one in findings(folder, teacher) if one.what == "The teacher runs in training mode."]
+    assert found[0].severity == "error"
+    assert "from call to call" in found[0].evidence
+
+
+def test_normalization_over_the_batch_is_found(folder):
+    teacher = changed(folder, "batch", lambda model, x: AlwaysTraining(keras.layers.BatchNormalization())(model(x)))
+    found = [one for one in findings(folder, teacher) if one.what == "The teacher runs in training mode."]
+    assert "with the rest of the batch" in found[-1].evidence
+
+
+def test_untrained_teacher_is_no_better_than_chance(folder):
+    keras.utils.set_random_seed(0)
+    tfkd.models.digits_teacher((8, 8, 1), 10).save(folder / "untrained.keras")
+    only(findings(folder, "untrained.keras"), "error", "The teacher is no better than chance.")
+
+
+def test_permuted_classes_are_found_and_the_order_is_named(folder):
+    order = [1, 0, 3, 4, 2, 6, 5, 9, 7, 8]
+    teacher = changed(folder, "permuted", lambda model, x: keras.ops.take(model(x), order, axis=-1))
+    evidence = only(findings(folder, teacher), "error", "The teacher's classes are in another order than the labels.")
+    for said, label in enumerate(order):
+        assert f"{label} is said as {said}" in evidence
+
+
+def test_input_of_another_range_is_found(folder):
+    teacher = changed(folder, "range", lambda model, x: model(keras.layers.Rescaling(255.0)(x)))
+    evidence = only(findings(folder, teacher), "error", "The teacher expects inputs of another range.")
+    assert "on inputs divided by 255" in evidence
+
+
+def test_teacher_of_another_input_is_found(folder):
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(10)]).save(folder / "other.keras")
+    only(findings(folder, "other.keras"), "error", "The teacher does not fit the data.")
+
+
+def arrays(folder, name, x_train, y_train, x_test, y_test):
+    np.savez(folder / name, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return f'path = "{folder / name}"'
+
+
+def test_leak_between_train_and_test_is_found(folder):
+    train, test = DIGITS.train, DIGITS.test
+    x, y = np.concatenate([train.x, test.x[:40]]), np.concatenate([train.y, test.y[:40]])
+    source = arrays(folder, "leak.npz", x, y, test.x, test.y)
+    leaks = [one for one in findings(folder, data=source) if "are in test too" in one.what]
+    assert leaks
+    assert sum(int(one.evidence.split()[0]) for one in leaks) == 40
+
+
+def test_few_samples_of_a_class_are_found(folder):
+    train, test = DIGITS.train, DIGITS.test
+    keep = np.concatenate([np.flatnonzero(train.y != 3), np.flatnonzero(train.y == 3)[:10]])
+    source = arrays(folder, "few.npz", train.x[keep], train.y[keep], test.x, test.y)
+    evidence = only(findings(folder, data=source), "warning", "Some classes have few samples.")
+    assert evidence.startswith("1 below 20: 3 (")
+
+
+@pytest.mark.parametrize(
+    ("distillation", "what"),
+    [
+        ("alpha = 0", "The teacher is not used."),
+        ("alpha = 1", "The labels are not used."),
+        ("temperature = 0.1", "The temperature is out of use."),
+        ("temperature = 100", "The temperature is out of use."),
+    ],
+)
+def test_settings_out_of_use_are_found(folder, distillation, what):
+    only(findings(folder, distillation=distillation), "warning", what)
+
+
+def test_student_that_breaks_the_contract_is_found_before_training(folder):
+    found = findings(folder, contract="max_bytes = 2000\nmax_arena_bytes = 1000")
+    assert [one.what for one in found] == [
+        "The student is larger than the contract allows.",
+        "The student needs more memory than the contract allows.",
+    ]
+    assert "the limit is 2,000" in found[0].evidence
+
+
+def test_student_that_inherits_is_examined_itself_not_its_source(folder):
+    """The source is a teacher of more bytes than the contract allows."""
+    heir = f'digits_student"\ninherit = "{folder}/sound.keras"\nlayers = {{ block2_pointwise_bn = "LAYER" }}\n# '
+    assert findings(folder, contract="max_bytes = 20000", student=heir.replace("LAYER", "conv1_bn")) == []
+    evidence = only(findings(folder, student=heir.replace("LAYER", "conv9")), "error", "The student cannot be made.")
+    assert "must give a layer of 'digits_teacher'. Received: 'conv9'" in evidence
+
+
+def test_optimization_that_does_not_take_the_student_is_found(folder):
+    contract = '[optimization]\nmethod = "qat"\noptions = { int8_layers = ["stem"], weight_bits = 4 }'
+    evidence = only(findings(folder, contract=contract), "error", "The optimization does not take the student.")
+    assert "Received: 'stem'" in evidence
+
+
+def test_teacher_worse_than_an_earlier_student_is_found(folder):
+    (folder / "out").mkdir(exist_ok=True)
+    (folder / "out" / "state.json").write_text(json.dumps({"student-alone-0": {"val_accuracy": 1.01}}))
+    try:
+        only(findings(folder), "warning", "The teacher is worse than the student alone.")
+    finally:
+        (folder / "out" / "state.json").unlink()
+
+
+def test_stale_labels_are_found(folder):
+    teacher = keras.saving.load_model(changed(folder, "old", lambda model, x: 2 * model(x)) and folder / "old.keras")
+    store = tfkd.SoftLabels.build(folder / "out" / "labels-1", teacher, DIGITS.train, augment=crop_flip(1))
+    evidence = only(findings(folder), "warning", "Stored soft labels are stale.")
+    assert "another teacher" in evidence
+    assert store.path in evidence
+
+
+def test_verb_says_what_it_found_and_exits_by_it(folder):
+    findings(folder)
+    said = CliRunner().invoke(cli.app, ["doctor", str(folder / "recipe.toml"), "--json"])
+    assert said.exit_code == 0, said.output
+    findings(folder, contract="max_bytes = 2000")
+    said = CliRunner().invoke(cli.app, ["doctor", str(folder / "recipe.toml")])
+    assert said.exit_code == 1
+    assert "error: The student is larger than the contract allows." in said.output

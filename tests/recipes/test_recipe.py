@@ -1,0 +1,126 @@
+"""Recipes: what is read, and what a wrong one says."""
+
+from pathlib import Path
+
+import pytest
+
+from tfkd.recipes import recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+GOOD = """
+output = "runs/x"
+[data]
+name = "digits"
+[teacher]
+model = "digits_teacher"
+epochs = 2
+[student]
+model = "digits_student"
+[distillation]
+temperature = 2
+[contract]
+max_bytes = 1000
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_recipe_of_the_repository_loads(path, monkeypatch):
+    monkeypatch.setenv("TFKD_DATA", "/data")
+    loaded = recipe.load(path)
+    assert loaded.output == f"runs/{path.stem}"
+    assert loaded.conversion.ship == "full_int8"
+    assert loaded.limits.limits
+
+
+def test_recipe_fills_what_is_left_out(tmp_path):
+    loaded = recipe.load(write(tmp_path, GOOD))
+    assert (loaded.teacher.epochs, loaded.teacher.batch_size, loaded.distillation.temperature) == (2, 64, 2.0)
+    assert loaded.distillation.seeds == 3
+    assert loaded.limits.limits == {"max_bytes": 1000}
+    assert loaded.targets.names == ["host", "tflm"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "match"),
+    [
+        ("temperature", "temprature", r"recipe\.toml: unknown key 'distillation\.temprature'. Did you mean 'temper"),
+        ("[contract]", "[contracts]", r"unknown key 'contracts'. Did you mean 'contract'\?"),
+        ("max_bytes", "max_byte", r"unknown key 'contract\.max_byte'. Did you mean 'max_bytes'\?"),
+        ("epochs", "zzz", r"unknown key 'teacher\.zzz'. Known here: epochs, batch_size"),
+        ('model = "digits_student"', "", r"student: give either model .* or path"),
+        ('model = "digits_student"', 'path = "s.keras"\ninherit = "t.keras"', r"student: inherit .* and layers belong"),
+        ('output = "runs/x"', "", r"'output' is missing"),
+        ("epochs = 2", 'epochs = "2"', r"teacher\.epochs: .*valid integer. Received: '2'"),
+        ("epochs = 2", "epochs = 0", r"teacher\.epochs: .*greater than or equal to 1. Received: 0"),
+        ("max_bytes = 1000", "max_bytes = 0", r"recipe\.toml: Contract: max_bytes must be a number >= 1"),
+        ("temperature = 2", "alpha = 1.5", r"distillation\.alpha: .*less than or equal to 1"),
+        ("epochs = 2", 'path = "t.keras"', r"teacher: give either model .* or path"),
+        ('model = "digits_teacher"', 'path = "t.keras"', r"teacher with path is not trained; leave out epochs"),
+        ('name = "digits"', 'name = "digits"\npath = "x.npz"', r"data: give either name .* or path"),
+        ('name = "digits"', 'path = "$TFKD_NOT_SET/x.npz"', r"recipe\.toml: a variable in it is not set"),
+        ("[contract]", "[conversion]\nmodes = ['float32']\n[contract]", r"conversion: modes must be unique and hold"),
+        ("[contract]", "[conversion]\nmodes = ['int4']\n[contract]", r"conversion\.modes\.0: .*Received: 'int4'"),
+        ("[contract]", "[conversion]\nrange = 'mean'\n[contract]", r"conversion\.range: .*Received: 'mean'"),
+        (
+            "[contract]",
+            "[conversion]\nint4 = ['(']\n[contract]",
+            r"conversion: LiteRT: int4 must hold regular",
+        ),
+        (
+            "[contract]",
+            "[conversion]\nquantizer = 'tensorflow'\nrange = 'mse'\n[contract]",
+            r"conversion: convert: quantizer 'tensorflow' has no choice of ranges",
+        ),
+        ("[contract]", "[contract", r"recipe\.toml: must be TOML"),
+    ],
+)
+def test_recipe_that_is_wrong_says_where(tmp_path, before, after, match):
+    assert before in GOOD
+    with pytest.raises(ValueError, match=match):
+        recipe.load(write(tmp_path, GOOD.replace(before, after)))
+
+
+def test_recipe_names_every_mistake_at_once(tmp_path):
+    text = GOOD.replace("epochs", "epoch").replace("temperature", "temprature")
+    with pytest.raises(ValueError, match="epoch'(.|\n)*temprature'"):
+        recipe.load(write(tmp_path, text))
+
+
+def test_recipe_without_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.toml: must be a recipe file"):
+        recipe.load(tmp_path / "none.toml")
+
+
+def test_recipe_path_takes_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFKD_DATA", "/data")
+    text = GOOD.replace('model = "digits_teacher"\nepochs = 2', 'path = "$TFKD_DATA/t.keras"')
+    assert recipe.load(write(tmp_path, text)).teacher.files == [Path("/data/t.keras")]
+
+
+def test_schedule_with_bad_value_is_refused():
+    with pytest.raises(ValueError, match=r"augment: Input should be 'none' or 'crop_flip'"):
+        recipe.schedule(augment="mixup")
+
+
+def test_loss_takes_its_options_and_the_temperature(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        'output = "out"\n[data]\nname = "digits"\n[teacher]\nmodel = "digits_teacher"\n'
+        '[student]\nmodel = "digits_student"\n'
+        '[distillation]\nloss = "dkd"\ntemperature = 2.0\nloss_options = { beta = 4.0 }\n'
+    )
+    assert recipe.load(path).distillation.soft == {"name": "dkd", "temperature": 2.0, "beta": 4.0}
+
+
+def test_views_need_an_augmentation(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(GOOD.replace("[distillation]", "[distillation]\nviews = 4"))
+    with pytest.raises(ValueError, match="4 views need an augmentation"):
+        recipe.load(path)

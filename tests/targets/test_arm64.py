@@ -1,0 +1,169 @@
+"""LiteRT for ARM under QEMU, in a root that is prepared once, from Debian and PyPI."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import system_packages
+
+import tfkd
+from tfkd import targets
+from tfkd._internal import isolation
+from tfkd.targets import foreign_root
+
+MISSING = system_packages.skip_reason("qemu") or system_packages.skip_reason("debian keys")
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where the root of these tests lies; what needs it first prepares it."""
+    folder = tmp_path_factory.mktemp("cache")
+    kept, os.environ["TFKD_CACHE"] = os.environ.get("TFKD_CACHE"), str(folder)
+    yield folder / "arm64"
+    del os.environ["TFKD_CACHE"]
+    if kept is not None:
+        os.environ["TFKD_CACHE"] = kept
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return tfkd.data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def student():
+    keras.utils.set_random_seed(0)
+    return tfkd.models.digits_student((8, 8, 1), 10)  # untrained: its outputs vary, which is all that is asked of it
+
+
+@pytest.fixture(scope="module")
+def int8(student, splits, tmp_path_factory):
+    return tfkd.convert(student, tmp_path_factory.mktemp("models") / "int8.tflite", calibration=splits.train)
+
+
+@pytest.fixture
+def failing_apt(tmp_path, monkeypatch):
+    (tmp_path / "apt-get").write_text("#!/bin/sh\necho no route to the archive >&2\nexit 100\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+def test_kill_only_interrupts(cache):
+    code = "from tfkd.targets import foreign_root; foreign_root.prepare(lambda line: print(line, flush=True))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        said = [next(process.stdout), next(process.stdout)]
+        process.send_signal(signal.SIGKILL)
+    assert "downloading" in said[0]
+    assert "unpacking" in said[1]
+    assert not (cache / "root").exists()
+
+    # As a kill in the middle of downloading leaves it: no record, one file not there yet, one cut, one damaged.
+    (cache / "downloads/sha256.json").unlink()
+    next((cache / "downloads").glob("numpy*")).unlink()
+    os.truncate(next((cache / "downloads").glob("libc6*")), 1000)
+    with next((cache / "downloads").glob("zlib1g*")).open("r+b") as file:
+        file.write(b"?")
+    whole = next((cache / "downloads").glob("libssl3*"))
+    before, lines = whole.stat().st_mtime_ns, []
+    root = foreign_root.prepare(lines.append)
+    assert [line.split()[1] for line in lines] == ["downloading", "unpacking"]
+    assert whole.stat().st_mtime_ns == before
+    assert foreign_root.prepare(lines.append) == root
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76"])
+def test_int8_model_agrees_with_the_host(cache, int8, splits, cpu):
+    x = int8.quantize_input(splits.test.x)
+    here = targets.get("host").run(int8, x, latency=False).outputs[0].astype(int)
+    run = targets.get("arm64", cpu=cpu).run(int8, x)
+    there = run.outputs[0].astype(int)
+    assert np.ptp(here) > 50
+    assert np.abs(there - here).max() <= 4
+    assert (there.argmax(-1) == here.argmax(-1)).mean() > 0.98
+    assert run.evidence == {"outputs": "emulated"}
+    assert run.latencies_ns is None
+    assert run.memory.peak_rss_bytes is None
+    assert run.environment["machine"] == "aarch64"
+    assert run.environment["processor"] == f"{cpu}, emulated"
+
+
+def test_float_model_agrees_with_the_host(cache, student, splits, tmp_path):
+    model = tfkd.convert(student, tmp_path / "float.tflite", mode="float32")
+    here = targets.get("host").run(model, splits.test.x.astype(np.float32), latency=False)
+    there = targets.get("arm64").run(model, splits.test.x.astype(np.float32))
+    np.testing.assert_allclose(there.outputs[0], here.outputs[0], rtol=1e-4, atol=1e-4)
+
+
+def test_damage_is_noticed_before_a_run(cache, failing_apt):
+    root, lines = foreign_root.prepare(print), []
+    damaged = (root / foreign_root.PYTHON, next((cache / "downloads").glob("zlib1g*")))  # and what would mend it
+    contents = [path.read_bytes() for path in damaged]
+    for path in damaged:
+        with path.open("r+b") as file:
+            file.write(b"?")
+    with pytest.raises(RuntimeError, match=r"(?s)arm64: apt-get .*update: must succeed. Received: no route.*resumes"):
+        foreign_root.prepare(lines.append)
+    assert "is damaged" in lines[0]
+    for path, content in zip(damaged, contents, strict=True):
+        path.write_bytes(content)
+    (root / "more.py").touch()
+    with pytest.raises(RuntimeError, match="apt-get"):
+        foreign_root.prepare(lines.append)
+    (root / "more.py").unlink()
+    assert foreign_root.prepare(lines.append) == root
+
+
+def test_missing_emulator_ends_with_3_and_the_install_line(int8):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfkd.cli", "benchmark", int8.path, "--target", "arm64"],
+        env={**os.environ, "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 3
+    assert "sudo apt-get install --no-install-recommends qemu-user-static" in done.stderr
+
+
+def test_model_that_the_engine_refuses_is_a_value_error(cache, int8, splits):
+    broken = tfkd.TFLiteModel.load(int8)
+    object.__setattr__(broken, "content", int8.content[: len(int8.content) // 3])
+    with pytest.raises(ValueError, match="arm64: LiteRT must take the model"):
+        targets.get("arm64").run(broken, int8.quantize_input(splits.test.x[:2]))
+
+
+def test_model_that_kills_the_emulator_is_a_crash():
+    with pytest.raises(isolation.ChildCrashed, match="SIGSEGV"):
+        isolation.run(
+            "tfkd.targets.arm64:_emulate", words=["sh", "-c", "kill -SEGV $$"], job={}, timeout_s=60, what="running"
+        )
+
+
+def test_hanging_emulator_is_left():
+    with pytest.raises(isolation.ChildTimedOut, match="must finish within 2 s"):
+        isolation.run("tfkd.targets.arm64:_emulate", words=["sleep", "60"], job={}, timeout_s=2, what="running")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cpu": "cortex-m4"}, "cpu must be one of cortex-a76, cortex-a53"),
+        ({"kernels": "fast"}, "kernels must be xnnpack"),
+        ({"timeout_s": 0}, "timeout_s must be > 0"),
+        ({"threads": 2}, "arm64 takes cpu, kernels, timeout_s. Received: threads"),
+    ],
+)
+def test_wrong_option_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        targets.get("arm64", **options)
+
+
+def test_names_of_cores_are_specifications():
+    names = [name for name in targets.names() if name.startswith("arm64")]
+    assert [targets.get(name).spec for name in names] == names

@@ -1,0 +1,325 @@
+"""The C of a model on emulated cores: real compiler, real emulator, TensorFlow Lite Micro as the oracle."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from elftools.elf.elffile import ELFFile
+
+import tfkd
+from tests import random_graph
+from tests.random_graph import Net, net
+from tfkd import micro, targets
+from tfkd._internal import isolation
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.targets import cortex_m
+from tools import system_packages
+
+MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
+
+
+def samples(model: TFLiteModel, count: int = 3) -> np.ndarray:
+    return random_graph.samples(model.content, count)
+
+
+def dense(depth: int, channels: int) -> TFLiteModel:
+    """A model of one matrix product."""
+    made = Net(random.Random(0))
+    x = made.input((1, depth))
+    weights, scales = made.weights((channels, depth), channels, 0, per_channel=False)
+    out = made.tensor((1, channels))
+    made.op("FULLY_CONNECTED", [x, weights, made.bias(x, scales, channels)], [out])
+    return TFLiteModel.load(made.bytes(out))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> TFLiteModel:
+    train = tfkd.data.load("digits").train
+    student = tfkd.models.build("digits_student", train.input_shape, train.num_classes)
+    return tfkd.convert(student, tmp_path_factory.mktemp("cortex") / "digits.tflite", calibration=train)
+
+
+@pytest.mark.parametrize("core", cortex_m.CORES)
+def test_core_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> None:
+    x = samples(digits)
+    run = targets.get(core).run(digits, x)
+    assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
+    assert run.instructions == sum(run.environment["classes"].values()) > digits.macs / 2
+    assert run.instructions == sum(run.environment["layers"].values())
+    by_layer = run.environment["layer_classes"]
+    assert {name: sum(classes.values()) for name, classes in by_layer.items()} == run.environment["layers"]
+    assert max(classes["multiply"] / sum(classes.values()) for classes in by_layer.values()) > 0.05
+    assert run.memory.stack_bytes > 0
+    assert run.memory.flash_bytes > digits.parameter_bytes / 2
+    assert run.memory.ram_bytes == run.memory.arena_bytes + run.memory.stack_bytes
+    assert set(run.evidence.values()) == {"emulated"}
+    assert run.latencies_ns is None
+    assert run.estimated_ms is None  # no board, no clock
+
+
+@pytest.mark.parametrize("core", cortex_m.CORES)
+def test_core_gives_the_bits_of_tflite_micro_on_random_graphs(core: str) -> None:
+    for seed in range(5):
+        model = TFLiteModel.load(net(10_000 + 100 * list(cortex_m.CORES).index(core) + seed))
+        try:
+            expected = targets.get("tflm").run(model, samples(model)).outputs[0]
+        except ValueError:
+            continue
+        run = targets.get(core).run(model, samples(model), latency=False)
+        assert np.array_equal(run.outputs[0], expected), seed
+        assert run.instructions is None
+
+
+def misaligned(core: str, contents: list[bytes]) -> tuple[list[str], int]:  # runs in a child
+    """What faults on a core as its address is no multiple of the access, and how many accesses there were.
+
+    The emulator lets them pass. On Cortex-M0+ all fault, on the others those that access several words.
+    """
+    import capstone
+    import unicorn
+
+    reader = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+    make, seen = unicorn.Uc, 0
+    found = []
+
+    def watch(machine: Any, _: int, address: int, size: int, *__: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if address % min(size, 4):
+            at = machine.reg_read(unicorn.arm_const.UC_ARM_REG_PC)
+            *_, mnemonic, operands = next(reader.disasm_lite(bytes(machine.mem_read(at, 4)), at))
+            if core == "cortex-m0plus" or mnemonic.startswith(("ldm", "stm", "ldrd", "strd", "push", "pop")):
+                found.append(f"{mnemonic} {operands} for {address:#x}")
+
+    def watched(*arguments: Any) -> Any:
+        machine = make(*arguments)
+        start = machine.emu_start
+
+        def first(*places: Any, **options: Any) -> None:  # a hook before the model of the core is set forbids that
+            machine.emu_start = start
+            machine.hook_add(unicorn.UC_HOOK_MEM_READ | unicorn.UC_HOOK_MEM_WRITE, watch)
+            start(*places, **options)
+
+        machine.emu_start = first
+        return machine
+
+    unicorn.Uc = watched
+    target = targets.get(core)
+    for content in contents:
+        model, program = TFLiteModel.load(content), micro.emit(content)
+        dtype = program.inputs[0].tensor.dtype
+        places = tuple(tuple(end.place for end in ends) for ends in (program.inputs, program.outputs))
+        cortex_m._emulate(
+            target._compile(program, dtype),
+            core,
+            target.board,
+            [samples(model, 1)],
+            [tensor.shape for tensor in model.outputs],
+            dtype,
+            places,
+            False,
+        )
+    return found, seen
+
+
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+def test_core_accesses_whole_words_at_their_places(core: str, digits: TFLiteModel) -> None:
+    contents = [digits.content]
+    for seed in range(4):
+        made = Net(random.Random(seed))
+        x = made.input((1, 9, 7, 4 + seed))
+        for _ in range(3):
+            x = made.convolution(x)
+        contents.append(made.bytes(x))
+    work = {"core": core, "contents": contents, "timeout_s": 300, "what": "watching"}
+    found, seen = isolation.run("tests.targets.test_cortex_m:misaligned", **work)
+    assert found == []
+    assert seen > 10_000
+
+
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m33"])
+def test_transposed_convolution_and_matrix_product_of_16_bits_give_the_bits_of_tflite_micro(core: str) -> None:
+    made = Net(random.Random(9), "int16")
+    model = TFLiteModel.load(made.bytes(made.batch_matmul(made.transpose_convolution(made.input((1, 4, 5, 3))))))
+    assert model.ops == {"BATCH_MATMUL": 1, "TRANSPOSE_CONV": 1}
+    expected = targets.get("tflm").run(model, samples(model), latency=False).outputs[0]
+    assert len(np.unique(expected)) > 50
+    assert np.array_equal(targets.get(core).run(model, samples(model), latency=False).outputs[0], expected)
+
+
+def test_generated_c_needs_no_library_but_memcpy_and_memset(tmp_path: Path) -> None:
+    """On the core with the fewest instructions: clang makes calls of what it has not, a division above all."""
+    names = []
+    for seed in range(20_000, 20_050):
+        with contextlib.suppress(ValueError):
+            program = micro.emit(net(seed), name=f"n{seed}")
+            names.append(program.name)
+            for name, text in program.files.items():
+                (tmp_path / name).write_text(text)
+    assert sum("AVERAGE_POOL_2D" in (tmp_path / f"{name}.c").read_text() for name in names) >= 5
+    (tmp_path / "all.c").write_text("".join(f'#include "{name}.c"\n' for name in names))
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-target",
+        "thumb-freestanding-eabi",
+        "-mcpu=cortex_m0plus",
+        "-std=c99",
+        "-ffreestanding",
+        "-fno-sanitize=undefined",
+        "-fno-unwind-tables",
+        "-O2",
+        "-c",
+        str(tmp_path / "all.c"),
+        "-o",
+        str(tmp_path / "all.o"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    with (tmp_path / "all.o").open("rb") as file:
+        symbols = list(ELFFile(file).get_section_by_name(".symtab").iter_symbols())
+    missing = {one.name for one in symbols if one["st_shndx"] == "SHN_UNDEF"}
+    assert not [name for name in missing if name and not re.search(r"memcpy|memset|memclr|_unwind_", name)]
+
+
+def test_counts_are_the_same_each_time_and_grow_with_the_work() -> None:
+    small, large = dense(64, 16), dense(128, 16)
+    counted = [targets.get("cortex-m4").run(model, samples(model)).instructions for model in (small, small, large)]
+    assert counted[0] == counted[1]
+    assert 1.5 * counted[0] < counted[2] < 2.2 * counted[0]
+
+
+def test_estimate_is_a_range_that_says_so(digits: TFLiteModel) -> None:
+    run = targets.get("cortex-m4:stm32f407vg").run(digits, samples(digits))
+    low, high = run.estimated_ms
+    assert 0 < low < high
+    assert low == pytest.approx(1e3 * run.environment["estimated_cycles"][0] / 168e6)
+    assert run.evidence["estimated_ms"] == "estimated"
+    assert run.target == "cortex-m4:stm32f407vg"
+
+
+def test_model_too_large_for_the_flash_is_refused() -> None:
+    model = dense(2000, 40)
+    with pytest.raises(ValueError, match=r"65,536 bytes of flash.*overflowed by"):
+        targets.get("cortex-m3:stm32f103c8").run(model, samples(model))
+
+
+def test_model_too_large_for_the_ram_is_refused() -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 30_000))
+    out = made.op("QUANTIZE", [x], [made.output((1, 30_000))])
+    model = TFLiteModel.load(made.bytes(out))
+    with pytest.raises(ValueError, match=r"20,480 of RAM.*overflowed by"):
+        targets.get("cortex-m3:stm32f103c8").run(model, samples(model))
+
+
+def test_stack_that_runs_into_the_arena_is_refused() -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 20_464))  # of 20,480 bytes of RAM: nothing is left for a stack
+    model = TFLiteModel.load(made.bytes(made.op("RELU", [x], [made.output((1, 20_464))])))
+    with pytest.raises(ValueError, match=r"20,480 of RAM|the stack must fit 12 bytes"):
+        targets.get("cortex-m3:stm32f103c8").run(model, samples(model, 1))
+
+
+def test_several_inputs_and_outputs_are_kept_apart() -> None:
+    made = Net(random.Random(3))
+    a, b = made.input((1, 5)), made.input((1, 5))
+    total = made.op("ADD", [a, b], [made.output((1, 5))], None)
+    both = made.op("QUANTIZE", [b], [made.output((1, 5))])
+    model = TFLiteModel.load(made.bytes(total, both))
+    x = [np.random.default_rng(i).integers(-128, 128, (4, 5)).astype("int8") for i in range(2)]
+    expected = targets.get("tflm").run(model, x).outputs
+    for got, right in zip(targets.get("cortex-m0plus").run(model, x).outputs, expected, strict=True):
+        assert np.array_equal(got, right)
+
+
+def test_many_samples_go_through_several_processes_in_order(digits: TFLiteModel) -> None:
+    x = samples(digits, 120)
+    run = targets.get("cortex-m4").run(digits, x, latency=False)
+    assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
+
+
+def test_compiler_of_the_user_is_called() -> None:
+    assert shutil.which("no-such-gcc") is None
+    with pytest.raises(RuntimeError, match="'no-such-gcc' not found"):
+        targets.get("cortex-m4", cc="no-such-gcc").run(dense(4, 4), np.zeros((1, 4), "int8"))
+
+
+@pytest.mark.skipif(MISSING_GCC is not None, reason=str(MISSING_GCC))
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+def test_gcc_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> None:
+    x = samples(digits)
+    run = targets.get(core, cc="arm-none-eabi-gcc").run(digits, x)
+    assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
+    assert run.environment["compiler"] == "arm-none-eabi-gcc"
+
+
+def test_compiler_without_a_core_to_compile_for_is_refused() -> None:
+    assert targets.with_compiler(["host"], None) == ["host"]
+    host, spec = targets.with_compiler(["host", "cortex-m4:nrf52840"], "my-gcc -Wl,--gc-sections")
+    core = targets.get(spec)
+    assert (host, core.cc, core.board) == ("host", "my-gcc -Wl,--gc-sections", "nrf52840")
+    with pytest.raises(ValueError, match="cc must go with an emulated core"):
+        targets.with_compiler(["host", "tflm"], "my-gcc")
+
+
+@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+def test_size_gives_the_same_bits_in_less_code(core: str, digits: TFLiteModel) -> None:
+    x = samples(digits)
+    fast, small = (targets.get(core, optimize=level).run(digits, x, latency=False) for level in ("-O2", "-Os"))
+    assert np.array_equal(small.outputs[0], fast.outputs[0])
+    assert small.memory.flash_bytes < 0.8 * fast.memory.flash_bytes
+
+
+@pytest.mark.parametrize("spec", ["cortex-m4:rp2040", "cortex-m5", "cortex-m4:nothing"])
+def test_core_or_board_that_does_not_exist_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match="must be one of"):
+        targets.get(spec)
+
+
+def test_board_with_another_core_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("rp2040 has a cortex-m0plus")):
+        cortex_m.CortexM("cortex-m4", "rp2040")
+
+
+def test_boards_give_a_source_and_a_core_that_is_known() -> None:
+    table = cortex_m.boards()
+    assert len(table) >= 12
+    for board in table.values():
+        assert board.core is None or board.core in cortex_m.CORES
+        assert board.source
+
+
+def test_validate_on_a_core_judges_all_samples(digits: TFLiteModel) -> None:
+    test = tfkd.data.load("digits").test
+    validation = tfkd.validate(digits, test, targets=["tflm", "cortex-m4:nrf52840"])
+    by_target = {row.target: row for row in validation.rows}
+    assert by_target["cortex-m4:nrf52840"].accuracy == by_target["tflm"].accuracy
+    assert by_target["cortex-m4:nrf52840"].drift.max_steps == 0
+
+
+def test_report_shows_instructions_estimate_and_arena(
+    digits: TFLiteModel, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, test = tmp_path_factory.mktemp("report"), tfkd.data.load("digits").test
+    contract = tfkd.Contract(max_ram_bytes=4_000, max_flash_bytes=20_000)
+    validation = tfkd.validate(digits, test, targets=["cortex-m4:nrf52840"], contract=contract)
+    assert validation.verdict.status == "SHIP"
+    page = tfkd.write_report(validation, folder / "report.html").read_text()
+    instructions = validation.rows[-1].measurement.instructions
+    assert f"of {instructions:,} instructions" in page
+    assert "Arena on cortex-m4:nrf52840" in page
+    assert "at 64 MHz" in page
+    assert "estimated" in page
+    markdown = tfkd.write_report(validation, folder / "report.md").read_text()
+    assert "## On the microcontroller" in markdown

@@ -1,0 +1,402 @@
+"""Where a .tflite runs: the same protocol on LiteRT and TensorFlow Lite Micro, and their failures."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from tfkd import data, models, targets
+from tfkd._internal import isolation
+from tfkd.conversion.converter import convert
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.targets import host, litert, tflm
+
+SHAPE = (8, 8, 1)
+ALL = ("host", "host:plain", "host:reference", "tflm")
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def student(splits):
+    model = models.digits_student(SHAPE, 10)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(splits.train.batches(32, shuffle=True), epochs=4, shuffle=False, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(student, splits, folder):
+    return convert(student, folder / "int8.tflite", calibration=splits.train)
+
+
+@pytest.fixture(scope="module")
+def x(model, splits):
+    return model.quantize_input(splits.test.x)
+
+
+@pytest.fixture(scope="module")
+def weights_only(folder):
+    """A model with int8 weights and float activations."""
+    large = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(64)])
+    return convert(large, folder / "dynamic_range.tflite", mode="dynamic_range")
+
+
+@pytest.fixture(scope="module")
+def two_inputs(folder):
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    model = keras.Model([left, right], [keras.layers.Dense(2)(left), keras.layers.Dense(5)(right)])
+    return model, convert(model, folder / "two.tflite", mode="float32")
+
+
+def one_by_one(model, x):
+    """What LiteRT's plain kernels give in this process, one sample at a time."""
+    interpreter = Interpreter(model_content=model.content, experimental_op_resolver_type=plain())
+    interpreter.allocate_tensors()
+    (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for sample in x:
+        interpreter.set_tensor(given["index"], sample[None])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(wanted["index"]))
+    return np.concatenate(rows)
+
+
+def plain():
+    from ai_edge_litert.interpreter import OpResolverType
+
+    return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+def patched(model, old, new):
+    """The model with one op code in its table changed."""
+    import tflite
+
+    content = bytearray(model.content)
+    codes = tflite.Model.GetRootAs(content, 0)
+    for code in map(codes.OperatorCodes, range(codes.OperatorCodesLength())):
+        if code.BuiltinCode() == old:
+            for offset, width in ((4, 1), (10, 4)):  # the old narrow field and the wide one
+                place = code._tab.Offset(offset)
+                if place:
+                    start = code._tab.Pos + place
+                    content[start : start + width] = new.to_bytes(width, "little")
+    return TFLiteModel.load(bytes(content))
+
+
+# Getting one.
+
+
+def test_get_gives_each_name_its_spec():
+    assert targets.names()[:4] == ALL
+    everywhere = [spec for spec in targets.names() if not spec.startswith("arm64")]  # which needs QEMU
+    assert [targets.get(spec).spec for spec in everywhere] == everywhere
+
+
+def test_with_board_puts_its_core_on_it_or_adds_it():
+    assert targets.with_board(["host"], None) == ["host"]
+    assert targets.with_board(["cortex-m4", "tflm"], "nrf52840") == ["cortex-m4:nrf52840", "tflm"]
+    assert targets.with_board(["tflm"], "rp2040") == ["tflm", "cortex-m0plus:rp2040"]
+    asked = ["cortex-m4,stream=1", "cortex-m4:nrf52840,stream=0"]
+    assert targets.with_board(asked, "nrf52840") == ["cortex-m4:nrf52840,stream=1", asked[1]]
+    with pytest.raises(ValueError, match="rp2040 has a cortex-m0plus. Received: cortex-m4,stream=1"):
+        targets.with_board(["cortex-m4,stream=1"], "rp2040")
+    with pytest.raises(ValueError, match="Did you mean 'nrf52840'"):
+        targets.with_board(["tflm"], "nrf5284")
+    with pytest.raises(ValueError, match="rp2040 has a cortex-m0plus. Received: cortex-m4"):
+        targets.with_board(["cortex-m4"], "rp2040")
+
+
+def test_get_hands_options_on():
+    assert targets.get("host:reference", threads=2, timeout_s=5) == host.Host("reference", threads=2, timeout_s=5)
+    assert targets.get("tflm", timeout_s=5).timeout_s == 5
+
+
+def test_get_reads_settings_and_gives_them_back():
+    assert targets.get("host:plain,threads=2,batch=8") == host.Host("plain", threads=2, batch=8)
+    for spec in ("host,threads=2", "host:plain,threads=2,batch=8", "host,batch=3"):
+        assert targets.get(spec).spec == spec
+    assert targets.get("host,threads=1").spec == "host"
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("host,thread=2", {}, r"host takes .*threads.*Received: thread. Did you mean 'threads'\?"),
+        ("host,threads=two", {}, r"threads of host must be a number. Received: 'two'. Write host,threads=1"),
+        ("host,threads", {}, r"threads of host must be a number. Received: ''"),
+        ("host,threads=0", {}, r"host: threads must be >= 1. Received: threads=0"),
+        ("hots", {}, r"must be one of host, .*Received: 'hots'. Did you mean 'host'\?"),
+        ("host:refrence", {}, r"Received: 'host:refrence'. Did you mean 'host:reference'\?"),
+        ("toaster", {}, r"must be one of host, host:plain, host:reference, tflm, arm64, .* Received: 'toaster'.$"),
+        ("host", {"thread": 2}, r"host takes .*threads.*Received: thread. Did you mean 'threads'\?"),
+        ("tflm", {"threads": 2}, r"tflm takes timeout_s. Received: threads"),
+        ("host", {"threads": 0}, r"host: threads must be >= 1. Received: threads=0. Use 1"),
+        ("host", {"timeout_s": 0}, r"host: timeout_s must be > 0. Received: timeout_s=0"),
+        ("tflm", {"timeout_s": -1}, r"tflm: timeout_s must be > 0. Received: timeout_s=-1"),
+    ],
+)
+def test_get_unknown_name_or_option_is_refused(spec, options, message):
+    with pytest.raises(ValueError, match=message):
+        targets.get(spec, **options)
+
+
+def test_get_tflm_without_its_package_names_the_install_line():
+    # In a process that cannot import it.
+    script = (
+        "import sys; sys.modules['tflite_micro'] = None; from tfkd import targets\n"
+        "try: targets.get('tflm')\nexcept RuntimeError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "tflm: needs the package tflite-micro" in said
+    assert "pip install --pre tflite-micro" in said
+
+
+# Running.
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_run_gives_raw_outputs_that_agree_with_keras(spec, model, x, student, splits, capfd):
+    run = targets.get(spec).run(model, x, latency=False)
+    assert capfd.readouterr() == ("", "")
+    (outputs,) = run.outputs
+    assert (outputs.shape, outputs.dtype) == ((len(x), 10), np.int8)
+    expected = student.predict(splits.test.x.astype("float32"), verbose=0).argmax(1)
+    assert np.mean(outputs.argmax(1) == expected) > 0.95
+    assert (run.target, run.model_sha256, run.model_bytes) == (spec, model.sha256, model.size_bytes)
+    assert run.latencies_ns is None
+    assert "latencies_ns" not in run.evidence
+    json.dumps(run.to_json())
+
+
+def test_run_on_host_gives_what_one_interpreter_gives_sample_by_sample(model, x):
+    outputs = targets.get("host:plain").run(model, x, latency=False).outputs[0]
+    np.testing.assert_array_equal(outputs, one_by_one(model, x))
+
+
+def test_run_takes_a_model_a_path_and_bytes(model, x):
+    target = targets.get("host:plain")
+    first, second, third = (
+        target.run(form, x[:3], latency=False).outputs[0] for form in (model, str(model.path), model.content)
+    )
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, third)
+
+
+@pytest.mark.parametrize("spec", ["host", "tflm"])
+def test_run_in_shards_and_batches_changes_no_bit(spec, model, x, monkeypatch):
+    whole = targets.get(spec).run(model, x, latency=False)
+    for module in (host, tflm):
+        monkeypatch.setattr(module, "_SMALLEST_SHARD", 50)
+    monkeypatch.setattr(targets, "cores", lambda: 3)
+    cut = targets.get(spec).run(model, x, latency=False)
+    np.testing.assert_array_equal(whole.outputs[0], cut.outputs[0])
+    few = targets.get(spec).run(model, x[:7], latency=False)
+    np.testing.assert_array_equal(whole.outputs[0][:7], few.outputs[0])
+    if spec == "host":
+        assert (whole.setting["batch"], few.setting["batch"]) == (64, 1)
+
+
+def test_shards_use_each_core_and_keep_the_order(monkeypatch):
+    monkeypatch.setattr(targets, "cores", lambda: 3)
+    arrays = [np.arange(10), np.arange(10) * 2]
+    parts = targets.shards(arrays, least=3)
+    assert [len(part[0]) for part in parts] == [4, 3, 3]
+    np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), arrays[1])
+    assert len(targets.shards(arrays, least=5)) == 2
+    assert len(targets.shards(arrays, least=100)) == 1
+
+
+@pytest.mark.parametrize("spec", ["host", "tflm"])
+def test_run_of_several_inputs_and_outputs(spec, two_inputs):
+    keras_model, model = two_inputs
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(6, size)).astype("float32") for size in (4, 3)]
+    outputs = targets.get(spec).run(model, arrays, latency=False).outputs
+    for received, expected in zip(outputs, keras_model(arrays), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def stateful():
+    content = isolation.run(f"{__name__}:fused_lstm", timeout_s=120, what="making an LSTM")
+    return TFLiteModel.load(content)
+
+
+def fused_lstm():  # in a child: it needs the old Keras
+    import tensorflow as tf
+    import tf_keras
+
+    model = tf_keras.Sequential([tf_keras.layers.Input((5, 3), batch_size=1), tf_keras.layers.LSTM(4)])
+    function = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec((1, 5, 3)))
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], model).convert()
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_run_passes_no_state_from_sample_to_sample(spec, stateful):
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in stateful.ops
+    x = np.repeat(np.random.default_rng(0).normal(size=(1, 5, 3)), 130, axis=0).astype("float32")
+    outputs = targets.get(spec).run(stateful, x, latency=False).outputs[0]
+    assert np.ptp(outputs[0]) > 0
+    np.testing.assert_array_equal(outputs, np.broadcast_to(outputs[0], outputs.shape))
+
+
+def test_run_on_host_times_before_it_runs(model, x):
+    run = targets.get("host", threads=2).run(model, x[:5])
+    assert len(run.latencies_ns) >= litert._RUNS
+    assert all(isinstance(latency, int) and latency > 0 for latency in run.latencies_ns)
+    runs, every = run.environment["runs"], run.environment["kept_every"]
+    assert len(run.latencies_ns) == runs // every
+    assert run.environment["warm_up_runs"] >= 20
+    assert run.latency.p50_ms <= run.latency.p90_ms <= run.latency.p99_ms
+    assert run.evidence == {"outputs": "measured", "latencies_ns": "measured", "memory": "measured"}
+    assert run.memory.peak_rss_bytes > model.size_bytes
+    assert (run.setting["threads"], run.setting["kernels"], run.setting["timed_batch"]) == (2, "xnnpack", 1)
+
+
+def test_run_on_host_measures_the_memory_of_the_child_alone(model, x):
+    ballast = np.ones(300 << 20, np.uint8)  # this process is larger than the child
+    run = targets.get("host:plain").run(model, x[:5], latency=False)
+    assert run.memory.peak_rss_bytes < ballast.nbytes
+
+
+def test_run_on_tflm_has_an_arena_and_no_latency(model, x):
+    run = targets.get("tflm").run(model, x[:5], latency=True)
+    assert run.latencies_ns is None
+    memory = run.memory
+    assert memory.arena_bytes == memory.arena_head_bytes + memory.arena_tail_bytes
+    # Input and output of the first convolution live at once: 8 x 8 x 1 and its 8 x 8 x C.
+    assert 8 * 8 * 2 < memory.arena_head_bytes < 8192
+    assert run.evidence == {"outputs": "emulated", "memory": "emulated"}
+    assert "64-bit pointers" in run.environment["note"]
+
+
+def test_run_on_tflm_of_large_activations_has_room(folder):
+    wide = keras.Sequential([keras.Input((96, 96, 3)), keras.layers.MaxPooling2D(2), keras.layers.GlobalMaxPooling2D()])
+    model = convert(wide, folder / "wide.tflite", mode="float32")
+    assert model.size_bytes < 4096
+    run = targets.get("tflm").run(model, np.ones((2, 96, 96, 3), np.float32))
+    assert run.memory.arena_head_bytes >= 96 * 96 * 3 * 4
+    np.testing.assert_array_equal(run.outputs[0], np.ones((2, 3)))
+
+
+# Inputs that do not fit.
+
+
+@pytest.mark.parametrize("spec", ["host", "tflm"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.astype("float32"), r"must be int8. Received: float32. Use model.quantize_input\(x\)"),
+        (lambda x: x[0], r"must be \[N, 8, 8, 1\] with N >= 1.*Received: shape \(8, 8, 1\)"),
+        (lambda x: x[:, :4], r"must be \[N, 8, 8, 1\].*Received: shape \(\d+, 4, 8, 1\)"),
+        (lambda x: x[:0], r"must be \[N, 8, 8, 1\] with N >= 1.*Received: shape \(0, 8, 8, 1\)"),
+        (lambda x: [x, x], r"the model takes 1 inputs. Received: 2. Pass one array"),
+    ],
+)
+def test_run_inputs_that_do_not_fit_are_refused(spec, change, message, model, x):
+    with pytest.raises(ValueError, match=f"{spec}: .*{message}"):
+        targets.get(spec).run(model, change(x))
+
+
+def test_run_inputs_of_unequal_number_are_refused(two_inputs):
+    arrays = [np.zeros((3, 4), np.float32), np.zeros((2, 3), np.float32)]
+    with pytest.raises(ValueError, match=r"equal for all inputs. Received: shape \(2, 3\)"):
+        targets.get("host").run(two_inputs[1], arrays)
+
+
+def test_run_missing_file_is_refused(x):
+    with pytest.raises(ValueError, match=r"none.tflite: must be a readable .tflite file"):
+        targets.get("host").run("none.tflite", x)
+
+
+# Models that a target does not take.
+
+
+def test_run_on_tflm_of_weights_in_float16_is_refused(student, splits, folder):
+    model = convert(student, folder / "float16.tflite", mode="float16")
+    with pytest.raises(ValueError, match=r"tflm: .*It takes no float16 weights. Convert with mode='full_int8'"):
+        targets.get("tflm").run(model, splits.test.x[:2].astype("float32"))
+
+
+def test_run_on_tflm_of_a_hybrid_model_is_refused(weights_only):
+    x = np.ones((2, *SHAPE), np.float32)
+    with pytest.raises(ValueError, match=r"tflm: .*takes no int8 weights with float activations. Convert with mode="):
+        targets.get("tflm").run(weights_only, x)
+    assert targets.get("host").run(weights_only, x, latency=False).outputs[0].shape == (2, 64)
+
+
+def test_run_on_tflm_of_an_op_it_lacks_names_it(model, x):
+    import tflite
+
+    codes = tflite.BuiltinOperator
+    lacking = patched(model, codes.AVERAGE_POOL_2D, codes.HASHTABLE_LOOKUP)
+    with pytest.raises(
+        ValueError, match=r"tflm: TensorFlow Lite Micro must take the model. It lacks HASHTABLE_LOOKUP."
+    ):
+        targets.get("tflm").run(lacking, x[:2])
+
+
+def test_run_on_host_of_an_op_it_cannot_prepare_is_refused(model, x):
+    import tflite
+
+    codes = tflite.BuiltinOperator
+    wrong = patched(model, codes.AVERAGE_POOL_2D, codes.LSTM)
+    with pytest.raises(ValueError, match=r"host:plain: LiteRT must take the model. Received: (.|\n)*Convert it with"):
+        targets.get("host:plain").run(wrong, x[:2])
+
+
+@pytest.mark.parametrize("spec", ["host", "tflm"])
+def test_run_too_slow_is_stopped(spec, model, x):
+    with pytest.raises(isolation.ChildTimedOut, match=rf"running .*int8.tflite on {spec}: must finish within 0.05 s"):
+        targets.get(spec, timeout_s=0.05).run(model, x)
+
+
+@pytest.mark.parametrize("spec", ["host:reference", "tflm"])
+def test_run_of_mutated_models_never_harms_this_process(spec, model, x):
+    rng, ends = np.random.default_rng(0), []
+    words = len(model.content) // 4
+    while len(ends) < 20:
+        content = bytearray(model.content)
+        for word in rng.integers(2, words, 6):
+            value = rng.choice([0, 1, 7, 2**31 - 1, 2**32 - 1, rng.integers(len(content))])
+            content[4 * word : 4 * word + 4] = int(value).to_bytes(4, "little")
+        try:
+            broken = TFLiteModel.load(bytes(content))
+        except ValueError:
+            continue  # it does not even reach the target
+        try:
+            targets.get(spec, timeout_s=10).run(broken, x[:2], latency=False)
+            ends.append("ran")
+        except (ValueError, isolation.ChildCrashed, isolation.ChildTimedOut) as error:
+            ends.append(type(error).__name__)
+    assert set(ends) > {"ran"}
+
+
+def test_host_times_batches(model, x):
+    run = targets.get("host", batch=8, threads=2).run(model, x[:3])
+    assert run.setting["timed_batch"] == 8
+    assert len(run.outputs[0]) == 3
+    assert run.latency.count >= 50
+    with pytest.raises(ValueError, match="batch must be >= 1"):
+        targets.get("host", batch=0)
+
+
+def test_host_names_a_model_that_takes_no_batch(folder):
+    fixed = keras.Sequential([keras.Input((4,), batch_size=1), keras.layers.Dense(2)])
+    fixed.add(keras.layers.Lambda(lambda x: keras.ops.reshape(x, (1, 2, 1))))
+    content = convert(fixed, folder / "fixed.tflite", mode="float32")
+    with pytest.raises(ValueError, match="must take a batch of 3"):
+        targets.get("host", batch=3).run(content, np.zeros((1, 4), "float32"))

@@ -1,0 +1,172 @@
+"""The Android app, built and signed with Debian's tools, and what must not get into it."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+
+import build_apk
+import numpy as np
+import pytest
+import system_packages
+
+import tfkd
+
+NEEDED = ("javac", "maven", "aapt", "zipalign", "apksigner", "dexdump", "framework")
+MISSING = next(filter(None, map(system_packages.skip_reason, NEEDED)), None)
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+def output(*command):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("apk")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    student = tfkd.models.digits_student((8, 8, 1), 10)
+    return tfkd.convert(student, folder / "student.tflite", calibration=tfkd.data.load("digits").train)
+
+
+@pytest.fixture(scope="module")
+def apk(folder, model):
+    build_apk.build(model.path, "digits", folder / "bench.apk", list(build_apk.ABIS), folder / "key.p12")
+    return folder / "bench.apk"
+
+
+def test_same_sources_model_and_key_give_the_same_bytes_without_a_network(folder, apk, model, tmp_path, monkeypatch):
+    # Maven alone would reach for it; after the first build nothing calls it.
+    (tmp_path / "mvn").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "mvn").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert shutil.which("mvn") == str(tmp_path / "mvn")
+    build_apk.build(model.path, "digits", folder / "again.apk", list(build_apk.ABIS), folder / "key.p12")
+    assert (folder / "again.apk").read_bytes() == apk.read_bytes()
+
+
+def rewritten(apk, path, change):
+    """The app with other entries, in a zip that nobody aligned."""
+    with zipfile.ZipFile(apk) as archive:
+        entries = {info.filename: (info.compress_type, archive.read(info)) for info in archive.infolist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, (kind, content) in entries.items():
+            archive.writestr(name, content, kind)
+    return path
+
+
+def test_check_refuses_an_unaligned_app(apk, tmp_path):
+    def shift(entries):
+        entries["a"] = (zipfile.ZIP_STORED, b"1")
+        entries["resources.arsc"] = entries.pop("resources.arsc")
+
+    with pytest.raises(RuntimeError, match="zipalign failed"):
+        build_apk.check(rewritten(apk, tmp_path / "bad.apk", shift), build_apk.ABIS)
+
+
+def lose(entries):
+    del entries[f"lib/x86_64/{build_apk.LIBRARY}"]
+
+
+def confuse(entries):
+    entries[f"lib/arm64-v8a/{build_apk.LIBRARY}"] = entries[f"lib/x86_64/{build_apk.LIBRARY}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lose, ValueError, "a library for arm64-v8a, armeabi-v7a, x86_64. Received: arm64-v8a, armeabi-v7a"),
+        (confuse, ValueError, "lib/arm64-v8a must be for machine 183 of ELF. Received: 62"),
+        (lambda entries: None, RuntimeError, "apksigner failed"),
+    ],
+    ids=["an ABI is missing", "a library of another ABI", "no signature"],
+)
+def test_check_refuses(change, error, message, apk, tmp_path):
+    unaligned = rewritten(apk, tmp_path / "unaligned.apk", change)
+    build_apk.call("zipalign", "-f", "4", unaligned, tmp_path / "bad.apk")
+    with pytest.raises(error, match=message):
+        build_apk.check(tmp_path / "bad.apk", build_apk.ABIS)
+
+
+def test_pages_of_the_libraries_are_known(apk):
+    assert build_apk.check(apk, build_apk.ABIS) == 4096
+    assert "16 KB pages" in (build_apk.DEMO.parent / "docs/phone_checklist.md").read_text()
+
+
+def test_badging_names_versions_and_abis_and_no_permission(apk):
+    badging = output("aapt", "dump", "badging", apk)
+    assert "package: name='dev.tfkd.bench.app' versionCode='1'" in badging
+    assert "sdkVersion:'26'" in badging
+    assert "targetSdkVersion:'35'" in badging
+    assert "launchable-activity: name='dev.tfkd.bench.app.MainActivity'" in badging
+    assert "native-code: 'arm64-v8a' 'armeabi-v7a' 'x86_64'" in badging
+    assert "uses-permission" not in badging
+
+
+def test_only_the_launcher_is_exported_and_nothing_is_backed_up(apk):
+    tree = output("aapt", "dump", "xmltree", apk, "AndroidManifest.xml")
+    assert tree.count("android:exported(") == 1
+    assert [tree.count(f"E: {kind} ") for kind in ("activity", "service", "receiver", "provider")] == [1, 0, 0, 0]
+    assert "android:allowBackup(0x01010280)=(type 0x12)0x0" in tree
+
+
+def test_signature_is_v2_and_v3(apk):
+    said = output("apksigner", "verify", "--verbose", "--min-sdk-version", "26", apk)
+    assert "Verified using v2 scheme (APK Signature Scheme v2): true" in said
+    assert "Verified using v3 scheme (APK Signature Scheme v3): true" in said
+
+
+def test_dex_has_the_classes_and_nothing_that_a_phone_refuses(apk, folder):
+    with zipfile.ZipFile(apk) as archive:
+        (folder / "classes.dex").write_bytes(archive.read("classes.dex"))
+    dump = output("dexdump", "-d", folder / "classes.dex")
+    for name in ("app/BenchInstrumentation", "app/MainActivity", "BenchRun", "LiteRTEngine"):
+        assert f"'Ldev/tfkd/bench/{name};'" in dump
+    assert "'Lorg/tensorflow/lite/NativeInterpreterWrapper;'" in dump
+    assert "invoke-custom" not in dump
+
+
+def test_app_is_small_and_carries_its_self_test(apk, model):
+    assert apk.stat().st_size <= build_apk.MOST_BYTES_PER_ABI
+    with zipfile.ZipFile(apk) as archive:
+        assert archive.getinfo("resources.arsc").compress_type == zipfile.ZIP_STORED
+        says = json.loads(archive.read("assets/bundled/model.json"))
+        files = {one["file"]: one for one in (says["model"], *says["inputs"], says["golden"], says["labels"])}
+        contents = {name: archive.read(f"assets/bundled/{name}") for name in files}
+    for name, one in files.items():
+        assert (one["sha256"], one["bytes"]) == (hashlib.sha256(contents[name]).hexdigest(), len(contents[name]))
+    assert contents["model.tflite"] == model.content
+    shapes = {name: np.load(io.BytesIO(contents[name])).shape for name in files if name.endswith(".npy")}
+    samples = build_apk.GOLDEN
+    assert shapes == {"input_0.npy": (samples, 8, 8, 1), "golden.npy": (samples, 10), "labels.npy": (samples,)}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("Runnable lambda = () -> System.gc();", "no invokedynamic"),
+        ("int status = ((android.os.PowerManager) null).getCurrentThermalStatus();", "cannot find symbol"),
+    ],
+    ids=["a lambda", "an API of a later Android"],
+)
+def test_build_fails_on_what_the_least_android_refuses(line, message, folder, model, tmp_path, monkeypatch):
+    shutil.copytree(build_apk.DEMO, tmp_path / "demo", ignore=shutil.ignore_patterns("target"))
+    source = tmp_path / "demo/app/src/main/java/dev/tfkd/bench/app/Bad.java"
+    source.write_text(f"package dev.tfkd.bench.app; class Bad {{ {line} }}")
+    monkeypatch.setattr(build_apk, "DEMO", tmp_path / "demo")
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        build_apk.build(model.path, "digits", tmp_path / "bad.apk", ["arm64-v8a"], folder / "key.p12")
+    assert not (tmp_path / "bad.apk").exists()
+
+
+def test_missing_tool_is_named_with_its_package(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(build_apk.TOOLS, "no-such-tool", "some-package")
+    with pytest.raises(RuntimeError, match="sudo apt-get install some-package"):
+        build_apk.build(model.path, "digits", tmp_path / "a.apk", ["arm64-v8a"])

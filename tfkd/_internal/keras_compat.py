@@ -1,0 +1,83 @@
+"""Every use of an attribute of Keras that is not public, in one place.
+
+Keras has no public way to ask these questions. `tests/_internal/test_keras_compat.py` names the one that a new version
+of Keras no longer answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+
+def inner_layers(layer: keras.Layer, *, recursive: bool = True) -> list[keras.Layer]:
+    """The layers inside a layer or model, without itself.
+
+    Args:
+        layer: Any layer or model.
+        recursive: Whether layers of nested models are included.
+    """
+    return list(layer._flatten_layers(include_self=False, recursive=recursive))
+
+
+def shows_layers(model: Any) -> bool:
+    """Whether a model is a graph of layers (functional, or a built Sequential), not a subclass with its own `call`."""
+    return getattr(model, "outputs", None) is not None
+
+
+def functional(model: Any) -> Any:
+    """The graph of a functional model, or the one that a built Sequential keeps."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def input_structure(model: Any) -> Any:
+    """The symbolic inputs of a functional model, as a tensor or in the list or dict that it was built with."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model._inputs_struct
+
+
+def nodes(model: Any) -> Iterator[Any]:
+    """The nodes of a functional model in the order of computation.
+
+    A node has `operation`, `input_tensors`, `outputs` and `is_input`.
+    """
+    by_depth = functional(model)._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        yield from by_depth[depth]
+
+
+def producer(tensor: Any) -> Any:
+    """The layer or operation that computes a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def first_inputs(layer: keras.Layer) -> list[Any]:
+    """The symbolic inputs of a layer's first call."""
+    return list(layer._inbound_nodes[0].input_tensors)
+
+
+def first_outputs(layer: keras.Layer) -> list[Any]:
+    """The symbolic outputs of a layer's first call."""
+    return list(layer._inbound_nodes[0].outputs)
+
+
+def run_through(model: Any, inputs: Any, operation: Callable[[Any], Callable[..., Any]]) -> Any:
+    """The outputs of a functional model in which each operation is replaced by another.
+
+    Args:
+        model: A functional model.
+        inputs: Its inputs, of the structure that it was built with.
+        operation: Given an operation of the model, returns what is called in its place.
+    """
+    return functional(model)._run_through_graph(inputs, operation_fn=operation)
+
+
+def mask_of(value: Any) -> Any:
+    """The mask that Keras attached to a tensor, or None."""
+    return getattr(value, "_keras_mask", None)
+
+
+def set_mask(value: Any, mask: Any) -> None:
+    """Attaches a mask to a tensor, as a layer that supports masking does."""
+    value._keras_mask = mask

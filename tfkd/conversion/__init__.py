@@ -1,0 +1,1 @@
+"""From a Keras model to a .tflite: conversion, calibration, quantization, and what a .tflite file contains."""

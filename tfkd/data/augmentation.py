@@ -1,0 +1,122 @@
+"""Replayable augmentation: the pixels are a function of the sample and its seed alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Augment = Callable[[Any, Any], Any]
+
+
+def view_seeds(ids: Any, view: Any, *, seed: int = 0) -> tf.Tensor:
+    """The seeds, int32 [N, 2], with which the samples `ids` are augmented in their view number `view`.
+
+    The only place that says it: who replays a view of a sample gets the same pixels.
+
+    Args:
+        ids: [N], the samples' ids.
+        view: the number of the view, scalar or [N]; in training without stored labels the epoch.
+        seed: the user's seed.
+    """
+    import tensorflow as tf
+
+    ids = tf.cast(ids, tf.int64)
+    view = tf.broadcast_to(tf.cast(view, tf.int64), tf.shape(ids))
+    mixed = _mix(
+        tf.cast(view, tf.uint64) + _mix(tf.fill(tf.shape(ids), tf.cast(tf.constant(seed, tf.int64), tf.uint64)))
+    )
+    return tf.stack([tf.cast(ids, tf.int32), tf.bitcast(tf.cast(mixed & 0xFFFFFFFF, tf.uint32), tf.int32)], axis=1)
+
+
+def _mix(value: tf.Tensor) -> tf.Tensor:
+    """The finaliser of SplitMix64 (Steele et al. 2014): a random-looking uint64 for each uint64.
+
+    TensorFlow's stateless generators take one seed per op; a batch needs one per sample.
+    """
+    import tensorflow as tf
+
+    def xor_shift(value: tf.Tensor, bits: int) -> tf.Tensor:
+        return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(bits, tf.uint64)))
+
+    value = value + tf.constant(0x9E3779B97F4A7C15, tf.uint64)
+    value = xor_shift(value, 30) * tf.constant(0xBF58476D1CE4E5B9, tf.uint64)
+    return xor_shift(xor_shift(value, 27) * tf.constant(0x94D049BB133111EB, tf.uint64), 31)
+
+
+def augment_batch(augment: Augment, x: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    """Runs `augment` on each of x [B, ...] with its seed of seeds, int32 [B, 2]; see `Split.batches`."""
+    import tensorflow as tf
+
+    batch = getattr(augment, "batch", None)
+    if batch is not None:
+        return batch(x, seeds)
+    signature = tf.TensorSpec(x.shape[1:], x.dtype)
+    return tf.ensure_shape(tf.map_fn(lambda pair: augment(*pair), (x, seeds), fn_output_signature=signature), x.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class CropFlip:
+    """Random shift by up to `padding` pixels (the rim is black) and a random left-right flip.
+
+    The pixels depend on the sample and its seed only: `augment(x, seed)` for one sample [H, W, C] and
+    `augment.batch(x, seeds)` for [B, H, W, C] give the same.
+
+    Args:
+        padding: the largest shift in pixels, >= 0.
+        flip: whether to flip half of the samples; False for digits and letters.
+
+    Reference: He et al., arXiv 1512.03385, section 4.2.
+    """
+
+    name: ClassVar[str] = "crop_flip"
+    padding: int = 4
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise InputError(f"CropFlip: padding must be >= 0. Received: padding={self.padding}. Use 4 for 32x32.")
+
+    def __call__(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return self.batch(x[None], seed[None])[0]
+
+    def batch(self, x: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Augments each of x [B, H, W, C] with its seed of seeds, int32 [B, 2]."""
+        import tensorflow as tf
+
+        if x.shape.rank != 4:
+            raise InputError(f"CropFlip: a sample must be an image [H, W, C]. Received: shape {x.shape[1:]}.")
+        words = tf.cast(tf.bitcast(seeds, tf.uint32), tf.uint64)
+        bits = _mix(_mix(words[:, 0]) + words[:, 1])
+
+        def draw(first_bit: int, values: int) -> tf.Tensor:
+            part = tf.bitwise.right_shift(bits, tf.constant(first_bit, tf.uint64)) & 0xFFFFF
+            return tf.cast(part % tf.constant(values, tf.uint64), tf.float32)
+
+        down, right = (draw(bit, 2 * self.padding + 1) - self.padding for bit in (0, 20))
+        flipped = draw(40, 2) if self.flip else tf.zeros_like(down)
+        zero, one = tf.zeros_like(down), tf.ones_like(down)
+        # One op moves and flips: output (column, row) comes from (a0 column + a2, row + b2); whole numbers, so nearest
+        # is exact.
+        column = right + flipped * (x.shape[2] - 1)
+        return tf.ensure_shape(
+            tf.raw_ops.ImageProjectiveTransformV3(
+                images=x,
+                transforms=tf.stack([one - 2 * flipped, zero, column, zero, one, down, zero, zero], axis=1),
+                output_shape=x.shape[1:3],
+                fill_value=0.0,
+                interpolation="NEAREST",
+                fill_mode="CONSTANT",
+            ),
+            x.shape,
+        )
+
+
+def crop_flip(padding: int = 4, *, flip: bool = True) -> CropFlip:
+    """The usual augmentation for small images; see `CropFlip`."""
+    return CropFlip(padding, flip)

@@ -1,0 +1,1 @@
+"""The store of teacher logits: one record per sample and augmented view."""
