@@ -104,9 +104,9 @@ def test_recipe_path_takes_a_variable(tmp_path, monkeypatch):
     assert recipe.load(write(tmp_path, text)).teacher.files == [Path("/data/t.keras")]
 
 
-def test_schedule_with_bad_value_is_refused():
+def test_training_config_with_bad_value_is_refused():
     with pytest.raises(ValueError, match=r"augment: Input should be 'none' or 'crop_flip'"):
-        recipe.schedule(augment="mixup")
+        recipe.training_config(augment="mixup")
 
 
 def test_loss_takes_its_options_and_the_temperature(tmp_path):

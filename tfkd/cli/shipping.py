@@ -44,10 +44,10 @@ def convert(
 
     Example: tfkd convert student.keras student.tflite --mode full_int8 --calibration digits
     """
-    from tfkd.conversion import quantizer
+    from tfkd.conversion.quantizer import select
     from tfkd.recipes import deployment
 
-    settings = quantizer.select(
+    settings = select(
         quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ()
     )
     with show(as_json) as progress:

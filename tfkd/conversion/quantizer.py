@@ -41,7 +41,7 @@ class QuantizerSettings:
         ValueError: a value is not one of these, or an expression is not regular.
     """
 
-    activation_ranges: str = "min_max"
+    ranges: str = "min_max"
     percentile: float = 99.99
     keep_float: tuple[str, ...] = ()
     int16: tuple[str, ...] = ()
@@ -49,11 +49,11 @@ class QuantizerSettings:
 
     def words(self) -> str:
         """What was chosen, as a sentence."""
-        activation_ranges = f"percentile {self.percentile:g}" if self.ranges == "percentile" else self.ranges
+        ranges = f"percentile {self.percentile:g}" if self.ranges == "percentile" else self.ranges
         layers = (("float", self.keep_float), ("int16", self.int16), ("int4", self.int4))
         chosen = [f"{name} in {', '.join(expressions)}" for name, expressions in layers if expressions]
         return (
-            f"Quantized by litert-quantizer: {'; '.join([f'ranges of activations by {activation_ranges}', *chosen])}."
+            f"Quantized by litert-quantizer: {'; '.join([f'ranges of activations by {ranges}', *chosen])}."
         )
 
     def __post_init__(self) -> None:

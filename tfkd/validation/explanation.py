@@ -49,7 +49,7 @@ class Finding:
     kind: str
     sentence: str
     remedy: str
-    layer_errors: OpNoise
+    noise: OpNoise
     passed_on: tuple[str, ...] = ()
 
     @property
