@@ -92,7 +92,7 @@ def test_validate_int16_student_on_a_core(wide: TFLiteModel) -> None:
     validation = tfkd.validate(wide, test, targets=["tflm", "cortex-m4"])
     by_target = {row.target: row for row in validation.rows}
     assert by_target["cortex-m4"].accuracy == by_target["tflm"].accuracy
-    assert by_target["cortex-m4"].drift.max_steps == 0
+    assert by_target["cortex-m4"].output_divergence.max_steps == 0
 
 
 def test_export_c_selftest_of_int16_and_of_a_state_passes(

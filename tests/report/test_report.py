@@ -20,7 +20,7 @@ from tfkd.report import devices, plots, seeds, words, write_report
 from tfkd.targets.measurement import Measurement, Memory
 from tfkd.validation.contract import Contract, judge
 from tfkd.validation.results import Row
-from tfkd.validation.scores import drift, score
+from tfkd.validation.scores import measure_divergence, score
 from tfkd.validation.validator import Validation
 
 HOSTILE = "<script>alert('x')</script>"
@@ -73,7 +73,7 @@ def record_of(contract=None, *, class_names=None, timed=True):
                 20_000,
                 None,
                 len(test),
-                drift=drift(measured, first),
+                output_divergence=measure_divergence(measured, first),
                 measurement=measured,
                 **found,
             )
@@ -92,7 +92,7 @@ def record_of(contract=None, *, class_names=None, timed=True):
     return {**validation.to_json(), "models": MODELS}
 
 
-SHIP = Contract(max_bytes=50_000, max_accuracy_drop=5, max_arena_bytes=16_000, max_p90_ms=1, max_drift_steps=2)
+SHIP = Contract(max_bytes=50_000, max_accuracy_drop=5, max_arena_bytes=16_000, max_p90_ms=1, max_divergence_steps=2)
 NO = Contract(max_bytes=15_000, min_accuracy=0.5)
 UNKNOWN = Contract(max_bytes=50_000, max_p90_ms=1)
 

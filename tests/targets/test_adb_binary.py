@@ -157,7 +157,7 @@ def test_row_without_outputs_passes_no_limit_on_accuracy(phone, model, splits, t
         assert ("no outputs" in text) == (form in ("html", "md"))
     beside = tfkd.validate(model, splits.test, targets=[spec, "host:plain"], contract=tfkd.Contract(min_accuracy=0.01))
     assert beside.verdict.status == "SHIP"
-    assert beside.rows[1].drift is None
+    assert beside.rows[1].output_divergence is None
 
 
 def test_benchmark_shows_it_in_the_table(phone, model, tmp_path):

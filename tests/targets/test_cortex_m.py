@@ -305,7 +305,7 @@ def test_validate_on_a_core_judges_all_samples(digits: TFLiteModel) -> None:
     validation = tfkd.validate(digits, test, targets=["tflm", "cortex-m4:nrf52840"])
     by_target = {row.target: row for row in validation.rows}
     assert by_target["cortex-m4:nrf52840"].accuracy == by_target["tflm"].accuracy
-    assert by_target["cortex-m4:nrf52840"].drift.max_steps == 0
+    assert by_target["cortex-m4:nrf52840"].output_divergence.max_steps == 0
 
 
 def test_report_shows_instructions_estimate_and_arena(

@@ -92,7 +92,7 @@ def test_model_differs_from_itself_in_nothing(old, splits):
     (one,) = same.comparisons
     assert same.ok
     assert (same.ops, same.changes, one.lost, one.mended, one.reworded, one.classes) == ({}, (), (), (), (), ())
-    assert (one.p_value, one.drift.max_steps) == (1.0, 0)
+    assert (one.p_value, one.output_divergence.max_steps) == (1.0, 0)
 
 
 def test_text_and_json_say_it(found):
@@ -111,7 +111,7 @@ def test_steps_types_and_ops_that_change_are_named(old, student, splits, tmp_pat
     assert any(what.startswith("output steps x ") for what in changed)
     floats = compare(old, convert(student, tmp_path / "f.tflite", mode="float32"), splits.test)
     assert any(what.startswith("output int8 -> float32, second input int8 -> float32") for *_, what in floats.changes)
-    assert floats.comparisons[0].drift is None
+    assert floats.comparisons[0].output_divergence is None
     image = keras.Input(SHAPE)
     deeper = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(keras.layers.MaxPooling2D()(image))))
     other = compare(old, convert(deeper, tmp_path / "d.tflite", calibration=splits.train), splits.test)

@@ -16,7 +16,7 @@ from tfkd.report import write_report
 from tfkd.targets.measurement import Measurement, Memory
 from tfkd.validation.contract import Check, Contract, judge
 from tfkd.validation.results import Row
-from tfkd.validation.scores import Drift, drift, score
+from tfkd.validation.scores import OutputDivergence, measure_divergence, score
 from tfkd.validation.validator import validate
 
 NAMES = ("ant", "bee", "cow")
@@ -107,7 +107,7 @@ def row(target="host", **changes):
         ({"max_bytes": "50 kB"}, "max_bytes must be a number"),
         ({"max_arena_bytes": True}, "max_arena_bytes must be a number"),
         ({"max_p90_ms": 0}, "max_p90_ms must be a number"),
-        ({"max_drift_steps": math.inf}, "max_drift_steps must be a number >= 0"),
+        ({"max_divergence_steps": math.inf}, "max_divergence_steps must be a number >= 0"),
     ],
 )
 def test_contract_limit_out_of_range_is_refused(limit, message):
@@ -134,7 +134,7 @@ def test_verdict_ship_is_bound_by_the_least_headroom():
 
 
 def test_verdict_no_is_bound_by_what_is_broken_the_most():
-    verdict = judge(Contract(max_bytes=900, min_accuracy=0.99, max_drift_steps=3), [row()], None)
+    verdict = judge(Contract(max_bytes=900, min_accuracy=0.99, max_divergence_steps=3), [row()], None)
     assert (verdict.status, verdict.binding) == ("NO", "max_bytes")
     assert [check.status for check in verdict.checks] == ["holds", "broken", "broken", "unknown"]
 
@@ -182,8 +182,8 @@ def test_accuracy_drop_at_the_limit_holds():
 
 @pytest.mark.parametrize(("steps", "status"), [(0, "SHIP"), (1, "NO")])
 def test_limit_of_zero_is_a_limit(steps, status):
-    rows = [row(), row("tflm", drift=Drift(steps, 0.0, 0.0, "host"))]
-    assert judge(Contract(max_drift_steps=0), rows, None).status == status
+    rows = [row(), row("tflm", output_divergence=OutputDivergence(steps, 0.0, 0.0, "host"))]
+    assert judge(Contract(max_divergence_steps=0), rows, None).status == status
 
 
 @pytest.mark.parametrize(("broken", "status"), [(True, "NO"), (False, "UNKNOWN")])
@@ -247,13 +247,13 @@ def test_scores_are_those_of_scikit_learn():
     assert found["top5"] == metrics.top_k_accuracy_score(y, outputs, k=5, labels=range(20))
 
 
-def test_drift_counts_steps_without_overflow():
+def test_output_divergence_counts_steps_without_overflow():
     def measured(values):
         return Measurement("host", "", 1, (np.array(values, np.int8),), {})
 
     first = measured([[-128, 0, 5, 7]])
-    assert drift(measured([[127, 0, 6, 7]]), first) == Drift(255, 64.0, 0.5, "host")
-    assert drift(first, None) is None
+    assert measure_divergence(measured([[127, 0, 6, 7]]), first) == OutputDivergence(255, 64.0, 0.5, "host")
+    assert measure_divergence(first, None) is None
 
 
 # Validation as a whole.
@@ -333,19 +333,21 @@ def test_validate_reference_beside_baselines_gets_its_own_row(float_model, test_
     assert found.rows[1].flips == (0, 6)
 
 
-def test_validate_int8_drift_is_counted_from_the_first_target(int8_model, test_split):
+def test_validate_int8_divergence_is_counted_from_the_first_target(int8_model, test_split):
     raw = int8_model.quantize_input(test_split.x)
     assert raw.dtype == np.int8
     found = validate(int8_model, test_split, targets=[Engine("a"), Engine("b", raw + (raw < 0))])
-    assert found.rows[0].drift is None
-    assert found.rows[1].drift.max_steps == int((raw < 0).any())
-    assert found.rows[1].drift.share_changed == pytest.approx((raw < 0).mean())
+    assert found.rows[0].output_divergence is None
+    assert found.rows[1].output_divergence.max_steps == int((raw < 0).any())
+    assert found.rows[1].output_divergence.share_changed == pytest.approx((raw < 0).mean())
 
 
-def test_validate_float_model_has_no_drift_in_steps(float_model, test_split):
-    found = validate(float_model, test_split, targets=[Engine("a"), Engine("b")], contract=Contract(max_drift_steps=1))
-    assert found.rows[1].drift is None
-    assert (found.verdict.status, found.verdict.binding) == ("UNKNOWN", "max_drift_steps")
+def test_validate_float_model_has_no_output_divergence(float_model, test_split):
+    found = validate(
+        float_model, test_split, targets=[Engine("a"), Engine("b")], contract=Contract(max_divergence_steps=1)
+    )
+    assert found.rows[1].output_divergence is None
+    assert (found.verdict.status, found.verdict.binding) == ("UNKNOWN", "max_divergence_steps")
     assert not found.ok
 
 
@@ -414,8 +416,10 @@ def test_validate_on_real_targets(tmp_path):
     assert [(row.name, row.target) for row in found.rows[2:]] == [("student", "host"), ("student", "tflm")]
     first, *others = found.rows[1:]
     assert first.measurement.outputs[0].dtype == np.int8
-    assert first.drift is None
-    assert all(row.drift.max_steps <= 8 and row.drift.against == "host:reference" for row in others)
+    assert first.output_divergence is None
+    assert all(
+        row.output_divergence.max_steps <= 8 and row.output_divergence.against == "host:reference" for row in others
+    )
     assert others[0].measurement.latency.count >= 50
     assert others[1].measurement.memory.arena_bytes > 0
     assert all(row.agreement > 0.9 for row in found.rows[1:])

@@ -32,7 +32,9 @@ def validate(
     max_ram_bytes: Annotated[int | None, typer.Option(help="On a microcontroller: arena and stack.")] = None,
     max_flash_bytes: Annotated[int | None, typer.Option(help="On a microcontroller: code and weights.")] = None,
     max_p90_ms: Annotated[float | None, typer.Option(help="Latency.")] = None,
-    max_drift_steps: Annotated[int | None, typer.Option(help="Quantization steps between targets.")] = None,
+    max_divergence_steps: Annotated[
+        int | None, typer.Option(help="Maximum difference of an output between targets, in quantization steps.")
+    ] = None,
     report: Annotated[list[Path] | None, typer.Option(help="Write a report: .html, .md, .json or .xml.")] = None,
     board: BoardOption = None,
     cc: CompilerOption = None,
@@ -56,7 +58,7 @@ def validate(
         max_ram_bytes,
         max_flash_bytes,
         max_p90_ms,
-        max_drift_steps,
+        max_divergence_steps,
     )
     engines = targets.with_compiler(targets.with_board(target, board), cc)
     with show(as_json) as progress:

@@ -189,13 +189,13 @@ def _core(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
-    drift = row["drift"]
+    divergence = row["output_divergence"]
     return {
         **row,
         "worst": f"{row['worst_class'][0]}: {words.percent(row['worst_class'][1])}",
-        "drift_max": f"{drift['max_steps']} (vs {drift['against']})" if drift else words.NONE,
-        "drift_mean": f"{drift['mean_steps']:.3f}" if drift else words.NONE,
-        "drift_share": words.percent(drift["share_changed"]) if drift else words.NONE,
+        "divergence_max": f"{divergence['max_steps']} (vs {divergence['against']})" if divergence else words.NONE,
+        "divergence_mean": f"{divergence['mean_steps']:.3f}" if divergence else words.NONE,
+        "divergence_share": words.percent(divergence["share_changed"]) if divergence else words.NONE,
     }
 
 

@@ -21,7 +21,7 @@ LIMITS = {
     "max_ram_bytes": "RAM",
     "max_flash_bytes": "Flash",
     "max_p90_ms": "Latency p90",
-    "max_drift_steps": "Drift between engines",
+    "max_divergence_steps": "Output divergence between engines",
 }
 
 _FIELDS = {

@@ -33,7 +33,7 @@ class Contract:
         max_ram_bytes: of all RAM on a microcontroller: arena and stack, >= 1.
         max_flash_bytes: of code and weights on a microcontroller, >= 1.
         max_p90_ms: 90th percentile of the measured latency, > 0.
-        max_drift_steps: quantization steps by which an output may differ between engines, >= 0.
+        max_divergence_steps: quantization steps by which an output may differ between engines, >= 0.
 
     Raises:
         ValueError: a limit is outside its range.
@@ -50,7 +50,7 @@ class Contract:
     max_ram_bytes: int | None = None
     max_flash_bytes: int | None = None
     max_p90_ms: float | None = None
-    max_drift_steps: int | None = None
+    max_divergence_steps: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.limits.items():
@@ -178,9 +178,9 @@ _LIMITS = {
         "ms", 1e-9, math.inf, "Give milliseconds: 5.0.", _p90, "latencies_ns", _TIMED,
         "No target measured latency. Add a target that runs on the device itself.",
     ),
-    "max_drift_steps": _Limit(
+    "max_divergence_steps": _Limit(
         "steps", 0, math.inf, "Give quantization steps: 2.",
-        lambda row, _: row.drift.max_steps if row.drift else None, "outputs", _RAN,
+        lambda row, _: row.output_divergence.max_steps if row.output_divergence else None, "outputs", _RAN,
         "It needs a quantized model on two targets.",
     ),
 }  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from tfkd.conversion.tflite import TensorInfo, TFLiteModel
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.results import Row
-from tfkd.validation.scores import Drift, drift, score
+from tfkd.validation.scores import OutputDivergence, measure_divergence, score
 from tfkd.validation.validator import validate
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Comparison:
         reworded: ids of the samples that both have wrong, with another label.
         classes: (name, accuracy of the first, of the second) of each class whose answers flip, the most lost first.
         p_value: of as uneven a split of lost and mended by chance (exact McNemar test, two-sided).
-        drift: between raw outputs, where both have the same quantization.
+        output_divergence: between raw outputs, where both have the same quantization.
         verdict: over the contract.
     """
 
@@ -50,7 +50,7 @@ class Comparison:
     reworded: tuple[int, ...] = ()
     classes: tuple[tuple[str, float, float], ...] = ()
     p_value: float | None = None
-    drift: Drift | None = None
+    output_divergence: OutputDivergence | None = None
     verdict: Verdict = Verdict(None)
 
     @property
@@ -67,7 +67,7 @@ class Comparison:
             "a": self.a.to_json(),
             "b": self.b.to_json(),
             "classes": [*map(list, self.classes)],
-            "drift": dataclasses.asdict(self.drift) if self.drift else None,
+            "output_divergence": dataclasses.asdict(self.output_divergence) if self.output_divergence else None,
             "verdict": verdict,
         }
 
@@ -190,7 +190,9 @@ def _comparison(
         reworded=_ids(test, ~was & ~now & (before != after)),
         classes=tuple(sorted(classes, key=lambda one: one[2] - one[1])),
         p_value=float(binomtest(int(lost.sum()), flips).pvalue) if flips else 1.0,
-        drift=drift(b.measurement, a.measurement) if kinds[0] == kinds[1] and b.measurement else None,
+        output_divergence=measure_divergence(b.measurement, a.measurement)
+        if kinds[0] == kinds[1] and b.measurement
+        else None,
         verdict=judge(contract, [b], a.accuracy),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfkd.targets.measurement import Measurement
-from tfkd.validation.scores import Drift
+from tfkd.validation.scores import OutputDivergence
 
 # A confusion matrix of 1,000 classes is a million numbers: it stays on the Row and is left out of the JSON.
 _MAX_CONFUSION_CLASSES = 100
@@ -32,7 +32,7 @@ class Row:
         worst_class: (name, accuracy) of the class with the lowest accuracy.
         confusion: [C, C] int64, rows are labels and columns predictions.
         ties: share of samples whose highest output is shared by two classes or more.
-        drift: see `Drift`; None for the first target and for a model with float outputs.
+        output_divergence: see `OutputDivergence`; None for the first target and for a model with float outputs.
         measurement: what the target gave.
         invalid_reason: why the numbers cannot be trusted or do not exist; None for a valid row.
         broken: the model itself is at fault: it was refused, it crashed or its outputs are not finite.
@@ -51,7 +51,7 @@ class Row:
     worst_class: tuple[str, float] | None = None
     confusion: np.ndarray | None = None
     ties: float | None = None
-    drift: Drift | None = None
+    output_divergence: OutputDivergence | None = None
     measurement: Measurement | None = None
     invalid_reason: str | None = None
     broken: bool = False
@@ -68,6 +68,6 @@ class Row:
             record[name] = None if record[name] is None else list(record[name])
         small = self.confusion is not None and len(self.confusion) <= _MAX_CONFUSION_CLASSES
         record["confusion"] = self.confusion.tolist() if self.confusion is not None and small else None
-        record["drift"] = dataclasses.asdict(self.drift) if self.drift else None
+        record["output_divergence"] = dataclasses.asdict(self.output_divergence) if self.output_divergence else None
         record["measurement"] = self.measurement.to_json() if self.measurement else None
         return {**record, "valid": self.valid}

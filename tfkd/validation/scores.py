@@ -1,4 +1,4 @@
-"""What the outputs of one model over the test split say: accuracy, agreement, confusion, drift."""
+"""What the outputs of one model over the test split say: accuracy, agreement, confusion, output divergence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drift:
+class OutputDivergence:
     """How far the raw outputs of one engine lie from those of another, in quantization steps.
 
     Args:
@@ -75,10 +75,10 @@ def _wilson(right: int, samples: int) -> tuple[float, float]:
     return (low if right else 0.0), (high if right < samples else 1.0)
 
 
-def drift(measured: Measurement, first: Measurement | None) -> Drift | None:
+def measure_divergence(measured: Measurement, first: Measurement | None) -> OutputDivergence | None:
     """How far a measurement's outputs lie from the first's; None without a first and for float outputs."""
     if first is None or measured.outputs[0].dtype.kind not in "iu":
         return None
     # int64: the difference of two int8 values does not fit into int8.
     steps = np.abs(measured.outputs[0].astype(np.int64) - first.outputs[0].astype(np.int64))
-    return Drift(int(steps.max()), float(steps.mean()), float((steps > 0).mean()), first.target)
+    return OutputDivergence(int(steps.max()), float(steps.mean()), float((steps > 0).mean()), first.target)

@@ -1,4 +1,4 @@
-"""Accuracy, agreement, drift, size and speed of .tflite models on each target, and the verdict over a contract."""
+"""Accuracy, agreement, output divergence, size and latency of .tflite models on each target, and the contract verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfkd.errors import InputError
 from tfkd.targets.measurement import Measurement
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.results import Row
-from tfkd.validation.scores import drift, score
+from tfkd.validation.scores import measure_divergence, score
 
 if TYPE_CHECKING:
     import keras
@@ -102,7 +102,7 @@ def validate(
         reference: the Keras model that the .tflite came from; agreement, flips and accuracy drop refer to it.
         baselines: Keras models for comparison by name, such as teacher and student alone; one that sees other data
             than the models, such as a teacher of another modality, with its own test split.
-        targets: specifications such as `host:reference`, or targets. Drift is counted from the first that ran.
+        targets: specifications such as `host:reference`, or targets. Output divergence refers to the first that ran.
         contract: the limits of the model that is to ship.
         ship: its name; needed where there are a contract and several models.
         progress: called with (steps done, steps in all, what comes next).
@@ -316,7 +316,9 @@ def _measured_row(
         return dataclasses.replace(row, invalid_reason=reason)
     if not np.isfinite(outputs).all():
         return dataclasses.replace(row, invalid_reason=_NOT_FINITE, broken=True)
-    return dataclasses.replace(row, drift=drift(measured, first), **score(outputs, test, labels))
+    return dataclasses.replace(
+        row, output_divergence=measure_divergence(measured, first), **score(outputs, test, labels)
+    )
 
 
 def _versions() -> Iterator[tuple[str, str]]:
