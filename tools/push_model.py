@@ -33,7 +33,7 @@ def main() -> int:
         if not re.fullmatch("[a-z0-9-]{1,64}", name) or name == "bundled":
             raise ValueError(f"--id must be 1 to 64 of a-z, 0-9 and -, and not bundled. Received: {name!r}.")
         if options.remove:
-            Android(options.serial).check().inside("rm", "-rf", f"files/models/{name}")
+            Android(options.serial).phone().inside("rm", "-rf", f"files/models/{name}")
         else:
             push(options.model, options.data, name, options.serial)
     except ValueError as error:
@@ -55,7 +55,7 @@ def push(model: Path, data: str, name: str, serial: str = "") -> None:
     """
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         build_apk.bundle(model, data, Path(folder))
-        device = Android(serial).check()
+        device = Android(serial).phone()
         device.inside("rm", "-rf", f"files/models/{name}")
         device.inside("mkdir", "-p", f"files/models/{name}")
         device.shell("mkdir", "-p", STORE)

@@ -23,7 +23,7 @@ from tfkd.micro.lowering import lower
 from tfkd.micro.merging import merge
 from tfkd.micro.padding import fold_padding
 from tfkd.micro.placement import Chain, Window
-from tfkd.targets import cortex_m
+from tfkd.targets.microcontrollers import CORES
 
 
 def chain(seed: int) -> bytes:
@@ -114,7 +114,7 @@ def test_least_arena_gives_the_bits_of_tflite_micro_on_each_core() -> None:
     assert len(smaller) >= 5
     pooled = TFLiteModel.load(chain(706))
     assert any("AVERAGE_POOL" in step and "by rows" in step for step in micro.emit(pooled, stream=True).steps)
-    cores = [*cortex_m.CORES, "cortex-m0plus", "cortex-m33"]
+    cores = [*CORES, "cortex-m0plus", "cortex-m33"]
     for model, core in zip([*smaller[:5], pooled, pooled], cores, strict=True):
         expected = targets.get("tflm").run(model, samples(model.content, 3), latency=False).outputs[0]
         run = targets.get(core, stream=True).run(model, samples(model.content, 3), latency=False)

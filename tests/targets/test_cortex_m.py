@@ -22,6 +22,7 @@ from tfkd import micro, targets
 from tfkd._internal import isolation
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.targets import cortex_m
+from tfkd.targets.microcontrollers import CORES, boards
 from tools import system_packages
 
 MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
@@ -48,7 +49,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> TFLiteModel:
     return tfkd.convert(student, tmp_path_factory.mktemp("cortex") / "digits.tflite", calibration=train)
 
 
-@pytest.mark.parametrize("core", cortex_m.CORES)
+@pytest.mark.parametrize("core", CORES)
 def test_core_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> None:
     x = samples(digits)
     run = targets.get(core).run(digits, x)
@@ -66,10 +67,10 @@ def test_core_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> 
     assert run.estimated_ms is None  # no board, no clock
 
 
-@pytest.mark.parametrize("core", cortex_m.CORES)
+@pytest.mark.parametrize("core", CORES)
 def test_core_gives_the_bits_of_tflite_micro_on_random_graphs(core: str) -> None:
     for seed in range(5):
-        model = TFLiteModel.load(net(10_000 + 100 * list(cortex_m.CORES).index(core) + seed))
+        model = TFLiteModel.load(net(10_000 + 100 * list(CORES).index(core) + seed))
         try:
             expected = targets.get("tflm").run(model, samples(model)).outputs[0]
         except ValueError:
@@ -293,10 +294,10 @@ def test_board_with_another_core_is_refused() -> None:
 
 
 def test_boards_give_a_source_and_a_core_that_is_known() -> None:
-    table = cortex_m.boards()
+    table = boards()
     assert len(table) >= 12
     for board in table.values():
-        assert board.core is None or board.core in cortex_m.CORES
+        assert board.core is None or board.core in CORES
         assert board.source
 
 

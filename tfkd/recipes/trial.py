@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +38,9 @@ def judge(
     from tfkd import targets as places
     from tfkd.validation.validator import validate
 
-    engines: list[Any] = [places.get(spec) for spec in targets]
-    engines = [replace(one, progress=progress.phase) if hasattr(one, "progress") else one for one in engines]
+    engines = [places.get(spec).with_progress(progress.phase) for spec in targets]
     for engine in engines:
-        if hasattr(engine, "check"):  # a device that is not there is said now, not after the others' minutes
-            engine.check()
+        engine.check()  # a missing device is reported before the minutes that the other targets take
     for path in reports:  # before the work, not after it
         if path.suffix not in report.SUFFIXES or (path.exists() and not overwrite):
             raise InputError(

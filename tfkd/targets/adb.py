@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tfkd.errors import InputError
+from tfkd.errors import DeviceError, InputError, ToolMissingError
 
 STORE = "/data/local/tmp/tfkd"
 STEP_S = 60.0
@@ -72,7 +72,7 @@ def check(kind: str, serial: str) -> None:
     if not re.fullmatch(r"[\w.:-]*", serial) or serial.startswith("-"):
         raise InputError(f"{kind}: serial must be one that `adb devices` shows. Received: {serial!r}.")
     if shutil.which("adb") is None:
-        raise RuntimeError(f"{kind}: needs adb. Received: none on PATH. Install it: sudo apt-get install adb")
+        raise ToolMissingError(f"{kind}: needs adb. Received: none on PATH. Install it: sudo apt-get install adb")
 
 
 def connected(where: str, serial: str) -> str:
@@ -86,18 +86,18 @@ def connected(where: str, serial: str) -> str:
     if serial:
         found = {one: state for one, state in found.items() if one == serial}
     if not found:
-        raise RuntimeError(
+        raise DeviceError(
             f"{where}: needs a connected phone. Received: none. Plug it in by USB, turn on USB debugging in "
             "its developer options, and allow this computer; `adb devices` must show it."
         )
     if len(found) > 1:
-        raise RuntimeError(
+        raise DeviceError(
             f"{where}: needs one phone. Received: {', '.join(sorted(found))}. Write android:SERIAL, or give --serial."
         )
     ((one, state),) = found.items()
     if state != "device":
         remedy = next((what for sign, what in _STATES.items() if state.startswith(sign)), "look at its screen")
-        raise RuntimeError(f"{where}: {one} must be ready. Received: {state}. To mend that, {remedy}.")
+        raise DeviceError(f"{where}: {one} must be ready. Received: {state}. To mend that, {remedy}.")
     return one
 
 
@@ -128,10 +128,10 @@ def read(arguments: Sequence[str], what: str, timeout_s: float | None = None) ->
     try:
         done = subprocess.run(["adb", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(
+        raise DeviceError(
             f"{what}: must answer within {timeout_s:g} s. Received: nothing. Unplug the phone and plug it in again."
         ) from None
     if done.returncode:
         said = (done.stderr + done.stdout).decode(errors="replace").strip()[-800:]
-        raise RuntimeError(f"{what}: must succeed. Received: {said or 'nothing'} (exit status {done.returncode}).")
+        raise DeviceError(f"{what}: must succeed. Received: {said or 'nothing'} (exit status {done.returncode}).")
     return done.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import DeviceError, InputError
 from tfkd.targets import adb, target
 from tfkd.targets.measurement import LatencySummary, Measurement, Memory
 
@@ -29,7 +29,7 @@ _LIGHT = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class AdbBinary:
+class AdbBinary(target.Target):
     """The tool `benchmark_model` of TensorFlow Lite on a device, over adb.
 
     It gives a summary of its times (mean, median, p95 and spread; no p90 and no single times), the peak of its memory
@@ -53,6 +53,12 @@ class AdbBinary:
     threads: int = 1
     accelerator: str = "cpu"
     timeout_s: float = 600.0
+
+    @classmethod
+    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+        """See `tfkd.targets.Target.parse`."""
+        binary, _, serial = detail.partition("@")
+        return {"binary": binary, "serial": serial}
 
     def __post_init__(self) -> None:
         target.check_timeout("adb-binary", self.timeout_s)
@@ -87,7 +93,7 @@ class AdbBinary:
             raise InputError(f"{self.spec}: gives times and no outputs. Received: latency=False. Use another target.")
         model = TFLiteModel.load(model)
         target.check_inputs(model, inputs, self.spec)
-        device = self.check()
+        device = self._device()
         tool, graph = device.store([Path(self.binary).read_bytes(), model.content])
         device.shell("chmod", "755", tool)
         words = [tool, f"--graph={graph}", f"--num_threads={self.threads}", _FLAGS[self.accelerator]]
@@ -102,7 +108,7 @@ class AdbBinary:
                     device, [*words, "--num_runs=1", "--min_secs=0", "--report_peak_memory_footprint=true"]
                 )
         if graph not in printed:
-            raise RuntimeError(f"{self.spec}: must have run {graph}. Received: {printed.strip()[-800:]}")
+            raise DeviceError(f"{self.spec}: must have run {graph}. Received: {printed.strip()[-800:]}")
         summary, times = _times(printed, self.spec)
         peak = re.search(r"Overall peak memory footprint \(MB\) via periodic monitoring: ([\d.e+]+)", memory)
         took, reasons = _delegated(printed), []
@@ -125,12 +131,11 @@ class AdbBinary:
             invalid_reason="; ".join(reasons) or None,
         )
 
-    def check(self) -> adb.Device:
-        """Finds the device.
+    def check(self) -> None:
+        """See `tfkd.targets.Target.check`."""
+        self._device()
 
-        Raises:
-            RuntimeError: none, several, or one that does not answer.
-        """
+    def _device(self) -> adb.Device:
         return adb.Device(self.spec, adb.connected(self.spec, self.serial))
 
     def _do(self, device: adb.Device, words: list[str]) -> str:
@@ -149,7 +154,7 @@ def _times(printed: str, where: str) -> tuple[LatencySummary, dict[str, Any]]:
     )
     us = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.e+]+)", counted[-1])} if counted else {}
     if timings is None or len(counted) < 2 or not us.get("count"):
-        raise RuntimeError(
+        raise DeviceError(
             f"{where}: benchmark_model must print its warm-up, its runs and 'Inference timings in us'. Received: "
             f"{printed.strip()[-1500:] or 'nothing'}"
         )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import DeviceError, InputError, ToolMissingError
 from tfkd.targets import adb, litert, target
 from tfkd.targets.measurement import Measurement
 
@@ -32,7 +32,7 @@ _MIN_RUNS, _MIN_SECONDS, _MAX_SECONDS = 50, 1.0, 150.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Android:
+class Android(target.Target):
     """LiteRT on a phone, by the app of `android_demo/`: accuracy from its raw outputs, honest latency.
 
     All latency comes before the outputs; files are pushed by their SHA-256, so the second run pushes nothing; the
@@ -61,6 +61,11 @@ class Android:
     restart: int = 0
     progress: Callable[[str, int], None] | None = None
     timeout_s: float = 600.0
+
+    @classmethod
+    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+        """See `tfkd.targets.Target.parse`."""
+        return {"serial": detail} if detail else {}
 
     def __post_init__(self) -> None:
         target.check_timeout("android", self.timeout_s)
@@ -92,7 +97,7 @@ class Android:
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
-        device = self.check()
+        device = self.phone()
         run_id, nonce = f"run-{secrets.token_hex(8)}", secrets.token_hex(16)
         files = {"model.tflite": model.content, **{f"input_{i}.npy": litert.packed(x) for i, x in enumerate(arrays)}}
         assets = {
@@ -112,7 +117,7 @@ class Android:
             record = _record(device.fetch(run_id, "result.json"), self.spec, run_id, nonce, model, len(arrays[0]))
             outputs = tuple(_output(device, run_id, one, len(arrays[0]), self.spec) for one in record["outputs"])
         if len(outputs) != len(model.outputs):
-            raise RuntimeError(
+            raise DeviceError(
                 f"{self.spec}: must give {len(model.outputs)} outputs. Received: {len(outputs)}. Run it again."
             )
         timed = tuple(record["latencies_ns"]) if latency else None
@@ -140,40 +145,47 @@ class Android:
             invalid_reason="; ".join(record["reasons"]) or None,
         )
 
-    def check(self) -> _Phone:
-        """Finds the phone, and brings the app where it is missing.
+    def check(self) -> None:
+        """See `tfkd.targets.Target.check`."""
+        self.phone()
+
+    def with_progress(self, on_progress: target.OnProgress) -> Android:
+        """See `tfkd.targets.Target.with_progress`."""
+        return dataclasses.replace(self, progress=on_progress)
+
+    def phone(self) -> Phone:
+        """The connected phone, with the app installed if it was missing and `apk` is given.
 
         Raises:
-            RuntimeError: see `run`.
+            DeviceError: No phone, several phones, or one that does not respond or refuses the app.
+            ToolMissingError: The app is not on the phone and `apk` is None.
         """
-        device = _Phone(self.spec, adb.connected(self.spec, self.serial))
+        device = Phone(self.spec, adb.connected(self.spec, self.serial))
         self._install(device)
         return device
 
-    def _install(self, device: _Phone) -> None:
+    def _install(self, device: Phone) -> None:
         """Installs the app where it is missing or older."""
         found = device.app_version()
         if found >= VERSION:
             return
         if self.apk is None:
-            raise RuntimeError(
+            raise ToolMissingError(
                 f"{self.spec}: needs the app, version {VERSION}. Received: {found or 'none'}. Build it, "
                 "`python tools/build_apk.py --model student.tflite --out bench.apk`, then `adb install -r bench.apk`."
             )
         said = device.adb("install", "-r", str(Path(self.apk).resolve()))  # a name with a dash first is no option then
         if "Success" not in said:
-            raise RuntimeError(
-                f"{self.spec}: the phone must take the app. Received: {said.strip()[-500:]}. Look at it."
-            )
+            raise DeviceError(f"{self.spec}: the phone must take the app. Received: {said.strip()[-500:]}. Look at it.")
         found = device.app_version()
         if found < VERSION:
-            raise RuntimeError(
+            raise DeviceError(
                 f"{self.spec}: {self.apk} must be the app, version {VERSION}. Received: {found or 'none'}. Build it "
                 "anew with tools/build_apk.py."
             )
 
 
-class _Phone(adb.Device):
+class Phone(adb.Device):
     """A phone with the app."""
 
     def app_version(self) -> int:
@@ -225,15 +237,15 @@ class _Phone(adb.Device):
         text = "".join(said)
         error = re.search(r"INSTRUMENTATION_RESULT: error=(.*)", text)
         if hung:
-            raise RuntimeError(
+            raise DeviceError(
                 f"{self.where}: must finish within {timeout_s:g} s. Received: nothing after {phase or 'the start'}. "
                 "Unlock the phone, or raise timeout_s."
             )
         if error:
-            raise RuntimeError(f"{self.where}: the app refused the run. Received: {error[1].strip()}")
+            raise DeviceError(f"{self.where}: the app refused the run. Received: {error[1].strip()}")
         if "INSTRUMENTATION_CODE: -1" not in text:
             tail = text.strip()[-1500:] or "nothing"
-            raise RuntimeError(
+            raise DeviceError(
                 f"{self.where}: the app must finish. Received, after {phase or 'the start'}: {tail}\nIf the cable was "
                 "pulled, plug it in and run again; else look at `adb logcat`."
             )
@@ -245,7 +257,7 @@ class _Phone(adb.Device):
 
 
 @contextlib.contextmanager
-def _folder(device: _Phone, run_id: str) -> Iterator[None]:
+def _folder(device: Phone, run_id: str) -> Iterator[None]:
     """The run's folder in the app, removed at the end."""
     try:
         device.inside("mkdir", "-p", f"files/runs/{run_id}")
@@ -276,29 +288,29 @@ def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteMo
         }
         sound = sound and all(isinstance(record[key], kind) for key, kind in kinds.items())
     except (ValueError, KeyError, TypeError) as error:
-        raise RuntimeError(
+        raise DeviceError(
             f"{where}: the app must write a whole result. Received: {len(content)} bytes that are none ({error!r}). "
             "Run it again; if it stays so, install the app anew."
         ) from None
     expected = [run_id, nonce, model.sha256, samples]
     if not sound or found != expected:
-        raise RuntimeError(f"{where}: the result must be of this run, {expected}. Received: {found}. Run it again.")
+        raise DeviceError(f"{where}: the result must be of this run, {expected}. Received: {found}. Run it again.")
     if not record["valid"] and not record["reasons"]:
-        raise RuntimeError(f"{where}: an invalid run must say why. Received: no reason. Install the app anew.")
+        raise DeviceError(f"{where}: an invalid run must say why. Received: no reason. Install the app anew.")
     return dict(record)
 
 
-def _output(device: _Phone, run_id: str, one: Any, samples: int, where: str) -> np.ndarray:
+def _output(device: Phone, run_id: str, one: Any, samples: int, where: str) -> np.ndarray:
     name = str(one.get("file")) if isinstance(one, dict) else ""
     if not re.fullmatch(r"output_\d{1,3}\.npy", name):
-        raise RuntimeError(f"{where}: outputs must be named output_0.npy and so on. Received: {name!r}.")
+        raise DeviceError(f"{where}: outputs must be named output_0.npy and so on. Received: {name!r}.")
     content = device.fetch(run_id, name)
     if hashlib.sha256(content).hexdigest() != one.get("sha256"):
-        raise RuntimeError(f"{where}: {name} must arrive whole. Received: {len(content)} bytes of another hash.")
+        raise DeviceError(f"{where}: {name} must arrive whole. Received: {len(content)} bytes of another hash.")
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise RuntimeError(f"{where}: {name} must be a .npy file. Received: {error}") from None
+        raise DeviceError(f"{where}: {name} must be a .npy file. Received: {error}") from None
     if len(array) != samples:
-        raise RuntimeError(f"{where}: {name} must hold {samples} samples. Received: {len(array)}.")
+        raise DeviceError(f"{where}: {name} must hold {samples} samples. Received: {len(array)}.")
     return np.asarray(array)

@@ -29,7 +29,7 @@ _SMALLEST_SHARD = 500
 
 
 @dataclasses.dataclass(frozen=True)
-class ARM64:
+class ARM64(target.Target):
     """LiteRT for ARM on this machine: the accuracy that its kernels give, without a phone.
 
     The first run prepares Debian's Python with NumPy and LiteRT for ARM in the user's cache, 50 MB to download; see
@@ -48,6 +48,16 @@ class ARM64:
     cpu: str = _USUAL
     kernels: str = "xnnpack"
     timeout_s: float = 600.0
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """See `tfkd.targets.Target.names`."""
+        return ("arm64", *(f"arm64:{cpu}" for cpu in CPUS))
+
+    @classmethod
+    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+        """See `tfkd.targets.Target.parse`."""
+        return {"cpu": detail} if detail else {}
 
     def __post_init__(self) -> None:
         if self.cpu not in (_USUAL, *CPUS):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import functools
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import shlex
@@ -24,9 +22,10 @@ import numpy as np
 from tfkd import micro
 from tfkd._internal import isolation
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import DeviceError, InputError, ToolMissingError
 from tfkd.targets import target
 from tfkd.targets.measurement import Evidence, Measurement, Memory
+from tfkd.targets.microcontrollers import CORES, Board, boards
 
 _PACKAGES = {"ziglang": "ziglang", "unicorn": "unicorn", "elftools": "pyelftools", "capstone": "capstone"}
 _FLASH, _RAM, _PAGE = 0x0800_0000, 0x2000_0000, 0x1000
@@ -48,77 +47,7 @@ _FLAGS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Core:
-    """A processor core.
-
-    Args:
-        mcpu: its name for gcc and clang.
-        emulated: the emulator's model of it.
-        cycles: for each class of instructions the fewest and the most cycles that one takes.
-        source: of the cycles.
-    """
-
-    mcpu: str
-    emulated: str
-    cycles: Mapping[str, tuple[float, float]]
-    source: str
-
-
-def _cycles(load: tuple, store: tuple, multiply: tuple, branch: tuple, other: tuple) -> dict[str, tuple[float, float]]:
-    return {"load": load, "store": store, "multiply": multiply, "branch": branch, "other": other}
-
-
-# Fewest: no wait state, pipelined accesses, branches not taken; most: the manual's numbers for a lone access, a taken
-# branch with refill, and a flash that keeps the core waiting a tenth of the time.
-CORES = {
-    "cortex-m0plus": Core(
-        "cortex-m0plus",
-        "CORTEX_M0",
-        _cycles((2, 2.2), (2, 2.2), (1, 1.1), (1, 2.2), (1, 1.1)),
-        "Arm DDI 0484C, table 3-1 (single-cycle multiplier)",
-    ),
-    "cortex-m3": Core(
-        "cortex-m3", "CORTEX_M3", _cycles((1, 2.2), (1, 2.2), (1, 2.2), (1, 4.4), (1, 1.1)), "Arm DDI 0337I, table 3-1"
-    ),
-    "cortex-m4": Core(
-        "cortex-m4", "CORTEX_M4", _cycles((1, 2.2), (1, 2.2), (1, 1.1), (1, 4.4), (1, 1.1)), "Arm DDI 0439B, table 3-1"
-    ),
-    "cortex-m7": Core(
-        "cortex-m7",
-        "CORTEX_M7",
-        _cycles((0.5, 1.2), (0.5, 1.2), (0.5, 1.2), (0.5, 2.4), (0.5, 1.2)),
-        "Arm DDI 0489F: two instructions at a time, caches; published boards take 0.9 an instruction",
-    ),
-    "cortex-m33": Core(
-        "cortex-m33",
-        "CORTEX_M33",
-        _cycles((1, 2.2), (1, 1.1), (1, 1.1), (1, 3.3), (1, 1.1)),
-        "Arm 100230, chapter 3; published boards take 1.24 to 1.38 an instruction",
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Board:
-    """A microcontroller: its core, or None for any; flash and RAM in bytes; clock in Hz, or None."""
-
-    name: str
-    core: str | None
-    flash_bytes: int
-    ram_bytes: int
-    clock_hz: int | None
-    source: str
-
-
-@functools.cache
-def boards() -> dict[str, Board]:
-    """The boards that are known, by name."""
-    table = json.loads(resources.files("tfkd.targets").joinpath("boards.json").read_text())
-    return {name: Board(name, **fields) for name, fields in table.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class CortexM:
+class CortexM(target.Target):
     """An emulated Cortex-M that runs the C that `tfkd.micro` makes of a model.
 
     A float model's ends are quantized here, as its own ops do it and a firmware with the helpers of the C header would.
@@ -144,6 +73,16 @@ class CortexM:
     stream: bool = False
     timeout_s: float = 600.0
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """See `tfkd.targets.Target.names`."""
+        return (*CORES, *(f"{board.core}:{board.name}" for board in boards().values() if board.core))
+
+    @classmethod
+    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+        """See `tfkd.targets.Target.parse`."""
+        return {"core": name, **({"board": detail} if detail else {})}
+
     def __post_init__(self) -> None:
         target.check_timeout(self.core, self.timeout_s)
         if self.core not in CORES:
@@ -158,7 +97,7 @@ class CortexM:
         wanted = {module for module in _PACKAGES if not (module == "ziglang" and self.cc)}
         missing = sorted(_PACKAGES[module] for module in wanted if importlib.util.find_spec(module) is None)
         if missing:
-            raise RuntimeError(
+            raise ToolMissingError(
                 f"{self.core}: needs a compiler and an emulator. Received: {', '.join(missing)} not installed. "
                 "Run `pip install 'tfkd[mcu]'`."
             )
@@ -326,12 +265,12 @@ class CortexM:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S)
         except FileNotFoundError:
-            raise RuntimeError(
+            raise ToolMissingError(
                 f"{self.core}: the compiler must be installed. Received: {command[0]!r} not found. "
                 "Leave out --cc to use the one of `pip install 'tfkd[mcu]'`."
             ) from None
         except subprocess.TimeoutExpired:
-            raise RuntimeError(
+            raise DeviceError(
                 f"{self.core}: the compiler must finish within {_COMPILE_S:g} s. Received: none."
             ) from None
         if done.returncode == 0:
@@ -342,7 +281,7 @@ class CortexM:
                 f"{self.spec}: the model must fit {board.flash_bytes:,} bytes of flash and {board.ram_bytes:,} of RAM. "
                 f"Received: {said.split('error: ')[-1]}. Use a smaller student or a larger board."
             )
-        raise RuntimeError(f"{self.core}: the compiler failed ({done.returncode}):\n{done.stderr[-3000:]}")
+        raise DeviceError(f"{self.core}: the compiler failed ({done.returncode}):\n{done.stderr[-3000:]}")
 
 
 _LINKER = """ENTRY(tfkd_start)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkd._internal import atomic
+from tfkd.errors import DeviceError, ToolMissingError
 
 PYTHON = "usr/bin/python3.11"
 
@@ -57,7 +58,7 @@ def emulator() -> str:
     """
     found = next(filter(None, map(shutil.which, _EMULATORS)), None)
     if found is None:
-        raise RuntimeError(
+        raise ToolMissingError(
             f"arm64: needs QEMU's emulator of a process. Received: no {_EMULATORS[0]} on PATH. "
             "Install it: sudo apt-get install --no-install-recommends qemu-user-static"
         )
@@ -75,12 +76,12 @@ def check() -> None:
         return
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
-            raise RuntimeError(
+            raise ToolMissingError(
                 f"arm64: needs {tool}, once, to fetch Debian's Python for ARM. Received: none on PATH. Run it on "
                 f"Debian or Ubuntu, or copy {cache()} from there."
             )
     if not _KEYRING.exists():
-        raise RuntimeError(
+        raise ToolMissingError(
             f"arm64: needs Debian's keys, to check what it fetches. Received: no {_KEYRING}. "
             "Install them: sudo apt-get install debian-archive-keyring"
         )
@@ -159,14 +160,14 @@ def _fetch_debs(folder: Path) -> dict[str, str]:
         listed = _do([*apt, "--print-uris", "download", *_DEBS], empty)
     wanted = dict(re.findall(r"^'\S+' (\S+) \d+ SHA256:([0-9a-f]{64})$", listed, re.MULTILINE))
     if len(wanted) != len(_DEBS):
-        raise RuntimeError(f"arm64: apt must know {len(_DEBS)} packages of {_SUITE}. Received: {listed[-800:]}")
+        raise DeviceError(f"arm64: apt must know {len(_DEBS)} packages of {_SUITE}. Received: {listed[-800:]}")
     for name, sha256 in wanted.items():
         if _sha256(folder / name) != sha256:  # apt looks at the size of what is there, not at its hash
             (folder / name).unlink(missing_ok=True)
     _do([*apt, "download", *_DEBS], folder)
     damaged = [name for name, sha256 in wanted.items() if _sha256(folder / name) != sha256]
     if damaged:
-        raise RuntimeError(f"arm64: must arrive whole. Received: other bytes of {', '.join(damaged)}. Run it again.")
+        raise DeviceError(f"arm64: must arrive whole. Received: other bytes of {', '.join(damaged)}. Run it again.")
     shutil.rmtree(state)
     return wanted
 
@@ -180,7 +181,7 @@ def _fetch_wheels(folder: Path) -> dict[str, str]:
     hashes = {path.name: _sha256(path) for path in folder.glob("*.whl")}
     wanted = {name: sha256 for name, sha256 in hashes.items() if sha256 in _WHEELS.values()}
     if len(wanted) != len(_WHEELS):
-        raise RuntimeError(f"arm64: pip must bring {', '.join(_WHEELS)}. Received: {', '.join(hashes) or 'nothing'}.")
+        raise DeviceError(f"arm64: pip must bring {', '.join(_WHEELS)}. Received: {', '.join(hashes) or 'nothing'}.")
     return {name: str(sha256) for name, sha256 in wanted.items()}
 
 
@@ -236,8 +237,8 @@ def _do(words: Sequence[str], folder: str | os.PathLike[str]) -> str:
     try:
         done = subprocess.run(words, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=_STEP_S)
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"{what}: must end within {_STEP_S:g} s. Run it again: it resumes.") from None
+        raise DeviceError(f"{what}: must end within {_STEP_S:g} s. Run it again: it resumes.") from None
     if done.returncode:
         said = (done.stderr + done.stdout).decode(errors="replace").strip()[-1500:]
-        raise RuntimeError(f"{what}: must succeed. Received: {said or 'nothing'}. Mend that; the next run resumes.")
+        raise DeviceError(f"{what}: must succeed. Received: {said or 'nothing'}. Mend that; the next run resumes.")
     return done.stdout.decode(errors="replace")

@@ -20,7 +20,7 @@ _SMALLEST_SHARD = 500
 
 
 @dataclasses.dataclass(frozen=True)
-class Host:
+class Host(target.Target):
     """LiteRT on this machine.
 
     Args:
@@ -34,6 +34,16 @@ class Host:
     threads: int = 1
     batch: int = 1
     timeout_s: float = 600.0
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """See `tfkd.targets.Target.names`."""
+        return ("host", *(f"host:{kernels}" for kernels in KERNELS))
+
+    @classmethod
+    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+        """See `tfkd.targets.Target.parse`."""
+        return {"kernels": detail} if detail else {}
 
     def __post_init__(self) -> None:
         if self.kernels not in ("xnnpack", *KERNELS):

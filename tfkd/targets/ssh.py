@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import DeviceError, InputError, ToolMissingError
 from tfkd.targets import litert, target
 from tfkd.targets.host import KERNELS
 from tfkd.targets.measurement import Measurement, Memory
@@ -57,7 +57,7 @@ os.replace(partial, path)
 
 
 @dataclasses.dataclass(frozen=True)
-class SSH:
+class SSH(target.Target):
     """LiteRT on a machine that `ssh` reaches: accuracy and latency, measured there.
 
     There it needs `python3` 3.10 or newer with numpy and ai-edge-litert, and no tfkd. Host keys are checked, nothing is
@@ -84,6 +84,11 @@ class SSH:
     config: str | os.PathLike[str] | None = None
     timeout_s: float = 600.0
 
+    @classmethod
+    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+        """See `tfkd.targets.Target.parse`."""
+        return {"destination": detail}
+
     def __post_init__(self) -> None:
         if not self.destination or self.destination.startswith("-") or not self.destination.isprintable():
             raise InputError(
@@ -95,7 +100,7 @@ class SSH:
             raise InputError(f"ssh: threads must be >= 1. Received: threads={self.threads}. Use 1.")
         target.check_timeout("ssh", self.timeout_s)
         if shutil.which("ssh") is None:
-            raise RuntimeError("ssh: needs OpenSSH's client. Received: no `ssh` on PATH. Install openssh-client.")
+            raise ToolMissingError("ssh: needs OpenSSH's client. Received: no `ssh` on PATH. Install openssh-client.")
 
     @property
     def spec(self) -> str:
@@ -121,10 +126,10 @@ class SSH:
         try:
             record, outputs = litert.answer(reply)
         except ValueError as error:
-            raise RuntimeError(f"{self.spec}: {error}. Does its shell print something at login?") from None
+            raise DeviceError(f"{self.spec}: {error}. Does its shell print something at login?") from None
         samples = {len(output) for output in outputs}
         if (record["nonce"], record["model_sha256"]) != (job["nonce"], model.sha256) or samples != {len(arrays[0])}:
-            raise RuntimeError(
+            raise DeviceError(
                 f"{self.spec}: must answer with this run's nonce, model and {len(arrays[0])} samples. Received: nonce "
                 f"{record['nonce']!r}, {samples} samples. Run it again, alone."
             )
@@ -151,7 +156,7 @@ class SSH:
     ) -> tuple[bytes, dict[str, Any]]:
         there = json.loads(self._there(folder, ["-c", _PROBE]))
         if there["missing"] or there["python"] < [3, 10]:
-            raise RuntimeError(
+            raise ToolMissingError(
                 f"{self.spec}: needs Python 3.10 or newer with numpy and ai-edge-litert there. Received: Python "
                 f"{'.'.join(map(str, there['python']))}, missing {', '.join(there['missing']) or 'nothing'}. "
                 f"Run there: {self.python} -m pip install numpy ai-edge-litert"
@@ -179,7 +184,7 @@ class SSH:
         try:
             done = subprocess.run(command, input=content, capture_output=True, timeout=self.timeout_s)
         except subprocess.TimeoutExpired:
-            raise RuntimeError(
+            raise DeviceError(
                 f"{self.spec}: must answer within {self.timeout_s:g} s. Received: nothing. Raise timeout_s, or look "
                 "for what hangs there."
             ) from None
@@ -188,15 +193,17 @@ class SSH:
         said = done.stderr.decode(errors="replace").strip()[-2000:] or "nothing"
         # 255 and a word from ssh: it did not connect. 255 in silence: what it ran was killed by a signal.
         if done.returncode == 255 and said != "nothing":
-            raise RuntimeError(
+            raise DeviceError(
                 f"{self.spec}: ssh must connect without asking. Received: {said}\n"
                 f"Connect once by hand, `ssh {self.destination}`, to accept the host key and to see that a key is used."
             )
         if done.returncode == 127:
-            raise RuntimeError(f"{self.spec}: needs {self.python} there. Received: {said}. Install it, or set python=.")
+            raise ToolMissingError(
+                f"{self.spec}: needs {self.python} there. Received: {said}. Install it, or set python=."
+            )
         if "Error" in said.splitlines()[-1] and not said.splitlines()[-1].startswith(("OSError", "MemoryError")):
             raise InputError(f"{self.spec}: LiteRT must take the model. Received: {said.splitlines()[-1]}")
-        raise RuntimeError(f"{self.spec}: the run there died (exit status {done.returncode}). Received: {said}")
+        raise DeviceError(f"{self.spec}: the run there died (exit status {done.returncode}). Received: {said}")
 
     def _ssh(self, folder: str) -> list[str]:
         options = {

@@ -1,74 +1,132 @@
-"""The protocol of a target, and what the targets share: checked inputs, samples divided among cores, specifications."""
+"""The protocol of a target, and what targets share: checks of inputs, samples divided among cores, specifications."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.targets.measurement import Measurement
+
+OnProgress = Callable[[str, int], None]
 
 
 class Target(Protocol):
-    """A place where a .tflite runs."""
+    """A place where a .tflite runs.
+
+    A target is a frozen dataclass that inherits from this class; its fields are its settings. `spec` and `run` must be
+    written, the rest has a default. A module with such a class becomes a target with one line in
+    `tfkd/targets/__init__.py`.
+    """
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Every specification without settings, or () where the part after the colon is free, as in `ssh:HOST`."""
+        return ()
+
+    @classmethod
+    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+        """Constructor arguments that are written in a specification before its settings.
+
+        Args:
+            name: Part before the colon, as registered.
+            detail: Part after the colon; empty where there is none.
+        """
+        return {}
 
     @property
     def spec(self) -> str:
-        """What `get` takes for it."""
+        """The specification from which `tfkd.targets.get` makes an equal target."""
+
+    def check(self) -> None:
+        """Checks that the device can be reached; does nothing on targets that need none.
+
+        Raises:
+            DeviceError: No device, several devices, or one that does not respond.
+        """
+        return
+
+    def with_progress(self, on_progress: OnProgress) -> Self:
+        """A copy that reports the progress of a run, or the target itself where runs report none.
+
+        Args:
+            on_progress: Called with the name of a phase and its progress in percent.
+        """
+        return self
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
     ) -> Measurement:
-        """Runs a model over inputs.
+        """Runs a model over samples.
 
         Args:
-            model: a .tflite.
-            inputs: [N, ...] raw, of the model's dtype; a sequence of such arrays for a model of several inputs.
-            latency: whether to time single inferences first.
+            model: A .tflite: its path, its bytes or the loaded model.
+            inputs: [N, ...] raw samples in the model's dtype; a sequence of such arrays for a model of several inputs.
+            latency: Whether to time single inferences before the outputs are computed.
 
         Raises:
-            ValueError: the inputs do not fit, or the target refuses the model.
-            RuntimeError: the model's process crashed or hung, or a tool is missing.
+            InputError: The inputs do not fit the model.
+            ModelError: The target cannot run the model.
+            DeviceError: The process or device that ran the model crashed, timed out or cannot be reached.
         """
 
 
 def described(place: str, target: Any, *settings: str) -> str:
-    """What `get` takes for a target: its place, and those of its settings that are not the usual ones."""
-    usual = {field.name: field.default for field in dataclasses.fields(target)}
-    found = {name: getattr(target, name) for name in settings if getattr(target, name) != usual[name]}
-    said = (f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in found.items())
-    return ",".join([place, *said])
+    """The specification of a target: its place and the settings that differ from their defaults.
+
+    Args:
+        place: Specification without settings, such as `host:plain`.
+        target: The target, a dataclass.
+        *settings: Names of the fields to include.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(target)}
+    changed = {name: getattr(target, name) for name in settings if getattr(target, name) != defaults[name]}
+    parts = (f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in changed.items())
+    return ",".join([place, *parts])
 
 
 def check_timeout(where: str, timeout_s: float) -> None:
-    """Refuses a time limit that nothing can keep."""
+    """Checks that a time limit is positive.
+
+    Raises:
+        InputError: It is not.
+    """
     if not timeout_s > 0:
         raise InputError(f"{where}: timeout_s must be > 0. Received: timeout_s={timeout_s}. Use 600.")
 
 
 def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray]:
-    """The inputs as one contiguous array for each input of the model, after checking that they fit.
+    """Checks that samples fit a model.
+
+    Args:
+        model: The model.
+        inputs: See `Target.run`.
+        where: Name of the target, for the error message.
+
+    Returns:
+        One contiguous array [N, ...] for each input of the model.
 
     Raises:
-        ValueError: another number, dtype or shape than the model takes.
+        InputError: Another number of inputs, dtype or shape than the model has.
+        ModelError: An input of the model has a batch size other than 1.
     """
     arrays = list(inputs) if isinstance(inputs, Sequence) else [inputs]
     arrays = [np.ascontiguousarray(array) for array in arrays]
     if len(arrays) != len(model.inputs):
         raise InputError(
-            f"{where}: the model takes {len(model.inputs)} inputs. Received: {len(arrays)}. "
+            f"{where}: the model has {len(model.inputs)} inputs. Received: {len(arrays)}. "
             "Pass one array [N, ...], or a list with one array for each input."
         )
     for array, tensor in zip(arrays, model.inputs, strict=True):
         if tensor.shape[:1] not in ((1,), (-1,)):
-            raise InputError(
+            raise ModelError(
                 f"{where}: input {tensor.name!r} of the model must have batch size 1. Received: shape {tensor.shape}. "
-                "Convert the model with `tfkd convert`, which fixes it to 1."
+                "Convert the model with `tfkd convert`, which sets the batch size to 1."
             )
         if str(array.dtype) != tensor.dtype:
             raise InputError(
@@ -78,22 +136,27 @@ def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray
         if array.shape[1:] != tensor.shape[1:] or len(array) < 1 or len(array) != len(arrays[0]):
             raise InputError(
                 f"{where}: input {tensor.name!r} must be [N, {', '.join(map(str, tensor.shape[1:]))}] with N >= 1, "
-                f"equal for all inputs. Received: shape {array.shape}. Give the samples in the model's own shape."
+                f"equal for all inputs. Received: shape {array.shape}. Reshape the samples to the model's input shape."
             )
     return arrays
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shards(arrays: list[np.ndarray], *, least: int) -> list[list[np.ndarray]]:
-    """Cuts the samples into as many parts as there are cores, none smaller than `least` unless all are in one."""
+    """Divides the samples into one part per CPU core.
+
+    Args:
+        arrays: One array [N, ...] for each input.
+        least: Smallest number of samples in a part, unless all samples are in one part.
+    """
     parts = max(1, min(cores(), len(arrays[0]) // least))
     return [list(part) for part in zip(*(np.array_split(array, parts) for array in arrays), strict=True)]
 
 
 def joined(parts: list[dict[str, Any]]) -> tuple[np.ndarray, ...]:
-    """The outputs of all parts, one array for each output of the model."""
+    """The outputs of all parts, one array [N, ...] for each output of the model."""
     return tuple(np.concatenate(output) for output in zip(*(part["outputs"] for part in parts), strict=True))

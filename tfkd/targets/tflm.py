@@ -15,7 +15,7 @@ import numpy as np
 
 from tfkd._internal import isolation
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ToolMissingError
 from tfkd.targets import target
 from tfkd.targets.measurement import Measurement, Memory
 
@@ -26,7 +26,7 @@ _POINTERS = "64-bit pointers: on a 32-bit device the tail of the arena is smalle
 
 
 @dataclasses.dataclass(frozen=True)
-class TFLM:
+class TFLM(target.Target):
     """TensorFlow Lite Micro's interpreter.
 
     Outputs are those of its reference kernels, bit for bit as on a microcontroller. It says nothing of a
@@ -43,10 +43,15 @@ class TFLM:
 
     spec = "tflm"
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """See `tfkd.targets.Target.names`."""
+        return ("tflm",)
+
     def __post_init__(self) -> None:
         target.check_timeout("tflm", self.timeout_s)
         if importlib.util.find_spec("tflite_micro") is None:
-            raise RuntimeError(
+            raise ToolMissingError(
                 "tflm: needs the package tflite-micro, which exists for Linux on x86-64 only. Received: "
                 f"{platform.system()} on {platform.machine()}, not installed. Run `pip install --pre tflite-micro`."
             )

@@ -1,0 +1,150 @@
+"""The Cortex-M cores that can be emulated, and boards with their flash and RAM."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+from tfkd._internal.suggestion import suggestion
+from tfkd.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """A processor core.
+
+    Args:
+        mcpu: Name of the core for gcc and clang.
+        emulated: Name of the emulator's model of the core.
+        cycles: Fewest and most cycles of one instruction, by class of instructions.
+        source: Where the cycles come from.
+    """
+
+    mcpu: str
+    emulated: str
+    cycles: Mapping[str, tuple[float, float]]
+    source: str
+
+
+_Range = tuple[float, float]
+
+
+def _cycles(load: _Range, store: _Range, multiply: _Range, branch: _Range, other: _Range) -> dict[str, _Range]:
+    return {"load": load, "store": store, "multiply": multiply, "branch": branch, "other": other}
+
+
+# Fewest cycles: no wait states, pipelined accesses, branches not taken. Most cycles: the manual's numbers for a single
+# access and for a taken branch with pipeline refill, times 1.1 for wait states of the flash.
+CORES = {
+    "cortex-m0plus": Core(
+        "cortex-m0plus",
+        "CORTEX_M0",
+        _cycles((2, 2.2), (2, 2.2), (1, 1.1), (1, 2.2), (1, 1.1)),
+        "Arm DDI 0484C, table 3-1 (single-cycle multiplier)",
+    ),
+    "cortex-m3": Core(
+        "cortex-m3", "CORTEX_M3", _cycles((1, 2.2), (1, 2.2), (1, 2.2), (1, 4.4), (1, 1.1)), "Arm DDI 0337I, table 3-1"
+    ),
+    "cortex-m4": Core(
+        "cortex-m4", "CORTEX_M4", _cycles((1, 2.2), (1, 2.2), (1, 1.1), (1, 4.4), (1, 1.1)), "Arm DDI 0439B, table 3-1"
+    ),
+    "cortex-m7": Core(
+        "cortex-m7",
+        "CORTEX_M7",
+        _cycles((0.5, 1.2), (0.5, 1.2), (0.5, 1.2), (0.5, 2.4), (0.5, 1.2)),
+        "Arm DDI 0489F: two instructions at a time, caches; published boards take 0.9 an instruction",
+    ),
+    "cortex-m33": Core(
+        "cortex-m33",
+        "CORTEX_M33",
+        _cycles((1, 2.2), (1, 1.1), (1, 1.1), (1, 3.3), (1, 1.1)),
+        "Arm 100230, chapter 3; published boards take 1.24 to 1.38 an instruction",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """A microcontroller.
+
+    Args:
+        name: Name of the microcontroller.
+        core: Key of `CORES`, or None for any core.
+        flash_bytes: Size of the flash.
+        ram_bytes: Size of the RAM.
+        clock_hz: Highest clock frequency, or None.
+        source: Data sheet that the sizes come from.
+    """
+
+    name: str
+    core: str | None
+    flash_bytes: int
+    ram_bytes: int
+    clock_hz: int | None
+    source: str
+
+
+@functools.cache
+def boards() -> dict[str, Board]:
+    """The known boards by name."""
+    table = json.loads(resources.files("tfkd.targets").joinpath("boards.json").read_text(encoding="utf-8"))
+    return {name: Board(name, **fields) for name, fields in table.items()}
+
+
+def with_board(specs: Sequence[str], board: str | None) -> list[str]:
+    """Puts the emulated cores of some specifications on a board.
+
+    Cores that have a board keep it. If no specification is on the board, the board's core is added.
+
+    Args:
+        specs: Specifications of targets.
+        board: Key of `boards()`; None leaves the specifications as they are.
+
+    Raises:
+        InputError: Unknown board, or a core that the board does not have.
+
+    >>> with_board(["tflm", "cortex-m4,stream=1"], "nrf52840")
+    ['tflm', 'cortex-m4:nrf52840,stream=1']
+    """
+    if board is None:
+        return list(specs)
+    if board not in boards() or boards()[board].core is None:
+        known = sorted(name for name, one in boards().items() if one.core)
+        raise InputError(
+            f"targets: board must be one of {', '.join(known)}. Received: {board!r}.{suggestion(board, known)}"
+        )
+    core = str(boards()[board].core)
+    bare = {spec: spec.partition(",")[::2] for spec in specs if spec.partition(",")[0] in CORES}
+    if other := [spec for spec, (place, _) in bare.items() if place != core]:
+        raise InputError(f"targets: {board} has a {core}. Received: {other[0]}. Leave that target out.")
+    placed = {spec: ",".join(filter(None, (f"{core}:{board}", settings))) for spec, (_, settings) in bare.items()}
+    result = [placed.get(spec, spec) for spec in specs]
+    present = any(spec.partition(",")[0] == f"{core}:{board}" for spec in result)
+    return result if present else [*result, f"{core}:{board}"]
+
+
+def with_compiler(specs: Sequence[str], cc: str | None) -> list[str]:
+    """Adds a C compiler to the specifications of emulated cores.
+
+    Args:
+        specs: Specifications of targets.
+        cc: Command of the compiler; None leaves the specifications as they are.
+
+    Raises:
+        InputError: No specification is an emulated core.
+
+    >>> with_compiler(["tflm", "cortex-m4"], "arm-none-eabi-gcc")
+    ['tflm', 'cortex-m4,cc=arm-none-eabi-gcc']
+    """
+    if cc is None:
+        return list(specs)
+    emulated = [spec for spec in specs if re.split("[:,]", spec)[0] in CORES]
+    if not emulated:
+        raise InputError(
+            f"targets: cc is used by emulated cores only. Received: {', '.join(specs)}. Add the target cortex-m4."
+        )
+    return [f"{spec},cc={cc}" if spec in emulated else spec for spec in specs]
