@@ -1,40 +1,47 @@
+"""Fixtures and options that the tests of several rooms share."""
+
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.adb_device import Phone, adb
 
-# A shell without job control starts its background jobs deaf to Ctrl-C, and their children inherit that; the tests of
-# Ctrl-C need children that hear it.
+# Epochs of the digits models that the tests share: enough for labels that mean something.
+DIGITS_EPOCHS = {"teacher": 5, "student": 10}
+
+# A shell without job control starts background jobs that ignore SIGINT, and their children inherit that. The tests of
+# Ctrl-C need children that react to it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Gives each test that builds models the same weights at each run."""
+    """Seeds the random numbers of each test, so that the weights of its models are the same in each run."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="module")
 def adb_server(tmp_path_factory):
-    """An adb server of our own, apart from a user's."""
+    """A separate adb server, so that the tests do not touch the user's."""
     home = tmp_path_factory.mktemp("home")
-    kept = dict(os.environ)
-    os.environ |= {"ADB_SERVER_SOCKET": f"localfilesystem:{home}/adb", "HOME": str(home)}  # a port may be another's
+    environment = dict(os.environ)
+    os.environ |= {"ADB_SERVER_SOCKET": f"localfilesystem:{home}/adb", "HOME": str(home)}  # a TCP port may be in use
     adb("start-server")
     yield
     adb("kill-server")
     os.environ.clear()
-    os.environ.update(kept)
+    os.environ.update(environment)
 
 
 @pytest.fixture
 def phone(adb_server, tmp_path):
-    """A phone that adb is connected to."""
+    """An emulated phone that adb is connected to."""
     one = Phone(tmp_path / "phone")
     assert "connected" in adb("connect", one.serial).stdout
     yield one
@@ -43,19 +50,67 @@ def phone(adb_server, tmp_path):
     one.pull_the_cable()
 
 
-# Files of few tests that take minutes. One process does a whole file, so a long one that starts last leaves the other
-# process idle.
-LONG = (
-    "test_kills", "test_micro", "test_arm64", "test_android_app", "test_conversion", "test_damage", "test_elimination",
-    "test_micro_streaming", "test_micro_states", "test_cortex_m", "test_qat", "test_optimization", "test_sparsity",
-    "test_workers", "test_pipeline",
-)  # fmt: skip
+# Training ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def digits_files(tmp_path_factory) -> dict[str, Path]:
+    """Paths of a trained digits teacher and a trained digits student, as .keras files.
+
+    They are trained once per test session, whatever the number of worker processes: the first worker that needs them
+    holds a lock while it trains, the others wait for it and read its files.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each worker has a folder of its own in the session's
+    files = {name: base / f"digits_{name}.keras" for name in DIGITS_EPOCHS}
+    with FileLock(base / "digits.lock"):
+        for name, path in files.items():
+            if not path.exists():
+                train_digits(name, path)
+    return files
+
+
+def train_digits(name: str, path: Path) -> None:
+    """Trains a digits model of the zoo from seed 0 and writes it atomically."""
+    import keras
+
+    from tfkd import data, models
+
+    keras.utils.set_random_seed(0)
+    train = data.load("digits").train
+    model = models.build(f"digits_{name}", train.input_shape, train.num_classes)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss=loss, metrics=["accuracy"])
+    model.fit(train.batches(64, shuffle=True), epochs=DIGITS_EPOCHS[name], shuffle=False, verbose=0)
+    unfinished = path.with_suffix(".unfinished.keras")
+    model.save(unfinished)
+    unfinished.rename(path)
+
+
+@pytest.fixture(scope="session")
+def digits_teacher_file(digits_files) -> Path:
+    """Path of a digits teacher (`digits_teacher` of the zoo), trained for five epochs."""
+    return digits_files["teacher"]
+
+
+@pytest.fixture(scope="session")
+def digits_student_file(digits_files) -> Path:
+    """Path of a digits student (`digits_student` of the zoo), trained alone for ten epochs."""
+    return digits_files["student"]
+
+
+# Collection ----------------------------------------------------------------------------------------------------------
 
 
 def pytest_collection_modifyitems(items):
-    """Long files first; `--no-loadscope-reorder` keeps that order."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    """Orders the files that hold slow tests before the others; `--no-loadscope-reorder` keeps that order.
+
+    One worker process runs a whole file, so a long file that starts last would leave the other workers idle.
+    """
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", default="21", help="how often test_kills.py kills a process, in all")
+    parser.addoption("--kills", default="21", help="number of times that test_kills.py kills a process, in all")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import system_packages
 from elftools.elf.elffile import ELFFile
 
 import tfkd
@@ -23,7 +24,6 @@ from tfkd._internal import isolation
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.targets import cortex_m
 from tfkd.targets.microcontrollers import CORES, boards
-from tools import system_packages
 
 MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
 
