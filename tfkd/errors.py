@@ -21,8 +21,8 @@ class ModelError(InputError):
 
 
 class ToolMissingError(TfkdError, RuntimeError):
-    """A program or a package that was asked for is not installed; the message says how to install it."""
+    """A required program or package is not installed; the message says how to install it."""
 
 
 class DeviceError(TfkdError, RuntimeError):
-    """A device or an engine failed: it is not connected, timed out, crashed, or sent back something else."""
+    """A device or an engine failed: it is not connected, timed out, crashed, or returned an invalid answer."""

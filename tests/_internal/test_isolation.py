@@ -1,5 +1,6 @@
-"""A child process: its result, its three ways to fail, and what stays behind."""
+"""Child processes: results, each cause of failure, and that none outlives its parent."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfkd import errors
 from tfkd._internal import isolation
 
 # What the children run; they import this module as this process does.
@@ -29,6 +31,23 @@ def raise_value_error():
 
 def raise_lookup_error():
     raise LookupError("no such op")
+
+
+class LibraryError(Exception):
+    """What a library raises that has exceptions of its own."""
+
+
+def raise_library_error():
+    raise LibraryError("no such op")
+
+
+def raise_of_tfkd(name):
+    os.write(2, b"chatter\n")
+    raise getattr(errors, name)("temperature must be > 0, got -1.0.")
+
+
+def return_what_does_not_pickle():
+    return lambda: None
 
 
 def die(number):
@@ -53,6 +72,13 @@ def sleep(path=None, seconds=60):
         Path(path).write_text(f"{os.getpid()} {grandchild.pid}")
     os.write(2, b"waiting\n")
     time.sleep(seconds)
+
+
+def sleep_with_the_lock(path):
+    """Sleeps in native code that keeps the interpreter's lock, so that no thread of this process runs."""
+    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(path).write_text(f"{os.getpid()} {grandchild.pid}")
+    ctypes.PyDLL(None).sleep(600)
 
 
 def mark():
@@ -110,17 +136,44 @@ def test_run_ignores_modules_in_the_working_directory(monkeypatch, tmp_path):
     assert run("double", array=2) == 4
 
 
-def test_run_function_that_raises_is_refused_with_its_words_and_output():
-    with pytest.raises(
-        isolation.ChildRefused, match=r"^scale must be > 0. Received: 0.\nIts output.*\nthe library said so$"
-    ):
+@pytest.mark.parametrize("name", ["InputError", "ModelError", "ToolMissingError", "DeviceError"])
+def test_run_error_of_tfkd_keeps_its_class_and_message(name):
+    with pytest.raises(errors.TfkdError, match=r"^temperature must be > 0, got -1.0.$") as raised:
+        run("raise_of_tfkd", name=name)
+    assert raised.type is getattr(errors, name)
+
+
+def test_run_value_error_of_a_library_is_a_refused_model():
+    with pytest.raises(isolation.ChildRefused, match=r"^scale must be > 0. Received: 0.\n.*\nthe library said so$"):
         run("raise_value_error")
-    assert issubclass(isolation.ChildRefused, ValueError)
+    assert issubclass(isolation.ChildRefused, errors.ModelError)
 
 
-def test_run_function_that_raises_another_error_names_its_type():
-    with pytest.raises(isolation.ChildRefused, match=r"^LookupError: no such op$"):
-        run("raise_lookup_error")
+def test_run_exception_class_of_a_library_is_a_refused_model():
+    with pytest.raises(isolation.ChildRefused, match=r"^LibraryError: no such op$"):
+        run("raise_library_error")
+
+
+@pytest.mark.parametrize(
+    ("function", "kwargs", "traceback"),
+    [
+        ("raise_lookup_error", {}, r"raise LookupError\(.no such op.\)"),  # which no library raises on purpose
+        ("double", {"wrong": 1}, "TypeError: double\\(\\) got an unexpected keyword argument"),
+        ("return_what_does_not_pickle", {}, "pickle"),
+    ],
+)
+def test_run_unexpected_error_has_the_traceback_of_the_child(function, kwargs, traceback):
+    with pytest.raises(
+        isolation.ChildFailed, match=rf"^testing: unexpected (.|\n)*Traceback(.|\n)*{traceback}"
+    ) as raised:
+        run(function, **kwargs)
+    assert not isinstance(raised.value, errors.TfkdError)
+
+
+def test_run_value_error_in_frames_of_tfkd_is_a_bug():
+    # An unpacking of two values into three, such as every bug of ours may be one.
+    with pytest.raises(isolation.ChildFailed, match="unexpected ValueError: too many values to unpack"):
+        isolation.run("tfkd._internal.isolation:_find", timeout_s=60, what="testing", function="a:b:c")
 
 
 @pytest.mark.parametrize(
@@ -128,14 +181,14 @@ def test_run_function_that_raises_another_error_names_its_type():
 )
 def test_run_child_that_dies_of_a_signal_is_a_crash(number, name):
     with pytest.raises(
-        isolation.ChildCrashed, match=rf"testing: the process died \(signal {name}\)(.|\n)*\nlast words$"
+        isolation.ChildCrashed, match=rf"testing: the process crashed \(signal {name}\)(.|\n)*\nlast words$"
     ):
         run("die", number=int(number))
 
 
 @pytest.mark.parametrize("status", [0, 1, 3])
 def test_run_child_that_exits_without_a_result_is_a_crash(status):
-    with pytest.raises(isolation.ChildCrashed, match=rf"the process died \(exit status {status}\)"):
+    with pytest.raises(isolation.ChildCrashed, match=rf"the process crashed \(exit status {status}\)"):
         run("leave", status=status)
 
 
@@ -145,29 +198,35 @@ def test_run_result_is_not_lost_to_a_bad_exit():
 
 def test_run_child_that_hangs_is_killed_with_what_it_started(tmp_path):
     path = tmp_path / "pids"
-    with pytest.raises(
-        isolation.ChildTimedOut, match=r"testing: must finish within 5 s.*Raise timeout_s(.|\n)*waiting$"
-    ):
+    with pytest.raises(isolation.ChildTimedOut, match=r"testing: timed out after 5 s(.|\n)*waiting$"):
         run("sleep", path=str(path), timeout_s=5)
     for pid in path.read_text().split():
         assert wait_for(lambda pid=pid: not alive(pid))
 
 
-def test_run_interrupted_leaves_no_child(tmp_path):
-    path = tmp_path / "pids"
+def started_by_another_process(function, path):
+    """A process that runs a function in two children, once both children and what they started live; and their ids."""
+    paths = [f"{path}-{i}" for i in range(2)]
     script = (
-        f"from tfkd import child; "
-        f"child.run_all('{HERE}:sleep', [dict(path={str(path)!r}), {{}}], timeout_s=60, what='testing')"
+        f"from tfkd._internal import isolation\n"
+        f"isolation.run_all('{HERE}:{function}', [dict(path=p) for p in {paths!r}], timeout_s=600, what='testing')"
     )
+    root = Path(__file__).parents[2]
     parent = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
     )
-    assert wait_for(lambda: path.exists() and len(path.read_text().split()) == 2)
-    parent.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in parent.communicate(timeout=30)[1]
-    for pid in path.read_text().split():
+    assert wait_for(lambda: all(Path(p).exists() and len(Path(p).read_text().split()) == 2 for p in paths))
+    return parent, [pid for p in paths for pid in Path(p).read_text().split()]
+
+
+@pytest.mark.parametrize("function", ["sleep", "sleep_with_the_lock"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_run_ends_with_its_parent(function, number, tmp_path):
+    parent, pids = started_by_another_process(function, tmp_path / "pids")
+    parent.send_signal(number)
+    words = parent.communicate(timeout=30)[1]
+    assert (b"KeyboardInterrupt" in words) == (number == signal.SIGINT)
+    for pid in pids:
         assert wait_for(lambda pid=pid: not alive(pid))
 
 
@@ -203,5 +262,5 @@ def test_run_all_gives_results_in_order():
 
 def test_run_all_stops_the_others_at_the_first_failure():
     calls = [{"seconds": "not a number"}, {"seconds": 300}]
-    with pytest.raises(isolation.ChildRefused, match="TypeError: 'str' object cannot be"):
+    with pytest.raises(isolation.ChildFailed, match="TypeError: 'str' object cannot be"):
         isolation.run_all(f"{HERE}:sleep", calls, timeout_s=600, what="testing")

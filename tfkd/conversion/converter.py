@@ -135,7 +135,7 @@ def _make(
             float_io=float_io,
             allow_float=allow_float,
         )
-    except isolation.ChildRefused as error:
+    except InputError as error:
         raise InputError(f"{what}: {_explain(str(error))}") from None
     except isolation.ChildCrashed as error:
         loops = own and samples is not None

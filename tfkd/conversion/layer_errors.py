@@ -103,7 +103,7 @@ def measure(
             reference=reference.content,
             x=x.astype("float32"),
         )
-    except isolation.ChildRefused as error:
+    except InputError as error:
         raise InputError(f"explain: LiteRT must take the model. Received: {error}") from None
 
 

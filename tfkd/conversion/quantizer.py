@@ -174,7 +174,7 @@ def quantize(
             samples=samples,
             float_io=float_io,
         )
-    except isolation.ChildRefused as error:
+    except InputError as error:
         raise InputError(f"{what}: {error}") from None
 
 
