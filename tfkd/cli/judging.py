@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tfkd.cli.limit_options import NO_LIMITS, limit_options
 from tfkd.cli.verb import BROKEN, DataOption, Json, ModelFile, Overwrite, command_line, say, show, verb
+from tfkd.validation.contract import Contract
 
 TargetsOption = Annotated[list[str], typer.Option("--target", help="Where to run; give it once per target.")]
 CompilerOption = Annotated[
@@ -19,22 +21,13 @@ BoardOption = Annotated[
 
 
 @verb
+@limit_options
 def validate(
     model: ModelFile,
     data: DataOption = "digits",
     target: TargetsOption = ["host", "tflm"],  # noqa: B006 - Typer reads it and does not change it
     reference: Annotated[Path | None, typer.Option(help="The .keras file that the model came from.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Share of the test set, 0..1.")] = None,
-    max_accuracy_drop: Annotated[float | None, typer.Option(help="Percentage points against --reference.")] = None,
-    min_agreement: Annotated[float | None, typer.Option(help="Share of equal labels with --reference.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Of the file.")] = None,
-    max_arena_bytes: Annotated[int | None, typer.Option(help="Of the tensor arena.")] = None,
-    max_ram_bytes: Annotated[int | None, typer.Option(help="On a microcontroller: arena and stack.")] = None,
-    max_flash_bytes: Annotated[int | None, typer.Option(help="On a microcontroller: code and weights.")] = None,
-    max_p90_ms: Annotated[float | None, typer.Option(help="Latency.")] = None,
-    max_divergence_steps: Annotated[
-        int | None, typer.Option(help="Maximum difference of an output between targets, in quantization steps.")
-    ] = None,
+    contract: Contract = NO_LIMITS,
     report: Annotated[list[Path] | None, typer.Option(help="Write a report: .html, .md, .json or .xml.")] = None,
     board: BoardOption = None,
     cc: CompilerOption = None,
@@ -47,19 +40,7 @@ def validate(
     """
     from tfkd import targets
     from tfkd.recipes import trial
-    from tfkd.validation.contract import Contract
 
-    contract = Contract(
-        min_accuracy,
-        max_accuracy_drop,
-        min_agreement,
-        max_bytes,
-        max_arena_bytes,
-        max_ram_bytes,
-        max_flash_bytes,
-        max_p90_ms,
-        max_divergence_steps,
-    )
     engines = targets.with_compiler(targets.with_board(target, board), cc)
     with show(as_json) as progress:
         validation = trial.judge(
@@ -79,31 +60,23 @@ def validate(
 
 
 @verb
+@limit_options
 def diff(
     a: Annotated[Path, typer.Argument(help="The .tflite that is in use.")],
     b: Annotated[Path, typer.Argument(help="The .tflite that is to take its place.")],
     data: DataOption = "digits",
     target: TargetsOption = ["host"],  # noqa: B006 - Typer reads it and does not change it
-    max_accuracy_drop: Annotated[float | None, typer.Option(help="Percentage points that B may lose.")] = None,
-    min_agreement: Annotated[float | None, typer.Option(help="Share of equal labels, 0..1.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Of B: share of the test set, 0..1.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Of the file B.")] = None,
-    max_arena_bytes: Annotated[int | None, typer.Option(help="Of B's tensor arena.")] = None,
-    max_p90_ms: Annotated[float | None, typer.Option(help="Latency of B.")] = None,
+    contract: Contract = NO_LIMITS,
     as_json: Json = False,
 ) -> None:
     """Say what changed from one .tflite to the next: answers that flip, classes, ops, size.
 
-    Exit status 1 where a limit is given and does not hold for B, or a model does not run.
+    Limits apply to B, and its reference is A. Exit status 1 if a limit does not hold for B or a model does not run.
     Example: tfkd diff old.tflite new.tflite --data digits --max-accuracy-drop 0.5
     """
     from tfkd import data as datasets
     from tfkd.validation import difference
-    from tfkd.validation.contract import Contract
 
-    contract = Contract(
-        min_accuracy, max_accuracy_drop, min_agreement, max_bytes, max_arena_bytes, max_p90_ms=max_p90_ms
-    )
     with show(as_json) as progress:
         progress.start("diff")
         found = difference.compare(

@@ -47,9 +47,7 @@ def convert(
     from tfkd.conversion.quantizer import select
     from tfkd.recipes import deployment
 
-    settings = select(
-        quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ()
-    )
+    settings = select(quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ())
     with show(as_json) as progress:
         record = deployment.deploy(
             model,

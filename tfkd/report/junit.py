@@ -28,7 +28,7 @@ def render(record: Mapping[str, Any]) -> str:
         ElementTree.SubElement(properties, "property", {"name": name, "value": _clean(value)})
     for check in checks:
         case = ElementTree.SubElement(suite, "testcase", {"classname": f"tfkd.{model}", "name": check["name"]})
-        text = _clean(f"{words.LIMITS[check['name']]}: {words.finding(check)}")
+        text = _clean(f"{words.LABELS[check['name']]}: {words.finding(check)}")
         if check["status"] in kinds:
             ElementTree.SubElement(case, kinds[check["status"]], {"message": text, "type": check["status"]}).text = text
         else:

@@ -111,7 +111,7 @@ def _check(check: Mapping[str, Any], binding: str | None) -> dict[str, Any]:
         meter = {"value": _within(check["value"] / end), "limit": _within(check["limit"] / end)}
     return {
         **check,
-        "label": words.LIMITS[check["name"]],
+        "label": words.LABELS[check["name"]],
         "bound": words.bound(check),
         "number": words.quantity(check["value"], check["unit"]),
         "finding": words.finding(check),

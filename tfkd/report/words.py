@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfkd.validation.contract import LIMITS, RUNS, RUNS_LABEL
+
 NONE = "–"
 COMPRESSION = (
     "Compressed (gzip -9, zstd -19) is what a download or an update costs. Zeros and shared values of a pruned or "
     "clustered model save nothing by themselves: a .tflite stores every weight, and kernels multiply by zeros too."
 )
 
-LIMITS = {
-    "runs": "Runs on every target",
-    "min_accuracy": "Accuracy",
-    "max_accuracy_drop": "Accuracy drop",
-    "min_agreement": "Agreement",
-    "max_bytes": "File size",
-    "max_arena_bytes": "Tensor arena",
-    "max_ram_bytes": "RAM",
-    "max_flash_bytes": "Flash",
-    "max_p90_ms": "Latency p90",
-    "max_divergence_steps": "Output divergence between engines",
-}
+# The name of each check of a contract.
+LABELS = {RUNS: RUNS_LABEL, **{name: limit.label for name, limit in LIMITS.items()}}
 
 _FIELDS = {
     "outputs": "outputs",
@@ -123,7 +115,7 @@ def headline(record: Mapping[str, Any]) -> str:
     if verdict["status"] is None:
         return "No contract was given, so nothing was judged. The numbers below stand for themselves."
     check = next(check for check in verdict["checks"] if check["name"] == verdict["binding"])
-    label = LIMITS[check["name"]]
+    label = LABELS[check["name"]]
     if verdict["status"] == "SHIP":
         left = f"{100 * check['headroom']:.0f}% to spare"
         return f"{name} keeps every limit. The tightest is {label.lower()}: {finding(check)[:-1]}, {left}."

@@ -1,4 +1,4 @@
-"""What a model must keep to ship, and the verdict over it: SHIP, NO or UNKNOWN."""
+"""The limits that a model must keep to ship, and the verdict on them: SHIP, NO or UNKNOWN."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tfkd.errors import InputError
 
@@ -14,29 +14,217 @@ if TYPE_CHECKING:
     from tfkd.validation.results import Row
 
 Status = Literal["SHIP", "NO", "UNKNOWN"]
+CheckStatus = Literal["holds", "broken", "unknown"]
 
-# Every kernel that ran really gave these outputs and this arena; an emulator's time says nothing about the device.
-_RAN = frozenset({"measured", "emulated"})
-_TIMED = frozenset({"measured"})
+# Name of the check that needs no limit: the model returns finite outputs on every target.
+RUNS = "runs"
+RUNS_LABEL = "Runs on every target"
+
+# An emulator executes the same kernels, so its outputs and its memory may decide. Its time is not the device's.
+_EXECUTED = frozenset({"measured", "emulated"})
+_MEASURED = frozenset({"measured"})
 
 
 @dataclasses.dataclass(frozen=True)
-class Contract:
-    """Limits that the shipped model must keep on every target; a limit that is None is not asked for.
+class Limit:
+    """Everything about one limit of a contract: its texts, its range and the value that it applies to.
 
     Args:
-        min_accuracy: share of the test set that must be right, 0..1.
-        max_accuracy_drop: percentage points that may be lost against the reference, 0..100.
-        min_agreement: share of the test set with the reference's label, 0..1.
-        max_bytes: of the .tflite, >= 1.
-        max_arena_bytes: of the tensor arena, >= 1.
-        max_ram_bytes: of all RAM on a microcontroller: arena and stack, >= 1.
-        max_flash_bytes: of code and weights on a microcontroller, >= 1.
-        max_p90_ms: 90th percentile of the measured latency, > 0.
-        max_divergence_steps: quantization steps by which an output may differ between engines, >= 0.
+        name: Field of `Contract`. It starts with `min` or `max`.
+        label: Name of the value in reports.
+        unit: Unit of limit and value: `share`, `points`, `bytes`, `ms` or `steps`.
+        number: Type of the command-line option.
+        low: Smallest permitted limit.
+        high: Largest permitted limit.
+        help: Help text of the command-line option.
+        example: How to write a limit, for the error message.
+        missing: What to say where no target gave the value.
+        read: Takes a row and the accuracy of the reference (0..1, or None); returns the value, or None if unknown.
+        evidence_field: Key of `Measurement.evidence` that says how the value was obtained; None for a property of the
+            file itself, which counts as measured.
+        decisive: Evidence that may decide about this limit.
+    """
+
+    name: str
+    label: str
+    unit: str
+    number: type[int] | type[float]
+    low: float
+    high: float
+    help: str
+    example: str
+    missing: str
+    read: Callable[[Row, float | None], float | None]
+    evidence_field: str | None = "outputs"
+    decisive: frozenset[str] = _EXECUTED
+
+    @property
+    def range(self) -> str:
+        """The permitted values, such as `in 0..1` or `>= 1`."""
+        return f"in {self.low:g}..{self.high:g}" if math.isfinite(self.high) else f">= {self.low:g}"
+
+    def permits(self, value: float) -> bool:
+        """Whether a value is a finite number in the range."""
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return is_number and math.isfinite(value) and self.low <= value <= self.high
+
+
+def _accuracy_drop(row: Row, reference_accuracy: float | None) -> float | None:
+    if row.accuracy is None or reference_accuracy is None:
+        return None
+    return round(100 * (reference_accuracy - row.accuracy), 9)  # 90 % - 89 % is 1 point, not 1.0000000000000009
+
+
+def _p90_ms(row: Row) -> float | None:
+    return row.measurement.latency.p90_ms if row.measurement and row.measurement.latency else None
+
+
+def _memory(field: str) -> Callable[[Row, float | None], float | None]:
+    return lambda row, _: getattr(row.measurement.memory, field) if row.measurement else None
+
+
+_SHARE = "Write a share: 0.95 for 95 %."
+_NO_REFERENCE = "A reference model is needed, and a target that returns outputs."
+
+LIMITS: dict[str, Limit] = {
+    limit.name: limit
+    for limit in (
+        Limit(
+            name="min_accuracy",
+            label="Accuracy",
+            unit="share",
+            number=float,
+            low=0,
+            high=1,
+            help="Minimum accuracy on the test split, 0..1.",
+            example=_SHARE,
+            missing="No target returned outputs.",
+            read=lambda row, _: row.accuracy,
+        ),
+        Limit(
+            name="max_accuracy_drop",
+            label="Accuracy drop",
+            unit="points",
+            number=float,
+            low=0,
+            high=100,
+            help="Maximum accuracy drop against the reference model, in percentage points.",
+            example="Write percentage points: 1.0 for one point.",
+            missing=_NO_REFERENCE,
+            read=_accuracy_drop,
+        ),
+        Limit(
+            name="min_agreement",
+            label="Agreement",
+            unit="share",
+            number=float,
+            low=0,
+            high=1,
+            help="Minimum share of test samples with the same label as the reference model predicts, 0..1.",
+            example=_SHARE,
+            missing=_NO_REFERENCE,
+            read=lambda row, _: row.agreement,
+        ),
+        Limit(
+            name="max_bytes",
+            label="File size",
+            unit="bytes",
+            number=int,
+            low=1,
+            high=math.inf,
+            help="Maximum size of the .tflite file, in bytes.",
+            example="Write bytes: 50_000 for 50 kB.",
+            missing="There is no file.",
+            read=lambda row, _: row.bytes,
+            evidence_field=None,
+        ),
+        Limit(
+            name="max_arena_bytes",
+            label="Tensor arena",
+            unit="bytes",
+            number=int,
+            low=1,
+            high=math.inf,
+            help="Maximum size of the tensor arena, in bytes.",
+            example="Write bytes: 65_536 for 64 KiB.",
+            missing="No target reported the tensor arena. Add the target tflm.",
+            read=_memory("arena_bytes"),
+            evidence_field="memory",
+        ),
+        Limit(
+            name="max_ram_bytes",
+            label="RAM",
+            unit="bytes",
+            number=int,
+            low=1,
+            high=math.inf,
+            help="Maximum RAM on a microcontroller (tensor arena and stack), in bytes.",
+            example="Write bytes: 65_536 for 64 KiB.",
+            missing="No target reported RAM. Add a microcontroller such as cortex-m4.",
+            read=_memory("ram_bytes"),
+            evidence_field="memory",
+        ),
+        Limit(
+            name="max_flash_bytes",
+            label="Flash",
+            unit="bytes",
+            number=int,
+            low=1,
+            high=math.inf,
+            help="Maximum flash on a microcontroller (code and weights), in bytes.",
+            example="Write bytes: 262_144 for 256 KiB.",
+            missing="No target reported flash. Add a microcontroller such as cortex-m4.",
+            read=_memory("flash_bytes"),
+            evidence_field="memory",
+        ),
+        Limit(
+            name="max_p90_ms",
+            label="Latency p90",
+            unit="ms",
+            number=float,
+            low=1e-9,
+            high=math.inf,
+            help="Maximum 90th percentile of the measured latency, in milliseconds.",
+            example="Write milliseconds: 5.0.",
+            missing="No target measured latency. Add a target that runs on the device itself.",
+            read=lambda row, _: _p90_ms(row),
+            evidence_field="latencies_ns",
+            decisive=_MEASURED,
+        ),
+        Limit(
+            name="max_divergence_steps",
+            label="Output divergence",
+            unit="steps",
+            number=int,
+            low=0,
+            high=math.inf,
+            help="Maximum difference of one output value between two engines, in quantization steps.",
+            example="Write quantization steps: 2.",
+            missing="There are no two integer outputs to compare. Validate a quantized model on two targets.",
+            read=lambda row, _: row.output_divergence.max_steps if row.output_divergence else None,
+        ),
+    )
+}
+"""The limits of a contract by name. Options of the command line and labels of the reports come from here."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contract:
+    """Limits that the shipped model must keep on every target. None means no limit.
+
+    Args:
+        min_accuracy: Minimum accuracy on the test split, 0..1.
+        max_accuracy_drop: Maximum accuracy drop against the reference model, in percentage points, 0..100.
+        min_agreement: Minimum share of test samples with the same label as the reference model predicts, 0..1.
+        max_bytes: Maximum size of the .tflite file in bytes, >= 1.
+        max_arena_bytes: Maximum size of the tensor arena in bytes, >= 1.
+        max_ram_bytes: Maximum RAM on a microcontroller (tensor arena and stack) in bytes, >= 1.
+        max_flash_bytes: Maximum flash on a microcontroller (code and weights) in bytes, >= 1.
+        max_p90_ms: Maximum 90th percentile of the measured latency in milliseconds, > 0.
+        max_divergence_steps: Maximum difference of one output value between two engines in quantization steps, >= 0.
 
     Raises:
-        ValueError: a limit is outside its range.
+        InputError: A limit is outside its range.
 
     >>> Contract(max_bytes=50_000).limits
     {'max_bytes': 50000}
@@ -54,38 +242,36 @@ class Contract:
 
     def __post_init__(self) -> None:
         for name, value in self.limits.items():
-            limit = _LIMITS[name]
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not limit.low <= value <= limit.high:
-                wanted = f"in {limit.low:g}..{limit.high:g}" if math.isfinite(limit.high) else f">= {limit.low:g}"
+            limit = LIMITS[name]
+            if not limit.permits(value):
                 raise InputError(
-                    f"Contract: {name} must be a number {wanted}. Received: {name}={value!r}. {limit.advice}"
+                    f"Contract: {name} must be a number {limit.range}. Received: {name}={value!r}. {limit.example}"
                 )
 
     @property
-    def limits(self) -> dict[str, Any]:
-        """The limits that were given, by name."""
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by name."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One limit, held against what the targets gave.
+    """One limit and the value that was compared with it.
 
     Args:
-        name: the limit's name in `Contract`, or `runs`: the model gives finite outputs on every target.
-        status: `holds`, `broken`, or `unknown` where no number may decide.
-        limit: the limit; None for `runs`.
-        value: the worst number of all targets; None where there is none.
-        unit: of both: `share`, `points`, `bytes`, `ms` or `steps`; None for `runs`.
-        target: the target that gave the number.
-        evidence: how the number came about.
-        headroom: what is left of the limit, relative to it; negative where it is broken.
-        detail: one sentence where the numbers do not speak for themselves.
+        name: Name of the limit in `Contract`, or `runs`: the model returns finite outputs on every target.
+        status: `holds`, `broken`, or `unknown` if no value may decide.
+        limit: The limit; None for `runs`.
+        value: Worst value over all targets; None if there is none.
+        unit: Unit of limit and value: `share`, `points`, `bytes`, `ms` or `steps`; None for `runs`.
+        target: Target with the worst value.
+        evidence: How the value was obtained: `measured`, `emulated` or `estimated`.
+        headroom: Distance to the limit relative to the limit; negative if it is broken.
+        detail: One sentence that explains a status which does not follow from the values.
     """
 
     name: str
-    status: Literal["holds", "broken", "unknown"]
+    status: CheckStatus
     limit: float | None = None
     value: float | None = None
     unit: str | None = None
@@ -100,11 +286,11 @@ class Verdict:
     """Whether the model may ship.
 
     Args:
-        status: SHIP when every limit was measured and holds; NO when a measured one is broken; UNKNOWN otherwise;
-            None without a contract.
-        checks: one per limit, `runs` first.
-        binding: the check that decides: for NO the one broken the most, for SHIP the one with the least headroom (both
-            relative to the limit), for UNKNOWN the first that is not known.
+        status: SHIP if every limit was checked and holds; NO if one is broken; UNKNOWN otherwise; None without a
+            contract.
+        checks: One check per limit, after `runs`.
+        binding: Name of the check that decides: for NO the limit broken by the largest part of itself, for SHIP the
+            one with the least headroom, for UNKNOWN the first unknown one.
     """
 
     status: Status | None
@@ -112,137 +298,78 @@ class Verdict:
     binding: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Limit:
-    unit: str
-    low: float
-    high: float
-    advice: str
-    number: Callable[[Row, float | None], float | None]
-    field: str | None  # of Measurement.evidence; None for what the file itself says
-    admits: frozenset[str]
-    missing: str
-
-
-def _drop(row: Row, reference: float | None) -> float | None:
-    if row.accuracy is None or reference is None:
-        return None
-    return round(100 * (reference - row.accuracy), 9)  # 90 % - 89 % is 1 point, not 1.0000000000000009
-
-
-def _p90(row: Row, _: float | None) -> float | None:
-    return row.measurement.latency.p90_ms if row.measurement and row.measurement.latency else None
-
-
-def _arena(row: Row, _: float | None) -> float | None:
-    return row.measurement.memory.arena_bytes if row.measurement else None
-
-
-def _ram(row: Row, _: float | None) -> float | None:
-    return row.measurement.memory.ram_bytes if row.measurement else None
-
-
-def _flash(row: Row, _: float | None) -> float | None:
-    return row.measurement.memory.flash_bytes if row.measurement else None
-
-
-_SHARE = "Give a share: 0.95 for 95 %."
-_LIMITS = {
-    "min_accuracy": _Limit(
-        "share", 0, 1, _SHARE, lambda row, _: row.accuracy, "outputs", _RAN, "No target gave outputs."
-    ),
-    "max_accuracy_drop": _Limit(
-        "points", 0, 100, "Give percentage points: 1.0 for one.", _drop, "outputs", _RAN,
-        "It needs a reference and a target that gave outputs.",
-    ),
-    "min_agreement": _Limit(
-        "share", 0, 1, _SHARE, lambda row, _: row.agreement, "outputs", _RAN,
-        "It needs a reference and a target that gave outputs.",
-    ),
-    "max_bytes": _Limit(
-        "bytes", 1, math.inf, "Give bytes: 50_000 for 50 kB.", lambda row, _: row.bytes, None, _RAN, "No file."
-    ),
-    "max_arena_bytes": _Limit(
-        "bytes", 1, math.inf, "Give bytes: 65_536 for 64 KiB.", _arena, "memory", _RAN,
-        "No target gave the arena. Add the target tflm.",
-    ),
-    "max_ram_bytes": _Limit(
-        "bytes", 1, math.inf, "Give bytes: 65_536 for 64 KiB.", _ram, "memory", _RAN,
-        "No target gave the RAM. Add a microcontroller such as cortex-m4.",
-    ),
-    "max_flash_bytes": _Limit(
-        "bytes", 1, math.inf, "Give bytes: 262_144 for 256 KiB.", _flash, "memory", _RAN,
-        "No target gave the flash. Add a microcontroller such as cortex-m4.",
-    ),
-    "max_p90_ms": _Limit(
-        "ms", 1e-9, math.inf, "Give milliseconds: 5.0.", _p90, "latencies_ns", _TIMED,
-        "No target measured latency. Add a target that runs on the device itself.",
-    ),
-    "max_divergence_steps": _Limit(
-        "steps", 0, math.inf, "Give quantization steps: 2.",
-        lambda row, _: row.output_divergence.max_steps if row.output_divergence else None, "outputs", _RAN,
-        "It needs a quantized model on two targets.",
-    ),
-}  # fmt: skip
-
-
-def judge(contract: Contract | None, rows: Sequence[Row], reference_accuracy: float | None) -> Verdict:
-    """Holds the rows of the shipped model against the contract.
+def judge(
+    contract: Contract | None,
+    rows: Sequence[Row],
+    reference_accuracy: float | None,
+    skipped: Sequence[Row] = (),
+) -> Verdict:
+    """Checks the rows of the shipped model against a contract.
 
     Args:
-        contract: the limits; without one, or without a limit in it, the status is None.
-        rows: the shipped model on each target.
-        reference_accuracy: of the reference on the same test set, 0..1; None without a reference.
+        contract: The limits. Without any, the status of the verdict is None.
+        rows: The shipped model on each target.
+        reference_accuracy: Accuracy of the reference on the same test split, 0..1; None without a reference.
+        skipped: Rows of targets that this platform lacks and nobody chose. The model need not run there, but a limit
+            that only such a target could check stays unknown.
     """
     limits = contract.limits if contract else {}
     if not limits:
         return Verdict(None)
-    checks = (_runs(rows), *(_check(name, limit, rows, reference_accuracy) for name, limit in limits.items()))
+    checks = (
+        _check_runs(rows, skipped),
+        *(_check(LIMITS[name], limit, rows, reference_accuracy) for name, limit in limits.items()),
+    )
 
-    def room(check: Check) -> float:
+    def headroom(check: Check) -> float:
         return -math.inf if check.headroom is None else check.headroom
 
     broken = [check for check in checks if check.status == "broken"]
     unknown = [check for check in checks if check.status == "unknown"]
     if broken:
-        return Verdict("NO", checks, min(broken, key=room).name)
+        return Verdict("NO", checks, min(broken, key=headroom).name)
     if unknown:
         return Verdict("UNKNOWN", checks, unknown[0].name)
-    return Verdict("SHIP", checks, min(checks[1:], key=room).name)
+    return Verdict("SHIP", checks, min(checks[1:], key=headroom).name)
 
 
-def _runs(rows: Sequence[Row]) -> Check:
+def _check_runs(rows: Sequence[Row], skipped: Sequence[Row]) -> Check:
     failed = [row for row in rows if not row.valid]
-    if not failed:
-        return Check("runs", "holds")
-    worst = next((row for row in failed if row.broken), failed[0])
-    status: Literal["broken", "unknown"] = "broken" if worst.broken else "unknown"
-    return Check("runs", status, target=worst.target, detail=worst.invalid_reason)
+    if failed:
+        worst = next((row for row in failed if row.broken), failed[0])
+        return Check(RUNS, "broken" if worst.broken else "unknown", target=worst.target, detail=worst.invalid_reason)
+    if not rows:
+        return Check(RUNS, "unknown", detail="No target is available on this platform.")
+    if skipped:
+        names = ", ".join(str(row.target) for row in skipped)
+        return Check(RUNS, "holds", detail=f"The model runs on every available target. Unavailable here: {names}.")
+    return Check(RUNS, "holds")
 
 
-def _check(name: str, limit: float, rows: Sequence[Row], reference_accuracy: float | None) -> Check:
-    spec = _LIMITS[name]
-    # A limit of 0 has no scale of its own: one unit stands in for it.
-    scale, sign = abs(limit) or 1.0, -1 if name.startswith("max") else 1
+def _check(limit: Limit, bound: float, rows: Sequence[Row], reference_accuracy: float | None) -> Check:
+    # A bound of 0 has no scale of its own: one unit replaces it.
+    scale, sign = abs(bound) or 1.0, -1 if limit.name.startswith("max") else 1
     found = []
     for row in rows:
-        value = spec.number(row, reference_accuracy)
+        value = limit.read(row, reference_accuracy)
         if row.valid and value is not None:
-            evidence = "measured" if spec.field is None else _evidence(row, spec.field)
-            found.append((sign * (value - limit) / scale, value, row.target, evidence))
+            found.append((sign * (value - bound) / scale, value, row.target, _evidence(row, limit.evidence_field)))
     if not found:
-        return Check(name, "unknown", limit, unit=spec.unit, detail=spec.missing)
-    admitted = [entry for entry in found if entry[3] in spec.admits]
-    barred = [entry for entry in found if entry[3] not in spec.admits]
-    room, value, target, evidence = min(admitted or barred, key=lambda entry: entry[0])
-    status: Literal["holds", "broken", "unknown"] = "holds" if room >= 0 else "broken"
+        return Check(limit.name, "unknown", bound, unit=limit.unit, detail=limit.missing)
+    decisive = [entry for entry in found if entry[3] in limit.decisive]
+    others = [entry for entry in found if entry[3] not in limit.decisive]
+    headroom, value, target, evidence = min(decisive or others, key=lambda entry: entry[0])
+    status: CheckStatus = "holds" if headroom >= 0 else "broken"
     detail = None
-    if barred and (status == "holds" or not admitted):
-        room, value, target, evidence = min(barred, key=lambda entry: entry[0])
-        status, detail = "unknown", f"On {target} the number is {evidence or 'of unknown origin'}, not measured."
-    target = None if spec.field is None else target
-    return Check(name, status, limit, value, spec.unit, target, evidence, room, detail)
+    # A measured violation decides. Otherwise a single value that may not decide leaves the limit unknown.
+    if others and (status == "holds" or not decisive):
+        headroom, value, target, evidence = min(others, key=lambda entry: entry[0])
+        status, detail = "unknown", f"The value on {target} is {evidence or 'of unknown origin'}, not measured."
+    target = None if limit.evidence_field is None else target
+    return Check(limit.name, status, bound, value, limit.unit, target, evidence, headroom, detail)
 
 
-def _evidence(row: Row, field: str) -> str | None:
+def _evidence(row: Row, field: str | None) -> str | None:
+    if field is None:
+        return "measured"
     return row.measurement.evidence.get(field) if row.measurement else None

@@ -181,6 +181,7 @@ def _comparison(
     for number in np.unique(test.y[lost | mended]):
         mine = test.y == number
         classes.append((test.class_names[number], float(was[mine].mean()), float(now[mine].mean())))
+    divergence = measure_divergence(b.measurement, a.measurement) if kinds[0] == kinds[1] and b.measurement else None
     return Comparison(
         target,
         a,
@@ -190,10 +191,9 @@ def _comparison(
         reworded=_ids(test, ~was & ~now & (before != after)),
         classes=tuple(sorted(classes, key=lambda one: one[2] - one[1])),
         p_value=float(binomtest(int(lost.sum()), flips).pvalue) if flips else 1.0,
-        output_divergence=measure_divergence(b.measurement, a.measurement)
-        if kinds[0] == kinds[1] and b.measurement
-        else None,
-        verdict=judge(contract, [b], a.accuracy),
+        output_divergence=divergence,
+        # Like the accuracy drop, the divergence that a contract limits is that from the first model.
+        verdict=judge(contract, [dataclasses.replace(b, output_divergence=divergence)], a.accuracy),
     )
 
 

@@ -1,4 +1,4 @@
-"""Accuracy, agreement, output divergence, size and latency of .tflite models on each target, and the contract verdict."""
+"""Accuracy, agreement, output divergence, size and latency of .tflite models on targets, and the contract verdict."""
 
 from __future__ import annotations
 

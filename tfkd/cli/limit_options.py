@@ -1,0 +1,43 @@
+"""Command-line options for the limits of a contract."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from tfkd.validation.contract import LIMITS, Contract
+
+NO_LIMITS = Contract()
+
+
+def limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces the parameter `contract` of a command by one option per limit, such as `--max-bytes`.
+
+    Args:
+        command: Function with a parameter `contract`, which receives the `Contract` made from the options.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    options = [
+        inspect.Parameter(
+            limit.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[limit.number | None, typer.Option(help=limit.help)],
+        )
+        for limit in LIMITS.values()
+    ]
+
+    @functools.wraps(command)
+    def with_contract(**arguments: Any) -> None:
+        limits = {name: arguments.pop(name, None) for name in LIMITS}
+        command(contract=Contract(**limits), **arguments)
+
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        parameters += options if name == "contract" else [parameter]
+    with_contract.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_contract
