@@ -15,7 +15,8 @@ from tfkd.conversion import converter
 from tfkd.conversion.calibration import choose
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
-from tfkd.optimization.optimized import Optimized, agreement
+from tfkd.optimization import agreement
+from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, refuse
 
 # A kernel counts as clustered up to this many values.

@@ -18,7 +18,8 @@ from tfkd.conversion import converter
 from tfkd.conversion.calibration import choose
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
-from tfkd.optimization.optimized import Optimized, agreement, int4, rounding
+from tfkd.optimization import agreement, int4, rounding
+from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, channel_axes, freeze, on_grid, steps_of
 
 if TYPE_CHECKING:
