@@ -1,7 +1,13 @@
-"""A lint of the words in the code: argument texts are noun phrases, and no variable has a name that says nothing.
+"""Checks the wording of the code: argument texts are noun phrases, and names and words say what they mean.
 
-It reads the Python files under the given folders and prints `file:line: message` for each finding; the exit status is 1
-when there is one.
+Usage: `python tools/check_words.py [FILE or FOLDER ...]`. It reads Python files, prints `file:line: message` for each
+finding, and exits with 1 if there is one. What is refused:
+
+- an argument text in a docstring that begins with "of", or with neither a capital letter, a digit nor a symbol;
+- an assignment to one of `NAMES`, or a parameter of that name;
+- one of `WORDS` anywhere in a line.
+
+A line that must contain such a word, a test of an error of another library for instance, ends in `# words: skip`.
 """
 
 from __future__ import annotations
@@ -13,62 +19,92 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDERS = ("tfkd", "tests", "tools")
-# A reader cannot tell whose values these are; `student_logits`, `teacher_logits` and `printed` say it.
+# A reader cannot tell whose values these are; `student_logits`, `teacher_logits` and `output` say it.
 NAMES = frozenset({"said", "theirs", "taught"})
-# Words that do not say what is meant.
+# Words that have a standard term: "unreasonable", "and similar ops", "available", "fix", "main class".
 WORDS = ("absurd", "its kin", "at hand", "mend", "mends", "mended", "spine")
-_SECTION = re.compile(r"^\s*(Args|Attributes|Returns|Yields|Raises|Example|Examples|Reference|References):\s*$")
-_ENTRY = re.compile(r"^(\s*)(\*{0,2}\w[\w, *]*?)(?: \([^)]*\))?: (.*)$")
+SKIP = "# words: skip"
+
+_WORDS = re.compile(rf"\b({'|'.join(WORDS)})\b", re.IGNORECASE)
+_SECTION = re.compile(r"^(\w+):$")
+# An entry of "Args:": `name: Text.`, `name (type): Text.`, `*names: Text.` or `a, b: Text.`
+_ENTRY = re.compile(r"^ {4}(\*{0,2}\w[\w, *]*?)(?: \([^)]*\))?: (.*)$")
 
 
-def findings(path: Path) -> Iterator[tuple[int, str]]:
-    """The line and the message of each finding in a file."""
-    source = path.read_text(encoding="utf-8")
+def findings(source: str) -> Iterator[tuple[int, str]]:
+    """Finds what the rules refuse in the source text of a Python file.
+
+    Args:
+        source: Text of the file.
+
+    Yields:
+        Line number, from 1, and message of each finding.
+    """
+    lines = source.splitlines()
+    for number, message in sorted(_all_findings(source, lines)):
+        if not lines[number - 1].endswith(SKIP):
+            yield number, message
+
+
+def _all_findings(source: str, lines: list[str]) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
-        name = _bound_name(node)
-        if name in NAMES:
-            yield node.lineno, f"the name {name!r} does not say what it holds"
+        if isinstance(node, ast.Name | ast.arg) and _bound_name(node) in NAMES:
+            yield node.lineno, f"the name {_bound_name(node)!r} does not say what it holds"
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _docstring(node)
-    for number, line in enumerate(source.splitlines(), 1):
-        for word in WORDS:
-            if re.search(rf"\b{word}\b", line, re.IGNORECASE):
-                yield number, f"say it in the field's own terms instead of {word!r}"
+            yield from _docstring_findings(node)
+    for number, line in enumerate(lines, 1):
+        for word in sorted({match.lower() for match in _WORDS.findall(line)}):
+            yield number, f"use the standard technical term instead of {word!r}"
 
 
-def _bound_name(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-        return node.id
+def _bound_name(node: ast.Name | ast.arg) -> str | None:
+    """Name that the node assigns or declares; None where it only reads it."""
     if isinstance(node, ast.arg):
         return node.arg
-    return None
+    return node.id if isinstance(node.ctx, ast.Store) else None
 
 
-def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[int, str]]:
+def _docstring_findings(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> Iterator[tuple[int, str]]:
     text = ast.get_docstring(node, clean=True)
     if not text:
         return
-    start = node.body[0].lineno
     section = ""
-    for offset, line in enumerate(text.splitlines()):
+    for number, line in enumerate(text.splitlines(), node.body[0].lineno):
         if found := _SECTION.match(line):
             section = found[1]
         elif section in ("Args", "Attributes") and (entry := _ENTRY.match(line)):
-            if len(entry[1]) == 4 and re.match(r"of\b", entry[3], re.IGNORECASE):
-                yield start + offset, f"the text of {entry[2]!r} begins with 'of': write a noun phrase"
+            for message in _argument_findings(*entry.groups()):
+                yield number, message
 
 
-def main(folders: list[str]) -> int:
-    """Prints the findings in all Python files under the folders, and gives the exit status."""
-    found = 0
-    for folder in folders:
-        for path in sorted(Path(folder).rglob("*.py")):
-            if path == Path(__file__) or path.resolve() == Path(__file__).resolve():
-                continue
-            for line, message in sorted(findings(path)):
-                print(f"{path}:{line}: {message}")
-                found += 1
-    return 1 if found else 0
+def _argument_findings(name: str, text: str) -> Iterator[str]:
+    if re.match(r"of\b", text, re.IGNORECASE):
+        yield f"the text of {name!r} begins with 'of': write a noun phrase"
+    elif text[:1].islower():
+        yield f"the text of {name!r} must begin with a capital letter"
+
+
+def python_files(paths: list[str]) -> list[Path]:
+    """The Python files among the given files and under the given folders, without this one and its test."""
+    own = {"check_words.py", "test_check_words.py"}
+    files = {file for path in map(Path, paths) for file in ([path] if path.is_file() else path.rglob("*.py"))}
+    return sorted(file for file in files if file.name not in own)
+
+
+def main(paths: list[str]) -> int:
+    """Prints the findings in all Python files among the paths, and returns the exit status."""
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        print(f"check_words: {missing[0]} does not exist")
+        return 2
+    status = 0
+    for file in python_files(paths):
+        for number, message in findings(file.read_text(encoding="utf-8")):
+            print(f"{file}:{number}: {message}")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":
