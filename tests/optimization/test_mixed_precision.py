@@ -32,21 +32,21 @@ def accuracy(model, split, target="host:plain"):
 
 
 def with_outlier(student, factor):
-    """The same function, with one channel of an inner layer made loud and its users made as quiet."""
+    """The same function, with one channel of an inner layer scaled up and its readers scaled down."""
     model = keras.models.clone_model(student)
     model.set_weights(student.get_weights())
     norm, users = model.get_layer("block1_depthwise_bn"), model.get_layer("block1_pointwise_conv").kernel
     scale = np.where(np.arange(norm.gamma.shape[0]) == 2, factor, 1.0).astype("float32")
-    norm.gamma.assign(norm.gamma * scale)  # what is behind it is a ReLU, which keeps the scale
+    norm.gamma.assign(norm.gamma * scale)  # the ReLU after it keeps the scale
     norm.beta.assign(norm.beta * scale)
     users.assign(users / scale[:, None])
     return model
 
 
-def test_model_that_holds_in_8_bits_gets_weights_of_4(student, splits, tmp_path):
-    said = []
-    model, trials = search(student, tmp_path / "m.tflite", splits, accuracy_drop=3, report=said.append)
-    assert said == list(trials)
+def test_search_with_accepted_int8_gives_int4_weights(student, splits, tmp_path):
+    reported = []
+    model, trials = search(student, tmp_path / "m.tflite", splits, accuracy_drop=3, report=reported.append)
+    assert reported == list(trials)
     assert trials[0].what == "int8"
     best = min((trial for trial in trials if trial.ok), key=lambda trial: trial.bytes)
     assert best.settings.int4
@@ -57,7 +57,7 @@ def test_model_that_holds_in_8_bits_gets_weights_of_4(student, splits, tmp_path)
     assert model.audit.samples == 256
 
 
-def test_model_with_an_outlier_channel_gets_16_bits_where_it_is(student, splits, tmp_path):
+def test_search_with_an_outlier_channel_gives_that_layer_int16_activations(student, splits, tmp_path):
     hard = with_outlier(student, 60)
     model, trials = search(hard, tmp_path / "m.tflite", splits, accuracy_drop=1)
     best = min((trial for trial in trials if trial.ok), key=lambda trial: trial.bytes)
@@ -71,7 +71,7 @@ def accuracy_of(graph, split):
     return (graph.predict(split.x.astype("float32"), verbose=0).argmax(axis=1) == split.y).mean()
 
 
-def test_model_that_nothing_else_keeps_stays_in_float(student, splits, tmp_path):
+def test_search_without_any_accepted_candidate_gives_float32(student, splits, tmp_path):
     hard = with_outlier(student, 1e5)
     model, trials = search(hard, tmp_path / "m.tflite", splits, accuracy_drop=0, most_trials=2)
     assert trials[-1].what == "float32"
@@ -79,7 +79,7 @@ def test_model_that_nothing_else_keeps_stays_in_float(student, splits, tmp_path)
     assert sum(trial.ok for trial in trials) == 1
 
 
-def test_model_that_the_target_refuses_is_not_taken(student, splits, tmp_path):
+def test_candidate_that_the_target_does_not_run_is_rejected(student, splits, tmp_path):
     # TensorFlow Lite Micro has no Dense layer with weights of 4 bits.
     model, trials = search(student, tmp_path / "m.tflite", splits, accuracy_drop=100, target="tflm")
     refused = next(trial for trial in trials if trial.note)
@@ -90,10 +90,10 @@ def test_model_that_the_target_refuses_is_not_taken(student, splits, tmp_path):
 
 
 class Fake:
-    """Holds for layers of which the harm stays within a limit."""
+    """Accepts layers while their summed noise is within a limit."""
 
-    def __init__(self, harm, limit, most=100):
-        self.harm, self.limit, self.most, self.tried = harm, limit, most, []
+    def __init__(self, noise, limit, most=100):
+        self.noise, self.limit, self.most, self.tried = noise, limit, most, []
 
     @property
     def spent(self):
@@ -101,23 +101,23 @@ class Fake:
 
     def attempt(self, what, names):
         self.tried.append(tuple(names))
-        return Trial(what, None, ok=sum(self.harm[name] for name in names) <= self.limit)
+        return Trial(what, None, ok=sum(self.noise[name] for name in names) <= self.limit)
 
     def taken(self):
-        return max((names for names in self.tried if sum(self.harm[name] for name in names) <= self.limit), key=len)
+        return max((names for names in self.tried if sum(self.noise[name] for name in names) <= self.limit), key=len)
 
 
 def make(names):
     return "", names
 
 
-def test_filling_takes_the_longest_beginning_and_single_ones_behind_it():
+def test_take_most_gives_the_longest_prefix_and_single_later_layers():
     fake = Fake({"a": 1, "b": 1, "c": 9, "d": 1, "e": 9}, limit=3)
     mixed_precision._fill(fake, "abcde", make)
     assert set(fake.taken()) == set("abd")
 
 
-def test_covering_leaves_out_what_is_not_needed():
+def test_take_fewest_leaves_out_unneeded_layers():
     need = {"b", "d"}
     fake = Fake({}, 0)
     fake.attempt = lambda what, names: (fake.tried.append(names), Trial(what, None, ok=need <= set(names)))[1]
@@ -126,7 +126,7 @@ def test_covering_leaves_out_what_is_not_needed():
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_search_ends_when_the_trials_are_spent(most):
+def test_search_ends_after_most_trials(most):
     fake = Fake(dict.fromkeys("abcdefgh", 1), limit=3, most=most)
     mixed_precision._fill(fake, "abcdefgh", make)
     assert len(fake.tried) == most
@@ -152,6 +152,6 @@ def test_existing_file_and_empty_validation_split_are_refused(student, splits, t
         search(student, tmp_path / "n.tflite", data.load("digits", validation=0), accuracy_drop=1)
 
 
-def test_trial_is_said_in_one_line():
+def test_trial_is_printed_in_one_line():
     trial = Trial("int8", QuantizerSettings(), 1000, 0.9, 0.5, ok=True)
     assert str(trial) == "int8: 1,000 bytes, 90.00%, drop 0.50 points, within"

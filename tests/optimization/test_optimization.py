@@ -1,4 +1,4 @@
-"""The frame of optimization: methods by name, on the command line, in recipes, resumed after a kill."""
+"""Optimization methods by name, on the command line and in recipes, and their resumption after a kill."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ max_bytes = 20000
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """With a teacher and a student that know a little."""
+    """A folder with a briefly trained teacher and student."""
     import keras
 
     folder = tmp_path_factory.mktemp("optimization")
@@ -78,7 +78,7 @@ def distill(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def whole(folder):
-    """A run without disturbance."""
+    """A run without interruption."""
     return pipeline.run(recipe.load(write(folder, "whole")))
 
 
@@ -154,7 +154,7 @@ def test_run_refuses_a_later_method_before_any_training(folder, tmp_path):
         ('"prune"', '"tfmot_qat"', "before the last only prune and cluster, received tfmot_qat, qat"),
     ],
 )
-def test_recipe_that_is_wrong_says_where(folder, before, after, match):
+def test_wrong_optimization_table_is_refused(folder, before, after, match):
     assert before in RECIPE
     with pytest.raises(ValueError, match=match):
         recipe.load(write(folder, "wrong", RECIPE.replace(before, after)))
@@ -177,13 +177,13 @@ def test_distill_optimizes_a_student_from_a_file(folder):
         "--json",
     )
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["path"] == str(out)
-    assert said["val_accuracy"] > 0.7
+    record = json.loads(done.stdout)
+    assert record["path"] == str(out)
+    assert record["val_accuracy"] > 0.7
     assert "int4" in {tensor.dtype for tensor in TFLiteModel.load(out).graph.tensors}
 
 
-def test_distill_goes_on_with_a_student_from_a_file(folder):
+def test_distill_trains_a_student_from_a_file_further(folder):
     out = folder / "further.keras"
     done = distill(folder, "--student", folder / "student.keras", "--out", out, "--learning-rate", "1e-6")
     assert done.exit_code == 0, done.output
@@ -205,12 +205,12 @@ def test_distill_goes_on_with_a_student_from_a_file(folder):
 def test_distill_with_bad_options_is_status_2(folder, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = [str(argument).format(student=folder / "student.keras") for argument in arguments]
-    said = distill(folder, "--out", "x.tflite", *given)
-    assert said.exit_code == 2, said.output
-    assert message in said.stderr
+    done = distill(folder, "--out", "x.tflite", *given)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_method_that_does_not_exist_has_a_near_name():
+def test_unknown_method_suggests_a_similar_name():
     with pytest.raises(ValueError, match=r"method must be one of qat.* Did you mean 'qat'"):
         optimize(None, "qatt")

@@ -1,4 +1,4 @@
-"""Quantization-aware training: rounding by hand, each layer against its op, int4, the gap, under a Distiller."""
+"""Quantization-aware training: hand-computed rounding, each layer against its .tflite operator, int4, with a Distiller."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def run(made, x):
 
 @pytest.fixture(scope="module")
 def student():
-    """A digits student that learned enough for its labels to mean something."""
+    """A digits student that was trained enough to compare its labels."""
     keras.utils.set_random_seed(0)
     return fit(tfkd.models.digits_student((8, 8, 1), 10), epochs=10, learning_rate=0.01)
 
@@ -100,7 +100,7 @@ def test_gradient_of_activations_is_1_within_the_range_and_0_beyond():
     np.testing.assert_array_equal(tape.gradient(y, x), [[0, 2, 3, 4, 0]])
 
 
-def test_gradient_of_weights_looks_through_the_rounding():
+def test_gradient_of_weights_is_straight_through():
     layer = QuantizedWeights(layers.Dense(2, use_bias=False), bits=4)
     x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
     layer(x)
@@ -165,7 +165,7 @@ def every_sequence_layer():
 
 
 @pytest.mark.parametrize("build", [every_image_layer, every_sequence_layer])
-def test_tflite_answers_as_the_simulation(build, tmp_path):
+def test_tflite_predicts_the_labels_of_the_simulation(build, tmp_path):
     model = fit(build(), epochs=6, learning_rate=0.01)
     optimized = optimize(model, "qat")
     fit(optimized.model, optimized.callbacks, epochs=2)
@@ -184,7 +184,7 @@ def test_tflite_answers_as_the_simulation(build, tmp_path):
     assert made.outputs[0].scales[0] == pytest.approx((float(last.high) - float(last.low)) / 255, rel=1e-5)
 
 
-def test_folding_keeps_the_answers_and_the_names(student):
+def test_folding_keeps_outputs_and_names(student):
     model = optimize(student, "qat").model  # untrained: only its weights are rounded
     for layer in model.layers:
         if isinstance(layer, QuantizedWeights):
@@ -227,7 +227,7 @@ def test_saved_model_becomes_the_same_constants(trained, tmp_path):
     assert np.mean(outputs(fixed[0], val.x).argmax(1) == outputs(trained, val.x).argmax(1)) == 1
 
 
-def test_gap_to_the_tflite_is_an_error_that_names_the_layer(trained, tmp_path):
+def test_divergence_from_the_tflite_is_an_error_that_names_the_layer(trained, tmp_path):
     high = trained.get_layer("block2_depthwise_relu_range").high
     kept = float(high)
     high.assign(kept / 20)  # the file gets another range than the model has
@@ -238,7 +238,7 @@ def test_gap_to_the_tflite_is_an_error_that_names_the_layer(trained, tmp_path):
 
 
 def test_export_before_training_is_refused(student, tmp_path):
-    with pytest.raises(ValueError, match="must be trained before it is exported. Received: 'image_range'"):
+    with pytest.raises(ValueError, match="'image_range' has no activation range"):
         optimize(student, "qat").export(tmp_path / "q.tflite", calibration=train)
 
 
@@ -270,17 +270,17 @@ def test_layers_without_integer_form_are_named_together():
     shared = layers.Conv2D(4, 1, name="twice")
     x = layers.ReLU(1.0, name="one")(shared(shared(x)))
     model = keras.Model(image, layers.Dense(10)(layers.Flatten()(x)))
-    with pytest.raises(ValueError, match="Received: 6 without one") as caught:
+    with pytest.raises(ValueError, match="qat does not support 6 layers") as caught:
         optimize(model, "qat")
-    said = str(caught.value)
+    message = str(caught.value)
     for sentence in (
-        "'first' (BatchNormalization) cannot be folded. Put it right behind",
+        "'first' (BatchNormalization) cannot be folded. Put it directly after",
         "'curved' (Conv2D) has the activation gelu. Use one of relu, relu6",
-        "'norm' (LayerNormalization) has none. Use BatchNormalization",
-        "'twice' (Conv2D) is called more than once. Give each call a layer of its own.",
-        "'one' (ReLU) is no plain ReLU or ReLU6. Use max_value=6",
+        "'norm' (LayerNormalization) has no integer form. Use BatchNormalization",
+        "'twice' (Conv2D) is called more than once. Use a separate layer for each call.",
+        "'one' (ReLU) is neither ReLU nor ReLU6. Use max_value=6",
     ):
-        assert sentence in said
+        assert sentence in message
 
 
 def test_layer_without_weights_may_be_called_again():
@@ -290,7 +290,7 @@ def test_layer_without_weights_may_be_called_again():
     assert {"relu", "relu_2"} <= {layer.name for layer in model.layers}
 
 
-def test_norm_that_another_layer_sees_through_is_not_folded():
+def test_norm_whose_input_has_another_reader_is_not_folded():
     image = keras.Input((8, 8, 1))
     x = layers.Conv2D(4, 3, name="conv")(image)
     x = layers.Add()([x, layers.BatchNormalization(name="norm")(x)])
@@ -335,7 +335,7 @@ def test_option_out_of_range_is_refused(student, options, match):
         optimize(student, "qat", **options)
 
 
-def test_distiller_teaches_from_a_store_and_taps_features(student, tmp_path):
+def test_distiller_with_stored_labels_and_features_trains_it(student, tmp_path):
     teacher = tfkd.models.digits_teacher((8, 8, 1), 10)
     store = tfkd.SoftLabels.build(tmp_path / "labels", teacher, train)
     optimized = optimize(student, "qat")

@@ -1,4 +1,4 @@
-"""Pruned and clustered students: what training makes zero or equal is so in the .tflite, and the sizes say so."""
+"""Pruned and clustered students: zeros and shared values are in the .tflite, and compressed sizes show it."""
 
 import gzip
 
@@ -141,7 +141,7 @@ def test_quantization_aware_training_keeps_zeros(kept, tmp_path):
         assert np.mean(found[name] == 0) >= 0.6 - 1 / found[name].size
 
 
-def test_gap_to_the_tflite_is_an_error_that_names_the_layer(kept, tmp_path, monkeypatch):
+def test_divergence_from_the_tflite_is_an_error_that_names_the_layer(kept, tmp_path, monkeypatch):
     (kernel,), convert = [one for one in kept.model.weights if one.shape == (1, 1, 8, 16)], converter.convert
     trained = kernel.numpy()
 

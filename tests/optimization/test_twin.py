@@ -1,4 +1,4 @@
-"""The tf_keras twin: of equal outputs, trained as a Keras 3 model, and nothing of it leaks."""
+"""The tf_keras copy: equal outputs, training as a Keras 3 model, no effect on the process environment."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def nested():
 
 
 @pytest.mark.parametrize("student", [small, nested])
-def test_twin_answers_as_its_student(student):
+def test_twin_has_the_outputs_of_its_student(student):
     student = student()
     student.set_weights([value + 0.1 for value in student.get_weights()])
     x = np.random.default_rng(1).normal(size=(3, 8, 8, 1)).astype("float32")
@@ -61,14 +61,14 @@ def test_layer_that_computes_otherwise_in_keras_2_is_named():
         Twin.of(student, "prune")
 
 
-def test_student_without_an_answer_is_refused():
+def test_student_with_nan_outputs_is_refused():
     student = small()
     student.get_layer("logits").set_weights([np.full((144, 10), np.nan), np.zeros(10)])
     with pytest.raises(ValueError, match="Received: a distance of nan, first in layer logits"):
         Twin.of(student, "prune")
 
 
-def test_model_made_by_code_is_refused():
+def test_subclassed_model_is_refused():
     class Code(keras.Model):
         def call(self, x):
             return x

@@ -1,4 +1,4 @@
-"""A trained student made ready for its target while it goes on learning from its teacher: QAT, pruning, clustering."""
+"""Quantization-aware training, pruning and clustering of a student that is trained further by its teacher."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHAINED", "METHODS", "Optimized", "optimize", "rehearse"]
 
-# Where each method is: a function (student, **options) -> Optimized.
-_HOMES = {
+# The function of each method: (student, **options) -> Optimized. A new method is one module and one line here.
+_FUNCTIONS = {
     "qat": "tfkd.optimization.qat:prepare",
     "prune": "tfkd.optimization.pruning:prepare",
     "cluster": "tfkd.optimization.clustering:prepare",
@@ -26,34 +26,34 @@ _HOMES = {
     "cqat": "tfkd.optimization.preservation:cqat",
     "pcqat": "tfkd.optimization.preservation:pcqat",
 }
-METHODS = tuple(_HOMES)
-# Those that give a Keras model, which another method can go on with.
+METHODS = tuple(_FUNCTIONS)
+# Methods whose result is a Keras model that another method can start from.
 CHAINED = ("prune", "cluster")
 
 
 def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
-    """Prepares a trained student for a method; what is returned is trained on, then exported.
+    """Prepares a trained student for an optimization method; the result is trained further, then exported.
 
     Args:
-        student: a trained model with logits; it is left as it is.
-        method: one of `METHODS`. `qat`: quantization-aware training. `prune`: weights become zero. `cluster`: the
+        student: Trained model with logits; it is not changed.
+        method: One of `METHODS`. `qat`: quantization-aware training. `prune`: weights become zero. `cluster`: the
             weights of a layer share few values. `pqat`, `cqat`, `pcqat`: quantization-aware training of a pruned, a
-            clustered or a pruned and clustered student, which stays so. `tfmot_qat`: the same of any student.
-        **options: of the method: see `prepare` in `tfkd.optimization.qat`, `.pruning` and `.clustering`; the others
-            have none.
+            clustered, or a pruned and clustered student that preserves zeros and clusters. `tfmot_qat`: the same for
+            any student, by tensorflow-model-optimization.
+        **options: Options of the method: see `prepare` in `tfkd.optimization.qat`, `.pruning` and `.clustering`; the
+            other methods have none.
 
     Raises:
-        ValueError: an unknown method or option, or layers that the method does not take, all in one message.
-
-    Example: see "Quantization-aware training" in the README.
+        InputError: The method or an option is unknown.
+        ModelError: The method does not support some layers; one message names all of them.
     """
-    if method not in _HOMES:
+    if method not in _FUNCTIONS:
         near = difflib.get_close_matches(str(method), METHODS, n=1)
         raise InputError(
             f"optimize: method must be one of {', '.join(METHODS)}. Received: {method!r}. "
             f"{f'Did you mean {near[0]!r}?' if near else 'Use qat.'}"
         )
-    module, name = _HOMES[method].split(":")
+    module, name = _FUNCTIONS[method].split(":")
     prepare = getattr(importlib.import_module(module), name)
     known = list(inspect.signature(prepare).parameters)[1:]
     if unknown := sorted(set(options) - set(known)):
@@ -65,23 +65,24 @@ def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
 
 
 def rehearse(student: keras.Model, stages: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Tries methods that are to follow one another without training: what the last refuses shows before the first.
+    """Applies a sequence of methods without training, to find an unsupported layer or option before the first trains.
 
     Args:
-        student: see `optimize`.
-        stages: methods with their options; all but the last from `CHAINED`.
+        student: See `optimize`.
+        stages: Methods with their options; all but the last from `CHAINED`.
 
     Raises:
-        ValueError: see `optimize`; the message names the stage.
+        InputError: See `optimize`; the message names the stage.
+        ModelError: See `optimize`; the message names the stage.
     """
     for number, (method, options) in enumerate(stages, 1):
         try:
             optimized = optimize(student, method, **options)
-        except ValueError as error:
+        except InputError as error:
             if len(stages) == 1:
                 raise
-            said = str(error).removeprefix(f"{method}: ")
-            raise InputError(f"optimization {number} of {len(stages)}, {method}: {said}") from None
+            message = str(error).removeprefix(f"{method}: ")
+            raise type(error)(f"optimization {number} of {len(stages)}, {method}: {message}") from None
         if number < len(stages):
             assert optimized.outline is not None  # CHAINED
             student = optimized.outline()

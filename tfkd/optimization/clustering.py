@@ -1,4 +1,4 @@
-"""Clustering: the weights of a layer share few values, learnt on, by tensorflow-model-optimization."""
+"""Clustering: the weights of a layer share few trained values, by tensorflow-model-optimization."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, select
 
 
 def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = None) -> Optimized:
-    """Makes the weights of each layer share a few values, which are trained.
+    """Makes the weights of each kernel share a few values, which are trained.
 
     Kernels of convolutions, Dense and recurrent layers are clustered; biases and depthwise kernels are not. The zeros
-    of a pruned student stay zeros.
+    of a pruned student stay zero.
 
     Args:
-        student: trained, functional or Sequential; it is left as it is.
-        clusters: values of a kernel, >= 2.
-        layers: a regular expression that is searched in the names of layers; left out, all that can be clustered.
+        student: Trained functional or Sequential model; it is not changed.
+        clusters: Number of different values in a kernel, >= 2.
+        layers: Regular expression that is searched in layer names; None for all layers that can be clustered.
 
     Raises:
-        ValueError: a bad option, or layers that cannot be clustered.
+        InputError: An option is out of range.
+        ModelError: A selected layer cannot be clustered.
 
     Reference:
         Han, Mao, Dally: Deep Compression (arXiv:1510.00149), section 3.
     """
     if not isinstance(clusters, int) or clusters < 2:
-        raise InputError(f"cluster: clusters must be a whole number >= 2. Received: {clusters!r}. Use 16.")
+        raise InputError(f"cluster: clusters must be an integer >= 2. Received: {clusters!r}. Use 16.")
     twin = Twin.of(student, "cluster")
     _, tfmot = load_tfmot()
     from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import ClusteringRegistry
@@ -38,12 +39,12 @@ def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = No
 
     def kernels(layer: Any) -> list[Any]:
         if not ClusteringRegistry.supports(layer):
-            raise InputError("tensorflow-model-optimization does not cluster it")
+            raise ModelError("tensorflow-model-optimization does not support it")
         if not layer.trainable_weights:
             return []
         found = [kernel for _, kernel in ClusteringRegistry.make_clusterable(layer).get_clusterable_weights()]
         if any(np.prod(kernel.shape) <= clusters for kernel in found):
-            raise InputError(f"has no more than {clusters} weights")
+            raise ModelError(f"it has {clusters} weights or fewer")
         return found
 
     taken, notes = select(twin, "cluster", layers, kernels)

@@ -1,4 +1,4 @@
-"""Weights of 4 bits in a .tflite whose int8 weights lie on their grid already."""
+"""Packs the weights of an int8 .tflite into 4 bits where their values are multiples of the int4 step already."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from typing import Any
 
 import numpy as np
 
-# The largest step on each side of 0.
+# The largest quantized weight, on both sides of 0.
 _INT4, _INT8 = 7, 127
-# Ops whose weights TensorFlow Lite takes in 4 bits.
+# Operators for which TensorFlow Lite supports int4 weights.
 OPS = ("CONV_2D", "FULLY_CONNECTED")
 
 
 def pack(content: bytes) -> bytes:
     """Stores the weights of convolutions and matrix products in half the bytes.
 
+    A weight that was k int4 steps, k in -7..7, became round(k * 127 / 7) int8 steps in the conversion; k is recovered
+    exactly. Biases are rescaled to the new weight scale.
+
     Args:
-        content: an int8 .tflite whose weights in these ops were k steps of a grid of -7..7 steps before int8 made
-            k * 127 / 7 of them, rounded; k is found again exactly. Biases follow their new scale.
+        content: An int8 .tflite.
 
     Returns:
-        The .tflite with int4 weights; those that are on no such grid stay as they are.
+        The .tflite with int4 weights; weights that are not such multiples keep 8 bits.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -50,7 +52,7 @@ def pack(content: bytes) -> bytes:
 
 
 def _narrow(model: Any, tensor: Any, int4: int) -> bool:
-    """Packs a tensor of weights, two to a byte, the first in the lower half, if it lies on the grid."""
+    """Packs a weight tensor, two weights per byte with the first in the low nibble, if all are int4 multiples."""
     wide = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int8).astype(np.float64)
     steps = np.round(wide * _INT4 / _INT8)
     if np.any(wide != np.round(steps * _INT8 / _INT4)):
@@ -63,13 +65,13 @@ def _narrow(model: Any, tensor: Any, int4: int) -> bool:
 
 
 def _rescale(model: Any, tensor: Any) -> None:
-    """Rounds a bias to the larger steps that input and weights give it now."""
+    """Rounds a bias to its new scale, input scale times the larger weight scale."""
     values = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int32)
     _replace(model, tensor, np.round(values * (_INT4 / _INT8)).astype(np.int32).view(np.uint8))
 
 
 def _replace(model: Any, tensor: Any, data: np.ndarray) -> None:
-    """Gives a tensor a buffer of its own, since another may share the old one, and the larger steps of 4 bits."""
+    """Gives a tensor a new buffer, since tensors may share one, and the int4 scale, 127 / 7 times the int8 scale."""
     buffer = type(model.buffers[0])()
     buffer.data = data
     model.buffers.append(buffer)

@@ -1,4 +1,4 @@
-"""A Keras model as a flat list of layer calls, nested models opened."""
+"""A Keras model as a flat list of layer calls; nested models are expanded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tfkd._internal import keras_compat
-from tfkd.errors import InputError
+from tfkd.errors import ModelError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Call:
     """One call of a layer.
 
     Args:
-        layer: what is called; an operation of keras.ops is no layer, but stands here too.
-        name: of the layer, behind the names of the models that it is nested in: `backbone_conv1`.
-        inputs: numbers of the tensors that it takes.
-        output: number of the tensor that it gives.
+        layer: The layer, or an operation of keras.ops.
+        name: Name of the layer, prefixed by the names of the models that contain it: `backbone_conv1`.
+        inputs: Numbers of its input tensors.
+        output: Number of its output tensor.
     """
 
     layer: Any
@@ -31,12 +31,12 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class LayerGraph:
-    """The calls of a model in the order in which they run.
+    """The layer calls of a model in the order of computation.
 
     Args:
-        calls: of its layers.
-        input: number of the tensor that it takes.
-        output: number of the tensor that it gives.
+        calls: Calls of all layers.
+        input: Number of the model's input tensor.
+        output: Number of the model's output tensor.
     """
 
     calls: tuple[Call, ...]
@@ -44,11 +44,11 @@ class LayerGraph:
     output: int
 
     def users(self, tensor: int) -> list[Call]:
-        """The calls that take a tensor."""
+        """The calls that read a tensor."""
         return [call for call in self.calls if tensor in call.inputs]
 
     def sole_user(self, tensor: int) -> Call | None:
-        """The call that takes a tensor, where it is the only one and the tensor is not the model's output."""
+        """The only call that reads a tensor; None if several do or the tensor is the model's output."""
         users = self.users(tensor)
         return users[0] if len(users) == 1 and tensor != self.output else None
 
@@ -57,31 +57,31 @@ def read(model: keras.Model) -> LayerGraph:
     """Reads a functional or Sequential model.
 
     Args:
-        model: built, of one input and one output; models nested in it are opened.
+        model: Built model with one input and one output.
 
     Raises:
-        ValueError: the model is built by code, or has several inputs or outputs.
+        ModelError: The model is subclassed, or has several inputs or outputs.
     """
     if not isinstance(model, keras.Model) or getattr(model, "outputs", None) is None:
-        raise InputError(
+        raise ModelError(
             f"optimize: the student must be a built functional or Sequential model. Received: {type(model).__name__} "
-            f"{getattr(model, 'name', '')!r}, which does not show its layers. Build it from keras.Input."
+            f"{getattr(model, 'name', '')!r}, whose layers cannot be listed. Build it from keras.Input."
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError(
+        raise ModelError(
             f"optimize: the student must have one input and one output. Received: {len(model.inputs)} and "
             f"{len(model.outputs)}. Give keras.Model(input, logits)."
         )
     numbers: dict[tuple[str, int], int] = {}
     calls: list[Call] = []
     for call in _calls(model, "", [0], numbers):
-        earlier = sum(other.layer is call.layer for other in calls)  # a layer without weights may be called again
+        earlier = sum(other.layer is call.layer for other in calls)  # a layer without weights may be called twice
         calls.append(dataclasses.replace(call, name=f"{call.name}_{earlier + 1}") if earlier else call)
     return LayerGraph(tuple(calls), 0, numbers["", id(keras_compat.functional(model).outputs[0])])
 
 
 def _calls(model: Any, prefix: str, given: list[int], numbers: dict[tuple[str, int], int]) -> Iterator[Call]:
-    """The calls of a model that is fed with the tensors `given`; fills `numbers`, of tensors by model and identity."""
+    """The calls of a model whose inputs are the tensors `given`; fills `numbers` by (prefix, id of the tensor)."""
     inner = keras_compat.functional(model)
     for tensor, number in zip(inner.inputs, given, strict=True):
         numbers[prefix, id(tensor)] = number

@@ -1,4 +1,4 @@
-"""Mixed precision: the smallest model that stays within an accuracy drop, found by how much each layer suffers."""
+"""Mixed precision: a search for the smallest .tflite within an accuracy drop, guided by each layer's sensitivity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from tfkd.conversion import calibration, converter, layer_errors, layer_names, quantizer
 from tfkd.conversion.quantizer import QuantizerSettings
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import DeviceError, InputError, ModelError
 
 if TYPE_CHECKING:
     import keras
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from tfkd.data import Split, Splits
     from tfkd.targets import Target
 
-_MOST_SAMPLES = 2000  # of the validation split: an accuracy of 90 % is then known to 1.3 points
-_COMPARED = 32  # on which the noise of layers is measured
-_NARROW = ("CONV_2D", "FULLY_CONNECTED")  # whose weights may have 4 bits
+_MOST_SAMPLES = 2000  # validation samples: the 95 % interval of an accuracy of 90 % is then 1.3 points either way
+_COMPARED = 32  # samples on which the quantization noise of layers is measured
+_INT4_OPERATORS = ("CONV_2D", "FULLY_CONNECTED")
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One model that was tried.
+    """One candidate of the search.
 
     Args:
-        what: its precision, in words.
-        settings: of the quantizer; None for float32.
-        bytes: of the file; None where it could not be made.
-        accuracy: on the validation samples, 0..1; None where it does not run.
-        drop: percentage points below the float model.
-        ok: whether it stays within the drop.
-        note: why there are no numbers.
+        what: Its precision in words, such as `weights of 4 bits in dense`.
+        settings: Quantizer settings; None for float32.
+        bytes: File size; None if it could not be converted.
+        accuracy: Accuracy on the validation samples, 0..1; None if it does not run.
+        drop: Accuracy drop against the float model, in points.
+        ok: Whether the drop is within the allowed one.
+        note: Why there are no numbers.
     """
 
     what: str
@@ -54,7 +54,7 @@ class Trial:
     def __str__(self) -> str:
         if self.bytes is None or self.accuracy is None or self.drop is None:
             return f"{self.what}: does not run: {self.note}"
-        verdict = "within" if self.ok else "too much"
+        verdict = "accepted" if self.ok else "rejected"
         return f"{self.what}: {self.bytes:,} bytes, {self.accuracy:.2%}, drop {self.drop:.2f} points, {verdict}"
 
 
@@ -71,47 +71,46 @@ def search(
     seed: int = 0,
     report: Callable[[Trial], None] = lambda trial: None,
 ) -> tuple[TFLiteModel, tuple[Trial, ...]]:
-    """Finds the smallest .tflite whose accuracy stays within a drop, and writes it.
+    """Finds the smallest .tflite whose accuracy drop is within a limit, and writes it.
 
-    Starts from int8. If that holds, layers get weights of 4 bits, those first that add the least noise for the bytes
-    that they save. If not, other ranges are tried, then the layers with the most noise get activations of 16 bits, then
-    float; float32 is the last resort. Accuracy is that on the validation split: the test split stays unspent.
+    The search starts with int8. If its drop is accepted, layers get int4 weights, in the order of least added noise per
+    byte saved. Otherwise other range estimators are tried, then the layers with the most noise get int16 activations,
+    then float; float32 is the last candidate. Accuracy is measured on the validation split; the test split is not used.
 
     Args:
-        model: a Keras model or a `.keras` file.
-        path: where the .tflite goes.
-        splits: the train split calibrates, the validation split judges.
-        accuracy_drop: percentage points that may be lost, 0..100.
-        target: where accuracy is measured; a model that it refuses is not taken.
-        calibration_samples: of the train split.
-        most_trials: after which the best so far is taken, >= 2.
-        overwrite: replace an existing file.
-        seed: of the draw of samples.
-        report: called with each trial.
+        model: Keras model or `.keras` file.
+        path: Path of the .tflite to write.
+        splits: The train split is used for calibration, the validation split for accuracy.
+        accuracy_drop: Largest accuracy drop against the float model, in points, 0..100.
+        target: Target on which accuracy is measured; a candidate that it does not run is rejected.
+        calibration_samples: Number of samples of the train split for calibration.
+        most_trials: Largest number of candidates, >= 2; then the best one so far is written.
+        overwrite: Whether to replace an existing file.
+        seed: Random seed of the choice of samples.
+        report: Called with each trial.
 
     Returns:
         The model and all trials.
 
     Raises:
-        ValueError: a bad argument, or a model that does not convert.
+        InputError: An argument is out of range, or the file exists.
+        ModelError: The model cannot be converted.
     """
     from tfkd import models
 
     if not 0 <= accuracy_drop <= 100:
-        raise InputError(
-            f"search: accuracy_drop must be percentage points in 0..100. Received: {accuracy_drop}. Use 0.5."
-        )
+        raise InputError(f"search: accuracy_drop must be in 0..100 points. Received: {accuracy_drop}. Use 0.5.")
     if most_trials < 2:
         raise InputError(f"search: most_trials must be >= 2. Received: {most_trials}. Use 24.")
     if not len(splits.val):
-        raise InputError("search: needs a validation split. Received: an empty one. Load with validation=0.1.")
+        raise InputError("search: the validation split is empty. Load the data with validation=0.1.")
     if Path(path).exists() and not overwrite:
-        raise InputError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
-    graph = models.load(model) if isinstance(model, (str, os.PathLike)) else model
+        raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
+    keras_model = models.load(model) if isinstance(model, (str, os.PathLike)) else model
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        reference = converter.convert(graph, Path(folder) / "float32.tflite", mode="float32")
+        reference = converter.convert(keras_model, Path(folder) / "float32.tflite", mode="float32")
         first = converter.convert(
-            graph,
+            keras_model,
             Path(folder) / "int8.tflite",
             quantizer="litert",
             calibration=splits.train,
@@ -121,21 +120,23 @@ def search(
         )
     samples = calibration.choose(splits.train, calibration_samples, seed).x.astype("float32")
     val = splits.val if len(splits.val) <= _MOST_SAMPLES else splits.val.sample(_MOST_SAMPLES, seed=seed)
-    bench = _Bench(reference, samples, val, target, accuracy_drop, most_trials, report, layer_names.layers(graph))
-    bench.judge("int8", QuantizerSettings(), first)
-    if bench.trials[0].ok:
-        _narrow(bench)
+    candidates = _Candidates(
+        reference, samples, val, target, accuracy_drop, most_trials, report, layer_names.layers(keras_model)
+    )
+    candidates.measure("int8", QuantizerSettings(), first)
+    if candidates.trials[0].ok:
+        _lower_precision(candidates)
     else:
-        _widen(bench, first)
-    best = bench.best or bench.judge("float32", None, reference)
-    content = bench.made[bench.trials.index(best)]
+        _raise_precision(candidates, first)
+    best = candidates.best or candidates.measure("float32", None, reference)
+    content = candidates.contents[candidates.trials.index(best)]
     found = dataclasses.replace(TFLiteModel.load(content), audit=first.audit).save(path, overwrite=overwrite)
-    return found, tuple(bench.trials)
+    return found, tuple(candidates.trials)
 
 
 @dataclasses.dataclass
-class _Bench:
-    """Tries settings and keeps what came of them."""
+class _Candidates:
+    """Converts and measures candidates, and keeps the results."""
 
     reference: TFLiteModel
     samples: np.ndarray
@@ -146,11 +147,10 @@ class _Bench:
     report: Callable[[Trial], None]
     known: Mapping[str, bool]
     trials: list[Trial] = dataclasses.field(default_factory=list)
-    made: list[bytes] = dataclasses.field(default_factory=list)
+    contents: list[bytes] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
-        right = self._right(self.reference, "host:plain")
-        self.accuracy = float(right.mean())
+        self.accuracy = float(self._correct(self.reference, "host:plain").mean())
         self.x = self.val.sample(min(_COMPARED, len(self.val))).x
         self.layers = {}
         for op in self.reference.graph.ops:
@@ -165,42 +165,42 @@ class _Bench:
     def spent(self) -> bool:
         return len(self.trials) >= self.most
 
-    def judge(self, what: str, settings: QuantizerSettings | None, model: TFLiteModel) -> Trial:
+    def measure(self, what: str, settings: QuantizerSettings | None, model: TFLiteModel) -> Trial:
         trial = Trial(what, settings, model.size_bytes)
         try:
-            accuracy = float(self._right(model, self.target).mean())
-        except (ValueError, RuntimeError) as error:  # the target refuses this one; others may run
+            accuracy = float(self._correct(model, self.target).mean())
+        except (ModelError, DeviceError) as error:  # the target does not run this candidate; others may run
             trial = dataclasses.replace(trial, note=str(error).splitlines()[0])
         else:
             drop = round(100 * (self.accuracy - accuracy), 9)  # 90 % - 89 % is 1 point, not 1.0000000000000009
             trial = dataclasses.replace(trial, accuracy=accuracy, drop=drop, ok=drop <= self.allowed)
         self.trials.append(trial)
-        self.made.append(model.content)
+        self.contents.append(model.content)
         self.report(trial)
         return trial
 
     def attempt(self, what: str, settings: QuantizerSettings) -> Trial:
         try:
-            made = quantizer.quantize(self.reference.content, settings, mode="full_int8", samples=self.samples)
-        except ValueError as error:  # an op that cannot have this precision; others may
+            quantized = quantizer.quantize(self.reference.content, settings, mode="full_int8", samples=self.samples)
+        except ModelError as error:  # an operator does not support this precision; others may
             trial = Trial(what, settings, note=str(error).splitlines()[0])
             self.trials.append(trial)
-            self.made.append(b"")
+            self.contents.append(b"")
             self.report(trial)
             return trial
-        return self.judge(what, settings, TFLiteModel.load(made.content))
+        return self.measure(what, settings, TFLiteModel.load(quantized.content))
 
     def noise(self, model: TFLiteModel) -> dict[str, float]:
-        """The noise of each op relative to its signal, by tensor; of the median channel."""
+        """Noise-to-signal power ratio of each operator's median channel, by output tensor."""
         measured, _ = layer_errors.measure(model, self.reference, self.x)
         return {one.tensor: 10 ** (-one.channel_sqnr_db / 10) for one in measured[1:]}
 
     def names(self, tensors: Iterable[str]) -> str:
-        """The layers that compute some tensors, in short."""
+        """The layers that compute some tensors, as a short text."""
         names = [self.layers[tensor] for tensor in tensors]
         return f"{len(names)} layers ({', '.join(names)})" if len(names) > 1 else "".join(names)
 
-    def _right(self, model: TFLiteModel, target: str | Target) -> np.ndarray:
+    def _correct(self, model: TFLiteModel, target: str | Target) -> np.ndarray:
         from tfkd import targets
 
         engine = targets.get(target) if isinstance(target, str) else target
@@ -208,74 +208,78 @@ class _Bench:
         return outputs.reshape(len(self.val), -1).argmax(axis=1) == self.val.y
 
 
-def _narrow(bench: _Bench) -> None:
-    """int8 holds: weights of 4 bits wherever they do."""
-    graph = bench.reference.graph
+def _lower_precision(candidates: _Candidates) -> None:
+    """int8 is accepted: int4 weights in as many layers as possible."""
+    graph = candidates.reference.graph
     sizes = {
         graph.tensors[op.outputs[0]].name: graph.constants[op.inputs[1]]
         for op in graph.ops
-        if op.name in _NARROW and op.inputs[1] >= 0 and graph.constants[op.inputs[1]]
+        if op.name in _INT4_OPERATORS and op.inputs[1] >= 0 and graph.constants[op.inputs[1]]
     }
     if not sizes:
         return
-    every = bench.attempt(f"weights of 4 bits in {bench.names(sizes)}", QuantizerSettings(int4=_exact(sizes)))
+    every = candidates.attempt(f"weights of 4 bits in {candidates.names(sizes)}", QuantizerSettings(int4=_exact(sizes)))
     if every.ok:
         return
-    harm = bench.noise(TFLiteModel.load(bench.made[-1]))
-    order = sorted(sizes, key=lambda name: harm.get(name, math.inf) / sizes[name])
-    _fill(
-        bench,
+    noise = candidates.noise(TFLiteModel.load(candidates.contents[-1]))
+    order = sorted(sizes, key=lambda name: noise.get(name, math.inf) / sizes[name])
+    _take_most(
+        candidates,
         order,
-        lambda names: (f"weights of 4 bits in {bench.names(names)}", QuantizerSettings(int4=_exact(names))),
+        lambda names: (f"weights of 4 bits in {candidates.names(names)}", QuantizerSettings(int4=_exact(names))),
     )
 
 
-def _widen(bench: _Bench, first: TFLiteModel) -> None:
-    """int8 loses too much: other ranges, then 16 bits, then float where the noise is."""
+def _raise_precision(candidates: _Candidates, first: TFLiteModel) -> None:
+    """int8 is rejected: other ranges, then int16 activations, then float, in the layers with the most noise."""
     for choice in ("percentile", "mse"):
-        bench.attempt(f"int8, range {choice}", QuantizerSettings(ranges=choice))
-    if bench.best:
+        candidates.attempt(f"int8, range {choice}", QuantizerSettings(ranges=choice))
+    if candidates.best:
         return
-    harm = bench.noise(first)
-    order = sorted(harm, key=lambda name: -harm[name])
-    _cover(
-        bench,
+    noise = candidates.noise(first)
+    order = sorted(noise, key=lambda name: -noise[name])
+    _take_fewest(
+        candidates,
         order,
-        lambda some: (f"activations of 16 bits in {bench.names(some)}", QuantizerSettings(int16=_exact(some))),
+        lambda some: (f"activations of 16 bits in {candidates.names(some)}", QuantizerSettings(int16=_exact(some))),
     )
-    if not bench.best:
-        _cover(bench, order, lambda some: (f"float in {bench.names(some)}", QuantizerSettings(keep_float=_exact(some))))
+    if not candidates.best:
+        _take_fewest(
+            candidates,
+            order,
+            lambda some: (f"float in {candidates.names(some)}", QuantizerSettings(keep_float=_exact(some))),
+        )
 
 
-def _fill(bench: _Bench, order: Sequence[str], make: Any) -> None:
-    """Takes as many layers as hold: the longest beginning of the order by halving, then those behind it singly."""
-    low, high = 0, len(order)  # the first `low` hold, the first `high` do not
-    while high - low > 1 and not bench.spent:
+def _take_most(candidates: _Candidates, order: Sequence[str], make: Any) -> None:
+    """Finds the longest accepted prefix of the order by bisection, then tries each later layer in addition."""
+    low, high = 0, len(order)  # the first `low` layers are accepted, the first `high` are not
+    while high - low > 1 and not candidates.spent:
         middle = (low + high) // 2
-        low, high = (middle, high) if bench.attempt(*make(order[:middle])).ok else (low, middle)
-    taken = list(order[:low])
+        low, high = (middle, high) if candidates.attempt(*make(order[:middle])).ok else (low, middle)
+    chosen = list(order[:low])
     for name in order[low + 1 :]:
-        if bench.spent:
+        if candidates.spent:
             return
-        if bench.attempt(*make([*taken, name])).ok:
-            taken.append(name)
+        if candidates.attempt(*make([*chosen, name])).ok:
+            chosen.append(name)
 
 
-def _cover(bench: _Bench, order: Sequence[str], make: Any) -> None:
-    """Takes as few layers as do: the shortest beginning of the order by halving, then without each of them."""
-    if bench.spent or not bench.attempt(*make(order)).ok:
+def _take_fewest(candidates: _Candidates, order: Sequence[str], make: Any) -> None:
+    """Finds the shortest accepted prefix of the order by bisection, then tries to leave out each layer of it."""
+    if candidates.spent or not candidates.attempt(*make(order)).ok:
         return
-    low, high = 0, len(order)  # the first `low` do not suffice, the first `high` do
-    while high - low > 1 and not bench.spent:
+    low, high = 0, len(order)  # the first `low` layers are not enough, the first `high` are
+    while high - low > 1 and not candidates.spent:
         middle = (low + high) // 2
-        low, high = (low, middle) if bench.attempt(*make(order[:middle])).ok else (middle, high)
-    taken = list(order[:high])
+        low, high = (low, middle) if candidates.attempt(*make(order[:middle])).ok else (middle, high)
+    chosen = list(order[:high])
     for name in reversed(order[: high - 1]):
-        fewer = [one for one in taken if one != name]
-        if bench.spent:
+        fewer = [one for one in chosen if one != name]
+        if candidates.spent:
             return
-        if bench.attempt(*make(fewer)).ok:
-            taken = fewer
+        if candidates.attempt(*make(fewer)).ok:
+            chosen = fewer
 
 
 def _exact(names: Iterable[str]) -> tuple[str, ...]:

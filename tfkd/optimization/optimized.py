@@ -1,4 +1,4 @@
-"""What an optimization method makes of a student."""
+"""The result of preparing a student for an optimization method."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Optimized:
-    """A student on its way to its target.
+    """A student that is ready to be trained with an optimization method.
 
     Args:
-        model: a Keras model with the student's inputs, logits and layer names, to train as the student itself: as the
-            `student` of a `tfkd.Distiller`, or alone.
-        callbacks: to give to `fit`.
-        export: called as `export(path, mode="full_int8", calibration=train)` after the training, with the options of
-            `tfkd.convert` besides; writes the .tflite, whole or not at all, and returns it. It raises ValueError where
-            the file does not answer as the trained model does.
-        student: for methods that change weights alone: gives the trained student as a Keras model, to convert
-            otherwise or to optimize further.
-        outline: likewise: gives the student with its zeros or clusters, as if it were trained, to try what comes next.
-        notes: what the method takes and what it leaves as it is, in sentences.
+        model: Keras model with the student's inputs, logits and layer names. Train it as the `student` of a
+            `tfkd.Distiller`, or alone.
+        callbacks: Callbacks that `fit` needs.
+        export: Called after training as `export(path, mode="full_int8", calibration=train)`, with further options of
+            `tfkd.convert`. Writes the .tflite atomically and returns it. Raises ModelError when the file and the
+            trained model do not predict the same labels.
+        student: Returns the trained student as a Keras model, for methods that change weights only; None for others.
+        outline: Returns the student with zeros or clusters as if it were trained, to try the next method; None where
+            `student` is None.
+        notes: Which layers the method changes and which it leaves, as sentences.
     """
 
     model: keras.Model

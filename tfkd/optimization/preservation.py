@@ -1,4 +1,4 @@
-"""Quantization-aware training by tensorflow-model-optimization, which keeps a pruned or clustered student so."""
+"""Quantization-aware training by tensorflow-model-optimization that preserves zeros and clusters."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tfkd._internal import keras_compat
 from tfkd.conversion import converter
 from tfkd.conversion.calibration import choose
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.optimization import agreement
 from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, refuse
 
-# A kernel counts as clustered up to this many values.
+# A kernel with at most so many different values counts as clustered.
 _CLUSTERED = 256
 _FOLDED = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense")
 _REPLACED = ("SeparableConv1D", "SeparableConv2D")
 
 
 def tfmot_qat(student: keras.Model) -> Optimized:
-    """Makes a student train as its int8 .tflite will compute, by tensorflow-model-optimization.
+    """Quantization-aware training by tensorflow-model-optimization.
 
     Args:
-        student: trained, functional or Sequential; it is left as it is.
+        student: Trained functional or Sequential model; it is not changed.
 
     Raises:
-        ValueError: layers that it does not take; the message names all. `qat` takes more.
+        ModelError: Some layers are not supported; the message names all of them. `qat` supports more.
 
     Reference:
         Jacob et al., arXiv:1712.05877.
@@ -41,10 +41,10 @@ def tfmot_qat(student: keras.Model) -> Optimized:
 
 
 def pqat(student: keras.Model) -> Optimized:
-    """The same for a pruned student: what is zero stays zero.
+    """The same for a pruned student: zeros stay zero.
 
     Raises:
-        ValueError: see `tfmot_qat`; also where no kernel was pruned.
+        ModelError: See `tfmot_qat`; or no kernel is pruned.
     """
     _check_structure(student, "pqat", pruned=True, clustered=False)
     load_tfmot()
@@ -54,19 +54,19 @@ def pqat(student: keras.Model) -> Optimized:
 
 
 def cqat(student: keras.Model) -> Optimized:
-    """The same for a clustered student: the weights of a kernel go on sharing few values.
+    """The same for a clustered student: the weights of a kernel keep sharing few values.
 
     Raises:
-        ValueError: see `tfmot_qat`; also where no kernel was clustered.
+        ModelError: See `tfmot_qat`; or no kernel is clustered.
     """
     return _clustered(student, "cqat", pruned=False)
 
 
 def pcqat(student: keras.Model) -> Optimized:
-    """The same for a student that was pruned, then clustered: both stay.
+    """The same for a student that was pruned, then clustered: zeros and clusters stay.
 
     Raises:
-        ValueError: see `tfmot_qat`; also where no kernel was clustered, or one was not pruned.
+        ModelError: See `tfmot_qat`; or no kernel is clustered, or a kernel is not pruned.
     """
     return _clustered(student, "pcqat", pruned=True)
 
@@ -81,7 +81,7 @@ def _clustered(student: keras.Model, method: str, *, pruned: bool) -> Optimized:
 
 
 def _check_structure(student: keras.Model, method: str, *, pruned: bool, clustered: bool) -> None:
-    """Refuses a student that has nothing to preserve."""
+    """Raises when the student has no zeros or clusters to preserve."""
     kernels = {
         layer.name: np.asarray(layer.kernel)
         for layer in keras_compat.inner_layers(student)
@@ -90,18 +90,18 @@ def _check_structure(student: keras.Model, method: str, *, pruned: bool, cluster
     zeros = max((float(np.mean(kernel == 0)) for kernel in kernels.values()), default=0.0)
     values = min((len(np.unique(kernel)) for kernel in kernels.values() if kernel.size > _CLUSTERED), default=0)
     if pruned and zeros < PRUNED:
-        raise InputError(
+        raise ModelError(
             f"{method}: the student must be pruned. Received: at most {zeros:.0%} zeros in a kernel. Prune it first: "
             "tfkd distill --optimize prune --out pruned.keras."
         )
     dense = [name for name, kernel in kernels.items() if kernel.all()]
-    if pruned and clustered and dense:  # one quantizer serves all layers, and is told so by the first
-        raise InputError(
-            f"{method}: all kernels must be pruned, or tensorflow-model-optimization forgets the zeros of all. "
+    if pruned and clustered and dense:  # one quantizer object serves all layers and is configured by the first
+        raise ModelError(
+            f"{method}: all kernels must be pruned, otherwise tensorflow-model-optimization preserves no zeros. "
             f"Received: none in {', '.join(dense)}. Prune these too, or use cqat."
         )
     if clustered and values > _CLUSTERED:
-        raise InputError(
+        raise ModelError(
             f"{method}: the student must be clustered. Received: {values} values or more in each large kernel. Cluster "
             "it first: tfkd distill --optimize cluster --out clustered.keras."
         )
@@ -119,9 +119,9 @@ def _prepare(student: keras.Model, method: str, scheme: Any) -> Optimized:
         method,
         student,
         [reason for layer in twin.model.layers if (reason := _refusal(layer, known))],
-        "--optimize qat takes more layers, with structure not preserved; or convert the student as it is.",
+        "--optimize qat supports more layers but does not preserve zeros and clusters.",
     )
-    # Its table lacks Rescaling, of which the output is to be rounded.
+    # Rescaling is not in its table; only its output is to be quantized.
     scaled = registry.Default8BitQuantizeConfig([], [], True)
     annotate = tfmot.quantization.keras.quantize_annotate_layer
 
@@ -133,11 +133,11 @@ def _prepare(student: keras.Model, method: str, scheme: Any) -> Optimized:
         with tfmot.quantization.keras.quantize_scope():
             rounded = tfmot.quantization.keras.quantize_apply(marked, *([scheme] if scheme else []))
     except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{method}: tensorflow-model-optimization must take {student.name!r}. Received: {error} Use --optimize qat."
+        raise ModelError(
+            f"{method}: tensorflow-model-optimization does not support {student.name!r}: {error} Use --optimize qat."
         ) from None
     _settle(rounded)
-    notes = (f"{method}: all {len(twin.layers)} layers of {student.name!r} are taken.",)
+    notes = (f"{method}: all {len(twin.layers)} layers of {student.name!r} are quantized.",)
 
     def export(path: Any, *, mode: str = "full_int8", calibration: Any = None, **options: Any) -> TFLiteModel:
         return _export(rounded, student, method, path, mode, calibration, options)
@@ -146,7 +146,7 @@ def _prepare(student: keras.Model, method: str, scheme: Any) -> Optimized:
 
 
 def _refusal(layer: Any, known: Any) -> str | None:
-    """Why a layer of the twin is not taken."""
+    """Why a layer of the tf_keras copy is not supported; None if it is."""
     kind = type(layer).__name__
     if known.supports(layer) or kind in (*_REPLACED, "Rescaling", "InputLayer"):
         return None
@@ -154,14 +154,14 @@ def _refusal(layer: Any, known: Any) -> str | None:
         before = type(layer.inbound_nodes[0].inbound_layers).__name__
         if before in _FOLDED:
             return None
-        return f"{layer.name} ({kind}): behind {before}, where it is not folded"
-    return f"{layer.name} ({kind}): is not in its table of 8-bit layers"
+        return f"{layer.name} ({kind}): cannot be folded into {before}"
+    return f"{layer.name} ({kind}): not in its table of 8-bit layers"
 
 
 def _settle(model: Any) -> None:
-    """Lets the ranges of activations begin with the first batch and follow the last ones.
+    """Initializes activation ranges with the first batch and lets them follow later batches faster.
 
-    They begin at -6..6 and move a thousandth of the way each step: an input of 0..255 would take thousands of steps.
+    By default they start at -6..6 and move by 0.1 % per step, which takes thousands of steps for inputs of 0..255.
     """
     from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
 
@@ -191,13 +191,11 @@ def _settle(model: Any) -> None:
 def _export(
     model: Any, student: keras.Model, method: str, path: Any, mode: str, calibration: Any, options: dict[str, Any]
 ) -> TFLiteModel:
-    """Writes the .tflite with the ranges that were trained, and holds it against the trained model."""
+    """Writes the .tflite with the trained ranges, after comparing it with the trained model."""
     if mode != "full_int8":
-        raise InputError(
-            f"{method}: the mode must be full_int8, for which it was trained. Received: {mode!r}. Use tfkd.convert."
-        )
+        raise InputError(f"{method}: the mode must be full_int8. Received: {mode!r}. Use tfkd.convert for other modes.")
     if Path(path).exists() and not options.get("overwrite"):
-        raise InputError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
+        raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
     tensor = student.inputs[0]
     spec = tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name="image")
     holder = tf.Module()
@@ -211,15 +209,15 @@ def _export(
 
 
 def _compare(model: Any, made: TFLiteModel, x: np.ndarray, where: str) -> None:
-    """Holds a .tflite against the trained model; see `tfkd.optimization.agreement.hold`."""
-    shown = [layer for layer in model.layers if type(layer).__name__ == "QuantizeWrapperV2"]
-    inner = load_tfmot()[0].Model(model.inputs, [layer.get_output_at(-1) for layer in shown])
+    """Compares a .tflite with the trained model; see `tfkd.optimization.agreement`."""
+    wrapped = [layer for layer in model.layers if type(layer).__name__ == "QuantizeWrapperV2"]
+    inner = load_tfmot()[0].Model(model.inputs, [layer.get_output_at(-1) for layer in wrapped])
 
     def answers(x: np.ndarray) -> np.ndarray:
         return np.asarray(model(tf.cast(x, model.inputs[0].dtype), training=False))
 
     def layers(x: np.ndarray) -> dict[str, np.ndarray]:
         outputs = inner(tf.cast(x, model.inputs[0].dtype), training=False)
-        return {layer.layer.name: np.asarray(output) for layer, output in zip(shown, outputs, strict=True)}
+        return {layer.layer.name: np.asarray(output) for layer, output in zip(wrapped, outputs, strict=True)}
 
     agreement.hold(made, x, answers, layers, where)

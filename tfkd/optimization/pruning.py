@@ -1,4 +1,4 @@
-"""Pruning: the smallest weights become zero while the student goes on learning, by tensorflow-model-optimization."""
+"""Magnitude pruning: the smallest weights become zero during training, by tensorflow-model-optimization."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import Twin, load_tfmot, select
 
-# The mask is drawn anew so often while the sparsity grows.
+# Number of mask updates while the sparsity grows.
 _UPDATES = 50
 
 
@@ -23,21 +23,22 @@ def prepare(
     schedule: str = "polynomial",
     layers: str | None = None,
 ) -> Optimized:
-    """Makes a student lose weights while it is trained.
+    """Sets the smallest weights of each kernel to zero while the student is trained.
 
     Kernels of convolutions, Dense and recurrent layers are pruned; biases and depthwise kernels are not.
 
     Args:
-        student: trained, functional or Sequential; it is left as it is.
-        sparsity: the share of a kernel's weights that become zero, 0..1 (exclusive); M:N has its own.
+        student: Trained functional or Sequential model; it is not changed.
+        sparsity: Share of a kernel's weights that become zero, 0..1 (exclusive); ignored by the pattern M:N.
         pattern: `unstructured`; `M:N`, such as `2:4`: M zeros in each N consecutive weights along the input channels;
-            or `RxC`, such as `4x1`: whole blocks of R inputs and C outputs, of Dense layers only.
-        schedule: `polynomial`: the sparsity grows over the first half of the training; `constant`: from its first step
-            on. With M:N the mask is drawn once, at the first step.
-        layers: a regular expression that is searched in the names of layers; left out, all that can be pruned.
+            or `RxC`, such as `4x1`: blocks of R inputs and C outputs, for Dense layers only.
+        schedule: `polynomial`: the sparsity grows over the first half of the training; `constant`: full sparsity from
+            the first step. With M:N the mask is computed once, at the first step.
+        layers: Regular expression that is searched in layer names; None for all layers that can be pruned.
 
     Raises:
-        ValueError: a bad option, or layers that cannot be pruned so.
+        InputError: An option is out of range.
+        ModelError: A selected layer cannot be pruned with this pattern.
 
     Reference:
         Zhu, Gupta: To Prune, or Not to Prune (arXiv:1710.01878). Mishra et al.: Accelerating Sparse Deep Neural
@@ -56,12 +57,12 @@ def prepare(
 
     def kernels(layer: Any) -> list[Any]:
         if not PruneRegistry.supports(layer):
-            raise InputError("tensorflow-model-optimization does not prune it")
+            raise ModelError("tensorflow-model-optimization does not support it")
         found = PruneRegistry.make_prunable(layer).get_prunable_weights()
         if any(len(kernel.shape) not in ranks for kernel in found):
-            raise InputError(f"pattern {pattern} needs kernels of {' or '.join(map(str, ranks))} dimensions")
+            raise ModelError(f"pattern {pattern} needs kernels of {' or '.join(map(str, ranks))} dimensions")
         if any(kernel.shape[-2] % group for kernel in found):
-            raise InputError(f"pattern {pattern} needs input channels in groups of {group}")
+            raise ModelError(f"pattern {pattern} needs input channels in groups of {group}")
         return found
 
     taken, notes = select(twin, "prune", layers, kernels)
@@ -76,7 +77,7 @@ def prepare(
 
     def outline() -> keras.Model:
         for wrapper in wrappers:
-            for step in (1, 2):  # M:N draws its mask at the first, the others their last at the second
+            for step in (1, 2):  # M:N computes its mask at step 1, the other patterns their last one at step 2
                 wrapper.pruning_step.assign(step)
                 wrapper.pruning_obj.conditional_mask_update()
         return restore().student
@@ -92,7 +93,7 @@ def prepare(
 
 
 def _pattern(pattern: str) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """The arguments of tensorflow-model-optimization for a pattern, and the ranks of kernels that it fits."""
+    """The arguments of tensorflow-model-optimization for a pattern, and the kernel ranks that it supports."""
     if pattern == "unstructured":
         return {}, (1, 2, 3, 4, 5)
     found = re.fullmatch(r"(\d+)([:x])(\d+)", str(pattern))
@@ -115,21 +116,21 @@ def _schedule(tfmot: Any, name: str, sparsity: float) -> Any:
 
 
 def _check_reached(wrappers: list[Any], sparsity: float, *, exact: bool) -> None:
-    """Refuses weights that are denser than asked; blocks at a kernel's border may be a little."""
+    """Raises when a kernel has fewer zeros than requested; blocks at the border of a kernel may be incomplete."""
     for wrapper in wrappers:
         wrapper.pruning_obj.weight_mask_op()
         for kernel, _, _ in wrapper.pruning_vars:
             zeros = float((kernel.numpy() == 0).mean())
-            # A kernel of few weights cannot have each share.
+            # In a small kernel not every share is possible.
             if zeros < sparsity * (1 if exact else 0.5) - 1 / kernel.numpy().size:
                 raise InputError(
                     f"prune: {wrapper.layer.name} must have {sparsity:.0%} of its weights at zero before it is "
-                    f"exported. Received: {zeros:.0%}. Train it, with what optimize() gave as callbacks."
+                    f"exported. Received: {zeros:.0%}. Train it with the callbacks that optimize() returned."
                 )
 
 
 class _Steps(keras.callbacks.Callback):
-    """What `tfmot.sparsity.keras.UpdatePruningStep` does, for Keras 3; and the schedule fitted to the training."""
+    """`tfmot.sparsity.keras.UpdatePruningStep` for Keras 3; it also fits the schedule to the number of steps."""
 
     def __init__(self, wrappers: list[Any], growth: Any) -> None:
         super().__init__()
@@ -137,14 +138,14 @@ class _Steps(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         for wrapper in self.wrappers:
-            if int(wrapper.pruning_step) < 0:  # else it goes on where it was cut off
+            if int(wrapper.pruning_step) < 0:  # otherwise an interrupted training resumes
                 wrapper.pruning_step.assign(0)
         if not hasattr(self.growth, "final_sparsity"):
             return
         if not self.params.get("steps"):
             raise InputError(
-                "prune: the polynomial schedule must know how many steps an epoch has. Received: a data set of unknown "
-                "length. Use schedule='constant', or a data set that knows its length."
+                "prune: the polynomial schedule needs the number of steps per epoch, which this data set does not "
+                "give. Use schedule='constant', or a data set with a cardinality."
             )
         steps = max(2, self.params["epochs"] * self.params["steps"] // 2)
         self.growth.frequency = max(1, steps // _UPDATES)

@@ -1,4 +1,4 @@
-"""Quantization-aware training: the student trains with the rounding of the .tflite that it will become."""
+"""Quantization-aware training: the student is trained with the rounding of its future .tflite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tfkd._internal import keras_compat
 from tfkd.conversion import converter
 from tfkd.conversion.calibration import choose
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.optimization import agreement, int4, rounding
 from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, channel_axes, freeze, on_grid, steps_of
@@ -27,24 +27,25 @@ if TYPE_CHECKING:
 
 
 def prepare(student: keras.Model, *, weight_bits: int = 8, int8_layers: Sequence[str] = ()) -> Optimized:
-    """Makes a student round as its .tflite will: weights by channel, activations by ranges that training finds.
+    """Builds a copy of the student that quantizes weights per channel and activations per tensor while it trains.
 
-    BatchNorm is folded into the layer before it, and a nested model is opened: its layer `conv` in `backbone` is
-    called `backbone_conv`. All other layers keep their names, for the features of a `tfkd.Distiller`. From three
-    quarters of the epochs on the ranges stay as they are; a training of one epoch does not hold them.
+    BatchNormalization is folded into the layer before it, and a nested model is expanded: the layer `conv` in
+    `backbone` becomes `backbone_conv`. All other layers keep their names, so that feature losses of a `tfkd.Distiller`
+    go on working. Activation ranges are frozen in the last quarter of the epochs; a training of one epoch does not
+    freeze them.
 
     Args:
-        student: trained, functional or Sequential, in float32, with one input.
+        student: Trained functional or Sequential float32 model with one input.
         weight_bits: 8, or 4 for convolutions and Dense layers (depthwise and transposed convolutions keep 8).
-        int8_layers: regular expressions, searched in names; layers that they fit keep 8 bits. TensorFlow Lite Micro
-            takes Dense layers in 8 bits only.
+        int8_layers: Regular expressions that are searched in layer names; matching layers keep 8 bits. TensorFlow
+            Lite Micro supports 8-bit Dense layers only.
 
     Returns:
-        The model to train, and `export` for mode `full_int8`, see there.
+        The model to train, and its `export`.
 
     Raises:
-        ValueError: `weight_bits` is another number, an expression fits no layer, or there are layers that it does not
-            take; the message names all.
+        InputError: `weight_bits` is another number, or an expression matches no layer.
+        ModelError: Some layers are not supported; the message names all of them.
 
     Reference:
         Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
@@ -57,7 +58,7 @@ def prepare(student: keras.Model, *, weight_bits: int = 8, int8_layers: Sequence
 
 
 class _Freeze(keras.callbacks.Callback):
-    """Holds the ranges of activations in the last quarter of the epochs, so that the weights settle in them."""
+    """Freezes activation ranges in the last quarter of the epochs, so that the weights adapt to them."""
 
     def __init__(self, rounded: keras.Model) -> None:
         super().__init__()
@@ -76,44 +77,45 @@ def export(
     overwrite: bool = False,
     **options: Any,
 ) -> TFLiteModel:
-    """Writes a .tflite with the ranges and the rounded weights that were trained, and holds it against the model.
+    """Writes a .tflite with the trained ranges and quantized weights, after comparing it with the model.
 
     Args:
-        model: what `prepare` gave, trained; it may have been saved and loaded since.
-        path: where the .tflite goes; written whole or not at all.
-        mode: `full_int8`; weights of 4 bits stay so.
-        calibration: train or validation split, on a sample of which both are compared.
-        overwrite: replace an existing file.
-        **options: of `tfkd.convert`.
+        model: The trained model that `prepare` built; it may have been saved and loaded.
+        path: Path of the .tflite, which is written atomically.
+        mode: `full_int8`; int4 weights stay int4.
+        calibration: Train or validation split; a sample of it is used for the comparison.
+        overwrite: Whether to replace an existing file.
+        **options: Options of `tfkd.convert`.
 
     Raises:
-        ValueError: the model was not trained, or the .tflite does not answer as it does; the message names the layer
-            where they part.
+        InputError: The mode is another one, or the file exists.
+        ModelError: The model was not trained, or the .tflite predicts other labels; the message names the layer
+            at which they diverge.
     """
     if mode != "full_int8":
         raise InputError(
-            f"optimize: qat is for mode 'full_int8'. Received: mode={mode!r}. Use tfkd.convert for others."
+            f"optimize: qat supports mode 'full_int8' only. Received: mode={mode!r}. Use tfkd.convert for others."
         )
     if Path(path).exists() and not overwrite:
-        raise InputError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
+        raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         fixed = constant(model)
         made = converter.convert(fixed, Path(folder) / "model.tflite", mode=mode, calibration=calibration, **options)
     if any(layer.bits == 4 for layer in _weighted(model)):
         made = TFLiteModel(int4.pack(made.content), audit=made.audit)
-    assert calibration is not None  # or convert would have refused
+    assert calibration is not None  # otherwise convert raised
     compare(model, made, choose(calibration, agreement.SAMPLES, seed=1).x, str(path))
     return made.save(path, overwrite=overwrite)
 
 
 def constant(model: keras.Model) -> keras.Model:
-    """The model with its weights and ranges as they are: rounded kernels, ranges as constants, which convert.
+    """A copy of the model with quantized kernels and constant activation ranges, which can be converted.
 
     Args:
-        model: what `prepare` gave, trained.
+        model: The trained model that `prepare` built.
 
     Raises:
-        ValueError: a range was never set.
+        ModelError: An activation range was never set.
     """
 
     def fix(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -122,9 +124,9 @@ def constant(model: keras.Model) -> keras.Model:
         if isinstance(layer, FakeQuantize):
             limits = (float(layer.low.numpy()), float(layer.high.numpy()))
             if limits[0] == limits[1]:
-                raise InputError(
-                    f"optimize: the model must be trained before it is exported. Received: {layer.name!r} without a "
-                    "range. Fit it for an epoch or more; a layer that is 0 on all samples has none either."
+                raise ModelError(
+                    f"optimize: {layer.name!r} has no activation range, so the model cannot be exported. Train it for "
+                    "at least one epoch; a layer that is 0 on all samples has no range either."
                 )
             return FakeQuantize(limits, name=layer.name)
         return layer.__class__.from_config(layer.get_config())
@@ -142,17 +144,17 @@ def _weighted(model: keras.Model) -> list[QuantizedWeights]:
 
 
 def compare(model: keras.Model, made: TFLiteModel, x: np.ndarray, where: str) -> float:
-    """Holds a .tflite against the model that it came from; see `tfkd.optimization.agreement.hold`.
+    """Compares a .tflite with the model that it came from; see `tfkd.optimization.agreement`.
 
     Args:
-        model: what `prepare` gave, trained.
-        made: its .tflite.
-        x: [N, ...], samples to compare on.
-        where: what the message begins with.
+        model: The trained model that `prepare` built.
+        made: Its .tflite.
+        x: Samples [N, ...] for the comparison.
+        where: Beginning of the error message.
     """
     ranges = [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
     names = [layer.name.removesuffix("_range") for layer in ranges]
-    # Node 0: pooling uses the range of its input a second time.
+    # The first call: pooling calls the range layer of its input again.
     inner = keras.Model(model.inputs[0], [keras_compat.first_outputs(layer)[0] for layer in ranges])
 
     def answers(x: np.ndarray) -> np.ndarray:
@@ -167,39 +169,39 @@ def compare(model: keras.Model, made: TFLiteModel, x: np.ndarray, where: str) ->
 
 @contextlib.contextmanager
 def _as_kernels(model: keras.Model) -> Iterator[None]:
-    """Lets a model round as the kernels of TensorFlow Lite do beyond what training simulates.
+    """Makes the model round exactly as the kernels of TensorFlow Lite do, beyond what training simulates.
 
-    Biases are whole numbers of the steps of input times weight, and a sum is multiplied by 2^-s m, 1/2 <= m < 1, in two
-    roundings: the product with m, then the division by 2^s. Where s is small, as for weights of 4 bits, one value of 50
-    is another than rounded once; through some layers that flips labels.
+    Biases are rounded to multiples of input scale times weight scale, and an accumulator is multiplied by m * 2^-s,
+    1/2 <= m < 1, with two roundings: after the product with m and after the division by 2^s. For small s, as with int4
+    weights, about 2 % of the values differ from a single rounding, which changes labels after some layers.
     """
     biases = []
-    given = [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
-    for layer in given:
-        giver = _giver(layer)
-        while isinstance(giver, (keras.layers.ReLU, keras.layers.Activation, keras.layers.Identity)):
-            giver = _giver(giver)
-        if isinstance(giver, QuantizedWeights):
-            source = _giver(giver)
-            while not isinstance(source, FakeQuantize):
-                source = _giver(source)
-            weights = steps_of(np.asarray(giver.layer.kernel), channel_axes(giver.layer), giver.bits)
-            steps = np.where(weights > 0, weights, 1e-6) * _step(source)
+    ranges = [layer for layer in model.layers if isinstance(layer, FakeQuantize)]
+    for layer in ranges:
+        source = _source(layer)
+        while isinstance(source, (keras.layers.ReLU, keras.layers.Activation, keras.layers.Identity)):
+            source = _source(source)
+        if isinstance(source, QuantizedWeights):
+            input_range = _source(source)
+            while not isinstance(input_range, FakeQuantize):
+                input_range = _source(input_range)
+            weights = steps_of(np.asarray(source.layer.kernel), channel_axes(source.layer), source.bits)
+            steps = np.where(weights > 0, weights, 1e-6) * _step(input_range)
             layer.parts = (2.0 ** -np.minimum(np.frexp(steps / _step(layer))[1], 0)).astype("float32")
-            if giver.layer.bias is not None:
-                biases.append((giver.layer.bias, giver.layer.bias.numpy()))
-                giver.layer.bias.assign(np.round(biases[-1][1] / steps) * steps)
+            if source.layer.bias is not None:
+                biases.append((source.layer.bias, source.layer.bias.numpy()))
+                source.layer.bias.assign(np.round(biases[-1][1] / steps) * steps)
     try:
         yield
     finally:
-        for layer in given:
+        for layer in ranges:
             layer.parts = None
         for bias, value in biases:
             bias.assign(value)
 
 
-def _giver(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """What computes a layer's first input."""
+def _source(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The layer that computes a layer's first input."""
     return keras_compat.producer(keras_compat.first_inputs(layer)[0])
 
 

@@ -1,4 +1,4 @@
-"""Layers that round as the integers of a .tflite do, with gradients that look through the rounding."""
+"""Fake-quantization layers: rounding as in a .tflite in the forward pass, straight-through gradients."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-# Of the ranges of activations: a new batch counts for 1 %.
+# Moving average of activation ranges: a new batch has weight 1 %.
 _MOMENTUM = 0.99
-# In steps: enough to decide where an average of up to 64 values that lies midway is rounded, and no other.
+# In steps: decides the rounding of an average of up to 64 values that lies exactly between two steps, and no other.
 _TIE = 1 / 128
-# In steps: enough to round up what lies midway where a sum is rounded to parts of a step before.
+# In steps: rounds a value up that lies exactly between two steps after the first of two roundings.
 _HALF = 1 / 1024
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class FakeQuantize(keras.layers.Layer):
-    """Rounds activations to the 256 steps of a range that always holds 0.
+    """Rounds activations to the 256 steps of a range that always contains 0.
 
-    In training the range follows the least and the largest value of each batch as a moving average (the first batch
-    sets it) until it is frozen. The gradient is 1 within the range and 0 beyond it. Before the first batch of
-    training values pass unchanged.
+    In training the range is a moving average of the smallest and largest value of each batch (initialized by the first
+    batch) until it is frozen. The gradient is 1 within the range and 0 outside. Before the first training batch, values
+    pass unchanged.
 
     Args:
-        limits: a range that stays, as Python floats; then the layer has no weights, and converts.
-        margin: share by which the range is wider than the values.
+        limits: Constant range (low, high); the layer then has no weights and can be converted. None to learn it.
+        margin: Share by which the range is wider than the values, >= 0.
 
     Call arguments:
-        x: [B, ...] float32.
-        training: whether the range follows x.
-        averages: whether x are averages of values on the steps. TensorFlow Lite rounds those that lie midway away from
-            the middle of the range, and with small windows there are many.
+        x: Activations [B, ...], float32.
+        training: Whether to update the range with x.
+        averages: Whether x holds averages of quantized values. TensorFlow Lite rounds an average that lies exactly
+            between two steps away from the middle of the range, and small windows have many of them.
 
     Returns:
-        As x.
+        Rounded activations of the shape of x.
 
     Reference:
         Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
@@ -47,7 +47,7 @@ class FakeQuantize(keras.layers.Layer):
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
         self.margin = margin
-        # Parts of a step, by channel, that sums are rounded to before: the kernels of TensorFlow Lite round twice.
+        # Per channel, the number of parts of a step for the first of the two roundings of TensorFlow Lite's kernels.
         self.parts: np.ndarray | None = None
 
     def build(self, shape: tuple[int | None, ...]) -> None:
@@ -63,7 +63,7 @@ class FakeQuantize(keras.layers.Layer):
         if training:
             self._follow(x)
         known = self.high > self.low
-        # Where the range is not known the rounding is not used, but it must not give NaN, whose gradient would spread.
+        # The rounding is not used without a range, but it must not produce NaN, since its gradient would propagate.
         high = ops.where(known, self.high, self.low + 1.0)
         inside = x
         if averages:
@@ -77,7 +77,7 @@ class FakeQuantize(keras.layers.Layer):
         return ops.where(known, rounded, x)
 
     def _follow(self, x: Any) -> None:
-        x, known = ops.stop_gradient(x), self.high > self.low  # before either changes
+        x, known = ops.stop_gradient(x), self.high > self.low  # read before the assignments below
         ends = (ops.minimum(ops.min(x), 0.0), ops.maximum(ops.max(x), 0.0))
         for variable, found in zip((self.low, self.high), ends, strict=True):
             found = (1 + self.margin) * found
@@ -93,17 +93,17 @@ class FakeQuantize(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class QuantizedWeights(keras.layers.Wrapper):
-    """A layer whose kernel is rounded, channel by channel, to whole numbers of steps on both sides of 0.
+    """Symmetric per-channel fake quantization of a layer's kernel.
 
-    A channel has 2 ** (bits - 1) - 1 steps on each side, the last at its largest magnitude. The gradient is that of
-    the kernel as if it were not rounded, and 0 for weights that are 0: those of a pruned student stay so.
+    A channel has 2 ** (bits - 1) - 1 steps on each side of 0, the last at its largest magnitude. The gradient passes
+    straight through, and is 0 for weights that are 0, so that a pruned student keeps its zeros.
 
     Args:
-        layer: with a `kernel`: Conv1D, Conv2D, DepthwiseConv1D, DepthwiseConv2D, Conv2DTranspose or Dense.
-        bits: 8 or 4.
+        layer: Layer with a `kernel`: Conv1D, Conv2D, DepthwiseConv1D, DepthwiseConv2D, Conv2DTranspose or Dense.
+        bits: Bits per weight, 8 or 4.
 
     Call arguments:
-        x: what the layer takes.
+        x: Input of the layer.
     """
 
     def __init__(self, layer: keras.layers.Layer, bits: int = 8, **kwargs: Any) -> None:
@@ -114,7 +114,7 @@ class QuantizedWeights(keras.layers.Wrapper):
         kernel = self.layer.kernel
         live = kernel * ops.stop_gradient(ops.cast(ops.not_equal(kernel, 0), kernel.dtype))
         rounded = on_grid(kernel, channel_axes(self.layer), self.bits)
-        # Within the scope the layer reads the rounded kernel in place of its own.
+        # Within the scope the layer reads the rounded kernel instead of its variable.
         with keras.StatelessScope(state_mapping=[(kernel, live + ops.stop_gradient(rounded - live))]):
             return self.layer.call(x)
 
@@ -133,12 +133,12 @@ def channel_axes(layer: keras.layers.Layer) -> tuple[int, ...]:
 
 
 def on_grid(kernel: Any, channels: tuple[int, ...], bits: int) -> Any:
-    """A kernel with each channel rounded to its steps.
+    """A kernel with each channel rounded to multiples of its step.
 
     Args:
-        kernel: float32.
-        channels: axes of the channels, counted from the end.
-        bits: of a weight; 4 gives -7..7 steps, 8 gives -127..127.
+        kernel: Kernel, float32.
+        channels: Axes of the output channels, counted from the end.
+        bits: Bits per weight: 4 gives -7..7 steps, 8 gives -127..127.
 
     >>> [round(float(x), 2) for x in on_grid(ops.convert_to_tensor([0.7, 0.34, -0.04]), (), 4)]
     [0.7, 0.3, -0.0]
@@ -152,13 +152,13 @@ def on_grid(kernel: Any, channels: tuple[int, ...], bits: int) -> Any:
 
 
 def steps_of(kernel: np.ndarray, channels: tuple[int, ...], bits: int) -> np.ndarray:
-    """The step of each channel of a kernel, 0 where it is 0; see `on_grid`."""
+    """The step of each channel of a kernel, 0 for a channel of zeros; see `on_grid`."""
     rest = tuple(axis for axis in range(kernel.ndim) if axis - kernel.ndim not in channels)
     return np.abs(kernel).max(rest).ravel() / (2 ** (bits - 1) - 1)
 
 
 def freeze(model: keras.Model, frozen: bool) -> None:
-    """Holds all ranges of activations as they are, or lets them follow again."""
+    """Freezes the activation ranges of all layers, or lets them follow the batches again."""
     for layer in model.layers:
         if isinstance(layer, FakeQuantize) and layer.limits is None:
             layer.frozen.assign(float(frozen))

@@ -1,4 +1,4 @@
-"""A student rebuilt so that each layer rounds where the op that it becomes in a .tflite does."""
+"""Rebuilds a student with fake quantization at the places where its future .tflite rounds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.optimization.layer_graph import Call, LayerGraph, read
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights
 
-# With a kernel and a bias.
+# Layers with a kernel and a bias.
 _WEIGHTED = (
     layers.Conv1D,
     layers.Conv2D,
@@ -24,63 +24,62 @@ _WEIGHTED = (
     layers.Dense,
 )
 _INT4 = (layers.Conv1D, layers.Conv2D, layers.Dense)
-# Depthwise and pointwise part.
+# The depthwise and the pointwise layer that a separable layer becomes.
 _SEPARABLE: dict[type, tuple[type, type]] = {
     layers.SeparableConv1D: (layers.DepthwiseConv1D, layers.Conv1D),
     layers.SeparableConv2D: (layers.DepthwiseConv2D, layers.Conv2D),
 }
-# Ops that move or choose values; their output has the range of their input.
+# Layers that move or select values; their output has the quantization of their input.
 _MOVING = (
     layers.Flatten, layers.Reshape, layers.Permute, layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D,
     layers.Cropping2D, layers.MaxPooling1D, layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D,
     layers.Identity, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D,
 )  # fmt: skip
-_AVERAGES = (layers.AveragePooling1D, layers.AveragePooling2D)  # these must keep the range of their input, but round
+_AVERAGES = (layers.AveragePooling1D, layers.AveragePooling2D)  # they round, with the range of their input
 _MEANS = (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D)
 _PAIRS = (layers.Add, layers.Subtract, layers.Multiply)
 _KNOWN = (
     *_WEIGHTED, *_SEPARABLE, *_MOVING, *_AVERAGES, *_MEANS, *_PAIRS, layers.Concatenate, layers.Rescaling,
     layers.BatchNormalization, layers.ReLU, layers.LeakyReLU, layers.Activation,
 )  # fmt: skip
-_FUSED = ("linear", "relu", "relu6")  # activations that an op before them takes in
-_ALONE = ("leaky_relu", "hard_silu", "hard_swish")  # those that are ops
+_FUSED = ("linear", "relu", "relu6")  # activations that are fused into the operator before them
+_SEPARATE = ("leaky_relu", "hard_silu", "hard_swish")  # activations that are operators of their own
 _REMEDIES = {
-    "LSTM": "Convert without qat: tfkd.convert turns it into one op.",
+    "LSTM": "Convert without qat: tfkd.convert turns it into one operator.",
     "GRU": "Convert without qat.",
-    "LayerNormalization": "Use BatchNormalization behind a convolution.",
-    "Softmax": "Leave it out: a student ends in logits.",
+    "LayerNormalization": "Use BatchNormalization after a convolution.",
+    "Softmax": "Remove it: a student ends in logits.",
 }
 
 
 def model(student: keras.Model, weight_bits: int, int8_layers: Sequence[str]) -> keras.Model:
-    """Rebuilds a student with rounding.
+    """Rebuilds a student with fake quantization.
 
     Args:
-        student: see `tfkd.optimization.qat.prepare`.
-        weight_bits: likewise.
-        int8_layers: likewise.
+        student: See `tfkd.optimization.qat.prepare`.
+        weight_bits: See there.
+        int8_layers: See there.
 
     Returns:
-        A model whose `FakeQuantize` and `QuantizedWeights` round as the .tflite does, once their ranges are set.
+        A model whose `FakeQuantize` and `QuantizedWeights` layers round as the .tflite does, once trained.
 
     Raises:
-        ValueError: layers that have no form here, all in one message, or an expression that fits no layer.
+        InputError: An expression matches no layer.
+        ModelError: Some layers are not supported; the message names all of them.
     """
     graph = read(student)
     if obstacles := [sentence for call in graph.calls if (sentence := _obstacle(call, graph))]:
-        raise InputError(
-            f"optimize: qat must know the integer form of each layer. Received: {len(obstacles)} without one. "
-            + " ".join(obstacles)
-        )
+        raise ModelError(f"optimize: qat does not support {len(obstacles)} layers. " + " ".join(obstacles))
     narrow = {call.name for call in graph.calls if weight_bits == 4 and type(call.layer) in (*_INT4, *_SEPARABLE)}
     return _Builder(graph, narrow - _kept(narrow, int8_layers)).build(student)
 
 
 def _kept(names: set[str], expressions: Sequence[str]) -> set[str]:
-    """The layers that expressions choose, each at least one."""
+    """The layers that the expressions match; each must match at least one."""
     if isinstance(expressions, str):
         raise InputError(
-            f"optimize: int8_layers must be a list of expressions. Received: {expressions!r}. Use [{expressions!r}]."
+            f"optimize: int8_layers must be a list of regular expressions. Received: {expressions!r}. "
+            f"Use [{expressions!r}]."
         )
     found = set()
     for expression in expressions:
@@ -93,7 +92,7 @@ def _kept(names: set[str], expressions: Sequence[str]) -> set[str]:
             ) from None
         if not fits:
             raise InputError(
-                f"optimize: int8_layers must fit layers that would get 4 bits. Received: {expression!r}. "
+                f"optimize: int8_layers must match layers that would get 4 bits. Received: {expression!r}. "
                 f"These are: {', '.join(sorted(names)) or 'none; set weight_bits=4'}."
             )
         found |= fits
@@ -101,35 +100,35 @@ def _kept(names: set[str], expressions: Sequence[str]) -> set[str]:
 
 
 def _activation(layer: Any) -> str:
-    """The name of a layer's activation; `relu` for any of the class ReLU that an op takes in."""
+    """The name of a layer's activation; `relu` for a ReLU layer."""
     if type(layer) is layers.ReLU:
         return "relu"
     return keras.activations.serialize(getattr(layer, "activation", None) or keras.activations.linear)
 
 
 def _obstacle(call: Call, graph: LayerGraph) -> str:
-    """What keeps a layer from being quantized, with a remedy, or an empty string."""
+    """Why a layer cannot be quantized, with a remedy; empty if it can."""
     layer, kind, problem = call.layer, type(call.layer), ""
     if kind not in _KNOWN:
         known = "Use layers such as Conv2D, DepthwiseConv2D, Dense, Add, pooling and ReLU, or convert without qat."
-        problem = f"has none. {_REMEDIES.get(kind.__name__, known)}"
+        problem = f"has no integer form. {_REMEDIES.get(kind.__name__, known)}"
     elif layer.weights and sum(other.layer is layer for other in graph.calls) > 1:
-        problem = "is called more than once. Give each call a layer of its own."
+        problem = "is called more than once. Use a separate layer for each call."
     elif layer.compute_dtype != "float32":
         problem = f"computes in {layer.compute_dtype}. Build the model with dtype policy float32 and copy the weights."
-    elif kind in (*_WEIGHTED, *_SEPARABLE, layers.Activation) and _activation(layer) not in (*_FUSED, *_ALONE):
-        problem = f"has the activation {_activation(layer)}. Use one of {', '.join((*_FUSED[1:], *_ALONE))}."
+    elif kind in (*_WEIGHTED, *_SEPARABLE, layers.Activation) and _activation(layer) not in (*_FUSED, *_SEPARATE):
+        problem = f"has the activation {_activation(layer)}. Use one of {', '.join((*_FUSED[1:], *_SEPARATE))}."
     elif kind in (*_WEIGHTED, *_SEPARABLE) and getattr(layer, "data_format", None) == "channels_first":
-        problem = "has its channels first. Build it with data_format='channels_last'."
+        problem = "has data_format='channels_first'. Build it with data_format='channels_last'."
     elif kind is layers.ReLU and (layer.max_value not in (None, 6) or layer.negative_slope or layer.threshold):
-        problem = "is no plain ReLU or ReLU6. Use max_value=6 or none, and LeakyReLU for a slope."
+        problem = "is neither ReLU nor ReLU6. Use max_value=6 or None, and LeakyReLU for a slope."
     elif kind is layers.BatchNormalization and _folds_into(call, graph) is None:
-        problem = "cannot be folded. Put it right behind a convolution or Dense layer without activation."
+        problem = "cannot be folded. Put it directly after a convolution or Dense layer without activation."
     return problem and f"{call.name!r} ({kind.__name__}) {problem}"
 
 
 def _folds_into(call: Call, graph: LayerGraph) -> Call | None:
-    """The layer that a BatchNorm can be folded into."""
+    """The layer that a BatchNormalization can be folded into; None if there is none."""
     source = next((other for other in graph.calls if other.output == call.inputs[0]), None)
     if source is None or type(source.layer) not in (*_WEIGHTED, *_SEPARABLE) or _activation(source.layer) != "linear":
         return None
@@ -141,8 +140,8 @@ def _folds_into(call: Call, graph: LayerGraph) -> Call | None:
 class _Builder:
     """Builds the model call by call.
 
-    A tensor is `open` while an activation may still be fused into the op that gives it, so that it is not rounded
-    before its first user is known; it is rounded once, when one asks for it.
+    A tensor is `open` while an activation may still be fused into the operator that computes it: it is not rounded
+    before its first reader is known, and then once.
     """
 
     def __init__(self, graph: LayerGraph, narrow: set[str]) -> None:
@@ -177,7 +176,7 @@ class _Builder:
             self._weighted(call)
         elif kind in _SEPARABLE:
             self._separable(call)
-        elif kind is layers.BatchNormalization:  # folded already; its name stays
+        elif kind is layers.BatchNormalization:  # folded already; a layer of its name remains for feature losses
             self.tensors[call.output] = layers.Identity(name=call.name)(self.tensors[call.inputs[0]])
             self.open.add(call.output)
         elif kind in (layers.ReLU, layers.Activation) and _activation(layer) in _FUSED:
@@ -190,7 +189,7 @@ class _Builder:
             self.rounded[call.output] = (_copy(layer, call.name)(x), its_range)
         elif kind in _AVERAGES:
             x, its_range = self._round(call.inputs[0])
-            # The range is that of the input: it rounds here too, but learns nothing from the averages.
+            # The output has the range of the input; the averages do not update it.
             self.rounded[call.output] = (
                 its_range(_copy(layer, call.name)(x), training=False, averages=True),
                 its_range,
@@ -210,7 +209,7 @@ class _Builder:
         self._kernel(call, type(layer), layer.get_config(), weights, self._inputs(call)[0])
 
     def _separable(self, call: Call) -> None:
-        """A depthwise and a pointwise layer, because the .tflite rounds between them."""
+        """A depthwise and a pointwise layer: the .tflite rounds between them."""
         layer = call.layer
         depthwise, pointwise = _SEPARABLE[type(layer)]
         config = layer.get_config()
@@ -225,18 +224,18 @@ class _Builder:
         self._kernel(call, pointwise, second, weights, x)
 
     def _kernel(self, call: Call, kind: Any, config: dict[str, Any], weights: list[np.ndarray], x: Any) -> None:
-        """A layer with its weights rounded and a BatchNorm behind it folded in."""
+        """A layer with quantized weights, and a BatchNormalization after it folded in."""
         user = self.graph.sole_user(call.output)
         activation = _activation(call.layer)
-        alone = activation in _ALONE
+        separate = activation in _SEPARATE
         if user is not None and type(user.layer) is layers.BatchNormalization and activation == "linear":
             weights = _fold(kind, weights, user.layer)
             config = {**config, "use_bias": True}
-        name = f"{call.name}_linear" if alone else call.name
-        layer = kind.from_config({**config, "name": name, **({"activation": "linear"} if alone else {})})
+        name = f"{call.name}_linear" if separate else call.name
+        layer = kind.from_config({**config, "name": name, **({"activation": "linear"} if separate else {})})
         y = QuantizedWeights(layer, 4 if call.name in self.narrow else 8)(x)
         layer.set_weights(weights)
-        if alone:
+        if separate:
             y = FakeQuantize(name=f"{name}_range")(y)
             y = layers.Activation(call.layer.activation, name=call.name)(y)
         elif activation == "linear":
@@ -244,7 +243,7 @@ class _Builder:
         self.tensors[call.output] = y
 
     def _pair(self, call: Call) -> None:
-        """Two tensors at a time, because the .tflite rounds between them."""
+        """A chain of operators of two inputs: the .tflite rounds between them."""
         y, *others = self._inputs(call)
         for i, x in enumerate(others, 1):
             last = i == len(others)
@@ -256,13 +255,13 @@ class _Builder:
         self.open.add(call.output)
 
     def _concatenate(self, call: Call) -> None:
-        """What nothing else takes is rounded in the range of the whole at once: the op before gives it so."""
+        """Inputs without another reader are rounded with the range of the concatenation by the operator before it."""
         single = {one for one in call.inputs if one not in self.rounded and self.graph.sole_user(one) is call}
         x = [self.tensors[one] if one in single else self._round(one)[0] for one in call.inputs]
         self.tensors[call.output] = _copy(call.layer, call.name)(x)
 
     def _rescale(self, call: Call) -> None:
-        """A product and a sum, which are two ops where both do something."""
+        """A multiplication and an addition, which are two operators where neither is the identity."""
         layer, x = call.layer, self._inputs(call)[0]
         if not np.any(layer.offset):
             self.tensors[call.output] = _copy(layer, call.name)(x)
@@ -271,8 +270,8 @@ class _Builder:
             x = layers.Rescaling(layer.scale, name=f"{call.name}_scale")(x)
             x = FakeQuantize(name=f"{call.name}_scale_range")(x)
         y = layers.Rescaling(1.0, layer.offset, name=call.name)(x)
-        # Of 0..255 made -1..1, 0 lies midway between two steps, and so do all values: a range of other steps avoids
-        # that all of them are rounded the one way here and the other way there.
+        # For pixels 0..255 scaled to -1..1, every value lies exactly between two steps of the range -1..1, and engines
+        # round such ties differently: a slightly wider range avoids them.
         self.tensors[call.output] = y
         spread = FakeQuantize(margin=0.01, name=f"{call.name}_range")
         self.rounded[call.output] = (spread(y), spread)
@@ -283,7 +282,7 @@ def _copy(layer: Any, name: str) -> Any:
 
 
 def _fold(kind: type, weights: list[np.ndarray], norm: layers.BatchNormalization) -> list[np.ndarray]:
-    """Kernel and bias that give at once what the layer and the BatchNorm behind it give in inference."""
+    """Kernel and bias of a layer with the BatchNormalization after it folded in, as in inference."""
     kernel, *rest = weights
     mean = np.asarray(norm.moving_mean)
     factor = 1 / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon)

@@ -1,7 +1,7 @@
-"""A tf_keras twin of a Keras 3 model, which tensorflow-model-optimization takes, and the way back into Keras 3.
+"""A tf_keras (Keras 2) copy of a Keras 3 model, which tensorflow-model-optimization supports, and back to Keras 3.
 
-The twin is made from the student's layers and weights, never from a file. It is trained as a Keras 3 model: its own
-variables, wrapped, so that `Distiller`, optimizers and callbacks need not know.
+The copy, called the twin, is built from the student's layers and weights, never from a file. A Keras 3 model wraps its
+variables, so that `Distiller`, optimizers and callbacks work on it as on any Keras 3 model.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tfkd._internal import keras_compat
 from tfkd.conversion import converter
 from tfkd.conversion.calibration import choose
 from tfkd.distillation import features
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.models import logits
 
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import TFLiteModel
 
-# A kernel with a larger share of zeros was pruned, and is to stay so.
+# A kernel with a larger share of zeros counts as pruned, and its zeros are preserved.
 PRUNED = 0.1
 _LEGACY = "TF_USE_LEGACY_KERAS"
-# The largest difference of outputs between student and twin, relative to the largest output.
+# The largest difference between the outputs of student and twin, relative to the largest output.
 _TOLERANCE = 1e-5
-# Real samples on which they are compared before an export.
+# Number of calibration samples on which both are compared before an export.
 _COMPARED = 64
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 
@@ -41,14 +41,14 @@ _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 def load_tfmot() -> tuple[Any, Any]:
     """The modules tf_keras and tensorflow_model_optimization.
 
-    To import the latter sets TF_USE_LEGACY_KERAS, which would turn a `tf.keras` that is not loaded yet into Keras 2,
-    here and in child processes: so `tf.keras` is loaded first, and the variable is left as it was found.
+    Importing the latter sets TF_USE_LEGACY_KERAS, which makes a `tf.keras` that is not loaded yet Keras 2, here and in
+    child processes. Therefore `tf.keras` is loaded first, and the variable is restored afterwards.
     """
     _ = tf.keras.Model
     found = os.environ.get(_LEGACY)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of distutils and the like, which nothing here can change
+            warnings.simplefilter("ignore")  # deprecations inside the packages
             import tensorflow_model_optimization as tfmot
             import tf_keras
     finally:
@@ -63,9 +63,9 @@ class Twin:
     """A student in tf_keras.
 
     Args:
-        student: the Keras 3 model, left as it is.
-        model: its twin, of equal weights and outputs; nested models are flattened.
-        layers: the student's layer behind each layer of the twin, by the twin's name of it.
+        student: The Keras 3 model; it is not changed.
+        model: The tf_keras copy with equal weights and outputs; nested models are flattened.
+        layers: The student's layer for each layer of the copy, by the name in the copy.
     """
 
     student: keras.Model
@@ -77,28 +77,28 @@ class Twin:
         """Rebuilds a functional or Sequential model of built-in layers.
 
         Args:
-            student: a model with logits.
-            method: for the message.
+            student: Model with logits.
+            method: Method name for error messages.
 
         Raises:
-            ValueError: layers that tf_keras does not have, all in one message, or a twin that answers otherwise.
+            ModelError: tf_keras does not have some layers (one message names all), or the outputs of the copy differ.
         """
         logits.check_gives_logits("student", student)
-        graph = getattr(student, "_functional", None) or student  # of a Sequential
-        if not student.built or not hasattr(graph, "_run_through_graph"):
-            raise InputError(
+        if not (student.built and keras_compat.shows_layers(student)):
+            raise ModelError(
                 f"{method}: the student must be a functional or a built Sequential model. Received: "
                 f"{type(student).__name__} {student.name!r}. Build it from keras.Input and layers."
             )
         tf_keras, _ = load_tfmot()
+        graph = keras_compat.functional(student)
         layers = {name: layer for layer, name in _names(graph).items()}
         made, refused = {}, []
         for name, layer in layers.items():
             try:
                 made[layer] = _rebuild(layer, name, tf_keras)
-            except (ValueError, TypeError) as error:
+            except (ModelError, ValueError, TypeError) as error:  # tf_keras raises the latter two for a bad config
                 refused.append(f"{name} ({type(layer).__name__}): {error}")
-        refuse(method, student, refused, "Replace these layers by built-in layers that Keras 2 has too.")
+        refuse(method, student, refused, "Replace these layers by built-in layers that exist in Keras 2 too.")
         inputs = [tf_keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in graph.inputs]
         model = tf_keras.Model(inputs, keras.tree.flatten(_connect(graph, inputs, made)), name=student.name)
         for layer, copy in made.items():
@@ -108,22 +108,22 @@ class Twin:
         return twin
 
     def check(self, x: Sequence[Any], method: str) -> None:
-        """Refuses a twin that does not answer as the student does.
+        """Raises ModelError when the outputs of student and copy differ.
 
         Args:
-            x: an array for each input.
-            method: for the message.
+            x: One array per input.
+            method: Method name for the error message.
         """
         expected, received = self._outputs(self.student, self.model, x)
         if not _distance(expected, received) <= _TOLERANCE:  # NaN too
-            raise InputError(
-                f"{method}: the tf_keras twin must answer as the student does, within {_TOLERANCE:g} of its largest "
-                f"output. Received: a distance of {_distance(expected, received):.2g}, first in layer "
+            raise ModelError(
+                f"{method}: the outputs of the tf_keras copy and the student must agree within {_TOLERANCE:g} of the "
+                f"largest output. Received: a difference of {_distance(expected, received):.2g}, first in layer "
                 f"{self._first_apart(x)}. Replace that layer."
             )
 
     def _outputs(self, student: Any, twin: Any, x: Sequence[Any]) -> tuple[Any, Any]:
-        packed = keras.tree.pack_sequence_as(getattr(student, "_inputs_struct", x[0]), list(x))
+        packed = keras.tree.pack_sequence_as(keras_compat.input_structure(student), list(x))
         return student(packed, training=False), twin(list(x), training=False)
 
     def _first_apart(self, x: Sequence[Any]) -> str:
@@ -135,20 +135,20 @@ class Twin:
             _, received = self._outputs(self.student, inner, x)
         apart = [
             layer.name
-            for layer, theirs in zip(known, received, strict=True)
-            if not _distance(seen[paths[id(self.layers[layer.name])]], theirs) <= _TOLERANCE
+            for layer, output in zip(known, received, strict=True)
+            if not _distance(seen[paths[id(self.layers[layer.name])]], output) <= _TOLERANCE
         ]
-        return apart[0] if apart else "none alone"
+        return apart[0] if apart else "(no single layer)"
 
     def wrap(self, wrappers: Mapping[str, Callable[[Any], Any]]) -> Any:
-        """The twin with some layers wrapped, by name."""
+        """The copy with some layers wrapped; `wrappers` are functions by layer name."""
         tf_keras, _ = load_tfmot()
         return tf_keras.models.clone_model(
             self.model, clone_function=lambda layer: wrappers.get(layer.name, lambda same: same)(layer)
         )
 
     def restore(self, stripped: Any) -> Twin:
-        """A copy of the student with the weights of a trained and stripped twin, and that as its twin."""
+        """A Keras 3 copy of the student with the weights of a trained tf_keras copy without wrappers, as a `Twin`."""
         copy = keras.models.clone_model(self.student)
         pairs = zip(*(keras_compat.inner_layers(model) for model in (self.student, copy)), strict=True)
         copies = {id(old): new for old, new in pairs}
@@ -158,29 +158,29 @@ class Twin:
         return Twin(copy, stripped, layers)
 
     def export(self, method: str, path: Any, *, calibration: Any = None, **options: Any) -> TFLiteModel:
-        """Converts a restored student, after a look at it and its twin on real samples.
+        """Converts a restored student, after comparing it with its copy on calibration samples.
 
         Args:
-            method: for the message.
-            path: of the .tflite.
-            calibration: a split, for modes that need one.
-            **options: of `tfkd.convert`.
+            method: Method name for error messages.
+            path: Path of the .tflite.
+            calibration: Calibration split, for modes that need one.
+            **options: Options of `tfkd.convert`.
         """
         if calibration is not None:
             self.check([tf.cast(choose(calibration, _COMPARED, 0).x, self.student.inputs[0].dtype)], method)
         return converter.convert(self.student, path, calibration=calibration, **options)
 
     def trainable(self, model: Any) -> keras.Model:
-        """The twin, wrapped or not, as a Keras 3 model with the student's inputs, logits and layer names."""
+        """A tf_keras model as a Keras 3 model with the student's inputs, logits and layer names."""
         inputs = keras.tree.map_structure(
             lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name),
-            getattr(self.student, "_inputs_struct", self.student.inputs[0]),
+            keras_compat.input_structure(self.student),
         )
         return keras.Model(inputs, _Inside(model, self.layers, name="twin")(inputs), name=self.student.name)
 
 
 class _Port(keras.layers.Layer):
-    """Where the output of an inner layer can be tapped."""
+    """An identity layer that makes the output of an inner layer readable for feature losses."""
 
     def call(self, x: Any) -> Any:
         return x
@@ -192,12 +192,12 @@ class _Inside(keras.layers.Layer):
     def __init__(self, model: Any, layers: Mapping[str, keras.Layer], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         tf_keras, _ = load_tfmot()
-        shown = [layer for layer in model.layers if _inner(layer).name in layers]
-        outputs = [layer.get_output_at(-1) for layer in shown]
+        named = [layer for layer in model.layers if _inner(layer).name in layers]
+        outputs = [layer.get_output_at(-1) for layer in named]
         whole = tf_keras.Model(model.inputs, [model.outputs[0], *outputs])
-        self._whole: Callable[[], Any] = lambda: whole  # a closure, which Keras does not look into
-        self.ports = [_Port(name=_inner(layer).name) for layer in shown]
-        theirs = {
+        self._whole: Callable[[], Any] = lambda: whole  # Keras does not track what a closure holds
+        self.ports = [_Port(name=_inner(layer).name) for layer in named]
+        student_weights = {
             (name, weight.path.rsplit("/", 1)[-1]): weight
             for name, layer in layers.items()
             for weight in layer.trainable_weights
@@ -209,7 +209,7 @@ class _Inside(keras.layers.Layer):
                 if any(weight is known.value for known in self.variables):
                     continue
                 leaf = weight.name.split(":")[0].rsplit("/", 1)[-1]
-                like = theirs.get((_inner(layer).name, leaf))
+                like = student_weights.get((_inner(layer).name, leaf))
                 variable = keras.Variable(
                     weight,
                     shape=weight.shape,
@@ -228,14 +228,14 @@ class _Inside(keras.layers.Layer):
         return outputs
 
     def get_config(self) -> dict[str, Any]:
-        return {"name": self.name}  # its weights are saved; from a file alone it is not rebuilt
+        return {"name": self.name}  # weights can be saved and loaded; the layer cannot be rebuilt from a file
 
 
 def refuse(method: str, student: keras.Model, refused: Sequence[str], remedy: str) -> None:
-    """Raises one error that names all refused layers, if there are any."""
+    """Raises one ModelError that names all unsupported layers, if there are any."""
     if refused:
-        raise InputError(
-            f"{method}: {student.name!r} has layers that tensorflow-model-optimization does not take. Received:\n  "
+        raise ModelError(
+            f"{method}: tensorflow-model-optimization does not support these layers of {student.name!r}:\n  "
             + "\n  ".join(refused)
             + f"\n{remedy}"
         )
@@ -244,19 +244,21 @@ def refuse(method: str, student: keras.Model, refused: Sequence[str], remedy: st
 def select(
     twin: Twin, method: str, expression: str | None, kernels: Callable[[Any], Sequence[Any]]
 ) -> tuple[list[str], tuple[str, ...]]:
-    """The layers that a method takes, found before any training.
+    """Selects the layers that a method changes, before any training.
 
     Args:
-        twin: of the student.
-        method: for the messages.
-        expression: regular expression; those that it finds must be taken. None for all that can be.
-        kernels: the weights that the method would change in a layer; it raises ValueError for a layer that it refuses.
+        twin: The student and its copy.
+        method: Method name for error messages.
+        expression: Regular expression over layer names; all layers that match must be supported. None for all
+            supported layers.
+        kernels: Returns the weights that the method changes in a layer; raises ModelError for an unsupported layer.
 
     Returns:
-        Names of layers, and what is left as it is and why, in sentences.
+        Names of the selected layers, and sentences about them and about the layers that are left unchanged.
 
     Raises:
-        ValueError: no layer is taken, or one that was asked for is refused.
+        InputError: The expression is invalid.
+        ModelError: No layer is selected, or a matching layer is not supported.
     """
     try:
         asked = re.compile(expression or "")
@@ -265,53 +267,52 @@ def select(
             f"{method}: layers must be a regular expression. Received: {expression!r}: {error}. Use '^name$' for one "
             "layer."
         ) from None
-    taken, refused, weights = [], [], 0
+    selected, refused, weights = [], [], 0
     for layer in twin.model.layers:
         if layer.name not in twin.layers or not layer.weights or not asked.search(layer.name):
             continue
         try:
             found = kernels(layer)
-        except ValueError as error:
+        except ModelError as error:
             refused.append(f"{layer.name} ({type(layer).__name__}): {error}")
             continue
         if found:
-            taken.append(layer.name)
+            selected.append(layer.name)
             weights += sum(int(np.prod(kernel.shape)) for kernel in found)
-    if expression is not None or not taken:
+    if expression is not None or not selected:
         refuse(method, twin.student, refused, "Choose others with layers, a regular expression.")
-    if not taken:
-        raise InputError(
-            f"{method}: there must be layers to take. Received: layers={expression!r}, which finds none with a kernel "
-            f"in {twin.student.name!r}. Its layers: {', '.join(twin.layers)}."
+    if not selected:
+        raise ModelError(
+            f"{method}: layers={expression!r} matches no layer with a kernel in {twin.student.name!r}. "
+            f"Its layers: {', '.join(twin.layers)}."
         )
     share = weights / twin.student.count_params()
-    notes = [f"{method}: {len(taken)} layers, {share:.0%} of the weights: {', '.join(taken)}."]
-    return taken, (*notes, *(f"{method}: left as it is: {one}." for one in refused))
+    notes = [f"{method}: {len(selected)} layers, {share:.0%} of the weights: {', '.join(selected)}."]
+    return selected, (*notes, *(f"{method}: unchanged: {one}." for one in refused))
 
 
 def _inner(layer: Any) -> Any:
-    """The layer in a wrapper of tensorflow-model-optimization."""
+    """The layer inside a wrapper of tensorflow-model-optimization, or the layer itself."""
     ours = type(layer).__module__.startswith("tensorflow_model_optimization")
     return getattr(layer, "layer", layer) if ours else layer
 
 
 def _overwritten(layer: Any) -> set[int]:
-    """The kernels that a cluster-preserving wrapper computes from centroids: they get no gradient."""
+    """The ids of kernels that a cluster-preserving wrapper computes from centroids; they receive no gradient."""
     return {id(kernel) for kernel, _, own in getattr(layer, "_weight_vars", ()) if "cluster_centroids_tf" in own}
 
 
 def _operations(graph: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The layers of a functional model and of those nested in it, with their paths."""
     for operation in graph.operations:
-        nested = getattr(operation, "_functional", None) or operation
-        if hasattr(nested, "_run_through_graph"):
-            yield from _operations(nested, f"{prefix}{operation.name}/")
+        if isinstance(operation, keras.Model) and keras_compat.shows_layers(operation):
+            yield from _operations(keras_compat.functional(operation), f"{prefix}{operation.name}/")
         elif not isinstance(operation, keras.layers.InputLayer):
             yield f"{prefix}{operation.name}", operation
 
 
 def _names(graph: Any) -> dict[Any, str]:
-    """A name for each layer: its own, or its path where others bear that too."""
+    """A name for each layer: its own, or its path if the name is not unique."""
     paths = {operation: path for path, operation in _operations(graph)}
     ends = [path.rsplit("/", 1)[-1] for path in paths.values()]
     return {
@@ -323,24 +324,24 @@ def _names(graph: Any) -> dict[Any, str]:
 def _rebuild(layer: Any, name: str, tf_keras: Any) -> Any:
     kind = type(layer).__name__
     if not isinstance(layer, keras.layers.Layer) or not type(layer).__module__.startswith("keras."):
-        raise InputError("is no built-in layer")
+        raise ModelError("not a built-in layer")
     if isinstance(layer, keras.layers.Lambda) or not hasattr(tf_keras.layers, kind):
-        raise InputError("has no counterpart in Keras 2")
+        raise ModelError("does not exist in Keras 2")
     if layer.compute_dtype in ("float16", "bfloat16"):
-        raise InputError("computes in half precision")
+        raise ModelError("computes in half precision")
     made = getattr(tf_keras.layers, kind)
     known = {*inspect.signature(made.__init__).parameters, "trainable"}
     config = {
         _RENAMED.get(kind, {}).get(key, key): value
         for key, value in layer.get_config().items()
-        # Weights are copied; what holds on weights is taken over when they are wrapped.
+        # Weights are copied; their regularizers and constraints are applied where they are wrapped.
         if not key.endswith(("_initializer", "_regularizer", "_constraint")) and key != "dtype"
     }
     return made.from_config({**{key: value for key, value in config.items() if key in known}, "name": name})
 
 
 def _connect(graph: Any, inputs: Any, made: Mapping[Any, Any]) -> Any:
-    """The outputs of a functional model whose layers are others."""
+    """The outputs of a functional model in which each layer is replaced by its tf_keras copy."""
 
     def apply(operation: Any) -> Callable[..., Any]:
         if not (isinstance(operation, keras.Model) and keras_compat.shows_layers(operation)):
@@ -351,7 +352,7 @@ def _connect(graph: Any, inputs: Any, made: Mapping[Any, Any]) -> Any:
 
 
 def _random_inputs(tensors: Sequence[Any]) -> list[Any]:
-    """Samples for each input, half of them of unit scale and half of an image's."""
+    """Random samples for each input: half with unit variance, half in 0..255."""
     random, found = np.random.default_rng(0), []
     for tensor in tensors:
         shape = (4, *(size or 8 for size in tensor.shape[1:]))

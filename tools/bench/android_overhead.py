@@ -1,4 +1,4 @@
-"""How much longer `tfkd validate --target android` takes than the run on the device, first run included.
+"""Overhead of `tfkd validate --target android` over the run on the device, first run included.
 
 The device is tests/adb_device.py behind the real adb, which is connected before, as a phone is. The run is what `am
 instrument` takes there, from its start to its end: loading the model, warm-up, latency, all outputs. All the rest
@@ -28,7 +28,7 @@ GOAL_S = 3.0
 
 
 class Watched(adb_device.Phone):
-    """A phone that knows how long its last run took."""
+    """A phone that measures how long its last run took."""
 
     run_s = 0.0
 
@@ -45,7 +45,7 @@ class Watched(adb_device.Phone):
 
 
 def main() -> None:
-    """Makes a student, runs the verb and prints a line for each run."""
+    """Converts a student, runs the command several times and prints one line per run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats

@@ -1,4 +1,4 @@
-"""What benches of contestants at equal budget share: options, the teacher's labels, and rows kept as they finish."""
+"""Shared by the benchmarks at equal budgets: command-line options, stored teacher logits, resumable table rows."""
 
 from __future__ import annotations
 
@@ -13,33 +13,39 @@ from pathlib import Path
 from typing import Any
 
 import tfkd
+from tfkd._internal import atomic
 from tfkd.data.augmentation import crop_flip
-from tfkd.distillation.training import write_atomically
 
 Row = dict[str, Any]
 
 
 def parser(description: str, contestants: Iterable[str], **defaults: Any) -> argparse.ArgumentParser:
-    """The options of such a bench; `defaults` are of `epochs`, `learning_rate`, `views` and `out`."""
+    """The options of a benchmark; `defaults` sets `epochs`, `learning_rate`, `views` and `out`."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", default="cifar10", help="what tfkd.data.load takes")
-    made.add_argument("--teacher", required=True, help="a .keras file that gives logits")
-    made.add_argument("--labels", help="a store of the teacher's labels; made where it is missing")
-    made.add_argument("--views", type=int, help="of the store; more than one are cropped and flipped")
-    made.add_argument("--no-flip", dest="flip", action="store_false", help="crop alone: digits, spectrograms")
+    made.add_argument("--data", default="cifar10", help="data set: a name, an .npz file or a folder")
+    made.add_argument("--teacher", required=True, help="a .keras file that ends in logits")
+    made.add_argument("--labels", help="store of teacher logits; created if missing")
+    made.add_argument(
+        "--views", type=int, help="views per sample in the store; views after the first are cropped and flipped"
+    )
+    made.add_argument(
+        "--no-flip", dest="flip", action="store_false", help="do not flip views, for digits and spectrograms"
+    )
     made.add_argument("--epochs", type=int)
     made.add_argument("--batch-size", type=int, default=128)
     made.add_argument("--learning-rate", type=float)
     made.add_argument("--seeds", type=int, default=1)
-    made.add_argument("--only", nargs="*", default=[*contestants], choices=[*contestants], help="contestants")
-    made.add_argument("--minutes", type=float, default=float("inf"), help="start no run that would end later")
+    made.add_argument("--only", nargs="*", default=[*contestants], choices=[*contestants], help="methods to run")
+    made.add_argument(
+        "--minutes", type=float, default=float("inf"), help="start no run that would end after so many minutes"
+    )
     made.add_argument("--out", type=Path)
     made.set_defaults(**defaults)
     return made
 
 
 def label(options: argparse.Namespace, teacher: Any, train: Any) -> tfkd.SoftLabels:
-    """The store of the teacher's labels, filled where it is not."""
+    """The store of teacher logits; missing chunks are computed."""
     return tfkd.SoftLabels.build(
         options.labels or options.out / "labels",
         teacher,
@@ -52,28 +58,28 @@ def label(options: argparse.Namespace, teacher: Any, train: Any) -> tfkd.SoftLab
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The rows of a table, each in a file of its own.
+    """The rows of a table, one file per row.
 
     Args:
-        folder: where they lie; other budgets may lie there too.
-        budget: what must be equal for rows to be compared.
+        folder: Folder of the files; it may hold rows of other budgets.
+        budget: Settings that must be equal for rows to be comparable.
     """
 
     folder: Path
     budget: Row
 
     def finished(self) -> list[Row]:
-        """The rows of this budget that are there."""
+        """The finished rows of this budget."""
         found = [json.loads(path.read_text()) for path in sorted(self.folder.glob("run-*.json"))]
         return [row for row in found if row["budget"] == self.budget]
 
     def fill(self, wanted: Sequence[tuple[str, int]], work: Callable[[str, int, str], Row], minutes: float) -> None:
-        """Makes the rows that are missing, one after the other.
+        """Computes the missing rows, one after the other.
 
         Args:
-            wanted: contestants and seeds.
-            work: (contestant, seed, title for progress) -> the row; where it raises ValueError, that is printed.
-            minutes: no row is begun that would end later, judged by the longest so far.
+            wanted: Methods and seeds.
+            work: Function (method, seed, title for progress) -> row; if it raises ValueError, that is printed.
+            minutes: No row is started that would end later, estimated by the longest row so far.
         """
         deadline = time.monotonic() + 60 * minutes
         for number, (name, seed) in enumerate(wanted, 1):
@@ -84,20 +90,20 @@ class Rows:
             if time.monotonic() + max([0.0, *(row["seconds"] for row in finished)]) > deadline:
                 print(f"{title}: not run, it would end after the {minutes:g} minutes given", flush=True)
                 continue
-            print(f"{title}: begins", flush=True)
+            print(f"{title}: started", flush=True)
             started = time.monotonic()
             try:
                 row = work(name, seed, title)
-            except ValueError as error:  # what one contestant cannot do is no reason to lose the others
+            except ValueError as error:  # a method that fails must not stop the others
                 print(f"{title}: failed: {error}", flush=True)
                 continue
             row |= {"budget": self.budget, "name": name, "seed": seed, "seconds": time.monotonic() - started}
             budget = hashlib.sha256(json.dumps(self.budget).encode()).hexdigest()[:8]
-            write_atomically(self.folder / f"run-{file_name(name, seed)}-{budget}.json", json.dumps(row))
+            atomic.write(self.folder / f"run-{file_name(name, seed)}-{budget}.json", json.dumps(row))
             figures = [f"{key} {row[key]:.5g}" for key in row if isinstance(row[key], float)]
             print(f"{title}: {', '.join(figures)}", flush=True)
 
 
 def file_name(name: str, seed: int) -> str:
-    """What a contestant's files are called."""
+    """The file name of a method, without suffix."""
     return re.sub(r"\W+", "_", f"{name} {seed}")

@@ -1,10 +1,10 @@
-"""Compares losses at equal budget: accuracy on CIFAR-10 of one student under one teacher, one schedule, one store.
+"""Compares distillation losses at equal budgets: one student, one teacher, one schedule, one store of teacher logits.
 
-Every contestant gets the same epochs, batches, learning rates, initial weights and augmentation. The teacher's answers
-for `--views` augmented views lie in a store, so that no teacher runs in training. keras.distillation runs as its
-documentation shows it, with the teacher online. Nothing is selected on the test images: the figures are those of the
-last epoch, and of the epoch that was best on validation. A finished row is kept in `--out` and not repeated, so an
-interrupted bench goes on; `--minutes` stops before a row that would not end in time.
+Every method gets the same epochs, batches, learning rates, initial weights and augmentation. The teacher logits of
+`--views` augmented views are read from a store, so no teacher runs during training. keras.distillation runs as in its
+documentation, with the teacher in every step. Nothing is selected on the test split: the table shows the accuracy of
+the last epoch and of the epoch with the best validation accuracy. Finished rows are kept in `--out`, so the same
+command resumes; `--minutes` stops before a row that would not end in time.
 
     python tools/bench/losses.py --teacher resnet56_cifar10.keras --epochs 12 --seeds 1 --out runs/losses
 """
@@ -38,10 +38,10 @@ CONTESTANTS = ("student alone", "label smoothing", *SOFT, "keras.distillation")
 
 
 def main() -> None:
-    """Reads the options, runs what is missing and prints the table."""
+    """Reads the options, computes the missing rows and prints the table."""
     defaults = {"epochs": 12, "learning_rate": 4e-3, "views": 8, "out": Path("runs/losses")}
     parser = equal_budget.parser(__doc__, CONTESTANTS, **defaults)
-    parser.add_argument("--student", default="resnet8", help="a builder of tfkd.models")
+    parser.add_argument("--student", default="resnet8", help="name of a model of tfkd.models")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 class Bench:
-    """The data, the store and the rows."""
+    """Data, store of teacher logits and table rows."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -63,7 +63,7 @@ class Bench:
         self.augment = crop_flip(4, flip=options.flip)
 
     def run(self, name: str, seed: int, title: str) -> Row:
-        """Trains one contestant, keeps the student of the last epoch and judges it."""
+        """Trains one method and measures the student of the last epoch and of the best one on validation."""
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         train, val, test = self.splits
@@ -97,7 +97,7 @@ class Bench:
         return {**row, "selected": accuracy(student, test)}
 
     def contestant(self, name: str, student: keras.Model) -> tuple[keras.Model, Any, bool]:
-        """The model that is fitted, its compiled loss, and whether it learns from the store."""
+        """The model to fit, its compiled loss, and whether it reads the store."""
         if name in SOFT:
             return tfkd.Distiller(student, self.store, alpha=ALPHA, soft_loss=SOFT[name]()), HARD, True
         if name == "keras.distillation":
@@ -110,7 +110,7 @@ class Bench:
         return student, HARD, False
 
     def table(self) -> str:
-        """Mean and spread over the seeds, against the student alone."""
+        """Mean and standard deviation over the seeds, and the difference to the student alone."""
         lines = [f"{'':24}{'last epoch':>16}{'selected on val':>18}{'against alone':>16}{'seeds':>7}"]
         rows = self.rows.finished()
         base = [row["last"] for row in rows if row["name"] == "student alone"]
@@ -124,7 +124,7 @@ class Bench:
 
 
 class Best(keras.callbacks.Callback):
-    """Keeps the weights of the epoch that was best on validation."""
+    """Keeps the weights of the epoch with the best validation accuracy."""
 
     def __init__(self, student: keras.Model, val: Any, title: str) -> None:
         super().__init__()
@@ -141,13 +141,13 @@ class Best(keras.callbacks.Callback):
 
 @keras.saving.register_keras_serializable(package="bench")
 def smoothed(y: Any, logits: Any) -> Any:
-    """Cross-entropy with labels smoothed by 0.1."""
+    """Cross-entropy with label smoothing of 0.1."""
     target = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y, (-1,)), "int32"), logits.shape[-1])
     return keras.losses.categorical_crossentropy(target, logits, from_logits=True, label_smoothing=0.1)
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation, where there are several."""
+    """Mean, and standard deviation of several values."""
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 

@@ -1,11 +1,11 @@
-"""Counts what the generated C takes on emulated cores for the four MLPerf Tiny architectures: deterministic numbers.
+"""Counts instructions, arena, stack and code of the generated C for the MLPerf Tiny architectures on emulated cores.
 
-Goals: at most CMSIS-NN's instructions on each model and core, arena within 1.02 of the tensors that live at once, code
+The numbers are deterministic. Goals: at most CMSIS-NN's instructions on each model and core, arena within 1.02 of the largest set of live tensors, code
 and constants without weights within 16 KiB at -O2 and 8 KiB with --size, outputs equal to TensorFlow Lite Micro's;
-with --stream the arena below what lives at once, outputs equal too.
+with --stream an arena below that set, and equal outputs.
 
 The baseline was measured under emulation with TensorFlow Lite Micro (August 2026), gcc 12.2 -O2; the Cortex-M33 and M7
-are held against the M4's. Weights are random: the counts hardly depend on them.
+are compared with the M4's. Weights are random; the counts hardly depend on them.
 
     python tools/bench/micro.py
     python tools/bench/micro.py --cores cortex-m4 --models keyword_spotting --layers
@@ -42,7 +42,7 @@ CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
 
 
 def converted(name: str, folder: Path) -> TFLiteModel:
-    """The model with random weights, and statistics of BatchNormalization that fit them."""
+    """The model with random weights and matching BatchNormalization statistics, as a .tflite."""
     builder, shape, classes, *_ = MODELS[name]
     keras.utils.set_random_seed(0)
     model = tfkd.models.build(builder, shape, classes)
@@ -72,7 +72,7 @@ def converted(name: str, folder: Path) -> TFLiteModel:
 
 
 def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.ndarray, layers: bool) -> str:
-    """One line of the table, and one for each layer where these are asked for."""
+    """One row of the table, followed by one line per layer if `layers` is true."""
     _, _, _, on_m4, on_m0, goal, least = MODELS[name]
     run = targets.get(core).run(model, x)
     small = targets.get(core, optimize="-Os").run(model, x, latency=False)
@@ -85,11 +85,11 @@ def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.nd
     cells = [
         name, core, f"{instructions:.3f}", f"{base:g}" if base else "-",
         f"{instructions / base:.2f}" if base else "-",
-        "-" if core in ("cortex-m0plus", "cortex-m3") else f"{goal:g} {_held(instructions, goal)}",
+        "-" if core in ("cortex-m0plus", "cortex-m3") else f"{goal:g} {_verdict(instructions, goal)}",
         f"{run.memory.arena_bytes:,} / {least:,} = {run.memory.arena_bytes / least:.3f}", f"{run.memory.stack_bytes:,}",
-        f"{code:,} {_held(code, 16 * 1024)}", f"{code_small:,} {_held(code_small, 8 * 1024)}",
+        f"{code:,} {_verdict(code, 16 * 1024)}", f"{code_small:,} {_verdict(code_small, 8 * 1024)}",
         f"{by_rows.memory.arena_bytes:,}", f"{by_rows.instructions / 1e6:.3f}", f"{by_rows.memory.stack_bytes:,}",
-        f"{code_by_rows:,} {_held(code_by_rows, 16 * 1024)}",
+        f"{code_by_rows:,} {_verdict(code_by_rows, 16 * 1024)}",
         "equal" if equal else "DIFFER",
         _shares(run.environment["classes"]),
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.nd
 
 
 def _by_layer(run: Measurement) -> list[str]:
-    """A line for each layer: its instructions, the share of each class in them, what it computes."""
+    """One line per layer: instructions, shares of the instruction classes, operator."""
     counts = [classes for name, classes in run.environment["layer_classes"].items() if name != "around"]
     return [
         f"    {sum(classes.values()):10,}  {_shares(classes):50s}  {step}"
@@ -109,21 +109,21 @@ def _by_layer(run: Measurement) -> list[str]:
 
 
 def _shares(classes: Mapping[str, int]) -> str:
-    """The share of each class of instructions, in percent."""
+    """Shares of the instruction classes, in percent."""
     total = sum(classes.values())
     return " ".join(f"{kind} {100 * count / total:.0f}" for kind, count in classes.items())
 
 
-def _held(value: float, goal: float) -> str:
+def _verdict(value: float, goal: float) -> str:
     return "holds" if value <= goal else "missed"
 
 
 def main() -> None:
-    """Converts, generates, compiles, runs and prints."""
+    """Converts the models, generates, compiles and runs the C, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", nargs="+", choices=CORES, default=["cortex-m0plus", "cortex-m4", "cortex-m33"])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--layers", action="store_true", help="each layer's instructions and their classes too")
+    parser.add_argument("--layers", action="store_true", help="also print the instructions of each layer, by class")
     options = parser.parse_args()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     head = (

@@ -1,11 +1,10 @@
-"""What int8 and int4 weights cost, and what quantization-aware training, pruning and clustering bring, at equal budget.
+"""Accuracy and size of int8 and int4 students: PTQ, quantization-aware training, pruning, clustering, equal budgets.
 
-Starts from one trained student. Each contestant that trains goes on for `--epochs` under the same teacher with the
-same schedule; so does the float student, which is then quantized after training (PTQ): what a contestant gains over
-that is what its method brings. Accuracy is that of the .tflite on the whole test split; bytes are those of the file,
-and of the file compressed by gzip: zeros and shared values are only smaller there. Finished epochs and rows are kept in
-`--out` and not repeated, so an interrupted bench goes on; `--minutes` stops before a row that would not end in time,
-and `--minutes 0` prints the table of what is there.
+All methods start from one trained student. Each method that trains continues for `--epochs` with the same teacher and
+schedule; so does the float student, which is then quantized (PTQ): the difference to it is the gain of a method.
+Accuracy is that of the .tflite on the whole test split. Sizes are those of the file and of the file compressed by gzip,
+since zeros and shared values only save bytes there. Finished epochs and rows are kept in `--out`, so the same command
+resumes; `--minutes` stops before a row that would not end in time, and `--minutes 0` prints the table of finished rows.
 
     python tools/bench/optimization.py --data cifar10.npz --teacher resnet56_cifar10.keras --student resnet8.keras \\
         --labels labels/ --views 8 --epochs 3 --seeds 3 --out runs/optimization
@@ -28,11 +27,11 @@ from equal_budget import Row, Rows
 import tfkd
 from tfkd import targets
 from tfkd.distillation import training
+from tfkd.distillation.training_config import TrainingConfig
 from tfkd.optimization import optimize
-from tfkd.recipes import recipe
 
-# What is done with the student, step by step, the epochs shared between the steps, then the precision of the file.
-# A step is a method of tfkd.optimization with its options, or plain float training.
+# For each method its training steps, which share the epochs, and the precision of the file. A step is a method of
+# tfkd.optimization with its options, or plain float training.
 FLOAT: tuple[str, dict[str, Any]] = ("float", {})
 PRUNE = ("prune", {"sparsity": 0.5})
 CONTESTANTS: dict[str, tuple[list[tuple[str, dict[str, Any]]], str]] = {
@@ -51,11 +50,11 @@ CONTESTANTS: dict[str, tuple[list[tuple[str, dict[str, Any]]], str]] = {
 
 
 def main() -> None:
-    """Reads the options, runs what is missing and prints the table."""
+    """Reads the options, computes the missing rows and prints the table."""
     defaults = {"epochs": 3, "learning_rate": 5e-4, "views": 1, "out": Path("runs/optimization")}
     parser = equal_budget.parser(__doc__, CONTESTANTS, **defaults)
-    parser.add_argument("--student", required=True, help="a trained .keras file to start from")
-    parser.add_argument("--loss", default="standardized", help="of the outputs, a name of tfkd.losses")
+    parser.add_argument("--student", required=True, help="trained student, a .keras file")
+    parser.add_argument("--loss", default="standardized", help="soft loss, a name of tfkd.losses.NAMES")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
@@ -74,7 +73,7 @@ def main() -> None:
 
 
 class Bench:
-    """The data, the store and the rows."""
+    """Data, store of teacher logits and table rows."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -85,7 +84,7 @@ class Bench:
         self.store = equal_budget.label(options, tfkd.models.load(options.teacher), self.splits.train)
 
     def run(self, name: str, seed: int, title: str) -> Row:
-        """Trains one contestant, writes its .tflite and judges that."""
+        """Trains one method, writes its .tflite and measures it."""
         steps, precision = CONTESTANTS[name]
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
@@ -96,7 +95,7 @@ class Bench:
         ]
         done: list[Any] = [self.rows.budget, seed]
         for step, epochs in zip(steps, shares, strict=True):
-            done += [step, epochs]  # contestants that begin alike share what they begin with
+            done += [step, epochs]  # methods with equal first steps share their checkpoints
             key = hashlib.sha256(json.dumps(done).encode()).hexdigest()[:16]
             student, write = self.train(student, *step, epochs, seed, self.options.out / f"checkpoint-{key}", title)
         path = self.options.out / f"{equal_budget.file_name(name, seed)}.tflite"
@@ -115,17 +114,17 @@ class Bench:
         checkpoint: Path,
         title: str,
     ) -> tuple[keras.Model, Callable[..., Any] | None]:
-        """One step: the student that comes out, and what writes its .tflite, if not the converter alone."""
+        """One training step: the trained student, and the function that writes its .tflite (None: tfkd.convert)."""
         optimized = None if method == "float" else optimize(student, method, **settings)
         model = optimized.model if optimized else student
         distiller = tfkd.Distiller(model, self.store, alpha=0.9, soft_loss=tfkd.losses.build(self.options.loss))
-        schedule = recipe.schedule(
+        config = TrainingConfig(
             epochs=epochs, batch_size=self.options.batch_size, learning_rate=self.options.learning_rate
         )
         training.fit(
             distiller,
             self.splits,
-            schedule,
+            config,
             seed=seed,
             soft_labels=self.store,
             checkpoint=checkpoint,
@@ -139,7 +138,7 @@ class Bench:
         return optimized.student() if optimized.student else model, optimized.export
 
     def table(self) -> str:
-        """Mean and spread over the seeds, and against the student as it was and as long trained in float."""
+        """Mean and standard deviation over the seeds, and differences to PTQ and to longer float training."""
         lines = [
             f"| {'':22} | accuracy, % | against PTQ | against longer | bytes | gzip | seeds |",
             "|---|" + 6 * "---:|",
@@ -165,7 +164,7 @@ class Bench:
 
 
 def quantize(student: keras.Model, path: Path, precision: str, **options: Any) -> tfkd.TFLiteModel:
-    """Converts without training; 4 bits for the same layers as `qat` takes."""
+    """Converts without training; int4 weights in the same layers as `qat`."""
     if precision == "int4":
         narrow = [
             layer.name
@@ -179,7 +178,7 @@ def quantize(student: keras.Model, path: Path, precision: str, **options: Any) -
 
 
 def accuracy(model: tfkd.TFLiteModel, test: Any) -> float:
-    """Of the .tflite on the whole test split, by LiteRT's own kernels."""
+    """Accuracy of a .tflite on the whole test split, with LiteRT's own kernels, 0..1."""
     run = targets.get("host:plain").run(model, model.quantize_input(test.x), latency=False)
     return float((run.outputs[0].argmax(axis=-1) == test.y).mean())
 

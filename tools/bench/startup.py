@@ -1,4 +1,4 @@
-"""Compares the time that tfkd takes to start with the bare interpreter: medians and differences of one run.
+"""Compares the start-up time of tfkd with that of the bare interpreter: medians and differences of one run.
 
 Goal: `import tfkd` and `tfkd --help` within 0.5 s of the bare interpreter.
 
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the commands in turns and prints."""
+    """Runs the commands in turns and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=10)
     repeats = parser.parse_args().repeats

@@ -1,7 +1,7 @@
-"""Compares a distillation step with its parts and with keras.distillation: ratios measured in one run.
+"""Compares a training step of `Distiller` with its parts and with keras.distillation: ratios measured in one run.
 
-A CIFAR ResNet teacher and a resnet8 student train on one stream of batches. The contestants take turns, `--repeats`
-times after a warm-up, so that other load on the machine falls on all alike. None is compiled with XLA. Goal: a
+A CIFAR ResNet teacher and a resnet8 student train on one stream of batches. The methods take turns, `--repeats` times
+after a warm-up, so that other load on the machine affects all equally. None is compiled with XLA. Goal: a
 step of tfkd.Distiller costs at most 1.05 x (a student step + the teacher's inference), and is never slower than one
 of keras.distillation.
 
@@ -34,13 +34,13 @@ ALPHA, TEMPERATURE = 0.9, 4.0
 
 
 def main() -> None:
-    """Reads the options, runs and prints."""
+    """Reads the options, runs the measurements and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a data set's name or path, as tfkd.data.load takes it; default: random images")
-    parser.add_argument("--depth", type=int, default=56, help="of the teacher, 6n + 2; default: 56")
+    parser.add_argument("--depth", type=int, default=56, help="depth of the teacher, 6n + 2; default: 56")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10, help="batches in each measurement")
-    parser.add_argument("--repeats", type=int, default=9, help="measurements of each contestant")
+    parser.add_argument("--repeats", type=int, default=9, help="measurements of each method")
     parser.add_argument(
         "--store", action="store_true", help="train from a store of soft labels, and with a feature loss"
     )
@@ -74,7 +74,7 @@ def load(name: str | None, samples: int) -> tuple[np.ndarray, np.ndarray, int]:
 def contestants(
     shape: tuple[int, ...], classes: int, depth: int
 ) -> dict[str, Callable[[tf.data.Dataset, int], object]]:
-    """What is measured, by name: each takes batches and a number of steps."""
+    """The methods by name: functions of batches and a number of steps."""
 
     def student() -> keras.Model:
         return tfkd.models.resnet8(shape, classes)
@@ -104,11 +104,11 @@ def contestants(
 def with_store(
     x: np.ndarray, y: np.ndarray, batch_size: int, depth: int
 ) -> dict[str, Callable[[tf.data.Dataset | None, int], object]]:
-    """As `contestants`, each with its own augmenting data."""
+    """The same as `contestants`, each with its own augmented data."""
     train = tfkd.data.from_arrays((x, y), (x[:100], y[:100]), validation=0).train
     augment = crop_flip(4)
     folder = tempfile.mkdtemp()
-    # What the labels say changes no time: they are random, as if a teacher had given them.
+    # The values of the stored logits do not affect the time: random ones replace the teacher's.
     store = tfkd.SoftLabels.create(
         f"{folder}/labels",
         train.ids,
@@ -155,7 +155,7 @@ def with_store(
 
 
 def report_store(seconds: Mapping[str, list[float]], steps: int, batch_size: int) -> None:
-    """Prints each contestant's fastest turn, and ratios of images/s."""
+    """Prints the fastest turn of each method, and ratios of images/s."""
     rates = {name: steps * batch_size / min(values) for name, values in seconds.items()}
     for name, rate in rates.items():
         print(
@@ -170,19 +170,19 @@ def report_store(seconds: Mapping[str, list[float]], steps: int, batch_size: int
 def measure(
     runs: Mapping[str, Callable[[tf.data.Dataset, int], object]], batches: tf.data.Dataset, steps: int, repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of each run, in turns."""
+    """Seconds of each run; the methods take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(-2, repeats):
         for name, run in runs.items():
             start = time.perf_counter()
-            run(batches, 2 if repeat < 0 else steps)  # two turns to build and settle the graphs
+            run(batches, 2 if repeat < 0 else steps)  # two turns to trace the graphs
             if repeat >= 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
 def report(seconds: Mapping[str, list[float]], steps: int, batch_size: int) -> None:
-    """Prints each contestant's fastest turn and its median, and ratios of the fastest: other load only adds time."""
+    """Prints the fastest turn and the median of each method, and ratios of the fastest: load only adds time."""
     for name, values in seconds.items():
         least, middle = min(values), statistics.median(values)
         rate, cost = steps * batch_size / least, 1000 * least / steps
