@@ -1,4 +1,4 @@
-"""Quantization-aware training: hand-computed rounding, each layer against its .tflite operator, int4, with a Distiller."""
+"""Quantization-aware training: hand-computed rounding, layers against their operators, int4, a Distiller."""
 
 import itertools
 

@@ -1,8 +1,8 @@
 """Counts instructions, arena, stack and code of the generated C for the MLPerf Tiny architectures on emulated cores.
 
-The numbers are deterministic. Goals: at most CMSIS-NN's instructions on each model and core, arena within 1.02 of the largest set of live tensors, code
-and constants without weights within 16 KiB at -O2 and 8 KiB with --size, outputs equal to TensorFlow Lite Micro's;
-with --stream an arena below that set, and equal outputs.
+The numbers are deterministic. Goals: at most CMSIS-NN's instructions on each model and core; an arena within 1.02 of
+the largest set of live tensors; code and constants without weights within 16 KiB at -O2 and 8 KiB with --size; outputs
+equal to TensorFlow Lite Micro's; with --stream an arena below that set, and equal outputs.
 
 The baseline was measured under emulation with TensorFlow Lite Micro (August 2026), gcc 12.2 -O2; the Cortex-M33 and M7
 are compared with the M4's. Weights are random; the counts hardly depend on them.
