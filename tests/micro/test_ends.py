@@ -241,7 +241,7 @@ def test_output_that_is_a_constant_is_refused() -> None:
     x = made.input((1, 4))
     fixed = made.tensor((1, 4), data=made.values((1, 4)))
     model = made.bytes(made.op("RELU", [x], [made.output((1, 4))]), fixed)
-    with pytest.raises(ValueError, match=r"an output must be computed. Received: 't1', a constant"):
+    with pytest.raises(ValueError, match="output 't1' is a constant"):
         micro.emit(model)
 
 

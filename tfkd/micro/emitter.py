@@ -1,43 +1,41 @@
-"""From layers and a memory plan to C: one header, one source file, and what a firmware needs around them."""
+"""From layers and a memory plan to C: one header and one source file."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib import resources
 
 import numpy as np
 
-from tfkd.errors import InputError
+from tfkd.errors import ModelError
+from tfkd.micro.c_context import CTYPES, Context, comment, include_guard
 from tfkd.micro.elimination import Elimination
 from tfkd.micro.ends import End
-from tfkd.micro.graph import Graph, Tensor
+from tfkd.micro.graph import Graph
+from tfkd.micro.interface import header
+from tfkd.micro.kernel_text import kernel_texts
 from tfkd.micro.lowering.layer import Layer, identifier
 from tfkd.micro.memory_plan import MemoryPlan
-from tfkd.micro.placement import Chain, Placement, place
-
-_CTYPES = {"int8": "int8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t", "int64": "int64_t"}
-_LIMITS = {"int8": ("-128", "127"), "int16": ("-32768", "32767")}
+from tfkd.micro.placement import Chain, place
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """C made from a model.
+    """C generated from a model.
 
     Args:
-        name: in all of its public names.
-        files: text by file name.
-        plan: of the arena.
-        least_bytes: the largest sum of the model's own tensors that live at once, each in a place of its own.
-        layers: the C functions, in the order in which they run.
-        steps: for each of them, what it computes.
-        weight_bytes: of all constants.
-        inputs: in the model's order.
-        outputs: in the model's order.
-        elimination: what was taken out of the model because it cannot change the outputs.
-        state_bytes: of the arena, what is kept from one run to the next; `tfkd_<name>_reset` sets it back.
+        name: C identifier in all public names.
+        files: Text by file name.
+        plan: Memory plan of the arena.
+        least_bytes: Largest sum of the model's own tensors that are in use at once, each with memory of its own.
+        layers: C functions in the order in which they run.
+        steps: What each of these functions computes.
+        weight_bytes: Bytes of all constants.
+        inputs: Inputs in the model's order.
+        outputs: Outputs in the model's order.
+        elimination: What was removed from the model because it cannot change the outputs.
+        state_bytes: Bytes of the arena that keep their values between runs; `tfkd_<name>_reset` initializes them.
     """
 
     name: str
@@ -54,8 +52,32 @@ class Program:
 
     @property
     def arena_bytes(self) -> int:
-        """RAM of the program's context: activations, scratch and what is kept between runs."""
+        """RAM of the program's context: activations, scratch buffers and states."""
         return self.plan.bytes
+
+
+class _Constants:
+    """The constant arrays of a program. Equal arrays are emitted once."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._labels: dict[bytes, str] = {}
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def label(self, field: str, index: int, values: np.ndarray) -> str:
+        """C name of an array: `field` of layer `index`, or of the layer that has an equal one already."""
+        values = np.ascontiguousarray(values)
+        key = values.dtype.name.encode() + values.tobytes()
+        label = self._labels.setdefault(key, f"tfkd_{self._name}_{field}_{index}")
+        self.arrays.setdefault(label, values)
+        return label
+
+    @property
+    def bytes(self) -> int:
+        return sum(values.nbytes for values in self.arrays.values())
+
+    def text(self) -> str:
+        return "\n".join(_array(label, values) for label, values in self.arrays.items())
 
 
 def emit(
@@ -69,155 +91,129 @@ def emit(
     """Writes the C of lowered layers.
 
     Args:
-        graph: the model.
-        layers: from `lowering.lower`.
-        aliases: from `lowering.lower`.
-        name: a C identifier; public names are `tfkd_<name>_...`.
-        elimination: what was taken out of the graph.
-        chains: layers that run by rows.
+        graph: The model.
+        layers: Result of `lowering.lower`.
+        aliases: Result of `lowering.lower`.
+        name: C identifier; public names are `tfkd_<name>_...`.
+        elimination: What was removed from the graph.
+        chains: Layers that are computed by rows.
+
+    Raises:
+        ModelError: An output of the model is a constant.
     """
-    places = place(graph, layers, aliases, chains)
+    context = Context(graph, place(graph, layers, aliases, chains), name)
+    places = context.places
     for i in graph.outputs:
         if i not in places.of_tensor:
-            raise InputError(f"micro: an output must be computed. Received: {graph.tensors[i].name!r}, a constant.")
+            raise ModelError(
+                f"micro: output {graph.tensors[i].name!r} is a constant, which no layer computes. "
+                "Remove it from the model's outputs."
+            )
     chained = {i: chain for chain in chains for i in chain.layers}
     functions = [f"tfkd_{name}_layer_{i}_{identifier(graph.tensors[x.writes].name)}" for i, x in enumerate(layers)]
-    constants: dict[bytes, tuple[str, np.ndarray]] = {}
-    bodies = [
-        _layer(graph, layer, i, functions[i], name, places, constants, chained.get(i)) for i, layer in enumerate(layers)
-    ]
-    bodies += [_chain(layers, chain, functions, name, places) for chain in chains]
-    kernels = dict.fromkeys(s for files in sorted({x.source for x in layers}) for s in files.split())
-    sources = ["arithmetic", *(["rows"] if chains else []), *kernels]
-    variants = sorted({(x.kernel, x.struct, x.flags, _types(graph, x)) for x in layers})
+    constants = _Constants(name)
+    bodies = [_layer(context, layer, i, functions[i], constants, i in chained) for i, layer in enumerate(layers)]
+    bodies += [_chain(context, layers, chain, functions) for chain in chains]
     parts = [
-        _table(layers, chained, places, name, elimination),
+        _summary(context, layers, chained, elimination),
         f'#include "{name}.h"\n\n#include <stddef.h>',
-        *(_kernel_text(source) for source in sources),
-        "\n".join(_variant(*variant) for variant in variants),
-        "\n".join(_array(label, values) for label, values in constants.values()),
+        *kernel_texts(_sources(layers, chains)),
+        _variants(graph, layers),
+        constants.text(),
         "\n".join(bodies),
-        _run(graph, _calls(functions, chained, name), places, name),
-        *([_reset(graph, places, name)] if _states(graph, places) else []),
+        _run(context, _calls(functions, chained, name)),
+        *([_reset(context)] if context.states else []),
     ]
-    steps = tuple(f"{x.op.kind} {x.comment}{', by rows' if i in chained else ''}" for i, x in enumerate(layers))
-    weights = sum(values.nbytes for _, values in constants.values())
-    files = {f"{name}.c": "\n\n".join(parts) + "\n", f"{name}.h": _header(graph, places, name)}
-    ins, outs = (
+    inputs, outputs = (
         tuple(End(graph.tensors[i], places.tensor(i)) for i in indices) for indices in (graph.inputs, graph.outputs)
     )
-    state_bytes = sum(tensor.bytes for tensor in _states(graph, places))
     return Program(
         name,
-        files,
-        places.plan,
-        places.least_bytes,
-        tuple(functions),
-        steps,
-        weights,
-        ins,
-        outs,
-        elimination,
-        state_bytes,
+        files={f"{name}.c": "\n\n".join(parts) + "\n", f"{name}.h": header(context)},
+        plan=places.plan,
+        least_bytes=places.least_bytes,
+        layers=tuple(functions),
+        steps=tuple(f"{x.op.kind} {x.comment}{', by rows' if i in chained else ''}" for i, x in enumerate(layers)),
+        weight_bytes=constants.bytes,
+        inputs=inputs,
+        outputs=outputs,
+        elimination=elimination,
+        state_bytes=sum(tensor.bytes for tensor in context.states),
     )
 
 
-def _states(graph: Graph, places: Placement) -> list[Tensor]:
-    """What is kept from one run to the next."""
-    return [tensor for tensor in graph.tensors if tensor.variable and tensor.index in places.of_tensor]
+def _sources(layers: Sequence[Layer], chains: Sequence[Chain]) -> list[str]:
+    """Names of the kernel headers that layers and chains need, in a fixed order."""
+    kernels = [name for source in sorted({layer.source for layer in layers}) for name in source.split()]
+    return ["arithmetic", *(["rows"] if chains else []), *kernels]
 
 
-def _at(places: Placement, tensor: Tensor, arena: str = "arena") -> str:
-    """A pointer to a tensor in the arena."""
-    where = f"{arena} + {places.tensor(tensor.index)}"
-    return where if tensor.dtype == "int8" else f"({_CTYPES[tensor.dtype]} *)(void *)({where})"
+def _variants(graph: Graph, layers: Sequence[Layer]) -> str:
+    """One C function for each combination of kernel and flags, shared by all layers that have it."""
+    variants = sorted({(x.kernel, x.struct, x.flags, _parameters(graph, x)) for x in layers})
+    return "\n".join(_variant(*variant) for variant in variants)
 
 
-def _kernel_text(source: str) -> str:
-    of, _, dtype = source.partition("@")
-    text = resources.files("tfkd.micro").joinpath("kernels", f"{of}.h").read_text().rstrip()
-    if dtype:  # the same for other values
-        own = set(re.findall(r"(?:TFKD_INLINE \w+ |^} )(tfkd_\w+)", text, re.M))
-        text = re.sub(r"tfkd_\w+", lambda name: f"{name[0]}_{dtype}" if name[0] in own else name[0], text)
-        text = text.replace("int8", dtype).replace("INT8", dtype.upper())
-    return _once(f"KERNEL_{source.replace('@', '_')}", text)
-
-
-def _once(label: str, text: str) -> str:
-    """Text that several models in one translation unit share."""
-    return f"#ifndef TFKD_{label.upper()}\n#define TFKD_{label.upper()}\n{text}\n#endif"
-
-
-def _types(graph: Graph, layer: Layer) -> tuple[str, ...]:
-    """The parameters of a layer's kernel after its struct: their C types and names."""
+def _parameters(graph: Graph, layer: Layer) -> tuple[str, ...]:
+    """C types and names of a kernel's parameters after its struct."""
     reads = [r.dtype.name if isinstance(r, np.ndarray) else graph.tensors[r].dtype for r in layer.reads]
-    typed = [f"const {_CTYPES[dtype]} *in{i}" for i, dtype in enumerate(reads)]
-    typed += [f"{_CTYPES[graph.tensors[state].dtype]} *state{i}" for i, state in enumerate(layer.states)]
-    typed.append(f"{_CTYPES[graph.tensors[layer.writes].dtype]} *out")
-    return (*typed, *(["int16_t *scratch"] if layer.scratch_bytes else []))
+    parameters = [f"const {CTYPES[dtype]} *in{i}" for i, dtype in enumerate(reads)]
+    parameters += [f"{CTYPES[graph.tensors[state].dtype]} *state{i}" for i, state in enumerate(layer.states)]
+    parameters.append(f"{CTYPES[graph.tensors[layer.writes].dtype]} *out")
+    return (*parameters, *(["int16_t *scratch"] if layer.scratch_bytes else []))
 
 
 def _variant(kernel: str, struct: str, flags: int, parameters: Sequence[str]) -> str:
-    """A kernel with its choices made, shared by all layers that make them so."""
-    values = ["p", *(parameter.split("*")[1] for parameter in parameters), str(flags)]
+    arguments = ["p", *(parameter.split("*")[1] for parameter in parameters), str(flags)]
     text = (
         f"static TFKD_NOINLINE void tfkd_{kernel}_flags{flags}({', '.join([f'const {struct} *p', *parameters])}) {{\n"
-        f"    tfkd_{kernel}({', '.join(values)});\n}}"
+        f"    tfkd_{kernel}({', '.join(arguments)});\n}}"
     )
-    return _once(f"VARIANT_{kernel}_{flags}", text)
+    return include_guard(f"VARIANT_{kernel}_{flags}", text)
 
 
 def _array(label: str, values: np.ndarray) -> str:
     text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
-    aligned = "TFKD_ALIGNED " if values.dtype.name == "int16" else ""  # read by words
-    return f"static const {_CTYPES[values.dtype.name]} {aligned}{label}[{values.size}] = {{\n{text}}};"
+    aligned = "TFKD_ALIGNED " if values.dtype.name == "int16" else ""  # kernels read int16 by words
+    return f"static const {CTYPES[values.dtype.name]} {aligned}{label}[{values.size}] = {{\n{text}}};"
 
 
-def _layer(
-    graph: Graph,
-    layer: Layer,
-    index: int,
-    function: str,
-    name: str,
-    places: Placement,
-    constants: dict[bytes, tuple[str, np.ndarray]],
-    chain: Chain | None,
-) -> str:
-    def constant(field: str, values: np.ndarray) -> str:
-        values = np.ascontiguousarray(values)
-        key = values.dtype.name.encode() + values.tobytes()  # equal constants are kept once
-        return constants.setdefault(key, (f"tfkd_{name}_{field}_{index}", values))[0]
-
-    fields = []
-    for field, value in layer.fields.items():
-        if isinstance(value, np.ndarray):
-            fields.append(f".{field} = {constant(field, value)}")
-        elif isinstance(value, tuple):
-            fields.append(f".{field} = {{{', '.join(map(str, value))}}}")
-        else:
-            fields.append(f".{field} = {value}")
-    reads = [
-        _at(places, graph.tensors[r]) if isinstance(r, int) else constant(f"operand{n}", r)
+def _layer(context: Context, layer: Layer, index: int, function: str, constants: _Constants, by_rows: bool) -> str:
+    """The C function of a layer: its parameters, and a call of its kernel."""
+    tensors = [
+        context.pointer(r) if isinstance(r, int) else constants.label(f"operand{n}", index, r)
         for n, r in enumerate(layer.reads)
     ]
-    tensors = [_at(places, graph.tensors[i]) for i in (*layer.states, layer.writes)]
-    scratch = [f"(int16_t *)(void *)(arena + {places.scratch(index)})"] if layer.scratch_bytes else []
-    if chain:
-        reads, tensors = [f"{reads[0]} + turn->in"], [f"{tensors[0]} + turn->out"]
-    call = ", ".join(["&p", *reads, *tensors, *scratch])
-    initial = textwrap.fill(
-        ", ".join(fields), 110, initial_indent="        ", subsequent_indent="        ", break_on_hyphens=False
+    tensors += [context.pointer(i) for i in (*layer.states, layer.writes)]
+    if by_rows:
+        tensors = [f"{tensors[0]} + turn->in", f"{tensors[-1]} + turn->out"]
+    if layer.scratch_bytes:
+        tensors.append(f"(int16_t *)(void *)(arena + {context.places.scratch(index)})")
+    fields = textwrap.fill(
+        ", ".join(f".{field} = {_value(field, value, index, constants)}" for field, value in layer.fields.items()),
+        110,
+        initial_indent="        ",
+        subsequent_indent="        ",
+        break_on_hyphens=False,
     )
     return (
-        f"/* {layer.op.kind} {layer.comment}: {_comment(graph.tensors[layer.writes].name)} */\n"
-        f"static TFKD_NOINLINE void {function}(int8_t *arena{', const tfkd_turn *turn' if chain else ''}) {{\n"
-        f"    static const {layer.struct} {'whole' if chain else 'p'} = {{\n{initial}}};\n"
-        f"{_rows(layer) if chain else ''}    tfkd_{layer.kernel}_flags{layer.flags}({call});\n}}"
+        f"/* {layer.op.kind} {layer.comment}: {comment(context.graph.tensors[layer.writes].name)} */\n"
+        f"static TFKD_NOINLINE void {function}(int8_t *arena{', const tfkd_turn *turn' if by_rows else ''}) {{\n"
+        f"    static const {layer.struct} {'whole' if by_rows else 'p'} = {{\n{fields}}};\n"
+        f"{_row_parameters(layer) if by_rows else ''}"
+        f"    tfkd_{layer.kernel}_flags{layer.flags}({', '.join(['&p', *tensors])});\n}}"
     )
 
 
-def _rows(layer: Layer) -> str:
-    """C that makes parameters for some rows of those for all."""
+def _value(field: str, value: int | tuple[int, ...] | np.ndarray, index: int, constants: _Constants) -> str:
+    """C initializer of a struct's field."""
+    if isinstance(value, np.ndarray):
+        return constants.label(field, index, value)
+    return f"{{{', '.join(map(str, value))}}}" if isinstance(value, tuple) else str(value)
+
+
+def _row_parameters(layer: Layer) -> str:
+    """C that derives a kernel's parameters for some rows from those for all rows."""
     lines = [
         f"    {layer.struct} p = whole;",
         "    if (turn->first == turn->end) return;",
@@ -233,9 +229,9 @@ def _rows(layer: Layer) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _chain(layers: Sequence[Layer], chain: Chain, functions: Sequence[str], name: str, places: Placement) -> str:
-    """The C function that runs a chain."""
-    windows = chain.windows
+def _chain(context: Context, layers: Sequence[Layer], chain: Chain, functions: Sequence[str]) -> str:
+    """The C function that runs a chain of layers by rows."""
+    places, windows = context.places, chain.windows
     table = []
     for i, w in zip(chain.layers, windows, strict=True):
         slab = places.tensor(layers[i - 1].writes) if i > chain.first else 0
@@ -244,8 +240,8 @@ def _chain(layers: Sequence[Layer], chain: Chain, functions: Sequence[str], name
     calls = "\n".join(f"        {functions[i]}(arena, turns + {n});" for n, i in enumerate(chain.layers))
     height, last = windows[-1].out_height, len(windows) - 1
     return (
-        f"/* Layers {chain.first} to {chain.last}, {chain.rows} rows of the last at a time. */\n"
-        f"static void tfkd_{name}_chain_{chain.first}(int8_t *arena) {{\n"
+        f"/* Layers {chain.first} to {chain.last}, {chain.rows} rows of the last one at a time. */\n"
+        f"static void tfkd_{context.name}_chain_{chain.first}(int8_t *arena) {{\n"
         f"    static const tfkd_window windows[{len(table)}] = {{\n        {', '.join(table)}}};\n"
         f"    tfkd_turn *turns = (tfkd_turn *)(void *)(arena + {places.scratch(chain.first) + chain.state_at});\n"
         f"    memset(turns, 0, {len(windows)} * sizeof *turns);\n"
@@ -255,132 +251,43 @@ def _chain(layers: Sequence[Layer], chain: Chain, functions: Sequence[str], name
     )
 
 
-def _comment(text: str) -> str:
-    """Text from a file that cannot end a C comment nor leave its line."""
-    return "".join(c if c.isprintable() and c.isascii() and c not in "*\\" else "_" for c in text)[:80]
-
-
-def _table(
-    layers: Sequence[Layer], chained: Mapping[int, Chain], places: Placement, name: str, elimination: Elimination
-) -> str:
-    lines = [f"/* {name}: made by tfkd export-c. Change the model, not this file.", " *",
-             *(f" * {text[0].upper()}{text[1:]}." for text in [str(elimination)] if elimination.layers),
-             f" * Arena {places.plan.bytes} bytes; whole tensors that live at once need {places.least_bytes}.", " *",
-             " *   layer  op                    shape                                arena"]  # fmt: skip
+def _summary(context: Context, layers: Sequence[Layer], chained: Mapping[int, Chain], elimination: Elimination) -> str:
+    """The comment at the top of the source file: what was removed, the arena, and a table of the layers."""
+    places, removed = context.places, str(elimination)
+    lines = [f"/* {context.name}: generated by tfkd export-c. Change the model, not this file.", " *"]
+    if elimination.layers:
+        lines.append(f" * {removed[0].upper()}{removed[1:]}.")
+    lines += [
+        f" * Arena {places.plan.bytes} bytes; the model's tensors that are in use at once need {places.least_bytes}.",
+        " *",
+        " *   layer  op                    shape                                arena",
+    ]
     for i, layer in enumerate(layers):
         by_rows = ", by rows" if i in chained else ""
         lines.append(f" *   {i:5d}  {layer.op.kind:20s}  {layer.comment:36s} {places.live_bytes(i):6d}{by_rows}")
     return "\n".join([*lines, " */"])
 
 
-def _io(graph: Graph, indices: Sequence[int], name: str, kind: str, places: Placement) -> str:
-    lines = []
-    for n, i in enumerate(indices):
-        tensor, suffix = graph.tensors[i], str(n) if len(indices) > 1 else ""
-        prefix = f"TFKD_{name.upper()}_{kind}{suffix}"
-        lines += [
-            f"#define {prefix}_SIZE {tensor.elements} /* {tensor.dtype}: {_comment(tensor.name)} {tensor.shape} */",
-            f"#define {prefix}_SCALE {tensor.scale!r}f",
-            f"#define {prefix}_ZERO_POINT ({tensor.zero_point})",
-        ]
-        if i in places.of_tensor:
-            pointer = f"(int8_t *)(void *)(ctx)->arena + {places.tensor(i)}"
-            if tensor.dtype != "int8":
-                pointer = f"({_CTYPES[tensor.dtype]} *)(void *)({pointer})"
-            lines.append(f"#define {prefix}_IN_ARENA(ctx) ({pointer})")
-    return "\n".join(lines)
-
-
-def _signature(graph: Graph, name: str) -> str:
-    single = len(graph.inputs) == len(graph.outputs) == 1
-    value = _CTYPES[graph.tensors[graph.inputs[0]].dtype]
-    io = f"const {value} *in, {value} *out" if single else f"const {value} *const *in, {value} *const *out"
-    return f"int tfkd_{name}_run(tfkd_{name}_ctx *ctx, {io})"
-
-
-def _header(graph: Graph, places: Placement, name: str) -> str:
-    guard, upper = f"TFKD_{name.upper()}_H", name.upper()
-    dtype = graph.tensors[graph.inputs[0]].dtype
-    value, (least, most) = _CTYPES[dtype], _LIMITS[dtype]
-    many = "" if len(graph.inputs) == len(graph.outputs) == 1 else " Pointers to each input and output, in order."
-    return f"""#ifndef {guard}
-#define {guard}
-
-#include <stdint.h>
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-{_io(graph, graph.inputs, name, "INPUT", places)}
-{_io(graph, graph.outputs, name, "OUTPUT", places)}
-#define TFKD_{upper}_ARENA_BYTES {max(4, places.plan.bytes)}
-
-/* All the RAM that a run needs; the caller's, so that several may run at once. */
-typedef struct {{
-    int32_t arena[TFKD_{upper}_ARENA_BYTES / 4];
-}} tfkd_{name}_ctx;
-
-/* Runs the model once.{many}
- * To save RAM and a copy, pass TFKD_{upper}_INPUT_IN_ARENA(ctx) and fill it before, and the same for the output.
- * Returns 0, or -1 where a pointer is null. */
-{_signature(graph, name)};
-{_reset_declaration(graph, places, name)}
-/* A feature to the input's steps, and an output's steps to a value: exactly as QUANTIZE and DEQUANTIZE in TensorFlow
- * Lite Micro, which a model with float inputs or outputs has at its ends. Halves are rounded away from 0, then the zero
- * point is added, and the sum saturates; NaN gives the least. */
-static inline {value} tfkd_{name}_quantize(float x, float scale, int zero_point) {{
-    const float steps = x / scale;
-    int32_t whole;
-    if (!(steps > -65536.0f)) return {least};
-    if (steps > 65536.0f) return {most};
-    whole = (int32_t)steps;
-    if (steps - (float)whole >= 0.5f) whole++;
-    else if (steps - (float)whole <= -0.5f) whole--;
-    whole += zero_point;
-    return ({value})(whole < {least} ? {least} : whole > {most} ? {most} : whole);
-}}
-
-static inline float tfkd_{name}_dequantize({value} q, float scale, int zero_point) {{
-    return (float)(q - zero_point) * scale;
-}}
-
-#ifdef __cplusplus
-}}
-#endif
-
-#endif
-"""
-
-
-def _reset_declaration(graph: Graph, places: Placement, name: str) -> str:
-    if not _states(graph, places):
-        return ""
-    return (
-        "\n/* Forgets what earlier runs left behind. To be called before the first run, and where a sequence starts.\n"
-        " * Between runs nothing but the inputs may be written to the context. */\n"
-        f"void tfkd_{name}_reset(tfkd_{name}_ctx *ctx);\n"
-    )
-
-
-def _reset(graph: Graph, places: Placement, name: str) -> str:
+def _reset(context: Context) -> str:
+    name = context.name
     lines = [f"void tfkd_{name}_reset(tfkd_{name}_ctx *ctx) {{", "    int8_t *arena = (int8_t *)(void *)ctx->arena;"]
-    for state in _states(graph, places):  # as TensorFlow Lite Micro's ResetVariableTensors
+    for state in context.states:  # as TensorFlow Lite Micro's ResetVariableTensors
         value = state.zero_point if state.dtype == "int8" and state.zero_points else 0
-        lines.append(f"    memset(arena + {places.tensor(state.index)}, {value}, {state.bytes});")
+        lines.append(f"    memset(arena + {context.places.tensor(state.index)}, {value}, {state.bytes});")
     return "\n".join([*lines, "}"])
 
 
 def _calls(functions: Sequence[str], chained: Mapping[int, Chain], name: str) -> list[str]:
-    """The functions that a run calls: of chains, or of layers that run alone."""
+    """The functions that a run calls: those of chains, and of layers outside of chains."""
     calls = [f"tfkd_{name}_chain_{chained[i].first}" if i in chained else x for i, x in enumerate(functions)]
     return list(dict.fromkeys(calls))
 
 
-def _run(graph: Graph, functions: Sequence[str], places: Placement, name: str) -> str:
-    single = len(graph.inputs) == len(graph.outputs) == 1
+def _run(context: Context, functions: Sequence[str]) -> str:
+    """The public C function that runs the model: copies the inputs, calls the layers, copies the outputs."""
+    graph, single = context.graph, context.has_single_io
     lines = [
-        f"{_signature(graph, name)} {{",
+        f"{context.signature()} {{",
         "    if (!ctx || !in || !out) return -1;",
         "    int8_t *arena = (int8_t *)(void *)ctx->arena;",
     ]
@@ -388,11 +295,11 @@ def _run(graph: Graph, functions: Sequence[str], places: Placement, name: str) -
         lines += [f"    if (!in[{n}]) return -1;" for n in range(len(graph.inputs))]
         lines += [f"    if (!out[{n}]) return -1;" for n in range(len(graph.outputs))]
     for n, i in enumerate(graph.inputs):
-        if i in places.of_tensor:
-            source, at = "in" if single else f"in[{n}]", _at(places, graph.tensors[i])
+        if i in context.places.of_tensor:
+            source, at = "in" if single else f"in[{n}]", context.pointer(i)
             lines.append(f"    if ({source} != {at}) memcpy({at}, {source}, {graph.tensors[i].bytes});")
     lines += [f"    {function}(arena);" for function in functions]
     for n, i in enumerate(graph.outputs):
-        target, at = "out" if single else f"out[{n}]", _at(places, graph.tensors[i])
+        target, at = "out" if single else f"out[{n}]", context.pointer(i)
         lines.append(f"    if ({target} != {at}) memcpy({target}, {at}, {graph.tensors[i].bytes});")
     return "\n".join([*lines, "    return 0;", "}"])

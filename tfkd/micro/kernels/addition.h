@@ -1,23 +1,32 @@
-/* ADD and SUB, int8, with broadcasting: strides are 0 along an axis of size 1. */
+/* ADD and SUB, int8 or int16, with broadcasting: the bits of TensorFlow Lite Micro's reference_ops::Add,
+ * BroadcastAdd4DSlow and the same of SUB.
+ * TFKD_VALUE, the element type, is int8_t or int16_t (values_int8.h, values_int16.h); int16 has zero point 0.
+ *
+ * Tensors have up to four dimensions, padded on the left with 1; strides count elements and are 0 along an axis of
+ * size 1, which repeats its value. Both operands are scaled to twice the larger of their scales, with
+ * 20 (int8) or 15 (int16) more bits, added, and scaled to the output. */
+#include "arithmetic.h"
+
 typedef struct {
     int32_t multiplier1, multiplier2, out_multiplier;
-    int32_t shift1, shift2, out_shift; /* right shifts */
+    int32_t shift1, shift2, out_shift; /* right shifts, >= 0 */
     int32_t size[4], stride1[4], stride2[4];
     int16_t zero_point1, zero_point2, out_zero_point, least, most, sign; /* sign: 1 adds, -1 subtracts */
-} tfkd_addition_params;
+} TFKD_NAME(addition_params);
 
-#define TFKD_FIRST_HALVES 1 /* the first operand's factor is exactly a half: the larger scale of the two */
+/* Flags: an operand's factor is exactly 1/2, as it has the larger scale. */
+#define TFKD_FIRST_HALVES 1
 #define TFKD_SECOND_HALVES 2
 
-/* x * multiplier, then divided by 2^shift: `half` is 2^shift / 2, `sign` is -1 where there is a division. */
-TFKD_INLINE int32_t tfkd_scaled(int32_t x, int32_t multiplier, int32_t shift, int32_t half, int32_t sign) {
+/* x * multiplier / 2^shift, rounded as in tfkd_multiply. half: 2^shift / 2; sign: -1 where shift > 0, else 0. */
+TFKD_INLINE int32_t TFKD_NAME(scaled)(int32_t x, int32_t multiplier, int32_t shift, int32_t half, int32_t sign) {
     const int32_t product = tfkd_high_mul_small(x, multiplier);
     return (product + (sign & (product >> 31)) + half) >> shift;
 }
 
-TFKD_INLINE void tfkd_addition(const tfkd_addition_params *p, const int8_t *in1, const int8_t *in2, int8_t *out,
-                               int flags) {
-    const int32_t left = sizeof(int8_t) == 1 ? 1 << 20 : 1 << 15;
+TFKD_INLINE void TFKD_NAME(addition)(const TFKD_NAME(addition_params) *p, const TFKD_VALUE *in1, const TFKD_VALUE *in2,
+                                     TFKD_VALUE *out, int flags) {
+    const int32_t left = sizeof(TFKD_VALUE) == 1 ? 1 << 20 : 1 << 15;
     const int32_t multiplier1 = p->multiplier1, multiplier2 = p->multiplier2, out_multiplier = p->out_multiplier;
     const int32_t shift1 = p->shift1, shift2 = p->shift2, out_shift = p->out_shift;
     const int32_t half1 = (1 << shift1) >> 1, half2 = (1 << shift2) >> 1, out_half = (1 << out_shift) >> 1;
@@ -27,19 +36,19 @@ TFKD_INLINE void tfkd_addition(const tfkd_addition_params *p, const int8_t *in1,
     for (int32_t a = 0; a < p->size[0]; a++)
         for (int32_t b = 0; b < p->size[1]; b++)
             for (int32_t c = 0; c < p->size[2]; c++) {
-                const int8_t *x = in1 + a * p->stride1[0] + b * p->stride1[1] + c * p->stride1[2];
-                const int8_t *y = in2 + a * p->stride2[0] + b * p->stride2[1] + c * p->stride2[2];
-                for (const int8_t *end = out + p->size[3]; out < end; x += step1, y += step2) {
+                const TFKD_VALUE *x = in1 + a * p->stride1[0] + b * p->stride1[1] + c * p->stride1[2];
+                const TFKD_VALUE *y = in2 + a * p->stride2[0] + b * p->stride2[1] + c * p->stride2[2];
+                for (const TFKD_VALUE *end = out + p->size[3]; out < end; x += step1, y += step2) {
                     int32_t first = *x - zero1, second = *y - zero2;
                     first = flags & TFKD_FIRST_HALVES
                                 ? first * (left / 2)
-                                : tfkd_scaled(first * left, multiplier1, shift1, half1, sign1);
+                                : TFKD_NAME(scaled)(first * left, multiplier1, shift1, half1, sign1);
                     second = flags & TFKD_SECOND_HALVES
                                  ? second * (left / 2)
-                                 : tfkd_scaled(second * left, multiplier2, shift2, half2, sign2);
+                                 : TFKD_NAME(scaled)(second * left, multiplier2, shift2, half2, sign2);
                     const int32_t sum = subtract ? first - second : first + second;
-                    const int32_t result = tfkd_scaled(sum, out_multiplier, out_shift, out_half, out_sign) + zero;
-                    *out++ = (int8_t)tfkd_clamp(result, least, most);
+                    const int32_t result = TFKD_NAME(scaled)(sum, out_multiplier, out_shift, out_half, out_sign) + zero;
+                    *out++ = (TFKD_VALUE)tfkd_clamp(result, least, most);
                 }
             }
 }

@@ -1,79 +1,37 @@
-/* Integer arithmetic of TensorFlow Lite Micro's reference kernels, exact to the last bit.
- * Right shifts of negative numbers are arithmetic, as on every compiler for these cores. */
-#if defined(__STDC_HOSTED__) && __STDC_HOSTED__
-#include <string.h>
-#else
-void *memcpy(void *, const void *, size_t);
-void *memset(void *, int, size_t);
-#endif
+/* Fixed-point arithmetic of TensorFlow Lite Micro's reference kernels, bit for bit.
+ *
+ * A real factor is multiplier * 2^(shift - 31), with the multiplier in [2^30, 2^31). The functions give the bits of
+ * MultiplyByQuantizedMultiplier (tensorflow/lite/kernels/internal/common.h), which rounds twice: once in the
+ * doubling high multiply, once in the right shift.
+ * Right shifts of negative numbers must be arithmetic, as in every compiler for these cores. */
+#include "platform.h"
+#include "arm_dsp.h"
 
-#if defined(__GNUC__)
-#define TFKD_INLINE static inline __attribute__((always_inline, unused))
-#define TFKD_NOINLINE __attribute__((noinline, unused))
-#define TFKD_ALIGNED __attribute__((aligned(4)))
-#else
-#define TFKD_INLINE static inline
-#define TFKD_NOINLINE
-#define TFKD_ALIGNED
-#endif
-
-/* A function that is assembly throughout; gcc must not think that it leaves registers alone. */
-#if defined(__clang__)
-#define TFKD_ASSEMBLY __attribute__((naked, noinline, unused)) static
-#else
-#define TFKD_ASSEMBLY __attribute__((naked, noinline, noipa, unused)) static
-#endif
-
-#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && !defined(TFKD_PORTABLE)
-#define TFKD_DSP 1
-#else
-#define TFKD_DSP 0
-#endif
-
-/* Cores with eight registers for everything, where a compiler spends its time on the stack. */
-#if defined(__GNUC__) && defined(__thumb__) && !defined(__thumb2__) && !defined(TFKD_PORTABLE)
-#define TFKD_THUMB1 1
-#else
-#define TFKD_THUMB1 0
-#endif
-
-/* Weights and shifts, where a kernel's text serves activations of several types. */
-typedef int8_t tfkd_byte;
-
-/* What a layer's numbers need; known when the code is generated, so that the compiler drops the rest. */
-#define TFKD_ANY_SHIFT 1 /* shifts are exponents of any sign; else right shifts minus one */
-#define TFKD_SIGNED 2    /* negative results survive the clamp, so their halves round away from zero */
-#define TFKD_CLAMP 4     /* the output range is narrower than int8, or numbers pass the bounds of what saturates */
-#define TFKD_WIDE 8      /* sums may pass the bounds of the fast forms */
-#define TFKD_ONE_SHIFT 16 /* right shifts minus one lie in 3 to 9: sums may be shifted before, so that all get one after */
-#define TFKD_BY_ROWS 32  /* depthwise: some of the layers by pairs of rows; some not */
+/* Properties of a layer, known when the code is generated, so that the compiler drops what is not needed.
+ *
+ *   flag            meaning
+ *   TFKD_ANY_SHIFT  `shift` holds exponents of either sign; without it, the right shift minus 1, >= 0
+ *   TFKD_SIGNED     negative results survive the clamp, so their halves must round away from zero
+ *   TFKD_CLAMP      the output range is narrower than int8, or sums exceed the range in which `ssat` is exact
+ *   TFKD_WIDE       sums may exceed 2^30, or two channels do not fit one packed sum
+ *   TFKD_ONE_SHIFT  all values of `shift` are in 3..9: sums are shifted left first, so that one right shift serves all
+ *   TFKD_BY_ROWS    depthwise: some of the layers use the form by pairs of rows
+ *   TFKD_BY_PLANE   depthwise: some of the layers do not */
+#define TFKD_ANY_SHIFT 1
+#define TFKD_SIGNED 2
+#define TFKD_CLAMP 4
+#define TFKD_WIDE 8
+#define TFKD_ONE_SHIFT 16
+#define TFKD_BY_ROWS 32
 #define TFKD_BY_PLANE 64
 
-/* Whether sums may be multiplied times up to 256 and saturated. */
+/* Whether 256 times a sum fits 32 bits and `ssat` saturates the result correctly. */
 #define TFKD_FAST(flags) (!((flags) & (TFKD_ANY_SHIFT | TFKD_WIDE | TFKD_CLAMP)))
 
-/* One load where the core can load from any address. */
-TFKD_INLINE uint32_t tfkd_load4(const void *from) {
-    uint32_t word;
-#if defined(__GNUC__)
-    __builtin_memcpy(&word, from, 4);
-#else
-    memcpy(&word, from, 4);
-#endif
-    return word;
-}
-
-TFKD_INLINE void tfkd_store4(void *to, uint32_t word) {
-#if defined(__GNUC__)
-    __builtin_memcpy(to, &word, 4);
-#else
-    memcpy(to, &word, 4);
-#endif
-}
-
+/* sum / count, rounded towards zero; count > 0. */
 TFKD_INLINE int32_t tfkd_divide(int32_t sum, int32_t count) {
 #if defined(__thumb__) && !defined(__thumb2__)
-    /* no division on this core: bit by bit, without a library */
+    /* no division instruction on this core: long division, so that no library is needed */
     uint32_t rest = sum < 0 ? 0u - (uint32_t)sum : (uint32_t)sum, quotient = 0;
     for (int bit = 31; bit >= 0; bit--) {
         if ((rest >> bit) >= (uint32_t)count) {
@@ -87,10 +45,12 @@ TFKD_INLINE int32_t tfkd_divide(int32_t sum, int32_t count) {
 #endif
 }
 
-/* (a * b + 2^30) >> 31 for b >= 0: the saturating rounding doubling high multiply. */
+/* (a * b + 2^30) >> 31 for b >= 0: SaturatingRoundingDoublingHighMul. */
 TFKD_INLINE int32_t tfkd_high_mul(int32_t a, int32_t b) {
 #if defined(__thumb__) && !defined(__thumb2__)
-    /* no 64-bit product here: four of 16 bits */
+    /* no 64-bit product on this core: four products of 16 bits
+     *
+     *   a * b = a_high * b_high * 2^32 + (a_high * b_low + a_low * b_high) * 2^16 + a_low * b_low */
     const int32_t a_high = a >> 16, b_high = b >> 16;
     const uint32_t a_low = (uint32_t)a & 0xffffu, b_low = (uint32_t)b & 0xffffu;
     const uint32_t low = a_low * b_low;
@@ -104,24 +64,22 @@ TFKD_INLINE int32_t tfkd_high_mul(int32_t a, int32_t b) {
 #endif
 }
 
-/* The same for |a| < 2^30. */
+/* tfkd_high_mul for |a| < 2^30. */
 TFKD_INLINE int32_t tfkd_high_mul_small(int32_t a, int32_t b) {
 #if TFKD_DSP
-    int32_t result;
-    __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a * 2), "r"(b));
-    return result;
+    return tfkd_high_mul_twice(a * 2, b);
 #else
     return tfkd_high_mul(a, b);
 #endif
 }
 
-/* Divides by 2^exponent, halves away from zero. */
+/* x / 2^exponent, halves rounded away from zero: RoundingDivideByPOT. */
 TFKD_INLINE int32_t tfkd_divide_by_power(int32_t x, int32_t exponent) {
     const int32_t mask = (int32_t)(((uint32_t)1 << exponent) - 1u);
     return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0));
 }
 
-/* x * multiplier * 2^(shift - 31), rounded twice. */
+/* x * multiplier * 2^(shift - 31), rounded twice: MultiplyByQuantizedMultiplier. */
 TFKD_INLINE int32_t tfkd_multiply(int32_t x, int32_t multiplier, int32_t shift) {
     if (shift > 0) return tfkd_high_mul((int32_t)((uint32_t)x << shift), multiplier);
     return tfkd_divide_by_power(tfkd_high_mul(x, multiplier), -shift);
@@ -131,24 +89,23 @@ TFKD_INLINE int32_t tfkd_clamp(int32_t x, int32_t least, int32_t most) {
     return x < least ? least : x > most ? most : x;
 }
 
-/* x / 2 as an int8 in the output's range. */
+/* x >> 1, clamped to the output range. */
 TFKD_INLINE int32_t tfkd_saturate_half(int32_t x, int32_t least, int32_t most, int flags) {
     if (flags & TFKD_CLAMP) return tfkd_clamp(x >> 1, least, most);
 #if TFKD_DSP
-    int32_t result;
-    __asm__("ssat %0, #8, %1, asr #1" : "=r"(result) : "r"(x));
-    return result;
+    return tfkd_saturate_8(x);
 #else
     return tfkd_clamp(x >> 1, -128, 127);
 #endif
 }
 
-/* Adds the zero point to a result, within the limits; in this order no sum overflows. */
+/* x + zero_point, clamped. The clamp comes first, so that the sum cannot overflow. */
 TFKD_INLINE int32_t tfkd_around(int32_t x, int32_t zero_point, int32_t least, int32_t most) {
     return tfkd_clamp(x, least - zero_point, most - zero_point) + zero_point;
 }
 
-/* An accumulator to an int8 output. */
+/* An int32 accumulator to an int8 output. Without TFKD_ANY_SHIFT `shift` is the right shift minus 1, and the rounding
+ * half is added together with twice the zero point before the last bit is shifted out. */
 TFKD_INLINE int32_t tfkd_requantize(int32_t sum, int32_t multiplier, int32_t shift, int32_t zero_point, int32_t least,
                                     int32_t most, int flags) {
     if (flags & TFKD_ANY_SHIFT) return tfkd_clamp(tfkd_multiply(sum, multiplier, shift) + zero_point, least, most);
@@ -157,14 +114,14 @@ TFKD_INLINE int32_t tfkd_requantize(int32_t sum, int32_t multiplier, int32_t shi
     return tfkd_saturate_half((x >> shift) + 2 * zero_point + 1, least, most, flags);
 }
 
-/* Whether kernels may hand over accumulators times two, which the multiplication takes without a shift. */
+/* Whether kernels pass twice the accumulator, which saves the shift before `smmulr`. */
 #define TFKD_DOUBLED(flags) (TFKD_DSP && !((flags) & (TFKD_ANY_SHIFT | TFKD_WIDE)))
 
+/* tfkd_requantize of twice / 2. */
 TFKD_INLINE int32_t tfkd_requantize_twice(int32_t twice, int32_t multiplier, int32_t shift, int32_t zero_point,
                                           int32_t least, int32_t most, int flags) {
 #if TFKD_DSP
-    int32_t x;
-    __asm__("smmulr %0, %1, %2" : "=r"(x) : "r"(twice), "r"(multiplier));
+    int32_t x = tfkd_high_mul_twice(twice, multiplier);
     if (flags & TFKD_SIGNED) x += x >> 31;
     return tfkd_saturate_half((x >> shift) + 2 * zero_point + 1, least, most, flags);
 #else
@@ -172,66 +129,19 @@ TFKD_INLINE int32_t tfkd_requantize_twice(int32_t twice, int32_t multiplier, int
 #endif
 }
 
-#if TFKD_DSP
-/* bytes 0 and 2 as two signed halves */
-TFKD_INLINE uint32_t tfkd_even(uint32_t bytes) {
-    uint32_t result;
-    __asm__("sxtb16 %0, %1" : "=r"(result) : "r"(bytes));
-    return result;
-}
-/* bytes 1 and 3 */
-TFKD_INLINE uint32_t tfkd_odd(uint32_t bytes) {
-    uint32_t result;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(bytes));
-    return result;
-}
-TFKD_INLINE int32_t tfkd_mac2(uint32_t a, uint32_t b, int32_t sum) {
-    int32_t result;
-    __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-}
-TFKD_INLINE int32_t tfkd_mac_low(uint32_t a, uint32_t b, int32_t sum) {
-    int32_t result;
-    __asm__("smlabb %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-}
-/* low half of a, high half of b */
-TFKD_INLINE int32_t tfkd_mac_low_high(uint32_t a, uint32_t b, int32_t sum) {
-    int32_t result;
-    __asm__("smlabt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-}
-TFKD_INLINE int32_t tfkd_mac_high_low(uint32_t a, uint32_t b, int32_t sum) {
-    int32_t result;
-    __asm__("smlatb %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-}
-TFKD_INLINE int32_t tfkd_mac_high(uint32_t a, uint32_t b, int32_t sum) {
-    int32_t result;
-    __asm__("smlatt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-}
-#endif
-
-/* In assembly: halves of negative values round away from zero, or nothing where those are clamped. */
-#define TFKD_AWAY(x) "add " x ", " x ", " x ", asr #31\n"
-#define TFKD_AS_IS(x)
-
-/* Two values of 16 bits at an address that is a multiple of 4, the first in the low half. */
-#if defined(__GNUC__)
-typedef uint32_t __attribute__((may_alias)) tfkd_word;
-#define TFKD_WORD(from, i) ((int32_t)((const tfkd_word *)(const void *)(from))[i])
-#else
-#define TFKD_WORD(from, i) ((int32_t)tfkd_load4((const int16_t *)(from) + 2 * (i)))
-#endif
-
-/* Two weights a and b lie in 16 bits as 256 * b + a. A sum of products with them is 256 * B + A; a second sum with the
- * low bytes alone gives A. So one load and one sign extension serve two output channels. */
+/* Packed weights: the int8 weights a and b of two output channels share one int16, 256 * b + a.
+ *
+ *   packed sum   sum of x * (256 * b + a) = 256 * B + A       B, A: the sums of the second and the first channel
+ *   first sum    sum of x * a             = A                 a is the packed weight's low byte, sign-extended
+ *   second sum   (packed sum - first sum) / 256 = B
+ *
+ * So one load and one sign extension serve two channels. TFKD_WIDE marks layers where 256 * B + A exceeds 32 bits. */
 TFKD_INLINE int32_t tfkd_second(int32_t packed, int32_t first) {
     return (int32_t)((uint32_t)packed - (uint32_t)first) >> 8;
 }
 
-/* The output of the first of two channels that share 16 bits, or of the second. */
+/* The output of one of two channels that share packed weights. sums: packed sum (with TFKD_WIDE the second sum itself),
+ * first sum; second: 0 for the first channel, 1 for the second. */
 TFKD_INLINE int32_t tfkd_output(const int32_t sums[2], int second, int32_t bias, int32_t multiplier, int32_t shift,
                                 int32_t zero_point, int32_t least, int32_t most, int flags) {
     if (TFKD_DOUBLED(flags)) {

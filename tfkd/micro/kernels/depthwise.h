@@ -1,22 +1,34 @@
-/* DEPTHWISE_CONV_2D, int8: one channel at a time through a padded plane of 16 bits, or four through some of its rows, so
- * that the output may overwrite the input where the shapes agree. */
+/* DEPTHWISE_CONV_2D int8, also dilated: the bits of TensorFlow Lite Micro's
+ * reference_integer_ops::DepthwiseConvPerChannel.
+ *
+ *   input    [1, height, width, channels] int8
+ *   weights  [channels * channel multiplier, kernel height, kernel width] int8, symmetric, one scale per channel
+ *   output   [1, out height, out width, channels * channel multiplier] int8
+ *
+ * One channel at a time is copied to a padded plane of int16 in the scratch buffer; or, on cores with the DSP extension
+ * and for 3x3 kernels with stride 1 or 2, some rows of four channels (arm_dsp_depthwise.h). A channel is copied before
+ * its outputs are written, so that the output may overwrite the input where the shapes are equal. */
+#include "arithmetic.h"
+#include "arm_dsp_depthwise.h"
+
 typedef struct {
-    const int8_t *weights; /* [out channels, kernel height, kernel width] */
-    const int32_t *bias;   /* the input's zero point is folded in */
+    const int8_t *weights;
+    const int32_t *bias; /* the input's zero point is folded in */
     const int32_t *multiplier;
     const int8_t *shift;
     int16_t height, width, channels, out_height, out_width, channel_multiplier;
     int16_t kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
-    int16_t pad_top, pad_left, plane_height, plane_width; /* of the padded plane; its width is even */
-    int16_t row_pairs; /* pairs of the plane's rows, of four channels, for which there is room, or 0 where the form does not apply */
+    int16_t pad_top, pad_left, plane_height, plane_width; /* the padded plane; its width is even */
+    int16_t row_pairs; /* pairs of rows of four channels that fit the scratch buffer; 0: that form does not apply */
     int8_t zero_point, out_zero_point, least, most;
 } tfkd_depthwise_params;
 
+/* All outputs of output channel c from its input channel's plane. */
 TFKD_INLINE void tfkd_depthwise_any(const tfkd_depthwise_params *p, const int8_t *weights, const int16_t *plane,
                                     int8_t *out, int32_t c, int flags) {
     const int32_t step = p->channels * p->channel_multiplier;
     const int32_t bias = p->bias[c], multiplier = p->multiplier[c], shift = p->shift[c];
-    /* copies, as a compiler must think that the output may overwrite the parameters */
+    /* local copies: the compiler must assume that a store to the output changes the parameters */
     const int32_t height = p->out_height, width = p->out_width, rows = p->kernel_height, columns = p->kernel_width;
     const int32_t next = p->stride_width, tap = p->dilation_width, row = p->dilation_height * p->plane_width;
     const int32_t zero_point = p->out_zero_point, least = p->least, most = p->most;
@@ -36,35 +48,8 @@ TFKD_INLINE void tfkd_depthwise_any(const tfkd_depthwise_params *p, const int8_t
 }
 
 #if TFKD_DSP
-/* How pixels become pairs of rows: for each two columns, for each of four channels, two words of an upper and a lower
- * value. Before the columns that come in twos one may be alone, the second of its two, and one after them. */
-typedef struct {
-    int32_t step;              /* bytes between columns of the upper row; 0 repeats one value */
-    int32_t twos, first, last; /* first, last: 1 where a column is alone */
-    int32_t step2;             /* of the lower row */
-} tfkd_gather_params;
-
-#define TFKD_GATHER_ONE(at)                                                                                \
-    "ldr r4, [r0]\n ldr r8, [r1]\n pkhbt r6, r4, r8, lsl #16\n pkhtb r10, r8, r4, asr #16\n"                \
-    "sxtb16 r4, r6\n sxtb16 r6, r6, ror #8\n sxtb16 r8, r10\n sxtb16 r10, r10, ror #8\n"                    \
-    "str r4, [r2, #" at "]\n str r6, [r2, #" at "+8]\n str r8, [r2, #" at "+16]\n str r10, [r2, #" at "+24]\n"
-TFKD_ASSEMBLY void tfkd_gather(const int8_t *upper, const int8_t *lower, uint32_t *to, const tfkd_gather_params *p) {
-    __asm__ volatile(
-        "push {r4-r11, lr}\n ldm r3, {r3, r9-r12}\n mov lr, r9\n push {r11}\n"
-        "cmp r10, #0\n beq 1f\n" TFKD_GATHER_ONE("4") "add r0, r0, r3\n add r1, r1, r12\n adds r2, r2, #32\n"
-        "1:\n cmp lr, #0\n beq 3f\n"
-        "2:\n"
-        "ldr r4, [r0]\n ldr r8, [r1]\n pkhbt r6, r4, r8, lsl #16\n pkhtb r10, r8, r4, asr #16\n"
-        "ldr r5, [r0, r3]\n ldr r9, [r1, r12]\n pkhbt r7, r5, r9, lsl #16\n pkhtb r11, r9, r5, asr #16\n"
-        "add r0, r0, r3, lsl #1\n add r1, r1, r12, lsl #1\n"
-        "sxtb16 r4, r6\n sxtb16 r6, r6, ror #8\n sxtb16 r5, r7\n sxtb16 r7, r7, ror #8\n"
-        "sxtb16 r8, r10\n sxtb16 r10, r10, ror #8\n sxtb16 r9, r11\n sxtb16 r11, r11, ror #8\n"
-        "stm r2!, {r4-r11}\n subs lr, lr, #1\n bne 2b\n"
-        "3:\n pop {r11}\n cmp r11, #0\n beq 4f\n" TFKD_GATHER_ONE("0")
-        "4:\n pop {r4-r11, pc}\n");
-}
-
-/* Row `row` of the plane and the next, of the four channels that start at `in`. */
+/* Rows `row` and `row` + 1 of the padded plane, of the four channels that start at `in`, as a pair of rows. Rows
+ * outside the image repeat the zero point. */
 TFKD_INLINE void tfkd_gather_rows(const tfkd_depthwise_params *p, const tfkd_gather_params *within, const int8_t *in,
                                   int32_t row, uint32_t *to) {
     const int32_t y = row - p->pad_top, bytes = p->width * within->step, height = p->height;
@@ -82,116 +67,12 @@ TFKD_INLINE void tfkd_gather_rows(const tfkd_depthwise_params *p, const tfkd_gat
     tfkd_gather(upper, lower, to, &edge);
 }
 
-/* Rows of 3x3 outputs of some channels. What counts per channel goes on from one to the next. */
 typedef struct {
-    int32_t length; /* bytes of a row's columns, but for the last of an odd number of outputs */
-    int8_t *out;
-    int32_t below, step, odd; /* from an output to the one below, 0 at stride 2; to the next; the same for a last one alone */
-    int32_t rows, skip, out_skip, last; /* bytes from a row's end to the next's start; 1: the last has none below */
-    int32_t row;                        /* bytes from a pair of rows to the next */
-    const int32_t *bias, *multiplier;
-    const int8_t *shift, *weights;
-    int32_t channels, offset, advance; /* 2 * zero point + 1; bytes from a channel's pairs of rows to the next's */
-} tfkd_rows_params;
-
-#define TFKD_SCALE(x) "smmla " x ", " x ", r2, r3\n"
-#define TFKD_SCALE_SIGNED(x) "smmulr " x ", " x ", r2\n" TFKD_AWAY(x) "add " x ", " x ", r3\n"
-#define TFKD_SHIFT(x) "asr " x ", " x ", r2\n ssat " x ", #8, " x ", asr #1\n"
-#define TFKD_LOAD_SHIFT "ldr r2, [sp, #16]\n"
-#define TFKD_SHIFT_ONE(x) "ssat " x ", #8, " x ", asr #11\n"
-#define TFKD_FOUR(do) do("r10") do("r11") do("r12") do("lr")
-/* Two columns in r2, r3 of an upper or lower pair of rows: one instruction multiplies two rows, the other one. */
-#define TFKD_LEFT(one, two, w0, w1, s0, s1, s2, s3)                                                        \
-    one " r10, r2, " w0 ", " s0 "\n " two " r11, r2, " w0 ", " s1 "\n"                                      \
-    one " r12, r3, " w0 ", " s2 "\n " two " lr, r3, " w0 ", " s3 "\n"                                       \
-    one " r10, r3, " w1 ", r10\n " two " r11, r3, " w1 ", r11\n"
-#define TFKD_RIGHT(one, two, w1, w2)                                                                       \
-    one " r10, r2, " w2 ", r10\n " two " r11, r2, " w2 ", r11\n"                                            \
-    one " r12, r2, " w1 ", r12\n " two " lr, r2, " w1 ", lr\n"                                              \
-    one " r12, r3, " w2 ", r12\n " two " lr, r3, " w2 ", lr\n"
-#define TFKD_STRIDE1(scale, load, shift)                                                                          \
-    "ldrd r2, r3, [r0], #32\n" TFKD_LEFT("smlad", "smlatb", "r4", "r5", "lr", "lr", "lr", "lr")             \
-    "ldrd r2, r3, [r0]\n" TFKD_RIGHT("smlad", "smlatb", "r5", "r6")                                        \
-    "ldrd r2, r3, [r1], #32\n" TFKD_LEFT("smlabt", "smlad", "r7", "r8", "r10", "r11", "r12", "lr")          \
-    "ldrd r2, r3, [r1]\n" TFKD_RIGHT("smlabt", "smlad", "r8", "r9")                                        \
-    "ldrd r2, r3, [sp, #8]\n" TFKD_FOUR(scale) load TFKD_FOUR(shift)                                         \
-    "ldrd r2, r3, [sp, #24]\n strb lr, [r2, r3]\n strb r11, [r2]\n"                                        \
-    "ldr lr, [sp, #20]\n strb r12, [lr, r3]\n strb r10, [lr]\n"                                            \
-    "add r2, r2, r3, lsl #1\n add lr, lr, r3, lsl #1\n strd lr, r2, [sp, #20]\n"
-/* Two outputs side by side, of two columns each and one of the next two. */
-#define TFKD_SPARSE(one, at, w0, w1, w2, s0, s1)                                                           \
-    "ldrd r2, r3, [" at "], #32\n " one " r10, r2, " w0 ", " s0 "\n " one " r10, r3, " w1 ", r10\n"          \
-    "ldrd r2, r3, [" at "], #32\n " one " r10, r2, " w2 ", r10\n"                                           \
-    one " r11, r2, " w0 ", " s1 "\n " one " r11, r3, " w1 ", r11\n"                                         \
-    "ldr r2, [" at "]\n " one " r11, r2, " w2 ", r11\n"
-#define TFKD_STRIDE2(scale, load, shift)                                                                          \
-    TFKD_SPARSE("smlad", "r0", "r4", "r5", "r6", "lr", "lr")                                               \
-    TFKD_SPARSE("smlabt", "r1", "r7", "r8", "r9", "r10", "r11")                                            \
-    "ldrd r2, r3, [sp, #8]\n" scale("r10") scale("r11")                                                    \
-    load shift("r10") shift("r11")                                                                         \
-    "ldrd r2, r3, [sp, #24]\n strb r11, [r2, r3]\n strb r10, [r2]\n"                                       \
-    "add r2, r2, r3, lsl #1\n str r2, [sp, #24]\n"
-/* Weights w0 and w1 of three columns, which lie in the bytes of r7 to r9, times 256 as halves; or times two. */
-#define TFKD_TAPS(first, second, w0, w1, w2)                                                               \
-    "pkhbt " w1 ", " first ", " second ", lsl #16\n pkhtb " w2 ", " second ", " first ", asr #16\n"         \
-    "lsl " w0 ", " w1 ", #8\n and " w1 ", " w1 ", #0xff00ff00\n and " w0 ", " w0 ", #0xff00ff00\n"          \
-    "lsl " w2 ", " w2 ", #8\n and " w2 ", " w2 ", #0xff00ff00\n"
-#define TFKD_TAPS_SIGNED(first, second, w0, w1, w2)                                                        \
-    "pkhbt " w1 ", " first ", " second ", lsl #16\n pkhtb " w2 ", " second ", " first ", asr #16\n"         \
-    "sxtb16 " w0 ", " w1 "\n sxtb16 " w1 ", " w1 ", ror #8\n sxtb16 " w2 ", " w2 "\n"                       \
-    "sadd16 " w0 ", " w0 ", " w0 "\n sadd16 " w1 ", " w1 ", " w1 "\n sadd16 " w2 ", " w2 ", " w2 "\n"
-/* For one shift of all channels each weight w has as many bits as its channel's shift is less; r12 masks what the lower
- * half loses to the upper. */
-#define TFKD_TAP_ONE(w) "lsl " w ", " w ", lr\n and " w ", " w ", r12\n"
-#define TFKD_TAPS_ONE(first, second, w0, w1, w2)                                                           \
-    "pkhbt " w1 ", " first ", " second ", lsl #16\n pkhtb " w2 ", " second ", " first ", asr #16\n"         \
-    "sxtb16 " w0 ", " w1 "\n sxtb16 " w1 ", " w1 ", ror #8\n sxtb16 " w2 ", " w2 "\n"                       \
-    TFKD_TAP_ONE(w0) TFKD_TAP_ONE(w1) TFKD_TAP_ONE(w2)
-#define TFKD_BITS_ONE                                                                                      \
-    "rsb lr, r6, #11\n lsl r4, r4, lr\n movs r3, #1\n lsl r3, r3, lr\n lsl r10, r10, #10\n"               \
-    "add r10, r10, r3, lsr #2\n movw r12, #0xffff\n mvn r3, r12\n lsl r3, r3, lr\n orr r12, r12, r3\n"
-#define TFKD_BITS "adds r6, r6, #7\n lsl r10, r10, r6\n add r10, r10, #64\n lsl r4, r4, #8\n"
-#define TFKD_BITS_SIGNED "lsl r10, r10, r6\n lsl r4, r4, #1\n"
-/* On the stack: end of a row's columns, bias, multiplier, offset, shift; out, the one below, and from `step` to `last`;
- * length; `from` and p. */
-#define TFKD_ROWS(name, twos, scale, load, shift, bits, taps, advance)                                               \
-    TFKD_ASSEMBLY void name(const uint32_t *from, tfkd_rows_params *p) {                                   \
-        __asm__ volatile(                                                                                  \
-            "push {r0, r1, r4-r11, lr}\n sub sp, #56\n"                                                    \
-            "4:\n ldrd r0, r1, [sp, #56]\n ldm r1, {r2-r10}\n"                                             \
-            "add r11, r0, r2\n str r11, [sp]\n str r2, [sp, #52]\n"                                        \
-            "add r11, r3, #1\n str r11, [r1, #4]\n add r4, r4, r3\n add r12, sp, #20\n stm r12, {r3-r10}\n" \
-            "ldrd r2, r3, [r1, #40]\n ldr r4, [r2], #4\n ldr r5, [r3], #4\n strd r2, r3, [r1, #40]\n"       \
-            "ldrd r2, r3, [r1, #48]\n ldrsb r6, [r2], #1\n ldr r7, [r3]\n ldr r8, [r3, #3]\n"              \
-            "ldr r9, [r3, #5]\n adds r3, r3, #9\n strd r2, r3, [r1, #48]\n lsr r9, r9, #8\n"               \
-            "ldrd r10, r11, [r1, #60]\n add r11, r0, r11\n str r11, [sp, #56]\n"                           \
-            bits "strd r4, r5, [sp, #4]\n strd r10, r6, [sp, #12]\n"                                       \
-            taps("r7", "r8", "r4", "r5", "r6") "mov r10, r8\n" taps("r10", "r9", "r7", "r8", "r11")        \
-            "mov r9, r11\n ldr r1, [r1, #36]\n add r1, r0, r1\n"                                           \
-            "0:\n ldr lr, [sp, #4]\n"                                                                      \
-            "1:\n" twos(scale, load, shift) "ldm sp, {r2, lr}\n cmp r0, r2\n bne 1b\n"                      \
-            "ldrd r2, r3, [sp, #28]\n eors r2, r2, r3\n str r2, [sp, #28]\n bne 2f\n"                       \
-            "add r2, r0, #" advance "\n str r2, [sp]\n b 1b\n"                                             \
-            "2:\n ldrd r2, r3, [sp, #36]\n subs r2, r2, #1\n beq 3f\n str r2, [sp, #36]\n"                  \
-            "add r0, r0, r3\n add r1, r1, r3\n ldr r3, [sp, #52]\n add r3, r0, r3\n str r3, [sp]\n"         \
-            "ldrd r10, r11, [sp, #20]\n ldrd r3, r12, [sp, #44]\n add r10, r10, r3\n add r11, r11, r3\n"    \
-            "cmp r2, r12\n it eq\n moveq r11, r10\n strd r10, r11, [sp, #20]\n b 0b\n"                      \
-            "3:\n ldr r1, [sp, #60]\n ldr r2, [r1, #56]\n subs r2, r2, #1\n str r2, [r1, #56]\n bne 4b\n"   \
-            "add sp, #64\n pop {r4-r11, pc}\n");                                                           \
-    }
-#define TFKD_ROWS_OF(stride, name, advance)                                                                \
-    TFKD_ROWS(name, stride, TFKD_SCALE, TFKD_LOAD_SHIFT, TFKD_SHIFT, TFKD_BITS, TFKD_TAPS, advance)        \
-    TFKD_ROWS(name##_one_shift, stride, TFKD_SCALE, "", TFKD_SHIFT_ONE, TFKD_BITS_ONE, TFKD_TAPS_ONE, advance) \
-    TFKD_ROWS(name##_signed, stride, TFKD_SCALE_SIGNED, TFKD_LOAD_SHIFT, TFKD_SHIFT, TFKD_BITS_SIGNED,     \
-              TFKD_TAPS_SIGNED, advance)
-TFKD_ROWS_OF(TFKD_STRIDE1, tfkd_rows, "32")
-TFKD_ROWS_OF(TFKD_STRIDE2, tfkd_rows_stride2, "64")
-
-typedef struct {
-    uint32_t words[8]; /* copied at once */
+    uint32_t words[8]; /* a type that compilers copy by `ldm` and `stm` */
 } tfkd_eight;
 
-/* 3x3 at stride 1 or 2, four channels at a time. */
+/* 3x3 at stride 1 or 2, four channels at a time. The scratch buffer holds `room` pairs of rows; a step computes the
+ * rows of outputs for which all pairs are there, and moves the last pair, which the next step needs, to the start. */
 TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out, uint32_t *plane,
                                     int flags) {
     const int32_t channels = p->channels, times = p->channel_multiplier, stride = p->stride_width, room = p->row_pairs;
@@ -199,7 +80,8 @@ TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t
     const int32_t step = channels * times, row = p->out_width * step, down = stride == 2 ? row : 2 * row;
     const int32_t twos = p->out_width >> 1, odd = p->out_width & 1, length = 32 * stride * twos;
     const uint32_t padding = ((uint32_t)p->zero_point & 0xffffu) | ((uint32_t)p->zero_point << 16);
-    const int32_t left = p->pad_left, count = tfkd_clamp(p->plane_width - left, 0, p->width), alone = left & (count > 0);
+    const int32_t left = p->pad_left, count = tfkd_clamp(p->plane_width - left, 0, p->width);
+    const int32_t alone = left & (count > 0); /* with odd padding the first column is the second of its two */
     const tfkd_gather_params within = {channels, (count - alone) >> 1, alone, (count - alone) & 1, channels};
     const tfkd_eight margin = {{padding, padding, padding, padding, padding, padding, padding, padding}};
     tfkd_eight *eights = (tfkd_eight *)(void *)plane;
@@ -245,7 +127,7 @@ TFKD_INLINE void tfkd_depthwise(const tfkd_depthwise_params *p, const int8_t *in
 #endif
     const int32_t taps = p->kernel_height * p->kernel_width, step = p->channels;
     for (int32_t i = 0; i < p->plane_height * p->plane_width; i++) plane[i] = p->zero_point;
-    /* a plane may end before the input does, where the kernel never reaches its last rows */
+    /* the plane is smaller than the padded input where the kernel never reaches the last rows or columns */
     const int32_t rows = tfkd_clamp(p->plane_height - p->pad_top, 0, p->height);
     const int32_t columns = tfkd_clamp(p->plane_width - p->pad_left, 0, p->width);
     const int32_t skip = (p->width - columns) * step, over = p->plane_width - columns, channels = p->channels;

@@ -1,4 +1,6 @@
-/* sum and the products of `count` pairs of int8. */
+#include "arithmetic.h"
+
+/* sum + a[0] * b[0] + ... + a[count - 1] * b[count - 1]. */
 TFKD_INLINE int32_t tfkd_dot_product(const int8_t *a, const int8_t *b, int32_t count, int32_t sum) {
     const int8_t *end = a + count;
 #if TFKD_DSP

@@ -1,6 +1,9 @@
-/* Any op of one int8 to one int8, as a table made from its exact formula. */
+/* LOGISTIC, TANH, HARD_SWISH, RELU, RELU6, LEAKY_RELU and QUANTIZE, int8 to int8, as a table of all 256 outputs. The
+ * table is computed when the code is generated, with the arithmetic of TensorFlow Lite Micro's reference kernels. */
+#include "arithmetic.h"
+
 typedef struct {
-    const int8_t *table; /* for -128 .. 127 */
+    const int8_t *table; /* [256] outputs of -128 .. 127 */
     int32_t count;
 } tfkd_lookup_params;
 

@@ -1,17 +1,22 @@
-/* Copies a block of int8 from one tensor into another: concatenation, split, slice, transposition, padding. */
-typedef struct {
-    int32_t size[5], from[5], to[5]; /* strides */
-    int32_t first, to_first;         /* where the block starts */
-} tfkd_move_params;
+/* Copies a block of up to five dimensions from one tensor to another: CONCATENATION, PACK, SPLIT, UNPACK,
+ * STRIDED_SLICE, REVERSE_V2, TILE, TRANSPOSE, PAD and PADV2, int8 or int16.
+ * TFKD_VALUE, the element type, is int8_t or int16_t (values_int8.h, values_int16.h); int16 has zero point 0. */
+#include "arithmetic.h"
 
-TFKD_INLINE void tfkd_move(const tfkd_move_params *p, const int8_t *in, int8_t *out, int flags) {
+typedef struct {
+    int32_t size[5], from[5], to[5]; /* sizes of the block; strides in the input and the output, in elements */
+    int32_t first, to_first;         /* index of the block's first element in the input and the output */
+} TFKD_NAME(move_params);
+
+TFKD_INLINE void TFKD_NAME(move)(const TFKD_NAME(move_params) *p, const TFKD_VALUE *in, TFKD_VALUE *out, int flags) {
     (void)flags;
     for (int32_t a = 0; a < p->size[0]; a++)
         for (int32_t b = 0; b < p->size[1]; b++)
             for (int32_t c = 0; c < p->size[2]; c++)
                 for (int32_t d = 0; d < p->size[3]; d++) {
-                    const int8_t *x = in + p->first + a * p->from[0] + b * p->from[1] + c * p->from[2] + d * p->from[3];
-                    int8_t *y = out + p->to_first + a * p->to[0] + b * p->to[1] + c * p->to[2] + d * p->to[3];
+                    const TFKD_VALUE *x =
+                        in + p->first + a * p->from[0] + b * p->from[1] + c * p->from[2] + d * p->from[3];
+                    TFKD_VALUE *y = out + p->to_first + a * p->to[0] + b * p->to[1] + c * p->to[2] + d * p->to[3];
                     if (p->from[4] == 1 && p->to[4] == 1) {
                         memcpy(y, x, (size_t)p->size[4] * sizeof *x);
                         continue;

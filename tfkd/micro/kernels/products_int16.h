@@ -1,6 +1,15 @@
-/* CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED with int16 activations, int8 weights and zero points of 0. */
+/* CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED with int16 activations, int8 weights and zero points of 0: the bits of
+ * TensorFlow Lite Micro's reference_integer_ops::ConvPerChannel, DepthwiseConvPerChannel and FullyConnected. A fully
+ * connected layer is a 1x1 convolution; a depthwise one has groups of one channel.
+ *
+ *   input    [1, height, width, channels] int16
+ *   weights  [out channels, kernel height, kernel width, channels of a group] int8, symmetric
+ *   output   [1, out height, out width, out channels] int16 */
+#include "arithmetic.h"
+#include "sums_int16.h"
+
 typedef struct {
-    const int8_t *weights; /* [out channels, kernel height, kernel width, channels of a group] */
+    const int8_t *weights;
     const int64_t *bias;
     const int32_t *multiplier;
     const int8_t *shift;
@@ -10,12 +19,17 @@ typedef struct {
     int16_t least, most;
 } tfkd_products_params;
 
-#define TFKD_LONG_SUMS 1  /* sums need more than 32 bits */
-#define TFKD_TWO_ROUNDINGS 2 /* multipliers of 31 bits and two roundings, as where the bias has 32 bits */
-#define TFKD_FOURS 4 /* groups of channels are multiples of four, and weights lie in order 0 2 1 3 within each */
+/* Flags:
+ *   TFKD_LONG_SUMS      sums need more than 32 bits
+ *   TFKD_TWO_ROUNDINGS  the bias has 32 bits: TensorFlow Lite Micro then rescales with tfkd_multiply
+ *   TFKD_FOURS          the channels of a group are a multiple of 4, each four of weights in the order 0 2 1 3 */
+#define TFKD_LONG_SUMS 1
+#define TFKD_TWO_ROUNDINGS 2
+#define TFKD_FOURS 4
 
-/* A piece of a sum, of values that lie side by side. */
-TFKD_INLINE int32_t tfkd_products_piece(const int16_t *x, const int8_t *weights, int32_t count, int32_t sum, int flags) {
+/* Adds the products of `count` contiguous values to a sum. */
+TFKD_INLINE int32_t tfkd_products_piece(const int16_t *x, const int8_t *weights, int32_t count, int32_t sum,
+                                        int flags) {
     const int8_t *end = weights + count;
     if (flags & TFKD_FOURS) {
         for (; weights < end; weights += 4, x += 4) {
@@ -33,7 +47,7 @@ TFKD_INLINE int32_t tfkd_products_piece(const int16_t *x, const int8_t *weights,
 }
 
 typedef struct {
-    int32_t first, last; /* of the kernel's rows or columns, those that lie within the image */
+    int32_t first, last; /* kernel rows or columns first .. last - 1 are within the image */
 } tfkd_reach;
 
 TFKD_INLINE tfkd_reach tfkd_products_reach(int32_t start, int32_t kernel, int32_t dilation, int32_t size) {
@@ -43,10 +57,13 @@ TFKD_INLINE tfkd_reach tfkd_products_reach(int32_t start, int32_t kernel, int32_
     return reach;
 }
 
-/* at: where the kernel's corner lies in the input, or would; only what is within reach is read. */
-TFKD_INLINE int64_t tfkd_products_sum(const tfkd_products_params *p, const int16_t *in, int32_t at, const int8_t *weights,
-                                      tfkd_reach rows, tfkd_reach columns, int64_t bias, int flags) {
-    const int32_t depth = p->group_channels, step = p->dilation_width * p->channels, count = columns.last - columns.first;
+/* Sum of one output. at: index of the kernel's corner in the input, possibly outside; only kernel rows and columns
+ * within the image are read. */
+TFKD_INLINE int64_t tfkd_products_sum(const tfkd_products_params *p, const int16_t *in, int32_t at,
+                                      const int8_t *weights, tfkd_reach rows, tfkd_reach columns, int64_t bias,
+                                      int flags) {
+    const int32_t depth = p->group_channels, step = p->dilation_width * p->channels;
+    const int32_t count = columns.last - columns.first;
     int64_t sum = bias;
     int32_t small = (int32_t)bias;
     for (int32_t ky = rows.first; ky < rows.last; ky++) {

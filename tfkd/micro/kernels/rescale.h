@@ -1,4 +1,8 @@
-/* QUANTIZE, RELU and LEAKY_RELU where a table would be too large: a factor for negative inputs and one for others. */
+/* QUANTIZE between int8 and int16, and RELU, RELU6 and LEAKY_RELU with int16, for which a table would be too large: the
+ * bits of TensorFlow Lite Micro's reference_ops::Requantize, ReluQuantized and QuantizeLeakyRelu. Negative inputs have
+ * a factor of their own. */
+#include "arithmetic.h"
+
 typedef struct {
     int32_t multiplier, shift, negative_multiplier, negative_shift, count;
     int32_t zero_point, out_zero_point, least, most;

@@ -1,16 +1,27 @@
-/* A chain of layers that run by rows in turn. Each computes the rows that the next one's windows need; of its input only
- * the rows that windows still need are kept, from the slab's start on. */
+/* A chain of layers that are computed by rows, so that no intermediate tensor is held as a whole. In each turn a layer
+ * computes only the rows that the next layer needs for its own rows. Of an intermediate tensor, the input of one layer
+ * and the output of the one before, only the rows that are still needed are kept, at the start of its buffer (`slab`):
+ *
+ *   rows of the tensor   0 ... top-1   top ... first-1   first ... end-1   end ...
+ *                        dropped       kept              computed now      not yet computed
+ *   position in slab                   0, 1, ...         first - top, ... */
+#include "arithmetic.h"
+
 typedef struct {
-    int16_t stride, reach, pad, height; /* of the windows; of the whole input */
-    int32_t row, slab;                  /* bytes of a row of the input; where the input lies in the arena */
+    int16_t stride, reach, pad; /* rows between windows, rows of a window (dilation included), padding at the top */
+    int16_t height;             /* rows of the whole input */
+    int32_t row, slab;          /* bytes per row of the input; offset of the input in the arena */
 } tfkd_window;
 
 typedef struct {
-    int32_t in, out;                          /* bytes to the rows that are read and written */
-    int16_t first, end, top, height, pad_top; /* rows to compute; the first row kept of the input; what kernels take */
+    int32_t in, out;         /* offsets of the rows that are read and written, in bytes */
+    int16_t first, end;      /* rows first .. end - 1 are to be computed */
+    int16_t top;             /* first row of the input that is kept */
+    int16_t height, pad_top; /* parameters of the layer's kernel for these rows */
 } tfkd_turn;
 
-/* What each layer has to compute so that the last has its rows up to `end`. */
+/* Sets which rows each layer has to compute, from the last layer back to the first, so that the last has its rows up to
+ * `end`; moves the rows that are kept to the start of their buffers. */
 TFKD_INLINE void tfkd_pull(const tfkd_window *windows, tfkd_turn *turns, int32_t last, int32_t end, int8_t *arena) {
     turns[last].first = turns[last].end;
     turns[last].end = (int16_t)end;
@@ -31,7 +42,7 @@ TFKD_INLINE void tfkd_pull(const tfkd_window *windows, tfkd_turn *turns, int32_t
             const int32_t kept = (from->end - top) * w->row, by = (top - turn->top) * w->row;
             for (int32_t at = 0; by > 0 && at < kept; at += by)
                 memcpy(slab + at, slab + at + by, (size_t)(kept - at < by ? kept - at : by));
-            if (top > from->first) from->first = (int16_t)top; /* strides may pass over rows */
+            if (top > from->first) from->first = (int16_t)top; /* a stride may skip rows */
             from->end = (int16_t)stop;
             from->out = (from->first - top) * w->row;
         }

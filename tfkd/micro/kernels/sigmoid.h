@@ -1,4 +1,8 @@
-/* The sigmoid and the hyperbolic tangent of 16 bits, by lines between 256 values of sigmoid(i / 24). */
+/* LOGISTIC and TANH, int16: the bits of TensorFlow Lite Micro's reference_integer_ops::Logistic and Tanh, which
+ * interpolate linearly between 256 values of sigmoid(i / 24), a table of uint16 with 16 fraction bits. */
+#include "arithmetic.h"
+
+/* Sigmoid of x / (3 * 2^12), as int16 with 15 fraction bits. */
 TFKD_INLINE int32_t tfkd_sigmoid(const uint16_t *table, int32_t x) {
     const uint32_t size = x < 0 ? 0u - (uint32_t)x : (uint32_t)x, at = size >> 9;
     uint32_t result = 0x7fffu << 10;
@@ -6,6 +10,7 @@ TFKD_INLINE int32_t tfkd_sigmoid(const uint16_t *table, int32_t x) {
     return (int32_t)((x >= 0 ? result + (1u << 9) : (1u << 25) - result + (1u << 9) - 1u) >> 10);
 }
 
+/* Hyperbolic tangent of x / (3 * 2^12), as int16 with 15 fraction bits: 2 * sigmoid(2x) - 1. */
 TFKD_INLINE int32_t tfkd_tanh(const uint16_t *table, int32_t x) {
     const uint32_t size = x < 0 ? 0u - (uint32_t)x : (uint32_t)x, at = size >> 8;
     int32_t result = 0xffff << 8;
@@ -16,7 +21,7 @@ TFKD_INLINE int32_t tfkd_tanh(const uint16_t *table, int32_t x) {
 
 typedef struct {
     const uint16_t *table;
-    int32_t multiplier, shift, count; /* to 3 * 2^12 steps a unit */
+    int32_t multiplier, shift, count; /* multiplier / 2^shift scales inputs to 3 * 2^12 steps per unit */
 } tfkd_curve_params;
 
 TFKD_INLINE void tfkd_logistic_int16(const tfkd_curve_params *p, const int16_t *in, int16_t *out, int flags) {

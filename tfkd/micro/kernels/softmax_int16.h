@@ -1,10 +1,14 @@
-/* SOFTMAX, int16, over the last axis, by tables of 512 pieces. */
+/* SOFTMAX, int16, over the last axis of [rows, depth]: the bits of TensorFlow Lite Micro's reference_ops::SoftmaxInt16,
+ * which interpolates linearly in tables of 513 values. */
+#include "arithmetic.h"
+
 typedef struct {
-    const int16_t *exponential; /* exp(x) of x in [-10, 0], 15 fraction bits */
-    const int16_t *inverse;     /* 1 / (1 + x) of x in [0, 1] */
+    const int16_t *exponential; /* [513] exp(x) for x in [-10, 0], 15 fraction bits */
+    const int16_t *inverse;     /* [513] 1 / (1 + x) for x in [0, 1], 15 fraction bits */
     int32_t multiplier, shift, rows, depth;
 } tfkd_softmax_int16_params;
 
+/* Interpolates linearly in a table for int16 x. */
 TFKD_INLINE int32_t tfkd_between(const int16_t *table, int32_t x) {
     const int32_t at = 256 + (x >> 7);
     return table[at] + (((table[at + 1] - table[at]) * (x & 0x7f) + 64) >> 7);
@@ -20,7 +24,7 @@ TFKD_INLINE void tfkd_softmax_int16(const tfkd_softmax_int16_params *p, const in
             out[c] = (int16_t)tfkd_between(p->exponential, tfkd_clamp(x, -32768, 32767));
             sum += out[c];
         }
-        while (!(((uint32_t)sum << zeros) & 0x80000000u)) zeros++; /* the largest input adds nearly 2^15 */
+        while (!(((uint32_t)sum << zeros) & 0x80000000u)) zeros++; /* ends: the largest input adds almost 2^15 */
         const int32_t x = (int32_t)((((uint32_t)sum << (zeros - 1)) + (1u << 13)) >> 14) - (1 << 15) - (1 << 16);
         const int32_t scale = tfkd_between(p->inverse, tfkd_clamp(x, -32768, 32767)), shift = 31 - zeros;
         for (int32_t c = 0; c < p->depth; c++)

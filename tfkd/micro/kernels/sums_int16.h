@@ -1,12 +1,18 @@
-/* Sums of products with int16 activations, and what comes of them: 64 bits, one rounding, zero points of 0. */
+/* Accumulators of products with int16 activations: 64 bits, of which 48 are used, and zero points of 0. Rescaling
+ * rounds once, with the upper 16 bits of the multiplier: MultiplyByQuantizedMultiplier for int64 in TensorFlow Lite
+ * Micro. */
+#include "arithmetic.h"
+
 typedef int64_t tfkd_int16_sum;
 
-/* sum * multiplier / 2^(15 - shift), halves up, for a multiplier of 15 bits and a sum of 48; without 64 bit products. */
+/* sum * multiplier / 2^(15 - shift), halves rounded up, for |sum| < 2^47 and a multiplier below 2^15, without products
+ * of 64 bits, which Cortex-M0+ lacks:
+ *
+ *   sum * multiplier = high * 2^32 + middle * 2^16 + (first & 0xffff) */
 TFKD_INLINE int32_t tfkd_rescale_long(int64_t sum, int32_t multiplier, int32_t shift) {
     const uint32_t low = (uint32_t)sum, scale = (uint32_t)multiplier, first = (low & 0xffffu) * scale;
     const int32_t high = (int32_t)(sum >> 32) * multiplier;
     const uint32_t middle = (low >> 16) * scale + (first >> 16);
-    /* now the product is high * 2^32 + middle * 2^16 + the low half of first */
     const int32_t right = -1 - shift;
     if (right <= 0) {
         const uint32_t rest = ((first & 0xffffu) + (1u << (15 + right))) >> (16 + right);

@@ -1,4 +1,6 @@
-/* Sums of products with int8 activations, and what comes of them: 32 bits, two roundings. */
+/* Accumulators of products with int8 activations: 32 bits, rescaled with two roundings (tfkd_multiply). */
+#include "arithmetic.h"
+
 typedef int32_t tfkd_int8_sum;
 
 TFKD_INLINE int32_t tfkd_int8_scale(int32_t sum, int32_t multiplier, int32_t shift) {

@@ -1,17 +1,27 @@
-/* SVDF, int8 with a state of 8 or 16 bits: for each filter the last `memory` products, weighted in time. */
+/* SVDF, int8 activations, int8 or int16 state: the bits of TensorFlow Lite Micro's EvalInt8SvdfReference and
+ * EvalInt16SvdfReference.
+ *
+ *   input    [1, inputs] int8
+ *   state    [units * rank, memory]: for each filter its last `memory` products with the input, read and written
+ *   output   [1, units] int8: over `rank` filters, the sum of the state weighted by time */
+#include "arithmetic.h"
+#include "dot.h"
+
 typedef struct {
     const int8_t *feature;       /* [units * rank, inputs] */
-    const int32_t *feature_bias; /* [units * rank]: the input's zero point */
+    const int32_t *feature_bias; /* [units * rank]: the input's zero point, folded */
     const int16_t *time;         /* [units * rank, memory] */
     const int32_t *bias;         /* [units] */
     int32_t inputs, units, rank, memory;
     int32_t state_multiplier, state_shift, multiplier, shift;
-    int32_t least, most; /* of the state */
+    int32_t least, most; /* range of the state */
     int16_t state_zero_point, out_zero_point;
 } tfkd_svdf_params;
 
-/* The zero point comes after the clamp and may wrap around, as in TensorFlow Lite Micro of October 2026. */
-TFKD_INLINE int32_t tfkd_svdf_feature(const tfkd_svdf_params *p, const int8_t *feature, const int8_t *in, int32_t bias) {
+/* Product of one filter with the input, as a state. As in TensorFlow Lite Micro (October 2026) the zero point is added
+ * after the clamp, and the result may wrap around. */
+TFKD_INLINE int32_t tfkd_svdf_feature(const tfkd_svdf_params *p, const int8_t *feature, const int8_t *in,
+                                      int32_t bias) {
     const int32_t sum = tfkd_dot_product(feature, in, p->inputs, bias);
     const int32_t result = tfkd_clamp(tfkd_multiply(sum, p->state_multiplier, p->state_shift), p->least, p->most);
     return result + p->state_zero_point;

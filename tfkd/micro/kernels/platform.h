@@ -1,0 +1,71 @@
+/* What the kernels need of the compiler and the core: C99 with one of gcc, clang or any other compiler.
+ *
+ * Macros that a user may define: TFKD_PORTABLE turns all assembly off, with the same outputs. */
+#if defined(__STDC_HOSTED__) && __STDC_HOSTED__
+#include <string.h>
+#else
+void *memcpy(void *, const void *, size_t);
+void *memset(void *, int, size_t);
+#endif
+
+#if defined(__GNUC__)
+#define TFKD_INLINE static inline __attribute__((always_inline, unused))
+#define TFKD_NOINLINE __attribute__((noinline, unused))
+#define TFKD_ALIGNED __attribute__((aligned(4)))
+#else
+#define TFKD_INLINE static inline
+#define TFKD_NOINLINE
+#define TFKD_ALIGNED
+#endif
+
+/* A function whose body is assembly only. noipa: gcc must assume that it changes every register that a call may. */
+#if defined(__clang__)
+#define TFKD_ASSEMBLY __attribute__((naked, noinline, unused)) static
+#else
+#define TFKD_ASSEMBLY __attribute__((naked, noinline, noipa, unused)) static
+#endif
+
+/* C99 has no _Static_assert: an array type of size -1 is an error. */
+#define TFKD_STATIC_ASSERT(condition, name) typedef char name[(condition) ? 1 : -1]
+
+/* 1 on cores with the DSP extension (Cortex-M4, M7, M33, ...): kernels use arm_dsp*.h. */
+#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && !defined(TFKD_PORTABLE)
+#define TFKD_DSP 1
+#else
+#define TFKD_DSP 0
+#endif
+
+/* 1 on cores with Thumb-1 (Cortex-M0, M0+): kernels use arm_thumb1*.h. Only eight registers take part in arithmetic
+ * there, and compilers spill most sums to the stack. */
+#if defined(__GNUC__) && defined(__thumb__) && !defined(__thumb2__) && !defined(TFKD_PORTABLE)
+#define TFKD_THUMB1 1
+#else
+#define TFKD_THUMB1 0
+#endif
+
+/* Four bytes at any address; one instruction where the core supports unaligned access. */
+TFKD_INLINE uint32_t tfkd_load4(const void *from) {
+    uint32_t word;
+#if defined(__GNUC__)
+    __builtin_memcpy(&word, from, 4);
+#else
+    memcpy(&word, from, 4);
+#endif
+    return word;
+}
+
+TFKD_INLINE void tfkd_store4(void *to, uint32_t word) {
+#if defined(__GNUC__)
+    __builtin_memcpy(to, &word, 4);
+#else
+    memcpy(to, &word, 4);
+#endif
+}
+
+/* Word i of an int16 array that is aligned to 4 bytes: element 2 * i in the low half, 2 * i + 1 in the high half. */
+#if defined(__GNUC__)
+typedef uint32_t __attribute__((may_alias)) tfkd_word;
+#define TFKD_WORD(from, i) ((int32_t)((const tfkd_word *)(const void *)(from))[i])
+#else
+#define TFKD_WORD(from, i) ((int32_t)tfkd_load4((const int16_t *)(from) + 2 * (i)))
+#endif
