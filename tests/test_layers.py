@@ -19,12 +19,12 @@ ROOMS = (
 )  # fmt: skip
 # The public names come from every room: the root is outside of the order, and no room may import it.
 FILES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"})
-# A module that is named in a string is imported too: by importlib, or in a child process as "module:function".
+# A module whose name is in a string is imported too: by importlib, or in a child process as "module:function".
 NAMED = re.compile(r"tfkd(\.\w+)+(:\w+)?")
 
 
 def module_of(path: Path) -> str:
-    """The dotted name of a file; of a package, that of the package."""
+    """Dotted name of the module in a file; for __init__.py, the name of the package."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -33,7 +33,7 @@ MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imported(source: str, package: str = "tfkd") -> set[str]:
-    """The modules of tfkd that a module imports, those that only a type checker imports included."""
+    """Names of the modules of tfkd that a source text imports, type-only imports included."""
     return {name for node in ast.walk(ast.parse(source)) for name in named(node, package)}
 
 
@@ -79,11 +79,11 @@ def test_imports_form_no_cycle():
     graph = {module: imports_of(module) for module in MODULES if module != "tfkd"}
     done: set[str] = set()
 
-    def visit(module: str, way: tuple[str, ...]) -> None:
-        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
         if module not in done:
             for other in sorted(graph.get(module, ())):
-                visit(other, (*way, module))
+                visit(other, (*path, module))
             done.add(module)
 
     for module in graph:
@@ -100,12 +100,12 @@ def test_each_folder_of_tests_is_a_room():
     assert folders <= {*ROOMS, "android_demo", "docs", "tools"}
 
 
-def test_module_names_say_what_they_hold():
+def test_module_name_is_specific():
     parts = {part for module in MODULES for part in module.split(".")}
     assert not parts & {"utils", "common", "helpers", "base", "registry", "manager", "core", "misc"}
 
 
-def test_module_is_short_enough_to_read():
+def test_module_has_fewer_than_400_lines():
     long = {module: n for module, path in MODULES.items() if (n := len(path.read_text().splitlines())) >= 400}
     assert not long
 
@@ -124,5 +124,5 @@ def test_module_is_short_enough_to_read():
         "isolation.run('tfkd.cli:main')",
     ],
 )
-def test_import_of_any_form_is_seen(source):
+def test_import_of_any_form_is_found(source):
     assert "tfkd.cli" in imported(source)
