@@ -100,10 +100,8 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_pairs_params, weights) == 28, tfkd_pairs_params
  *   n, otherwise         steps - n % steps                     (-n mod steps) * 68 */
 #ifdef __OPTIMIZE_SIZE__
 #define TFKD_CONV_STEPS 2
-#define TFKD_CONV_STEPS_TEXT "2"
 #else
 #define TFKD_CONV_STEPS 16
-#define TFKD_CONV_STEPS_TEXT "16"
 #endif
 #define TFKD_CONV_SKIP(depth)                                                                           \
     (((depth) > 4 ? ((4 - (depth)) / 4) & (TFKD_CONV_STEPS - 1) : TFKD_CONV_STEPS) * TFKD_CONV_FOUR_BYTES)
@@ -144,9 +142,9 @@ TFKD_STATIC_ASSERT((TFKD_CONV_STEPS & (TFKD_CONV_STEPS - 1)) == 0, tfkd_conv_ste
             TFKD_CONV_TWO_VALUES("r12")                                                                 \
             "ldr r12, [sp, #8]\n add pc, r12\n nop\n"                                                   \
             "1:\n"                                                                                      \
-            ".rept " TFKD_CONV_STEPS_TEXT "\n" TFKD_CONV_FOUR_VALUES ".endr\n"                          \
+            ".rept " TFKD_TEXT(TFKD_CONV_STEPS) "\n" TFKD_CONV_FOUR_VALUES ".endr\n"                    \
             "2:\n"                                                                                      \
-            ".if (2b - 1b) != " TFKD_CONV_STEPS_TEXT " * 68\n"                                          \
+            ".if (2b - 1b) != " TFKD_TEXT(TFKD_CONV_STEPS) " * " TFKD_TEXT(TFKD_CONV_FOUR_BYTES) "\n"    \
             ".error \"TFKD_CONV_FOUR_BYTES is not the size of one unrolled step\"\n"                    \
             ".endif\n"                                                                                  \
             "cmp r0, lr\n bne 1b\n"                                                                     \

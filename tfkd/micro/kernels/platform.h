@@ -28,6 +28,10 @@ void *memset(void *, int, size_t);
 /* C99 has no _Static_assert: an array type of size -1 is an error. */
 #define TFKD_STATIC_ASSERT(condition, name) typedef char name[(condition) ? 1 : -1]
 
+/* A macro's value as a string, for assembly. */
+#define TFKD_TEXT_OF(value) #value
+#define TFKD_TEXT(macro) TFKD_TEXT_OF(macro)
+
 /* 1 on cores with the DSP extension (Cortex-M4, M7, M33, ...): kernels use arm_dsp*.h. */
 #if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && !defined(TFKD_PORTABLE)
 #define TFKD_DSP 1
