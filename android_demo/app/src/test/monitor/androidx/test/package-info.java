@@ -1,5 +1,5 @@
 /**
- * The few classes of {@code androidx.test:monitor} that Robolectric names. That artifact lies on Google's Maven only, and
- * these tests need Maven Central alone; nobody listens here, so the monitors hear and forget.
+ * Stubs of the few classes of {@code androidx.test:monitor} that Robolectric refers to. That artifact is only in Google's
+ * Maven repository, and these tests use Maven Central only. The monitors ignore all events.
  */
 package androidx.test;

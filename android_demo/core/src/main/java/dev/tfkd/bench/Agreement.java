@@ -8,10 +8,11 @@ import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/** A model's outputs against what the host made of the same samples, and against their labels. */
+/** Compares a model's outputs with the host's outputs for the same samples, and with their labels. */
 public final class Agreement {
-    /** Engines round otherwise: XNNPACK is up to 4 quantization steps from the reference kernels. */
+    /** Largest difference that still agrees. Engines round differently: XNNPACK differs from the reference kernels by up to 4. */
     private static final int MOST_STEPS = 8;
+    /** Smallest share of samples with the same class that still agrees. */
     private static final double LEAST_SAME = 0.98;
 
     private Agreement() {}
@@ -19,60 +20,61 @@ public final class Agreement {
     /**
      * Compares sample by sample.
      *
-     * @return samples; {@code same_class}, whose largest output is the same; {@code bit_equal}; {@code worst}, the largest
-     *     difference of one output, in quantization steps or in the output's own unit; {@code agrees}
+     * @return {@code samples}, their number; {@code same_class}, samples with the same largest output; {@code bit_equal},
+     *     samples with equal outputs; {@code worst}, the largest difference of an output, in quantization steps for integers,
+     *     else in the output's unit; {@code agrees}, whether both differences are within their limits
      */
-    public static Map<String, Object> of(File outputs, File golden) throws BenchException, IOException {
-        NpyReader ours = new NpyReader(outputs);
+    public static Map<String, Object> of(File outputsFile, File golden) throws BenchException, IOException {
+        NpyReader outputs = new NpyReader(outputsFile);
         try {
-            NpyReader theirs = new NpyReader(golden);
+            NpyReader expected = new NpyReader(golden);
             try {
-                if (ours.type != theirs.type || !Arrays.equals(ours.shape(), theirs.shape())
-                        || ours.count != theirs.count) {
-                    throw new BenchException(golden.getName(), "like the outputs, " + kind(ours), kind(theirs));
+                if (outputs.type != expected.type || !Arrays.equals(outputs.shape(), expected.shape())
+                        || outputs.count != expected.count) {
+                    throw new BenchException(golden.getName(), "of the type and shape of the outputs, " + kind(outputs), kind(expected));
                 }
-                return compared(ours, theirs);
+                return compared(outputs, expected);
             } finally {
-                theirs.close();
+                expected.close();
             }
         } finally {
-            ours.close();
+            outputs.close();
         }
     }
 
-    /** How many samples have the class that their label, an int64, names. */
-    public static long correct(File outputs, File labels) throws BenchException, IOException {
-        NpyReader ours = new NpyReader(outputs);
+    /** Number of samples whose largest output has the index that their label, an int64, gives. */
+    public static long correct(File outputsFile, File labels) throws BenchException, IOException {
+        NpyReader outputs = new NpyReader(outputsFile);
         try {
-            NpyReader theirs = new NpyReader(labels);
+            NpyReader expected = new NpyReader(labels);
             try {
-                if (theirs.type != TensorType.INT64 || theirs.shape().length != 0 || theirs.count != ours.count) {
-                    throw new BenchException(labels.getName(), ours.count + " labels of " + TensorType.INT64, kind(theirs));
+                if (expected.type != TensorType.INT64 || expected.shape().length != 0 || expected.count != outputs.count) {
+                    throw new BenchException(labels.getName(), outputs.count + " labels of " + TensorType.INT64, kind(expected));
                 }
-                ByteBuffer sample = buffer(ours);
-                ByteBuffer label = buffer(theirs);
+                ByteBuffer sample = buffer(outputs);
+                ByteBuffer label = buffer(expected);
                 long correct = 0;
-                while (ours.next(sample) && theirs.next(label)) {
-                    correct += best(values(sample, ours.type)) == label.getLong(0) ? 1 : 0;
+                while (outputs.next(sample) && expected.next(label)) {
+                    correct += best(values(sample, outputs.type)) == label.getLong(0) ? 1 : 0;
                 }
                 return correct;
             } finally {
-                theirs.close();
+                expected.close();
             }
         } finally {
-            ours.close();
+            outputs.close();
         }
     }
 
-    private static Map<String, Object> compared(NpyReader ours, NpyReader theirs) throws IOException {
-        ByteBuffer one = buffer(ours);
-        ByteBuffer other = buffer(theirs);
+    private static Map<String, Object> compared(NpyReader outputs, NpyReader expected) throws IOException {
+        ByteBuffer one = buffer(outputs);
+        ByteBuffer other = buffer(expected);
         long same = 0;
         long equal = 0;
         double worst = 0;
-        while (ours.next(one) && theirs.next(other)) {
-            double[] found = values(one, ours.type);
-            double[] wanted = values(other, theirs.type);
+        while (outputs.next(one) && expected.next(other)) {
+            double[] found = values(one, outputs.type);
+            double[] wanted = values(other, expected.type);
             double largest = 0;
             for (int i = 0; i < found.length; i++) {
                 largest = Math.max(largest, Math.abs(found[i] - wanted[i]));
@@ -81,14 +83,14 @@ public final class Agreement {
             equal += largest == 0 ? 1 : 0;
             same += best(found) == best(wanted) ? 1 : 0;
         }
-        boolean steps = ours.type != TensorType.FLOAT32;
+        boolean steps = outputs.type != TensorType.FLOAT32;
         Map<String, Object> result = new LinkedHashMap<String, Object>();
-        result.put("samples", ours.count);
+        result.put("samples", outputs.count);
         result.put("same_class", same);
         result.put("bit_equal", equal);
         result.put("worst", worst);
         result.put("unit", steps ? "steps" : "");
-        result.put("agrees", same >= LEAST_SAME * ours.count && (!steps || worst <= MOST_STEPS));
+        result.put("agrees", same >= LEAST_SAME * outputs.count && (!steps || worst <= MOST_STEPS));
         return result;
     }
 
@@ -131,7 +133,7 @@ public final class Agreement {
         return found;
     }
 
-    /** The first of the largest. */
+    /** Index of the largest value, the first of equal ones. */
     private static int best(double[] values) {
         int found = 0;
         for (int i = 1; i < values.length; i++) {

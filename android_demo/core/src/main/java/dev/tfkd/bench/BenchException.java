@@ -1,6 +1,6 @@
 package dev.tfkd.bench;
 
-/** What a run was given is wrong: where, what was expected, what was received. */
+/** Invalid input of a run: where it is, what is expected, what was received. */
 public final class BenchException extends Exception {
     private static final long serialVersionUID = 1L;
 

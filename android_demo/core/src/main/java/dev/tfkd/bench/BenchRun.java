@@ -9,9 +9,9 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** One run from its specification to result.json: hashes, then all latency, then the outputs of every sample. */
+/** One run, from its specification to result.json: checks hashes, measures latency, then runs every sample. */
 public final class BenchRun {
-    /** Above this thermal status a phone slows itself down. */
+    /** Highest thermal status of a valid run: above it Android throttles the device. */
     public static final int LIGHT = 1;
 
     private final InferenceEngine.Factory engines;
@@ -20,7 +20,7 @@ public final class BenchRun {
     private final LatencyRunner.Listener listener;
     private final Map<String, Object> device;
 
-    /** @param device what the report says of the device */
+    /** @param device description of the device for the result */
     public BenchRun(InferenceEngine.Factory engines, LatencyRunner.Clock clock, LatencyRunner.ThermalProbe probe,
             LatencyRunner.Listener listener, Map<String, Object> device) {
         this.engines = engines;
@@ -30,7 +30,7 @@ public final class BenchRun {
         this.device = device;
     }
 
-    /** Does the run in its folder and leaves result.json there, last of all. */
+    /** Executes the run in its folder. result.json is written last. */
     public Map<String, Object> run(RunFolder folder) throws BenchException, IOException {
         RunSpec spec = folder.spec();
         listener.at("checking files", 0);
@@ -117,11 +117,11 @@ public final class BenchRun {
         return reasons;
     }
 
-    /** Puts the first sample of each data file in place; the number of samples. */
+    /** Reads the first sample of each data file into the input buffers. Returns the number of samples. */
     private static long first(InferenceEngine engine, List<File> data, ByteBuffer[] inputs)
             throws BenchException, IOException {
         if (data.size() != inputs.length) {
-            throw new BenchException("run.inputs", inputs.length + " files, one for each input of the model", data.size());
+            throw new BenchException("run.inputs", inputs.length + " files, one per input of the model", data.size());
         }
         long samples = -1;
         for (int i = 0; i < inputs.length; i++) {
@@ -147,7 +147,7 @@ public final class BenchRun {
         return samples;
     }
 
-    /** Runs every sample and writes one file for each output; false where it was cancelled. */
+    /** Runs every sample and writes one file per output. Returns false if it was cancelled. */
     private boolean outputs(RunFolder folder, InferenceEngine engine, List<File> data, long samples,
             ByteBuffer[] inputs, ByteBuffer[] outputs, List<Object> written) throws BenchException, IOException {
         List<NpyReader> readers = new ArrayList<NpyReader>();

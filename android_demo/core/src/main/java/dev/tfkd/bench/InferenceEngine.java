@@ -5,25 +5,25 @@ import java.nio.ByteBuffer;
 import java.util.List;
 import java.util.Map;
 
-/** A loaded model on some engine. Not for several threads. */
+/** A model loaded by an engine. Not thread-safe. */
 public interface InferenceEngine extends Closeable {
     List<TensorInfo> inputs();
 
     List<TensorInfo> outputs();
 
-    /** One inference: direct buffers of native byte order, one for each tensor, each with room for one sample. */
+    /** One inference. The buffers are direct, in native byte order, one per tensor, each of the size of one sample. */
     void run(ByteBuffer[] inputs, ByteBuffer[] outputs);
 
-    /** Nanoseconds of the last inference inside the engine, or -1 where it does not say. */
+    /** Duration of the last inference as the engine measured it, in nanoseconds, or -1 if unknown. */
     long lastNativeNanos();
 
-    /** What ran: engine, version, accelerator as it came about. */
+    /** Engine, version and the accelerator in use. */
     Map<String, Object> description();
 
     @Override
     void close();
 
-    /** Makes an engine for a model. */
+    /** Creates an engine for a model. */
     interface Factory {
         InferenceEngine load(java.io.File model, int threads, String accelerator) throws BenchException;
     }

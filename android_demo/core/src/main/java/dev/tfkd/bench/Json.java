@@ -6,9 +6,9 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * JSON (RFC 8259), strictly: no comments, no trailing comma, no key twice, nothing after the value.
+ * Strict JSON (RFC 8259): comments, trailing commas, duplicate keys and text after the value are errors.
  *
- * <p>Objects are {@link Map}, arrays {@link List}, numbers {@link Long} or {@link Double}. At most 16 levels deep.
+ * <p>Objects are {@link Map}, arrays {@link List}, numbers {@link Long} or {@link Double}. Values nest at most 16 levels deep.
  */
 public final class Json {
     private static final int DEEPEST = 16;
@@ -20,7 +20,7 @@ public final class Json {
         this.text = text;
     }
 
-    /** The value that the text is. */
+    /** Parses a text. */
     public static Object parse(String text) throws BenchException {
         Json json = new Json(text);
         json.space();
@@ -32,7 +32,7 @@ public final class Json {
         return value;
     }
 
-    /** The text of a value of the kinds that {@link #parse} gives, or of long[]. */
+    /** JSON text of a value of the types that {@link #parse} returns, or of long[]. */
     public static String write(Object value) {
         StringBuilder out = new StringBuilder();
         write(value, out);

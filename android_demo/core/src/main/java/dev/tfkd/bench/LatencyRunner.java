@@ -5,8 +5,8 @@ import java.util.Arrays;
 import java.util.List;
 
 /**
- * Times single inferences: a warm-up until two windows of ten have the same median within 5 %, then at least so many runs
- * and seconds. Nothing but the inference stands between two readings of the clock.
+ * Measures the latency of single inferences: a warm-up until the medians of two successive windows of ten differ by at
+ * most 5 %, then a minimum number of runs and of seconds. Only the inference is between two readings of the clock.
  */
 public final class LatencyRunner {
     private static final int WINDOW = 10;
@@ -14,17 +14,17 @@ public final class LatencyRunner {
     private static final long LONGEST_WARM_UP_NANOS = 10000000000L;
     private static final int MOST_KEPT = 1 << 16;
 
-    /** Nanoseconds that only go up. */
+    /** Monotonic clock, in nanoseconds. */
     public interface Clock {
         long nanos();
     }
 
-    /** How hot the device is: Android's thermal status, 0 none, 1 light, up to 6; -1 where it does not say. */
+    /** Android's thermal status: 0 none, 1 light, up to 6 shutdown; -1 if unknown. */
     public interface ThermalProbe {
         int status();
     }
 
-    /** What hears of the progress, and may stop the run. */
+    /** Receives the progress and may cancel the run. */
     public interface Listener {
         /** Called at most once a second, between inferences. */
         void at(String phase, double share);
@@ -32,17 +32,17 @@ public final class LatencyRunner {
         boolean cancelled();
     }
 
-    /** What came out. */
+    /** Measurements of a run. */
     public static final class Result {
         public long[] nanos = new long[0];
         public long[] began = new long[0];
         public long[] nativeNanos = new long[0];
-        /** Timed runs; every {@code keptEvery}-th stands in the arrays. */
+        /** Number of timed runs. The arrays hold every {@code keptEvery}-th of them. */
         public long runs;
         public long keptEvery = 1;
         public int warmUpRuns;
         public boolean warmUpStable;
-        /** Seconds since the start and thermal status, once a second. */
+        /** Pairs of seconds since the start and thermal status, one per second. */
         public final List<long[]> thermal = new ArrayList<long[]>();
         public boolean cancelled;
     }
@@ -57,7 +57,7 @@ public final class LatencyRunner {
         this.listener = listener;
     }
 
-    /** Runs until both minima are reached, or the maximum of seconds is over. */
+    /** Runs until both minimums are reached or the maximum of seconds has passed. */
     public Result run(Inference inference, int minRuns, double minSeconds, double maxSeconds) {
         Result result = new Result();
         long origin = clock.nanos();
@@ -85,7 +85,7 @@ public final class LatencyRunner {
             long from = now;
             long taken = time(inference);
             if (result.runs++ % result.keptEvery == 0) {
-                if (count == MOST_KEPT) { // a million runs of a small model: every second tells as much
+                if (count == MOST_KEPT) { // bounds memory: from here on every second latency is kept
                     count = thin(nanos, began, inside);
                     result.keptEvery *= 2;
                 }
@@ -104,7 +104,7 @@ public final class LatencyRunner {
         return result;
     }
 
-    /** One inference on inputs that are in place. */
+    /** One inference on inputs that are already in their buffers. */
     public interface Inference {
         void run();
 
@@ -126,7 +126,7 @@ public final class LatencyRunner {
         return clock.nanos() - start;
     }
 
-    /** Once a second, outside what is timed: the temperature, the progress, and whether to stop. */
+    /** Once a second, outside of the timed region: reads the thermal status, reports progress, checks for a cancel. */
     private long watch(Result result, long origin, String phase, double share, long next) {
         long now = clock.nanos();
         if (now < next) {

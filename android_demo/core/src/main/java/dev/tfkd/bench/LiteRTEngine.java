@@ -14,11 +14,11 @@ import org.tensorflow.lite.Interpreter;
 import org.tensorflow.lite.Tensor;
 import org.tensorflow.lite.TensorFlowLite;
 
-/** LiteRT by its Java interpreter: XNNPACK on the CPU, the GPU delegate where its library is there, NNAPI. */
+/** LiteRT's Java interpreter with XNNPACK on the CPU, the GPU delegate if the app contains its library, or NNAPI. */
 public final class LiteRTEngine implements InferenceEngine {
     private static final String GPU = "org.tensorflow.lite.gpu.GpuDelegate";
 
-    /** Makes this engine. */
+    /** Creates this engine. */
     public static final Factory FACTORY = new Factory() {
         @Override
         public InferenceEngine load(File model, int threads, String accelerator) throws BenchException {
@@ -45,10 +45,10 @@ public final class LiteRTEngine implements InferenceEngine {
         try {
             interpreter = new Interpreter(model, options);
             interpreter.allocateTensors();
-        } catch (RuntimeException error) { // what LiteRT throws of a model or delegate that it does not take
+        } catch (RuntimeException error) { // LiteRT throws it for a model or delegate that it does not support
             release();
-            throw new BenchException(model.getName(), "a model that LiteRT takes on " + accelerator, error.getMessage());
-        } catch (LinkageError error) { // such as a library of 4 KB pages on a device of 16 KB pages
+            throw new BenchException(model.getName(), "a model that LiteRT supports on " + accelerator, error.getMessage());
+        } catch (LinkageError error) { // for example a library for 4 KB pages on a device with 16 KB pages
             release();
             throw new BenchException("LiteRT", "loadable on this device", error.getMessage());
         }
@@ -63,7 +63,7 @@ public final class LiteRTEngine implements InferenceEngine {
         description.put("accelerator", accelerator);
     }
 
-    /** Whether the GPU delegate's classes are in the app. */
+    /** Whether the app contains the GPU delegate's classes. */
     public static boolean hasGpu() {
         try {
             Class.forName(GPU);
@@ -77,9 +77,9 @@ public final class LiteRTEngine implements InferenceEngine {
         try {
             return (Delegate) Class.forName(GPU).getDeclaredConstructor().newInstance();
         } catch (ReflectiveOperationException error) {
-            throw new BenchException("accelerator gpu", "in an app with LiteRT's GPU library", error);
+            throw new BenchException("accelerator gpu", "used in an app that contains LiteRT's GPU library", error);
         } catch (LinkageError error) {
-            throw new BenchException("accelerator gpu", "on a device where LiteRT's GPU library loads", error);
+            throw new BenchException("accelerator gpu", "used on a device where LiteRT's GPU library loads", error);
         }
     }
 
@@ -88,7 +88,7 @@ public final class LiteRTEngine implements InferenceEngine {
         try {
             type = TensorType.valueOf(tensor.dataType().name());
         } catch (IllegalArgumentException error) {
-            throw new BenchException("tensor " + tensor.name(), "of numbers", tensor.dataType());
+            throw new BenchException("tensor " + tensor.name(), "numeric", tensor.dataType());
         }
         Tensor.QuantizationParams steps = tensor.quantizationParams();
         return new TensorInfo(tensor.name(), type, tensor.shape(), steps.getScale(), steps.getZeroPoint());
@@ -138,7 +138,7 @@ public final class LiteRTEngine implements InferenceEngine {
             try {
                 ((Closeable) delegate).close();
             } catch (IOException error) {
-                throw new IllegalStateException(error); // a delegate holds no file
+                throw new IllegalStateException(error); // cannot happen: a delegate has no file to close
             }
         }
     }

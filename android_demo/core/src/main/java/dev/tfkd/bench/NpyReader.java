@@ -12,7 +12,7 @@ import java.nio.charset.Charset;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** Reads the samples of a .npy file (format 1 and 2, C order) one after the other, in the memory of one. */
+/** Reads the samples of a .npy file (formats 1 and 2, C order) one at a time, in the memory of one sample. */
 public final class NpyReader implements Closeable {
     private static final byte[] MAGIC = {(byte) 0x93, 'N', 'U', 'M', 'P', 'Y'};
     private static final int LONGEST_HEADER = 4096;
@@ -26,7 +26,7 @@ public final class NpyReader implements Closeable {
     private final byte[] sample;
     private long left;
     public final TensorType type;
-    /** Samples in the file. */
+    /** Number of samples in the file. */
     public final long count;
     private final int[] shape;
 
@@ -38,7 +38,7 @@ public final class NpyReader implements Closeable {
             byte[] start = read(10);
             for (int i = 0; i < MAGIC.length; i++) {
                 if (start[i] != MAGIC[i]) {
-                    throw new BenchException(name, "a .npy file", "another start");
+                    throw new BenchException(name, "a .npy file", "a file with another magic number");
                 }
             }
             int version = start[6];
@@ -56,7 +56,7 @@ public final class NpyReader implements Closeable {
             String header = new String(read((int) length), Charset.forName("ISO-8859-1"));
             Matcher found = HEADER.matcher(header);
             if (!found.matches() || found.group(2).equals("True")) {
-                throw new BenchException(name + " header", "of an array in C order", header.trim());
+                throw new BenchException(name + " header", "the header of an array in C order", header.trim());
             }
             type = TensorType.of(found.group(1));
             long[] sizes = sizes(found.group(3));
@@ -68,10 +68,10 @@ public final class NpyReader implements Closeable {
                 bytes = Math.min(bytes * shape[i - 1], (long) LARGEST_SAMPLE + 1);
             }
             if (bytes < 1 || bytes > LARGEST_SAMPLE) {
-                throw new BenchException(name, "of samples of 1 to " + LARGEST_SAMPLE + " bytes", bytes + " or more");
+                throw new BenchException(name, "an array with samples of 1 to " + LARGEST_SAMPLE + " bytes", bytes + " or more");
             }
             if (count > (file.length() - prefix - length) / bytes || file.length() != prefix + length + count * bytes) {
-                throw new BenchException(name, "as long as its header says, " + count + " samples of " + bytes
+                throw new BenchException(name, "as long as its header declares, " + count + " samples of " + bytes
                         + " bytes", file.length() + " bytes in all");
             }
             sample = new byte[(int) bytes];
@@ -84,12 +84,12 @@ public final class NpyReader implements Closeable {
         }
     }
 
-    /** The axes of a sample. */
+    /** Shape of a sample. */
     public int[] shape() {
         return shape.clone();
     }
 
-    /** Puts the next sample into a buffer, from its start; false where there is none left. */
+    /** Reads the next sample to the start of a buffer. Returns false at the end of the file. */
     public boolean next(ByteBuffer into) throws IOException {
         if (left == 0) {
             return false;
@@ -110,12 +110,12 @@ public final class NpyReader implements Closeable {
     private long[] sizes(String text) throws BenchException {
         String[] parts = text.trim().isEmpty() ? new String[0] : text.trim().split("\\s*,\\s*");
         if (parts.length < 1 || parts.length > 8) {
-            throw new BenchException(name, "of 1 to 8 axes", text);
+            throw new BenchException(name, "an array of 1 to 8 axes", text);
         }
         long[] found = new long[parts.length];
         for (int i = 0; i < parts.length; i++) {
             if (!parts[i].matches("[0-9]{1,12}") || parts[i].matches("0+")) {
-                throw new BenchException(name + " shape", "of sizes from 1", text);
+                throw new BenchException(name + " shape", "sizes >= 1", text);
             }
             found[i] = Long.parseLong(parts[i]);
         }
@@ -127,7 +127,7 @@ public final class NpyReader implements Closeable {
         try {
             fill(found);
         } catch (EOFException error) {
-            throw new BenchException(name, "a whole .npy file", "its first part");
+            throw new BenchException(name, "a complete .npy file", "a truncated one");
         }
         return found;
     }

@@ -8,13 +8,13 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.Charset;
 
-/** Writes samples to a .npy file (format 1), whose count is known beforehand. */
+/** Writes a known number of samples to a .npy file (format 1). */
 public final class NpyWriter implements Closeable {
     private final FileOutputStream file;
     private final BufferedOutputStream out;
     private final byte[] sample;
 
-    /** Starts a file of {@code count} samples of a tensor; the batch axis becomes their number. */
+    /** Creates a file for {@code count} samples of a tensor: its first axis has that size. */
     public NpyWriter(File path, TensorInfo tensor, long count) throws IOException {
         StringBuilder shape = new StringBuilder().append(count).append(',');
         int[] axes = tensor.shape();
@@ -36,7 +36,7 @@ public final class NpyWriter implements Closeable {
         sample = new byte[tensor.bytes()];
     }
 
-    /** Adds the sample that a buffer holds from its start. */
+    /** Appends the sample at the start of a buffer. */
     public void add(ByteBuffer from) throws IOException {
         from.rewind();
         from.get(sample);

@@ -12,34 +12,34 @@ import java.nio.file.StandardCopyOption;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 
-/** The folder of one run: nothing outside it is read or written, no link is followed, no half file has a name. */
+/** The folder of one run. Nothing outside of it is read or written, links are not followed, writes are atomic. */
 public final class RunFolder {
     private static final Charset UTF_8 = Charset.forName("UTF-8");
     private static final int LARGEST_TEXT = 1 << 20;
 
     private final File folder;
 
-    /** The folder of a run under a root; it must be there. */
+    /** The folder of a run in a root folder. It must exist. */
     public RunFolder(File root, String id) throws BenchException, IOException {
         if (!RunSpec.ID.matcher(id).matches()) {
-            throw new BenchException("run id", "of the form " + RunSpec.ID, id);
+            throw new BenchException("run id", "a name of the form " + RunSpec.ID, id);
         }
         folder = new File(root.getCanonicalFile(), id);
         if (!Files.isDirectory(folder.toPath(), LinkOption.NOFOLLOW_LINKS)) {
-            throw new BenchException("run " + id, "a folder, no link", folder.getName() + ", which is none");
+            throw new BenchException("run " + id, "a folder, not a link", folder.getName() + ", which is not a folder");
         }
     }
 
-    /** The specification that lies in it. */
+    /** Reads spec.json. */
     public RunSpec spec() throws BenchException, IOException {
         RunSpec spec = RunSpec.parse(text("spec.json"));
         if (!spec.id.equals(folder.getName())) {
-            throw new BenchException("run.id", "that of its folder, " + folder.getName(), spec.id);
+            throw new BenchException("run.id", "the name of its folder, " + folder.getName(), spec.id);
         }
         return spec;
     }
 
-    /** A text that lies in it, of a MiB at most. */
+    /** Reads a text file of at most one MiB. */
     public String text(String name) throws BenchException, IOException {
         File file = existing(name);
         if (file.length() > LARGEST_TEXT) {
@@ -48,7 +48,7 @@ public final class RunFolder {
         return new String(Files.readAllBytes(file.toPath()), UTF_8);
     }
 
-    /** A file of the run, after comparing its size and its SHA-256. */
+    /** A file of the run whose size and SHA-256 were verified. */
     public File verified(RunSpec.Asset asset) throws BenchException, IOException {
         File file = existing(asset.file);
         if (file.length() != asset.bytes) {
@@ -56,17 +56,17 @@ public final class RunFolder {
         }
         String found = sha256(file);
         if (!found.equals(asset.sha256)) {
-            throw new BenchException(asset.file, "of SHA-256 " + asset.sha256, found);
+            throw new BenchException(asset.file, "a file with SHA-256 " + asset.sha256, found);
         }
         return file;
     }
 
-    /** A file that is yet to be written. */
+    /** Path of a file to write. */
     public File output(String name) {
         return new File(folder, name);
     }
 
-    /** Writes a text so that the name appears with the whole of it, whenever the power goes. */
+    /** Writes a text file atomically: it is synchronized under another name, then renamed. */
     public void write(String name, String text) throws IOException {
         File partial = output(name + ".partial");
         FileOutputStream out = new FileOutputStream(partial);
@@ -79,13 +79,13 @@ public final class RunFolder {
         Files.move(partial.toPath(), output(name).toPath(), StandardCopyOption.ATOMIC_MOVE);
     }
 
-    /** The hash of a file, as 64 hexadecimal digits. */
+    /** SHA-256 of a file, as 64 hexadecimal digits. */
     public static String sha256(File file) throws IOException {
         MessageDigest digest;
         try {
             digest = MessageDigest.getInstance("SHA-256");
         } catch (NoSuchAlgorithmException error) {
-            throw new IOException(error); // every Java and every Android has it
+            throw new IOException(error); // cannot happen: every Java and Android has SHA-256
         }
         InputStream in = new FileInputStream(file);
         try {
@@ -106,7 +106,7 @@ public final class RunFolder {
     private File existing(String name) throws BenchException {
         File file = output(name);
         if (!Files.isRegularFile(file.toPath(), LinkOption.NOFOLLOW_LINKS)) {
-            throw new BenchException(name, "a file in the run's folder, no link", "none");
+            throw new BenchException(name, "a file in the run's folder, not a link", "no such file");
         }
         return file;
     }

@@ -7,9 +7,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.regex.Pattern;
 
-/** What a run is to do: parsed strictly, so that a mistake is an error and not a default. */
+/** Specification of a run. Every key is required, so that a mistake is an error and not a default. */
 public final class RunSpec {
-    /** What a run's name, and so its folder, looks like. */
+    /** Form of a run's id, which is the name of its folder. */
     public static final Pattern ID = Pattern.compile("[a-z0-9-]{1,64}");
 
     private static final Pattern FILE = Pattern.compile("[a-z0-9_-]{1,100}\\.(tflite|npy)");
@@ -31,7 +31,7 @@ public final class RunSpec {
             bytes = whole(from, where, "bytes", 1, largest);
         }
 
-        /** Samples or outputs that a text of JSON names. */
+        /** Samples or outputs, from a parsed JSON object. */
         public static Asset data(Object from, String where) throws BenchException {
             return new Asset(map(from, where), where, LARGEST_DATA);
         }
@@ -57,7 +57,7 @@ public final class RunSpec {
         nonce = text(from, "run", "nonce", NONCE);
         model = new Asset(map(from.get("model"), "model"), "model", LARGEST_MODEL);
         if (!(from.get("inputs") instanceof List) || ((List<?>) from.get("inputs")).isEmpty()) {
-            throw new BenchException("run.inputs", "a list of one file for each input", from.get("inputs"));
+            throw new BenchException("run.inputs", "a list of one file per input", from.get("inputs"));
         }
         List<Asset> found = new ArrayList<Asset>();
         for (Object one : (List<?>) from.get("inputs")) {
@@ -77,7 +77,7 @@ public final class RunSpec {
         accuracy = (Boolean) from.get("accuracy");
     }
 
-    /** Reads a specification; every key must be there, and no other. */
+    /** Parses a specification. Missing and unknown keys are errors. */
     public static RunSpec parse(String text) throws BenchException {
         return new RunSpec(map(Json.parse(text), "run"));
     }
@@ -92,7 +92,7 @@ public final class RunSpec {
     private static void keys(Map<?, ?> from, String where, String... wanted) throws BenchException {
         for (Object key : from.keySet()) {
             if (!Arrays.asList(wanted).contains(key)) {
-                throw new BenchException(where, "an object of the keys " + Arrays.toString(wanted), key);
+                throw new BenchException(where, "an object with the keys " + Arrays.toString(wanted), key);
             }
         }
     }
@@ -100,7 +100,7 @@ public final class RunSpec {
     private static String text(Map<?, ?> from, String where, String key, Pattern form) throws BenchException {
         Object value = from.get(key);
         if (!(value instanceof String) || !form.matcher((String) value).matches()) {
-            throw new BenchException(where + "." + key, "a text of the form " + form, value);
+            throw new BenchException(where + "." + key, "a string of the form " + form, value);
         }
         return (String) value;
     }

@@ -6,11 +6,11 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** Figures of raw latencies. Percentiles are of the nearest rank: each is a latency that was measured. */
+/** Statistics of raw latencies. Percentiles use the nearest rank, so each is a measured latency. */
 public final class Statistics {
     private Statistics() {}
 
-    /** Count, percentiles, spread, and the median of the second half over that of the first. */
+    /** Count, percentiles, standard deviation, and {@code drift}: median of the second half divided by that of the first. */
     public static Map<String, Object> of(long[] nanos) {
         Map<String, Object> found = new LinkedHashMap<String, Object>();
         found.put("count", (long) nanos.length);
@@ -43,7 +43,7 @@ public final class Statistics {
         return found;
     }
 
-    /** p50 and p90 of each minute, by when each inference began. */
+    /** p50 and p90 of each minute; an inference belongs to the minute in which it began. */
     public static List<Object> perMinute(long[] nanos, long[] began) {
         List<Object> found = new ArrayList<Object>();
         for (int from = 0; from < nanos.length; ) {
@@ -65,12 +65,12 @@ public final class Statistics {
         return found;
     }
 
-    /** The percentile of the nearest rank. */
+    /** Percentile of sorted values by the nearest rank. */
     public static long percentile(long[] sorted, int percent) {
         return sorted[Math.max(0, (int) Math.ceil(percent / 100.0 * sorted.length) - 1)];
     }
 
-    /** The lower of the two in the middle. */
+    /** Median; of an even number of values the lower of the two in the middle. */
     public static long median(long[] values) {
         long[] sorted = values.clone();
         Arrays.sort(sorted);

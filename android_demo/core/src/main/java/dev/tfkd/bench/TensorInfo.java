@@ -1,11 +1,11 @@
 package dev.tfkd.bench;
 
-/** An input or output of a model, of batch size 1. */
+/** An input or output of a model with batch size 1. */
 public final class TensorInfo {
     public final String name;
     public final TensorType type;
     private final int[] shape;
-    /** 0 where the tensor is not quantized. */
+    /** Quantization scale, 0 if the tensor is not quantized. */
     public final float scale;
     public final int zeroPoint;
 
@@ -17,7 +17,7 @@ public final class TensorInfo {
         this.zeroPoint = zeroPoint;
     }
 
-    /** Its axes, the batch first. */
+    /** Sizes of its axes, the batch axis first. */
     public int[] shape() {
         return shape.clone();
     }
@@ -31,7 +31,7 @@ public final class TensorInfo {
         return found;
     }
 
-    /** The stored integer of a real value: rounded, ties to the even one, and saturated. */
+    /** Quantized value of a real one: rounded half to even, and saturated. */
     public int quantize(float value) {
         double steps = value / scale;
         long rounded = (long) Math.rint(steps) + zeroPoint;
@@ -40,7 +40,7 @@ public final class TensorInfo {
         return (int) Math.max(least, Math.min(most, rounded));
     }
 
-    /** The real value of a stored integer. */
+    /** Real value of a quantized one. */
     public float dequantize(int stored) {
         return (stored - zeroPoint) * scale;
     }

@@ -1,6 +1,6 @@
 package dev.tfkd.bench;
 
-/** The element types of tensors and of .npy files, all little-endian. */
+/** Element types of tensors and .npy files, little-endian. */
 public enum TensorType {
     INT8("|i1", 1),
     UINT8("|u1", 1),
@@ -18,13 +18,13 @@ public enum TensorType {
         this.bytes = bytes;
     }
 
-    /** The type that a .npy header names. */
+    /** The type for the {@code descr} of a .npy header. */
     public static TensorType of(String descr) throws BenchException {
         for (TensorType type : values()) {
             if (type.descr.equals(descr)) {
                 return type;
             }
         }
-        throw new BenchException(".npy header", "of a type that a tensor has", descr);
+        throw new BenchException(".npy header", "a data type that tensors have", descr);
     }
 }

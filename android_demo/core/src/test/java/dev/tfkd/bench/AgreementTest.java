@@ -47,7 +47,7 @@ public class AgreementTest {
     }
 
     @Test
-    public void aStepElsewhereAgrees() throws Exception {
+    public void differenceOfOneStepAgrees() throws Exception {
         int[] shape = {1, 3};
         File ours = file(TensorType.INT8, shape, -128, 127, 0, 5, 3, 1);
         check(Agreement.of(ours, ours), 2, 2, 0, true);
@@ -64,7 +64,7 @@ public class AgreementTest {
     }
 
     @Test
-    public void bytesWithoutSignAndFloatsAreReadAsSuch() throws Exception {
+    public void unsignedBytesAndFloatsAreRead() throws Exception {
         int[] shape = {1, 2};
         check(Agreement.of(file(TensorType.UINT8, shape, 200, 100), file(TensorType.UINT8, shape, 199, 100)), 1, 0, 1, true);
         Map<String, Object> found =
@@ -79,7 +79,7 @@ public class AgreementTest {
     }
 
     @Test
-    public void outputsOfAnotherKindAreRefused() throws Exception {
+    public void outputsOfAnotherTypeOrShapeAreRefused() throws Exception {
         File ours = file(TensorType.INT8, new int[] {1, 3}, 0, 9, 1);
         refused(ours, file(TensorType.INT8, new int[] {1, 2}, 0, 9), "like the outputs");
         refused(ours, file(TensorType.UINT8, new int[] {1, 3}, 0, 9, 1), "like the outputs");

@@ -28,7 +28,7 @@ public class BenchRunTest {
     private boolean loaded;
     private boolean closed;
 
-    /** Gives back the first ten bytes of the image. */
+    /** An engine that returns the first ten bytes of the image. */
     private final InferenceEngine.Factory echo = new InferenceEngine.Factory() {
         @Override
         public InferenceEngine load(File model, int threads, String accelerator) {
@@ -97,7 +97,7 @@ public class BenchRunTest {
 
     @Test
     public void tenThousandImagesRunInLittleMemory() throws Exception {
-        File folder = prepare(10000, IMAGE); // 30 MB, and the heap is 48
+        File folder = prepare(10000, IMAGE); // 30 MB; the heap has 48 MB
         Map<String, Object> result = run();
         assertEquals(true, result.get("valid"));
         assertEquals(10000L, result.get("samples"));
@@ -118,7 +118,7 @@ public class BenchRunTest {
     }
 
     @Test
-    public void aHotDeviceMakesARunInvalid() throws Exception {
+    public void highThermalStatusMakesARunInvalid() throws Exception {
         prepare(3, IMAGE);
         device.status = 2;
         Map<String, Object> result = run();
@@ -139,12 +139,12 @@ public class BenchRunTest {
     public void changedFilesAreRefused() throws Exception {
         File folder = prepare(3, IMAGE);
         Files.write(new File(folder, "model.tflite").toPath(), new byte[] {1, 2, 4});
-        refused("model.tflite: must be of SHA-256");
+        refused("model.tflite: must be a file with SHA-256");
         Files.write(new File(folder, "model.tflite").toPath(), new byte[] {1, 2});
         refused("model.tflite: must be 3 bytes long");
         Files.write(new File(folder, "model.tflite").toPath(), new byte[] {1, 2, 3});
         Files.write(new File(folder, "input_0.npy").toPath(), new byte[1000], StandardOpenOption.WRITE);
-        refused("input_0.npy: must be of SHA-256");
+        refused("input_0.npy: must be a file with SHA-256");
         assertFalse("an engine saw a file before its hash was known", loaded);
         assertFalse(new File(folder, "result.json").exists());
     }
@@ -157,14 +157,14 @@ public class BenchRunTest {
             File elsewhere = new File(root.getRoot(), name);
             Files.move(file.toPath(), elsewhere.toPath());
             Files.createSymbolicLink(file.toPath(), elsewhere.toPath());
-            refused(name + ": must be a file in the run's folder, no link");
+            refused(name + ": must be a file in the run's folder, not a link");
             Files.delete(file.toPath());
             Files.move(elsewhere.toPath(), file.toPath());
         }
         assertFalse(loaded);
         Files.move(folder.toPath(), new File(root.getRoot(), "elsewhere").toPath());
         Files.createSymbolicLink(folder.toPath(), new File(root.getRoot(), "elsewhere").toPath());
-        refused("run run-1: must be a folder, no link");
+        refused("run run-1: must be a folder, not a link");
     }
 
     @Test
@@ -178,7 +178,7 @@ public class BenchRunTest {
     }
 
     @Test
-    public void aSpecificationOfAnySizeIsNotRead() throws Exception {
+    public void specificationOfMoreThanAMebibyteIsRefused() throws Exception {
         File folder = prepare(3, IMAGE);
         Files.write(new File(folder, "spec.json").toPath(), new byte[(1 << 20) + 1]);
         refused("spec.json: must be at most 1048576 bytes");
@@ -208,7 +208,7 @@ public class BenchRunTest {
         assertEquals(127, IMAGE.quantize(300));
         assertEquals(-128, IMAGE.quantize(-5));
         assertEquals(4, SCORES.quantize(0.6f));
-        assertEquals(3, SCORES.quantize(0.25f)); // half a step, to the even one
+        assertEquals(3, SCORES.quantize(0.25f)); // half a step is rounded to even
         assertEquals(0.5f, SCORES.dequantize(4), 0);
     }
 

@@ -22,7 +22,7 @@ public class JsonTest {
     }
 
     @Test
-    public void refusesWhatIsNoJson() {
+    public void refusesInvalidJson() {
         String[] wrong = {
             "", "{", "{\"a\":1,}", "[1,]", "{a:1}", "'a'", "01", "-", "1.", ".5", "1e", "+1", "tru", "nul", "\"", "\"\\x\"",
             "\"\\u12g4\"", "\"\n\"", "[1] 2", "{\"a\":1,\"a\":2}", "99999999999999999999", "NaN", "//x\n1", "[1 2]", "{\"a\" 1}",
@@ -38,7 +38,7 @@ public class JsonTest {
     }
 
     @Test
-    public void anyBytesGiveAValueOrABenchException() {
+    public void randomBytesGiveAValueOrABenchException() {
         Random random = new Random(0);
         String alphabet = "{}[]\":,0123456789.eE+-truefalsn\\u \n";
         for (int i = 0; i < 200000; i++) {

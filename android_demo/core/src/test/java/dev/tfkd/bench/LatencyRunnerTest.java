@@ -9,7 +9,7 @@ import java.util.List;
 import org.junit.Test;
 
 public class LatencyRunnerTest {
-    /** A device whose clock moves only by what runs on it. */
+    /** A device whose clock advances only by what runs on it. */
     static final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe, LatencyRunner.Listener,
             LatencyRunner.Inference {
         long now;
@@ -29,7 +29,7 @@ public class LatencyRunnerTest {
         @Override
         public int status() {
             assertFalse("the probe ran inside the timed region", inRegion);
-            now += 5000000; // a binder call: it must not count
+            now += 5000000; // a binder call, which must not count
             return status;
         }
 
@@ -63,7 +63,7 @@ public class LatencyRunnerTest {
     }
 
     @Test
-    public void timesTheInferenceAlone() {
+    public void measuresTheInferenceOnly() {
         LatencyRunner.Result result = new Device().measure(50, 1, 150);
         for (long one : result.nanos) {
             assertEquals(2000000, one);
@@ -81,14 +81,14 @@ public class LatencyRunnerTest {
     }
 
     @Test
-    public void theMostSecondsEndARun() {
+    public void maximumOfSecondsEndsARun() {
         Device device = new Device();
         device.cost = 1000000000;
         assertEquals(5, device.measure(50, 1, 5).nanos.length);
     }
 
     @Test
-    public void aWarmUpThatDoesNotSettleIsSaid() {
+    public void unstableWarmUpIsReported() {
         Device device = new Device();
         device.perRun = 1000000;
         LatencyRunner.Result result = device.measure(10, 0, 1000);
@@ -97,7 +97,7 @@ public class LatencyRunnerTest {
     }
 
     @Test
-    public void temperatureIsTakenOnceASecond() {
+    public void thermalStatusIsReadOncePerSecond() {
         Device device = new Device();
         device.status = 3;
         LatencyRunner.Result result = device.measure(1, 20, 150);
@@ -117,7 +117,7 @@ public class LatencyRunnerTest {
         assertTrue(device.now <= 4100000000L);
     }
 
-    /** Printed, not asserted: a shared machine's clock proves nothing in a test. */
+    /** Printed, not asserted: latency on a shared machine is not reproducible. */
     @Test
     public void overheadOfTheTimedRegion() {
         final LatencyRunner.Clock clock = new LatencyRunner.Clock() {

@@ -11,7 +11,7 @@ import java.nio.file.Files;
 import java.util.Map;
 import org.junit.Test;
 
-/** The engine on the LiteRT of the app, with the models and the host's outputs that lie in the folder of -Dtfkd.folder. */
+/** The engine on the app's LiteRT, with models and the host's outputs in the folder -Dtfkd.folder. */
 public class LiteRTEngineTest {
     private static final File MODELS = new File(System.getProperty("tfkd.folder"));
 
@@ -19,7 +19,7 @@ public class LiteRTEngineTest {
         return ByteBuffer.allocateDirect(tensor.bytes()).order(ByteOrder.nativeOrder());
     }
 
-    /** Runs all samples and returns the largest difference from what the host gave, in units of the output. */
+    /** Runs all samples and returns the largest difference from the host's outputs, in units of the output. */
     private static double difference(String name) throws Exception {
         InferenceEngine engine = LiteRTEngine.FACTORY.load(new File(MODELS, name + ".tflite"), 1, "cpu");
         NpyReader x = new NpyReader(new File(MODELS, name + "_x.npy"));
@@ -50,10 +50,10 @@ public class LiteRTEngineTest {
     }
 
     @Test
-    public void int8AgreesWithTheHostToAStep() throws Exception {
+    public void int8AgreesWithTheHostWithinOneStep() throws Exception {
         double found = difference("full_int8");
         System.out.println("full_int8: at most " + found + " steps from the host");
-        assertTrue(found <= 1);
+        assertTrue(found <= 1); // one layer with exact integer sums: kernels differ in the last rounding only
     }
 
     @Test
@@ -75,7 +75,7 @@ public class LiteRTEngineTest {
     }
 
     @Test
-    public void aMissingGpuLibraryAndABrokenModelAreSaid() throws Exception {
+    public void missingGpuLibraryAndDamagedModelAreReported() throws Exception {
         try {
             LiteRTEngine.FACTORY.load(new File(MODELS, "full_int8.tflite"), 1, "gpu");
             fail("gpu");
@@ -88,7 +88,7 @@ public class LiteRTEngineTest {
             LiteRTEngine.FACTORY.load(broken, 1, "cpu");
             fail("broken");
         } catch (BenchException expected) {
-            assertTrue(expected.getMessage().contains("a model that LiteRT takes"));
+            assertTrue(expected.getMessage().contains("a model that LiteRT supports"));
         }
     }
 }

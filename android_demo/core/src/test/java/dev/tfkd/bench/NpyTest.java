@@ -50,7 +50,7 @@ public class NpyTest {
     }
 
     @Test
-    public void refusesDamage() throws Exception {
+    public void refusesDamagedFiles() throws Exception {
         byte[] sound = Files.readAllBytes(written(5).toPath());
         String[][] changes = {
             {"False", "True "}, {"<i2", ">i2"}, {"<i2", "|O "}, {"(5, 3, 2)", "(6, 3, 2)"}, {"(5, 3, 2)", "(0, 3, 2)"},
@@ -78,7 +78,7 @@ public class NpyTest {
     }
 
     @Test
-    public void anyDamageToTheHeaderIsRefusedOrReadInBounds() throws Exception {
+    public void damagedHeaderIsRefusedOrReadWithinBounds() throws Exception {
         byte[] sound = Files.readAllBytes(written(3).toPath());
         Random random = new Random(0);
         ByteBuffer sample = ByteBuffer.allocateDirect(1 << 16);

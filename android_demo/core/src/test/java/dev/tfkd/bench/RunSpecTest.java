@@ -27,7 +27,7 @@ public class RunSpecTest {
     }
 
     @Test
-    public void refusesAnythingElseAndNamesIt() {
+    public void refusesInvalidFieldsAndNamesThem() {
         String[][] changes = {
             {"\"format\":1", "\"format\":2", "format"},
             {"run-1", "../run", "id"},

@@ -8,7 +8,7 @@ import org.junit.Test;
 
 public class StatisticsTest {
     @Test
-    public void percentilesAreOfTheNearestRank() {
+    public void percentilesUseTheNearestRank() {
         long[] nanos = new long[100];
         for (int i = 0; i < 100; i++) {
             nanos[(i * 37) % 100] = i + 1;
@@ -29,7 +29,7 @@ public class StatisticsTest {
     }
 
     @Test
-    public void minutesAreCutByTheClock() {
+    public void minutesBeginAtTheStartOfTheRun() {
         long second = 1000000000L;
         long[] began = {0, 30 * second, 59 * second, 60 * second, 200 * second};
         List<Object> found = Statistics.perMinute(new long[] {1, 2, 3, 9, 7}, began);

@@ -12,7 +12,7 @@ import java.io.File;
 import java.io.IOException;
 import java.util.Map;
 
-/** The host's entry: {@code am instrument -w -r -e run_id ID dev.tfkd.bench.app/.BenchInstrumentation}. */
+/** Entry point for the host: {@code am instrument -w -r -e run_id ID dev.tfkd.bench.app/.BenchInstrumentation}. */
 public final class BenchInstrumentation extends Instrumentation implements LatencyRunner.Listener {
     private static final int WRONG = 2;
     private String id;
@@ -24,7 +24,7 @@ public final class BenchInstrumentation extends Instrumentation implements Laten
         start();
     }
 
-    /** On a thread of its own, as every instrumentation. */
+    /** Runs on a thread of its own, as every instrumentation does. */
     @Override
     public void onStart() {
         super.onStart();
@@ -57,6 +57,6 @@ public final class BenchInstrumentation extends Instrumentation implements Laten
 
     @Override
     public boolean cancelled() {
-        return false; // the host kills the process
+        return false; // the host cancels by killing the process
     }
 }

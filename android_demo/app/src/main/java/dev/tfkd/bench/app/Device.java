@@ -8,7 +8,7 @@ import dev.tfkd.bench.LatencyRunner;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/** This phone: what it is, its clock, and how hot it says to be. */
+/** Description, clock and thermal status of this device. */
 final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe {
     private static final int ANDROID_10 = 29;
     private static final int ANDROID_12 = 31;
@@ -25,7 +25,7 @@ final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe {
         return SystemClock.elapsedRealtimeNanos();
     }
 
-    /** By reflection: the app is compiled against Android 8, which has no thermal status. */
+    /** Thermal status, by reflection: the app is compiled against Android 8, which lacks it. */
     @Override
     public int status() {
         if (Build.VERSION.SDK_INT < ANDROID_10) {
@@ -34,7 +34,7 @@ final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe {
         try {
             return (Integer) PowerManager.class.getMethod("getCurrentThermalStatus").invoke(power);
         } catch (ReflectiveOperationException error) {
-            return -1; // unknown, and said so
+            return -1; // unknown
         }
     }
 
@@ -46,7 +46,7 @@ final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe {
         return status < 0 || status >= THERMAL.length ? "unknown" : THERMAL[(int) status];
     }
 
-    /** For the report; an unknown is left out. */
+    /** Description for the result. Unknown values are omitted. */
     Map<String, Object> description() {
         Map<String, Object> found = new LinkedHashMap<String, Object>();
         found.put("manufacturer", Build.MANUFACTURER);
@@ -78,7 +78,7 @@ final class Device implements LatencyRunner.Clock, LatencyRunner.ThermalProbe {
         return power.isSustainedPerformanceModeSupported();
     }
 
-    /** The chip's name; the board's where Android does not say. */
+    /** Name of the chip; of the board if Android does not provide it. */
     static String soc() {
         if (Build.VERSION.SDK_INT >= ANDROID_12) {
             try {

@@ -9,7 +9,7 @@ import dev.tfkd.bench.Statistics;
 import java.util.Arrays;
 import java.util.Map;
 
-/** Latencies as bars, with p50 and p90 marked; up to p95, since a pause of the system would squeeze all others. */
+/** Histogram of latencies with marks at p50 and p90. It ends at p95, as outliers would compress all other bars. */
 public final class HistogramView extends View {
     private static final int BARS = 40;
     private static final int MOST = 95;
@@ -33,7 +33,7 @@ public final class HistogramView extends View {
         label.setTextSize(12 * getResources().getDisplayMetrics().scaledDensity);
     }
 
-    /** Shows latencies, of which some may have been left out, under the figures of all. */
+    /** Shows latencies. Some may have been thinned out; {@code figures} are the statistics of all. */
     void show(long[] nanos, Map<?, ?> figures) {
         long[] sorted = nanos.clone();
         Arrays.sort(sorted);
@@ -74,10 +74,10 @@ public final class HistogramView extends View {
         canvas.drawLine(0, foot, getWidth(), foot, line);
         for (int i = 0; i < MARKS.length; i++) {
             float x = getWidth() * (float) ((double) (marks[i] - low) / (high - low));
-            String said = "p" + MARKS[i];
+            String label = "p" + MARKS[i];
             canvas.drawLine(x, (i + 1) * text, x, foot, line);
-            float left = Math.min(Math.max(0, x - label.measureText(said) / 2), getWidth() - label.measureText(said));
-            canvas.drawText(said, left, (i + 1) * text - label.descent() / 2, label);
+            float left = Math.min(Math.max(0, x - label.measureText(label) / 2), getWidth() - label.measureText(label));
+            canvas.drawText(label, left, (i + 1) * text - label.descent() / 2, label);
         }
         String least = ResultCard.time(low);
         String most = "p" + MOST + " " + ResultCard.time(high);

@@ -13,10 +13,10 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
-/** The results of earlier runs, in the app's own storage: a file each, which appears whole or not at all. */
+/** Results of earlier runs, one file each in the app's own storage, written atomically. */
 final class History {
     static final int MOST = 50;
-    /** Latencies that are kept of a run: enough for a histogram, and what is shared stays under Android's limit. */
+    /** Number of latencies kept per run: enough for a histogram, and below Android's size limit for sharing. */
     static final int MOST_LATENCIES = 2000;
     private static final String NAME = "[0-9]{13}\\.json";
 
@@ -26,10 +26,10 @@ final class History {
         root = new File(context.getFilesDir(), "history");
     }
 
-    /** Keeps a result, by its {@code when} in milliseconds, and forgets the oldest beyond the most. */
+    /** Saves a result under its {@code when} in milliseconds and deletes the oldest beyond the maximum. */
     void add(Map<String, Object> result) throws IOException {
         if (!root.isDirectory() && !root.mkdirs()) {
-            throw new IOException(root + " cannot be made");
+            throw new IOException(root + " cannot be created");
         }
         thin(result);
         try {
@@ -43,14 +43,14 @@ final class History {
         }
     }
 
-    /** All that can be read, the newest first. */
+    /** All readable results, the newest first. */
     List<Map<String, Object>> results() {
         List<Map<String, Object>> found = new ArrayList<Map<String, Object>>();
         for (String name : names()) {
             try {
                 found.add(read(name));
             } catch (BenchException error) {
-                continue; // none of ours: the others are shown all the same
+                continue; // damaged: the others are shown
             } catch (IOException error) {
                 continue;
             }
@@ -61,7 +61,7 @@ final class History {
     private Map<String, Object> read(String name) throws BenchException, IOException {
         Object result = Json.parse(folder().text(name));
         if (!(result instanceof Map) || !(((Map<?, ?>) result).get("when") instanceof Long)) {
-            throw new BenchException(name, "a result with its time", "another text");
+            throw new BenchException(name, "a result with a time", "another object");
         }
         Map<String, Object> found = new LinkedHashMap<String, Object>();
         for (Map.Entry<?, ?> entry : ((Map<?, ?>) result).entrySet()) {
@@ -86,7 +86,7 @@ final class History {
         return found;
     }
 
-    /** Leaves every n-th latency, and says so. */
+    /** Keeps every n-th latency and records n in {@code kept_every}. */
     private static void thin(Map<String, Object> result) {
         if (!(result.get("latencies_ns") instanceof long[])) {
             return;
@@ -103,7 +103,7 @@ final class History {
         result.put("kept_every", every * (Long) result.get("kept_every"));
     }
 
-    /** The latencies of a result, be it of this start or read again. */
+    /** Latencies of a result, whether just measured or read from a file. */
     static long[] latencies(Map<String, Object> result) {
         Object found = result.get("latencies_ns");
         if (found instanceof long[]) {

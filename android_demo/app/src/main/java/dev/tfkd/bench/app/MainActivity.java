@@ -19,9 +19,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/** The one screen: the device, the choice, a run with progress and cancel, its result, earlier results. */
+/** The only screen: device, settings, a run with progress and cancel, its result, earlier results. */
 public final class MainActivity extends Activity implements Session.Screen, View.OnClickListener {
-    /** Long enough for a phone to get warm. */
+    /** Duration of a sustained run: long enough for thermal throttling. */
     static final double SUSTAINED_SECONDS = 600;
     private static final int ANDROID_8_1 = 27;
 
@@ -63,7 +63,7 @@ public final class MainActivity extends Activity implements Session.Screen, View
         session = (Session) getLastNonConfigurationInstance();
     }
 
-    /** What a computer pushed meanwhile can be picked; what runs is shown. */
+    /** Lists models that were pushed in the meantime and shows a run in progress. */
     @Override
     protected void onStart() {
         super.onStart();
@@ -81,7 +81,7 @@ public final class MainActivity extends Activity implements Session.Screen, View
             show(past.get(0));
         }
         if (session == null && past.isEmpty()) {
-            start(); // at the first start: does this phone compute what the host computed?
+            start(); // first start: a self-test that compares this phone's outputs with the host's
         } else {
             showRunning();
         }
@@ -91,7 +91,7 @@ public final class MainActivity extends Activity implements Session.Screen, View
     protected void onStop() {
         if (session != null) {
             session.showOn(null);
-            if (!isChangingConfigurations()) { // Android slows what is not on the screen
+            if (!isChangingConfigurations()) { // Android throttles apps that are not on the screen
                 session.cancel(getString(R.string.left));
                 session = null;
             }
@@ -130,7 +130,7 @@ public final class MainActivity extends Activity implements Session.Screen, View
         showRunning();
     }
 
-    /** Puts the screen into the state of a run, or of none. */
+    /** Shows that a run is in progress, or that none is. */
     private void showRunning() {
         boolean running = session != null;
         Button button = (Button) findViewById(R.id.run);

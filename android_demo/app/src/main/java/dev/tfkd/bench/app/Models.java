@@ -19,8 +19,8 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * What a person can pick: models with samples, each in a folder of the app's own storage. {@code model.json} names the
- * files and their hashes: {@code model}, {@code inputs}, and, or null, {@code golden} (the host's outputs) and {@code labels}.
+ * Models to choose from, with samples, each in a folder of the app's own storage. {@code model.json} holds the files and
+ * their hashes: {@code model}, {@code inputs}, and {@code golden} (the host's outputs) and {@code labels}, which may be null.
  */
 final class Models {
     static final String BUNDLED = "bundled";
@@ -34,7 +34,7 @@ final class Models {
         root = new File(context.getFilesDir(), "models");
     }
 
-    /** The bundled one, then those that a computer pushed. */
+    /** Ids of the bundled model and of those that were pushed by tools/push_model.py. */
     List<String> ids() {
         List<String> found = new ArrayList<String>();
         String[] names = root.list();
@@ -49,20 +49,20 @@ final class Models {
         return found;
     }
 
-    /** Writes the specification of a run beside the model; what it names is verified when it runs. */
+    /** Writes the specification of a run next to the model. Its files are verified when it runs. */
     RunFolder prepare(String id, int threads, String accelerator, double sustainedSeconds)
             throws BenchException, IOException {
         if (id.equals(BUNDLED)) {
             unpack();
         }
         RunFolder folder = new RunFolder(root, id);
-        Map<?, ?> says = description(folder);
+        Map<?, ?> description = description(folder);
         Map<String, Object> spec = new LinkedHashMap<String, Object>();
         spec.put("format", 1L);
         spec.put("id", id);
         spec.put("nonce", String.format("%032x", new BigInteger(128, new SecureRandom())));
-        spec.put("model", says.get("model"));
-        spec.put("inputs", says.get("inputs"));
+        spec.put("model", description.get("model"));
+        spec.put("inputs", description.get("inputs"));
         spec.put("threads", (long) threads);
         spec.put("accelerator", accelerator);
         spec.put("min_runs", 50L);
@@ -74,33 +74,33 @@ final class Models {
         return folder;
     }
 
-    /** Adds to a finished run what its outputs are worth: {@code agreement} and {@code correct}, where that is known. */
+    /** Adds {@code agreement} and {@code correct} to a finished run, as far as the model has golden outputs and labels. */
     void judge(RunFolder folder, Map<String, Object> result) throws BenchException, IOException {
-        Map<?, ?> says = description(folder);
+        Map<?, ?> description = description(folder);
         File outputs = folder.output("output_0.npy");
-        if (says.get("golden") != null) {
-            File golden = folder.verified(RunSpec.Asset.data(says.get("golden"), DESCRIPTION + " golden"));
+        if (description.get("golden") != null) {
+            File golden = folder.verified(RunSpec.Asset.data(description.get("golden"), DESCRIPTION + " golden"));
             result.put("agreement", Agreement.of(outputs, golden));
         }
-        if (says.get("labels") != null) {
-            File labels = folder.verified(RunSpec.Asset.data(says.get("labels"), DESCRIPTION + " labels"));
+        if (description.get("labels") != null) {
+            File labels = folder.verified(RunSpec.Asset.data(description.get("labels"), DESCRIPTION + " labels"));
             result.put("correct", Agreement.correct(outputs, labels));
         }
     }
 
     private static Map<?, ?> description(RunFolder folder) throws BenchException, IOException {
-        Object says = Json.parse(folder.text(DESCRIPTION));
-        if (!(says instanceof Map)) {
-            throw new BenchException(DESCRIPTION, "an object", says);
+        Object description = Json.parse(folder.text(DESCRIPTION));
+        if (!(description instanceof Map)) {
+            throw new BenchException(DESCRIPTION, "an object", description);
         }
-        return (Map<?, ?>) says;
+        return (Map<?, ?>) description;
     }
 
-    /** The assets, anew each time: an update of the app brings others. */
+    /** Copies the bundled model from the assets; each time, as an update of the app may contain another one. */
     private void unpack() throws IOException {
         File folder = new File(root, BUNDLED);
         if (!folder.isDirectory() && !folder.mkdirs()) {
-            throw new IOException(folder + " cannot be made");
+            throw new IOException(folder + " cannot be created");
         }
         for (String name : context.getAssets().list(BUNDLED)) {
             InputStream in = context.getAssets().open(BUNDLED + "/" + name);

@@ -13,13 +13,13 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
-/** What a result says: its verdict first, then the figures. */
+/** Shows a result: verdict, then figures. */
 final class ResultCard {
     private static final double MICRO = 1e3;
     private static final double MILLI = 1e6;
     private static final float LARGE_TEXT = 1.3f;
 
-    /** What counts of a result, and how it looks. */
+    /** Verdict on a result, and its text, colour and icon. */
     enum Verdict {
         GOOD(R.string.good, R.color.good, R.drawable.good),
         VALID(R.string.valid, R.color.good, R.drawable.good),
@@ -129,7 +129,7 @@ final class ResultCard {
                 : String.format("%.3g", worst);
     }
 
-    /** Adds a label and its value, below each other where the text is large; nothing where there is no value. */
+    /** Adds a label and its value, stacked if the text is large; nothing if the value is empty. */
     static void row(ViewGroup into, String label, String value) {
         if (value.isEmpty()) {
             return;
@@ -147,7 +147,7 @@ final class ResultCard {
         into.addView(row);
     }
 
-    /** A latency in the unit that people read; empty where it is none. */
+    /** A latency in µs or ms; empty if the value is not one. */
     static String time(Object nanos) {
         if (!(nanos instanceof Long)) {
             return "";

@@ -13,16 +13,16 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/** One run by hand, on a thread of its own; it goes on while the screen that shows it is turned or made dark. */
+/** One run started on the screen, on a thread of its own. It continues when the screen is recreated, as by a rotation. */
 final class Session implements LatencyRunner.Listener, Runnable {
-    /** Shows a run; called on the main thread. */
+    /** Shows a run. Called on the main thread. */
     interface Screen {
         void at(String phase, double share);
 
         void ended(Map<String, Object> result);
     }
 
-    /** Held by the run that runs: two would time each other. */
+    /** Lock of the run in progress: two at once would disturb each other's latency. */
     static final Object TURN = new Object();
 
     private final Models models;
@@ -34,8 +34,8 @@ final class Session implements LatencyRunner.Listener, Runnable {
     final double sustainedSeconds;
 
     private final Handler main = new Handler(Looper.getMainLooper());
-    private Screen screen; // of the main thread alone
-    private Map<String, Object> result; // so is this
+    private Screen screen; // used on the main thread only
+    private Map<String, Object> result; // used on the main thread only
     private volatile String cancelled;
 
     Session(Models models, History history, Device device, String model, int threads, String accelerator,
@@ -53,7 +53,7 @@ final class Session implements LatencyRunner.Listener, Runnable {
         new Thread(this, "bench").start();
     }
 
-    /** Which screen shows it, or null; one that comes after the end hears of it at once. */
+    /** Sets the screen that shows it, or null. A screen that is set after the end is notified at once. */
     void showOn(Screen shown) {
         screen = shown;
         if (screen != null && result != null) {
@@ -82,7 +82,7 @@ final class Session implements LatencyRunner.Listener, Runnable {
         });
     }
 
-    /** The result, or what went wrong under {@code error}; kept in the history either way. */
+    /** Returns the result, or one with {@code error} after a failure; saves either in the history. */
     private Map<String, Object> measured() {
         Map<String, Object> found = new LinkedHashMap<String, Object>();
         found.put("model", model);
@@ -105,10 +105,10 @@ final class Session implements LatencyRunner.Listener, Runnable {
             found.put("error", error.getMessage());
         } catch (IOException error) {
             found.put("error", error.toString());
-        } catch (RuntimeException error) { // what a delegate throws belongs on the screen, too
+        } catch (RuntimeException error) { // errors of a delegate are shown, too
             found.put("error", error.toString());
         } catch (OutOfMemoryError error) {
-            found.put("error", "The model and its samples must fit in memory. Received: " + error.getMessage());
+            found.put("error", "The model and its samples do not fit in memory: " + error.getMessage());
         }
         try {
             history.add(found);

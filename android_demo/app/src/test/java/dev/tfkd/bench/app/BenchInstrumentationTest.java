@@ -25,14 +25,14 @@ import org.robolectric.annotation.Implements;
 import org.robolectric.shadows.ShadowInstrumentation;
 import org.robolectric.util.ReflectionHelpers;
 
-/** The host's entry, as `am instrument` calls it. */
+/** The entry point for the host, called as by `am instrument`. */
 @RunWith(RobolectricTestRunner.class)
 @Config(shadows = {RealClock.class, BenchInstrumentationTest.Shell.class})
 public class BenchInstrumentationTest {
     private final Context app = RuntimeEnvironment.getApplication();
     private final File runs = new File(app.getFilesDir(), "runs");
 
-    /** What the shell would print; Android's own part runs in a process of the system. */
+    /** Records what the shell would print; Android's own part runs in a system process. */
     @Implements(Instrumentation.class)
     public static class Shell extends ShadowInstrumentation {
         static final List<Bundle> STATUS = new ArrayList<>();
@@ -43,14 +43,14 @@ public class BenchInstrumentationTest {
         protected void start() {}
 
         @Implementation
-        protected void sendStatus(int status, Bundle said) {
-            STATUS.add(said);
+        protected void sendStatus(int status, Bundle values) {
+            STATUS.add(values);
         }
 
         @Implementation
-        protected void finish(int status, Bundle said) {
+        protected void finish(int status, Bundle values) {
             code = status;
-            result = said;
+            result = values;
         }
     }
 
@@ -67,7 +67,7 @@ public class BenchInstrumentationTest {
         entry.onStart();
     }
 
-    /** A run as the host leaves it: the bundled model's files under another name. */
+    /** A run as the host pushes it: the bundled model's files under another id. */
     private File push(String id) throws Exception {
         RunFolder prepared = new Models(app).prepare(Models.BUNDLED, 1, "cpu", 0);
         File folder = new File(runs, id);
@@ -81,7 +81,7 @@ public class BenchInstrumentationTest {
     }
 
     @Test
-    public void aRunTellsItsPhasesAndLeavesItsResult() throws Exception {
+    public void runReportsItsPhasesAndWritesItsResult() throws Exception {
         File folder = push("run-1");
         instrument("run-1");
         assertEquals(String.valueOf(Shell.result), Activity.RESULT_OK, Shell.code);
@@ -97,7 +97,7 @@ public class BenchInstrumentationTest {
     }
 
     @Test
-    public void idsThatLeadElsewhereAreRefused() throws Exception {
+    public void idsOutsideOfTheRunsFolderAreRefused() throws Exception {
         File outside = new File(app.getFilesDir(), "outside");
         assertTrue(push("run-1").renameTo(outside));
         Files.createSymbolicLink(new File(runs, "link").toPath(), outside.toPath());
@@ -118,14 +118,14 @@ public class BenchInstrumentationTest {
         Files.write(input.toPath(), content);
         instrument("run-1");
         assertEquals(2, Shell.code);
-        assertTrue(Shell.result.getString("error").startsWith("input_0.npy: must be of SHA-256"));
+        assertTrue(Shell.result.getString("error").startsWith("input_0.npy: must be a file with SHA-256"));
 
         File spec = new File(folder, "spec.json");
         File moved = new File(app.getFilesDir(), "moved.json");
         assertTrue(spec.renameTo(moved));
         Files.createSymbolicLink(spec.toPath(), moved.toPath());
         instrument("run-1");
-        assertEquals("spec.json: must be a file in the run's folder, no link. Received: none.", Shell.result.getString("error"));
+        assertEquals("spec.json: must be a file in the run's folder, not a link. Received: no such file.", Shell.result.getString("error"));
         assertFalse(new File(folder, "result.json").exists());
     }
 }

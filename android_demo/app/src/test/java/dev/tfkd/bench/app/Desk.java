@@ -15,11 +15,11 @@ import org.robolectric.shadows.ShadowLooper;
 import org.robolectric.shadows.ShadowPowerManager;
 import org.robolectric.shadows.ShadowSystemClock;
 
-/** The app's screen on a desktop. */
+/** Drives the app's screen on the desktop. */
 final class Desk {
     final ActivityController<MainActivity> controller;
 
-    /** Opens the app, a minute after whatever was before. */
+    /** Opens the app, one minute of simulated time later. */
     Desk() {
         ShadowSystemClock.advanceBy(Duration.ofMinutes(1));
         controller = Robolectric.buildActivity(MainActivity.class).setup();
@@ -37,7 +37,7 @@ final class Desk {
         return ((TextView) find(id)).getText().toString();
     }
 
-    /** The words of a view and of all that it shows. */
+    /** Text of a view and of all its children. */
     static String words(View view) {
         StringBuilder found = new StringBuilder();
         if (view.getVisibility() == View.VISIBLE && view instanceof TextView) {
@@ -60,7 +60,7 @@ final class Desk {
         return null;
     }
 
-    /** Waits for the run that is on, and for the screen to show its end. */
+    /** Waits until the run in progress has ended and the screen shows it. */
     Desk finish() throws InterruptedException {
         Thread thread = bench();
         if (thread != null) {
@@ -70,19 +70,19 @@ final class Desk {
         return this;
     }
 
-    /** Runs once more, a minute later. */
+    /** Runs again, one minute of simulated time later. */
     Desk run() throws InterruptedException {
         ShadowSystemClock.advanceBy(Duration.ofMinutes(1));
         find(R.id.run).performClick();
         return finish();
     }
 
-    /** Android's thermal status, 0 to 6, from now on. */
+    /** Sets Android's thermal status, 0 to 6. */
     void heat(int status) {
         ((ShadowPowerManager) Shadow.extract(screen().getSystemService(PowerManager.class))).setCurrentThermalStatus(status);
     }
 
-    /** Real pixels, by Android's own Skia. */
+    /** Draws the screen with Android's Skia. */
     Bitmap draw() {
         ShadowLooper.idleMainLooper();
         View root = screen().getWindow().getDecorView();
@@ -99,7 +99,7 @@ final class Desk {
         }
     }
 
-    /** Lays the screen out and scrolls so that a view stands at the top. */
+    /** Lays out the screen and scrolls a view to the top. */
     Desk scrollTo(int id) {
         ShadowLooper.idleMainLooper();
         View scroll = find(R.id.screen);

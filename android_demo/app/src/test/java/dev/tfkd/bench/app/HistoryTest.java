@@ -34,18 +34,18 @@ public class HistoryTest {
     }
 
     @Test
-    public void theNewestIsFirstAndTheOldestIsForgotten() throws Exception {
+    public void newestIsFirstAndOldestIsDeleted() throws Exception {
         for (int i = 0; i < History.MOST + 3; i++) {
             history.add(result(1700000000000L + i, 1));
         }
         List<Map<String, Object>> found = new History(RuntimeEnvironment.getApplication()).results();
         assertEquals(History.MOST, found.size());
         assertEquals(1700000000000L + History.MOST + 2, found.get(0).get("when"));
-        assertEquals(History.MOST, folder.list().length); // no half file is left
+        assertEquals(History.MOST, folder.list().length); // no temporary file remains
     }
 
     @Test
-    public void manyLatenciesAreThinnedAndSaidToBe() throws Exception {
+    public void manyLatenciesAreThinnedAndKeptEverySaysSo() throws Exception {
         history.add(result(1700000000000L, 2 * History.MOST_LATENCIES + 1));
         Map<String, Object> found = history.results().get(0);
         long[] kept = History.latencies(found);
@@ -55,7 +55,7 @@ public class HistoryTest {
     }
 
     @Test
-    public void aDamagedFileHidesNoOther() throws Exception {
+    public void damagedFileDoesNotHideOthers() throws Exception {
         history.add(result(1700000000000L, 1));
         Files.write(new File(folder, "1700000000006.json").toPath(), new byte[(1 << 20) + 1]);
         Files.write(new File(folder, "1700000000001.json").toPath(), "{\"when\":17".getBytes());

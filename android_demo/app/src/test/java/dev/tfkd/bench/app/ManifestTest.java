@@ -12,13 +12,13 @@ import org.junit.runner.RunWith;
 import org.robolectric.RobolectricTestRunner;
 import org.robolectric.RuntimeEnvironment;
 
-/** What Android's package manager reads of the app. */
+/** The manifest as Android's package manager reads it. */
 @RunWith(RobolectricTestRunner.class)
 public class ManifestTest {
     private final PackageManager manager = RuntimeEnvironment.getApplication().getPackageManager();
 
     @Test
-    public void onlyTheLauncherIsOpenAndNothingIsAskedForOrBackedUp() throws Exception {
+    public void onlyTheLauncherIsExportedAndNoPermissionOrBackupIsDeclared() throws Exception {
         PackageInfo app = manager.getPackageInfo(RuntimeEnvironment.getApplication().getPackageName(),
                 PackageManager.GET_ACTIVITIES | PackageManager.GET_SERVICES | PackageManager.GET_PROVIDERS
                 | PackageManager.GET_RECEIVERS | PackageManager.GET_PERMISSIONS);
@@ -35,7 +35,7 @@ public class ManifestTest {
     }
 
     @Test
-    public void theLauncherStartsIt() {
+    public void launcherStartsTheActivity() {
         String name = RuntimeEnvironment.getApplication().getPackageName();
         assertEquals(MainActivity.class.getName(), manager.getLaunchIntentForPackage(name).getComponent().getClassName());
     }

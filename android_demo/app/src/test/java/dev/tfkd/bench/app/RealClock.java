@@ -5,7 +5,7 @@ import org.robolectric.annotation.Implementation;
 import org.robolectric.annotation.Implements;
 import org.robolectric.shadows.ShadowPausedSystemClock;
 
-/** The clock that a run is timed with goes on; Robolectric's stands still between tasks of the main thread. */
+/** A clock that advances in real time, for latencies; Robolectric's stops between tasks of the main thread. */
 @Implements(value = SystemClock.class, isInAndroidSdk = true)
 public class RealClock extends ShadowPausedSystemClock {
     @Implementation

@@ -14,12 +14,12 @@ import org.robolectric.annotation.Config;
 import org.robolectric.shadows.ShadowBuild;
 import org.robolectric.shadows.ShadowSystemClock;
 
-/** Draws the app's screens into the folder of -Dtfkd.screens, for the README. */
+/** Draws the app's screens to the folder -Dtfkd.screens, for the documentation. */
 @RunWith(RobolectricTestRunner.class)
 @Config(shadows = RealClock.class)
 public class ScreensTest {
     @Before
-    public void sayThatItIsNoPhone() {
+    public void setDeviceName() {
         ShadowSystemClock.advanceBy(Duration.ofMillis(1795600000000L));
         ShadowBuild.setManufacturer("Rendered");
         ShadowBuild.setModel("on a desktop");
@@ -30,7 +30,7 @@ public class ScreensTest {
     @Test
     public void light() throws Exception {
         Desk desk;
-        synchronized (Session.TURN) { // the run waits for its picture
+        synchronized (Session.TURN) { // the run waits until the screen is drawn
             desk = new Desk();
             desk.screen().at("latency", 0.6);
             desk.save("running");
