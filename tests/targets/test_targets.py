@@ -82,10 +82,10 @@ def plain():
 
 def patched(model, old, new):
     """The model with one op code in its table changed."""
-    import tflite
+    from ai_edge_litert import schema_py_generated as schema
 
     content = bytearray(model.content)
-    codes = tflite.Model.GetRootAs(content, 0)
+    codes = schema.Model.GetRootAs(content, 0)
     for code in map(codes.OperatorCodes, range(codes.OperatorCodesLength())):
         if code.BuiltinCode() == old:
             for offset, width in ((4, 1), (10, 4)):  # the old narrow field and the wide one
@@ -339,9 +339,9 @@ def test_run_on_tflm_of_a_hybrid_model_is_refused(weights_only):
 
 
 def test_run_on_tflm_of_an_op_it_lacks_names_it(model, x):
-    import tflite
+    from ai_edge_litert import schema_py_generated as schema
 
-    codes = tflite.BuiltinOperator
+    codes = schema.BuiltinOperator
     lacking = patched(model, codes.AVERAGE_POOL_2D, codes.HASHTABLE_LOOKUP)
     with pytest.raises(
         ValueError, match=r"tflm: TensorFlow Lite Micro must take the model. It lacks HASHTABLE_LOOKUP."
@@ -350,9 +350,9 @@ def test_run_on_tflm_of_an_op_it_lacks_names_it(model, x):
 
 
 def test_run_on_host_of_an_op_it_cannot_prepare_is_refused(model, x):
-    import tflite
+    from ai_edge_litert import schema_py_generated as schema
 
-    codes = tflite.BuiltinOperator
+    codes = schema.BuiltinOperator
     wrong = patched(model, codes.AVERAGE_POOL_2D, codes.LSTM)
     with pytest.raises(ValueError, match=r"host:plain: LiteRT must take the model. Received: (.|\n)*Convert it with"):
         targets.get("host:plain").run(wrong, x[:2])

@@ -1,1 +1,1 @@
-"""From a Keras model to a .tflite: conversion, calibration, quantization, and what a .tflite file contains."""
+"""From a Keras model to a .tflite: conversion, calibration, quantization and the metadata of a .tflite."""

@@ -1,27 +1,29 @@
-"""Ranges of activations over calibration samples: all of the values, or what is left without the outliers."""
+"""Ranges of activations over calibration samples, from their minimum and maximum or without outliers."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from tfkd.conversion.tflite import TFLiteGraph
+from tfkd.conversion.interpreter import TensorRecorder
+from tfkd.conversion.tflite_reader import TFLiteGraph
 
-CHOICES = ("min_max", "percentile", "mse")
+METHODS = ("min_max", "percentile", "mse")
 
 _BINS = 8192
-_SHRINKS = np.linspace(1.0, 0.05, 96)  # of a range, tried for the least squared error
-_SHOWN = 5
-_COMMON = 99.99  # percent of the values that are no outliers
-_FAR = 4.0  # times as wide as those: outliers worth a sentence
+# Fractions of the full range that `mse` tries.
+_SHRINK_FACTORS = np.linspace(1.0, 0.05, 96)
+_MAX_FINDINGS = 5
+# A tensor has outliers when its full range is at least so many times as wide as this central share of its values.
+_CENTRAL_PERCENT = 99.99
+_OUTLIER_RATIO = 4.0
 
 
 @dataclasses.dataclass
 class _Histogram:
-    """The values of one tensor over all samples."""
+    """Histogram of one tensor's values over all samples, filled in two passes: `widen`, then `add`."""
 
     low: float = np.inf
     high: float = -np.inf
@@ -29,11 +31,11 @@ class _Histogram:
     zeros: int = 0
 
     def widen(self, values: np.ndarray) -> None:
-        """The first pass."""
+        """Extends the limits to the values of one sample."""
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
 
     def add(self, values: np.ndarray) -> None:
-        """The second pass."""
+        """Counts the values of one sample."""
         scale = _BINS / (self.high - self.low) if self.high > self.low else 0.0
         bins = np.minimum(((values.ravel() - self.low) * scale).astype(np.int64), _BINS - 1)
         self.counts += np.bincount(bins, minlength=_BINS)
@@ -44,7 +46,7 @@ class _Histogram:
         return self.low + (np.arange(_BINS) + 0.5) * (self.high - self.low) / _BINS
 
     def percentile(self, percent: float) -> tuple[float, float]:
-        """The range without the values beyond the percentile, at both ends."""
+        """The range between the percentiles 100 - percent and percent."""
         share = np.cumsum(self.counts) / self.counts.sum()
         edges = np.linspace(self.low, self.high, _BINS + 1)
         low = edges[int(np.searchsorted(share, 1 - percent / 100, side="right"))]
@@ -52,97 +54,103 @@ class _Histogram:
         return float(low), float(high)
 
     def least_error(self, steps: int) -> tuple[float, float]:
-        """The range with the least mean squared error of rounding and cutting off."""
+        """The range with the smallest mean squared quantization error.
+
+        The error of a value is its distance to the range where it lies outside (clipping), and step² / 12 where it
+        lies inside (rounding).
+
+        Args:
+            steps: Number of quantization steps of the type, 256 or 65,536.
+        """
         counts, centres = self.counts.astype(np.float64), self.centres
-        if self.low <= 0 <= self.high and self.zeros:  # 0 is always on the grid
+        if self.low <= 0 <= self.high and self.zeros:
+            # 0 is always represented exactly, so that zeros have no error.
             counts[int(np.abs(centres).argmin())] -= self.zeros
-        best, found = np.inf, (self.low, self.high)
-        for shrink in _SHRINKS:
+        smallest, best = np.inf, (self.low, self.high)
+        for shrink in _SHRINK_FACTORS:
             low, high = min(self.low * shrink, 0.0), max(self.high * shrink, 0.0)
-            cut = np.square(centres - np.clip(centres, low, high))
-            inside = counts[cut == 0].sum()
-            error = float((counts * cut).sum() + inside * ((high - low) / (steps - 1)) ** 2 / 12)
-            if error < best:
-                best, found = error, (low, high)
-        return found
+            clipping = np.square(centres - np.clip(centres, low, high))
+            inside = counts[clipping == 0].sum()
+            error = float((counts * clipping).sum() + inside * ((high - low) / (steps - 1)) ** 2 / 12)
+            if error < smallest:
+                smallest, best = error, (low, high)
+        return best
 
 
 def find(
-    content: bytes, graph: TFLiteGraph, samples: np.ndarray, choice: str, percentile: float, steps: Mapping[int, int]
+    content: bytes, graph: TFLiteGraph, samples: np.ndarray, method: str, percentile: float, steps: Mapping[int, int]
 ) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
-    """Finds the range of each activation. It runs the model here: call it in a child process.
+    """Computes the range of each activation. It runs the model in this process: call it in a child process.
 
     Args:
-        content: the float model.
-        graph: of it.
-        samples: [N, ...], with which it is run twice.
-        choice: one of `CHOICES`; the input's range is always `min_max`.
-        percentile: for `percentile`, in percent.
-        steps: of the tensors, by index, that have others than 256.
+        content: The float .tflite, with one input.
+        graph: Graph of the .tflite.
+        samples: [N, ...] calibration samples. The model runs on each twice.
+        method: One of `METHODS`; the range of the input is always `min_max`.
+        percentile: Upper percentile of the method `percentile`, in percent.
+        steps: Number of quantization steps by tensor index, for tensors that do not have 256.
 
     Returns:
-        The range by tensor, 0 included, and the farthest outliers in sentences.
+        The range (low <= 0, high >= 0) by tensor name, and sentences on the tensors with the farthest outliers.
     """
-    active = sorted(
-        {
-            i
-            for op in graph.ops
-            for i in (*op.inputs, *op.outputs)
-            if i >= 0 and not graph.constants[i] and graph.tensors[i].dtype == "float32"
-        }
-        | set(graph.inputs)
-    )
-    histograms = {index: _Histogram() for index in active}
-    for add in (_Histogram.widen, _Histogram.add):
-        for values in _activations(content, samples):
+    histograms = {index: _Histogram() for index in _float_activations(graph)}
+    for accumulate in (_Histogram.widen, _Histogram.add):
+        for read in _runs(content, graph, samples):
             for index, histogram in histograms.items():
-                add(histogram, values(index))
-    found, outliers = {}, []
+                accumulate(histogram, read(index))
+    ranges, findings = {}, []
     for index, histogram in histograms.items():
         low, high = histogram.low, histogram.high
         if index not in graph.inputs:
-            if choice == "percentile":
+            if method == "percentile":
                 low, high = histogram.percentile(percentile)
-            elif choice == "mse":
+            elif method == "mse":
                 low, high = histogram.least_error(steps.get(index, 2**8))
-            outliers.append(_outlier(graph.tensors[index].name, histogram, low, high))
-        found[graph.tensors[index].name] = (min(low, 0.0), max(high, 0.0))
-    said = sorted((one for one in outliers if one is not None), reverse=True)
-    return found, tuple(sentence for _, sentence in said[:_SHOWN])
+            findings.append(_outlier(graph.tensors[index].name, histogram, low, high))
+        ranges[graph.tensors[index].name] = (min(low, 0.0), max(high, 0.0))
+    widest = sorted((finding for finding in findings if finding is not None), reverse=True)
+    return ranges, tuple(sentence for _, sentence in widest[:_MAX_FINDINGS])
 
 
-def _outlier(name: str, found: _Histogram, low: float, high: float) -> tuple[float, str] | None:
-    """How many times as wide as the bulk of the values all of them are, and a sentence on it."""
-    layer, width = name.split(";")[0], found.high - found.low
-    if (low, high) != (found.low, found.high):
-        beyond = float(found.counts[(found.centres < low) | (found.centres > high)].sum() / found.counts.sum())
+def _float_activations(graph: TFLiteGraph) -> list[int]:
+    used = {i for op in graph.ops for i in (*op.inputs, *op.outputs) if i >= 0}
+    floats = {i for i in used if not graph.constants[i] and graph.tensors[i].dtype == "float32"}
+    return sorted(floats | set(graph.inputs))
+
+
+def _runs(content: bytes, graph: TFLiteGraph, samples: np.ndarray) -> Iterator[Callable[[int], np.ndarray]]:
+    """For each sample, a function that reads a tensor by its index."""
+    recorder, dtype = TensorRecorder(content), graph.tensors[graph.inputs[0]].dtype
+    for sample in samples:
+        yield recorder.run([sample[None].astype(dtype)])
+
+
+def _outlier(name: str, histogram: _Histogram, low: float, high: float) -> tuple[float, str] | None:
+    """A finding on the outliers of a tensor, if it has any.
+
+    Args:
+        name: Name of the tensor.
+        histogram: Histogram of its values.
+        low: Lower end of the range that was chosen for it.
+        high: Upper end of that range.
+
+    Returns:
+        The width of the full range over that of the range without outliers, and a sentence.
+    """
+    layer, width = name.split(";")[0], histogram.high - histogram.low
+    if (low, high) != (histogram.low, histogram.high):
+        outside = (histogram.centres < low) | (histogram.centres > high)
+        share = float(histogram.counts[outside].sum() / histogram.counts.sum())
         return width / max(high - low, 1e-30), (
-            f"{layer}: {beyond:.3%} of its values lie beyond {low:.3g}..{high:.3g} and are cut off; all span "
-            f"{found.low:.3g}..{found.high:.3g}."
+            f"{layer}: {share:.3%} of its values lie outside {low:.3g}..{high:.3g} and are clipped; the full range is "
+            f"{histogram.low:.3g}..{histogram.high:.3g}."
         )
-    low, high = found.percentile(_COMMON)
+    low, high = histogram.percentile(_CENTRAL_PERCENT)
     ratio = width / max(high - low, 1e-30)
-    if ratio < _FAR:
+    if ratio < _OUTLIER_RATIO:
         return None
     return ratio, (
-        f"{layer}: its range {found.low:.3g}..{found.high:.3g} is {ratio:.0f} times as wide as {low:.3g}..{high:.3g}, "
-        f"which holds {_COMMON} % of the values at either end. Try --range percentile."
+        f"{layer}: its range {histogram.low:.3g}..{histogram.high:.3g} is {ratio:.0f} times as wide as "
+        f"{low:.3g}..{high:.3g}, which lies between its percentiles {100 - _CENTRAL_PERCENT:.2f} and "
+        f"{_CENTRAL_PERCENT}. Try --range percentile."
     )
-
-
-def _activations(content: bytes, samples: np.ndarray) -> Iterator[Any]:
-    """For each sample what reads a tensor by its index."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
-    detail = interpreter.get_input_details()[0]
-    for sample in samples:
-        interpreter.reset_all_variables()
-        interpreter.set_tensor(detail["index"], sample[None].astype(detail["dtype"]))
-        interpreter.invoke()
-        yield interpreter.get_tensor

@@ -1,4 +1,4 @@
-"""The samples that a quantized model's ranges come from: drawn, audited, refused where they would mislead."""
+"""Calibration samples: drawn from a split, audited, and refused where they would give a model wrong ranges."""
 
 from __future__ import annotations
 
@@ -15,29 +15,56 @@ if TYPE_CHECKING:
 
     from tfkd.data import Split
 
+# Number of test samples that the calibration samples are compared with.
+_MAX_COMPARED = 1000
+# Fewer samples than this are a finding of the audit.
+_FEW_SAMPLES = 100
+# Limits of the checks, chosen so that data of the right kind passes with a wide margin.
+_MIN_SCALED_SPAN = 1 / 32  # of the input after the model's own Rescaling
+_MAX_OUTSIDE = 0.05  # share of values outside the range of the test split
+_MIN_DEVIATION_RATIO = 1 / 8  # standard deviation over that of the test split
+_NOISE_CORRELATION = 0.1  # neighbouring values of noise correlate less
+_DATA_CORRELATION = 0.3  # neighbouring values of images, sound and spectra correlate more
+_UNIFORM_DISTANCE = 0.05  # largest Kolmogorov-Smirnov distance of uniform noise
+
 
 class Source(NamedTuple):
-    """A SavedModel to convert."""
+    """A SavedModel to convert.
+
+    Args:
+        folder: Folder of the SavedModel.
+        inputs: Names of the inputs in the order of the Keras model, which a SavedModel does not keep; empty where the
+            user gave a SavedModel.
+        sample_shape: Shape of one sample of a model with one input, or None where it is unknown.
+        rescaling: Factor of the model's own Rescaling layer on its input, or None without one.
+    """
 
     folder: Path
-    # The inputs in the model's own order, which a SavedModel forgets; empty where there was none.
     inputs: tuple[str, ...] = ()
-    # The shape of one sample of a model with one input, where it is known.
     sample_shape: tuple[int, ...] | None = None
-    # The factor of the model's own Rescaling of its input, if it has one.
     rescaling: float | None = None
 
 
 def choose(split: Split, count: int, seed: int) -> Split:
-    """So many samples, stratified; all where there are not more."""
+    """Draws `count` samples, stratified by class; returns the split itself where it has no more."""
     return split if len(split) <= count else split.sample(count, seed=seed)
 
 
 def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[np.ndarray, CalibrationAudit]:
-    """Draws `count` samples, stratified, and audits them.
+    """Draws and audits calibration samples.
+
+    Args:
+        split: Train or validation split.
+        source: The model to convert.
+        count: Number of samples, >= 1, stratified by class.
+        seed: Random seed of the draw.
+        mode: Conversion mode, for messages.
+
+    Returns:
+        [N, ...] float32 samples and their audit.
 
     Raises:
-        ValueError: no split that may calibrate, or samples that would give the model wrong ranges.
+        InputError: `split` may not be used for calibration, or the samples would give the model wrong ranges.
     """
     if not hasattr(split, "require"):
         raise InputError(
@@ -57,45 +84,46 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
     if source.sample_shape is not None and tuple(split.input_shape) != source.sample_shape:
         raise InputError(
             f"convert: calibration samples must have the model's input shape {source.sample_shape}. "
-            f"Received: {tuple(split.input_shape)} from {split.name!r}. Give the data that the model was trained on."
+            f"Received: {tuple(split.input_shape)} from {split.name!r}. Use the data that the model was trained on."
         )
     chosen = choose(split, count, seed)
     return chosen.x.astype("float32"), audit(chosen, source.rescaling)
 
 
-# Of the data that the model was made for, so many samples are enough to compare with.
-_COMPARED = 1000
-
-
 def audit(chosen: Split, rescaling: float | None) -> CalibrationAudit:
-    """What the samples are; refuses those that would give the model wrong ranges."""
+    """Computes statistics of calibration samples, and refuses those that would give a model wrong ranges.
+
+    Args:
+        chosen: The calibration samples, with their labels.
+        rescaling: Factor of the model's own Rescaling layer on its input, or None.
+
+    Raises:
+        InputError: The samples are not finite, constant, noise, in another range than the data, or in the test split.
+    """
     x = chosen.x.astype("float32")
     where = f"convert: calibration from {chosen.name!r}"
     if not np.isfinite(x).all():
         raise InputError(f"{where} must be finite. Received: NaN or infinity. Clean the data first.")
     if x.min() == x.max() or (len(x) > 1 and (x == x[0]).all()):
-        raise InputError(f"{where} must vary. Received: {len(x)} equal samples, or one value. Give real samples.")
-    overlap = 0 if chosen.held_out is None else len(chosen.overlap(chosen.held_out))
+        raise InputError(f"{where} must vary. Received: {len(x)} equal samples, or one value. Use real samples.")
+    held_out, overlap = chosen.held_out, 0
+    test_x: np.ndarray | None = None
+    if held_out is not None:
+        overlap = len(chosen.overlap(held_out))
+        if len(held_out):
+            test_x = held_out.x[:: max(1, len(held_out) // _MAX_COMPARED)].astype("float32")
     if overlap:
         raise InputError(
             f"{where} must share no sample with the test split. Received: {overlap} equal samples. "
-            "Remove them from the training data: the test accuracy would not be honest."
+            "Remove them from the training data: they make the test accuracy too high."
         )
-    held_out = None
-    if chosen.held_out is not None and len(chosen.held_out):
-        held_out = chosen.held_out.x[:: max(1, len(chosen.held_out) // _COMPARED)].astype("float32")
-    _check_range(where, x, held_out, rescaling)
-    if _looks_random(x, held_out):
+    _check_range(where, x, test_x, rescaling)
+    if _looks_random(x, test_x):
         raise InputError(
-            f"{where} must be real samples. Received: values in {x.min():g}..{x.max():g} that are unrelated to their "
-            "neighbours, as noise is. Give samples of the training data."
+            f"{where} must be real samples. Received: values in {x.min():g}..{x.max():g} that do not correlate with "
+            "their neighbours, like noise. Use samples of the training data."
         )
     covered = len(np.unique(chosen.y))
-    findings = []
-    if len(x) < 100:
-        findings.append(f"{len(x)} samples are few: 100 or more give steadier ranges.")
-    if covered < chosen.num_classes:
-        findings.append(f"{chosen.num_classes - covered} of {chosen.num_classes} classes have no sample.")
     return CalibrationAudit(
         samples=len(x),
         minimum=float(x.min()),
@@ -105,45 +133,54 @@ def audit(chosen: Split, rescaling: float | None) -> CalibrationAudit:
         classes_total=chosen.num_classes,
         digest=hashlib.sha256(x.tobytes()).hexdigest(),
         overlap=overlap,
-        findings=tuple(findings),
+        findings=_findings(len(x), covered, chosen.num_classes),
     )
 
 
-def _check_range(where: str, x: np.ndarray, held_out: np.ndarray | None, rescaling: float | None) -> None:
-    """Refuses samples of another scale than the test split's, or than the model's own Rescaling expects."""
-    fix = "Give samples in the range that the model takes."
-    if rescaling is not None and float(x.max() - x.min()) * rescaling < 1 / 32:
+def _findings(samples: int, covered: int, classes: int) -> tuple[str, ...]:
+    findings = []
+    if samples < _FEW_SAMPLES:
+        findings.append(f"Only {samples} samples: use {_FEW_SAMPLES} or more for stable ranges.")
+    if covered < classes:
+        findings.append(f"{classes - covered} of {classes} classes have no sample.")
+    return tuple(findings)
+
+
+def _check_range(where: str, x: np.ndarray, test_x: np.ndarray | None, rescaling: float | None) -> None:
+    """Refuses samples in another range than the test split, or than the model's own Rescaling layer expects."""
+    remedy = "Use samples in the range that the model takes."
+    if rescaling is not None and float(x.max() - x.min()) * rescaling < _MIN_SCALED_SPAN:
         raise InputError(
-            f"{where} must suit the model, which multiplies its input by {rescaling:g} itself. "
-            f"Received: {x.min():g}..{x.max():g}, which were scaled before. {fix}"
+            f"{where} must be unscaled, since the model multiplies its input by {rescaling:g} itself. "
+            f"Received: values in {x.min():g}..{x.max():g}, which are scaled already. {remedy}"
         )
-    if held_out is None:
+    if test_x is None:
         return
-    low, high = held_out.min(), held_out.max()
-    beyond = float(np.mean((x < low) | (x > high)))
-    # The deviation, not the span: one outlier makes a span.
-    if beyond > 0.05 or x.std() < held_out.std() / 8:
+    low, high = test_x.min(), test_x.max()
+    outside = float(np.mean((x < low) | (x > high)))
+    # The standard deviation rather than the span, since one outlier is enough to widen a span.
+    if outside > _MAX_OUTSIDE or x.std() < test_x.std() * _MIN_DEVIATION_RATIO:
         raise InputError(
             f"{where} must span the range of the data, {low:g}..{high:g}. Received: {x.min():g}..{x.max():g}, "
-            f"{beyond:.0%} of it beyond. {fix}"
+            f"{outside:.0%} of it outside. {remedy}"
         )
 
 
-def _looks_random(x: np.ndarray, held_out: np.ndarray | None) -> bool:
-    """Whether values are unrelated to their neighbours, where those of the data are not.
+def _looks_random(x: np.ndarray, test_x: np.ndarray | None) -> bool:
+    """Whether neighbouring values of the samples do not correlate although those of the data do.
 
-    Neighbours are the next pixel, moment or band; images, sound and spectra correlate with them. Where the data itself
-    has no such structure (tables, one-hot codes), uniform values are what gives noise away.
+    Neighbours are adjacent pixels, time steps or frequency bands. Where the data itself has no such correlation
+    (tables, one-hot codes), the samples are random if they are uniformly distributed and the data is not.
     """
-    if x[0].size < 4 or _structure(x) > 0.1:
+    if x[0].size < 4 or _neighbour_correlation(x) > _NOISE_CORRELATION:
         return False
-    if held_out is None:
+    if test_x is None:
         return _is_uniform(x)
-    return _structure(held_out) > 0.3 or (_is_uniform(x) and not _is_uniform(held_out))
+    return _neighbour_correlation(test_x) > _DATA_CORRELATION or (_is_uniform(x) and not _is_uniform(test_x))
 
 
-def _structure(x: np.ndarray) -> float:
-    """The largest absolute correlation of neighbours along an axis of a sample; of images, not along the channels."""
+def _neighbour_correlation(x: np.ndarray) -> float:
+    """The largest absolute correlation of neighbours along any axis of a sample but the channels of an image."""
     largest = 0.0
     for axis in range(1, x.ndim - (x.ndim == 4)):
         length = x.shape[axis]
@@ -155,13 +192,18 @@ def _structure(x: np.ndarray) -> float:
 
 
 def _is_uniform(x: np.ndarray) -> bool:
-    """Whether the values are spread evenly, by their Kolmogorov-Smirnov distance from the uniform distribution."""
+    """Whether the values are uniformly distributed, by their Kolmogorov-Smirnov distance."""
     values = np.sort((x.ravel() - x.min()) / (x.max() - x.min()))
-    return float(np.abs(values - np.linspace(0, 1, len(values))).max()) < 0.05
+    return float(np.abs(values - np.linspace(0, 1, len(values))).max()) < _UNIFORM_DISTANCE
 
 
 def saturation(model: TFLiteModel, samples: np.ndarray) -> float | None:
-    """The share of input values beyond the input's quantized range; None where the input is not quantized."""
+    """The share of input values outside the input's quantized range, 0..1; None where the input is not quantized.
+
+    Args:
+        model: The converted model.
+        samples: [N, ...] calibration samples.
+    """
     tensor = model.inputs[0]
     if not tensor.scales:
         return None

@@ -1,4 +1,4 @@
-"""Student -> .tflite, in a child process, with an audited calibration set."""
+"""Conversion of a Keras model to a .tflite, in a child process, with an audited calibration set."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal import isolation
 from tfkd.conversion import rnn
 from tfkd.conversion.calibration import Source, draw, saturation
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     import keras
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
 MODES = ("float32", "float16", "dynamic_range", "full_int8", "int16x8")
 _CALIBRATED = ("full_int8", "int16x8")
 
-# How a refusal of the converter itself starts, then what it prints and what to do about it; the first that fits.
+# The beginning of the message where TensorFlow's converter itself refuses a model.
 _REFUSED = "the converter refused the model"
+# A part of the converter's output and the remedy for it. The first match is used; the last one matches always.
 _REMEDIES = (
-    ("TensorListReserve", "Build LSTM and GRU layers with unroll=True: a loop of open length has no builtin op."),
+    ("TensorListReserve", "Build LSTM and GRU layers with unroll=True: a loop of variable length has no builtin op."),
     ("neither a custom op nor a flex op", "TensorFlow Lite has no builtin op for it: build the model without it."),
     ("not yet supported for op", "Convert with mode='dynamic_range', or pass allow_float=True to mode='full_int8'."),
-    ("", "Build the model from layers that TensorFlow Lite has builtin ops for; mode='float32' takes the most."),
+    ("", "Use layers that TensorFlow Lite has builtin ops for; mode='float32' supports the most."),
 )
 
 
@@ -52,30 +54,31 @@ def convert(
     timeout_s: float = 600.0,
     seed: int = 0,
 ) -> TFLiteModel:
-    """Converts a model to a .tflite of builtin ops at batch 1 and writes it.
+    """Converts a model to a .tflite of builtin ops at batch size 1 and writes it atomically.
 
     Args:
-        model: a Keras model, a `.keras` file or the directory of a SavedModel.
-        path: where the .tflite goes; written whole or not at all.
-        mode: `float32`; `float16` (weights); `dynamic_range` (int8 weights, float activations); `full_int8` (int8
-            throughout, input and output too); `int16x8` (int16 activations, int8 weights).
-        quantizer: `tensorflow`, the converter's own; `litert`, or a `tfkd.QuantizerSettings`, which chooses ranges and
-            the precision of layers; it takes `dynamic_range`, `full_int8` and `int16x8`.
-        calibration: train or validation split for `full_int8` and `int16x8`; the test split is refused.
-        calibration_samples: samples drawn from it, stratified.
-        float_io: keep float input and output in `full_int8` and `int16x8`.
-        allow_float: accept ops that stay in floating point in `full_int8` and `int16x8`.
-        overwrite: replace an existing file.
-        timeout_s: seconds that the converter may take.
-        seed: of the draw of calibration samples.
+        model: A Keras model, the path of a `.keras` file or the folder of a SavedModel.
+        path: Path of the .tflite.
+        mode: Precision. `float32`; `float16` (weights); `dynamic_range` (int8 weights, float activations);
+            `full_int8` (int8 weights, activations, input and output); `int16x8` (int16 activations, int8 weights).
+        quantizer: `tensorflow`, the converter's own quantizer; or `litert` or a `tfkd.QuantizerSettings`, which offer
+            a choice of activation ranges and of precision per layer in the modes `dynamic_range`, `full_int8` and
+            `int16x8`.
+        calibration: Train or validation split for `full_int8` and `int16x8`; the test split is refused.
+        calibration_samples: Number of samples drawn from it, >= 1, stratified by class.
+        float_io: Whether input and output stay in float in `full_int8` and `int16x8`.
+        allow_float: Whether ops may stay in floating point in `full_int8` and `int16x8`.
+        overwrite: Whether an existing file is replaced.
+        timeout_s: Time limit of the converter in seconds, > 0.
+        seed: Random seed of the draw of calibration samples.
 
     Returns:
-        The model, with the audit of its calibration.
+        The converted model with the audit of its calibration set.
 
     Raises:
-        ValueError: a bad argument, an unsuited calibration set, or a model that does not convert; the message holds
-            what the converter printed.
-        RuntimeError: the converter died or took too long.
+        InputError: An argument is wrong, or the calibration set does not fit the model.
+        ModelError: The model does not convert; the message holds the converter's output.
+        DeviceError: The converter crashed or timed out.
 
     Reference:
         Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
@@ -85,7 +88,7 @@ def convert(
         raise InputError(f"convert: mode must be one of {', '.join(MODES)}. Received: mode={mode!r}. Use 'full_int8'.")
     settings = select(quantizer)
     if Path(path).exists() and not overwrite:
-        raise InputError(f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path.")
+        raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
     with (
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
@@ -95,76 +98,94 @@ def convert(
         samples, audit = None, None
         if mode in _CALIBRATED:
             samples, audit = draw(calibration, source, calibration_samples, seed, mode)
-        quantized = _make(run, source, mode, settings, samples, float_io, allow_float, timeout_s, what)
+        job = _Job(what, mode, settings, samples, float_io, allow_float, timeout_s)
+        quantized = _run(run, source, job)
     converted = TFLiteModel.load(quantized.content)
-    floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept)]
-    if mode in _CALIBRATED and floats and not allow_float:
-        raise InputError(
-            f"{what}: every op must compute in integers. Received: floating point in {', '.join(floats)}. "
-            "Replace these layers, or pass allow_float=True."
-        )
+    if mode in _CALIBRATED and not allow_float:
+        _check_no_float_ops(converted, quantized, what)
     if audit is not None and samples is not None:
-        chosen = (settings.words(),) if settings else ()
-        findings = (*audit.findings, *quantized.outliers, *chosen)
+        summary = (settings.summary(),) if settings else ()
+        findings = (*audit.findings, *quantized.outliers, *summary)
         audit = dataclasses.replace(audit, saturation=saturation(converted, samples), findings=findings)
     return dataclasses.replace(converted, audit=audit).save(path, overwrite=overwrite)
 
 
-def _make(
-    run: Callable[..., Any],
-    source: Source,
-    mode: str,
-    settings: QuantizerSettings | None,
-    samples: np.ndarray | None,
-    float_io: bool,
-    allow_float: bool,
-    timeout_s: float,
-    what: str,
-) -> Quantized:
-    """Converts in a child process, and quantizes in another where the converter is not to."""
-    own = settings is None
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """Arguments of one conversion; see `convert`. `what` describes it in messages."""
+
+    what: str
+    mode: str
+    settings: QuantizerSettings | None
+    samples: np.ndarray | None
+    float_io: bool
+    allow_float: bool
+    timeout_s: float
+
+
+def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, what: str) -> None:
+    floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept_float)]
+    if floats:
+        raise ModelError(
+            f"{what}: every op must compute in integers. Received: floating point in {', '.join(floats)}. "
+            "Replace these layers, or pass allow_float=True."
+        )
+
+
+def _run(run: Callable[..., Any], source: Source, job: _Job) -> Quantized:
+    """Converts in the child process `run`, and quantizes in another one where litert-quantizer is selected."""
+    by_converter = job.settings is None
     try:
-        content = run(
+        content: bytes = run(
             "tfkd.conversion.converter:_convert",
-            timeout_s=timeout_s,
-            what=what,
+            timeout_s=job.timeout_s,
+            what=job.what,
             saved_model=str(source.folder),
             names=source.inputs,
-            mode=mode if own else "float32",
-            samples=samples if own else None,
-            float_io=float_io,
-            allow_float=allow_float,
+            mode=job.mode if by_converter else "float32",
+            samples=job.samples if by_converter else None,
+            float_io=job.float_io,
+            allow_float=job.allow_float,
         )
-    except InputError as error:
-        raise InputError(f"{what}: {_explain(str(error))}") from None
+    except isolation.ChildRefused as error:
+        raise ModelError(f"{job.what}: {_explain(str(error))}") from None
     except isolation.ChildCrashed as error:
-        loops = own and samples is not None
-        hint = "Its quantizer dies on loops: build LSTM and GRU layers with unroll=True. " if loops else ""
-        raise isolation.ChildCrashed(f"{what}: the converter crashed. {hint}It left: {error}") from None
-    if settings is None:
+        calibrated = by_converter and job.samples is not None
+        hint = "Its quantizer crashes on loops: build LSTM and GRU layers with unroll=True. " if calibrated else ""
+        raise isolation.ChildCrashed(f"{job.what}: the converter crashed. {hint}Details: {error}") from None
+    if job.settings is None:
         return Quantized(content)
-    return quantize(content, settings, mode=mode, samples=samples, float_io=float_io, timeout_s=timeout_s, what=what)
+    return quantize(
+        content,
+        job.settings,
+        mode=job.mode,
+        samples=job.samples,
+        float_io=job.float_io,
+        timeout_s=job.timeout_s,
+        what=job.what,
+    )
 
 
 def _explain(error: str) -> str:
-    """The error with what to do, and the layer, where the converter refused; others say it themselves."""
+    """Adds the layer and the remedy where TensorFlow's converter refused the model; other errors have their own."""
     if not error.startswith(_REFUSED):
         return error
-    remedy = next(remedy for sign, remedy in _REMEDIES if sign in error)
-    # A location is a chain of callers; the innermost is the layer's own op: fused["Erf:", "model/dense/Erf@function"].
+    remedy = next(remedy for part, remedy in _REMEDIES if part in error)
+    # The converter prints a chain of call locations; the innermost is the layer's own op, as in
+    # fused["Erf:", "model/dense/Erf@function"].
     layer = re.search(r'fused\["\w+:", "([^"@]+)@', error)
-    return f"{_REFUSED}{f' at {layer[1]!r}' if layer else ''}. {remedy} It said{error.removeprefix(_REFUSED)}"
+    return f"{_REFUSED}{f' at {layer[1]!r}' if layer else ''}. {remedy} Its message{error.removeprefix(_REFUSED)}"
 
 
 def _export(model: Any, folder: Path, *, integers: bool) -> Source:
-    """Writes a SavedModel at batch 1, here: custom layers are known to this process only."""
+    """Writes a SavedModel at batch size 1. It runs in this process, which alone knows the user's custom layers."""
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         if path.is_dir():
             if not (path / "saved_model.pb").exists():
-                raise InputError(
+                raise ModelError(
                     f"{path}: must be a SavedModel. Received: a folder without saved_model.pb. "
-                    "Give what model.export() wrote, or a .keras file."
+                    "Give the folder that model.export() wrote, or a .keras file."
                 )
             return Source(path)
         from tfkd import models
@@ -179,7 +200,7 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
         )
     half = [layer.name for layer in model.layers if layer.compute_dtype in ("float16", "bfloat16")]
     if half:
-        raise InputError(
+        raise ModelError(
             f"convert: model {model.name!r} must compute in float32. Received: half precision in {half[0]!r}. Build it "
             "again with dtype policy float32 and copy the weights: new.set_weights(model.get_weights())."
         )
@@ -187,9 +208,9 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
     flat = keras.tree.flatten(specs)
     for spec in flat:
         if None in spec.shape[1:]:
-            raise InputError(
+            raise ModelError(
                 f"convert: model {model.name!r} must have a fixed sample shape. Received: {spec.shape[1:]} for input "
-                f"{spec.name!r}. Rebuild it with keras.Input of the size that the device will see."
+                f"{spec.name!r}. Rebuild it with keras.Input of the size used on the device."
             )
     with rnn.exportable(model, integers=integers):
         _save(model, folder, specs)
@@ -203,36 +224,36 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
 
 
 def _save(model: keras.Model, folder: Path, specs: Any) -> None:
-    """Writes a SavedModel whose weights are constants: to save and load variables takes longer than to convert them.
+    """Writes a SavedModel with the weights as constants, since saving and loading variables is slower than converting.
 
-    A model that writes variables itself, as a recurrent layer with `stateful=True` does, keeps them.
+    A model that assigns to its variables, such as a recurrent layer with `stateful=True`, keeps them as variables.
     """
     import keras
     import tensorflow as tf
 
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
-    writes = False
+    assigns = False
 
     def serve(inputs: Any) -> Any:
-        nonlocal writes
+        nonlocal assigns
         with keras.StatelessScope([(variable, tf.constant(value)) for variable, value in values]) as scope:
             before = dict(scope.state_mapping)
             outputs = model(inputs, training=False)
-        writes = any(value is not before.get(key) for key, value in scope.state_mapping.items())
+        assigns = any(value is not before.get(key) for key, value in scope.state_mapping.items())
         return outputs
 
     tensors = keras.tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype, spec.name), specs)
     function = tf.function(serve, autograph=False).get_concrete_function(tensors)
-    if writes:
+    if assigns:
         model.export(str(folder), verbose=False, input_signature=[specs])
         return
-    holder = tf.Module()
-    holder.left = list(function.graph.variables)  # those that a layer made by itself, past Keras
-    tf.saved_model.save(holder, str(folder), signatures=function)
+    module = tf.Module()
+    module.variables_outside_keras = list(function.graph.variables)  # a layer may create tf.Variable objects itself
+    tf.saved_model.save(module, str(folder), signatures=function)
 
 
 def _input_specs(model: keras.Model) -> Any:
-    """The model's inputs at batch 1, in the structure in which the model takes them."""
+    """The specs of the model's inputs at batch size 1, in the structure in which the model takes them."""
     import keras
 
     if getattr(model, "inputs", None):
@@ -240,9 +261,9 @@ def _input_specs(model: keras.Model) -> Any:
     else:
         shape = (model.get_build_config() or {}).get("input_shape")
         if not isinstance(shape, (tuple, list)) or not all(size is None or isinstance(size, int) for size in shape):
-            raise InputError(
-                f"convert: model {model.name!r} must have known input shapes. Received: a model that was built by "
-                "code and has not run on one input yet. Call it on a batch, or wrap it: inputs = keras.Input(shape); "
+            raise ModelError(
+                f"convert: model {model.name!r} must have known input shapes. Received: a subclassed model that has "
+                "not been called on a single input yet. Call it on a batch, or wrap it: inputs = keras.Input(shape); "
                 "keras.Model(inputs, model(inputs))."
             )
         inputs = keras.KerasTensor(tuple(shape), dtype=model.input_dtype, name="input")
@@ -254,8 +275,11 @@ def _input_specs(model: keras.Model) -> Any:
     return keras.tree.map_structure(spec, inputs)
 
 
-def _tensorflow() -> Any:  # runs in the child
-    # TensorFlow imports Keras if it can, which takes as long as the rest of it, and nothing here needs it.
+# The functions below run in the child process.
+
+
+def _tensorflow() -> Any:
+    # TensorFlow imports Keras where it can, which takes as long as the rest of its import and is not needed here.
     sys.modules.setdefault("keras", None)  # type: ignore[arg-type]
     import tensorflow as tf
 
@@ -264,70 +288,76 @@ def _tensorflow() -> Any:  # runs in the child
 
 def _convert(
     saved_model: str, names: tuple[str, ...], mode: str, samples: np.ndarray | None, float_io: bool, allow_float: bool
-) -> bytes:  # runs in the child
+) -> bytes:
     tf = _tensorflow()
     loaded = tf.saved_model.load(saved_model)
     if "serving_default" not in loaded.signatures:
-        raise InputError(
+        raise ModelError(
             f"the SavedModel must have the signature 'serving_default'. Received: {list(loaded.signatures)}. "
             "Write it with model.export() of Keras."
         )
     signature = loaded.signatures["serving_default"]
-    given = signature.structured_input_signature[1]
-    names = names or tuple(sorted(given))
-    specs = [tf.TensorSpec((1, *given[name].shape[1:]), given[name].dtype, name) for name in names]
+    signature_specs = signature.structured_input_signature[1]
+    names = names or tuple(sorted(signature_specs))
+    specs = [tf.TensorSpec((1, *signature_specs[name].shape[1:]), signature_specs[name].dtype, name) for name in names]
     for spec in specs:
         if not spec.shape.is_fully_defined():
-            raise InputError(
+            raise ModelError(
                 f"input {spec.name!r} must have a fixed sample shape. Received: {spec.shape[1:]}. "
-                "Export the model with the size that the device will see."
+                "Export the model with the size used on the device."
             )
     function = tf.function(lambda *x: signature(**dict(zip(names, x, strict=True))), input_signature=specs)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], loaded)
-    ops, dtype = [tf.lite.OpsSet.TFLITE_BUILTINS], tf.float32
-    if mode != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if mode == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if mode == "full_int8":
-        ops, dtype = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8], tf.int8
-    if mode == "int16x8":
-        ops, dtype = [tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8], tf.int16
+    _set_mode(converter, mode, samples is not None and not float_io)
     if samples is not None:
         if len(specs) != 1 or tuple(specs[0].shape[1:]) != samples.shape[1:]:
-            raise InputError(
+            raise ModelError(
                 f"the model must take one input of the calibration's shape {samples.shape[1:]}. "
                 f"Received: {', '.join(str(spec.shape[1:]) for spec in specs)}. Calibrate with its training data."
             )
         samples = samples.astype(specs[0].dtype.as_numpy_dtype)
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         if allow_float:
-            ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
-        if not float_io:
-            converter.inference_input_type = converter.inference_output_type = dtype
-    converter.target_spec.supported_ops = ops
+            converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
     try:
         content = converter.convert()
-    except Exception as error:  # the converter raises its own types, of many modules
-        raise InputError(f"{_REFUSED}: {error}") from None
+    except Exception as error:  # the converter raises exceptions of many modules, without a common base class
+        raise ModelError(f"{_REFUSED}: {error}") from None
     return _in_order(content, names)
 
 
-def _in_order(content: bytes, names: tuple[str, ...]) -> bytes:
-    """Puts inputs into the order of `names` and outputs into that of their own, where the converter mixed them."""
-    import tflite
+def _set_mode(converter: Any, mode: str, integer_io: bool) -> None:
+    tf = _tensorflow()
+    ops, dtype = tf.lite.OpsSet.TFLITE_BUILTINS, tf.float32
+    if mode != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if mode == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if mode == "full_int8":
+        ops, dtype = tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.int8
+    if mode == "int16x8":
+        ops, dtype = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8, tf.int16
+    converter.target_spec.supported_ops = [ops]
+    if integer_io:
+        converter.inference_input_type = converter.inference_output_type = dtype
 
-    changed = bytearray(content)
-    model = tflite.Model.GetRootAs(changed, 0)
+
+def _in_order(content: bytes, names: tuple[str, ...]) -> bytes:
+    """Restores the order of inputs (that of `names`) and outputs (output_0, output_1, ...), which the converter mixes.
+
+    Both vectors of tensor indices are overwritten in place, so that the rest of the file stays as it is.
+    """
+    reordered = bytearray(content)
+    model = schema.Model.GetRootAs(reordered, 0)
     signature, graph = model.SignatureDefs(0), model.Subgraphs(0)
     inputs = {entry.Name().decode(): entry.TensorIndex() for entry in map(signature.Inputs, range(len(names)))}
     outputs = [signature.Outputs(i) for i in range(signature.OutputsLength())]
-    outputs.sort(key=lambda entry: _natural(entry.Name().decode()))
+    outputs.sort(key=lambda entry: _natural_key(entry.Name().decode()))
     graph.InputsAsNumpy()[:] = [inputs[name] for name in names]
     graph.OutputsAsNumpy()[:] = [entry.TensorIndex() for entry in outputs]
-    return bytes(changed)
+    return bytes(reordered)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural_key(name: str) -> list[tuple[int, str]]:
     """A sort key that puts output_2 before output_10."""
     return [(int(part) if part.isdigit() else -1, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]

@@ -1,4 +1,4 @@
-"""How much error each op of a quantized .tflite adds of its own, and how much has gathered up to it."""
+"""Quantization error of each op of a .tflite: the error that the op adds, and the error accumulated up to it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion.tflite import TensorInfo, TFLiteGraph, TFLiteModel
-from tfkd.errors import InputError
+from tfkd.conversion.interpreter import TensorRecorder
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.conversion.tflite_reader import OpInfo, TensorInfo, TFLiteGraph
+from tfkd.errors import InputError, ModelError
 
-# An exact result has no finite ratio; so much is as good as exact.
+# Upper bound of a signal-to-noise ratio: an exact result would have an infinite one.
 EXACT_DB = 120.0
 
 _CASTS = ("QUANTIZE", "DEQUANTIZE")
@@ -22,31 +24,32 @@ _CASTS = ("QUANTIZE", "DEQUANTIZE")
 
 @dataclasses.dataclass(frozen=True)
 class OpNoise:
-    """One op, or the model's input, against the same op in floating point.
+    """Quantization noise of one op, or of the model's input.
 
-    Its own error is that of the op on the inputs that the quantized model gives it, against the float op on the very
-    same inputs. The total error is against the float model on the sample.
+    The op's own noise is the difference between the quantized op and the same op in floating point on the same inputs,
+    namely those that the quantized model computes. The total noise is the difference between the quantized and the
+    float model.
 
     Args:
-        op: its kind, such as `CONV_2D`; `INPUT` for the model's input.
-        tensor: the name of what it computes.
-        sources: tensors of the ops, or of the input, that it takes its inputs from.
-        weights: name of its constant, or empty.
-        sqnr_db: signal to its own noise, in dB, over all values.
-        channel_sqnr_db: the same of the median channel: one loud channel does not cover the others. Channels that
-            are 0 throughout do not count.
-        total_sqnr_db: signal to the total noise.
-        cosine: of the float and the quantized values.
-        saturated: share of values beyond the quantized range, 0..1; None for floats.
-        steps_used: of the quantized values, from the lowest to the highest that occurs; None for floats.
-        steps: of its type, 256 or 65,536; None for floats.
-        rounding: the noise that the output's step size alone explains, as a share of its own noise; None for floats.
-        low: smallest and `high` largest value that the op gives in floating point on these inputs.
-        high: see `low`.
-        limits: the ends of the quantized range; None for floats.
-        channel_peaks: largest magnitude in each channel.
-        weight_scales: number of scales of its weights: 1 where all channels share one, 0 for float weights.
-        weight_dtype: type of its weights, or None.
+        op: Name of the op, such as `CONV_2D`; `INPUT` for the model's input.
+        tensor: Name of the output tensor.
+        sources: Names of the activations that the op reads.
+        weights: Name of the weights tensor, or empty.
+        sqnr_db: Ratio of signal to own noise over all values, in dB.
+        channel_sqnr_db: The same ratio in the median channel, so that one channel with large values does not hide the
+            others. Channels that are 0 on all samples are left out.
+        total_sqnr_db: Ratio of signal to total noise, in dB.
+        cosine: Cosine similarity of the float and the quantized values.
+        saturated: Share of values outside the quantized range, 0..1; None for floats.
+        steps_used: Number of quantization steps between the lowest and the highest value; None for floats.
+        steps: Number of quantization steps of the type, 256 or 65,536; None for floats.
+        rounding: Share of the own noise that rounding to the output's step size explains, 0..1; None for floats.
+        low: Smallest value of the float op on these inputs.
+        high: Largest value of the float op on these inputs.
+        limits: Lower and upper end of the quantized range; None for floats.
+        channel_peaks: Largest magnitude in each channel.
+        weight_scales: Number of scales of the weights: 1 per tensor, or one per channel; 0 for float weights.
+        weight_dtype: Type of the weights, or None.
     """
 
     op: str
@@ -72,30 +75,31 @@ class OpNoise:
 def measure(
     quantized: TFLiteModel, reference: TFLiteModel, x: np.ndarray, *, timeout_s: float = 600.0
 ) -> tuple[list[OpNoise], list[str]]:
-    """Runs a quantized and a float .tflite of the same model, op by op.
+    """Runs a quantized and a float .tflite of the same Keras model op by op, in a child process.
 
     Args:
-        quantized: of any mode, with one input.
-        reference: the same model, converted to float32.
-        x: [N, ...] features as the Keras model takes them; some dozens do.
-        timeout_s: seconds that it may take.
+        quantized: The quantized model, of any mode, with one input.
+        reference: The same model converted to float32.
+        x: [N, ...] features in the range that the Keras model takes; a few dozen samples are enough.
+        timeout_s: Time limit in seconds.
 
     Returns:
-        The input and the ops in the order in which they run, and the tensors of the ops that have no like in the
-        reference.
+        The noise of the input and of the ops in the order of execution, and the output tensors of the ops without a
+        counterpart in the reference.
 
     Raises:
-        ValueError: the two models do not belong together.
-        RuntimeError: the model's process crashed or hung.
+        InputError: The features do not have the shape of the models' input.
+        ModelError: LiteRT cannot run a model.
+        DeviceError: The child process crashed or timed out.
     """
-    for model, what in ((quantized, "the quantized model"), (reference, "the reference")):
+    for model, name in ((quantized, "the quantized model"), (reference, "the reference")):
         if len(model.inputs) != 1 or model.inputs[0].shape != (1, *x.shape[1:]):
             raise InputError(
-                f"explain: {what} must take one input of shape {(1, *x.shape[1:])}. "
-                f"Received: {[tensor.shape for tensor in model.inputs]}. Give model and data that belong together."
+                f"explain: {name} must take one input of shape {(1, *x.shape[1:])}. "
+                f"Received: {[tensor.shape for tensor in model.inputs]}. Give a model and data that belong together."
             )
     try:
-        return isolation.run(
+        result: tuple[list[OpNoise], list[str]] = isolation.run(
             "tfkd.conversion.layer_errors:_measure",
             timeout_s=timeout_s,
             what=f"running {quantized.path or 'the model'} op by op",
@@ -103,44 +107,52 @@ def measure(
             reference=reference.content,
             x=x.astype("float32"),
         )
-    except InputError as error:
-        raise InputError(f"explain: LiteRT must take the model. Received: {error}") from None
+    except isolation.ChildRefused as error:
+        raise ModelError(f"explain: LiteRT cannot run the model: {error}") from None
+    return result
 
 
-# From here on: what the child runs.
+# The code below runs in the child process.
 
 
 class _Pair(NamedTuple):
-    """An op of the quantized model and its like in the reference, as indices of tensors."""
+    """An op of the quantized model and its counterpart in the reference. All numbers are tensor indices."""
 
     op: str
     output: int
-    like: int
-    inputs: tuple[tuple[int, int], ...]  # of each input that is no constant: in the quantized model, in the reference
+    reference_output: int
+    inputs: tuple[tuple[int, int], ...]  # (quantized model, reference) for each input that is an activation
     weights: int | None
 
 
 @dataclasses.dataclass
 class _Sums:
-    """What is gathered of one op over the samples."""
+    """Sums over the samples for one op. Those marked "by channel" are arrays."""
 
     values: int = 0
-    signal: Any = 0.0  # of the float op on the quantized model's inputs, by channel
-    noise: Any = 0.0  # of its difference to the quantized op, by channel
-    peaks: Any = 0.0  # by channel
+    signal: Any = 0.0  # squares of the float op on the quantized model's inputs, by channel
+    noise: Any = 0.0  # squares of the difference between quantized op and float op, by channel
+    peaks: Any = 0.0  # largest magnitudes of the float op, by channel
     saturated: int = 0
-    total: float = 0.0
-    product: float = 0.0
-    quantized: float = 0.0
-    reference: float = 0.0
+    total_noise: float = 0.0  # squares of the difference between quantized model and float model
+    product: float = 0.0  # products of the values of the two models
+    quantized: float = 0.0  # squares of the quantized model
+    reference: float = 0.0  # squares of the float model
     low: float = math.inf
     high: float = -math.inf
-    least: float = math.inf
-    most: float = -math.inf
+    raw_low: float = math.inf
+    raw_high: float = -math.inf
 
     def add(self, raw: np.ndarray, tensor: TensorInfo, own: np.ndarray, reference: np.ndarray) -> None:
-        """One sample: of the quantized op, of the float op on the same inputs, and of the float model."""
-        value, own, reference = (one.astype(np.float64) for one in (_real(raw, tensor), own, reference))
+        """Adds one sample.
+
+        Args:
+            raw: Output of the quantized op, not dequantized.
+            tensor: Its tensor.
+            own: Output of the float op on the inputs of the quantized op.
+            reference: Output of the op in the float model.
+        """
+        value, own, reference = (x.astype(np.float64) for x in (_dequantized(raw, tensor), own, reference))
         shape: tuple[int, ...] = value.shape
         own, reference = own.reshape(shape), reference.reshape(shape)
         channels = shape[-1] if len(shape) > 1 else 1
@@ -148,33 +160,35 @@ class _Sums:
         self.signal = self.signal + np.square(own).reshape(-1, channels).sum(axis=0)
         self.noise = self.noise + np.square(value - own).reshape(-1, channels).sum(axis=0)
         self.peaks = np.maximum(self.peaks, np.abs(own).reshape(-1, channels).max(axis=0))
-        self.total += float(np.square(value - reference).sum())
+        self.total_noise += float(np.square(value - reference).sum())
         self.product += float((value * reference).sum())
         self.quantized += float(np.square(value).sum())
         self.reference += float(np.square(reference).sum())
         self.low, self.high = min(self.low, float(own.min())), max(self.high, float(own.max()))
-        self.least, self.most = min(self.least, float(raw.min())), max(self.most, float(raw.max()))
+        self.raw_low, self.raw_high = min(self.raw_low, float(raw.min())), max(self.raw_high, float(raw.max()))
         if (limits := _limits(tensor)) is not None:
-            half = tensor.scales[0] / 2
-            self.saturated += int(((own < limits[0] - half) | (own > limits[1] + half)).sum())
+            half_step = tensor.scales[0] / 2
+            self.saturated += int(((own < limits[0] - half_step) | (own > limits[1] + half_step)).sum())
 
-    def finish(self, op: str, tensor: TensorInfo, sources: tuple[str, ...], weights: TensorInfo | None) -> OpNoise:
+    def noise_of(self, op: str, tensor: TensorInfo, sources: tuple[str, ...], weights: TensorInfo | None) -> OpNoise:
+        """The noise over all samples that were added."""
         limits, noise = _limits(tensor), float(self.noise.sum())
         live = self.signal > 0
-        channels = [_db(signal, noise) for signal, noise in zip(self.signal[live], self.noise[live], strict=True)]
+        channels = [_decibels(s, n) for s, n in zip(self.signal[live], self.noise[live], strict=True)]
         norm = math.sqrt(self.quantized * self.reference)
         return OpNoise(
             op=op,
             tensor=tensor.name,
             sources=sources,
             weights=weights.name if weights else "",
-            sqnr_db=_db(float(self.signal.sum()), noise),
+            sqnr_db=_decibels(float(self.signal.sum()), noise),
             channel_sqnr_db=float(np.median(channels)) if channels else EXACT_DB,
-            total_sqnr_db=_db(self.reference, self.total),
+            total_sqnr_db=_decibels(self.reference, self.total_noise),
             cosine=self.product / norm if norm else 1.0,
             saturated=self.saturated / self.values if limits else None,
-            steps_used=int(self.most - self.least) + 1 if limits else None,
+            steps_used=int(self.raw_high - self.raw_low) + 1 if limits else None,
             steps=2 ** (8 * np.dtype(tensor.dtype).itemsize) if limits else None,
+            # Rounding to a step s alone gives each value the expected squared error s² / 12.
             rounding=min(1.0, self.values * tensor.scales[0] ** 2 / 12 / noise) if limits and noise else None,
             low=self.low,
             high=self.high,
@@ -187,102 +201,115 @@ class _Sums:
 
 def _measure(quantized: bytes, reference: bytes, x: np.ndarray) -> tuple[list[OpNoise], list[str]]:
     model = TFLiteModel.load(quantized)
-    graph, other = model.graph, TFLiteModel.load(reference).graph
-    cast = _first_cast(graph)
-    pairs, unmatched = _pairs(graph, other, cast)
-    runs = [_Run(content) for content in (quantized, reference, _taken_apart(reference, pairs))]
-    sums = [_Sums() for _ in range(len(pairs) + 1)]
+    graph, reference_graph = model.graph, TFLiteModel.load(reference).graph
+    first = _first_activation(graph)
+    pairs, unmatched = _pairs(graph, reference_graph, first)
+    quantized_run, reference_run = TensorRecorder(quantized), TensorRecorder(reference)
+    separated_run = TensorRecorder(_separated(reference, pairs))
+    input_sums, sums = _Sums(), [_Sums() for _ in pairs]
     for row in x:
         sample = row[None]
-        got, wanted = runs[0].on([model.quantize_input(sample)]), runs[1].on([sample])
-        sums[0].add(got(cast), graph.tensors[cast], sample, sample)
-        fed = [
-            _real(got(given), graph.tensors[given]).reshape(wanted(like).shape)
+        actual, expected = quantized_run.run([model.quantize_input(sample)]), reference_run.run([sample])
+        input_sums.add(actual(first), graph.tensors[first], sample, sample)
+        op_inputs = [
+            _dequantized(actual(index), graph.tensors[index]).reshape(expected(counterpart).shape)
             for pair in pairs
-            for given, like in pair.inputs
+            for index, counterpart in pair.inputs
         ]
-        own = runs[2].on(fed)
-        for one, pair in zip(sums[1:], pairs, strict=True):
-            one.add(got(pair.output), graph.tensors[pair.output], own(pair.like), wanted(pair.like))
-    found = [sums[0].finish("INPUT", graph.tensors[cast], (), None)]
-    for one, pair in zip(sums[1:], pairs, strict=True):
-        sources = tuple(graph.tensors[given].name for given, _ in pair.inputs)
+        own = separated_run.run(op_inputs)
+        for total, pair in zip(sums, pairs, strict=True):
+            tensor = graph.tensors[pair.output]
+            total.add(actual(pair.output), tensor, own(pair.reference_output), expected(pair.reference_output))
+    noises = [input_sums.noise_of("INPUT", graph.tensors[first], (), None)]
+    for total, pair in zip(sums, pairs, strict=True):
+        sources = tuple(graph.tensors[index].name for index, _ in pair.inputs)
         weights = None if pair.weights is None else graph.tensors[pair.weights]
-        found.append(one.finish(pair.op, graph.tensors[pair.output], sources, weights))
-    return found, unmatched
+        noises.append(total.noise_of(pair.op, graph.tensors[pair.output], sources, weights))
+    return noises, unmatched
 
 
-class _Run:
-    """An interpreter that keeps all its tensors. It has no delegate: that would not."""
-
-    def __init__(self, content: bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        self.interpreter = Interpreter(
-            model_content=content,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        self.interpreter.allocate_tensors()
-        self.inputs = [detail["index"] for detail in self.interpreter.get_input_details()]
-
-    def on(self, inputs: list[np.ndarray]) -> Any:
-        """Runs, and gives what reads a tensor by its index."""
-        self.interpreter.reset_all_variables()
-        for index, array in zip(self.inputs, inputs, strict=True):
-            self.interpreter.set_tensor(index, array)
-        self.interpreter.invoke()
-        return self.interpreter.get_tensor
-
-
-def _first_cast(graph: TFLiteGraph) -> int:
-    """The tensor that holds the input as the ops take it: behind a QUANTIZE, where the model takes floats."""
+def _first_activation(graph: TFLiteGraph) -> int:
+    """The tensor that the ops read as input: the output of a QUANTIZE where the model takes floats."""
     users = [op for op in graph.ops if graph.inputs[0] in op.inputs]
     return users[0].outputs[0] if users and users[0].name == "QUANTIZE" else graph.inputs[0]
 
 
-def _pairs(graph: TFLiteGraph, other: TFLiteGraph, cast: int) -> tuple[list[_Pair], list[str]]:
-    """Pairs the ops by the name of what they compute, else by their order among ops of the same kind and shape."""
-    made = {op.outputs[0]: op.inputs[0] for op in graph.ops if op.name in _CASTS and op.outputs}
+def _pairs(graph: TFLiteGraph, reference: TFLiteGraph, first: int) -> tuple[list[_Pair], list[str]]:
+    """Pairs the ops of the two models.
 
-    def origin(tensor: int) -> int:
-        # The loss of a cast between two ops counts to the op that needs it.
-        for _ in made:  # not without end: the file may be damaged
-            if tensor == cast or tensor not in made:
+    Args:
+        graph: Graph of the quantized model.
+        reference: Graph of the float model.
+        first: Result of `_first_activation` for the quantized model.
+
+    Returns:
+        The pairs, and the output tensors of the ops of the quantized model without a counterpart.
+    """
+    casts = {op.outputs[0]: op.inputs[0] for op in graph.ops if op.name in _CASTS and op.outputs}
+
+    def before_casts(tensor: int) -> int:
+        # The error of a cast between two ops is attributed to the op that reads its output. The number of iterations
+        # is bounded since the ops of a damaged file may form a cycle.
+        for _ in casts:
+            if tensor == first or tensor not in casts:
                 break
-            tensor = made[tensor]
+            tensor = casts[tensor]
         return tensor
 
-    mine = [op for op in graph.ops if op.outputs and op.name not in _CASTS]
-    theirs = [op for op in other.ops if op.outputs and op.name not in _CASTS]
+    computed = {*reference.inputs, *(i for op in reference.ops for i in op.outputs)}  # not constants or states
+    pairs, unmatched = [], []
+    counterparts = _counterparts(graph, reference)
+    for position, op in enumerate(_without_casts(graph)):
+        other = counterparts.get(position)
+        pair = None
+        if other is not None:
+            active = [i for i, index in enumerate(other.inputs) if index in computed]
+            if all(i < len(op.inputs) and op.inputs[i] >= 0 for i in active):
+                inputs = tuple((before_casts(op.inputs[i]), other.inputs[i]) for i in active)
+                weights = [index for index in op.inputs if index >= 0 and graph.constants[before_casts(index)]]
+                pair = _Pair(op.name, op.outputs[0], other.outputs[0], inputs, weights[0] if weights else None)
+        if pair is not None and _same_sizes(pair, graph, reference):
+            pairs.append(pair)
+        else:
+            unmatched.append(graph.tensors[op.outputs[0]].name)
+    return pairs, unmatched
 
-    def keys(ops: Any, tensors: tuple[TensorInfo, ...], part: str) -> list[tuple[str, Any]]:
-        return [(op.name, getattr(tensors[op.outputs[0]], part)) for op in ops]
+
+def _without_casts(graph: TFLiteGraph) -> list[OpInfo]:
+    return [op for op in graph.ops if op.outputs and op.name not in _CASTS]
+
+
+def _counterparts(graph: TFLiteGraph, reference: TFLiteGraph) -> dict[int, OpInfo]:
+    """The op of the reference by the position of the quantized model's op among those of `_without_casts`.
+
+    Ops match by op and name of the output tensor or by op and shape of the output, in the order of execution; the rule
+    that matches more ops is used.
+    """
+    ops, reference_ops = _without_casts(graph), _without_casts(reference)
+
+    def keys(ops: list[OpInfo], tensors: tuple[TensorInfo, ...], field: str) -> list[tuple[str, Any]]:
+        return [(op.name, getattr(tensors[op.outputs[0]], field)) for op in ops]
 
     matched: list[tuple[int, int]] = []
-    for part in ("name", "shape"):
-        first, second = keys(mine, graph.tensors, part), keys(theirs, other.tensors, part)
+    for field in ("name", "shape"):
+        first, second = keys(ops, graph.tensors, field), keys(reference_ops, reference.tensors, field)
         blocks = difflib.SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
-        found = [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
-        matched = max(matched, found, key=len)
-    fed = {*other.inputs, *(i for op in other.ops for i in op.outputs)}  # the rest are constants and states
-    pairs = []
-    for mine_at, theirs_at in matched:
-        op, like = mine[mine_at], theirs[theirs_at]
-        active = [i for i, index in enumerate(like.inputs) if index in fed]
-        if any(i >= len(op.inputs) or op.inputs[i] < 0 for i in active):
-            continue
-        inputs = tuple((origin(op.inputs[i]), like.inputs[i]) for i in active)
-        ends = (*inputs, (op.outputs[0], like.outputs[0]))
-        if all(math.prod(graph.tensors[a].shape) == math.prod(other.tensors[b].shape) for a, b in ends):
-            weights = [index for index in op.inputs if index >= 0 and graph.constants[origin(index)]]
-            pairs.append(_Pair(op.name, op.outputs[0], like.outputs[0], inputs, weights[0] if weights else None))
-    done = {pair.output for pair in pairs}
-    return pairs, [graph.tensors[op.outputs[0]].name for op in mine if op.outputs[0] not in done]
+        matches = [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
+        matched = max(matched, matches, key=len)
+    return {i: reference_ops[j] for i, j in matched}
 
 
-def _taken_apart(content: bytes, pairs: list[_Pair]) -> bytes:
-    """The float model with its ops cut from each other: each input that is no constant becomes one of the model's."""
+def _same_sizes(pair: _Pair, graph: TFLiteGraph, reference: TFLiteGraph) -> bool:
+    tensors = (*pair.inputs, (pair.output, pair.reference_output))
+    return all(math.prod(graph.tensors[a].shape) == math.prod(reference.tensors[b].shape) for a, b in tensors)
+
+
+def _separated(content: bytes, pairs: list[_Pair]) -> bytes:
+    """The float model with its ops disconnected: each activation that an op reads becomes an input of the model.
+
+    x -> CONV_2D -> RELU -> y    becomes    x -> CONV_2D -> a
+                                            a' -> RELU -> y
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -291,16 +318,17 @@ def _taken_apart(content: bytes, pairs: list[_Pair]) -> bytes:
     by_output = {op.outputs[0]: op for op in graph.operators if op.outputs is not None and len(op.outputs)}
     inputs, operators = [], []
     for pair in pairs:
-        op = by_output[pair.like]
-        wired = [int(index) for index in op.inputs]
-        for _, like in pair.inputs:
-            place = wired.index(like)  # twice the same input: the first place is taken by then
-            wired[place] = len(graph.tensors)
+        op = by_output[pair.reference_output]
+        op_inputs = [int(index) for index in op.inputs]
+        for _, tensor in pair.inputs:
+            # An op that reads a tensor twice has it in `pair.inputs` twice; the first place is replaced by then.
+            place = op_inputs.index(tensor)
+            op_inputs[place] = len(graph.tensors)
             inputs.append(len(graph.tensors))
-            graph.tensors.append(copy.copy(graph.tensors[like]))
-        op.inputs = wired
+            graph.tensors.append(copy.copy(graph.tensors[tensor]))
+        op.inputs = op_inputs
         operators.append(op)
-    graph.operators, graph.inputs, graph.outputs = operators, inputs, [pair.like for pair in pairs]
+    graph.operators, graph.inputs, graph.outputs = operators, inputs, [pair.reference_output for pair in pairs]
     model.signatureDefs = []
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -308,20 +336,21 @@ def _taken_apart(content: bytes, pairs: list[_Pair]) -> bytes:
 
 
 def _limits(tensor: TensorInfo) -> tuple[float, float] | None:
+    """The real values of the lowest and the highest quantized value; None for floats and other types."""
     if not tensor.scales or not tensor.dtype.startswith(("int8", "uint8", "int16")):
         return None
-    ends = np.iinfo(tensor.dtype)
-    low, high = ((end - tensor.zero_points[0]) * tensor.scales[0] for end in (ends.min, ends.max))
+    integers = np.iinfo(tensor.dtype)
+    low, high = ((end - tensor.zero_points[0]) * tensor.scales[0] for end in (integers.min, integers.max))
     return low, high
 
 
-def _real(values: np.ndarray, tensor: TensorInfo) -> np.ndarray:
+def _dequantized(values: np.ndarray, tensor: TensorInfo) -> np.ndarray:
     if not tensor.scales:
         return values.astype("float32", copy=False)
     return ((values.astype("float64") - tensor.zero_points[0]) * tensor.scales[0]).astype("float32")
 
 
-def _db(signal: float, noise: float) -> float:
+def _decibels(signal: float, noise: float) -> float:
     if noise <= signal * 10 ** (-EXACT_DB / 10):
         return EXACT_DB
     return 10 * math.log10(max(signal, 1e-300) / noise)

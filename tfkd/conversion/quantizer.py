@@ -1,44 +1,44 @@
-"""The second quantizer: float .tflite -> quantized .tflite, with ranges of choice and precision by layer."""
+"""Quantization of a float .tflite by litert-quantizer: choice of activation ranges and of precision per layer."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import activation_ranges
-from tfkd.conversion.tflite import TFLiteGraph, TFLiteModel
-from tfkd.errors import InputError
+from tfkd.conversion import activation_ranges, layer_names
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
+from tfkd.errors import InputError, ModelError
 
 MODES = ("dynamic_range", "full_int8", "int16x8")
 
-# What the quantizer calls otherwise than TensorFlow Lite does.
-_RENAMED = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
+# Ops that litert-quantizer calls by another name than the schema of TensorFlow Lite.
+_OP_ALIASES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizerSettings:
-    """Settings of the quantizer litert-quantizer.
+    """Settings of the quantizer `litert` (the package litert-quantizer).
 
-    A layer is chosen by a regular expression that is searched in the names that an op carries: its own and those of
-    the layers that were fused into it.
+    `keep_float`, `int16` and `int4` hold regular expressions. An op is selected where an expression is found in its
+    name or in the name of a layer that was fused into it.
 
     Args:
-        ranges: of activations, over the calibration samples: `min_max`; `percentile`, which leaves out the outermost
-            values at both ends; `mse`, which minimises the squared error of rounding and cutting off. The range of
-            the input is always `min_max`.
-        percentile: share of the values, in percent, below the upper end and above the lower, 50..100 (exclusive).
-        keep_float: layers that stay in float.
-        int16: layers with activations of 16 bits.
-        int4: layers with weights of 4 bits: convolutions and Dense layers.
+        ranges: How activation ranges are computed from the calibration samples: `min_max` (all values), `percentile`
+            (without the outermost values on both sides) or `mse` (smallest mean squared error of rounding and
+            clipping). The range of the model's input is always `min_max`.
+        percentile: Upper percentile of `ranges="percentile"`, in percent, 50..100 (exclusive); the lower one is
+            100 - percentile.
+        keep_float: Layers that stay in float.
+        int16: Layers with 16-bit activations.
+        int4: Layers with 4-bit weights: Conv2D and Dense.
 
     Raises:
-        ValueError: a value is not one of these, or an expression is not regular.
+        InputError: A value is out of range, or an expression is not a regular expression.
     """
 
     ranges: str = "min_max"
@@ -47,50 +47,53 @@ class QuantizerSettings:
     int16: tuple[str, ...] = ()
     int4: tuple[str, ...] = ()
 
-    def words(self) -> str:
-        """What was chosen, as a sentence."""
-        ranges = f"percentile {self.percentile:g}" if self.ranges == "percentile" else self.ranges
-        layers = (("float", self.keep_float), ("int16", self.int16), ("int4", self.int4))
-        chosen = [f"{name} in {', '.join(expressions)}" for name, expressions in layers if expressions]
-        return (
-            f"Quantized by litert-quantizer: {'; '.join([f'ranges of activations by {ranges}', *chosen])}."
-        )
-
     def __post_init__(self) -> None:
-        if self.ranges not in activation_ranges.CHOICES:
+        if self.ranges not in activation_ranges.METHODS:
             raise InputError(
-                f"LiteRT: ranges must be one of {', '.join(activation_ranges.CHOICES)}. Received: {self.ranges!r}."
+                f"QuantizerSettings: ranges must be one of {', '.join(activation_ranges.METHODS)}. "
+                f"Received: {self.ranges!r}. Use 'min_max'."
             )
         if not 50 < self.percentile < 100:
             raise InputError(
-                f"LiteRT: percentile must be in 50..100 (exclusive). Received: {self.percentile}. Use 99.99."
+                f"QuantizerSettings: percentile must be in 50..100 (exclusive). Received: {self.percentile}. Use 99.99."
             )
         for name in ("keep_float", "int16", "int4"):
-            if isinstance(getattr(self, name), str):
-                raise InputError(
-                    f"LiteRT: {name} must be a sequence of expressions. Received: {getattr(self, name)!r}. "
-                    f"Use ({getattr(self, name)!r},)."
-                )
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-            for expression in getattr(self, name):
-                try:
-                    re.compile(expression)
-                except re.error as error:
-                    raise InputError(
-                        f"LiteRT: {name} must hold regular expressions. Received: {expression!r}: {error}. "
-                        "Use '^name$' for one layer."
-                    ) from None
+            object.__setattr__(self, name, _checked_expressions(name, getattr(self, name)))
+
+    def summary(self) -> str:
+        """The settings as a sentence for reports."""
+        ranges = f"percentile {self.percentile:g}" if self.ranges == "percentile" else self.ranges
+        layers = (("float", self.keep_float), ("int16", self.int16), ("int4", self.int4))
+        precisions = [f"{name} in {', '.join(expressions)}" for name, expressions in layers if expressions]
+        return f"Quantized by litert-quantizer: {'; '.join([f'activation ranges by {ranges}', *precisions])}."
+
+
+def _checked_expressions(name: str, expressions: Any) -> tuple[str, ...]:
+    if isinstance(expressions, str):
+        raise InputError(
+            f"QuantizerSettings: {name} must be a sequence of expressions. Received: {expressions!r}. "
+            f"Use ({expressions!r},)."
+        )
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise InputError(
+                f"QuantizerSettings: {name} must hold regular expressions. Received: {expression!r}: {error}. "
+                "Use '^name$' for one layer."
+            ) from None
+    return tuple(expressions)
 
 
 def select(quantizer: str | QuantizerSettings | None, **options: Any) -> QuantizerSettings | None:
-    """The settings of the second quantizer, or None for the converter's own.
+    """Returns the settings of litert-quantizer, or None where TensorFlow's own quantizer is selected.
 
     Args:
-        quantizer: `tensorflow`, `litert` or settings; None for the one that the options need.
-        **options: of `LiteRT`; those with its defaults need no quantizer.
+        quantizer: `tensorflow`, `litert` or settings; None selects the one that the options need.
+        **options: Fields of `QuantizerSettings`. Default values do not require litert-quantizer.
 
     Raises:
-        ValueError: an unknown quantizer, or options that `tensorflow` does not have.
+        InputError: The quantizer is unknown, or `tensorflow` does not have these options.
 
     >>> select(None, ranges="min_max") is None
     True
@@ -105,27 +108,28 @@ def select(quantizer: str | QuantizerSettings | None, **options: Any) -> Quantiz
             "Use 'tensorflow'."
         )
     settings = QuantizerSettings(**options)
-    asked = [field.name for field in dataclasses.fields(QuantizerSettings) if getattr(settings, field.name) != field.default]
-    if quantizer == "tensorflow" and asked:
+    fields = dataclasses.fields(QuantizerSettings)
+    changed = [field.name for field in fields if getattr(settings, field.name) != field.default]
+    if quantizer == "tensorflow" and changed:
         raise InputError(
-            f"convert: quantizer 'tensorflow' has no choice of ranges or layers. Received: {', '.join(asked)}. "
+            f"convert: quantizer 'tensorflow' has no choice of ranges or layers. Received: {', '.join(changed)}. "
             "Use quantizer='litert'."
         )
-    return settings if asked or quantizer == "litert" else None
+    return settings if changed or quantizer == "litert" else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantized:
-    """What the quantizer gave.
+    """The result of a quantization.
 
     Args:
-        content: the .tflite.
-        kept: the tensors of the ops that stay in float because it was asked for.
-        outliers: the layers with the farthest values, in sentences, the farthest first.
+        content: The .tflite file.
+        kept_float: Output tensors of the ops that the settings keep in float.
+        outliers: Sentences on the tensors with the farthest outliers, the farthest first.
     """
 
     content: bytes
-    kept: tuple[str, ...] = ()
+    kept_float: tuple[str, ...] = ()
     outliers: tuple[str, ...] = ()
 
 
@@ -142,17 +146,18 @@ def quantize(
     """Quantizes a float .tflite in a child process.
 
     Args:
-        content: the float model.
-        settings: ranges, and precision by layer.
-        mode: `dynamic_range`, `full_int8` or `int16x8`, for all layers that no expression chooses.
-        samples: float32 [N, ...] for `full_int8` and `int16x8`.
-        float_io: keep float input and output.
-        timeout_s: seconds that it may take.
-        what: the work, for messages.
+        content: The float .tflite file.
+        settings: Activation ranges, and precision per layer.
+        mode: `dynamic_range`, `full_int8` or `int16x8`: the precision of layers that no expression selects.
+        samples: [N, ...] float32 calibration samples for `full_int8` and `int16x8`.
+        float_io: Whether input and output stay in float.
+        timeout_s: Time limit in seconds.
+        what: Description of the work, for messages.
 
     Raises:
-        ValueError: an expression fits no layer, or a layer cannot have the precision that is asked for.
-        RuntimeError: the quantizer died or took too long.
+        InputError: The mode does not fit the settings.
+        ModelError: An expression matches no layer, or a layer does not support the precision.
+        DeviceError: The child process crashed or timed out.
     """
     if mode not in MODES:
         raise InputError(
@@ -161,10 +166,10 @@ def quantize(
         )
     if mode == "dynamic_range" and (settings.int16 or settings.ranges != "min_max"):
         raise InputError(
-            "convert: mode 'dynamic_range' has no ranges of activations. Received: int16 or ranges. Use 'full_int8'."
+            "convert: mode 'dynamic_range' does not quantize activations. Received: int16 or ranges. Use 'full_int8'."
         )
     try:
-        return isolation.run(
+        quantized: Quantized = isolation.run(
             "tfkd.conversion.quantizer:_quantize",
             timeout_s=timeout_s,
             what=what,
@@ -174,108 +179,91 @@ def quantize(
             samples=samples,
             float_io=float_io,
         )
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from None
+    except isolation.ChildRefused as error:
+        raise ModelError(f"{what}: {error}") from None
+    return quantized
 
 
-def op_names(graph: TFLiteGraph, index: int) -> list[str]:
-    """The names that an op carries: of its tensors, and of its layers with and without the number of the export."""
-    op = graph.ops[index]
-    constants = [i for i in op.inputs if i >= 0 and graph.constants[i]]
-    text = ";".join(graph.tensors[i].name for i in (*op.outputs, *constants))
-    parts = [part for part in re.split(r"[/;:]", text) if part]
-    names = [name for part in parts for name in (part, re.sub(r"_\d+$", "", part))]
-    return [*dict.fromkeys((*names, *(graph.tensors[i].name for i in op.outputs)))]
+# The functions below run in the child process.
 
-
-def chosen(graph: TFLiteGraph, expressions: Sequence[str], where: str) -> set[int]:
-    """The ops that expressions choose, each at least one.
-
-    Raises:
-        ValueError: an expression chooses none.
-    """
-    names = [op_names(graph, index) for index in range(len(graph.ops))]
-    found = set()
-    for expression in expressions:
-        fits = {index for index, mine in enumerate(names) if any(re.search(expression, name) for name in mine)}
-        if not fits:
-            known = [*dict.fromkeys(name for mine in names for name in mine)]
-            near = difflib.get_close_matches(expression.strip("^$"), known, n=1, cutoff=0.4) or known[:1]
-            raise InputError(
-                f"{where} must fit a layer. Received: {expression!r}, which fits none of {len(names)} ops. "
-                f"Did you mean {near[0]!r}?"
-            )
-        found |= fits
-    return found
-
-
-# From here on: what the child runs.
+# Bits of activations and weights, or None for float.
+_Precision = tuple[int, int] | None
 
 
 def _quantize(
     content: bytes, settings: QuantizerSettings, mode: str, samples: np.ndarray | None, float_io: bool
 ) -> Quantized:
     graph = TFLiteModel.load(content).graph
-    kept = chosen(graph, settings.keep_float, "keep_float")
-    wide = chosen(graph, settings.int16, "int16")
-    narrow = chosen(graph, settings.int4, "int4")
-    precisions: dict[int, tuple[int, int] | None] = {
-        index: None if index in kept else (16 if index in wide or mode == "int16x8" else 8, 4 if index in narrow else 8)
-        for index in sorted(kept | wide | narrow)
+    floats = layer_names.select_ops(graph, settings.keep_float, "keep_float")
+    int16 = layer_names.select_ops(graph, settings.int16, "int16")
+    int4 = layer_names.select_ops(graph, settings.int4, "int4")
+    precisions: dict[int, _Precision] = {
+        index: None
+        if index in floats
+        else (16 if index in int16 or mode == "int16x8" else 8, 4 if index in int4 else 8)
+        for index in sorted(floats | int16 | int4)
     }
-    found: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     outliers: tuple[str, ...] = ()
     if samples is not None:
-        sixteen = range(len(graph.ops)) if mode == "int16x8" else wide
-        steps = {tensor: 2**16 for index in sixteen for tensor in graph.ops[index].outputs}
-        found, outliers = activation_ranges.find(content, graph, samples, settings.ranges, settings.percentile, steps)
-    made = _run(content, graph, mode, precisions, found, float_io)
-    return Quantized(made, tuple(graph.tensors[i].name for index in kept for i in graph.ops[index].outputs), outliers)
+        int16_ops = range(len(graph.ops)) if mode == "int16x8" else int16
+        steps = {tensor: 2**16 for index in int16_ops for tensor in graph.ops[index].outputs}
+        ranges, outliers = activation_ranges.find(content, graph, samples, settings.ranges, settings.percentile, steps)
+    quantized = _run_quantizer(content, graph, mode, precisions, ranges, float_io)
+    kept_float = tuple(graph.tensors[i].name for index in floats for i in graph.ops[index].outputs)
+    return Quantized(quantized, kept_float, outliers)
 
 
-def _run(
+def _run_quantizer(
     content: bytes,
     graph: TFLiteGraph,
     mode: str,
-    precisions: dict[int, tuple[int, int] | None],
-    found: dict[str, tuple[float, float]],
+    precisions: dict[int, _Precision],
+    ranges: dict[str, tuple[float, float]],
     float_io: bool,
 ) -> bytes:
-    """Runs the quantizer; precisions are the bits of (activations, weights) by op, None for float."""
+    """Runs litert-quantizer with a precision per op index and a range per tensor name."""
     from litert_quantizer import qtyping, quantizer
 
-    kinds = qtyping.TFLOperationName
+    names = qtyping.TFLOperationName
     engine = quantizer.Quantizer(bytearray(content))
     if mode == "dynamic_range":
-        engine.add_dynamic_config(".*", kinds.ALL_SUPPORTED, 8)
+        engine.add_dynamic_config(".*", names.ALL_SUPPORTED, 8)
     else:
-        engine.add_static_config(".*", kinds.ALL_SUPPORTED, 16 if mode == "int16x8" else 8, 8)
+        engine.add_static_config(".*", names.ALL_SUPPORTED, 16 if mode == "int16x8" else 8, 8)
     if float_io:
-        for end in (kinds.INPUT, kinds.OUTPUT):
-            engine.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
-    for index, bits in precisions.items():
-        op = graph.ops[index]
-        name = _RENAMED.get(op.name, op.name)
-        # The quantizer calls an op by its outputs.
-        scope = "^" + re.escape(";".join(graph.tensors[i].name for i in op.outputs))
-        if bits is None:
-            if name in kinds.__members__:  # what the quantizer does not know stays in float by itself
-                engine.update_quantization_recipe(scope, kinds(name), algorithm_key="no_quantize")
-            continue
-        try:
-            if mode == "dynamic_range":
-                engine.add_dynamic_config(scope, kinds(name), bits[1])
-            else:
-                engine.add_static_config(scope, kinds(name), *bits)
-        except ValueError as error:
-            said = str(error).partition(" Error:")[0]  # behind it stand all its settings
-            raise InputError(
-                f"{op.name} {graph.tensors[op.outputs[0]].name!r} must be able to have activations of {bits[0]} and "
-                f"weights of {bits[1]} bits. Received: {said} Choose other layers; 4 bits are for Conv2D and Dense."
-            ) from None
-    limits = {
+        for border in (names.INPUT, names.OUTPUT):
+            engine.update_quantization_recipe(".*", border, algorithm_key="no_quantize")
+    for index, precision in precisions.items():
+        _set_precision(engine, graph, graph.ops[index], mode, precision)
+    statistics = {
         name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
-        for name, (low, high) in found.items()
+        for name, (low, high) in ranges.items()
     }
-    result = engine.quantize(limits or None, enable_progress_bar=False, enable_progress_report=False)
+    result = engine.quantize(statistics or None, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
+
+
+def _set_precision(engine: Any, graph: TFLiteGraph, op: OpInfo, mode: str, precision: _Precision) -> None:
+    """Configures one op; litert-quantizer identifies it by the names of its outputs."""
+    from litert_quantizer import qtyping
+
+    names = qtyping.TFLOperationName
+    name = _OP_ALIASES.get(op.name, op.name)
+    scope = "^" + re.escape(";".join(graph.tensors[i].name for i in op.outputs))
+    if precision is None:
+        if name in names.__members__:  # ops unknown to litert-quantizer stay in float anyway
+            engine.update_quantization_recipe(scope, names(name), algorithm_key="no_quantize")
+        return
+    activation_bits, weight_bits = precision
+    try:
+        if mode == "dynamic_range":
+            engine.add_dynamic_config(scope, names(name), weight_bits)
+        else:
+            engine.add_static_config(scope, names(name), activation_bits, weight_bits)
+    except ValueError as error:
+        reason = str(error).partition(" Error:")[0]  # the rest repeats the configuration
+        raise ModelError(
+            f"{op.name} {graph.tensors[op.outputs[0]].name!r} does not support {activation_bits}-bit activations with "
+            f"{weight_bits}-bit weights: {reason} Select other layers; 4-bit weights are for Conv2D and Dense."
+        ) from None

@@ -1,4 +1,4 @@
-"""LSTM, GRU and SimpleRNN in a form that TensorFlow Lite has ops for, for as long as a model is exported."""
+"""Export of LSTM, GRU and SimpleRNN layers in a form that TensorFlow Lite has ops for."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfkd._internal import keras_compat
-from tfkd.errors import InputError
+from tfkd.errors import ModelError
 
 if TYPE_CHECKING:
     import keras
 
-# Each step of an unrolled layer is a dozen ops.
-_MOST_STEPS = 256
+# Each step of an unrolled layer becomes about a dozen ops.
+_MAX_UNROLLED_STEPS = 256
 
 
 @contextlib.contextmanager
 def exportable(model: keras.Model, *, integers: bool) -> Iterator[None]:
-    """Makes a model's recurrent layers compute in another way, to the same result, while it is exported.
+    """Replaces the computation of recurrent layers by an equivalent one while the context is open.
 
-    An LSTM becomes one op, UNIDIRECTIONAL_SEQUENCE_LSTM, where it has the default activations and no state of its own.
-    A layer that cannot is unrolled where the model is to compute in integers: the quantizer dies on loops.
+    An LSTM with the default activations and without state becomes one op, UNIDIRECTIONAL_SEQUENCE_LSTM. Where the
+    model is to be quantized to integers, other recurrent layers are unrolled, since the converter's quantizer crashes
+    on loops.
 
     Args:
-        model: of any kind; it is left as it was.
-        integers: whether the model is to be quantized throughout.
+        model: Any Keras model; it is unchanged afterwards.
+        integers: Whether the model is to be quantized to integers.
 
     Raises:
-        ValueError: a layer would have to be unrolled over too many steps.
+        ModelError: A layer would have to be unrolled over too many steps.
     """
     import keras
 
@@ -38,25 +39,25 @@ def exportable(model: keras.Model, *, integers: bool) -> Iterator[None]:
         for layer in (model, *keras_compat.inner_layers(model))
         if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)) and not layer.unroll
     ]
-    fused = [layer for layer in layers if isinstance(layer, keras.layers.LSTM) and _is_plain(layer)]
-    rolled = [layer for layer in layers if layer not in fused] if integers else []
-    for layer in rolled:
+    fused = [layer for layer in layers if isinstance(layer, keras.layers.LSTM) and _can_fuse(layer)]
+    unrolled = [layer for layer in layers if layer not in fused] if integers else []
+    for layer in unrolled:
         _check_steps(layer)
     try:
         for layer in fused:
-            # In the instance's own dictionary, past Keras's tracking of attributes.
-            layer.__dict__["call"] = _fused(layer)
-        for layer in rolled:
+            # Written to the instance's dictionary directly, since Keras tracks attributes that are assigned.
+            layer.__dict__["call"] = _fused_call(layer)
+        for layer in unrolled:
             layer.unroll = True
         yield
     finally:
         for layer in fused:
             layer.__dict__.pop("call", None)
-        for layer in rolled:
+        for layer in unrolled:
             layer.unroll = False
 
 
-def _is_plain(layer: Any) -> bool:
+def _can_fuse(layer: Any) -> bool:
     import keras
 
     cell = layer.cell
@@ -70,19 +71,22 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _check_steps(layer: Any) -> None:
-    steps = layer.input.shape[1] if getattr(layer, "_inbound_nodes", None) else None  # unknown in a wrapper
-    if steps is not None and steps > _MOST_STEPS:
-        raise InputError(
-            f"convert: {type(layer).__name__} {layer.name!r} has no op of its own and is unrolled: it must have "
-            f"{_MOST_STEPS} steps at most. Received: {steps} steps. Use an LSTM, which has an op, or fewer steps."
+    try:
+        steps = layer.input.shape[1]
+    except AttributeError:  # a layer inside a wrapper, such as Bidirectional, has no input of its own
+        return
+    if steps is not None and steps > _MAX_UNROLLED_STEPS:
+        raise ModelError(
+            f"convert: {type(layer).__name__} {layer.name!r} has no TensorFlow Lite op and is unrolled, for which it "
+            f"must have at most {_MAX_UNROLLED_STEPS} steps. Received: {steps} steps. Use an LSTM or fewer steps."
         )
 
 
-def _fused(layer: Any) -> Callable[..., Any]:
-    """What the layer computes, as a function that the converter knows as an LSTM.
+def _fused_call(layer: Any) -> Callable[..., Any]:
+    """The layer's `call` as a function that the converter recognises and replaces by the op of an LSTM.
 
-    It does so by the attribute `api_implements`, the order of the arguments and that of the results, of which the
-    states must be unused, as in TensorFlow's tensorflow/compiler/mlir/lite/utils/lstm_utils.cc.
+    The converter (tensorflow/compiler/mlir/lite/utils/lstm_utils.cc) recognises it by the attribute `api_implements`
+    and by the order of arguments and results; the results that hold states must be unused.
     """
     import tensorflow as tf
 
@@ -107,8 +111,8 @@ def _fused(layer: Any) -> Callable[..., Any]:
         if layer.go_backwards:
             sequences = tf.reverse(sequences, axis=[1])
         zeros = tf.zeros((sequences.shape[0] or tf.shape(sequences)[0], cell.units), sequences.dtype)
-        # As tensors: of a variable the converter would see a handle, on which it dies.
-        weights = [tf.convert_to_tensor(one) for one in (cell.kernel, cell.recurrent_kernel, cell.bias)]
+        # Converted to tensors, since the converter crashes on the handle of a variable.
+        weights = [tf.convert_to_tensor(weight) for weight in (cell.kernel, cell.recurrent_kernel, cell.bias)]
         last, outputs, *_ = function(sequences, zeros, zeros, *weights)
         return outputs if layer.return_sequences else last
 

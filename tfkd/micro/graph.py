@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import tflite
+from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
@@ -22,7 +22,7 @@ from tfkd.errors import InputError
 _MAX_BYTES = 2**28
 _NUMPY = {"int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": "?", "float32": "<f4", "uint8": "u1"}
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
-_OPTION_TYPES = {value: name for name, value in vars(tflite.BuiltinOptions).items() if isinstance(value, int)}
+_OPTION_TYPES = {value: name for name, value in vars(schema.BuiltinOptions).items() if isinstance(value, int)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def read(model: TFLiteModel) -> Graph:
 
 
 def _read(model: TFLiteModel) -> Graph:
-    root = tflite.Model.GetRootAs(model.content, 0)
+    root = schema.Model.GetRootAs(model.content, 0)
     if root.SubgraphsLength() != 1:
         raise InputError(f"{root.SubgraphsLength()} subgraphs (a loop or a branch)")
     subgraph = root.Subgraphs(0)
@@ -191,7 +191,7 @@ def _options(op: Any) -> Mapping[str, Any]:
     kind, table = _OPTION_TYPES.get(op.BuiltinOptionsType(), "NONE"), op.BuiltinOptions()
     if table is None or kind == "NONE":
         return MappingProxyType({})
-    options = getattr(tflite, kind)()
+    options = getattr(schema, kind)()
     options.Init(table.Bytes, table.Pos)
     fields: dict[str, Any] = {}
     for name in dir(options):

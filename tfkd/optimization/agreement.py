@@ -9,6 +9,8 @@ import numpy as np
 
 from tfkd import targets
 from tfkd._internal import isolation
+from tfkd.conversion.interpreter import TensorRecorder
+from tfkd.conversion.layer_names import known_layers
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
 
@@ -96,8 +98,7 @@ def gaps(
     for number in (op.outputs[0] for op in made.graph.ops):
         tensor = made.graph.tensors[number]
         # One op may hold several layers; its output is that of the last.
-        parts = [part.removeprefix("quant_") for part in re.split(r"[/;:]", tensor.name)]
-        fits = [name for part in parts for name in (part, re.sub(r"_\d+$", "", part)) if name in order]
+        fits = known_layers(re.sub(r"(?<![^/;:])quant_", "", tensor.name), order)
         if number in made.graph.outputs:  # it has a name of its own
             fits = [*expected][-1:]
         last = max(fits, key=order.__getitem__, default="")
@@ -108,20 +109,11 @@ def gaps(
 
 
 def _activations(content: bytes, inputs: np.ndarray) -> dict[str, np.ndarray]:  # runs in a child
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
-    graph = TFLiteModel.load(content).graph
-    made = {graph.tensors[op.outputs[0]].name: op.outputs[0] for op in graph.ops}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in made}
+    recorder, graph = TensorRecorder(content), TFLiteModel.load(content).graph
+    indices = {graph.tensors[op.outputs[0]].name: op.outputs[0] for op in graph.ops}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in indices}
     for sample in inputs:
-        interpreter.set_tensor(graph.inputs[0], sample[None])
-        interpreter.invoke()
-        for name, index in made.items():
-            found[name].append(interpreter.get_tensor(index))
+        read = recorder.run([sample[None]])
+        for name, index in indices.items():
+            found[name].append(read(index))
     return {name: np.concatenate(values) for name, values in found.items()}

@@ -1,0 +1,206 @@
+"""Reads the tensors and ops of a .tflite from its flatbuffer, and checks every offset, length and index.
+
+A .tflite is untrusted input. The generated flatbuffers code checks nothing, so a damaged file could make it return
+garbage or loop over billions of items. No code of TensorFlow Lite runs here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.errors import ModelError
+
+# Largest number of vector items that are read from one file. Vectors of a damaged file may overlap, so that their
+# lengths sum up to more than the file could hold; reading them would take hours.
+_MAX_ITEMS = 5_000_000
+# Tensors with more elements than this do not occur; such a shape is damage.
+_MAX_ELEMENTS = 2**40
+
+_DTYPES = {
+    value: name.lower()
+    for name, value in vars(schema.TensorType).items()
+    if not name.startswith("_") and isinstance(value, int)
+}
+_OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+# Offset of `builtin_code` in the vtable of an OperatorCode.
+_BUILTIN_CODE = 10
+_OPS_WITHOUT_OUTPUT = ("ASSIGN_VARIABLE", "CALL_ONCE")
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """A tensor of a .tflite.
+
+    Args:
+        name: Name of the tensor in the file.
+        shape: Dimensions, -1 where the file leaves one open.
+        dtype: Name of the NumPy type, such as `int8`; types that NumPy lacks have their name in the schema (`int4`).
+        scales: Quantization step sizes, one per tensor or per channel; empty for floats.
+        zero_points: Quantized values that stand for 0, as many as scales.
+        quantized_dimension: Axis of the channels that the scales belong to.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    quantized_dimension: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OpInfo:
+    """An op of a .tflite.
+
+    Args:
+        name: Name in the schema, such as `CONV_2D`; of a custom op, its custom code.
+        inputs: Tensor indices; -1 for an optional input that is left out.
+        outputs: Tensor indices.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteGraph:
+    """The first subgraph of a .tflite.
+
+    Args:
+        tensors: All tensors, in the order of the file.
+        constants: Size of each tensor's constant in bytes, 0 for an activation.
+        ops: All ops, in the order of execution.
+        inputs: Tensor indices of the model's inputs.
+        outputs: Tensor indices of the model's outputs.
+    """
+
+    tensors: tuple[TensorInfo, ...]
+    constants: tuple[int, ...]
+    ops: tuple[OpInfo, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def read(content: bytes, where: str) -> TFLiteGraph:
+    """Reads and checks the first subgraph.
+
+    Args:
+        content: The .tflite file.
+        where: Path or name of the model, for the message.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    try:
+        return _read(content)
+    # What the generated code raises where a damaged file sends it.
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as error:
+        raise ModelError(
+            f"{where}: the .tflite file is damaged: {error or type(error).__name__}. Copy or convert it again."
+        ) from None
+
+
+class _ItemBudget:
+    """Checks vector lengths. Vectors of an undamaged file do not overlap: in total they have fewer items than bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.left = min(len(content), _MAX_ITEMS)
+
+    def indices(self, length: int, what: str) -> range:
+        """The indices of a vector of this length."""
+        if not 0 <= length <= self.left:
+            raise ModelError(f"{length} {what}")
+        self.left -= length
+        return range(length)
+
+
+def _read(content: bytes) -> TFLiteGraph:
+    model, budget = schema.Model.GetRootAs(content, 0), _ItemBudget(content)
+    if not budget.indices(model.SubgraphsLength(), "subgraphs"):
+        raise ModelError("no subgraph")
+    graph = model.Subgraphs(0)
+    codes = [_op_name(model.OperatorCodes(i)) for i in budget.indices(model.OperatorCodesLength(), "operator codes")]
+    tensors, constants = [], []
+    for i in budget.indices(graph.TensorsLength(), "tensors"):
+        tensor = graph.Tensors(i)
+        buffer = tensor.Buffer()
+        if not 0 <= buffer < model.BuffersLength():
+            raise ModelError(f"tensor {i} refers to buffer {buffer} of {model.BuffersLength()}")
+        size = model.Buffers(buffer).DataLength()
+        if not 0 <= size <= len(content):
+            raise ModelError(f"buffer {buffer} has {size} bytes in a file of {len(content)}")
+        tensors.append(_tensor(tensor, budget))
+        constants.append(size)
+    ops = [_op(graph.Operators(i), codes, len(tensors), budget) for i in budget.indices(graph.OperatorsLength(), "ops")]
+    inputs = [graph.Inputs(i) for i in budget.indices(graph.InputsLength(), "inputs")]
+    outputs = [graph.Outputs(i) for i in budget.indices(graph.OutputsLength(), "outputs")]
+    if not inputs or not outputs:
+        raise ModelError("no input or no output")
+    return TFLiteGraph(
+        tuple(tensors),
+        tuple(constants),
+        tuple(ops),
+        _tensor_indices(inputs, len(tensors)),
+        _tensor_indices(outputs, len(tensors)),
+    )
+
+
+def _tensor_indices(values: list[int], tensors: int, *, optional: bool = False) -> tuple[int, ...]:
+    for value in values:
+        if not (0 <= value < tensors or (optional and value == -1)):
+            raise ModelError(f"tensor index {value} of {tensors}")
+    return tuple(values)
+
+
+def _op_name(code: Any) -> str:
+    # An OperatorCode has an 8-bit field, which overflowed at op 127, and a 32-bit one. New files fill both, some only
+    # the 32-bit one; there the generated BuiltinCode() returns 0, as it reads the 8-bit field for every small number.
+    offset = code._tab.Offset(_BUILTIN_CODE)
+    start = code._tab.Pos + offset
+    wide = int.from_bytes(code._tab.Bytes[start : start + 4], "little", signed=True) if offset else 0
+    number = max(wide, code.DeprecatedBuiltinCode())
+    if number not in _OP_NAMES:
+        raise ModelError(f"op code {number}")
+    name = _OP_NAMES[number]
+    return (code.CustomCode() or b"CUSTOM").decode(errors="replace") if name == "CUSTOM" else name
+
+
+def _op(op: Any, codes: list[str], tensors: int, budget: _ItemBudget) -> OpInfo:
+    inputs = [op.Inputs(i) for i in budget.indices(op.InputsLength(), "inputs of an op")]
+    outputs = [op.Outputs(i) for i in budget.indices(op.OutputsLength(), "outputs of an op")]
+    if not 0 <= op.OpcodeIndex() < len(codes):
+        raise ModelError(f"op code index {op.OpcodeIndex()} of {len(codes)}")
+    name = codes[op.OpcodeIndex()]
+    if not outputs and name not in _OPS_WITHOUT_OUTPUT:
+        raise ModelError(f"{name} without an output")
+    return OpInfo(name, _tensor_indices(inputs, tensors, optional=True), _tensor_indices(outputs, tensors))
+
+
+def _tensor(tensor: Any, budget: _ItemBudget) -> TensorInfo:
+    # The signature has -1 where the shape has a placeholder of 1; it is absent where all dimensions are fixed.
+    signature = tensor.ShapeSignatureLength()
+    read = tensor.ShapeSignature if signature else tensor.Shape
+    shape = tuple(int(read(i)) for i in budget.indices(signature or tensor.ShapeLength(), "dimensions"))
+    if any(d < -1 for d in shape) or math.prod(abs(d) for d in shape) >= _MAX_ELEMENTS:
+        raise ModelError(f"a tensor of shape {shape[:8]}")
+    if tensor.Type() not in _DTYPES:
+        raise ModelError(f"tensor type {tensor.Type()}")
+    quantization = tensor.Quantization()
+    scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
+    axis = 0
+    if quantization is not None and quantization.ScaleLength():
+        scales = tuple(float(quantization.Scale(i)) for i in budget.indices(quantization.ScaleLength(), "scales"))
+        points = budget.indices(quantization.ZeroPointLength(), "zero points")
+        zero_points = tuple(int(quantization.ZeroPoint(i)) for i in points) or (0,) * len(scales)
+        axis = quantization.QuantizedDimension()
+        if len(zero_points) != len(scales) or not all(0 < scale < math.inf for scale in scales):
+            raise ModelError(f"quantization with scales {scales[:3]} and {len(zero_points)} zero points")
+    name = (tensor.Name() or b"").decode(errors="replace")
+    return TensorInfo(name, shape, _DTYPES[tensor.Type()], scales, zero_points, axis)
