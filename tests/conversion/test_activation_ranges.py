@@ -70,7 +70,7 @@ def test_outlier_is_said_in_a_sentence(outliers):
     assert sentence.startswith("m/conv_1/Relu: its range -4")
     assert "Try --range percentile" in sentence
     _, sentence = activation_ranges._outlier("m", found, -10.0, 10.0)
-    assert "0.010% of its values lie beyond -10..10 and are cut off" in sentence
+    assert "0.010% of its values lie outside -10..10 and are clipped" in sentence
 
 
 def test_values_without_outliers_are_not_spoken_of():

@@ -8,7 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from tfkd import data, models
-from tfkd.conversion import tflite
+from tfkd.conversion import tflite, tflite_reader
 from tfkd.conversion.converter import convert
 from tfkd.conversion.tflite import TFLiteModel
 
@@ -142,7 +142,7 @@ def test_quantize_input_of_a_float_model_only_casts(products):
 
 
 def test_quantize_input_of_nan_is_refused(model):
-    with pytest.raises(ValueError, match=r"features must be numbers. Received: NaN. Clean the data"):
+    with pytest.raises(ValueError, match=r"features contain NaN"):
         model.quantize_input(np.array([np.nan]))
 
 
@@ -175,14 +175,14 @@ def test_save_writes_whole_and_refuses_an_existing_file(model, tmp_path):
     path = tmp_path / "new" / "m.tflite"
     assert model.save(path).path == path
     assert path.read_bytes() == model.content
-    with pytest.raises(ValueError, match=r"m.tflite: must not exist. Received: an existing file. Pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"m.tflite already exists"):
         model.save(path)
     model.save(path, overwrite=True)
     assert [file.name for file in path.parent.iterdir()] == ["m.tflite"]
 
 
 def test_load_of_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"m.tflite: must be a readable .tflite file. Received: No such file"):
+    with pytest.raises(ValueError, match=r"cannot read the .tflite file: No such file"):
         TFLiteModel.load(tmp_path / "m.tflite")
 
 
@@ -193,9 +193,7 @@ def test_load_of_another_format_is_refused(content):
 
 
 def test_load_of_an_empty_table_is_refused():
-    with pytest.raises(
-        ValueError, match=r"TFLiteModel: must be an undamaged .tflite file. Received: .*Copy or convert"
-    ):
+    with pytest.raises(ValueError, match=r"TFLiteModel: the .tflite file is damaged"):
         TFLiteModel.load(b"\x1c\0\0\0TFL3" + bytes(100))
 
 
@@ -232,6 +230,6 @@ def test_mutated_bytes_give_a_model_or_a_value_error(model, products):
 
 def test_vectors_that_overlap_end_the_reading(model, monkeypatch):
     # A file of half a million tensors with the same huge shape vector would take an hour to read.
-    monkeypatch.setattr(tflite, "_MAX_ITEMS", 20)
-    with pytest.raises(ValueError, match=r"must be an undamaged .tflite file. Received: \d+ "):
+    monkeypatch.setattr(tflite_reader, "_MAX_ITEMS", 20)
+    with pytest.raises(ValueError, match=r"the .tflite file is damaged: \d+ "):
         TFLiteModel.load(model.content)

@@ -248,7 +248,7 @@ class Opaque(keras.Model):
 
 
 def test_softmax_of_a_subclassed_model_is_found_by_running_it():
-    with pytest.raises(ValueError, match="teacher must give logits"):
+    with pytest.raises(ValueError, match="teacher must return logits"):
         distil(net(), Opaque("softmax"))
 
 
@@ -259,7 +259,7 @@ def test_subclassed_models_distil():
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()])
 def test_loss_on_probabilities_is_refused(loss):
-    with pytest.raises(ValueError, match="must work on logits"):
+    with pytest.raises(ValueError, match="must take logits"):
         tfkd.Distiller(net(), net()).compile("sgd", loss=loss)
 
 

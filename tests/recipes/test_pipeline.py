@@ -201,7 +201,7 @@ def test_run_starts_the_student_from_layers_of_another_model(trained):
     heir = f'model = "digits_student"\ninherit = "{trained}/frozen.keras"\nlayers = {{"LAYER" = "LAYER"}}\n'
     file = trained / "heir.toml"
     file.write_text(text.replace('model = "digits_student"', heir.replace("LAYER", "block9")))
-    with pytest.raises(ValueError, match=r"inherit: each expression must fit a layer.*'block9'"):
+    with pytest.raises(ValueError, match="inherit: 'block9' matches no layer"):
         pipeline.run(recipe.load(file))
     text = text.replace('modes = ["float16", "full_int8"]', 'modes = ["float16"]\nship = "float16"')
     file.write_text(text.replace('model = "digits_student"', heir.replace("LAYER", "conv1_conv")))

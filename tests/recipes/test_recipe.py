@@ -71,7 +71,7 @@ def test_recipe_fills_what_is_left_out(tmp_path):
         (
             "[contract]",
             "[conversion]\nint4 = ['(']\n[contract]",
-            r"conversion: LiteRT: int4 must hold regular",
+            r"conversion: QuantizerSettings: int4 must hold regular",
         ),
         (
             "[contract]",

@@ -318,7 +318,7 @@ def test_run_inputs_of_unequal_number_are_refused(two_inputs):
 
 
 def test_run_missing_file_is_refused(x):
-    with pytest.raises(ValueError, match=r"none.tflite: must be a readable .tflite file"):
+    with pytest.raises(ValueError, match=r"none.tflite: cannot read the .tflite file"):
         targets.get("host").run("none.tflite", x)
 
 

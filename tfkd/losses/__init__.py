@@ -1,13 +1,26 @@
 """Distillation losses: (teacher, student, y) -> one float32 value per sample.
 
-Each loss is a Keras layer, so that what it learns (if anything) is tracked, trained and saved like any weight.
+Each loss is a Keras layer, so that weights of its own (a learned temperature, a projection) are tracked, trained and
+saved. To add a loss on outputs, write a subclass of `DistillationLoss` and add one line to `NAMES`:
+
+    @keras.saving.register_keras_serializable(package="tfkd")
+    class Absolute(DistillationLoss):
+        # mean_c |teacher_c − student_c|
+
+        def call(self, teacher, student, y=None, step=None):
+            return ops.mean(ops.abs(teacher - student), axis=-1)
+
+    NAMES = {..., "absolute": Absolute}
+
+Recipes, the command line and `build` then know it as `absolute`. Settings are arguments of `__init__` with defaults,
+returned by `get_config`.
 """
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
+from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError
 from tfkd.losses.features import (
     AttentionTransfer,
@@ -28,7 +41,7 @@ __all__ = [
     "StandardizedSoftTarget", "VariationalInformation", "build", "get", "value_at",
 ]  # fmt: skip
 
-# Losses on outputs by the names that recipes and the command line use.
+# The registry of losses on outputs, by the names that recipes and the command line use.
 NAMES: dict[str, type[DistillationLoss]] = {
     "soft_target": SoftTarget,
     "standardized": StandardizedSoftTarget,
@@ -41,32 +54,40 @@ NAMES: dict[str, type[DistillationLoss]] = {
 
 
 def build(name: str, **options: Any) -> DistillationLoss:
-    """A loss on outputs by name.
+    """Builds a loss on outputs by its name.
 
     Args:
-        name: one of `NAMES`.
-        **options: of the loss, such as `temperature=4.0`.
+        name: One of `NAMES`.
+        **options: Arguments of the loss, such as `temperature=4.0`.
 
     Raises:
-        ValueError: no loss of that name, or no such option.
+        InputError: The name or an option is unknown, or the loss refuses a value.
 
     >>> type(build("dkd", beta=2.0)).__name__
     'DKD'
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
         raise InputError(
-            f"losses.build: name must be one of {', '.join(NAMES)}. Received: {name!r}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
+            f"losses.build: name must be one of {', '.join(NAMES)}. Received: {name!r}.{suggestion(name, NAMES)}"
         )
     known = [key for key in NAMES[name]().get_config() if key not in ("name", "trainable", "dtype", "autocast")]
     for option in options:
         if option not in known:
             takes = ", ".join(known) or "no options"
-            raise InputError(f"losses.build: {name} takes {takes}. Received: {option}={options[option]!r}. Check it.")
+            raise InputError(
+                f"losses.build: {name} takes {takes}. Received: {option}={options[option]!r}. Remove or rename it."
+            )
     return NAMES[name](**options)
 
 
 def get(loss: Any) -> DistillationLoss:
-    """A distillation loss as it is; a Keras loss on logits, or one of keras.distillation, wrapped in `FromKeras`."""
+    """Converts a loss to a DistillationLoss.
+
+    Args:
+        loss: A DistillationLoss, which is returned as it is; or a Keras loss on logits or a loss of
+            keras.distillation, which is wrapped in `FromKeras`.
+
+    Raises:
+        InputError: `loss` is of another type, or takes probabilities.
+    """
     return loss if isinstance(loss, DistillationLoss) else FromKeras(loss)

@@ -1,4 +1,4 @@
-"""Losses on inner representations: one layer's features of the student against one of the teacher."""
+"""Losses on features: outputs of a layer inside the student and of one inside the teacher."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from tfkd.losses.loss import DistillationLoss, check_number, flat, unit
 
 def _check_batch(where: str, teacher: Any, student: Any) -> None:
     if student.shape[0] is not None and student.shape[0] < 2:
-        raise InputError(f"{where}: compares samples with each other. Received: a batch of one. Use larger batches.")
+        raise InputError(f"{where}: compares the samples of a batch. Received: a batch of 1. Use a larger batch.")
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class Hint(DistillationLoss):
-    """Mean squared difference of features: `mean (r(student) − teacher)²`, r a learned adapter where shapes differ.
+    """Mean squared difference of features (FitNets): `mean (r(student) − teacher)²` over all axes but the batch.
+
+    r is a trained adapter, which `tfkd.features.Feature` inserts where the shapes differ.
 
     Call arguments:
-        teacher: [B, ..., C].
-        student: [B, ..., C], adapted to the teacher's shape.
+        teacher: [B, ..., C] teacher feature.
+        student: [B, ..., C] student feature, adapted to the teacher's shape.
+        y: Not used.
 
     Returns:
-        [B] float32.
+        [B] float32, each >= 0.
 
     Reference:
         Romero et al.: FitNets: Hints for Thin Deep Nets (arXiv:1412.6550), equation 3.
@@ -38,10 +41,19 @@ class Hint(DistillationLoss):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class SimKD(Hint):
-    """`Hint` before the classifier, for a student that goes on with the teacher's own head.
+    """`Hint` on the classifier's input, for a student that reuses the teacher's classifier.
 
-    `mean (P(student) − teacher)²`; `tfkd.features.with_teacher_head` makes that student and names P `projector`. The
-    paper trains with this loss alone: alpha 1, and a weight that lets it rule.
+    `mean (P(student) − teacher)²` over all axes but the batch. `tfkd.features.with_teacher_head` builds such a
+    student, with the projector P in the layer `projector`. The paper trains with this loss only: set alpha to 1 and
+    the feature's weight much higher than that of the soft loss.
+
+    Call arguments:
+        teacher: [B, ..., C] teacher feature.
+        student: [B, ..., C] projected student feature.
+        y: Not used.
+
+    Returns:
+        [B] float32, each >= 0.
 
     Reference:
         Chen et al.: Knowledge Distillation with the Reused Teacher Classifier (arXiv:2203.14001), equation 2.
@@ -50,14 +62,16 @@ class SimKD(Hint):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class AttentionTransfer(DistillationLoss):
-    """Squared distance of attention maps: `‖n(mean_c student²) − n(mean_c teacher²)‖²`, n the division by the L2 norm.
+    """Squared distance of attention maps: `‖n(mean_c student²) − n(mean_c teacher²)‖²`.
 
-    Positions are aligned, channels may differ. Published results with MobileNetV2 as student are worse than training
-    without it (64.60 to 59.40 % on CIFAR-100); measure before you use it there.
+    The mean is over the channels, and n divides the flattened map by its L2 norm. Channels may differ in number. With
+    MobileNetV2 as the student, published accuracy on CIFAR-100 is lower than without this loss (59.40 instead of
+    64.60 %): compare before using it there.
 
     Call arguments:
-        teacher: [B, ..., C], a map or a sequence.
-        student: [B, ..., C'], of the teacher's positions.
+        teacher: [B, ..., C] teacher feature, an image or a sequence.
+        student: [B, ..., C'] student feature with the same positions.
+        y: Not used.
 
     Returns:
         [B] float32, 0..4.
@@ -71,8 +85,8 @@ class AttentionTransfer(DistillationLoss):
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
         if len(student.shape) < 3:
             raise InputError(
-                f"AttentionTransfer: features must have positions, [B, ..., C]. Received: {tuple(student.shape)}. Tap "
-                "a layer before the pooling."
+                f"AttentionTransfer: features must have positions, [B, ..., C]. Received: {tuple(student.shape)}. "
+                "Select a layer before the pooling."
             )
         maps = [unit(flat(ops.mean(ops.square(x), axis=-1))) for x in (teacher, student)]
         return ops.sum(ops.square(maps[1] - maps[0]), axis=-1)
@@ -80,16 +94,18 @@ class AttentionTransfer(DistillationLoss):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class SimilarityPreserving(DistillationLoss):
-    """Difference of the batch's similarities: `‖n(F_t F_tᵀ) − n(F_s F_sᵀ)‖² / B²`, n scales rows to length 1.
+    """Difference of the similarities within a batch: `‖n(F_t F_tᵀ) − n(F_s F_sᵀ)‖² / B²`.
 
-    A sample's value is its row's share, `Σ_j (...)² / B`; their mean is the paper's loss.
+    F are the features flattened to [B, D], and n divides each row by its L2 norm. The value of sample i is the share
+    of row i, `Σ_j (...)²_ij / B`; the mean over the batch is the paper's loss.
 
     Call arguments:
-        teacher: [B, ...].
-        student: [B, ...], of any shape.
+        teacher: [B, ...] teacher feature, B >= 2.
+        student: [B, ...] student feature; its shape may differ.
+        y: Not used.
 
     Returns:
-        [B] float32.
+        [B] float32, each >= 0.
 
     Reference:
         Tung, Mori: Similarity-Preserving Knowledge Distillation (arXiv:1907.09682), equations 1 to 4.
@@ -105,22 +121,23 @@ class SimilarityPreserving(DistillationLoss):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class RelationalKD(DistillationLoss):
-    """Huber loss between the batch's distances and between its angles.
+    """Huber loss between the pairwise distances and between the angles within a batch.
 
     `distance · Huber(d_t / mean d_t, d_s / mean d_s) + angle · Huber(cos_t, cos_s)`, with d the pairwise distances and
-    cos the cosine of the angle at sample k between samples i and j. A sample's value is the mean over the pairs and the
-    triples that it begins; their mean is the paper's loss. Memory grows with B³.
+    cos the cosine of the angle at sample k between samples i and j. The value of sample k is the mean over the pairs
+    (k, j) and the triples (k, i, j); the mean over the batch is the paper's loss. Memory grows with B³.
 
     Args:
-        distance: weight of the distances, >= 0.
-        angle: weight of the angles, >= 0.
+        distance: Weight of the distances, >= 0.
+        angle: Weight of the angles, >= 0.
 
     Call arguments:
-        teacher: [B, ...].
-        student: [B, ...], of any shape.
+        teacher: [B, ...] teacher feature, B >= 2.
+        student: [B, ...] student feature; its shape may differ.
+        y: Not used.
 
     Returns:
-        [B] float32.
+        [B] float32, each >= 0.
 
     Reference:
         Park et al.: Relational Knowledge Distillation (arXiv:1904.05068), sections 3.2.1 and 3.2.2.
@@ -145,16 +162,24 @@ class RelationalKD(DistillationLoss):
 
 
 def _relations(x: Any) -> tuple[Any, Any]:
-    """Distances over their mean [B, B], and cosines [B, B, B] at the first index."""
-    # Everything follows from inner products: no [B, B, D] of differences is made.
+    """Pairwise distances divided by their mean, [B, B], and cosines of angles, [B, B, B], of samples x [B, D].
+
+    The cosine at [k, i, j] is that of the angle at sample k between samples i and j:
+
+            i
+           /      cos = (x_i − x_k)·(x_j − x_k) / (d_ki · d_kj)
+          k---j       = (x_i·x_j − x_k·x_i − x_k·x_j + x_k·x_k) / (d_ki · d_kj)
+
+    Everything is computed from the inner products, so that no [B, B, D] array of differences is needed.
+    """
     x = x - ops.mean(x, axis=0, keepdims=True)
     inner = ops.matmul(x, ops.transpose(x))
     norms = ops.diagonal(inner)
     squared = ops.maximum(norms[:, None] + norms[None, :] - 2 * inner, 0.0)
     apart = ops.cast(squared > 1e-10, "float32")
-    distances = apart * ops.sqrt(ops.where(squared > 1e-10, squared, 1.0))  # no gradient where samples coincide
+    # The square root has an infinite gradient at 0: coincident samples get distance 0 without a gradient.
+    distances = apart * ops.sqrt(ops.where(squared > 1e-10, squared, 1.0))
     mean = ops.sum(distances) / ops.maximum(ops.sum(apart), 1.0)
-    # (x_i − x_k)·(x_j − x_k), with k first
     products = inner[None, :, :] - inner[:, :, None] - inner[:, None, :] + norms[:, None, None]
     lengths = distances[:, :, None] * distances[:, None, :]
     cosines = ops.where(lengths > 0, products / ops.where(lengths > 0, lengths, 1.0), 0.0)
@@ -162,20 +187,24 @@ def _relations(x: Any) -> tuple[Any, Any]:
 
 
 def _huber(x: Any) -> Any:
+    """½x² where |x| < 1, else |x| − ½."""
     size = ops.abs(x)
     return ops.where(size < 1, 0.5 * size * size, size - 0.5)
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class ProbabilisticTransfer(DistillationLoss):
-    """Divergence of the batch's neighbourhoods: `KL(P_t || P_s)` per row, P the row-normalised (cos + 1) / 2.
+    """Divergence of the similarity distributions within a batch (PKT): `Σ_j P_ij · (log P_ij − log Q_ij)` for sample i.
+
+    P (teacher) and Q (student) are the matrices of (cos + 1) / 2 between samples, divided by the sum of each row.
 
     Call arguments:
-        teacher: [B, ...].
-        student: [B, ...], of any shape.
+        teacher: [B, ...] teacher feature, B >= 2.
+        student: [B, ...] student feature; its shape may differ.
+        y: Not used.
 
     Returns:
-        [B] float32.
+        [B] float32, each >= 0 up to rounding.
 
     Reference:
         Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer (arXiv:1803.10837),
@@ -186,11 +215,12 @@ class ProbabilisticTransfer(DistillationLoss):
 
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
         _check_batch("ProbabilisticTransfer", teacher, student)
-        p, q = (_neighbourhood(flat(x)) for x in (teacher, student))
+        p, q = (_similarity_distribution(flat(x)) for x in (teacher, student))
         return ops.sum(p * (ops.log(p) - ops.log(q)), axis=-1)
 
 
-def _neighbourhood(x: Any) -> Any:
+def _similarity_distribution(x: Any) -> Any:
+    """[B, B] similarities (cos + 1) / 2 of samples x [B, D], divided by the sum of each row."""
     x = unit(x)
     kernel = ops.maximum((ops.matmul(x, ops.transpose(x)) + 1) / 2, 1e-7)
     return kernel / ops.sum(kernel, axis=-1, keepdims=True)
@@ -198,17 +228,19 @@ def _neighbourhood(x: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class VariationalInformation(DistillationLoss):
-    """Negative log likelihood of the teacher's features: `mean ½[(r(student) − teacher)² / σ_c² + log σ_c²]`.
+    """Negative log-likelihood of the teacher's feature (VID): `mean ½[(r(student) − teacher)² / σ_c² + log σ_c²]`.
 
-    σ² is learned per channel, as softplus of a weight; it starts at `variance`. Where the student equals the teacher
-    the loss is `mean ½ log σ²`.
+    The mean is over all axes but the batch, and r is a trained adapter, which `tfkd.features.Feature` inserts where
+    the shapes differ. The variance σ_c² of each channel is the softplus of a trained weight. Where the student equals
+    the teacher, the loss is `mean ½ log σ_c²`.
 
     Args:
-        variance: of the start, > 0.
+        variance: Initial variance, > 0.
 
     Call arguments:
-        teacher: [B, ..., C].
-        student: [B, ..., C], adapted to the teacher's shape.
+        teacher: [B, ..., C] teacher feature.
+        student: [B, ..., C] student feature, adapted to the teacher's shape.
+        y: Not used.
 
     Returns:
         [B] float32; may be negative.
@@ -238,21 +270,22 @@ class VariationalInformation(DistillationLoss):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class ContrastiveDistillation(DistillationLoss):
-    """Contrastive distillation with the batch's own negatives.
+    """Contrastive distillation (CRD) with negatives from the batch.
 
-    Both features are projected to `width` dimensions and L2-normalised; `s_ij` is the inner product of student i and
-    teacher j over `temperature`. A sample's value is `½[−log softmax_j(s_ij)_i − log softmax_j(s_ji)_i]`. Negatives are
-    the other samples of the batch of another class (all others without labels): the paper draws 16,384 from a memory
-    bank instead, so larger batches come closer to it.
+    Both features are projected to `width` dimensions by trained matrices and L2-normalized; `s_ij` is the inner product
+    of student i and teacher j, divided by `temperature`. The value of sample i is
+    `½[−log softmax_j(s_ij)_i − log softmax_j(s_ji)_i]`. Negatives are the samples of the batch with another label (all
+    other samples without labels). The paper draws 16,384 negatives from a memory bank instead; larger batches are
+    closer to it.
 
     Args:
-        width: of the projections, >= 1.
-        temperature: > 0.
+        width: Dimensions of the projections, >= 1.
+        temperature: Temperature of the similarities, > 0.
 
     Call arguments:
-        teacher: [B, ...].
-        student: [B, ...], of any shape.
-        y: [B] class numbers, optional.
+        teacher: [B, ...] teacher feature, B >= 2.
+        student: [B, ...] student feature; its shape may differ.
+        y: [B] class indices or [B, C] one-hot rows; optional.
 
     Returns:
         [B] float32, >= 0.
@@ -275,14 +308,15 @@ class ContrastiveDistillation(DistillationLoss):
 
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
         _check_batch("ContrastiveDistillation", teacher, student)
-        theirs = unit(ops.matmul(flat(teacher), self.project_teacher))
-        ours = unit(ops.matmul(flat(student), self.project_student))
-        scores = ops.matmul(ours, ops.transpose(theirs)) / self.temperature
+        teacher_projection = unit(ops.matmul(flat(teacher), self.project_teacher))
+        student_projection = unit(ops.matmul(flat(student), self.project_student))
+        scores = ops.matmul(student_projection, ops.transpose(teacher_projection)) / self.temperature
         same = ops.eye(ops.shape(scores)[0])
         if y is not None:
             y = ops.reshape(ops.convert_to_tensor(y), (ops.shape(scores)[0], -1))
             alike = ops.cast(ops.all(y[:, None] == y[None, :], axis=-1), "float32")
-            scores = scores - 1e4 * (alike - same)  # samples of the same class are no negatives
+            # Samples with the same label are not negatives: their score is lowered so far that e^score is 0.
+            scores = scores - 1e4 * (alike - same)
         own = ops.diagonal(scores)
         return 0.5 * (ops.logsumexp(scores, axis=1) + ops.logsumexp(scores, axis=0)) - own
 

@@ -1,4 +1,4 @@
-"""What every distillation loss is, and what the losses share."""
+"""Base class of distillation losses, and functions that several losses use."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 
 
 class DistillationLoss(keras.layers.Layer):
-    """A loss between what a teacher and a student say of the same samples.
+    """Base class of losses between outputs or features of a teacher and a student on the same samples.
 
-    A subclass implements `call(teacher, student, y=None, step=None)` and returns one value per sample (per position for
-    sequences and dense outputs); the Distiller weights and averages them. Inputs reach `call` in float32, whatever
-    precision the models compute in, and no gradient flows into `teacher`. `aligns` says what of two features must have
-    one shape before they are compared: `all` axes, `positions` (every axis but the channels) or `none`.
+    A subclass implements `call(teacher, student, y=None, step=None)` and returns one value per sample, [B], or per
+    position for sequences and dense outputs, [B, ...]; the Distiller weights and averages them. `call` receives float32
+    tensors, whatever precision the models compute in, and no gradient flows into `teacher`.
+
+    Attributes:
+        aligns: Axes of a feature that must have the same size in teacher and student: `all`, `positions` (all but the
+            channels) or `none`. Where they differ, `tfkd.features.Feature` adapts the student's feature.
     """
 
     aligns = "all"
 
     def __init__(self, **kwargs: Any) -> None:
-        # A loss in half precision loses small gradients, so the global policy does not reach it.
+        # Always float32: small gradients would underflow in half precision under a global mixed-precision policy.
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
 
     def __call__(self, teacher: Any, student: Any, y: Any = None, step: Any = None, **kwargs: Any) -> Any:
@@ -33,11 +36,11 @@ class DistillationLoss(keras.layers.Layer):
 
 
 def value_at(setting: Any, step: Any) -> Any:
-    """A number as it is; a schedule, which is callable on the step, as its value there.
+    """The value of a setting at a training step.
 
     Args:
-        setting: a number or a `keras.optimizers.schedules.LearningRateSchedule`.
-        step: the step of training; None is the first.
+        setting: A number, or a `keras.optimizers.schedules.LearningRateSchedule`.
+        step: Training step, >= 0; None for the first.
 
     >>> value_at(4.0, 10)
     4.0
@@ -46,14 +49,20 @@ def value_at(setting: Any, step: Any) -> Any:
 
 
 def check_number(where: str, name: str, value: Any, *, least: float = 0.0, open_end: bool = False) -> Any:
-    """Returns a finite number in range, or a schedule, as it is.
+    """Checks a setting of a loss.
 
     Args:
-        where: name of the loss, for the message.
-        name: of the setting.
-        value: to check; a configuration of a schedule becomes the schedule.
-        least: the smallest allowed value.
-        open_end: whether `least` itself is refused.
+        where: Name of the loss, for the message.
+        name: Name of the setting, for the message.
+        value: A finite number, a schedule, or the configuration of a schedule.
+        least: Lower bound of a number.
+        open_end: Whether `least` itself is refused.
+
+    Returns:
+        The number as a float, or the schedule.
+
+    Raises:
+        InputError: The value is of another type or out of range.
     """
     if isinstance(value, dict):
         value = keras.saving.deserialize_keras_object(value)
@@ -69,41 +78,47 @@ def check_number(where: str, name: str, value: Any, *, least: float = 0.0, open_
 
 
 def to_config(setting: Any) -> Any:
-    """A number as it is, a schedule as its configuration."""
+    """The form of a setting in a configuration: a number, or the configuration of a schedule."""
     return keras.saving.serialize_keras_object(setting) if callable(setting) else setting
 
 
 def check_logits(where: str, teacher: Any, student: Any, *, least: int = 2) -> None:
-    """Refuses logits that do not belong together.
+    """Checks the shapes of teacher and student logits.
 
     Args:
-        where: name of the loss, for the message.
-        teacher: [..., C] logits.
-        student: [..., C] logits, of the teacher's shape.
-        least: the smallest number of classes.
+        where: Name of the loss, for the message.
+        teacher: [..., C] teacher logits.
+        student: [..., C] student logits.
+        least: Smallest number of classes, >= 1.
 
     Raises:
-        ValueError: when the class counts or the ranks differ, or when there are too few classes.
+        ModelError: The ranks or class counts differ, or there are fewer than `least` classes.
     """
     if len(teacher.shape) != len(student.shape) or teacher.shape[-1] != student.shape[-1]:
-        raise InputError(
+        raise ModelError(
             f"{where}: teacher and student logits must have the same rank and class count. Received: teacher "
-            f"{tuple(teacher.shape)}, student {tuple(student.shape)}. Give both models the same number of outputs."
+            f"{tuple(teacher.shape)}, student {tuple(student.shape)}. Use models with equal class counts."
         )
     if student.shape[-1] is not None and student.shape[-1] < least:
-        remedy = "Give a binary model two logits instead of one." if student.shape[-1] == 1 else "Use SoftTarget."
-        raise InputError(
+        remedy = "Build binary models with two logits instead of one." if student.shape[-1] == 1 else "Use SoftTarget."
+        raise ModelError(
             f"{where}: needs at least {least} classes, one logit each. Received: {student.shape[-1]}. {remedy}"
         )
 
 
 def labels(where: str, y: Any, classes: int) -> Any:
-    """Labels as one-hot rows [B, C] float32.
+    """Converts labels to one-hot rows.
 
     Args:
-        where: name of the loss, for the message.
-        y: [B] or [B, 1] class numbers, or [B, C] one-hot rows.
-        classes: C.
+        where: Name of the loss, for the message.
+        y: [B] or [B, 1] class indices, or [B, C] one-hot rows.
+        classes: Number of classes C.
+
+    Returns:
+        [B, C] float32.
+
+    Raises:
+        InputError: y is None.
     """
     if y is None:
         raise InputError(f"{where}: needs labels. Received: y=None. Train on (x, y), or use SoftTarget.")
@@ -114,21 +129,25 @@ def labels(where: str, y: Any, classes: int) -> Any:
 
 
 def cross_entropy(one_hot: Any, logits: Any) -> Any:
-    """−Σ_c y_c · log softmax(z)_c over the last axis."""
+    """Cross-entropy −Σ_c y_c · log softmax(z)_c over the last axis: [..., C], [..., C] -> [...]."""
     return -ops.sum(one_hot * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
 def divergence(teacher: Any, student: Any) -> Any:
-    """KL(softmax(teacher) || softmax(student)) over the last axis, from logarithms throughout."""
+    """KL(softmax(teacher) || softmax(student)) over the last axis: [..., C], [..., C] -> [...].
+
+    It uses log-probabilities of both: the gradient of clipped probabilities would vanish where the two disagree
+    confidently.
+    """
     log_p, log_q = ops.log_softmax(teacher, axis=-1), ops.log_softmax(student, axis=-1)
     return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def unit(x: Any, axis: int = -1) -> Any:
-    """Divides by the L2 norm along an axis, but by 1e-12 at least."""
+    """Divides by the L2 norm along an axis, or by 1e-12 where the norm is smaller."""
     return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=axis, keepdims=True), 1e-24))
 
 
 def flat(x: Any) -> Any:
-    """[B, ...] as [B, D]."""
+    """Flattens all axes but the first: [B, ...] -> [B, D]."""
     return ops.reshape(x, (ops.shape(x)[0], math.prod(x.shape[1:])))

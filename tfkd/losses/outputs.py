@@ -1,4 +1,4 @@
-"""Losses on outputs: logits of classifiers, values of regressors."""
+"""Losses on outputs: logits of classifiers and values of regressors."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tfkd.losses.loss import (
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class SoftTarget(DistillationLoss):
-    """Kullback-Leibler divergence from the softened teacher to the softened student.
+    """Kullback-Leibler divergence between softened teacher and student probabilities (KD).
 
-    `T² · Σ_c p_c · (log p_c − log q_c)` with `p = softmax(teacher / T)`, `q = softmax(student / T)`. The factor T²
-    keeps the size of the gradient as T changes. Both logarithms come from `log_softmax`, so that a confident
-    disagreement keeps its gradient.
+    `T² · Σ_c p_c · (log p_c − log q_c)` with `p = softmax(teacher / T)` and `q = softmax(student / T)`. The factor T²
+    keeps the gradient's magnitude independent of T. Log-probabilities are computed by `log_softmax`, so that the
+    gradient does not vanish where teacher and student disagree confidently.
 
     Args:
-        temperature: T > 0, or a schedule over steps; 1.0 for no softening.
+        temperature: Temperature T > 0, or a schedule over steps; 1.0 for no softening.
 
     Call arguments:
-        teacher: [B, ..., C] logits.
-        student: [B, ..., C] logits.
-        y: not used.
+        teacher: [B, ..., C] teacher logits.
+        student: [B, ..., C] student logits.
+        y: Not used.
 
     Returns:
         [B, ...] float32, each >= 0 up to rounding.
@@ -61,14 +61,22 @@ class SoftTarget(DistillationLoss):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class StandardizedSoftTarget(SoftTarget):
-    """`SoftTarget` on logits that are standardized per sample: the student need not match the teacher's scale.
+    """`SoftTarget` on logits standardized per sample, so that the student need not match the scale of the teacher's.
 
-    `weight · T² · KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))` with `Z(z) = (z − mean(z)) / std(z)`, std
-    with C − 1. Of two classes Z is ±1/√2 whatever the logits, so C >= 3.
+    `weight · T² · KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))` with `Z(z) = (z − mean(z)) / std(z)`, where
+    the variance is divided by C − 1. With two classes Z is ±1/√2 for any logits, so C >= 3.
 
     Args:
-        temperature: T > 0, or a schedule.
-        weight: of the loss, 9 in the paper.
+        temperature: Temperature T > 0, or a schedule over steps.
+        weight: Factor of the loss >= 0, or a schedule; 9 in the paper.
+
+    Call arguments:
+        teacher: [B, ..., C] teacher logits.
+        student: [B, ..., C] student logits.
+        y: Not used.
+
+    Returns:
+        [B, ...] float32, each >= 0 up to rounding.
 
     Reference:
         Sun et al.: Logit Standardization in Knowledge Distillation (arXiv:2403.01427), algorithm 1.
@@ -94,16 +102,24 @@ def _standardized(logits: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class DKD(SoftTarget):
-    """Decoupled knowledge distillation: the target class and the others have weights of their own.
+    """Decoupled knowledge distillation: separate weights for the target class and for the other classes.
 
     `T² · [alpha · KL(b(teacher) || b(student)) + beta · KL(p̂(teacher) || p̂(student))]` with `b = (p_y, 1 − p_y)` and
-    `p̂` the softmax over the classes other than y, all at temperature T. Of two classes the second term is empty, so
-    C >= 3. Needs labels.
+    `p̂` the softmax over the classes other than y, all at temperature T. With two classes the second term is empty, so
+    C >= 3.
 
     Args:
-        temperature: T > 0, or a schedule.
-        alpha: weight of the target class >= 0, or a schedule.
-        beta: weight of the others >= 0, or a schedule.
+        temperature: Temperature T > 0, or a schedule over steps.
+        alpha: Weight of the target class >= 0, or a schedule.
+        beta: Weight of the other classes >= 0, or a schedule.
+
+    Call arguments:
+        teacher: [B, C] teacher logits.
+        student: [B, C] student logits.
+        y: [B] class indices or [B, C] one-hot rows; required.
+
+    Returns:
+        [B] float32, each >= 0 up to rounding.
 
     Reference:
         Zhao et al.: Decoupled Knowledge Distillation (arXiv:2203.08679), equation 7.
@@ -120,7 +136,8 @@ class DKD(SoftTarget):
         temperature = value_at(self.temperature, step)
         teacher, student = teacher / temperature, student / temperature
         binary = divergence(_target_and_rest(teacher, target), _target_and_rest(student, target))
-        others = divergence(teacher - 1e4 * target, student - 1e4 * target)  # e^-10000 is 0
+        # Subtracting 1e4 from the target's logit removes it from the softmax: e^-10000 is 0 in float32.
+        others = divergence(teacher - 1e4 * target, student - 1e4 * target)
         return temperature**2 * (value_at(self.alpha, step) * binary + value_at(self.beta, step) * others)
 
     def get_config(self) -> dict[str, Any]:
@@ -128,22 +145,30 @@ class DKD(SoftTarget):
 
 
 def _target_and_rest(logits: Any, target: Any) -> Any:
-    """Two logits whose softmax is (p_y, 1 − p_y)."""
+    """[B, 2] logits whose softmax is (p_y, 1 − p_y), from [B, C] logits and one-hot targets."""
     return ops.stack([ops.sum(logits * target, axis=-1), ops.logsumexp(logits - 1e4 * target, axis=-1)], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class DIST(SoftTarget):
-    """Correlation with the teacher, over the classes of a sample and over the samples of a class.
+    """Pearson correlation with the teacher, over the classes of each sample and over the samples of each class.
 
-    `T² · [beta · (1 − ρ(rows)) + gamma · (1 − mean_c ρ(column c))]` with ρ Pearson's correlation of `softmax(z / T)`;
-    the second term belongs to the batch and is the same for each of its samples. Of two classes the first is ±1
-    whatever the logits, so C >= 3.
+    `T² · [beta · (1 − ρ(rows)) + gamma · (1 − mean_c ρ(column c))]`, with ρ the Pearson correlation of
+    `softmax(teacher / T)` and `softmax(student / T)`. The second term is one value per batch and is added to each
+    sample. With two classes the correlation of rows is ±1 for any logits, so C >= 3.
 
     Args:
-        temperature: T > 0, or a schedule.
-        beta: weight of the correlation within samples, >= 0.
-        gamma: weight of the correlation within classes, >= 0.
+        temperature: Temperature T > 0, or a schedule over steps.
+        beta: Weight of the correlation within samples >= 0, or a schedule.
+        gamma: Weight of the correlation within classes >= 0, or a schedule.
+
+    Call arguments:
+        teacher: [B, C] teacher logits.
+        student: [B, C] student logits.
+        y: Not used.
+
+    Returns:
+        [B] float32, each >= 0 up to rounding.
 
     Reference:
         Huang et al.: Knowledge Distillation from A Stronger Teacher (arXiv:2205.10536), equations 8 to 10.
@@ -174,15 +199,24 @@ def _correlation(a: Any, b: Any, axis: int) -> Any:
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class CTKD(DistillationLoss):
-    """Curriculum temperature: `SoftTarget` at a temperature that learns to make the task harder.
+    """Curriculum temperature: `SoftTarget` at a temperature that is trained against the student.
 
-    `T = low + span · sigmoid(w)` with one weight w, whose gradient is reversed and multiplied by `reversal`: the
-    student lowers the loss, the temperature raises it.
+    `T² · KL(softmax(teacher / T) || softmax(student / T))` with `T = low + span · sigmoid(w)` and one trainable weight
+    w. The gradient of w is reversed and multiplied by `reversal`, so that training raises the loss through the
+    temperature while the student lowers it.
 
     Args:
-        low: smallest temperature, > 0.
-        span: how far above it T may rise, > 0.
-        reversal: factor of the reversed gradient, >= 0, or a schedule; the paper raises it from 0 to 1 along a cosine.
+        low: Smallest temperature, > 0.
+        span: Difference between the largest and the smallest temperature, > 0.
+        reversal: Factor of the reversed gradient >= 0, or a schedule; the paper raises it from 0 to 1 along a cosine.
+
+    Call arguments:
+        teacher: [B, ..., C] teacher logits.
+        student: [B, ..., C] student logits.
+        y: Not used.
+
+    Returns:
+        [B, ...] float32, each >= 0 up to rounding.
 
     Reference:
         Li et al.: Curriculum Temperature for Knowledge Distillation (arXiv:2211.16231), section 3.2, global version.
@@ -199,6 +233,7 @@ class CTKD(DistillationLoss):
         check_logits("CTKD", teacher, student)
         factor = value_at(self.reversal, step)
         raw = ops.convert_to_tensor(self.raw)
+        # The value of `raw`, with the gradient -factor.
         reversed_raw = (1 + factor) * ops.stop_gradient(raw) - factor * raw
         temperature = self.low + self.span * ops.sigmoid(reversed_raw)
         return temperature**2 * divergence(teacher / temperature, student / temperature)
@@ -209,13 +244,22 @@ class CTKD(DistillationLoss):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class WSLD(SoftTarget):
-    """Weighted soft labels: a sample counts the more, the less the student knows it beside the teacher.
+    """Weighted soft labels: a sample's weight grows with the student's cross-entropy relative to the teacher's.
 
-    `T² · (1 − exp(−CE(y, student) / CE(y, teacher))) · H(softmax(teacher / T), softmax(student / T))`; no gradient
-    flows through the weight. Its minimum is not 0 but the teacher's weighted entropy. Needs labels.
+    `T² · (1 − exp(−CE(y, student) / CE(y, teacher))) · H(softmax(teacher / T), softmax(student / T))`, with CE the
+    cross-entropy with the labels at T = 1 and H the cross-entropy of the softened outputs. No gradient flows through
+    the weight. The minimum is the weighted entropy of the teacher, not 0.
 
     Args:
-        temperature: T > 0, or a schedule.
+        temperature: Temperature T > 0, or a schedule over steps.
+
+    Call arguments:
+        teacher: [B, C] teacher logits.
+        student: [B, C] student logits.
+        y: [B] class indices or [B, C] one-hot rows; required.
+
+    Returns:
+        [B] float32, each >= 0.
 
     Reference:
         Zhou et al.: Rethinking Soft Labels for Knowledge Distillation (arXiv:2102.00650), equation 10.
@@ -235,17 +279,18 @@ class WSLD(SoftTarget):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class MeanSquared(DistillationLoss):
-    """Mean squared difference of outputs, for regression: `mean_d (teacher_d − student_d)²` over the last axis.
+    """Mean squared difference of outputs, for regression or logits: `mean_d (teacher_d − student_d)²`.
 
     Call arguments:
-        teacher: [B, ..., D].
-        student: [B, ..., D].
+        teacher: [B, ..., D] teacher outputs.
+        student: [B, ..., D] student outputs.
+        y: Not used.
 
     Returns:
-        [B, ...] float32.
+        [B, ...] float32, each >= 0.
 
     Reference:
-        Ba, Caruana: Do Deep Nets Really Need to be Deep? (arXiv:1312.6184), section 2.2, which matches logits so.
+        Ba, Caruana: Do Deep Nets Really Need to be Deep? (arXiv:1312.6184), section 2.2, which applies it to logits.
     """
 
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
@@ -255,16 +300,24 @@ class MeanSquared(DistillationLoss):
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class FromKeras(DistillationLoss):
-    """A `keras.losses.Loss` of (teacher logits, student logits), or a loss of `keras.distillation`.
+    """Adapter for a `keras.losses.Loss` on logits or a loss of `keras.distillation`.
 
-    A Keras loss is called as `loss(teacher, student)` and gives one value per sample; one of keras.distillation gives
-    one value for the batch, which each sample gets.
+    The value is `loss(teacher, student)`: one value per sample for a Keras loss. A loss of keras.distillation returns
+    one value per batch, which is used for each of its samples.
 
     Args:
-        loss: the loss.
+        loss: Instance of a Keras loss, or the configuration of one.
+
+    Call arguments:
+        teacher: [B, ..., C] teacher logits.
+        student: [B, ..., C] student logits.
+        y: Not used.
+
+    Returns:
+        [B, ...] float32.
 
     Raises:
-        ValueError: something else, or a loss that works on probabilities.
+        InputError: `loss` is of another type, or takes probabilities.
     """
 
     def __init__(self, loss: Any, **kwargs: Any) -> None:
@@ -275,12 +328,12 @@ class FromKeras(DistillationLoss):
         if isinstance(getattr(self.loss, "loss", None), type(keras.losses.kl_divergence)) and batch_loss:
             raise InputError(
                 f"FromKeras: the loss inside {type(self.loss).__name__} must be an instance. Received: a function, "
-                "which keras.distillation applies to raw logits. Pass keras.losses.KLDivergence(), or use SoftTarget."
+                "which keras.distillation applies without softmax. Pass keras.losses.KLDivergence(), or use SoftTarget."
             )
         if isinstance(self.loss, probabilities) or not (isinstance(self.loss, keras.losses.Loss) or batch_loss):
             raise InputError(
                 f"FromKeras: loss must be a keras.losses.Loss on logits or a loss of keras.distillation. Received: "
-                f"{self.loss!r}. Use SoftTarget for the divergence of softened outputs."
+                f"{self.loss!r}. Use SoftTarget for the divergence of softened probabilities."
             )
 
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:

@@ -1,0 +1,83 @@
+"""Models by name and from files."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfkd._internal.suggestion import suggestion
+from tfkd.errors import InputError, ModelError
+from tfkd.models.zoo import BUILDERS
+
+NAMES = tuple(BUILDERS)
+
+
+def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: Any) -> keras.Model:
+    """Builds a model by its name.
+
+    Args:
+        name: One of `NAMES`.
+        input_shape: Shape of one sample, without the batch axis.
+        num_classes: Number of classes, >= 2.
+        **options: Further arguments of the builder, such as `depth` or `alpha`.
+
+    Returns:
+        A model with random weights, or those that the builder's option `weights` names.
+
+    Raises:
+        InputError: The name or an option is unknown, or the builder refuses a value.
+
+    >>> build("resnet_cifar", (32, 32, 3), 10, depth=32).name
+    'resnet32'
+    """
+    if name not in BUILDERS:
+        hint = suggestion(name, NAMES) or f" Models: {', '.join(NAMES)}."
+        raise InputError(f"models.build: unknown model {name!r}.{hint}")
+    known = list(inspect.signature(BUILDERS[name]).parameters)[2:]
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(
+            f"models.build: {name} takes the options: {', '.join(known) or 'none'}. Received: {', '.join(unknown)}. "
+            f"Remove or rename the unknown ones."
+        )
+    return BUILDERS[name](input_shape, num_classes, **options)
+
+
+def load(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads a `.keras` file for inference or distillation. Files with Python code (Lambda layers) are refused.
+
+    Args:
+        path: Path of a `.keras` file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        InputError: The file does not exist or is not a `.keras` file.
+        ModelError: Keras cannot load the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"models.load: {path} does not exist. Pass the path of a .keras file.")
+    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+        raise InputError(
+            f"models.load: {path} must be a .keras file of Keras 3. Received: another format. "
+            f"Load it with the Keras that wrote it, then save it with model.save('model.keras')."
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises any exception, according to what is wrong with the file
+        raise ModelError(
+            f"models.load: Keras could not load {path}: {type(error).__name__}: {error} "
+            f"Register custom classes (keras.saving.register_keras_serializable) and import their module first; "
+            f"replace Lambda layers by built-in layers."
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"models.load: {path} must hold a model. Received: {type(model).__name__}. Save a keras.Model."
+        )
+    return model

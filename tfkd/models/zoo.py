@@ -1,0 +1,390 @@
+"""Builders of teacher and student models.
+
+All classifiers return logits: where the published model ends in softmax, it is left out. Image models take pixels in
+0..255 and scale them inside the model. Only built-in Keras layers are used, so that a saved model loads without tfkd.
+Shapes below leave out the batch axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+from tfkd.errors import InputError
+
+# The registry: one line per builder, in the order in which help texts list them.
+__all__ = [
+    "digits_teacher",
+    "digits_student",
+    "resnet8",
+    "resnet_cifar",
+    "ds_cnn",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "resnet50",
+    "autoencoder",
+    "gru",
+    "lstm",
+]
+
+# Momentum of BatchNorm's moving averages. Keras's default of 0.99 needs more steps than a short training has.
+_MOMENTUM = 0.9
+_HE: dict[str, Any] = {"kernel_initializer": "he_normal"}
+
+
+def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """A plain CNN for small images.
+
+    Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 65,834 parameters for an 8x8x1
+    input and 10 classes (own design, counted by Keras).
+
+    Args:
+        input_shape: (height, width, channels), at least 4x4.
+        num_classes: Number of classes, >= 2.
+    """
+    image, x = _image_input("digits_teacher", input_shape, num_classes)
+    x = _conv(x, 32, 3, "conv1", use_bias=False)
+    x = _conv(x, 64, 3, "conv2", strides=2, use_bias=False)
+    x = _conv(x, 64, 3, "conv3", use_bias=False)
+    x = layers.Dropout(0.2, name="dropout")(_pool(x))
+    x = layers.Dense(128, activation="relu", name="dense")(x)
+    return keras.Model(image, layers.Dense(num_classes, name="logits")(x), name="digits_teacher")
+
+
+def digits_student(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """A depthwise-separable CNN for small images on a microcontroller.
+
+    Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 1,578 parameters for an 8x8x1
+    input and 10 classes (own design, counted by Keras). It needs a high learning rate: on digits, Adam with a cosine
+    decay from 0.01 over 30 epochs works well.
+
+    Args:
+        input_shape: (height, width, channels), at least 4x4.
+        num_classes: Number of classes, >= 2.
+    """
+    image, x = _image_input("digits_student", input_shape, num_classes)
+    x = _conv(x, 8, 3, "conv1", use_bias=False)
+    x = _separable(x, 16, "block1", strides=2, use_bias=False)
+    x = _separable(x, 32, "block2", use_bias=False)
+    return keras.Model(image, layers.Dense(num_classes, name="logits")(_pool(x)), name="digits_student")
+
+
+def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+    """The image classification model of MLPerf Tiny.
+
+    Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 78,666 parameters for a 32x32x3
+    input and 10 classes, as the reference implementation has. Two differences from the reference: the input is scaled
+    to 0..1 inside the model, and the L2 regularization of 1e-4 is left to the optimizer's `weight_decay`.
+
+    Args:
+        input_shape: (height, width, channels).
+        num_classes: Number of classes, >= 2.
+
+    >>> resnet8((32, 32, 3), 10).count_params()
+    78666
+
+    Reference:
+        Banbury et al.: MLPerf Tiny Benchmark (arXiv:2106.07597); github.com/mlcommons/tiny,
+        benchmark/training/image_classification.
+    """
+    image, x = _image_input("resnet8", input_shape, num_classes)
+    x = _conv(x, 16, 3, "stem")
+    for stage, filters in enumerate((16, 32, 64), 1):
+        strides, name = (1 if stage == 1 else 2), f"stage{stage}"
+        y = _conv(x, filters, 3, f"{name}_conv1", strides=strides)
+        y = _conv(y, filters, 3, f"{name}_conv2", relu=False)
+        if strides == 2:
+            x = layers.Conv2D(filters, 1, strides=2, padding="same", name=f"{name}_shortcut", **_HE)(x)
+        x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
+    return keras.Model(image, layers.Dense(num_classes, name="logits", **_HE)(_pool(x)), name="resnet8")
+
+
+def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20) -> keras.Model:
+    """The CIFAR ResNet with parameter-free shortcuts (option A of the paper).
+
+    Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 269,722 trainable parameters for a
+    32x32x3 input, 10 classes and depth 20; table 6 of the paper gives 0.27 million.
+
+    Args:
+        input_shape: (height, width, channels).
+        num_classes: Number of classes, >= 2.
+        depth: Number of layers with weights, 6n + 2 with n >= 1: 20, 32, 44, 56, ...
+
+    Reference:
+        He et al.: Deep Residual Learning for Image Recognition (arXiv:1512.03385), section 4.2.
+    """
+    image, x = _image_input("resnet_cifar", input_shape, num_classes)
+    if depth < 8 or depth % 6 != 2:
+        raise InputError(f"resnet_cifar: depth must be 6n + 2, n >= 1. Received: depth={depth}. Use 20, 32, 44 or 56.")
+    x = _conv(x, 16, 3, "stem", use_bias=False)
+    for stage, filters in enumerate((16, 32, 64), 1):
+        for block in range(1, (depth - 2) // 6 + 1):
+            strides, name = (2 if stage > 1 and block == 1 else 1), f"stage{stage}_block{block}"
+            y = _conv(x, filters, 3, f"{name}_conv1", strides=strides, use_bias=False)
+            y = _conv(y, filters, 3, f"{name}_conv2", relu=False, use_bias=False)
+            if strides == 2:
+                x = _option_a_shortcut(x, filters, name)
+            x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
+    return keras.Model(image, layers.Dense(num_classes, name="logits", **_HE)(_pool(x)), name=f"resnet{depth}")
+
+
+def ds_cnn(input_shape: tuple[int, ...], num_classes: int, filters: int = 64, dropout: float = 0.2) -> keras.Model:
+    """The keyword spotting model of MLPerf Tiny.
+
+    Input: [frames, coefficients, 1] features (MFCC), which are not scaled inside. Output: [num_classes] logits. 24,908
+    parameters for a 49x10x1 input and 12 classes, as the reference implementation has. Its L2 regularization of 1e-4
+    is left to the optimizer's `weight_decay`.
+
+    Args:
+        input_shape: (frames, coefficients, 1).
+        num_classes: Number of classes, >= 2.
+        filters: Number of channels of each convolution, > 0.
+        dropout: Dropout rate after the first convolution, 0 <= dropout < 0.5; before the classifier it is twice that.
+
+    Reference:
+        Zhang et al.: Hello Edge: Keyword Spotting on Microcontrollers (arXiv:1711.07128); github.com/mlcommons/tiny,
+        benchmark/training/keyword_spotting.
+    """
+    _check("ds_cnn", input_shape, num_classes, ("frames", "coefficients", "channels"))
+    _check_positive("ds_cnn", filters=filters)
+    if not 0 <= dropout < 0.5:
+        raise InputError(f"ds_cnn: dropout must be in [0, 0.5). Received: dropout={dropout}. Use 0.2.")
+    features = keras.Input(input_shape, name="features")
+    x = layers.Dropout(dropout, name="dropout1")(_conv(features, filters, (10, 4), "stem", strides=2))
+    for block in range(1, 5):
+        x = _separable(x, filters, f"block{block}")
+    x = _pool(layers.Dropout(2 * dropout, name="dropout2")(x))
+    return keras.Model(features, layers.Dense(num_classes, name="logits")(x), name="ds_cnn")
+
+
+def mobilenet_v1(input_shape: tuple[int, ...], num_classes: int, alpha: float = 0.25) -> keras.Model:
+    """The visual wake words model of MLPerf Tiny.
+
+    Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 221,794 parameters for a 96x96x3
+    input, 2 classes and alpha 0.25, as the reference implementation has. As there, ReLU replaces ReLU6, convolutions
+    before BatchNorm have biases, and there is no dropout. The reference's L2 regularization of 1e-4 is left to the
+    optimizer's `weight_decay`.
+
+    Args:
+        input_shape: (height, width, channels).
+        num_classes: Number of classes, >= 2.
+        alpha: Width multiplier, > 0; at 1.0 the first convolution has 32 channels.
+
+    Reference:
+        Howard et al.: MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications
+        (arXiv:1704.04861), table 1; github.com/mlcommons/tiny, benchmark/training/visual_wake_words.
+    """
+    image, x = _image_input("mobilenet_v1", input_shape, num_classes)
+    _check_positive("mobilenet_v1", alpha=alpha)
+    x = _conv(x, max(1, int(32 * alpha)), 3, "stem", strides=2)
+    blocks = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+    for block, (filters, strides) in enumerate(blocks, 1):
+        x = _separable(x, max(1, int(filters * alpha)), f"block{block}", strides=strides)
+    return keras.Model(image, layers.Dense(num_classes, name="logits")(_pool(x)), name="mobilenet_v1")
+
+
+def mobilenet_v2(
+    input_shape: tuple[int, ...], num_classes: int, alpha: float = 1.0, weights: str | None = None
+) -> keras.Model:
+    """MobileNetV2 of keras.applications.
+
+    Input: [height, width, 3] RGB pixels in 0..255. Output: [num_classes] logits. 3,538,984 parameters for a 224x224x3
+    input, 1000 classes and alpha 1; keras.io/api/applications gives 3.5 million.
+
+    Args:
+        input_shape: (height, width, 3), at least 32x32.
+        num_classes: Number of classes, >= 2.
+        alpha: Width multiplier, > 0; with `weights` one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4.
+        weights: None for random weights, `"imagenet"` (downloaded by Keras) or the path of a weights file of
+            keras.applications. With 1000 classes it must include the classifier; with another number of classes it
+            must not, and the classifier is initialized randomly.
+
+    Reference:
+        Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks (arXiv:1801.04381).
+    """
+    _check_positive("mobilenet_v2", alpha=alpha)
+    image, x = _image_input("mobilenet_v2", input_shape, num_classes, scale=1 / 127.5, offset=-1.0)
+    return _application(keras.applications.MobileNetV2, image, x, num_classes, weights, alpha=alpha)
+
+
+def resnet50(input_shape: tuple[int, ...], num_classes: int, weights: str | None = None) -> keras.Model:
+    """ResNet-50 of keras.applications.
+
+    Input: [height, width, 3] RGB pixels in 0..255. Output: [num_classes] logits. 25,636,712 parameters for a 224x224x3
+    input and 1000 classes; keras.io/api/applications gives 25.6 million. The published weights were trained on BGR
+    images; the channels of the first convolution are reversed when they are loaded.
+
+    Args:
+        input_shape: (height, width, 3), at least 32x32.
+        num_classes: Number of classes, >= 2.
+        weights: Source of the weights; see `mobilenet_v2`.
+
+    Reference:
+        He et al.: Deep Residual Learning for Image Recognition (arXiv:1512.03385).
+    """
+    # The ImageNet mean that keras.applications subtracts for this model.
+    mean = [-123.68, -116.779, -103.939]
+    image, x = _image_input("resnet50", input_shape, num_classes, scale=1.0, offset=mean)
+    model = _application(keras.applications.ResNet50, image, x, num_classes, weights)
+    if weights is not None:
+        stem = model.get_layer("conv1_conv")
+        kernel, *bias = stem.get_weights()
+        stem.set_weights([kernel[:, :, ::-1], *bias])
+    return model
+
+
+def autoencoder(
+    input_shape: tuple[int, ...], num_classes: int | None = None, width: int = 128, code: int = 8
+) -> keras.Model:
+    """The anomaly detection model of MLPerf Tiny.
+
+    Input: [features]. Output: [features], their reconstruction; the anomaly score is the mean squared error between
+    the two. 269,992 parameters (267,928 trainable) for 640 features, as the reference implementation has.
+
+    Args:
+        input_shape: (features,).
+        num_classes: Not used; it gives all builders the same signature.
+        width: Units of each hidden layer, > 0.
+        code: Units of the bottleneck, > 0.
+
+    Reference:
+        Koizumi et al.: ToyADMOS (arXiv:1908.03299); github.com/mlcommons/tiny, benchmark/training/anomaly_detection.
+    """
+    _check("autoencoder", input_shape, 2, ("features",))
+    _check_positive("autoencoder", width=width, code=code)
+    x = features = keras.Input(input_shape, name="features")
+    names = [f"encoder{n}" for n in range(1, 5)] + ["code"] + [f"decoder{n}" for n in range(1, 5)]
+    for name in names:
+        x = layers.Dense(code if name == "code" else width, name=f"{name}_dense")(x)
+        x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(x)
+        x = layers.ReLU(name=f"{name}_relu")(x)
+    return keras.Model(features, layers.Dense(input_shape[0], name="reconstruction")(x), name="autoencoder")
+
+
+def gru(input_shape: tuple[int, ...], num_classes: int, units: int = 64, unroll: bool = False) -> keras.Model:
+    """One GRU layer and a classifier.
+
+    Input: [steps, features], which are not scaled inside. Output: [num_classes] logits.
+    3·units·(features + units + 2) + (units + 1)·num_classes parameters (counted by Keras).
+
+    Args:
+        input_shape: (steps, features); the number of steps is fixed.
+        num_classes: Number of classes, >= 2.
+        units: Units of the layer, > 0.
+        unroll: Whether the layer is one copy of its cell per step, which builds more slowly but converts to plain ops
+            instead of a loop.
+
+    >>> gru((6, 4), 5, units=8).count_params() == 3 * 8 * (4 + 8 + 2) + 9 * 5
+    True
+
+    Reference:
+        Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder (arXiv:1406.1078).
+    """
+    return _recurrent(layers.GRU, "gru", input_shape, num_classes, units, unroll)
+
+
+def lstm(input_shape: tuple[int, ...], num_classes: int, units: int = 64, unroll: bool = False) -> keras.Model:
+    """One LSTM layer and a classifier.
+
+    Input: [steps, features], which are not scaled inside. Output: [num_classes] logits.
+    4·units·(features + units + 1) + (units + 1)·num_classes parameters (counted by Keras).
+
+    Args:
+        input_shape: (steps, features); the number of steps is fixed.
+        num_classes: Number of classes, >= 2.
+        units: Units of the layer, > 0.
+        unroll: Whether the layer is one copy of its cell per step; see `gru`.
+
+    >>> lstm((6, 4), 5, units=8).count_params() == 4 * 8 * (4 + 8 + 1) + 9 * 5
+    True
+
+    Reference:
+        Hochreiter and Schmidhuber: Long Short-Term Memory, Neural Computation 9(8), 1997.
+    """
+    return _recurrent(layers.LSTM, "lstm", input_shape, num_classes, units, unroll)
+
+
+BUILDERS: dict[str, Callable[..., keras.Model]] = {name: globals()[name] for name in __all__}
+
+
+def _check(where: str, input_shape: tuple[int, ...], num_classes: int, axes: tuple[str, ...]) -> None:
+    if len(input_shape) != len(axes) or not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise InputError(
+            f"{where}: input_shape must be ({', '.join(axes)}), integers > 0. Received: {tuple(input_shape)}. "
+            f"Use the input_shape of a split."
+        )
+    if num_classes < 2:
+        raise InputError(f"{where}: num_classes must be >= 2. Received: {num_classes}. Use the num_classes of a split.")
+
+
+def _check_positive(where: str, **values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise InputError(f"{where}: {name} must be > 0. Received: {name}={value}. Leave it out for the default.")
+
+
+def _image_input(
+    where: str, input_shape: tuple[int, ...], num_classes: int, scale: float = 1 / 255, offset: Any = 0.0
+) -> tuple[Any, Any]:
+    """An image input, and the image scaled inside the model."""
+    _check(where, input_shape, num_classes, ("height", "width", "channels"))
+    image = keras.Input(input_shape, name="image")
+    return image, layers.Rescaling(scale, offset, name="rescaling")(image)
+
+
+def _conv(
+    x: Any, filters: int, kernel: Any, name: str, *, strides: int = 1, relu: bool = True, use_bias: bool = True
+) -> Any:
+    """A convolution with BatchNorm and optional ReLU."""
+    conv = layers.Conv2D(
+        filters, kernel, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_conv", **_HE
+    )
+    x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(conv(x))
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def _separable(x: Any, filters: int, name: str, *, strides: int = 1, use_bias: bool = True) -> Any:
+    """A depthwise 3x3 and a pointwise convolution, each with BatchNorm and ReLU."""
+    x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_depthwise")(x)
+    x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_depthwise_bn")(x)
+    x = layers.ReLU(name=f"{name}_depthwise_relu")(x)
+    return _conv(x, filters, 1, f"{name}_pointwise", use_bias=use_bias)
+
+
+def _option_a_shortcut(x: Any, filters: int, name: str) -> Any:
+    """Every second pixel of [H, W, filters / 2], padded with zero channels to [H / 2, W / 2, filters]."""
+    x = layers.MaxPooling2D(1, strides=2, padding="same", name=f"{name}_every_second")(x)
+    # ZeroPadding2D pads the last two axes of channels-first images. Applied to our channels-last tensors, they are
+    # the width (padded by 0) and the channels.
+    pad = ((0, 0), (filters // 4, filters // 4))
+    return layers.ZeroPadding2D(pad, data_format="channels_first", name=f"{name}_pad_channels")(x)
+
+
+def _pool(x: Any) -> Any:
+    """The mean over all positions, as an AVERAGE_POOL_2D like in MLPerf Tiny; GlobalAveragePooling2D becomes a MEAN."""
+    return layers.Flatten(name="flatten")(layers.AveragePooling2D(x.shape[1:3], name="pool")(x))
+
+
+def _application(
+    builder: Callable[..., keras.Model], image: Any, x: Any, num_classes: int, weights: str | None, **options: Any
+) -> keras.Model:
+    """A model of keras.applications on the scaled image x, with a new classifier where its weights have none."""
+    include_top = weights is None or num_classes == 1000
+    head = {"classes": num_classes, "classifier_activation": None} if include_top else {"pooling": "avg"}
+    model = builder(include_top=include_top, weights=weights, input_tensor=x, **head, **options)
+    if include_top:
+        return model
+    return keras.Model(image, layers.Dense(num_classes, name="logits")(model.output), name=model.name)
+
+
+def _recurrent(
+    layer: Callable[..., Any], name: str, input_shape: tuple[int, ...], num_classes: int, units: int, unroll: bool
+) -> keras.Model:
+    _check(name, input_shape, num_classes, ("steps", "features"))
+    _check_positive(name, units=units)
+    sequence = keras.Input(input_shape, name="sequence")
+    x = layer(units, unroll=unroll, name=name)(sequence)
+    return keras.Model(sequence, layers.Dense(num_classes, name="logits")(x), name=name)
