@@ -147,7 +147,7 @@ def _run(run: Callable[..., Any], source: Source, job: _Job) -> Quantized:
             float_io=job.float_io,
             allow_float=job.allow_float,
         )
-    except isolation.ChildRefused as error:
+    except InputError as error:
         raise ModelError(f"{job.what}: {_explain(str(error))}") from None
     except isolation.ChildCrashed as error:
         calibrated = by_converter and job.samples is not None
@@ -290,7 +290,10 @@ def _convert(
     saved_model: str, names: tuple[str, ...], mode: str, samples: np.ndarray | None, float_io: bool, allow_float: bool
 ) -> bytes:
     tf = _tensorflow()
-    loaded = tf.saved_model.load(saved_model)
+    try:
+        loaded = tf.saved_model.load(saved_model)
+    except OSError as error:
+        raise ModelError(f"cannot load the SavedModel: {error}. Write it again with model.export() of Keras.") from None
     if "serving_default" not in loaded.signatures:
         raise ModelError(
             f"the SavedModel must have the signature 'serving_default'. Received: {list(loaded.signatures)}. "
@@ -322,7 +325,7 @@ def _convert(
     try:
         content = converter.convert()
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class
-        raise ModelError(f"{_REFUSED}: {error}") from None
+        raise isolation.ChildRefused(f"{_REFUSED}: {error}") from None
     return _in_order(content, names)
 
 

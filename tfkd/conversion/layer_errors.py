@@ -107,7 +107,7 @@ def measure(
             reference=reference.content,
             x=x.astype("float32"),
         )
-    except isolation.ChildRefused as error:
+    except ModelError as error:
         raise ModelError(f"explain: LiteRT cannot run the model: {error}") from None
     return result
 
@@ -152,9 +152,9 @@ class _Sums:
             own: Output of the float op on the inputs of the quantized op.
             reference: Output of the op in the float model.
         """
-        value, own, reference = (x.astype(np.float64) for x in (_dequantized(raw, tensor), own, reference))
+        value = _dequantized(raw, tensor).astype(np.float64)
         shape: tuple[int, ...] = value.shape
-        own, reference = own.reshape(shape), reference.reshape(shape)
+        own, reference = (_reshaped(x.astype(np.float64), shape, tensor) for x in (own, reference))
         channels = shape[-1] if len(shape) > 1 else 1
         self.values += own.size
         self.signal = self.signal + np.square(own).reshape(-1, channels).sum(axis=0)
@@ -212,7 +212,9 @@ def _measure(quantized: bytes, reference: bytes, x: np.ndarray) -> tuple[list[Op
         actual, expected = quantized_run.run([model.quantize_input(sample)]), reference_run.run([sample])
         input_sums.add(actual(first), graph.tensors[first], sample, sample)
         op_inputs = [
-            _dequantized(actual(index), graph.tensors[index]).reshape(expected(counterpart).shape)
+            _reshaped(
+                _dequantized(actual(index), graph.tensors[index]), expected(counterpart).shape, graph.tensors[index]
+            )
             for pair in pairs
             for index, counterpart in pair.inputs
         ]
@@ -348,6 +350,13 @@ def _dequantized(values: np.ndarray, tensor: TensorInfo) -> np.ndarray:
     if not tensor.scales:
         return values.astype("float32", copy=False)
     return ((values.astype("float64") - tensor.zero_points[0]) * tensor.scales[0]).astype("float32")
+
+
+def _reshaped(values: np.ndarray, shape: tuple[int, ...], tensor: TensorInfo) -> np.ndarray:
+    # LiteRT computes shapes itself; in a damaged file they differ from the stored ones, which were compared before.
+    if values.size != math.prod(shape):
+        raise ModelError(f"tensor {tensor.name!r} differs in size from its counterpart. Convert the model again.")
+    return values.reshape(shape)
 
 
 def _decibels(signal: float, noise: float) -> float:

@@ -179,8 +179,10 @@ def quantize(
             samples=samples,
             float_io=float_io,
         )
-    except isolation.ChildRefused as error:
+    except ModelError as error:
         raise ModelError(f"{what}: {error}") from None
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
     return quantized
 
 
