@@ -1,4 +1,4 @@
-"""Ranges of activations, against NumPy."""
+"""Activation ranges: percentiles against NumPy, least error against a search, findings on outliers."""
 
 import numpy as np
 import pytest
@@ -15,20 +15,20 @@ def histogram(values):
 
 @pytest.fixture
 def outliers():
-    """Values of which three in 30,000 lie far off."""
+    """30,003 normally distributed values, three of them replaced by 1000."""
     values = np.random.default_rng(0).normal(size=30_003)
     values[:3] = 1000.0
     return values
 
 
-def test_percentile_is_that_of_numpy():
+def test_percentile_equals_numpy():
     values = np.random.default_rng(0).normal(size=100_000)
     low, high = histogram(values).percentile(99.5)
     assert low == pytest.approx(np.percentile(values, 0.5), abs=0.01)
     assert high == pytest.approx(np.percentile(values, 99.5), abs=0.01)
 
 
-def test_percentile_leaves_outliers_out(outliers):
+def test_percentile_excludes_outliers(outliers):
     low, high = histogram(outliers).percentile(99.9)
     assert high < 5
     assert low == pytest.approx(outliers.min(), abs=2)  # bins are wide where outliers are far
@@ -54,7 +54,7 @@ def test_least_error_beats_the_full_range(steps):
     assert error(low, high) < 1.1 * min(tried)
 
 
-def test_least_error_with_many_steps_cuts_nothing_off():
+def test_least_error_with_many_steps_clips_nothing():
     values = np.random.default_rng(0).uniform(-1, 1, size=10_000)
     assert histogram(values).least_error(2**16) == (values.min(), values.max())
 
@@ -63,16 +63,19 @@ def test_constant_tensor_has_its_value_as_range():
     assert histogram(np.full(100, 3.0)).percentile(99.9) == (3.0, 3.0)
 
 
-def test_outlier_is_said_in_a_sentence(outliers):
+def test_outlier_is_reported_in_a_sentence(outliers):
     found = histogram(outliers)
-    ratio, sentence = activation_ranges._outlier("m/conv_1/Relu;m/bn", found, found.low, found.high)
+    finding = activation_ranges._outlier("m/conv_1/Relu;m/bn", found, found.low, found.high)
+    assert finding is not None
+    ratio, sentence = finding
     assert ratio > 100
     assert sentence.startswith("m/conv_1/Relu: its range -4")
     assert "Try --range percentile" in sentence
-    _, sentence = activation_ranges._outlier("m", found, -10.0, 10.0)
-    assert "0.010% of its values lie outside -10..10 and are clipped" in sentence
+    clipped = activation_ranges._outlier("m", found, -10.0, 10.0)
+    assert clipped is not None
+    assert "0.010% of its values lie outside -10..10 and are clipped" in clipped[1]
 
 
-def test_values_without_outliers_are_not_spoken_of():
+def test_values_without_outliers_are_not_reported():
     found = histogram(np.random.default_rng(0).normal(size=10_000))
     assert activation_ranges._outlier("m", found, found.low, found.high) is None

@@ -37,7 +37,7 @@ def test_intermediate_tensors_keep_their_values(tmp_path):
     hidden = keras.layers.Dense(4, activation="relu", name="hidden")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(4, activation="tanh")(hidden)))
     converted = convert(model, tmp_path / "m.tflite", mode="float32")
-    x = np.float32([[1, -2, 3]])
+    x = np.array([[1, -2, 3]], np.float32)
     read = TensorRecorder(converted.content).run([x])
     tensor = next(
         op.outputs[0] for op in converted.graph.ops if "hidden" in converted.graph.tensors[op.outputs[0]].name

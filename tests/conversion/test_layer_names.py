@@ -52,5 +52,5 @@ def test_select_ops_searches_each_expression_in_all_names(graph):
     assert layer_names.select_ops(graph, ["^relu$"], "int16") == {0}
     assert layer_names.select_ops(graph, ["^conv$", "logits"], "int16") == {0, 1}
     assert layer_names.select_ops(graph, [], "int16") == set()
-    with pytest.raises(InputError, match="int16: no layer matches 'logit_'.*Did you mean 'logits'"):
+    with pytest.raises(InputError, match="int16: no layer matches 'logit_'.*Did you mean 'logits"):
         layer_names.select_ops(graph, ["logit_"], "int16")

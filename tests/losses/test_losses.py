@@ -316,7 +316,7 @@ def test_temperature_out_of_range_is_refused(temperature):
     [losses.SimilarityPreserving, losses.RelationalKD, losses.ProbabilisticTransfer, losses.ContrastiveDistillation],
 )
 def test_relational_losses_refuse_a_batch_of_one_and_take_other_shapes(kind):
-    with pytest.raises(ValueError, match="compares samples with each other"):
+    with pytest.raises(ValueError, match="compares the samples of a batch"):
         kind()(F_TEACHER[:1], F_STUDENT[:1])
     assert kind()(F_TEACHER, RNG.normal(size=(4, 7))).shape == (4,)
 
