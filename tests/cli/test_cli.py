@@ -1,31 +1,26 @@
-"""The verbs: their exit status, what they say, and that they load no TensorFlow without need."""
+"""The commands: exit status, output, and that they load no TensorFlow without need."""
 
+import dataclasses
+import errno
 import json
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 import tfkd
 from tfkd import cli, models
+from tfkd.cli import application
+from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
+from tfkd.validation.contract import Contract
 
-VERBS = (
-    "train",
-    "distill",
-    "label",
-    "doctor",
-    "convert",
-    "validate",
-    "diff",
-    "explain",
-    "benchmark",
-    "export-c",
-    "report",
-    "run",
-)
+COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
 
 def tfkd_cli(*arguments):
@@ -42,11 +37,20 @@ def student(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_each_verb_has_an_example(verb):
-    said = tfkd_cli(verb, "--help")
-    assert said.exit_code == 0
-    assert f"Example: tfkd {verb}" in said.output
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_of_each_command_has_an_example_and_a_text_for_each_option(name):
+    result = tfkd_cli(name, "--help")
+    assert result.exit_code == 0
+    assert f"Example: tfkd {name}" in result.output
+    assert all(parameter.help for parameter in COMMANDS[name].params)
+
+
+def test_each_command_is_a_module_in_the_order_of_the_import():
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    shared = {"__init__", "__main__", "application", "limits", "training_options"}
+    assert {name.replace("-", "_") for name in COMMANDS} == modules - shared
+    listed = re.findall(r"^  ([a-z-]+)  ", tfkd_cli("--help").output, re.MULTILINE)
+    assert listed[:3] == ["init", "doctor", "run"]
 
 
 def test_help_loads_no_tensorflow():
@@ -75,9 +79,9 @@ def test_train_and_distill_write_models(tmp_path):
     teacher, student = tmp_path / "teacher.keras", tmp_path / "student.keras"
     trained = tfkd_cli("train", "digits_student", "--out", teacher, "--epochs", 1, "--json")
     assert trained.exit_code == 0, trained.output
-    said = json.loads(trained.stdout)
-    assert len(said["history"]["val_accuracy"]) == 1
-    assert said["val_accuracy"] == pytest.approx(said["history"]["val_accuracy"][-1], abs=1e-6)
+    result = json.loads(trained.stdout)
+    assert len(result["history"]["val_accuracy"]) == 1
+    assert result["val_accuracy"] == pytest.approx(result["history"]["val_accuracy"][-1], abs=1e-6)
     done = tfkd_cli("distill", "--teacher", teacher, "--student", "digits_student", "--out", student, "--epochs", 1)
     assert done.exit_code == 0, done.output
     assert models.load(student).output_shape == (None, 10)
@@ -89,20 +93,20 @@ def test_train_and_distill_write_models(tmp_path):
         (("run", "none.toml"), "none.toml: must be a recipe file"),
         (("convert", "none.keras", "out.tflite"), "none.keras"),
         (("train", "digits_studnt", "--out", "x.keras"), "Did you mean 'digits_student'"),
-        (("train", "digits_student", "--out", "x.h5"), "must be a new .keras file"),
+        (("train", "digits_student", "--out", "x.h5"), "x.h5: must be a .keras file"),
         (("validate", "none.tflite"), "none.tflite"),
-        (("validate", "x.tflite", "--max-bytes", "0"), "max_bytes must be a number >= 1"),
+        (("validate", "x.tflite", "--max-bytes", "0"), "max_bytes must be"),
         (("benchmark", "none.tflite"), "none.tflite"),
-        (("report", "none", "--out", "x.html"), "must be a report that tfkd wrote"),
+        (("report", "none", "--out", "x.html"), "none: must be a report in JSON"),
         (("run",), "Missing argument"),
     ],
 )
 def test_bad_input_is_status_2_without_traceback(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = tfkd_cli(*arguments)
-    assert said.exit_code == 2, said.output
-    assert message in said.stderr
-    assert "Traceback" not in said.output
+    result = tfkd_cli(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_existing_output_needs_overwrite(student):
@@ -140,7 +144,7 @@ def test_report_rewrites_a_json_report(student, tmp_path):
 def test_benchmark_gives_the_curve_of_a_server(student):
     done = tfkd_cli("benchmark", student / "student.tflite", "--target", "host", "--batch", "1", "--batch", "16")
     head, one, many = done.stdout.strip().splitlines()
-    assert head.split() == ["model", "on", "p50", "p90", "p99", "runs", "samples/s"]
+    assert head.split() == ["model", "target", "p50", "p90", "p99", "runs", "samples/s"]
     assert re.match(r"student.tflite +host +[\d.]+ [mµ]s ", one)
     assert re.match(r"student.tflite +host,batch=16 .* [\d,]+$", many)
 
@@ -178,9 +182,74 @@ def test_benchmark_gives_latency(student):
 
 def test_missing_tool_is_status_3(student, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    said = tfkd_cli("validate", student / "student.tflite", "--target", "tflm")
-    assert said.exit_code == 3
-    assert "pip install" in said.stderr
+    result = tfkd_cli("validate", student / "student.tflite", "--target", "tflm")
+    assert result.exit_code == 3
+    assert "pip install" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (InputError("Pass overwrite=True."), 2, "tfkd: Pass --overwrite."),
+        (ModelError("layer x is not supported"), 2, "tfkd: layer x"),
+        (ToolMissingError("pip install x"), 3, "tfkd: pip install x"),
+        (DeviceError("the phone is asleep"), 3, "tfkd: the phone"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "tfkd: /root/x: Permission denied."),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "tfkd: No space left on device."),
+    ],
+)
+def test_error_of_the_user_is_a_message(error, status, text, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("tfkd.report.rewrite", fail)
+    result = tfkd_cli("report", tmp_path, "--out", tmp_path / "x.html")
+    assert result.exit_code == status
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x"), OSError("x"), TypeError("x")])
+def test_error_of_ours_is_status_70_with_traceback(error, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("tfkd.report.rewrite", fail)
+    result = tfkd_cli("report", tmp_path, "--out", tmp_path / "x.html")
+    assert result.exit_code == 70
+    assert f"{type(error).__name__}: " in result.stderr
+    assert "in fail" in result.stderr
+
+
+def test_output_in_a_folder_that_is_a_file_is_status_2(student, tmp_path):
+    (tmp_path / "file").touch()
+    arguments = ("validate", student / "student.tflite", "--target", "host", "--report", tmp_path / "file" / "r.json")
+    result = tfkd_cli(*arguments)
+    assert result.exit_code == 2, result.output
+    assert str(tmp_path / "file") in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("Pass overwrite=True or keep it.", "Pass --overwrite or keep it."),
+        ("Received: ranges='mean'.", "Received: --range mean."),
+        ("Received: seed=-1. Use 0.", "Received: --seed -1. Use 0."),
+        ("Write host,threads=4.", "Write host,threads=4."),
+        ("Received: unknown=1.", "Received: unknown=1."),
+    ],
+)
+def test_advice_is_in_terms_of_the_command_line(message, text):
+    options = {"overwrite": "--overwrite", "ranges": "--range", "seed": "--seed", "threads": "--threads"}
+    assert application._as_options(message, options) == text
+
+
+def test_limits_are_the_fields_of_a_contract():
+    for name in ("validate", "diff"):
+        output = tfkd_cli(name, "--help").output
+        for field in dataclasses.fields(Contract):
+            assert f"--{field.name.replace('_', '-')} " in output
 
 
 def test_interrupt_says_how_to_resume(tmp_path):
@@ -194,10 +263,10 @@ def test_interrupt_says_how_to_resume(tmp_path):
             if line.startswith("teacher 1/"):
                 running.send_signal(signal.SIGINT)
                 break
-        _, said = running.communicate(timeout=60)
-    assert running.returncode == 130, said
-    assert "The same command again resumes" in said
-    assert "Traceback" not in said
+        _, result = running.communicate(timeout=60)
+    assert running.returncode == 130, result
+    assert "The same command resumes" in result
+    assert "Traceback" not in result
 
 
 def test_label_stores_verifies_and_is_distilled_from(student, tmp_path):
@@ -226,31 +295,31 @@ def test_label_stores_verifies_and_is_distilled_from(student, tmp_path):
 def test_convert_writes_golden_vectors_and_refuses_existing_ones(student, tmp_path):
     out = tmp_path / "m.tflite"
     arguments = ("convert", student / "student.keras", out, "--golden", 3)
-    said = tfkd_cli(*arguments)
-    assert said.exit_code == 2
-    assert "--golden needs a data set. Received: no --calibration" in said.stderr
-    said = tfkd_cli(*arguments, "--calibration", "digits", "--json")
-    assert said.exit_code == 0, said.output
-    assert json.loads(said.stdout)["golden"] == [str(tmp_path / f"m.golden.{end}") for end in ("npz", "h", "json")]
+    result = tfkd_cli(*arguments)
+    assert result.exit_code == 2
+    assert "--golden needs a data set. Received: no --calibration" in result.stderr
+    result = tfkd_cli(*arguments, "--calibration", "digits", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["golden"] == [str(tmp_path / f"m.golden.{end}") for end in ("npz", "h", "json")]
     out.unlink()
-    said = tfkd_cli(*arguments, "--calibration", "digits")
-    assert said.exit_code == 2
-    assert "m.golden.npz: must not exist" in said.stderr
+    result = tfkd_cli(*arguments, "--calibration", "digits")
+    assert result.exit_code == 2
+    assert "m.golden.npz: must not exist" in result.stderr
     assert not out.exists()
 
 
 def test_diff_has_the_exit_status_of_its_contract(student):
     model = student / "student.tflite"
     assert tfkd_cli("diff", model, model, "--min-agreement", "1.0").exit_code == 0
-    said = tfkd_cli("diff", model, model, "--max-bytes", "100", "--json")
-    assert said.exit_code == 1
-    assert json.loads(said.stdout)["comparisons"][0]["verdict"]["binding"] == "max_bytes"
+    result = tfkd_cli("diff", model, model, "--max-bytes", "100", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["comparisons"][0]["verdict"]["binding"] == "max_bytes"
 
 
 def test_explain_names_layers_and_stages(student):
-    said = tfkd_cli("explain", student / "student.keras", student / "student.tflite", "--target", "host", "--json")
-    assert said.exit_code == 0, said.output
-    found = json.loads(said.stdout)
+    result = tfkd_cli("explain", student / "student.keras", student / "student.tflite", "--target", "host", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     assert "conv1_conv" in [layer["layer"] for layer in found["layers"]]
     assert [stage["name"] for stage in found["stages"]] == ["student", "host"]
     swapped = tfkd_cli("explain", student / "student.tflite", student / "student.keras")
@@ -260,9 +329,9 @@ def test_explain_names_layers_and_stages(student):
 def test_convert_chooses_the_quantizer_that_its_options_need(student, tmp_path):
     out = tmp_path / "m.tflite"
     arguments = ("convert", student / "student.keras", out, "--calibration", "digits", "--int16", "^logits$", "--json")
-    said = tfkd_cli(*arguments, "--keep-float", "pool", "--range", "percentile")
-    assert said.exit_code == 0, said.output
-    found = json.loads(said.stdout)
+    result = tfkd_cli(*arguments, "--keep-float", "pool", "--range", "percentile")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     assert [op.split()[0] for op in found["float_ops"]] == ["AVERAGE_POOL_2D"]
     assert any("are clipped" in finding for finding in found["findings"])
     refused = tfkd_cli(*arguments, "--overwrite", "--quantizer", "tensorflow")
@@ -276,8 +345,8 @@ def test_convert_searches_a_mixture_and_says_each_trial(student, tmp_path):
     refused = tfkd_cli(*arguments)
     assert refused.exit_code == 2
     assert "--accuracy-drop needs --calibration" in refused.stderr
-    said = tfkd_cli(*arguments, "--calibration", "digits")
-    assert said.exit_code == 0, said.output
-    assert "int8: " in said.output
-    assert "within" in said.output
+    result = tfkd_cli(*arguments, "--calibration", "digits")
+    assert result.exit_code == 0, result.output
+    assert "int8: " in result.output
+    assert "within" in result.output
     assert out.exists()

@@ -23,7 +23,7 @@ def test_limit_options_become_a_contract():
 
 
 def test_validate_and_diff_have_every_limit_as_an_option():
-    commands = typer.main.get_command(app).commands
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for name in ("validate", "diff"):
         options = {option.name: option for option in commands[name].params}
         for limit in LIMITS.values():

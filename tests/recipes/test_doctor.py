@@ -1,6 +1,7 @@
 """Each fault that the doctor knows is planted, and found with its evidence; a sound recipe has no finding."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -10,15 +11,15 @@ from typer.testing import CliRunner
 import tfkd
 from tfkd import cli
 from tfkd.data.augmentation import crop_flip
-from tfkd.recipes import doctor, recipe
+from tfkd.errors import ToolMissingError
+from tfkd.recipes import doctor, recipe, teacher_examination
 
 DIGITS = tfkd.data.load("digits")
-HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 @keras.saving.register_keras_serializable(package="test_doctor")
 class AlwaysTraining(keras.layers.Layer):
-    """Runs a layer in training mode, whatever it is told."""
+    """Runs a layer in training mode, whatever `training` is."""
 
     def __init__(self, layer, **options):
         super().__init__(**options)
@@ -36,14 +37,10 @@ class AlwaysTraining(keras.layers.Layer):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with sound.keras, a teacher that is right."""
+def folder(tmp_path_factory, digits_teacher_file):
+    """A folder with sound.keras, a trained teacher."""
     folder = tmp_path_factory.mktemp("doctor")
-    keras.utils.set_random_seed(0)
-    teacher = tfkd.models.digits_teacher((8, 8, 1), 10)
-    teacher.compile(keras.optimizers.Adam(2e-3), loss=HARD)
-    teacher.fit(DIGITS.train.batches(64, shuffle=True), epochs=4, verbose=0, shuffle=False)
-    teacher.save(folder / "sound.keras")
+    shutil.copy(digits_teacher_file, folder / "sound.keras")
     return folder
 
 
@@ -56,12 +53,19 @@ def changed(folder, name, change):
 
 
 def findings(
-    folder, teacher="sound.keras", *, data='name = "digits"', distillation="", contract="", student="digits_student"
+    folder,
+    teacher="sound.keras",
+    *,
+    data='name = "digits"',
+    distillation="",
+    contract="",
+    student="digits_student",
+    targets='names = ["tflm"]',
 ):
     path = folder / "recipe.toml"
     path.write_text(
         f'output = "{folder}/out"\n[data]\n{data}\n[teacher]\npath = "{folder}/{teacher}"\n'
-        f'[student]\nmodel = "{student}"\n[distillation]\n{distillation}\n[targets]\nnames = ["tflm"]\n'
+        f'[student]\nmodel = "{student}"\n[distillation]\n{distillation}\n[targets]\n{targets}\n'
         f"[contract]\n{contract}\n"
     )
     return doctor.examine(recipe.load(path))
@@ -83,7 +87,7 @@ def test_softmax_taken_for_logits_is_found(folder):
 
 def test_probabilities_of_unseen_origin_are_found(folder):
     teacher = changed(folder, "ops", lambda model, x: keras.ops.softmax(model(x)))
-    only(findings(folder, teacher), "error", "The teacher gives probabilities.")
+    only(findings(folder, teacher), "error", "The teacher returns probabilities.")
 
 
 def test_dropout_left_on_is_found(folder):
@@ -109,8 +113,8 @@ def test_permuted_classes_are_found_and_the_order_is_named(folder):
     order = [1, 0, 3, 4, 2, 6, 5, 9, 7, 8]
     teacher = changed(folder, "permuted", lambda model, x: keras.ops.take(model(x), order, axis=-1))
     evidence = only(findings(folder, teacher), "error", "The teacher's classes are in another order than the labels.")
-    for said, label in enumerate(order):
-        assert f"{label} is said as {said}" in evidence
+    for output, label in enumerate(order):
+        assert f"label {label} is output {output}" in evidence
 
 
 def test_input_of_another_range_is_found(folder):
@@ -146,16 +150,53 @@ def test_few_samples_of_a_class_are_found(folder):
     assert evidence.startswith("1 below 20: 3 (")
 
 
+@pytest.mark.parametrize(("per_class", "validation"), [(3, 0.1), (12, 0.1), (12, 0.9)])
+def test_data_with_few_validation_samples_is_examined(folder, per_class, validation):
+    """A few samples of each class: 10, 10 or 100 for validation."""
+    keep = np.concatenate([np.flatnonzero(DIGITS.train.y == label)[:per_class] for label in range(10)])
+    train, test = DIGITS.train, DIGITS.test
+    source = arrays(folder, "tiny.npz", train.x[keep], train.y[keep], test.x, test.y)
+    found = findings(folder, data=f"{source}\nvalidation = {validation}")
+    few = [one for one in found if one.what.startswith("Too few validation samples")]
+    samples = tfkd.data.load(folder / "tiny.npz", validation=validation).val
+    assert bool(few) == (len(samples) < 20)
+    assert {one.severity for one in found} == {"warning"}
+
+
+@pytest.mark.parametrize("samples", [1, 3, 15])
+def test_teacher_in_training_mode_is_found_with_few_samples(folder, samples):
+    teacher = keras.saving.load_model(
+        folder / changed(folder, "few", lambda model, x: model(AlwaysTraining(keras.layers.Dropout(0.5))(x)))
+    )
+    x = DIGITS.val.x[:samples].astype("float32")
+    found = list(teacher_examination._examine_mode(teacher, x, np.asarray(teacher(x))))
+    assert {one.what for one in found} == {"The teacher runs in training mode."}
+
+
+def test_unavailable_optional_target_is_a_warning(folder, monkeypatch):
+    def fail(target):
+        raise ToolMissingError("tflite-micro is not installed")
+
+    monkeypatch.setattr("tfkd.targets.tflm.TFLM.__post_init__", fail)
+    evidence = only(findings(folder, targets=""), "warning", "The target tflm is unavailable.")
+    assert "not installed" in evidence
+    only(
+        findings(folder, targets='names = ["host"]\noptional = ["tflm"]'), "warning", "The target tflm is unavailable."
+    )
+    with pytest.raises(ToolMissingError, match="not installed"):
+        findings(folder)
+
+
 @pytest.mark.parametrize(
     ("distillation", "what"),
     [
         ("alpha = 0", "The teacher is not used."),
         ("alpha = 1", "The labels are not used."),
-        ("temperature = 0.1", "The temperature is out of use."),
-        ("temperature = 100", "The temperature is out of use."),
+        ("temperature = 0.1", "The temperature is unusual."),
+        ("temperature = 100", "The temperature is unusual."),
     ],
 )
-def test_settings_out_of_use_are_found(folder, distillation, what):
+def test_unusual_settings_are_found(folder, distillation, what):
     only(findings(folder, distillation=distillation), "warning", what)
 
 
@@ -172,21 +213,21 @@ def test_student_that_inherits_is_examined_itself_not_its_source(folder):
     """The source is a teacher of more bytes than the contract allows."""
     heir = f'digits_student"\ninherit = "{folder}/sound.keras"\nlayers = {{ block2_pointwise_bn = "LAYER" }}\n# '
     assert findings(folder, contract="max_bytes = 20000", student=heir.replace("LAYER", "conv1_bn")) == []
-    evidence = only(findings(folder, student=heir.replace("LAYER", "conv9")), "error", "The student cannot be made.")
+    evidence = only(findings(folder, student=heir.replace("LAYER", "conv9")), "error", "The student cannot be built.")
     assert "must give a layer of 'digits_teacher'. Received: 'conv9'" in evidence
 
 
 def test_optimization_that_does_not_take_the_student_is_found(folder):
     contract = '[optimization]\nmethod = "qat"\noptions = { int8_layers = ["stem"], weight_bits = 4 }'
-    evidence = only(findings(folder, contract=contract), "error", "The optimization does not take the student.")
+    evidence = only(findings(folder, contract=contract), "error", "An optimization does not support the student.")
     assert "Received: 'stem'" in evidence
 
 
 def test_teacher_worse_than_an_earlier_student_is_found(folder):
     (folder / "out").mkdir(exist_ok=True)
-    (folder / "out" / "state.json").write_text(json.dumps({"student-alone-0": {"val_accuracy": 1.01}}))
+    (folder / "out" / "state.json").write_text(json.dumps({"student-alone-0": {"record": {"val_accuracy": 1.01}}}))
     try:
-        only(findings(folder), "warning", "The teacher is worse than the student alone.")
+        only(findings(folder), "warning", "The teacher is less accurate than the student alone.")
     finally:
         (folder / "out" / "state.json").unlink()
 
@@ -199,11 +240,11 @@ def test_stale_labels_are_found(folder):
     assert store.path in evidence
 
 
-def test_verb_says_what_it_found_and_exits_by_it(folder):
+def test_command_prints_findings_and_has_their_exit_status(folder):
     findings(folder)
-    said = CliRunner().invoke(cli.app, ["doctor", str(folder / "recipe.toml"), "--json"])
-    assert said.exit_code == 0, said.output
+    result = CliRunner().invoke(cli.app, ["doctor", str(folder / "recipe.toml"), "--json"])
+    assert result.exit_code == 0, result.output
     findings(folder, contract="max_bytes = 2000")
-    said = CliRunner().invoke(cli.app, ["doctor", str(folder / "recipe.toml")])
-    assert said.exit_code == 1
-    assert "error: The student is larger than the contract allows." in said.output
+    result = CliRunner().invoke(cli.app, ["doctor", str(folder / "recipe.toml")])
+    assert result.exit_code == 1
+    assert "error: The student is larger than the contract allows." in result.output

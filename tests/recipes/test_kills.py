@@ -1,6 +1,6 @@
-"""kill -9 of label, run, convert and distill: what is done again goes on, and ends as if nothing had been.
+"""kill -9 of label, run, convert and distill: the same call resumes, with the result of an undisturbed one.
 
-`pytest tests/test_kills.py --kills 300` is the long form of the random ones.
+`pytest -m campaign tests/recipes/test_kills.py --kills 300` kills at more moments.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ epochs = 1
 [student]
 model = "digits_student"
 [distillation]
-epochs = 3
+epochs = 2
 learning_rate = 0.01
 seeds = 1
 augment = "crop_flip"
@@ -47,7 +47,7 @@ FILES = ("student-alone-0/model.keras", "student-distilled-0/model.keras", "full
 
 
 class Forks:
-    """A process with TensorFlow loaded that forks one for each task, so that none waits for the import."""
+    """A process with TensorFlow loaded that forks a child for each task, so that no task waits for the import."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -62,17 +62,19 @@ class Forks:
         assert self.process.stdout.readline() == "ready\n"
 
     def run(self, task: str, *arguments: object, kill_after: float | None = None) -> tuple[bool, float]:
-        """Runs a task, or kills it after so many seconds; whether it ended by itself, and its seconds."""
+        """Runs a task, or kills it after `kill_after` seconds.
+
+        Returns:
+            Whether the task ended by itself, and its seconds.
+        """
         start = time.monotonic()
         self.process.stdin.write(json.dumps([task, *map(str, arguments)]) + "\n")
         self.process.stdin.flush()
         pid = int(self.process.stdout.readline())
         if kill_after is not None:
             time.sleep(kill_after)
-            os.kill(pid, signal.SIGKILL)  # of a process that has ended the pid is kept until it is waited for
-            self.process.stdin.write("reap\n")
-        else:
-            self.process.stdin.write("reap\n")
+            os.kill(pid, signal.SIGKILL)  # the pid of a finished process stays until it is reaped
+        self.process.stdin.write("reap\n")
         self.process.stdin.flush()
         status = int(self.process.stdout.readline())
         assert status in (0, -signal.SIGKILL), f"{task} ended with {status}"
@@ -96,15 +98,16 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(params=["short", pytest.param("campaign", marks=[pytest.mark.campaign, pytest.mark.slow])])
 def kills(request: pytest.FixtureRequest) -> int:
-    return -(-int(request.config.getoption("--kills")) // 3)
+    """Number of kills per test: two, and in a campaign a third of `--kills`."""
+    return 2 if request.param == "short" else -(-int(request.config.getoption("--kills")) // 3)
 
 
 def disturb(
     count: int, whole: Path, attempt: Callable[[Path, float | None], tuple[bool, float]], check: Callable[[Path], None]
 ) -> None:
-    """Kills `attempt` so many times, going on in its folder, and in a new one each time that it ends."""
+    """Kills `attempt` at `count` random moments; it resumes each time, in a new folder each time that it finishes."""
     _, seconds = attempt(whole, None)
     numbers, killed, folder = random.Random(count), 0, 0
     while killed < count:
@@ -146,7 +149,7 @@ def test_run_resumes_after_kills_with_equal_models(forks: Forks, tmp_path: Path,
     disturb(kills, tmp_path / "whole", attempt, check)
 
 
-def test_convert_leaves_nothing_or_a_whole_file_after_kills(
+def test_convert_leaves_no_file_or_a_complete_one_after_kills(
     forks: Forks, teacher: Path, tmp_path: Path, kills: int
 ) -> None:
     def check(place: Path) -> None:
@@ -170,8 +173,8 @@ def test_distill_resumes_optimization_after_a_kill_with_equal_weights(
     whole, killed = (tmp_path / f"{name}.keras" for name in ("whole", "killed"))
     forks.run("distill", method, teacher, student, whole)
     assert not forks.run("distill", method, teacher, student, killed, 1)[0]
-    assert list(tmp_path.glob(".killed.keras.*/epoch-000001.weights.h5"))
-    assert forks.run("distill", method, teacher, student, killed, 1)[0]  # which does not come by there again
+    assert list(tmp_path.glob(".killed.keras.tfkd-*/epoch-000001.weights.h5"))
+    assert forks.run("distill", method, teacher, student, killed, 1)[0]  # it does not reach that epoch again
     _assert_equal_weights(whole, killed)
 
 
@@ -182,27 +185,29 @@ def _assert_equal_weights(one: Path, other: Path) -> None:
 
 def _serve() -> None:
     from tfkd.conversion import converter
-    from tfkd.distillation import training
-    from tfkd.recipes import pipeline, recipe
+    from tfkd.recipes import labels, pipeline, recipe, training
 
     def label(teacher: str, out: str) -> None:
-        augment = {"kind": "crop_flip", "padding": 1, "flip": False}
-        training.label(out, Path(teacher), "digits", augment, views=40, batch_size=64)
+        labels.build(labels.Job(Path(teacher), out, "digits", views=20, padding=1, flip=False, batch_size=64))
 
     def run(path: str) -> None:
         pipeline.run(recipe.load(path))
 
     def distill(method: str, teacher: str, student: str, out: str, last: str = "") -> None:
-        soft = {"teacher": teacher, "alpha": 0.9, "loss": "soft_target", "options": {}}
-        schedule = recipe.schedule(epochs=2, batch_size=256)
-
         def on_epoch(done: int, *_: object) -> None:
             if str(done) == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        training.train(
-            student, Path(out), source="digits", schedule=schedule, soft=soft, method=method, on_epoch=on_epoch
+        config = recipe.training_config(epochs=2, batch_size=256)
+        job = training.Job(
+            student,
+            Path(out),
+            "digits",
+            config,
+            distillation=training.Distillation(Path(teacher)),
+            optimization=training.Optimization(method),
         )
+        training.train(job, on_epoch=on_epoch)
 
     def convert(model: str, out: str) -> None:
         train = data.load("digits").train

@@ -1,6 +1,7 @@
-"""The whole line: kept steps, a kill in the middle, the report."""
+"""Runs of a recipe: kept steps, a kill in the middle, the report."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,20 +9,24 @@ import sys
 import numpy as np
 import pytest
 
-from tfkd import models
-from tfkd.recipes import pipeline, recipe, step_cache, trial
+from tfkd import data, models
+from tfkd._internal.progress import Progress
+from tfkd.conversion.tflite import CalibrationAudit
+from tfkd.distillation import training
+from tfkd.errors import InputError, ToolMissingError
+from tfkd.recipes import pipeline, recipe, records, step_cache
+from tfkd.report import console
 
 RECIPE = """
 output = "{output}"
 [data]
 name = "digits"
 [teacher]
-model = "digits_teacher"
-epochs = 1
+path = "{teacher}"
 [student]
 model = "digits_student"
 [distillation]
-epochs = 4
+epochs = 1
 learning_rate = 0.01
 seeds = 1
 [conversion]
@@ -32,20 +37,46 @@ names = ["tflm"]
 [contract]
 max_bytes = {max_bytes}
 """
-STEPS = ("teacher", "student-alone-0", "student-distilled-0", "convert-float16", "convert-full_int8", "validate")
+STEPS = (
+    "teacher",
+    "student-alone-0",
+    "student-distilled-0",
+    "convert-float16",
+    "convert-full_int8",
+    "validate",
+    "report",
+)
+TRAINED_TEACHER = 'model = "digits_teacher"\nepochs = 1'
 
 
-def write(folder, name, max_bytes=20_000):
+def write(folder, name, *, teacher, max_bytes=20_000, **changes):
+    """Writes a recipe whose output is a folder of the same name, with some of its lines changed."""
+    text = RECIPE.format(output=folder / name, teacher=teacher, max_bytes=max_bytes)
+    for before, after in changes.values():
+        assert before in text
+        text = text.replace(before, after)
     path = folder / f"{name}.toml"
-    path.write_text(RECIPE.format(output=folder / name, max_bytes=max_bytes))
+    path.write_text(text)
     return path
+
+
+def write_whole(folder, name, max_bytes=20_000):
+    """A recipe that trains its teacher, and its students for four epochs."""
+    return write(
+        folder,
+        name,
+        teacher="",
+        max_bytes=max_bytes,
+        built=('path = ""', TRAINED_TEACHER),
+        longer=("[distillation]\nepochs = 1", "[distillation]\nepochs = 4"),
+    )
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run without disturbance: its folder of recipes and what it gave."""
+    """The folder of the recipe of an undisturbed run, and its result."""
     folder = tmp_path_factory.mktemp("runs")
-    return folder, pipeline.run(recipe.load(write(folder, "whole")), command="tfkd run whole.toml")
+    return folder, pipeline.run(recipe.load(write_whole(folder, "whole")), command="tfkd run whole.toml")
 
 
 def weights(path):
@@ -71,7 +102,7 @@ def test_run_shows_a_model_that_a_target_refuses(finished):
     _, result = finished
     refused = next(row for row in result.record["rows"] if row["name"] == "float16" and row["target"])
     assert "float16 weights" in refused["invalid_reason"]
-    assert "does not run" in trial.summary(result.record)
+    assert "does not run" in console.summary(result.record)
 
 
 def test_run_again_keeps_every_step(finished):
@@ -83,8 +114,8 @@ def test_run_again_keeps_every_step(finished):
 
 def test_run_redoes_only_what_a_change_touches(finished):
     folder, _ = finished
-    changed = pipeline.run(recipe.load(write(folder, "whole", max_bytes=1_000)))
-    assert changed.steps == {**dict.fromkeys(STEPS, "kept"), "validate": "done"}
+    changed = pipeline.run(recipe.load(write_whole(folder, "whole", max_bytes=1_000)))
+    assert changed.steps == {**dict.fromkeys(STEPS, "kept"), "validate": "done", "report": "done"}
     assert not changed.ok
     assert changed.record["verdict"]["binding"] == "max_bytes"
 
@@ -92,14 +123,14 @@ def test_run_redoes_only_what_a_change_touches(finished):
 def test_run_redoes_a_step_whose_file_was_altered(finished):
     folder, _ = finished
     (folder / "whole" / "full_int8.tflite").write_bytes(b"altered")
-    again = pipeline.run(recipe.load(write(folder, "whole")))
+    again = pipeline.run(recipe.load(write_whole(folder, "whole")))
     assert [name for name, status in again.steps.items() if status == "done"][0] == "convert-full_int8"
     assert again.ok
 
 
 def test_run_killed_in_training_resumes_with_equal_weights(finished):
     folder, _ = finished
-    path = write(folder, "killed")
+    path = write_whole(folder, "killed")
     command = [sys.executable, "-m", "tfkd.cli", "run", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
         seen = []
@@ -113,119 +144,178 @@ def test_run_killed_in_training_resumes_with_equal_weights(finished):
     assert len(json.loads(kept[0].read_text())["loss"]) in (2, 3)
     second = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
-    said = json.loads(second.stdout)
-    assert (said["steps"]["student-alone-0"], said["steps"]["student-distilled-0"]) == ("kept", "done")
+    steps = json.loads(second.stdout)["steps"]
+    assert (steps["student-alone-0"], steps["student-distilled-0"]) == ("kept", "done")
     assert "student-distilled-0 1/4" not in second.stderr
     for name in ("teacher", "student-alone-0", "student-distilled-0"):
         resumed, whole = (weights(folder / run / name / "model.keras") for run in ("killed", "whole"))
         for one, other in zip(resumed, whole, strict=True):
             np.testing.assert_array_equal(one, other)
     histories = [
-        json.loads((folder / run / "state.json").read_text())["student-distilled-0"]["history"]
+        json.loads((folder / run / "state.json").read_text())["student-distilled-0"]["record"]["history"]
         for run in ("killed", "whole")
     ]
     assert histories[0] == histories[1]
 
 
+def test_run_keeps_no_step_of_another_form(finished):
+    """A state.json of an older version: every step is redone instead of misread."""
+    folder, _ = finished
+    old = folder / "old"
+    shutil.copytree(folder / "whole", old)
+    state = json.loads((old / "state.json").read_text())
+    flat = {name: {"key": one["key"], **one["record"], "files": one["hashes"]} for name, one in state.items()}
+    (old / "state.json").write_text(json.dumps(flat))
+    steps = step_cache.Steps(old, Progress())
+    made = records.Labels("labels")
+    (old / "labels").mkdir()
+    (old / "labels" / "zarr.json").touch()
+    for name in ("teacher", "labels"):
+        assert steps.do(name, [], records.Labels, lambda key: made).record == made
+    assert steps.outcomes == {"teacher": "done", "labels": "done"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        records.Trained("a.keras", {"loss": [1.0, float("inf")]}, 0.5, 0.25),
+        records.Converted("a.tflite", CalibrationAudit(1, 0.0, 1.0, 0.5, 1, 2, "d", 0, None, ("few",)), "b.keras"),
+        records.Converted("a.tflite"),
+        records.Validated("v.json", True),
+    ],
+)
+def test_record_survives_json(record):
+    text = json.dumps(step_cache.to_json(record))
+    assert step_cache.from_json(type(record), json.loads(text)) == record
+
+
 def test_run_in_a_busy_folder_is_refused(finished):
     folder, _ = finished
-    with (
-        step_cache.locked(folder / "whole"),
-        pytest.raises(ValueError, match="another run works here"),
-    ):
-        pipeline.run(recipe.load(folder / "whole.toml"))
+    code = "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(folder / "whole" / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        with pytest.raises(InputError, match="another run works here"):
+            pipeline.run(recipe.load(folder / "whole.toml"))
+        other.stdin.close()
+    assert pipeline.run(recipe.load(folder / "whole.toml")).ok
 
 
 def test_run_with_missing_teacher_is_refused(tmp_path):
-    text = RECIPE.format(output=tmp_path / "out", max_bytes=1).replace(
-        'model = "digits_teacher"\nepochs = 1', f'path = "{tmp_path}/none.keras"'
-    )
-    (tmp_path / "r.toml").write_text(text)
-    with pytest.raises(ValueError, match=r"none\.keras: must be a file"):
-        pipeline.run(recipe.load(tmp_path / "r.toml"))
+    with pytest.raises(InputError, match=r"none\.keras: must be a file"):
+        pipeline.run(recipe.load(write(tmp_path, "out", teacher=tmp_path / "none.keras")))
 
 
-def test_run_with_spoilt_state_is_refused(tmp_path):
-    path = write(tmp_path, "spoilt")
-    (tmp_path / "spoilt").mkdir()
-    (tmp_path / "spoilt" / "state.json").write_text("{")
-    with pytest.raises(ValueError, match="Delete the file to begin anew"):
-        pipeline.run(recipe.load(path))
+def test_run_with_missing_tool_of_a_named_target_is_refused_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfkd.targets.tflm.TFLM.__post_init__", missing_tool)
+    with pytest.raises(ToolMissingError, match="not installed"):
+        pipeline.run(recipe.load(write(tmp_path, "out", teacher=tmp_path / "none.keras")))
+    assert not (tmp_path / "out").exists()
 
 
-def test_run_with_views_labels_once_and_trains_from_the_store(tmp_path):
-    path = write(tmp_path, "stored")
-    text = path.read_text().replace(
-        "learning_rate = 0.01", 'learning_rate = 0.01\nviews = 2\naugment = "crop_flip"\npadding = 1\nflip = false'
-    )
-    path.write_text(text)
+def missing_tool(target):
+    raise ToolMissingError("tflite-micro is not installed")
+
+
+@pytest.mark.parametrize(
+    ("targets", "rows"),
+    [("", ["host", "tflm"]), ('[targets]\nnames = ["host"]\noptional = ["tflm"]', ["host", "tflm"])],
+)
+def test_run_with_missing_tool_of_another_target_reports_it_as_unavailable(finished, monkeypatch, targets, rows):
+    folder, _ = finished
+    monkeypatch.setattr("tfkd.targets.tflm.TFLM.__post_init__", missing_tool)
+    path = write_whole(folder, "whole")
+    path.write_text(path.read_text().replace('[targets]\nnames = ["tflm"]', targets))
+    result = pipeline.run(recipe.load(path))
+    shipped = [row for row in result.record["rows"] if row["name"] == "full_int8"]
+    assert [row["target"] for row in shipped] == rows
+    assert "not installed" in shipped[1]["invalid_reason"]
+    assert result.ok
+
+
+def test_run_with_damaged_state_is_refused(tmp_path):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "state.json").write_text("{")
+    with pytest.raises(InputError, match="Delete the file"):
+        pipeline.run(recipe.load(write_whole(tmp_path, "damaged")))
+
+
+def test_run_with_views_labels_once_and_trains_from_the_store(tmp_path, digits_teacher_file):
+    views = ("[distillation]", '[distillation]\nviews = 2\naugment = "crop_flip"\npadding = 1\nflip = false')
+    path = write(tmp_path, "stored", teacher=digits_teacher_file, views=views)
     first = pipeline.run(recipe.load(path))
     assert first.steps["labels"] == "done"
-    path.write_text(text.replace("seeds = 1", "seeds = 2"))
+    path.write_text(path.read_text().replace("seeds = 1", "seeds = 2"))
     second = pipeline.run(recipe.load(path))
     assert (second.steps["labels"], second.steps["student-distilled-0"]) == ("kept", "kept")
     assert second.steps["student-distilled-1"] == "done"
 
 
 @pytest.fixture(scope="module")
-def trained(finished):
-    """A frozen student and two teachers as files."""
-    folder, _ = finished
-    model = models.load(folder / "whole" / "student-distilled-0" / "model.keras")
+def frozen(tmp_path_factory, digits_student_file):
+    """A trained student that was saved frozen."""
+    model = models.load(digits_student_file)
     model.trainable = False
-    model.save(folder / "frozen.keras")
-    return folder
+    path = tmp_path_factory.mktemp("frozen") / "frozen.keras"
+    model.save(path)
+    return path
 
 
-def test_run_of_several_teachers_starts_the_student_from_a_file(trained, finished):
-    text = RECIPE.format(output=trained / "again", max_bytes=20_000).replace("epochs = 4", "epochs = 1")
-    text = text.replace("learning_rate = 0.01", "learning_rate = 1e-6").replace(
-        'model = "digits_teacher"\nepochs = 1',
-        f'paths = ["{trained}/whole/teacher/model.keras", "{trained}/frozen.keras"]',
+def test_run_of_several_teachers_starts_the_student_from_a_file(tmp_path, frozen, digits_teacher_file):
+    path = write(
+        tmp_path,
+        "again",
+        teacher="",
+        several=('path = ""', f'paths = ["{digits_teacher_file}", "{frozen}"]'),
+        student=('model = "digits_student"', f'path = "{frozen}"'),
+        slowly=("learning_rate = 0.01", "learning_rate = 1e-6"),
     )
-    text = text.replace('model = "digits_student"', f'path = "{trained}/frozen.keras"')
-    (trained / "again.toml").write_text(text)
-    result = pipeline.run(recipe.load(trained / "again.toml"))
-    before, after = weights(trained / "frozen.keras"), weights(trained / "again/student-distilled-0/model.keras")
+    result = pipeline.run(recipe.load(path))
+    before, after = weights(frozen), weights(tmp_path / "again/student-distilled-0/model.keras")
     difference = max(np.abs(one - other).max() for one, other in zip(before, after, strict=True))
     assert 0 < difference < 0.1
-    first, again = (run.record["rows"][2]["accuracy"] for run in (finished[1], result))
-    assert abs(first - again) < 0.02
+    test = data.load("digits").test
+    assert abs(result.record["rows"][2]["accuracy"] - training.accuracy(models.load(frozen), test)) < 0.02
 
 
-def test_run_starts_the_student_from_layers_of_another_model(trained):
-    text = RECIPE.format(output=trained / "heir", max_bytes=20_000).replace("epochs = 4", "epochs = 1")
-    text = text.replace("learning_rate = 0.01", "learning_rate = 1e-6").replace(
-        'model = "digits_teacher"\nepochs = 1', f'path = "{trained}/whole/teacher/model.keras"'
-    )
-    heir = f'model = "digits_student"\ninherit = "{trained}/frozen.keras"\nlayers = {{"LAYER" = "LAYER"}}\n'
-    file = trained / "heir.toml"
-    file.write_text(text.replace('model = "digits_student"', heir.replace("LAYER", "block9")))
-    with pytest.raises(ValueError, match="inherit: 'block9' matches no layer"):
-        pipeline.run(recipe.load(file))
-    text = text.replace('modes = ["float16", "full_int8"]', 'modes = ["float16"]\nship = "float16"')
-    file.write_text(text.replace('model = "digits_student"', heir.replace("LAYER", "conv1_conv")))
-    pipeline.run(recipe.load(file))
-    source, student = (models.load(trained / f) for f in ("frozen.keras", "heir/student-distilled-0/model.keras"))
+def test_run_starts_the_student_from_layers_of_another_model(tmp_path, frozen, digits_teacher_file):
+    def write_heir(layer):
+        heir = f'model = "digits_student"\ninherit = "{frozen}"\nlayers = {{"{layer}" = "{layer}"}}'
+        return write(
+            tmp_path,
+            "heir",
+            teacher=digits_teacher_file,
+            student=('model = "digits_student"', heir),
+            slowly=("learning_rate = 0.01", "learning_rate = 1e-6"),
+            modes=('modes = ["float16", "full_int8"]', 'modes = ["float16"]\nship = "float16"'),
+        )
+
+    with pytest.raises(InputError, match="'block9'"):
+        pipeline.run(recipe.load(write_heir("block9")))
+    assert not list((tmp_path / "heir").glob("student-*"))  # refused before any training
+    pipeline.run(recipe.load(write_heir("conv1_conv")))
+    source, student = models.load(frozen), models.load(tmp_path / "heir/student-distilled-0/model.keras")
     for name, close in (("conv1_conv", True), ("block1_pointwise_conv", False)):
         kernels = [model.get_layer(name).kernel.numpy() for model in (source, student)]
         assert np.allclose(*kernels, atol=1e-3) == close
 
 
-def test_run_of_a_teacher_that_sees_something_else(tmp_path):
-    from tfkd import data
-
+def test_run_of_a_teacher_with_other_inputs(tmp_path):
     splits = data.load("digits")
     x, y = np.concatenate([splits.train.x, splits.val.x]), np.concatenate([splits.train.y, splits.val.y])
     np.savez(tmp_path / "whole.npz", x_train=x, y_train=y, x_test=splits.test.x, y_test=splits.test.y)
     half = {"x_train": x[:, ::2, ::2], "x_test": splits.test.x[:, ::2, ::2]}
     np.savez(tmp_path / "half.npz", y_train=y, y_test=splits.test.y, **half)
-    text = RECIPE.format(output=tmp_path / "run", max_bytes=20_000).replace(
-        'name = "digits"',
-        f'path = "{tmp_path}/half.npz"\n[data.teacher]\npath = "{tmp_path}/whole.npz"\npair = "row"',
+    source = f'path = "{tmp_path}/half.npz"\n[data.teacher]\npath = "{tmp_path}/whole.npz"\npair = "row"'
+    path = write(
+        tmp_path,
+        "run",
+        teacher="",
+        built=('path = ""', TRAINED_TEACHER),
+        data=('name = "digits"', source),
+        longer=("[distillation]\nepochs = 1", "[distillation]\nepochs = 4"),
     )
-    (tmp_path / "cross.toml").write_text(text)
-    result = pipeline.run(recipe.load(tmp_path / "cross.toml"))
+    result = pipeline.run(recipe.load(path))
     assert models.load(tmp_path / "run/teacher/model.keras").input_shape == (None, 8, 8, 1)
     assert models.load(tmp_path / "run/student-distilled-0/model.keras").input_shape == (None, 4, 4, 1)
     assert result.record["rows"][0]["accuracy"] > 0.5

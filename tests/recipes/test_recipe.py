@@ -1,7 +1,9 @@
-"""Recipes: what is read, and what a wrong one says."""
+"""Recipes: defaults, checks, and the message of a wrong one."""
 
+import typing
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from tfkd.recipes import recipe
@@ -44,7 +46,7 @@ def test_recipe_fills_what_is_left_out(tmp_path):
     assert (loaded.teacher.epochs, loaded.teacher.batch_size, loaded.distillation.temperature) == (2, 64, 2.0)
     assert loaded.distillation.seeds == 3
     assert loaded.limits.limits == {"max_bytes": 1000}
-    assert loaded.targets.names == ["host", "tflm"]
+    assert (loaded.targets.names, loaded.targets.optional) == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -53,30 +55,30 @@ def test_recipe_fills_what_is_left_out(tmp_path):
         ("temperature", "temprature", r"recipe\.toml: unknown key 'distillation\.temprature'. Did you mean 'temper"),
         ("[contract]", "[contracts]", r"unknown key 'contracts'. Did you mean 'contract'\?"),
         ("max_bytes", "max_byte", r"unknown key 'contract\.max_byte'. Did you mean 'max_bytes'\?"),
-        ("epochs", "zzz", r"unknown key 'teacher\.zzz'. Known here: epochs, batch_size"),
+        ("epochs", "zzz", r"unknown key 'teacher\.zzz'. Known keys: epochs, batch_size"),
         ('model = "digits_student"', "", r"student: give either model .* or path"),
-        ('model = "digits_student"', 'path = "s.keras"\ninherit = "t.keras"', r"student: inherit .* and layers belong"),
+        ('model = "digits_student"', 'path = "s.keras"\ninherit = "t.keras"', r"student: inherit and layers"),
         ('output = "runs/x"', "", r"'output' is missing"),
         ("epochs = 2", 'epochs = "2"', r"teacher\.epochs: .*valid integer. Received: '2'"),
         ("epochs = 2", "epochs = 0", r"teacher\.epochs: .*greater than or equal to 1. Received: 0"),
-        ("max_bytes = 1000", "max_bytes = 0", r"recipe\.toml: Contract: max_bytes must be a number >= 1"),
+        ("max_bytes = 1000", "max_bytes = 0", r"recipe\.toml: contract: max_bytes must be"),
         ("temperature = 2", "alpha = 1.5", r"distillation\.alpha: .*less than or equal to 1"),
         ("epochs = 2", 'path = "t.keras"', r"teacher: give either model .* or path"),
-        ('model = "digits_teacher"', 'path = "t.keras"', r"teacher with path is not trained; leave out epochs"),
+        ('model = "digits_teacher"', 'path = "t.keras"', r"teacher with path is not trained\. Leave out epochs"),
         ('name = "digits"', 'name = "digits"\npath = "x.npz"', r"data: give either name .* or path"),
-        ('name = "digits"', 'path = "$TFKD_NOT_SET/x.npz"', r"recipe\.toml: a variable in it is not set"),
-        ("[contract]", "[conversion]\nmodes = ['float32']\n[contract]", r"conversion: modes must be unique and hold"),
+        ('name = "digits"', 'path = "$TFKD_NOT_SET/x.npz"', r"data\.path: .*\$TFKD_NOT_SET is not set"),
+        ("[contract]", "[conversion]\nmodes = ['float32']\n[contract]", r"conversion: modes must be unique"),
         ("[contract]", "[conversion]\nmodes = ['int4']\n[contract]", r"conversion\.modes\.0: .*Received: 'int4'"),
         ("[contract]", "[conversion]\nrange = 'mean'\n[contract]", r"conversion\.range: .*Received: 'mean'"),
         (
             "[contract]",
             "[conversion]\nint4 = ['(']\n[contract]",
-            r"conversion: QuantizerSettings: int4 must hold regular",
+            r"conversion: .*int4 must",
         ),
         (
             "[contract]",
             "[conversion]\nquantizer = 'tensorflow'\nrange = 'mse'\n[contract]",
-            r"conversion: convert: quantizer 'tensorflow' has no choice of ranges",
+            r"conversion: .*quantizer 'tensorflow'",
         ),
         ("[contract]", "[contract", r"recipe\.toml: must be TOML"),
     ],
@@ -102,6 +104,25 @@ def test_recipe_path_takes_a_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("TFKD_DATA", "/data")
     text = GOOD.replace('model = "digits_teacher"\nepochs = 2', 'path = "$TFKD_DATA/t.keras"')
     assert recipe.load(write(tmp_path, text)).teacher.files == [Path("/data/t.keras")]
+
+
+def test_output_takes_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFKD_RUNS", "/runs")
+    loaded = recipe.load(write(tmp_path, GOOD.replace("runs/x", "$TFKD_RUNS/x")))
+    assert loaded.output == "$TFKD_RUNS/x"
+    assert loaded.folder == Path("/runs/x")
+
+
+def test_each_key_has_a_description():
+    def sections(kind):
+        for field in kind.model_fields.values():
+            for one in (field.annotation, *typing.get_args(field.annotation)):
+                if isinstance(one, type) and issubclass(one, pydantic.BaseModel):
+                    yield from (one, *sections(one))
+
+    for section in (recipe.Recipe, *sections(recipe.Recipe)):
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
 
 
 def test_training_config_with_bad_value_is_refused():

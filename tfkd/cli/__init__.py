@@ -1,9 +1,43 @@
-"""The command line: one verb for each arrow of the line, no logic."""
+"""The command line: one module per command, no logic.
 
-from tfkd.cli import training, shipping, judging, recipes  # isort: skip  # in the order of the line, which --help shows
-from tfkd.cli.verb import app
+A new command is one new module, whose function `application.command` registers, and one line in the import below.
+"""
 
-__all__ = ["app", "judging", "main", "recipes", "shipping", "training"]
+# In the order of the pipeline, which `tfkd --help` shows: whole recipes first, then one command per stage.
+from tfkd.cli import (  # isort: skip
+    init,
+    doctor,
+    run,
+    train,
+    label,
+    distill,
+    convert,
+    validate,
+    diff,
+    explain,
+    benchmark,
+    export_c,
+    report,
+)
+from tfkd.cli.application import app
+
+__all__ = [
+    "app",
+    "benchmark",
+    "convert",
+    "diff",
+    "distill",
+    "doctor",
+    "explain",
+    "export_c",
+    "init",
+    "label",
+    "main",
+    "report",
+    "run",
+    "train",
+    "validate",
+]
 
 
 def main() -> None:

@@ -1,75 +1,62 @@
-"""What would go wrong with a recipe, found in a minute instead of after hours of training."""
+"""Examines a recipe in a minute: finds what would make hours of training fail, or their result meaningless."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd import data, models
-from tfkd._internal import isolation
+from tfkd.errors import DeviceError, InputError, TfkdError
+from tfkd.recipes import target_choice, teacher_examination
+from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    import keras
+    from tfkd.conversion.tflite import TFLiteModel
+    from tfkd.targets import Target
 
-# Enough samples to tell a broken teacher from a sound one.
-_SAMPLES = 1000
 _FEW_PER_CLASS = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, or may be.
-
-    Args:
-        severity: `error`: the run would fail or mean nothing; `warning`: look at it first.
-        what: the finding, in a sentence.
-        evidence: what was seen.
-        remedy: what to do.
-    """
-
-    severity: Literal["error", "warning"]
-    what: str
-    evidence: str
-    remedy: str
-
-
 def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None) -> list[Finding]:
-    """Looks for what makes a run of the recipe fail, or its result worthless.
+    """Examines what a run of a recipe starts from.
 
     Args:
-        recipe: the recipe.
-        progress: called with the name of each examination.
+        recipe: The recipe.
+        progress: Called with the name of each examination.
 
     Returns:
-        The findings, errors first; none is good news. A teacher that is yet to be trained is not examined.
+        The findings, errors first. A teacher that the run trains itself is not examined.
 
     Raises:
-        ValueError: the data cannot be read, or the student cannot be built.
-        RuntimeError: a tool that a target needs is missing.
+        InputError: The data cannot be read.
+        ToolMissingError: A tool of a target that the recipe names is not installed.
     """
     progress("data")
     splits = data.load(recipe.data.source, validation=recipe.data.validation, seed=recipe.seed)
-    findings = [*_settings(recipe), *_data(splits)]
-    other = recipe.data.teacher
-    seen = data.load(other.source, validation=recipe.data.validation, seed=recipe.seed) if other else splits
+    findings = [*_examine_settings(recipe), *_examine_data(splits)]
+    other, teacher_splits = recipe.data.teacher, splits
     if other:
-        data.Partner(seen.train, other.pair).lookup(splits.train, recipe.seed)
+        teacher_splits = data.load(other.source, validation=recipe.data.validation, seed=recipe.seed)
+        data.Partner(teacher_splits.train, other.pair).lookup(splits.train, recipe.seed)
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")
-        findings += _teacher(models.load(file), seen, recipe)
+        findings += teacher_examination.examine(models.load(file), teacher_splits, recipe)
     progress("student")
-    findings += _student(recipe, splits)
+    findings += _examine_student(recipe, splits)
     return sorted(findings, key=lambda finding: finding.severity)
 
 
-def _settings(recipe: Recipe) -> Iterator[Finding]:
+def text(findings: Sequence[Finding]) -> str:
+    """The findings as lines for a terminal."""
+    return "\n".join(map(str, findings)) or "Nothing was found."
+
+
+def _examine_settings(recipe: Recipe) -> Iterator[Finding]:
     settings = recipe.distillation
     if settings.alpha == 0:
         yield Finding("warning", "The teacher is not used.", "alpha = 0", "Set alpha = 0.9.")
@@ -84,13 +71,13 @@ def _settings(recipe: Recipe) -> Iterator[Finding]:
     if temperature is not None and not 1 <= temperature <= 20:
         yield Finding(
             "warning",
-            "The temperature is out of use.",
+            "The temperature is unusual.",
             f"temperature = {temperature:g}",
-            "Use 2 to 8: below 1 the labels harden, far above all classes look alike.",
+            "Use 2 to 8. Below 1 the probabilities become hard labels; far above all classes become equally likely.",
         )
 
 
-def _data(splits: data.Splits) -> Iterator[Finding]:
+def _examine_data(splits: data.Splits) -> Iterator[Finding]:
     for name, other in (("train", "test"), ("val", "test"), ("train", "val")):
         shared = len(getattr(splits, name).overlap(getattr(splits, other)))
         if shared:
@@ -98,7 +85,7 @@ def _data(splits: data.Splits) -> Iterator[Finding]:
                 "error" if other == "test" else "warning",
                 f"Samples of {name} are in {other} too.",
                 f"{shared} equal samples",
-                f"Remove them from {name}: the accuracy on {other} would not be honest.",
+                f"Remove them from {name}: accuracy on {other} would be too high.",
             )
     counts = np.bincount(splits.train.y, minlength=splits.train.num_classes)
     few = np.flatnonzero(counts < _FEW_PER_CLASS)
@@ -108,176 +95,98 @@ def _data(splits: data.Splits) -> Iterator[Finding]:
             "warning",
             "Some classes have few samples.",
             f"{len(few)} below {_FEW_PER_CLASS}: {names}",
-            "Collect more, augment, or merge classes.",
+            "Collect more samples, use an augmentation, or merge classes.",
         )
 
 
-def _teacher(teacher: keras.Model, splits: data.Splits, recipe: Recipe) -> Iterator[Finding]:
-    from tfkd.models import logits
-
-    try:
-        logits.check_gives_logits("teacher", teacher)
-    except ValueError as error:
-        yield Finding("error", "The teacher's outputs cannot be used.", str(error), "As the evidence says.")
-        return
-    sample = splits.val.sample(min(_SAMPLES, len(splits.val))) if len(splits.val) else splits.train.sample(_SAMPLES)
-    x, y, classes = sample.x.astype("float32"), sample.y, sample.num_classes
-    if tuple(teacher.input_shape[1:]) != sample.input_shape or teacher.output_shape[-1] != classes:
-        yield Finding(
-            "error",
-            "The teacher does not fit the data.",
-            f"it takes {teacher.input_shape[1:]} and gives {teacher.output_shape[-1]} logits; the data are "
-            f"{sample.input_shape} with {classes} classes",
-            "Give the teacher that was trained on these data.",
-        )
-        return
-    said = _run(teacher, x)
-    if (said >= 0).all() and np.allclose(said.sum(-1), 1, atol=1e-3):
-        yield Finding(
-            "error", "The teacher gives probabilities.", "its outputs are >= 0 and sum to 1", "Remove its softmax."
-        )
-        return
-    yield from _mode(teacher, x, said)
-    yield from _skill(teacher, x, y, said, classes)
-    yield from _history(recipe, float(np.mean(said.argmax(-1) == y)))
-    if len(recipe.teacher.files) == 1:  # a store of several is keyed by all of them
-        yield from _store(recipe, teacher, splits)
-
-
-def _run(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    batches = [np.asarray(model(x[i : i + 128], training=False), "float32") for i in range(0, len(x), 128)]
-    return np.concatenate(batches)
-
-
-def _mode(teacher: keras.Model, x: np.ndarray, said: np.ndarray) -> Iterator[Finding]:
-    """A teacher whose answer depends on chance or on the rest of the batch runs in training mode."""
-    again, alone = _run(teacher, x[:16]), np.concatenate([_run(teacher, x[i : i + 1]) for i in range(16)])
-    scale = max(float(np.abs(said[:16]).max()), 1e-6)
-    for what, other in (("from call to call", _run(teacher, x[:16])), ("with the rest of the batch", alone)):
-        change = float(np.abs(other - again).max()) / scale
-        if change > 1e-2:
-            yield Finding(
-                "error",
-                "The teacher runs in training mode.",
-                f"its outputs change by {change:.0%} {what}",
-                "Rebuild it without training=True on its dropout or normalization layers.",
-            )
-
-
-def _skill(teacher: keras.Model, x: np.ndarray, y: np.ndarray, said: np.ndarray, classes: int) -> Iterator[Finding]:
-    from scipy.optimize import linear_sum_assignment
-    from sklearn.metrics import confusion_matrix
-
-    accuracy = float(np.mean(said.argmax(-1) == y))
-    confusion = confusion_matrix(y, said.argmax(-1), labels=range(classes))
-    rows, columns = linear_sum_assignment(-confusion)
-    permuted = confusion[rows, columns].sum() / len(y)
-    if permuted > max(accuracy + 0.2, 2 * accuracy):
-        moved = ", ".join(f"{a} is said as {b}" for a, b in zip(rows, columns, strict=True) if a != b)
-        yield Finding(
-            "error",
-            "The teacher's classes are in another order than the labels.",
-            f"{accuracy:.1%} right as they are, {permuted:.1%} if {moved}",
-            "Reorder the labels or the teacher's outputs.",
-        )
-        return
-    changes = {"divided by 255": x / 255, "as -1..1": x / 127.5 - 1, "multiplied by 255": x * 255}
-    found = {how: float(np.mean(_run(teacher, other).argmax(-1) == y)) for how, other in changes.items()}
-    how = max(found, key=lambda name: found[name])
-    if found[how] > max(accuracy + 0.1, 1.5 * accuracy):
-        yield Finding(
-            "error",
-            "The teacher expects inputs of another range.",
-            f"{accuracy:.1%} right on {x.min():g}..{x.max():g}, {found[how]:.1%} on inputs {how}",
-            "Put a Rescaling layer in front of the teacher, or give the data in its range.",
-        )
-    elif accuracy < 1.5 / classes:
-        yield Finding(
-            "error",
-            "The teacher is no better than chance.",
-            f"{accuracy:.1%} right of {len(y)}, chance is {1 / classes:.1%}",
-            "Train it, or give the file that was trained on these data.",
-        )
-
-
-def _history(recipe: Recipe, accuracy: float) -> Iterator[Finding]:
-    """Whether an earlier run in the output folder trained a student that beats the teacher."""
-    state = Path(recipe.output) / "state.json"
-    if not state.is_file():
-        return
-    steps = json.loads(state.read_text())
-    best = max((step["val_accuracy"] for name, step in steps.items() if name.startswith("student-alone")), default=0.0)
-    if best > accuracy:
-        yield Finding(
-            "warning",
-            "The teacher is worse than the student alone.",
-            f"{accuracy:.1%} on validation against {best:.1%} of an earlier run",
-            "Train a better teacher.",
-        )
-
-
-def _store(recipe: Recipe, teacher: keras.Model, splits: data.Splits) -> Iterator[Finding]:
-    from tfkd.distillation.labels.store import SoftLabels
-
-    for folder in sorted(Path(recipe.output).glob("labels-*")):
-        try:
-            SoftLabels.open(folder).check(teacher, splits.train)
-        except ValueError as error:
-            yield Finding("warning", "Stored soft labels are stale.", str(error), "Nothing: the next run labels again.")
-
-
-def _student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
-    """Converts and runs the student with untrained weights: size and memory do not depend on training."""
-    from tfkd import targets
+def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
+    """Converts and runs the student with untrained weights: size and memory do not depend on the training."""
     from tfkd.conversion import converter
     from tfkd.optimization import rehearse
-    from tfkd.recipes.student import start
+    from tfkd.recipes import student as students
 
     try:
-        student = start(recipe.student, splits.train)
-    except ValueError as error:
-        yield Finding("error", "The student cannot be made.", str(error), "As the evidence says.")
+        student = students.build(recipe.student, splits.train)
+    except InputError as error:
+        yield Finding(
+            "error",
+            "The student cannot be built.",
+            str(error),
+            "Correct [student] in the recipe: the builder's name, its options, the file, or the layers that inherit.",
+        )
         return
-    limits = recipe.limits
     try:
         rehearse(student, [(one.method, one.options) for one in recipe.optimization])
-    except ValueError as error:
-        yield Finding("error", "The optimization does not take the student.", str(error), "As the evidence says.")
+    except InputError as error:
+        yield Finding(
+            "error",
+            "An optimization does not support the student.",
+            str(error),
+            "Correct method or options in [[optimization]], or take a student without the layers that it names.",
+        )
     shipped = recipe.conversion.ship
-    mode = shipped if shipped in converter.MODES else "full_int8"  # what is optimized becomes that
+    mode = shipped if shipped in converter.MODES else "full_int8"  # an optimized student becomes that
     with tempfile.TemporaryDirectory() as folder:
         try:
             model = converter.convert(student, Path(folder) / "student.tflite", mode=mode, calibration=splits.train)
-        except (ValueError, RuntimeError) as error:
-            yield Finding("error", f"The student does not convert to {mode}.", str(error), "As the evidence says.")
-            return
-        if limits.max_bytes is not None and model.size_bytes > limits.max_bytes:
+        except TfkdError as error:
             yield Finding(
                 "error",
-                "The student is larger than the contract allows.",
-                f"{model.size_bytes:,} bytes as {mode}, the limit is {limits.max_bytes:,}",
-                "Take a smaller student.",
+                f"The student cannot be converted to {mode}.",
+                str(error),
+                "Replace the layers that it names, or change modes and ship in [conversion], such as "
+                'ship = "dynamic_range".',
             )
-        for spec in recipe.targets.names:
-            target = targets.get(spec)
-            try:
-                measured = target.run(model, model.quantize_input(splits.train.x[:1]), latency=False)
-            except (
-                isolation.ChildCrashed,
-                isolation.ChildTimedOut,
-            ) as error:  # untrained weights may have absurd scales
-                yield Finding(
-                    "warning", f"The untrained student crashes on {spec}.", str(error), "Look again once trained."
-                )
-                continue
-            except ValueError as error:
-                yield Finding("error", f"The student does not run on {spec}.", str(error), "As the evidence says.")
-                continue
-            arena = measured.memory.arena_bytes
-            if limits.max_arena_bytes is not None and arena is not None and arena > limits.max_arena_bytes:
-                yield Finding(
-                    "error",
-                    "The student needs more memory than the contract allows.",
-                    f"an arena of {arena:,} bytes on {spec}, the limit is {limits.max_arena_bytes:,}",
-                    "Take a student with smaller feature maps.",
-                )
+            return
+        yield from _examine_size(recipe, model, mode)
+        for target in target_choice.choose(recipe.targets.names, optional=recipe.targets.optional, connect=False):
+            yield from _examine_target(recipe, target, model, splits)
+
+
+def _examine_size(recipe: Recipe, model: TFLiteModel, mode: str) -> Iterator[Finding]:
+    limit = recipe.limits.max_bytes
+    if limit is not None and model.size_bytes > limit:
+        yield Finding(
+            "error",
+            "The student is larger than the contract allows.",
+            f"{model.size_bytes:,} bytes as {mode}, the limit is {limit:,}",
+            "Choose a smaller student, or raise max_bytes.",
+        )
+
+
+def _examine_target(recipe: Recipe, target: Target | str, model: TFLiteModel, splits: data.Splits) -> Iterator[Finding]:
+    if isinstance(target, str):
+        reason = target_choice.unavailable([target])[target]
+        yield Finding(
+            "warning",
+            f"The target {target} is unavailable.",
+            reason,
+            "Install what it needs, or expect no numbers of it: a limit that only it measures stays unknown.",
+        )
+        return
+    try:
+        measured = target.run(model, model.quantize_input(splits.train.x[:1]), latency=False)
+    except DeviceError as error:  # untrained weights may have scales that a kernel cannot represent
+        yield Finding(
+            "warning",
+            f"The untrained student fails on {target.spec}.",
+            str(error),
+            "Validate a trained student on this target before long trainings: tfkd validate --target.",
+        )
+        return
+    except InputError as error:
+        yield Finding(
+            "error",
+            f"The student does not run on {target.spec}.",
+            str(error),
+            f"Replace the ops or layers that it names, ship another mode, or remove {target.spec} from [targets].",
+        )
+        return
+    arena, limit = measured.memory.arena_bytes, recipe.limits.max_arena_bytes
+    if limit is not None and arena is not None and arena > limit:
+        yield Finding(
+            "error",
+            "The student needs more memory than the contract allows.",
+            f"an arena of {arena:,} bytes on {target.spec}, the limit is {limit:,}",
+            "Choose a student with smaller feature maps, or raise max_arena_bytes.",
+        )

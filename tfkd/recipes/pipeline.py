@@ -1,39 +1,38 @@
-"""The straight line of a recipe, from data to report, in steps that are kept when they are finished."""
+"""Runs a recipe from data to report, in steps whose results are cached."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfkd import data, report
+from tfkd import report
+from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
-from tfkd.distillation.training_config import TrainingConfig
+from tfkd.recipes import target_choice
 from tfkd.recipes.recipe import Recipe
-from tfkd.recipes.step_cache import Steps, file_hash, hash_of, locked
+from tfkd.recipes.records import Converted, Reported, Trained, Validated
+from tfkd.recipes.step_cache import Finished, Steps, locked
+from tfkd.recipes.trainer import Kind, Saved, Teaching, Trainer, prepare
 
 if TYPE_CHECKING:
-    import keras
-
     from tfkd.conversion.tflite import TFLiteModel
-    from tfkd.distillation.labels.store import SoftLabels
-    from tfkd.optimization import Optimized
     from tfkd.recipes.recipe import Optimization
+    from tfkd.targets import Target
 
-REPORTS = ("report.html", "report.md", "report.json")
+PAGES = {"html": "report.html", "markdown": "report.md", "json": "report.json"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run left behind.
+    """The result of a run.
 
     Args:
-        folder: with the models and the reports.
-        record: the content of report.json.
-        ok: whether the contract holds.
+        folder: Folder with the models and reports.
+        record: The report as JSON.
+        ok: Whether the contract holds; without a contract, whether each model ran on each target.
         steps: `done` or `kept` for each step.
     """
 
@@ -42,358 +41,209 @@ class Result:
     ok: bool
     steps: Mapping[str, str]
 
+    @property
+    def page(self) -> Path:
+        """The report as HTML."""
+        return self.folder / PAGES["html"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        return {"ok": self.ok, "report": str(self.page), "steps": dict(self.steps), "validation": dict(self.record)}
+
+
+# The trainings of the students, by seed.
+_Students = Mapping[Kind, Mapping[int, Finished[Trained]]]
+
 
 def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None = None) -> Result:
-    """Runs a recipe: data, teacher, students alone and distilled, conversion, validation, report.
+    """Runs a recipe: data, teacher, students with and without teacher, conversion, validation, report.
 
-    The same call again goes on where an earlier one stopped. A step is kept when its settings, and the files of the
-    steps before it, are what they were; a training that was cut off goes on after its last finished epoch. The
-    student that ships is the distilled one with the best validation accuracy; the test split only judges.
+    The same call resumes an interrupted run. A step is kept if its settings, and the files of the steps before it, are
+    unchanged; an interrupted training continues after its last finished epoch. The student that ships is the distilled
+    one with the highest validation accuracy; the test split is used only to judge.
 
     Args:
-        recipe: see `tfkd.recipe.load`.
-        command: what the user typed, for the report.
-        progress: where to say how far it is.
+        recipe: See `tfkd.recipes.recipe.load`.
+        command: Command line, for the report.
+        progress: Progress display.
 
     Raises:
-        ValueError: the recipe does not fit the data or a model, or another run works in the output folder.
-        RuntimeError: a tool that a target needs is missing.
+        InputError: The recipe does not fit the data or a model, or another run works in the output folder.
+        ToolMissingError: A tool of a target that the recipe names is not installed.
     """
-    from tfkd import targets
+    targets = target_choice.choose(recipe.targets.names, optional=recipe.targets.optional, connect=False)
+    _check_loss(recipe)
+    folder = recipe.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", str(folder)):
+        return _Run(recipe, folder, progress or Progress()).run(targets, command)
 
-    for spec in recipe.targets.names:
-        targets.get(spec)  # a missing tool must show before the training, not after it
-    if recipe.distillation.soft != {"name": "soft_target"}:  # the default needs no look, which loads Keras
+
+def _check_loss(recipe: Recipe) -> None:
+    """Checks the options of the distillation loss before the training."""
+    if recipe.distillation.soft != {"name": "soft_target"}:  # the default needs no check, which loads Keras
         from tfkd import losses
 
         losses.build(**recipe.distillation.soft)
-    folder = Path(recipe.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        return _Line(recipe, folder, progress or Progress()).run(command)
 
 
-class _Line:
+class _Run:
     def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
         self.recipe, self.folder, self.progress = recipe, folder, progress
         self.steps = Steps(folder, progress)
-        self.splits = data.load(recipe.data.source, validation=recipe.data.validation, seed=recipe.seed)
-        self.data_hash = hash_of([split.content_hash for split in self.splits])
-        other = recipe.data.teacher
-        self.seen = self.splits  # by the teacher
-        if other:
-            self.seen = data.load(other.source, validation=recipe.data.validation, seed=recipe.seed)
-            self.data_hash = hash_of([self.data_hash, other.pair, [split.content_hash for split in self.seen]])
-        self.partner = data.Partner(self.seen.train, other.pair) if other else None
+        self.trainer = Trainer(recipe, self.steps, progress)
 
-    def run(self, command: str | None) -> Result:
-        if self.recipe.student.layers or self.recipe.optimization:
-            from tfkd.optimization import rehearse
-
-            # What is refused must show before the training, not after it.
-            rehearse(self._start(self.recipe.seed), [(one.method, one.options) for one in self.recipe.optimization])
-        teacher = self._teacher()
-        labels = self._labels(teacher) if self.recipe.distillation.views else None
+    def run(self, targets: Sequence[Target | str], command: str | None) -> Result:
+        self.trainer.check_student()
+        teacher = self.trainer.train_teacher()
+        teaching = Teaching(teacher, self.trainer.label(teacher) if self.recipe.distillation.views else None)
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
-        students = {
-            way: {seed: self._student(way, seed, teacher, labels) for seed in seeds} for way in ("alone", "distilled")
+        students: _Students = {
+            "alone": {seed: self.trainer.train_student("alone", seed, teaching) for seed in seeds},
+            "distilled": {seed: self.trainer.train_student("distilled", seed, teaching) for seed in seeds},
         }
-        # By validation accuracy; of equal ones the first seed.
-        best = {way: max(runs.values(), key=lambda one: one["val_accuracy"]) for way, runs in students.items()}
-        converted: dict[str, Any] = {
-            mode: self._convert(mode, best["distilled"]) for mode in self.recipe.conversion.modes
+        best = {kind: _best(runs) for kind, runs in students.items()}
+        converted = self._convert_all(self.trainer.saved(best["distilled"]), teaching)
+        validated = self._validate(teacher, students, converted, targets)
+        self._report(validated, teacher, students, command)
+        record = json.loads((self.folder / PAGES["json"]).read_text(encoding="utf-8"))
+        return Result(self.folder, record, validated.record.ok, self.steps.outcomes)
+
+    def _convert_all(self, student: Saved, teaching: Teaching) -> dict[str, Finished[Converted]]:
+        """The student as .tflite in each mode, then after each optimization."""
+        converted: dict[str, Finished[Converted]] = {
+            mode: self._convert(mode, student) for mode in self.recipe.conversion.modes
         }
-        student = best["distilled"]
         for settings in self.recipe.optimization:
-            optimized = self._optimize(settings, student, teacher, labels)
-            converted[settings.method] = student = self._export(settings, student, optimized)
-        record = self._validate(teacher, students, best, converted, command)
-        verdict = record["verdict"]["status"]
-        ok = verdict == "SHIP" if verdict else all(row["valid"] for row in record["rows"])
-        return Result(self.folder, record, ok, self.steps.said)
+            optimized = self.trainer.optimize(settings, student, teaching)
+            exported = self._export(settings, student, optimized)
+            converted[settings.method] = exported
+            if exported.record.student is not None:
+                student = Saved((self.folder / exported.record.student,), exported.hashes)
+        return converted
 
-    def _teacher(self) -> dict[str, Any]:
-        settings = self.recipe.teacher
-        if settings.files:
-            files = {str(file): file_hash(file, missing_ok=False) for file in settings.files}
-            return {"paths": list(files), "files": files}
-
-        def work(key: str) -> dict[str, Any]:
-            from tfkd import models
-
-            _begin(self.recipe.seed)
-            train = self.seen.train
-            model = models.build(settings.model or "", train.input_shape, train.num_classes, **settings.options)
-            return self._train("teacher", key, model, model, settings, self.recipe.seed, self.seen)
-
-        return self.steps.do("teacher", [settings.model_dump(), self.recipe.seed, self.data_hash], work)
-
-    def _labels(self, teacher: Mapping[str, Any]) -> dict[str, Any]:
-        settings = self.recipe.distillation
-
-        def work(key: str) -> dict[str, Any]:
-            from tfkd.distillation import training
-            from tfkd.distillation.labels.store import SoftLabels
-
-            folder = f"labels-{key[:16]}"
-            for stale in self.folder.glob("labels-*"):
-                if stale.name != folder:
-                    shutil.rmtree(stale)
-            SoftLabels.build(
-                self.folder / folder,
-                self._load(teacher),
-                self.splits.train,
-                views=settings.views or 1,
-                augment=training.augmentation(settings),
-                seed=self.recipe.seed,
-                progress=self.progress.advance,
-            )
-            return {"path": str(self.folder / folder), "files": [f"{folder}/zarr.json"]}
-
-        shown = [settings.views, settings.augment, settings.padding, settings.flip]
-        return self.steps.do("labels", [shown, self.recipe.seed, self.data_hash, teacher["files"]], work)
-
-    def _student(
-        self, way: str, seed: int, teacher: Mapping[str, Any], labels: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        name, settings = f"student-{way}-{seed}", self.recipe.distillation
-
-        def work(key: str) -> dict[str, Any]:
-            student = self._start(seed)
-            if way == "alone":
-                return self._train(name, key, student, student, settings, seed, self.splits)
-            trained, store = self._under(teacher, labels, student)
-            return self._train(name, key, trained, student, settings, seed, self.splits, store)
-
-        shared = TrainingConfig.model_validate(settings.model_dump(include=set(TrainingConfig.model_fields)))
-        start = self.recipe.student.file
-        inputs = [self.recipe.student.model_dump(), shared.model_dump(), seed, self.data_hash]
-        inputs += [file_hash(start, missing_ok=False)] if start else []
-        if way == "distilled":
-            inputs += [settings.alpha, settings.soft, (labels or teacher)["files"]]
-        return self.steps.do(name, inputs, work)
-
-    def _under(
-        self, teacher: Mapping[str, Any], labels: Mapping[str, Any] | None, student: keras.Model
-    ) -> tuple[keras.Model, SoftLabels | None]:
-        """The student under its teacher, and the store of what that says, if there is one."""
-        from tfkd import losses
-        from tfkd.distillation.distiller import Distiller
-        from tfkd.distillation.labels.store import SoftLabels
-
-        settings = self.recipe.distillation
-        store = SoftLabels.open(labels["path"]) if labels else None
-        taught_by, soft_loss = store or self._load(teacher), losses.build(**settings.soft)
-        return Distiller(student, taught_by, alpha=settings.alpha, soft_loss=soft_loss), store
-
-    def _prepare(self, settings: Optimization, student: keras.Model) -> Optimized:
-        from tfkd.optimization import optimize
-
-        return optimize(student, settings.method, **settings.options)
-
-    def _optimize(
-        self,
-        settings: Optimization,
-        student: Mapping[str, Any],
-        teacher: Mapping[str, Any],
-        labels: Mapping[str, Any] | None,
-    ) -> dict[str, Any]:
-        """Trains the distilled student, or what an optimization made of it, on under the same teacher."""
-        name, seed = f"optimize-{settings.method}", self.recipe.seed
-
-        def work(key: str) -> dict[str, Any]:
-            import keras
-
-            keras.utils.set_random_seed(seed)
-            optimized = self._prepare(settings, self._load(student))
-            for note in optimized.notes:
-                self.progress.line(note)
-            trained, store = self._under(teacher, labels, optimized.model)
-            return self._train(
-                name, key, trained, optimized.model, settings, seed, self.splits, store, optimized.callbacks
-            )
-
-        inputs = [settings.model_dump(), seed, self.data_hash, student["files"]]
-        inputs += [self.recipe.distillation.alpha, self.recipe.distillation.soft, (labels or teacher)["files"]]
-        return self.steps.do(name, inputs, work)
-
-    def _export(self, settings: Optimization, student: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
-        conversion = self.recipe.conversion
-
-        def work(_: str) -> dict[str, Any]:
-            optimized = self._prepare(settings, self._load(student))
-            optimized.model.load_weights(trained["path"])
-            file = f"{settings.method}.tflite"
-            model = optimized.export(
-                self.folder / file,
-                calibration=self.splits.train,
-                overwrite=True,
-                seed=self.recipe.seed,
-                calibration_samples=conversion.calibration_samples,
-            )
-            record = _converted(model, file)
-            if optimized.student is not None:  # for the next optimization
-                kept = f"{settings.method}.keras"
-                optimized.student().save(self.folder / kept)
-                record |= {"paths": [str(self.folder / kept)], "files": [file, kept]}
-            return record
-
-        inputs = [conversion.calibration_samples, self.recipe.seed, self.data_hash, student["files"], trained["files"]]
-        return self.steps.do(f"export-{settings.method}", inputs, work)
-
-    def _start(self, seed: int) -> keras.Model:
-        """The student before its training."""
-        from tfkd.recipes.student import start
-
-        _begin(seed)
-        return start(self.recipe.student, self.splits.train)
-
-    def _load(self, record: Mapping[str, Any]) -> keras.Model:
-        from tfkd import models
-        from tfkd.distillation import teachers
-
-        loaded = [models.load(path) for path in record.get("paths") or [record["path"]]]
-        return teachers.ensemble(loaded) if len(loaded) > 1 else loaded[0]
-
-    def _train(
-        self,
-        name: str,
-        key: str,
-        trained: keras.Model,
-        saved: keras.Model,
-        config: TrainingConfig,
-        seed: int,
-        splits: data.Splits,
-        store: SoftLabels | None = None,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
-    ) -> dict[str, Any]:
-        from tfkd.distillation import training
-
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        checkpoint = folder / f"checkpoint-{key[:16]}"
-        for stale in folder.glob("checkpoint-*"):
-            if stale != checkpoint:
-                shutil.rmtree(stale)
-        history = training.fit(
-            trained,
-            splits,
-            config,
-            seed=seed,
-            checkpoint=checkpoint,
-            on_epoch=self.progress.epoch,
-            soft_labels=store,
-            partner=None if trained is saved else self.partner,
-            callbacks=callbacks,
-        )
-        path = folder / "model.keras"
-        saved.save(path)
-        shutil.rmtree(checkpoint)
-        return {
-            "path": str(path),
-            "files": [f"{name}/model.keras"],
-            "history": history,
-            "val_accuracy": training.accuracy(saved, splits.val),
-            "test_accuracy": training.accuracy(saved, splits.test),
-        }
-
-    def _convert(self, mode: str, student: Mapping[str, Any]) -> dict[str, Any]:
+    def _convert(self, mode: str, student: Saved) -> Finished[Converted]:
         from tfkd.conversion import quantizer
 
         conversion = self.recipe.conversion
-        chosen = conversion.settings if mode in quantizer.MODES else None
+        settings = conversion.quantizer_settings() if mode in quantizer.MODES else None
 
-        def work(_: str) -> dict[str, Any]:
+        def work(_: str) -> Converted:
             from tfkd.conversion.converter import convert
 
+            file = f"{mode}.tflite"
             model = convert(
-                student["path"],
-                self.folder / f"{mode}.tflite",
+                student.paths[0],
+                self.folder / file,
                 mode=mode,
-                quantizer=chosen or "tensorflow",
-                calibration=self.splits.train,
+                quantizer=settings or "tensorflow",
+                calibration=self.trainer.splits.train,
                 calibration_samples=conversion.calibration_samples,
                 overwrite=True,
                 seed=self.recipe.seed,
             )
-            return _converted(model, f"{mode}.tflite")
+            return Converted(file, model.audit)
 
-        settings = [conversion.calibration_samples, self.recipe.seed, self.data_hash]
-        settings += [dataclasses.asdict(chosen)] if chosen else []
-        return self.steps.do(f"convert-{mode}", [mode, settings, student["files"]], work)
+        inputs = [mode, conversion.calibration_samples, self.recipe.seed, self.trainer.data_hash, student.hashes]
+        inputs += [dataclasses.asdict(settings)] if settings else []
+        return self.steps.do(f"convert-{mode}", inputs, Converted, work)
+
+    def _export(self, settings: Optimization, student: Saved, trained: Finished[Trained]) -> Finished[Converted]:
+        conversion = self.recipe.conversion
+
+        def work(_: str) -> Converted:
+            optimized = prepare(settings, student)
+            optimized.model.load_weights(self.folder / trained.record.file)
+            file = f"{settings.method}.tflite"
+            model = optimized.export(
+                self.folder / file,
+                calibration=self.trainer.splits.train,
+                overwrite=True,
+                seed=self.recipe.seed,
+                calibration_samples=conversion.calibration_samples,
+            )
+            if optimized.student is None:
+                return Converted(file, model.audit)
+            changed = f"{settings.method}.keras"
+            with atomic.replacing(self.folder / changed) as part:
+                optimized.student().save(part)
+            return Converted(file, model.audit, changed)
+
+        inputs = [
+            conversion.calibration_samples,
+            self.recipe.seed,
+            self.trainer.data_hash,
+            student.hashes,
+            trained.hashes,
+        ]
+        return self.steps.do(f"export-{settings.method}", inputs, Converted, work)
 
     def _validate(
         self,
-        teacher: Mapping[str, Any],
-        students: Mapping[str, Mapping[int, Mapping[str, Any]]],
-        best: Mapping[str, Mapping[str, Any]],
-        converted: Mapping[str, Mapping[str, Any]],
-        command: str | None,
-    ) -> dict[str, Any]:
-        def work(_: str) -> dict[str, Any]:
+        teacher: Saved,
+        students: _Students,
+        converted: Mapping[str, Finished[Converted]],
+        targets: Sequence[Target | str],
+    ) -> Finished[Validated]:
+        ship, limits = self.recipe.conversion.ship, self.recipe.limits
+
+        def work(_: str) -> Validated:
             from tfkd.validation.validator import validate
 
-            distilled = self._load(best["distilled"])
+            distilled = self.trainer.saved(_best(students["distilled"])).load()
             validation = validate(
-                {mode: _model(record) for mode, record in converted.items()},
-                self.splits.test,
+                {name: self._tflite(one.record) for name, one in converted.items()},
+                self.trainer.splits.test,
                 reference=distilled,
                 baselines={
-                    "teacher": (self._load(teacher), self.seen.test),
-                    "student alone": self._load(best["alone"]),
+                    "teacher": (teacher.load(), self.trainer.teacher_splits.test),
+                    "student alone": self.trainer.saved(_best(students["alone"])).load(),
                     "student distilled": distilled,
                 },
-                targets=self.recipe.targets.names,
-                contract=self.recipe.limits,
-                ship=self.recipe.conversion.ship,
+                targets=targets,
+                contract=limits,
+                ship=ship,
                 progress=self.progress.advance,
             )
-            for file in REPORTS:
+            file = "validation.json"
+            report.write_report(validation, self.folder / file, overwrite=True)
+            return Validated(file, validation.ok)
+
+        # A default target whose tool is installed later is validated then.
+        places = [[one, "unavailable"] if isinstance(one, str) else [one.spec] for one in targets]
+        trained = [one.hashes for runs in students.values() for one in runs.values()]
+        inputs = [places, limits.limits, ship, self.trainer.data_hash, teacher.hashes, trained]
+        inputs += [one.hashes for one in converted.values()]
+        return self.steps.do("validate", inputs, Validated, work)
+
+    def _report(
+        self, validated: Finished[Validated], teacher: Saved, students: _Students, command: str | None
+    ) -> Finished[Reported]:
+        histories = {"teacher": teacher.history}
+        histories |= {f"student {kind}": _best(runs).record.history for kind, runs in students.items()}
+        training = {label: history for label, history in histories.items() if history}
+        seeds = {
+            f"student {kind}": [{"seed": seed, "accuracy": one.record.test_accuracy} for seed, one in runs.items()]
+            for kind, runs in students.items()
+        }
+
+        def work(_: str) -> Reported:
+            validation = json.loads((self.folder / validated.record.file).read_text(encoding="utf-8"))
+            for file in PAGES.values():
                 report.write_report(
-                    validation,
-                    self.folder / file,
-                    training=_histories(teacher, best),
-                    seeds=_seeds(students),
-                    command=command,
-                    overwrite=True,
+                    validation, self.folder / file, training=training, seeds=seeds, command=command, overwrite=True
                 )
-            return {"files": list(REPORTS)}
+            return Reported(PAGES)
 
-        settings = [self.recipe.targets.model_dump(), self.recipe.limits.limits, self.recipe.conversion.ship]
-        trained = [record["files"] for runs in students.values() for record in runs.values()]
-        inputs = [settings, self.data_hash, teacher["files"], trained, [one["files"] for one in converted.values()]]
-        self.steps.do("validate", inputs, work)
-        return json.loads((self.folder / "report.json").read_text())
+        # Not the command: the report names the one that made it.
+        return self.steps.do("report", [validated.hashes, training, seeds], Reported, work)
 
+    def _tflite(self, converted: Converted) -> TFLiteModel:
+        from tfkd.conversion.tflite import TFLiteModel
 
-def _begin(seed: int) -> None:
-    """Makes what is built next the same in every run."""
-    import keras
-
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
+        return dataclasses.replace(TFLiteModel.load(self.folder / converted.file), audit=converted.audit)
 
 
-def _converted(model: TFLiteModel, file: str) -> dict[str, Any]:
-    audit = dataclasses.asdict(model.audit) if model.audit else None
-    return {"path": str(model.path), "files": [file], "audit": audit}
-
-
-def _model(record: Mapping[str, Any]) -> TFLiteModel:
-    from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
-
-    audit = record["audit"] and {**record["audit"], "findings": tuple(record["audit"]["findings"])}
-    return dataclasses.replace(TFLiteModel.load(record["path"]), audit=CalibrationAudit(**audit) if audit else None)
-
-
-def _histories(teacher: Mapping[str, Any], best: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    found = {"teacher": teacher.get("history")}
-    found |= {f"student {way}": record["history"] for way, record in best.items()}
-    return {label: history for label, history in found.items() if history}
-
-
-def _seeds(students: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Sequence[dict[str, float]]]:
-    return {
-        f"student {way}": [{"seed": seed, "accuracy": one["test_accuracy"]} for seed, one in runs.items()]
-        for way, runs in students.items()
-    }
+def _best(runs: Mapping[int, Finished[Trained]]) -> Finished[Trained]:
+    """The training with the highest validation accuracy; of equal ones the first seed."""
+    return max(runs.values(), key=lambda one: one.record.val_accuracy)

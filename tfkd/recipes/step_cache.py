@@ -1,100 +1,183 @@
-"""Steps of a run in a folder: what is finished and unchanged is kept, whatever cut the run off."""
+"""Caches the results of a run's steps in a folder, keyed by their inputs, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
+
+import filelock
+import pydantic
 
 from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
 from tfkd.errors import InputError
 
+# Raised when the form of `state.json` changes: records of another form are not kept.
+_FORMAT = 2
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One run in a folder at a time; the system lifts the lock when the process dies."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another run works here. Wait for it, or choose another output.") from None
-        yield
+
+class Record:
+    """What a step hands on to later steps. Subclasses are frozen dataclasses of plain values."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the step wrote, relative to the folder of the run."""
+        raise NotImplementedError
+
+    @property
+    def summary(self) -> str:
+        """The result in a few words; may be empty."""
+        return ""
+
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished(Generic[R]):
+    """A finished step.
+
+    Args:
+        record: What the step hands on.
+        hashes: SHA-256 of each of its files, by name.
+    """
+
+    record: R
+    hashes: Mapping[str, str | None]
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values, nested dataclasses included."""
+    return pydantic.TypeAdapter(type(record)).dump_python(record, mode="json")
+
+
+def from_json(kind: type[R], content: Any) -> R:
+    """The dataclass of which `to_json` made JSON values.
+
+    Raises:
+        pydantic.ValidationError: The content is that of another class.
+    """
+    return pydantic.TypeAdapter(kind).validate_python(content)
 
 
 class Steps:
-    """Does steps, and keeps in `state.json` what each gave.
+    """Runs the steps of a run and caches their records in `state.json`.
 
     Args:
-        folder: of the run.
-        progress: where to say how far it is.
+        folder: Folder of the run.
+        progress: Progress display.
 
     Attributes:
-        said: `done` or `kept` for each step, in their order.
+        outcomes: `done` or `kept` for each step, in order.
 
     Raises:
-        ValueError: the folder's state is damaged.
+        InputError: The state of the folder is damaged.
     """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self.folder, self.progress = folder, progress
-        self.said: dict[str, str] = {}
-        self._file = folder / "state.json"
-        self._state: dict[str, Any] = {}
-        if self._file.exists():
-            try:
-                self._state = json.loads(self._file.read_text())
-            except ValueError:
-                raise InputError(
-                    f"{self._file}: must be the state of a run. Received: no JSON. Delete the file to begin anew."
-                ) from None
+        self.outcomes: dict[str, Literal["done", "kept"]] = {}
+        self._state = read_state(folder)
 
-    def do(self, name: str, inputs: Any, work: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-        """Does a step, or keeps what it gave when its inputs are the same and its files are untouched.
+    def do(self, name: str, inputs: Any, kind: type[R], work: Callable[[str], R]) -> Finished[R]:
+        """Runs a step, or keeps its record if its inputs are the same and its files are unchanged.
 
         Args:
-            name: of the step.
-            inputs: settings, and the file hashes of earlier steps, as JSON values.
-            work: given the key of the step, makes the files and returns the record with their names in `files`.
-
-        Returns:
-            The record, with the hash of each file in `files`.
+            name: Name of the step.
+            inputs: Settings, and the file hashes of earlier steps, as JSON values.
+            kind: Class of the record.
+            work: Writes the files and returns the record. It is called with the key of the step, a hash of its inputs.
         """
-        key = hash_of([importlib.metadata.version("tfkd"), name, inputs])
-        kept = self._state.get(name)
-        if kept and kept["key"] == key and all(file_hash(self.folder / f) == h for f, h in kept["files"].items()):
-            self.said[name] = "kept"
+        key = hash_of([_FORMAT, importlib.metadata.version("tfkd"), name, inputs])
+        kept = self._kept(name, key, kind)
+        if kept is not None:
+            self.outcomes[name] = "kept"
             self.progress.line(f"{name} kept")
             return kept
         self.progress.start(name)
         record = work(key)
-        record |= {"key": key, "files": {file: file_hash(self.folder / file) for file in record["files"]}}
-        self._state[name] = record
-        atomic.write(self._file, json.dumps(self._state, indent=1))
-        self.said[name] = "done"
-        self.progress.finish(f"accuracy {record['val_accuracy']:.4f} on validation" if "val_accuracy" in record else "")
-        return record
+        finished = Finished(record, {file: file_hash(self.folder / file) for file in record.files})
+        self._state[name] = {"key": key, "hashes": dict(finished.hashes), "record": to_json(record)}
+        atomic.write(self.folder / "state.json", json.dumps(self._state, indent=1))
+        self.outcomes[name] = "done"
+        self.progress.finish(record.summary)
+        return finished
+
+    def _kept(self, name: str, key: str, kind: type[R]) -> Finished[R] | None:
+        entry = self._state.get(name)
+        if not entry or entry.get("key") != key:
+            return None
+        if any(file_hash(self.folder / file) != digest for file, digest in entry["hashes"].items()):
+            return None
+        return Finished(from_json(kind, entry["record"]), entry["hashes"])
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The cached steps of a run, by name; empty where there was none.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    file = folder / "state.json"
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        state = None
+    if not isinstance(state, dict):
+        raise InputError(f"{file}: the state of the run is damaged. Delete the file to start the run again.")
+    return state
+
+
+@contextlib.contextmanager
+def locked(file: Path, what: str) -> Iterator[None]:
+    """Holds a lock for the time of the block. The system releases it when the process dies.
+
+    Args:
+        file: Lock file; created if missing, and left in place.
+        what: What is locked, for the message.
+
+    Raises:
+        InputError: Another process holds the lock.
+    """
+    lock = filelock.FileLock(file, blocking=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(f"{what}: another run works here. Wait for it, or choose another output.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def hash_of(value: Any) -> str:
-    """The SHA-256 of a JSON value, whatever the order of its keys."""
+    """SHA-256 (hex) of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def file_hash(path: Path, *, missing_ok: bool = True) -> str | None:
-    """The SHA-256 of a file, or None where there is none.
-
-    Raises:
-        ValueError: there is none, and `missing_ok` is False.
-    """
+def file_hash(path: Path) -> str | None:
+    """SHA-256 (hex) of a file; None if it does not exist."""
     if not path.is_file():
-        if missing_ok:
-            return None
-        raise InputError(f"{path}: must be a file. Received: there is none. Check the path.")
+        return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def input_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file that the user named.
+
+    Raises:
+        InputError: It does not exist.
+    """
+    found = file_hash(path)
+    if found is None:
+        raise InputError(f"{path}: must be a file. Received: no file. Check the path.")
+    return found

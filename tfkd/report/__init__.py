@@ -15,7 +15,7 @@ from tfkd.errors import InputError
 if TYPE_CHECKING:
     from tfkd.validation.validator import Validation
 
-__all__ = ["SUFFIXES", "write_report"]
+__all__ = ["SUFFIXES", "check_paths", "rewrite", "write_report"]
 
 
 def write_report(
@@ -47,10 +47,7 @@ def write_report(
     from tfkd.validation.validator import SCHEMA
 
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"write_report: the suffix must be one of {', '.join(SUFFIXES)}. Received: {str(path)!r}.")
-    if path.exists() and not overwrite:
-        raise InputError(f"write_report: {path} exists. Pass overwrite=True or choose another path.")
+    check_paths([path], overwrite=overwrite)
     record = dict(validation) if isinstance(validation, Mapping) else validation.to_json()
     if record.get("schema") != SCHEMA:
         raise InputError(
@@ -62,6 +59,51 @@ def write_report(
     text = _FORMS[path.suffix](record)
     atomic.write(path, text)
     return path
+
+
+def check_paths(paths: Sequence[str | os.PathLike[str]], *, overwrite: bool = False) -> None:
+    """Checks that reports can be written, before the work whose result they show.
+
+    Args:
+        paths: Files to write.
+        overwrite: Whether existing files are replaced.
+
+    Raises:
+        InputError: A suffix is unknown, or a file exists.
+    """
+    for path in map(Path, paths):
+        if path.suffix not in SUFFIXES:
+            raise InputError(f"report: the suffix must be one of {', '.join(SUFFIXES)}. Received: {str(path)!r}.")
+        if path.exists() and not overwrite:
+            raise InputError(f"report: {path} already exists. Pass overwrite=True or choose another path.")
+
+
+def rewrite(source: str | os.PathLike[str], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Writes an existing report in another format.
+
+    Args:
+        source: Folder of a run, or a report in JSON.
+        path: See `write_report`.
+        overwrite: Whether an existing file is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: `source` is no report in JSON; see also `write_report`.
+    """
+    source = Path(source)
+    file = source / "report.json" if source.is_dir() else source
+    advice = "Give the folder of a finished run, or a report that tfkd wrote as .json."
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: must be a report in JSON. Received: {error.strerror}. {advice}") from None
+    except ValueError as error:
+        raise InputError(f"{file}: must be a report in JSON. Received: {error}. {advice}") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{file}: must be a report in JSON. Received: {type(record).__name__}. {advice}")
+    return write_report(record, path, overwrite=overwrite)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,89 @@
+"""`tfkd init`: the recipes that it writes load, and have a comment on each key."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tfkd import cli
+from tfkd.data.sources import NAMES
+from tfkd.recipes import recipe, template
+
+DEMONSTRATION = Path(__file__).parents[2] / "recipes" / "digits.toml"
+
+
+def test_init_writes_the_demonstration(tmp_path):
+    out = tmp_path / "recipe.toml"
+    result = CliRunner().invoke(cli.app, ["init", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert recipe.load(out) == recipe.load(DEMONSTRATION)
+    assert f"tfkd run {out}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("data", "student", "expected"),
+    [
+        ("cifar10", None, ({"name": "cifar10", "validation": 0.1}, {"model": "resnet8"})),
+        ("my images/", "s.keras", ({"path": "my images/", "validation": 0.1}, {"path": "s.keras"})),
+        ('say "hi".npz', "ds_cnn", ({"path": 'say "hi".npz', "validation": 0.1}, {"model": "ds_cnn"})),
+    ],
+)
+def test_init_writes_a_recipe_for_data_and_teacher(tmp_path, data, student, expected):
+    out = template.write(tmp_path / "deep" / "r.toml", data=data, teacher="t.keras", student=student)
+    content = tomllib.loads(out.read_text())
+    assert (content["data"], content["student"]) == expected
+    assert recipe.load(out).teacher.files == [Path("t.keras")]
+
+
+def test_init_refuses_an_existing_file_without_overwrite(tmp_path):
+    out = tmp_path / "recipe.toml"
+    out.write_text("mine")
+    result = CliRunner().invoke(cli.app, ["init", "--out", str(out)])
+    assert result.exit_code == 2
+    assert "already exists. Pass --overwrite" in result.stderr
+    assert out.read_text() == "mine"
+    assert CliRunner().invoke(cli.app, ["init", "--out", str(out), "--overwrite"]).exit_code == 0
+    recipe.load(out)
+
+
+@pytest.mark.parametrize("options", [{"data": "digits"}, {"teacher": "t.keras"}, {"student": "resnet8"}])
+def test_init_needs_data_and_teacher_together(tmp_path, options):
+    with pytest.raises(ValueError, match="needs --data and --teacher"):
+        template.write(tmp_path / "r.toml", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_recipe_of_init_comments_each_key_of_the_schema():
+    lines = template.render(template.DIGITS, "Title.").splitlines()
+    keys = [number for number, line in enumerate(lines) if re.match(r"(# )?\w+ = ", line)]
+    assert all(lines[number - 1].startswith("# ") for number in keys)
+    names = {re.match(r"(?:# )?(\w+) = ", lines[number])[1] for number in keys}
+    schema = recipe.Recipe.model_json_schema()
+    tables = [schema, *schema["$defs"].values()]
+    known = {key for table in tables for key in table.get("properties", {})}
+    assert names == known - {"data", "teacher", "student", "distillation", "optimization", "conversion"} - {
+        "targets",
+        "contract",
+    }
+
+
+def test_commented_keys_of_init_are_valid_once_uncommented():
+    """Each default and example has the type of its key; keys that exclude each other are tried one at a time."""
+    text = template.render(template.DIGITS, "Title.")
+    exclusive = {"path", "paths", "name", "inherit", "layers", "pair", "method", "padding", "flip"}
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        key = re.match(r"# (\w+) = ", line)
+        if key is None or key[1] in exclusive or "[[" in "".join(lines[max(0, number - 24) : number]):
+            continue
+        changed = [*lines[:number], line.removeprefix("# "), *lines[number + 1 :]]
+        if key[1] == "views":
+            changed.insert(number, 'augment = "crop_flip"')
+        recipe.parse("\n".join(changed), line)
+
+
+def test_description_of_data_names_each_data_set():
+    text = recipe.Recipe.model_json_schema()["$defs"]["Data"]["properties"]["name"]["description"]
+    assert all(name in text for name in NAMES)

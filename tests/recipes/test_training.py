@@ -1,0 +1,105 @@
+"""`tfkd train` and `tfkd distill`: an interruption, and how the same call resumes after it."""
+
+import filelock
+import numpy as np
+import pytest
+
+from tfkd import models
+from tfkd.errors import InputError
+from tfkd.recipes import recipe, training
+
+CONFIG = recipe.training_config(epochs=3, batch_size=256, learning_rate=0.01)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("training") / "teacher.keras"
+    models.build("digits_teacher", (8, 8, 1), 10).save(path)
+    return path
+
+
+def distil(out, teacher, stop_after=None, config=CONFIG, **options):
+    epochs = []
+
+    def on_epoch(done, total, logs):
+        epochs.append(done)
+        if done == stop_after:
+            raise Stop
+
+    job = training.Job("digits_student", out, "digits", config, distillation=training.Distillation(teacher), **options)
+    return epochs, training.train(job, on_epoch=on_epoch)
+
+
+def test_training_resumes_after_an_interruption_with_equal_results(teacher, tmp_path):
+    whole, cut = tmp_path / "whole.keras", tmp_path / "deep" / "cut.keras"
+    _, expected = distil(whole, teacher)
+    with pytest.raises(Stop):
+        distil(cut, teacher, stop_after=2)
+    assert not cut.exists()
+    epochs, record = distil(cut, teacher)
+    assert epochs == [3]
+    assert record["history"] == expected["history"]
+    for one, other in zip(models.load(whole).get_weights(), models.load(cut).get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [file.name for file in cut.parent.iterdir()] == ["cut.keras"]
+
+
+def test_training_with_other_settings_starts_again(teacher, tmp_path):
+    out = tmp_path / "student.keras"
+    with pytest.raises(Stop):
+        distil(out, teacher, stop_after=1)
+    epochs, _ = distil(out, teacher, config=recipe.training_config(epochs=2, batch_size=256, learning_rate=0.02))
+    assert epochs == [1, 2]
+    assert [file.name for file in tmp_path.iterdir()] == ["student.keras"]
+
+
+def test_training_deletes_nothing_that_it_did_not_make(teacher, tmp_path):
+    """A file that a kill inside the conversion left, and a folder of the user, both named like the output."""
+    out = tmp_path / "student.keras"
+    left = [tmp_path / ".student.keras.abc123", tmp_path / f".student.keras.tfkd-{'0' * 16}" / "mine"]
+    left[0].touch()
+    left[1].parent.mkdir()
+    left[1].touch()
+    with pytest.raises(Stop):
+        distil(out, teacher, stop_after=1)
+    distil(out, teacher, config=recipe.training_config(epochs=1, batch_size=256))
+    assert all(path.exists() for path in left)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        left[0].name,
+        left[1].parent.name,
+        "student.keras",
+    ]
+
+
+def test_training_of_an_output_that_another_process_writes_is_refused(teacher, tmp_path):
+    out = tmp_path / "student.keras"
+    lock = filelock.FileLock(tmp_path / ".student.keras.tfkd.lock", is_singleton=False)
+    with lock, pytest.raises(InputError, match="another run works here"):
+        distil(out, teacher)
+    assert distil(out, teacher, config=recipe.training_config(epochs=1, batch_size=256))[0] == [1]
+
+
+def test_training_refuses_an_existing_output(teacher, tmp_path):
+    out = tmp_path / "student.keras"
+    out.write_text("mine")
+    with pytest.raises(InputError, match="already exists"):
+        distil(out, teacher)
+    assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "match"),
+    [(None, ["a=1"], "--set needs --optimize"), ("qat", ["a"], "NAME=VALUE"), ("qat", ["=1"], "NAME=VALUE")],
+)
+def test_optimization_with_wrong_settings_is_refused(method, settings, match):
+    with pytest.raises(InputError, match=match):
+        training.parse_optimization(method, settings)
+
+
+def test_optimization_settings_are_json_or_text():
+    found = training.parse_optimization("qat", ["bits=4", "name=a b", "on=true"])
+    assert found == training.Optimization("qat", {"bits": 4, "name": "a b", "on": True})

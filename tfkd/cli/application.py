@@ -1,0 +1,242 @@
+"""What all commands share: the application, errors and exit statuses, output, and common options."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import importlib.metadata
+import inspect
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfkd.errors import InputError, TfkdError
+
+if TYPE_CHECKING:
+    from tfkd._internal.progress import Progress
+
+app = typer.Typer(
+    name="tfkd",
+    help="Distill a Keras model, convert it to .tflite and check on the target device that it can ship.\n\n"
+    "Exit status: 0 done, and the contract holds; 1 the contract does not hold, or a limit could not be checked; "
+    "2 a wrong argument or input file; 3 a missing tool, or a missing or failed device; 70 an error inside tfkd, with "
+    "its traceback; 130 interrupted by Ctrl-C.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CONTRACT_BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data", help="Data set: digits, mnist, fashion_mnist, cifar10, cifar100, a .npz file or a folder of images."
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on standard output and progress on standard error.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of initial weights, sample order and augmentation.")]
+TFLiteFile = Annotated[Path, typer.Argument(help="The .tflite file.")]
+RecipeFile = Annotated[
+    Path, typer.Argument(help="Recipe file (TOML). Paths in it are relative to the working directory.")
+]
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="Target to run on, such as host, tflm or cortex-m4; may be repeated.",
+    ),
+]
+CompilerOption = Annotated[
+    str | None, typer.Option("--cc", help="C compiler for emulated microcontrollers, such as arm-none-eabi-gcc.")
+]
+BoardOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Board of the emulated microcontroller, such as nrf52840. Adds the target of its core if it is not given."
+    ),
+]
+
+
+def _load_tensorflow() -> None:
+    """Loads TensorFlow and finds its devices without the lines that both print from C++, which no setting stops."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns when several models predict
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            sink.seek(0)
+            os.write(stderr, sink.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+@contextlib.contextmanager
+def _recorded_interrupts() -> Iterator[list[int]]:
+    """Yields a list that grows with each Ctrl-C; Ctrl-C interrupts as before."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    foreground = signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+    if not foreground or threading.current_thread() is not threading.main_thread():  # only it may set handlers
+        yield interrupts
+        return
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+# Errors of the file system that carry no path: a full disk, a quota, a read-only or too small file system.
+_STORAGE = frozenset({errno.ENOSPC, errno.EROFS, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
+
+def _report_error(error: Exception, options: dict[str, str]) -> int:
+    """Prints an error and returns the exit status: a message for the user's errors, a traceback for ours.
+
+    Args:
+        error: What the command raised.
+        options: Command-line option by Python name.
+    """
+    if isinstance(error, TfkdError):
+        typer.echo(f"tfkd: {_as_options(str(error), options)}", err=True)
+        return _BAD_INPUT if isinstance(error, InputError) else _MISSING_TOOL
+    # A path that cannot be opened, read or written, or a full disk: the user's environment, not a fault of ours.
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _STORAGE):
+        path = f"{error.filename}: " if error.filename is not None else ""
+        typer.echo(f"tfkd: {path}{error.strerror}.", err=True)
+        return _BAD_INPUT
+    traceback.print_exception(error)
+    typer.echo("tfkd: this is an error inside tfkd. Please report it with the lines above.", err=True)
+    return _INTERNAL
+
+
+def _as_options(message: str, options: dict[str, str]) -> str:
+    """A message in terms of the command line: `overwrite=True` becomes `--overwrite`.
+
+    >>> _as_options("Pass overwrite=True or seed=1.", {"overwrite": "--overwrite", "seed": "--seed"})
+    'Pass --overwrite or --seed 1.'
+    """
+
+    def replace(found: re.Match[str]) -> str:
+        name, value = found[1], found[2].strip("'\"")
+        if name not in options:
+            return found[0]
+        return options[name] if value == "True" else f"{options[name]} {value}"
+
+    return re.sub(r"(?<![\w,.-])(\w+)=('[^']*'|\"[^\"]*\"|[\w/-]+(?:\.\w+)*)", replace, message)
+
+
+def _options_of(function: Callable[..., None]) -> dict[str, str]:
+    """The command-line option of each parameter of a command that has one."""
+    options = {}
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        for info in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(info, typer.models.OptionInfo):
+                options[name] = (info.param_decls or (f"--{name.replace('_', '-')}",))[0]
+    return options
+
+
+def command(
+    *, tensorflow: bool | str = False, resumes: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a command and turns its errors into a message and an exit status.
+
+    Args:
+        tensorflow: Whether the command uses TensorFlow, or the name of the option that makes it do so.
+        resumes: Whether the same command continues after an interruption.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            with _recorded_interrupts() as interrupts:
+                try:
+                    if kwargs.get(tensorflow) if isinstance(tensorflow, str) else tensorflow:
+                        _load_tensorflow()
+                    function(*args, **kwargs)
+                except (typer.Exit, typer.Abort, BrokenPipeError):  # Typer ends on these itself
+                    raise
+                except (Exception, KeyboardInterrupt) as error:
+                    # Native code that a Ctrl-C reaches while it calls Python turns it into an error of its own.
+                    if interrupts or isinstance(error, KeyboardInterrupt):
+                        again = " The same command resumes the work." if resumes else ""
+                        typer.echo(f"tfkd: interrupted.{again}", err=True)
+                        raise typer.Exit(_INTERRUPTED) from None
+                    raise typer.Exit(_report_error(error, _options_of(function))) from None
+
+        return app.command(name=function.__name__.replace("_", "-"))(guarded)
+
+    return register
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"tfkd {importlib.metadata.version('tfkd')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def progress_of(as_json: bool) -> Progress:
+    """The progress display of a command, on standard error when JSON goes to standard output."""
+    import rich.console
+
+    from tfkd._internal.progress import Progress
+
+    return Progress(rich.console.Console(stderr=as_json, highlight=False))
+
+
+def print_result(progress: Progress, value: Any, as_json: bool, text: str) -> None:
+    """Prints the result of a command.
+
+    Args:
+        progress: Progress display of the command.
+        value: JSON value, printed if `as_json`.
+        as_json: The command's `--json`.
+        text: Lines for a person, printed otherwise.
+    """
+    if as_json:
+        typer.echo(json.dumps(value))
+    else:
+        progress.line(text)
+
+
+def command_line() -> str:
+    """The command as it was typed, for reports."""
+    return shlex.join(["tfkd", *sys.argv[1:]])

@@ -1,0 +1,49 @@
+"""`tfkd diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfkd.cli.application import (
+    CONTRACT_BROKEN,
+    DataOption,
+    Json,
+    TargetsOption,
+    command,
+    print_result,
+    progress_of,
+)
+from tfkd.cli.limit_options import NO_LIMITS, limit_options
+from tfkd.validation.contract import Contract
+
+
+@command()
+@limit_options
+def diff(
+    a: Annotated[Path, typer.Argument(help="The .tflite in use.")],
+    b: Annotated[Path, typer.Argument(help="The .tflite that may replace it; the limits apply to it.")],
+    data: DataOption = "digits",
+    target: TargetsOption = None,
+    contract: Contract = NO_LIMITS,
+    as_json: Json = False,
+) -> None:
+    """Compare two .tflite files.
+
+    Shows changed predictions, accuracy per class, ops and size.
+    Limits apply to B, and its reference is A.
+    Exit status 1 if a limit does not hold for B or a model does not run. Without --target both run on host.
+
+    Example: tfkd diff old.tflite new.tflite --data digits --max-accuracy-drop 0.5
+    """
+    from tfkd import data as datasets
+    from tfkd.validation import difference
+
+    with progress_of(as_json) as progress:
+        progress.start("diff")
+        test = datasets.load(data).test
+        found = difference.compare(a, b, test, targets=target or ["host"], contract=contract, progress=progress.advance)
+        print_result(progress, found.to_json(), as_json, "\n".join(found.lines()))
+    raise typer.Exit(0 if found.ok else CONTRACT_BROKEN)

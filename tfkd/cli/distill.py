@@ -1,0 +1,124 @@
+"""`tfkd distill`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfkd.cli.application import DataOption, Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.training_options import Augment, BatchSize, Epochs, LearningRate, TeacherFile
+
+_SEVERAL_MACHINES = """\
+Several machines train one student through tf.distribute. Each runs the same script; TF_CONFIG says which machine it is.
+A batch is divided among the machines, so choose the batch size for all of them. Save this as distill.py:
+
+import keras, tensorflow as tf, tfkd
+
+strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow
+keras.utils.set_random_seed(0)
+train, val, test = tfkd.data.load("digits")
+with strategy.scope():
+    teacher = keras.saving.load_model("teacher.keras")
+    student = tfkd.models.build("digits_student", train.input_shape, train.num_classes)
+    distiller = tfkd.Distiller(student, teacher, alpha=0.9, temperature=4.0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss=loss, metrics=["accuracy"])
+distiller.fit(train.batches(128, shuffle=True), epochs=20)
+if strategy.cluster_resolver.task_id == 0:
+    student.save("student.keras")
+
+Start it on each machine, with the same cluster and its own index:
+
+TF_CONFIG='{"cluster": {"worker": ["first:2222", "second:2222"]}, "task": {"type": "worker", "index": 0}}' \
+    python distill.py
+"""
+
+
+def _print_several_machines(requested: bool) -> None:
+    if requested:
+        typer.echo(_SEVERAL_MACHINES)
+        raise typer.Exit
+
+
+@command(tensorflow=True, resumes=True)
+def distill(
+    teacher: TeacherFile,
+    student: Annotated[
+        str,
+        typer.Option("--student", help="Builder of tfkd.models, such as digits_student, or a .keras file to train on."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help=".keras file to write. With --optimize: a .tflite (prune, cluster: also a .keras)."),
+    ],
+    data: DataOption = "digits",
+    optimize: Annotated[
+        str | None,
+        typer.Option(
+            help="Train a .keras student further for its target: qat (quantization-aware training), prune (zero "
+            "weights), cluster (few distinct weights). With the layers of tensorflow-model-optimization: tfmot_qat, "
+            "pqat (keeps zeros), cqat (keeps clusters), pcqat (keeps both)."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option of the --optimize method, such as weight_bits=4; may be repeated."),
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(help="Weight of the distillation loss, 0..1; the loss on labels has 1 - alpha.")
+    ] = 0.9,
+    loss: Annotated[
+        str,
+        typer.Option(help="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld or mean_squared."),
+    ] = "soft_target",
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Temperature that divides the logits of teacher and student, > 0. Default: the loss's own."),
+    ] = None,
+    epochs: Epochs = 20,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = 1e-3,
+    augment: Augment = "none",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    workers: Annotated[
+        bool,
+        typer.Option(
+            "--workers",
+            callback=_print_several_machines,
+            is_eager=True,
+            help="Print how to train on several machines, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Train a student on labels and on a teacher's logits.
+
+    Example: tfkd distill --teacher teacher.keras --student digits_student --data digits --out student.keras
+
+    Then: tfkd distill --teacher teacher.keras --student student.keras --optimize qat --epochs 3 --learning-rate 1e-4
+    --out student.tflite
+
+    Or: tfkd distill --teacher teacher.keras --student student.keras --optimize prune --set sparsity=0.5
+    --out pruned.keras, and then --student pruned.keras --optimize qat --out student.tflite
+    """
+    from tfkd.recipes import training
+    from tfkd.recipes.recipe import training_config
+    from tfkd.report import console
+
+    config = training_config(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment)
+    job = training.Job(
+        student,
+        out,
+        data,
+        config,
+        seed=seed,
+        overwrite=overwrite,
+        distillation=training.Distillation(teacher, alpha, loss, temperature),
+        optimization=training.parse_optimization(optimize, settings or []),
+    )
+    with progress_of(as_json) as progress:
+        record = training.train(job, on_epoch=progress.epoch, on_note=progress.line)
+        print_result(progress, record, as_json, console.trained(record))

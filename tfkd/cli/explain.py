@@ -1,0 +1,48 @@
+"""`tfkd explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfkd.cli.application import DataOption, Json, TargetsOption, command, print_result, progress_of
+
+
+@command(tensorflow=True)
+def explain(
+    student: Annotated[Path, typer.Argument(help="The .keras file.")],
+    model: Annotated[Path, typer.Argument(help="The .tflite file that it was converted to.")],
+    data: DataOption = "digits",
+    teacher: Annotated[
+        Path | None, typer.Option(help="The teacher, a .keras file, to include its accuracy in the comparison.")
+    ] = None,
+    target: TargetsOption = None,
+    samples: Annotated[int, typer.Option(min=1, help="Number of samples on which layers are compared.")] = 64,
+    worst: Annotated[int, typer.Option(min=1, help="Number of layers to describe, largest error first.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Explain the accuracy loss of quantization.
+
+    Shows the error of each layer, its causes and remedies, and the accuracy from teacher to target.
+    Without --target the model runs on host:plain, host and tflm, as far as this platform has them.
+
+    Example: tfkd explain student.keras student.tflite --data digits --teacher teacher.keras
+    """
+    from tfkd import data as datasets
+    from tfkd.recipes import target_choice
+    from tfkd.validation import explanation
+
+    with progress_of(as_json) as progress:
+        found = explanation.explain(
+            student,
+            model,
+            datasets.load(data),
+            teacher=teacher,
+            targets=target or ["host:plain", *target_choice.installed_defaults()],
+            samples=samples,
+            worst=worst,
+            progress=progress.start,
+        )
+        print_result(progress, found.to_json(), as_json, "\n".join(found.lines()))

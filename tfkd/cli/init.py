@@ -1,0 +1,35 @@
+"""`tfkd init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfkd.cli.application import Overwrite, command
+
+
+@command()
+def init(
+    data: Annotated[
+        str | None, typer.Option(help="Data set: a name such as cifar10, a .npz file or a folder of images.")
+    ] = None,
+    teacher: Annotated[Path | None, typer.Option(help="Trained teacher, a .keras file that returns logits.")] = None,
+    student: Annotated[
+        str | None,
+        typer.Option(help="Student: a builder of tfkd.models such as resnet8, or a .keras file to start from."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Recipe file to write.")] = Path("recipe.toml"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a recipe to start from.
+
+    Each key has a comment. Without --data and --teacher it is the digits demonstration.
+
+    Example: tfkd init --data images/ --teacher teacher.keras --out recipe.toml
+    """
+    from tfkd.recipes import template
+
+    template.write(out, data=data, teacher=teacher, student=student, overwrite=overwrite)
+    typer.echo(f"{out}: written. Next: tfkd doctor {out}, then tfkd run {out}")

@@ -1,0 +1,46 @@
+"""`tfkd label`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tfkd.cli.application import DataOption, Json, Seed, command, print_result, progress_of
+from tfkd.cli.training_options import Augment, BatchSize, TeacherFile
+
+
+@command(tensorflow=True, resumes=True)
+def label(
+    teacher: TeacherFile,
+    out: Annotated[str, typer.Option("--out", help="Soft-label store to write: a folder, or a URL that fsspec opens.")],
+    data: DataOption = "digits",
+    views: Annotated[
+        int, typer.Option(min=1, help="Views per sample: the first is the sample itself, the others are augmented.")
+    ] = 1,
+    augment: Augment = "crop_flip",
+    padding: Annotated[int, typer.Option(min=0, help="Padding of crop_flip, in pixels.")] = 4,
+    flip: Annotated[bool, typer.Option(help="Whether crop_flip mirrors images at random.")] = True,
+    shard: Annotated[
+        str, typer.Option(help="Part of the work, as i/n: labels every n-th chunk, from the i-th. For n machines.")
+    ] = "0/1",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute the logits of random samples, compare, and write nothing.")
+    ] = False,
+    batch_size: BatchSize = 256,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Store the teacher's logits of training samples.
+
+    One row per sample and augmented view. The same command resumes an interrupted one.
+
+    Example: tfkd label --teacher teacher.keras --data digits --views 8 --padding 1 --no-flip --out labels/
+    """
+    from tfkd.recipes import labels
+
+    job = labels.Job(teacher, out, data, views, augment, padding, flip, batch_size=batch_size, seed=seed)
+    with progress_of(as_json) as progress:
+        progress.start("label")
+        record = labels.verify(job) if verify else labels.build(job, shard, on_chunk=progress.advance)
+        print_result(progress, record, as_json, record["summary"])

@@ -1,0 +1,78 @@
+"""`tfkd validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfkd.cli.application import (
+    CONTRACT_BROKEN,
+    BoardOption,
+    CompilerOption,
+    DataOption,
+    Json,
+    Overwrite,
+    TargetsOption,
+    TFLiteFile,
+    command,
+    command_line,
+    print_result,
+    progress_of,
+)
+from tfkd.cli.limit_options import NO_LIMITS, limit_options
+from tfkd.validation.contract import Contract
+
+
+@command(tensorflow="reference")
+@limit_options
+def validate(
+    model: TFLiteFile,
+    data: DataOption = "digits",
+    target: TargetsOption = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="The .keras file that was converted; needed for --max-accuracy-drop and --min-agreement."),
+    ] = None,
+    contract: Contract = NO_LIMITS,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(help="Report to write: .html, .md, .json or .xml (JUnit); may be repeated."),
+    ] = None,
+    board: BoardOption = None,
+    cc: CompilerOption = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Validate a .tflite on targets, against limits.
+
+    Runs the test split on each target. Exit status 1 if a limit does not hold or could not be checked.
+    Without --target: host and tflm, as far as this platform has them.
+
+    Example: tfkd validate student.tflite --data digits --target host --target tflm --max-bytes 16384
+    """
+    from tfkd import data as datasets
+    from tfkd import report as reports
+    from tfkd.recipes import target_choice
+    from tfkd.report import console
+    from tfkd.validation.validator import validate as run
+
+    reports.check_paths(report or [], overwrite=overwrite)
+    with progress_of(as_json) as progress:
+        targets = target_choice.choose(target, board=board, cc=cc, on_progress=progress.phase)
+        keras_model = None
+        if reference is not None:
+            from tfkd import models
+
+            keras_model = models.load(reference)
+        progress.start("validate")
+        test = datasets.load(data).test
+        validation = run(
+            model, test, reference=keras_model, targets=targets, contract=contract, progress=progress.advance
+        )
+        for path in report or []:
+            reports.write_report(validation, path, command=command_line(), overwrite=overwrite)
+        record = validation.to_json()
+        print_result(progress, record, as_json, console.summary(record))
+    raise typer.Exit(0 if validation.ok else CONTRACT_BROKEN)

@@ -1,0 +1,151 @@
+"""The work of `tfkd convert`: a .tflite in one precision or a mix of precisions, and golden vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tfkd import data
+from tfkd.conversion import converter
+from tfkd.conversion.quantizer import QuantizerSettings, select
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
+from tfkd.optimization import mixed_precision
+from tfkd.optimization.mixed_precision import Trial
+from tfkd.validation import golden
+
+__all__ = ["Job", "convert", "select"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One conversion.
+
+    Args:
+        model: .keras file or folder of a SavedModel.
+        out: .tflite file to write.
+        mode: Precision, see `tfkd.convert`.
+        calibration: Data set whose train split calibrates; None for none.
+        calibration_samples: Number of calibration samples, >= 1.
+        float_io: Whether a quantized model keeps float32 inputs and outputs.
+        allow_float: Whether ops may stay in float in a quantized model.
+        settings: Settings of the LiteRT quantizer; None for TensorFlow's converter.
+        accuracy_drop: Percentage points of accuracy that a mix of precisions may lose; None for no search.
+        target: Target on which the search measures accuracy.
+        golden: Number of golden vectors to write, >= 0.
+        seed: Seed of the draw of samples, >= 0.
+        overwrite: Whether existing files are replaced.
+    """
+
+    model: Path
+    out: Path
+    mode: str = "full_int8"
+    calibration: str | None = None
+    calibration_samples: int = 256
+    float_io: bool = False
+    allow_float: bool = False
+    settings: QuantizerSettings | None = None
+    accuracy_drop: float | None = None
+    target: str = "host:plain"
+    golden: int = 0
+    seed: int = 0
+    overwrite: bool = False
+
+    @property
+    def stem(self) -> str:
+        """The path of the golden vectors, without suffix."""
+        return f"{self.out.with_suffix('')}.golden"
+
+
+def convert(job: Job, *, on_trial: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Converts a model, and writes golden vectors if there are to be some.
+
+    Args:
+        job: The conversion.
+        on_trial: Called with a line on each model that the search tries.
+
+    Returns:
+        `tfkd.TFLiteModel.to_json`, findings, trials, files, seconds and peak memory, as JSON values.
+
+    Raises:
+        InputError: Options that exclude each other; see also `tfkd.convert`.
+    """
+    _check(job)
+    started = time.monotonic()
+    splits = None if job.calibration is None else data.load(job.calibration)
+    trials: tuple[Trial, ...] = ()
+    if job.accuracy_drop is not None and splits is not None:
+        model, trials = _search(job, job.accuracy_drop, splits, on_trial)
+    else:
+        model = _convert(job, splits)
+    written: tuple[Path, ...] = ()
+    if job.golden and splits:
+        vectors = golden.record(model, splits.test, samples=job.golden, seed=job.seed)
+        written = vectors.save(job.stem, overwrite=job.overwrite)
+    return {
+        **model.to_json(),
+        "findings": list(model.audit.findings) if model.audit else [],
+        "trials": [dataclasses.asdict(trial) for trial in trials],
+        "golden": [*map(str, written)],
+        "seconds": round(time.monotonic() - started, 2),
+        "peak_bytes": _peak_bytes(),
+    }
+
+
+def _check(job: Job) -> None:
+    """Checks the options, and that no output exists, before the work."""
+    if job.golden and job.calibration is None:
+        raise InputError("convert: --golden needs a data set. Received: no --calibration. Add --calibration digits.")
+    precision = job.settings or job.mode != "full_int8" or job.float_io or job.allow_float
+    if job.accuracy_drop is not None and (job.calibration is None or precision):
+        raise InputError(
+            "convert: --accuracy-drop needs --calibration, and chooses quantizer and precisions itself. Received: no "
+            "--calibration, or other options of precision. Add --calibration digits and leave the others out."
+        )
+    if job.golden:
+        golden.files(job.stem, overwrite=job.overwrite)
+
+
+def _convert(job: Job, splits: data.Splits | None) -> TFLiteModel:
+    return converter.convert(
+        job.model,
+        job.out,
+        mode=job.mode,
+        quantizer=job.settings or "tensorflow",
+        calibration=splits and splits.train,
+        calibration_samples=job.calibration_samples,
+        float_io=job.float_io,
+        allow_float=job.allow_float,
+        overwrite=job.overwrite,
+        seed=job.seed,
+    )
+
+
+def _search(
+    job: Job, accuracy_drop: float, splits: data.Splits, on_trial: Callable[[str], None]
+) -> tuple[TFLiteModel, tuple[Trial, ...]]:
+    return mixed_precision.search(
+        job.model,
+        job.out,
+        splits,
+        accuracy_drop=accuracy_drop,
+        target=job.target,
+        overwrite=job.overwrite,
+        seed=job.seed,
+        calibration_samples=job.calibration_samples,
+        report=lambda trial: on_trial(str(trial)),
+    )
+
+
+def _peak_bytes() -> int | None:
+    """Peak memory of this process and its children so far, in bytes; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

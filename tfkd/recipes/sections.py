@@ -1,0 +1,319 @@
+"""The tables of a recipe file."""
+
+from __future__ import annotations
+
+import os
+import re
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from tfkd.conversion.quantizer import QuantizerSettings, select
+from tfkd.distillation.training_config import TrainingConfig
+from tfkd.errors import InputError
+from tfkd.optimization import METHODS
+from tfkd.validation.contract import LIMITS, Contract
+
+Mode = Literal["float32", "float16", "dynamic_range", "full_int8", "int16x8"]
+
+
+def _check_variables(path: str) -> str:
+    """Checks that each environment variable in a path is set; the path stays as it is written."""
+    expand(path)
+    return path
+
+
+def expand(path: str) -> str:
+    """Replaces `~` and each `$NAME` of a path."""
+    expanded = os.path.expanduser(os.path.expandvars(path))
+    if "$" in expanded:
+        name = re.search(r"\$\{?\w*\}?", expanded)
+        raise InputError(
+            f"the environment variable {name[0] if name else '$'} is not set. Set it or write the path out."
+        )
+    return expanded
+
+
+RecipePath = Annotated[str, Field(min_length=1), pydantic.AfterValidator(_check_variables)]
+
+
+class Section(pydantic.BaseModel):
+    # Strict: a number in quotes is a mistake, not a number.
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(Section):
+    """A data set: a name or a path."""
+
+    name: str | None = Field(
+        default=None,
+        examples=["digits"],
+        description="Name of a data set: digits, mnist, fashion_mnist, cifar10 or cifar100.",
+    )
+    path: RecipePath | None = Field(
+        default=None,
+        examples=["data.npz"],
+        description="Path of a data set instead of a name: a .npz file with x_train, y_train, x_test and y_test, or a "
+        "folder with one folder of images per class.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check_one_source(self) -> Self:
+        if (self.name is None) == (self.path is None):
+            raise InputError("give either name (such as 'digits') or path (a .npz file or a folder).")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The data set in the form that `tfkd.data.load` takes."""
+        return self.name if self.name is not None else expand(self.path or "")
+
+
+class TeacherData(Source):
+    """The teacher's data, if it differs from the student's: another resolution, or another modality."""
+
+    pair: Literal["row", "label"] = Field(
+        default="row",
+        description="How teacher samples belong to student samples. row: sample i of both; label: a random sample of "
+        "the same class, another one in each epoch.",
+    )
+
+
+class Data(Source):
+    """The data set that the student is trained and judged on."""
+
+    validation: float = Field(default=0.1, gt=0, lt=1, description="Share of the training split used for validation.")
+    teacher: TeacherData | None = Field(default=None, description=(TeacherData.__doc__ or "").strip())
+
+
+class Teacher(TrainingConfig):
+    """The teacher: a builder that is trained on labels, or trained .keras files."""
+
+    model: str | None = Field(
+        default=None,
+        examples=["digits_teacher"],
+        description="Builder of tfkd.models that is trained on labels first, such as digits_teacher.",
+    )
+    options: dict[str, Any] = Field(default={}, description="Arguments of the builder.")
+    path: RecipePath | None = Field(
+        default=None,
+        examples=["teacher.keras"],
+        description="A trained teacher instead: a .keras file that returns logits.",
+    )
+    paths: list[RecipePath] | None = Field(
+        default=None,
+        examples=[["first.keras", "second.keras"]],
+        min_length=2,
+        description="Several trained teachers instead: .keras files. Their mean probabilities teach.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check_built_or_loaded(self) -> Self:
+        given = [name for name in ("model", "path", "paths") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError("give either model (a builder that is trained) or path or paths (trained .keras files).")
+        if given != ["model"] and self.model_fields_set != set(given):
+            rest = ", ".join(sorted(self.model_fields_set - set(given)))
+            raise InputError(f"a teacher with {given[0]} is not trained. Leave out {rest}.")
+        return self
+
+    @property
+    def files(self) -> list[Path]:
+        """The trained teachers; empty if the teacher is trained by the run."""
+        return [Path(expand(path)) for path in self.paths or ([self.path] if self.path is not None else [])]
+
+
+class Student(Section):
+    """The student: a builder, or a .keras file that is trained further."""
+
+    model: str | None = Field(
+        default=None,
+        examples=["resnet8"],
+        description="Builder of tfkd.models, such as digits_student, resnet8, ds_cnn or mobilenet_v2.",
+    )
+    options: dict[str, Any] = Field(default={}, description="Arguments of the builder.")
+    path: RecipePath | None = Field(
+        default=None,
+        examples=["student.keras"],
+        description="A .keras file to start from instead of a builder, with its weights.",
+    )
+    inherit: RecipePath | None = Field(
+        default=None,
+        examples=["teacher.keras"],
+        description="A .keras file, such as the teacher, whose weights some layers of a built student start from.",
+    )
+    layers: dict[str, str] = Field(
+        default={},
+        description="Which layers inherit: regular expression of the student's layer name = name in the other model.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check_built_or_loaded(self) -> Self:
+        if (self.model is None) == (self.path is None) or (self.path is not None and self.options):
+            raise InputError("give either model (a builder, with its options) or path (a .keras file to start from).")
+        if (self.inherit is None) != (not self.layers) or (self.inherit and self.path):
+            raise InputError("inherit and layers need each other and a student with model. Give all three or neither.")
+        return self
+
+    @property
+    def file(self) -> Path | None:
+        """The model that the student starts or inherits from; None if all its weights are new."""
+        source = self.path or self.inherit
+        return None if source is None else Path(expand(source))
+
+
+class Distillation(TrainingConfig):
+    """How the student is trained; a student without a teacher is trained the same way for comparison."""
+
+    alpha: float = Field(
+        default=0.9, ge=0, le=1, description="Weight of the distillation loss; the loss on labels has 1 - alpha."
+    )
+    temperature: float | None = Field(
+        default=None,
+        examples=[4.0],
+        gt=0,
+        description="Temperature that divides the logits of teacher and student. Left out: the loss's default.",
+    )
+    loss: str = Field(
+        default="soft_target",
+        description="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld or mean_squared.",
+    )
+    loss_options: dict[str, Any] = Field(default={}, description="Other arguments of the distillation loss.")
+    views: int | None = Field(
+        default=None,
+        examples=[8],
+        ge=1,
+        description="Store the teacher's logits once, for this many augmented views per sample, and train from the "
+        "store. Left out: the teacher runs in each step.",
+    )
+    seeds: int = Field(
+        default=3, ge=1, description="Number of trainings of each student; the best on the validation split ships."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check_views(self) -> Self:
+        if (self.views or 1) > 1 and self.augment == "none":
+            raise InputError(f'{self.views} views need an augmentation. Set augment = "crop_flip", or views = 1.')
+        return self
+
+    @property
+    def soft(self) -> dict[str, Any]:
+        """Name and options of the distillation loss, for `tfkd.losses.build`."""
+        temperature = {} if self.temperature is None else {"temperature": self.temperature}
+        return {"name": self.loss, **temperature, **self.loss_options}
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The settings that the student without a teacher is trained with too."""
+        return TrainingConfig.model_validate(self.model_dump(include=set(TrainingConfig.model_fields)))
+
+
+class Conversion(Section):
+    """The conversion of the distilled student to .tflite."""
+
+    modes: list[Mode] = Field(
+        default=["full_int8"],
+        min_length=1,
+        description="Precisions to convert to: float32, float16, dynamic_range, full_int8, int16x8.",
+    )
+    ship: str = Field(
+        default="full_int8",
+        description="The model that the contract judges: one of modes, or the method of an optimization.",
+    )
+    calibration_samples: int = Field(
+        default=256, ge=1, description="Training samples from which the ranges of activations are measured."
+    )
+    quantizer: Literal["tensorflow", "litert"] | None = Field(
+        default=None,
+        examples=["litert"],
+        description="Quantizer of dynamic_range, full_int8 and int16x8: tensorflow or litert. Left out: litert if a "
+        "key below needs it.",
+    )
+    range: Literal["min_max", "percentile", "mse"] = Field(
+        default="min_max", description="How ranges of activations are chosen: min_max, percentile or mse."
+    )
+    keep_float: list[str] = Field(default=[], description="Regular expressions of layer names that stay in float.")
+    int16: list[str] = Field(default=[], description="Regular expressions of layer names with int16 activations.")
+    int4: list[str] = Field(default=[], description="Regular expressions of layer names with int4 weights.")
+
+    @pydantic.model_validator(mode="after")
+    def _check_quantizer(self) -> Self:
+        self.quantizer_settings()
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_modes(self) -> Self:
+        missing = self.ship in typing.get_args(Mode) and self.ship not in self.modes
+        if len(set(self.modes)) < len(self.modes) or missing:
+            raise InputError(f"modes must be unique and contain ship ({self.ship!r}). Received: {self.modes}.")
+        return self
+
+    def quantizer_settings(self) -> QuantizerSettings | None:
+        """Settings of the LiteRT quantizer; None for TensorFlow's converter.
+
+        Raises:
+            InputError: The options exclude each other.
+        """
+        return select(self.quantizer, ranges=self.range, keep_float=self.keep_float, int16=self.int16, int4=self.int4)
+
+
+class Optimization(TrainingConfig):
+    """Further training of the distilled student for its target: quantization-aware training, pruning, clustering.
+
+    Several, as `[[optimization]]`, follow one another: prune, then cluster, then train for int8.
+    """
+
+    method: str = Field(
+        examples=["qat"],
+        description=f"One of {', '.join(METHODS)}; also the name of the model in the report and for conversion.ship.",
+    )
+    options: dict[str, Any] = Field(default={}, description="Arguments of the method, such as { sparsity = 0.5 }.")
+    epochs: int = Field(default=3, ge=1, description="Passes over the training split.")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Initial learning rate of Adam.")
+
+    @pydantic.field_validator("method")
+    @classmethod
+    def _check_method(cls, method: str) -> str:
+        if method not in METHODS:
+            raise InputError(f"must be one of {', '.join(METHODS)}. Received: {method!r}.")
+        return method
+
+
+class Targets(Section):
+    """Where the .tflite models run."""
+
+    names: list[str] | None = Field(
+        default=None,
+        examples=[["host", "tflm"]],
+        min_length=1,
+        description="Targets, such as host, tflm, arm64, cortex-m4:nrf52840 or android. A missing tool is an error. "
+        "Left out: host and tflm, as far as this platform has them.",
+    )
+    optional: list[str] = Field(
+        default=[], description="More targets. One whose tools are not installed is reported as unavailable."
+    )
+
+
+def _limits(section: Any) -> Any:
+    """Checks that each limit of the contract is in its range."""
+    Contract(**section.model_dump())
+    return section
+
+
+_LIMIT_EXAMPLES = {"share": 0.95, "points": 1.0, "bytes": 65_536, "ms": 5.0, "steps": 2}
+ContractSection = pydantic.create_model(
+    "ContractSection",
+    __base__=Section,
+    __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked.",
+    __validators__={"_check_limits": pydantic.model_validator(mode="after")(_limits)},
+    **{
+        limit.name: (
+            limit.number | None,
+            Field(default=None, description=limit.help, examples=[_LIMIT_EXAMPLES[limit.unit]]),
+        )
+        for limit in LIMITS.values()
+    },  # type: ignore[call-overload]
+)

@@ -1,0 +1,67 @@
+"""The targets of a command or a recipe: those that were chosen, or the defaults that this platform has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tfkd import targets
+from tfkd.targets import Target
+
+
+def choose(
+    specs: Sequence[str] | None,
+    *,
+    optional: Sequence[str] = (),
+    board: str | None = None,
+    cc: str | None = None,
+    connect: bool = True,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> list[Target | str]:
+    """Makes targets before the work begins, so that a missing tool or device is an error now and not after it.
+
+    Args:
+        specs: Specifications of the chosen targets, see `tfkd.targets.get`; None for the defaults.
+        optional: More specifications.
+        board: Board of the emulated microcontroller, see `tfkd.targets.with_board`.
+        cc: C compiler of emulated microcontrollers, see `tfkd.targets.with_compiler`.
+        connect: Whether devices must be reachable now.
+        on_progress: Called with the name of a phase of a run and its progress in percent.
+
+    Returns:
+        The targets. One of the defaults or of `optional` that is unavailable stays a specification; its row in a
+        validation has the reason.
+
+    Raises:
+        InputError: A specification, the board or the compiler is wrong.
+        ToolMissingError: A tool of one of `specs` is not installed.
+        DeviceError: The device of a target cannot be reached.
+    """
+    required = list(specs or ())
+    found = required or list(targets.defaults())
+    found += [spec for spec in optional if spec not in found]
+    found = targets.with_compiler(targets.with_board(found, board), cc)
+    missing = set(unavailable(found))
+    if required:
+        missing &= set(optional) - set(required)
+    chosen: list[Target | str] = []
+    for spec in found:
+        if spec in missing:
+            chosen.append(spec)
+            continue
+        target = targets.get(spec)
+        target = target if on_progress is None else target.with_progress(on_progress)
+        if connect:
+            target.check()
+        chosen.append(target)
+    return chosen
+
+
+def unavailable(specs: Sequence[str]) -> dict[str, str]:
+    """The targets that this machine cannot run, with the reasons."""
+    return {spec: reason for spec, reason in targets.available(specs) if reason is not None}
+
+
+def installed_defaults() -> list[str]:
+    """The default targets that this platform has."""
+    missing = unavailable(targets.defaults())
+    return [spec for spec in targets.defaults() if spec not in missing]

@@ -1,0 +1,168 @@
+"""Examines a trained teacher: its outputs, its accuracy on the data, and what earlier runs left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfkd import data
+from tfkd.errors import InputError
+from tfkd.recipes.findings import Finding
+from tfkd.recipes.recipe import Recipe
+from tfkd.recipes.step_cache import read_state
+
+if TYPE_CHECKING:
+    import keras
+
+# Enough samples to distinguish a broken teacher from a sound one.
+_SAMPLES = 1000
+# With fewer than these per class, and in total, accuracy says nothing about the order of classes or the input range.
+_LEAST_PER_CLASS, _LEAST = 2, 16
+# Samples that are run again, alone and together.
+_REPEATED = 16
+
+
+def examine(teacher: keras.Model, splits: data.Splits, recipe: Recipe) -> Iterator[Finding]:
+    """Yields the findings on a trained teacher.
+
+    Args:
+        teacher: The teacher.
+        splits: The data that the teacher sees.
+        recipe: The recipe, whose output folder may have an earlier run.
+    """
+    from tfkd.models import logits
+
+    try:
+        logits.check_gives_logits("teacher", teacher)
+    except InputError as error:
+        yield Finding(
+            "error",
+            "The teacher's outputs cannot be used.",
+            str(error),
+            "Save the teacher with one output of logits [batch, classes]: without a softmax at its end.",
+        )
+        return
+    split = splits.val if len(splits.val) else splits.train
+    sample = split.sample(min(_SAMPLES, len(split)))
+    x, y, classes = sample.x.astype("float32"), sample.y, sample.num_classes
+    if tuple(teacher.input_shape[1:]) != sample.input_shape or teacher.output_shape[-1] != classes:
+        yield Finding(
+            "error",
+            "The teacher does not fit the data.",
+            f"its input is {teacher.input_shape[1:]} and it has {teacher.output_shape[-1]} logits; the data are "
+            f"{sample.input_shape} with {classes} classes",
+            "Give the teacher that was trained on this data set.",
+        )
+        return
+    outputs = _run(teacher, x)
+    if (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-3):
+        yield Finding(
+            "error",
+            "The teacher returns probabilities.",
+            "its outputs are >= 0 and sum to 1",
+            "Remove its softmax.",
+        )
+        return
+    yield from _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
+    if len(y) < max(_LEAST, _LEAST_PER_CLASS * classes):
+        yield Finding(
+            "warning",
+            "Too few validation samples to examine the teacher's accuracy.",
+            f"{len(y)} samples of {classes} classes",
+            "Raise data.validation, or add samples. Without them nothing shows that the teacher fits the labels.",
+        )
+    else:
+        yield from _examine_accuracy(teacher, x, y, outputs, classes)
+        yield from _examine_earlier_run(recipe, float(np.mean(outputs.argmax(-1) == y)))
+    if len(recipe.teacher.files) == 1:  # a store of several teachers is keyed by all of them
+        yield from _examine_stores(recipe, teacher, splits)
+
+
+def _run(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    batches = [np.asarray(model(x[i : i + 128], training=False), "float32") for i in range(0, len(x), 128)]
+    return np.concatenate(batches)
+
+
+def _examine_mode(teacher: keras.Model, x: np.ndarray, outputs: np.ndarray) -> Iterator[Finding]:
+    """Outputs that depend on chance, or on the rest of the batch: a layer runs in training mode."""
+    first, second = _run(teacher, x), _run(teacher, x)
+    alone = np.concatenate([_run(teacher, x[i : i + 1]) for i in range(len(x))])
+    scale = max(float(np.abs(outputs).max()), 1e-6)
+    for what, other in (("from call to call", second), ("with the rest of the batch", alone)):
+        change = float(np.abs(other - first).max()) / scale
+        if change > 1e-2:
+            yield Finding(
+                "error",
+                "The teacher runs in training mode.",
+                f"its outputs change by {change:.0%} {what}",
+                "Rebuild it without training=True on its dropout or normalization layers.",
+            )
+
+
+def _examine_accuracy(
+    teacher: keras.Model, x: np.ndarray, y: np.ndarray, outputs: np.ndarray, classes: int
+) -> Iterator[Finding]:
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import confusion_matrix
+
+    accuracy = float(np.mean(outputs.argmax(-1) == y))
+    confusion = confusion_matrix(y, outputs.argmax(-1), labels=range(classes))
+    labels, predictions = linear_sum_assignment(-confusion)
+    permuted = confusion[labels, predictions].sum() / len(y)
+    if permuted > max(accuracy + 0.2, 2 * accuracy):
+        moved = ", ".join(f"label {a} is output {b}" for a, b in zip(labels, predictions, strict=True) if a != b)
+        yield Finding(
+            "error",
+            "The teacher's classes are in another order than the labels.",
+            f"accuracy {accuracy:.1%}, but {permuted:.1%} if {moved}",
+            "Reorder the labels or the teacher's outputs.",
+        )
+        return
+    ranges = {"divided by 255": x / 255, "scaled to -1..1": x / 127.5 - 1, "multiplied by 255": x * 255}
+    found = {name: float(np.mean(_run(teacher, scaled).argmax(-1) == y)) for name, scaled in ranges.items()}
+    best = max(found, key=lambda name: found[name])
+    if found[best] > max(accuracy + 0.1, 1.5 * accuracy):
+        yield Finding(
+            "error",
+            "The teacher expects inputs of another range.",
+            f"accuracy {accuracy:.1%} on {x.min():g}..{x.max():g}, {found[best]:.1%} on inputs {best}",
+            "Add a Rescaling layer in front of the teacher, or give the data in its range.",
+        )
+    elif accuracy < 1.5 / classes:
+        yield Finding(
+            "error",
+            "The teacher is no better than chance.",
+            f"accuracy {accuracy:.1%} on {len(y)} samples, chance is {1 / classes:.1%}",
+            "Train it, or give the file that was trained on this data set.",
+        )
+
+
+def _examine_earlier_run(recipe: Recipe, accuracy: float) -> Iterator[Finding]:
+    """An earlier run in the output folder whose student without teacher is better than the teacher."""
+    steps = read_state(recipe.folder)
+    accuracies = [step["record"]["val_accuracy"] for name, step in steps.items() if name.startswith("student-alone-")]
+    best = max(accuracies, default=0.0)
+    if best > accuracy:
+        yield Finding(
+            "warning",
+            "The teacher is less accurate than the student alone.",
+            f"{accuracy:.1%} on validation; the student of an earlier run has {best:.1%}",
+            "Train a better teacher.",
+        )
+
+
+def _examine_stores(recipe: Recipe, teacher: keras.Model, splits: data.Splits) -> Iterator[Finding]:
+    from tfkd.distillation.labels.store import SoftLabels
+
+    for folder in sorted(recipe.folder.glob("labels-*")):
+        try:
+            SoftLabels.open(folder).check(teacher, splits.train)
+        except InputError as error:
+            yield Finding(
+                "warning",
+                "Stored soft labels are stale.",
+                str(error),
+                "Nothing: the next run replaces them.",
+            )

@@ -1,0 +1,177 @@
+"""Writes a recipe to start from: each key of the schema, with its description as a comment."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic.fields import FieldInfo
+
+from tfkd._internal import atomic
+from tfkd.data.sources import NAMES
+from tfkd.distillation.training_config import TrainingConfig
+from tfkd.errors import InputError
+from tfkd.recipes.recipe import Recipe, parse
+
+_WIDTH = 100
+
+DIGITS: dict[str, Any] = {
+    "output": "runs/digits",
+    "seed": 0,
+    "data": {"name": "digits", "validation": 0.1},
+    "teacher": {"model": "digits_teacher", "epochs": 20, "batch_size": 64, "learning_rate": 2e-3},
+    "student": {"model": "digits_student"},
+    "distillation": {
+        "alpha": 0.9,
+        "temperature": 4.0,
+        "seeds": 3,
+        "epochs": 30,
+        "batch_size": 64,
+        "learning_rate": 0.01,
+    },
+    "conversion": {
+        "modes": ["float32", "float16", "dynamic_range", "full_int8", "int16x8"],
+        "ship": "full_int8",
+        "calibration_samples": 256,
+    },
+    "targets": {"optional": ["cortex-m4:nrf52840"]},
+    "contract": {"max_accuracy_drop": 1.0, "max_bytes": 16384, "max_arena_bytes": 32768},
+}
+
+
+def write(
+    path: str | os.PathLike[str],
+    *,
+    data: str | None = None,
+    teacher: str | os.PathLike[str] | None = None,
+    student: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a recipe for the digits demonstration, or for a data set and a trained teacher.
+
+    Args:
+        path: TOML file to write.
+        data: Name or path of a data set, see `tfkd.data.load`; None for the demonstration.
+        teacher: .keras file that returns logits; None for the demonstration.
+        student: Builder of `tfkd.models`, or .keras file to start from; `resnet8` by default.
+        overwrite: Whether an existing file is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: The file exists, or only one of data and teacher is given.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} already exists. Pass overwrite=True or choose another path.")
+    if data is None and teacher is None and student is None:
+        title = "The digits demonstration: scikit-learn's handwritten digits, about three minutes on two CPU cores."
+        text = render(DIGITS, title)
+    elif data is None or teacher is None:
+        raise InputError("init: a recipe for your own models needs --data and --teacher. Give both, or neither.")
+    else:
+        title = f"Distills {teacher} into a student for {data}."
+        text = render(_values(data, os.fspath(teacher), student or "resnet8"), title)
+    parse(text, str(path))
+    atomic.write(path, text)
+    return path
+
+
+def _values(data: str, teacher: str, student: str) -> dict[str, Any]:
+    """The keys of a recipe for a user's data and teacher."""
+    return {
+        "output": f"runs/{Path(data).stem or 'run'}",
+        "seed": 0,
+        "data": {"name" if data in NAMES else "path": data, "validation": 0.1},
+        "teacher": {"path": teacher},
+        "student": {"path" if student.endswith(".keras") else "model": student},
+        "distillation": {
+            "alpha": 0.9,
+            "temperature": 4.0,
+            "seeds": 1,
+            "epochs": 20,
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+        },
+        "conversion": {"modes": ["float32", "full_int8"], "ship": "full_int8", "calibration_samples": 256},
+        "contract": {"max_accuracy_drop": 2.0},
+    }
+
+
+def render(values: Mapping[str, Any], title: str) -> str:
+    """A recipe as TOML, with all keys of the schema; those without a value are commented out.
+
+    Args:
+        values: The keys that are set, by table.
+        title: First line of the file.
+    """
+    blocks = ["\n".join([*_comment(title), *_comment((Recipe.__doc__ or "").partition(". ")[2])])]
+    tables = {name: field for name, field in Recipe.model_fields.items() if _table_class(field) is not None}
+    for name, field in Recipe.model_fields.items():
+        if name not in tables:
+            blocks.append("\n".join(_key(name, field, values.get(name))))
+    for name, field in tables.items():
+        blocks += _table(name, field, values.get(name, {}))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(name: str, field: FieldInfo, values: Mapping[str, Any]) -> Iterator[str]:
+    """The blocks of a table and of the tables inside it."""
+    section = _table_class(field)
+    assert section is not None
+    several = typing.get_origin(field.annotation) is list
+    header = f"[[{name}]]" if several else f"[{name}]"
+    # A table that may be left out is commented out as a whole: an empty one would be an error.
+    absent = not values and (several or type(None) in typing.get_args(field.annotation))
+    lines = [*_comment(field.description or ""), f"# {header}" if absent else header]
+    inner = []
+    for key, one in sorted(section.model_fields.items(), key=lambda item: item[0] in TrainingConfig.model_fields):
+        if _table_class(one) is None:
+            lines += _key(key, one, values.get(key))
+        else:
+            inner.append((f"{name}.{key}", one, values.get(key, {})))
+    yield "\n".join(lines)
+    for table in inner:
+        yield from _table(*table)
+
+
+def _table_class(field: FieldInfo) -> type[pydantic.BaseModel] | None:
+    """The class of a key that is a table, an optional table or a list of tables; None for other keys."""
+    for one in (field.annotation, *typing.get_args(field.annotation)):
+        if isinstance(one, type) and issubclass(one, pydantic.BaseModel):
+            return one
+    return None
+
+
+def _key(name: str, field: FieldInfo, value: Any) -> list[str]:
+    """The lines of a key: its description, then the key with its value, or commented out with its default."""
+    lines = _comment(field.description or "")
+    if value is not None:
+        return [*lines, f"{name} = {_toml(value)}"]
+    example = field.get_default() if not field.is_required() else None
+    if example is None:
+        example = (field.examples or [""])[0]
+    return [*lines, f"# {name} = {_toml(example)}"]
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), _WIDTH, initial_indent="# ", subsequent_indent="# ")
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML."""
+    if isinstance(value, Mapping):
+        pairs = ", ".join(f"{_toml(key)} = {_toml(one)}" for key, one in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, bool | str):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)

@@ -1,0 +1,274 @@
+"""The steps of a run that train Keras models: teacher, soft labels, students, optimizations."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tfkd import data
+from tfkd._internal import atomic
+from tfkd._internal.progress import Progress
+from tfkd.distillation.training_config import TrainingConfig
+from tfkd.recipes.recipe import Recipe
+from tfkd.recipes.records import History, Labels, Trained
+from tfkd.recipes.step_cache import Finished, Steps, hash_of, input_hash
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfkd.distillation.labels.store import SoftLabels
+    from tfkd.optimization import Optimized
+    from tfkd.recipes.recipe import Optimization
+
+# A student that is trained on labels alone, for comparison, or with the teacher.
+Kind = Literal["alone", "distilled"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A saved Keras model, or several that teach together.
+
+    Args:
+        paths: .keras files.
+        hashes: SHA-256 of each file, by name.
+        history: Logs of its training, if this run trained it.
+    """
+
+    paths: tuple[Path, ...]
+    hashes: Mapping[str, str | None]
+    history: History | None = None
+
+    def load(self) -> keras.Model:
+        """The model, or the ensemble of several."""
+        from tfkd import models
+        from tfkd.distillation import teachers
+
+        loaded = [models.load(path) for path in self.paths]
+        return teachers.ensemble(loaded) if len(loaded) > 1 else loaded[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Teaching:
+    """What teaches the student: a teacher, and the store of its logits if there is one."""
+
+    teacher: Saved
+    labels: Finished[Labels] | None
+
+    @property
+    def hashes(self) -> Mapping[str, str | None]:
+        return self.labels.hashes if self.labels else self.teacher.hashes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """One training.
+
+    Args:
+        name: Name of the step and of its folder.
+        key: Key of the step; a checkpoint of another key is deleted.
+        fitted: Model that is fitted: a `Distiller`, or the model itself.
+        saved: Model that is saved.
+        config: Settings of the training.
+        seed: Seed of order and augmentation.
+        store: Store of the teacher's logits.
+        callbacks: More callbacks.
+    """
+
+    name: str
+    key: str
+    fitted: keras.Model
+    saved: keras.Model
+    config: TrainingConfig
+    seed: int
+    store: SoftLabels | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+
+class Trainer:
+    """Trains the Keras models of a recipe, or keeps them where nothing changed.
+
+    Args:
+        recipe: The recipe.
+        steps: The steps of the run.
+        progress: Progress display.
+
+    Attributes:
+        splits: The student's data.
+        teacher_splits: The teacher's data.
+        data_hash: Hash of both.
+    """
+
+    def __init__(self, recipe: Recipe, steps: Steps, progress: Progress) -> None:
+        self.recipe, self.steps, self.progress = recipe, steps, progress
+        self.folder = steps.folder
+        self.splits = self._load_data(recipe.data.source)
+        self.data_hash = hash_of([split.content_hash for split in self.splits])
+        other = recipe.data.teacher
+        self.teacher_splits = self.splits
+        if other:
+            self.teacher_splits = self._load_data(other.source)
+            self.data_hash = hash_of(
+                [self.data_hash, other.pair, [split.content_hash for split in self.teacher_splits]]
+            )
+        self.partner = data.Partner(self.teacher_splits.train, other.pair) if other else None
+
+    def _load_data(self, source: str) -> data.Splits:
+        return data.load(source, validation=self.recipe.data.validation, seed=self.recipe.seed)
+
+    def check_student(self) -> None:
+        """Builds the student, and tries its optimizations, where either may be refused: before the training."""
+        settings = self.recipe.student
+        stages = [(one.method, one.options) for one in self.recipe.optimization]
+        if not settings.layers and not stages:
+            return
+        student = self._build_student(self.recipe.seed)  # refuses layers that do not fit
+        if stages:
+            from tfkd.optimization import rehearse
+
+            rehearse(student, stages)
+
+    def train_teacher(self) -> Saved:
+        settings = self.recipe.teacher
+        if settings.files:
+            return Saved(tuple(settings.files), {str(file): input_hash(file) for file in settings.files})
+
+        def work(key: str) -> Trained:
+            from tfkd import models
+
+            _reset_keras(self.recipe.seed)
+            train = self.teacher_splits.train
+            model = models.build(settings.model or "", train.input_shape, train.num_classes, **settings.options)
+            return self._train(
+                _Training("teacher", key, model, model, settings, self.recipe.seed), splits=self.teacher_splits
+            )
+
+        inputs = [settings.model_dump(), self.recipe.seed, self.data_hash]
+        return self.saved(self.steps.do("teacher", inputs, Trained, work))
+
+    def label(self, teacher: Saved) -> Finished[Labels]:
+        settings = self.recipe.distillation
+
+        def work(key: str) -> Labels:
+            from tfkd.distillation import training
+            from tfkd.distillation.labels.store import SoftLabels
+
+            store = f"labels-{key[:16]}"
+            for stale in self.folder.glob("labels-*"):
+                if stale.name != store:
+                    shutil.rmtree(stale)
+            SoftLabels.build(
+                self.folder / store,
+                teacher.load(),
+                self.splits.train,
+                views=settings.views or 1,
+                augment=training.augmentation(settings),
+                seed=self.recipe.seed,
+                progress=self.progress.advance,
+            )
+            return Labels(store)
+
+        views = [settings.views, settings.augment, settings.padding, settings.flip]
+        return self.steps.do("labels", [views, self.recipe.seed, self.data_hash, teacher.hashes], Labels, work)
+
+    def train_student(self, kind: Kind, seed: int, teaching: Teaching) -> Finished[Trained]:
+        name, settings = f"student-{kind}-{seed}", self.recipe.distillation
+
+        def work(key: str) -> Trained:
+            student = self._build_student(seed)
+            if kind == "alone":
+                return self._train(_Training(name, key, student, student, settings, seed))
+            distiller, store = self._distiller(teaching, student)
+            return self._train(_Training(name, key, distiller, student, settings, seed, store))
+
+        start = self.recipe.student.file
+        inputs = [self.recipe.student.model_dump(), settings.training.model_dump(), seed, self.data_hash]
+        inputs += [input_hash(start)] if start else []
+        if kind == "distilled":
+            inputs += [settings.alpha, settings.soft, teaching.hashes]
+        return self.steps.do(name, inputs, Trained, work)
+
+    def _build_student(self, seed: int) -> keras.Model:
+        """The student before its training."""
+        from tfkd.recipes.student import build
+
+        _reset_keras(seed)
+        return build(self.recipe.student, self.splits.train)
+
+    def _distiller(self, teaching: Teaching, student: keras.Model) -> tuple[keras.Model, SoftLabels | None]:
+        """The student with its teacher, and the store of the teacher's logits, if there is one."""
+        from tfkd import losses
+        from tfkd.distillation.distiller import Distiller
+        from tfkd.distillation.labels.store import SoftLabels
+
+        settings = self.recipe.distillation
+        store = SoftLabels.open(self.folder / teaching.labels.record.store) if teaching.labels else None
+        teacher = store or teaching.teacher.load()
+        soft_loss = losses.build(**settings.soft)
+        return Distiller(student, teacher, alpha=settings.alpha, soft_loss=soft_loss), store
+
+    def _train(self, training: _Training, splits: data.Splits | None = None) -> Trained:
+        from tfkd.distillation.training import accuracy, fit
+
+        splits = splits or self.splits
+        folder = self.folder / training.name
+        folder.mkdir(exist_ok=True)
+        checkpoint = folder / f"checkpoint-{training.key[:16]}"
+        for stale in folder.glob("checkpoint-*"):
+            if stale != checkpoint:
+                shutil.rmtree(stale)
+        history = fit(
+            training.fitted,
+            splits,
+            training.config,
+            seed=training.seed,
+            checkpoint=checkpoint,
+            on_epoch=self.progress.epoch,
+            soft_labels=training.store,
+            partner=None if training.fitted is training.saved else self.partner,
+            callbacks=training.callbacks,
+        )
+        file = f"{training.name}/model.keras"
+        with atomic.replacing(self.folder / file) as part:
+            training.saved.save(part)
+        shutil.rmtree(checkpoint)
+        return Trained(file, history, accuracy(training.saved, splits.val), accuracy(training.saved, splits.test))
+
+    def optimize(self, settings: Optimization, student: Saved, teaching: Teaching) -> Finished[Trained]:
+        """Trains the distilled student further with the same teacher, prepared for an optimization."""
+        name, seed, distillation = f"optimize-{settings.method}", self.recipe.seed, self.recipe.distillation
+
+        def work(key: str) -> Trained:
+            import keras
+
+            keras.utils.set_random_seed(seed)
+            optimized = prepare(settings, student)
+            for note in optimized.notes:
+                self.progress.line(note)
+            distiller, store = self._distiller(teaching, optimized.model)
+            return self._train(
+                _Training(name, key, distiller, optimized.model, settings, seed, store, optimized.callbacks)
+            )
+
+        inputs = [settings.model_dump(), seed, self.data_hash, student.hashes]
+        inputs += [distillation.alpha, distillation.soft, teaching.hashes]
+        return self.steps.do(name, inputs, Trained, work)
+
+    def saved(self, trained: Finished[Trained]) -> Saved:
+        return Saved((self.folder / trained.record.file,), trained.hashes, trained.record.history)
+
+
+def _reset_keras(seed: int) -> None:
+    """Makes names and initial weights of the next model the same in every run."""
+    import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+
+
+def prepare(settings: Optimization, student: Saved) -> Optimized:
+    from tfkd.optimization import optimize
+
+    return optimize(student.load(), settings.method, **settings.options)

@@ -1,0 +1,241 @@
+"""The work of `tfkd train` and `tfkd distill`: trains one model and saves it, and resumes after an interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfkd import data, losses, models, optimization
+from tfkd._internal import atomic
+from tfkd.data import Splits
+from tfkd.distillation.checkpoints import OnEpoch
+from tfkd.distillation.distiller import Distiller
+from tfkd.distillation.training import accuracy, fit
+from tfkd.distillation.training_config import TrainingConfig
+from tfkd.errors import InputError
+from tfkd.optimization import Optimized
+from tfkd.recipes.step_cache import input_hash, locked
+
+# A working folder has this file: no other folder is deleted.
+_MARKER = "tfkd-checkpoint"
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """The teacher and the distillation loss.
+
+    Args:
+        teacher: .keras file that returns logits.
+        alpha: Weight of the distillation loss, 0..1.
+        loss: One of `tfkd.losses.NAMES`.
+        temperature: Temperature of the loss, > 0; None for its default.
+    """
+
+    teacher: Path
+    alpha: float = 0.9
+    loss: str = "soft_target"
+    temperature: float | None = None
+
+    def distiller(self, student: keras.Model) -> Distiller:
+        """The student with its teacher."""
+        options = {} if self.temperature is None else {"temperature": self.temperature}
+        soft_loss = losses.build(self.loss, **options)
+        return Distiller(student, models.load(self.teacher), alpha=self.alpha, soft_loss=soft_loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization:
+    """A method that prepares a trained student for its target.
+
+    Args:
+        method: One of `tfkd.optimization.METHODS`.
+        options: Arguments of the method.
+    """
+
+    method: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def parse_optimization(method: str | None, settings: Sequence[str]) -> Optimization | None:
+    """The optimization of a command line.
+
+    Args:
+        method: Value of `--optimize`.
+        settings: Values of `--set`, NAME=VALUE; a value is JSON, otherwise text.
+
+    Raises:
+        InputError: A setting is not NAME=VALUE, or there are settings without a method.
+    """
+    if method is None:
+        if settings:
+            raise InputError(f"distill: --set needs --optimize. Received: --set {settings[0]}. Add --optimize qat.")
+        return None
+    options: dict[str, Any] = {}
+    for pair in settings:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise InputError(f"distill: --set must be NAME=VALUE. Received: {pair!r}. Use --set weight_bits=4.")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return Optimization(method, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Args:
+        model: One of `tfkd.models.NAMES`, or a .keras file to train further.
+        out: .keras file to write. With an optimization: a .tflite, or, of a method that only changes weights, a .keras
+            file to optimize further.
+        data: Data set, see `tfkd.data.load`.
+        config: Epochs, batch size, learning rate and augmentation.
+        seed: Seed of initial weights, order and augmentation, >= 0.
+        overwrite: Whether an existing file is replaced.
+        distillation: The teacher; None to train on labels alone.
+        optimization: The optimization of a model from a file; None for none.
+    """
+
+    model: str
+    out: Path
+    data: str
+    config: TrainingConfig
+    seed: int = 0
+    overwrite: bool = False
+    distillation: Distillation | None = None
+    optimization: Optimization | None = None
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the model is a .keras file."""
+        return self.model.endswith(".keras")
+
+    def key(self, splits: Splits) -> str:
+        """A hash of all that the result depends on: settings, data and model files."""
+        files = [Path(self.model)] if self.from_file else []
+        files += [self.distillation.teacher] if self.distillation else []
+        settings = [
+            self.model,
+            splits.train.content_hash,
+            self.config.model_dump(),
+            self.seed,
+            dataclasses.asdict(self.distillation) if self.distillation else None,
+            dataclasses.asdict(self.optimization) if self.optimization else None,
+            [input_hash(file) for file in files],
+        ]
+        return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:16]
+
+
+def train(
+    job: Job, *, on_epoch: OnEpoch | None = None, on_note: Callable[[str], None] = lambda note: None
+) -> dict[str, Any]:
+    """Builds or loads a model, trains it and saves it, or exports it if it is optimized.
+
+    Each finished epoch is kept beside the output until that is written: the same call resumes after the last.
+
+    Args:
+        job: The training.
+        on_epoch: See `tfkd.distillation.training.fit`.
+        on_note: Called before the training with each note of the optimization on the model.
+
+    Returns:
+        path, val_accuracy and history; for a .tflite also `tfkd.TFLiteModel.to_json`.
+
+    Raises:
+        InputError: The output exists or has a wrong suffix, a model does not fit the data or the optimization, or
+            another process writes the same output.
+    """
+    _check(job)
+    splits = data.load(job.data)
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    with _working_folder(job.out, job.key(splits)) as folder:
+        keras.utils.set_random_seed(job.seed)
+        model, optimized = _student(job, splits)
+        for note in optimized.notes if optimized else ():
+            on_note(note)
+        fitted = job.distillation.distiller(model) if job.distillation else model
+        history = fit(
+            fitted,
+            splits,
+            job.config,
+            seed=job.seed,
+            checkpoint=folder,
+            on_epoch=on_epoch,
+            callbacks=optimized.callbacks if optimized else (),
+        )
+        record = {"val_accuracy": accuracy(model, splits.val), "history": history}
+        return {**record, **_write(job, model, optimized, splits), "path": str(job.out)}
+
+
+def _check(job: Job) -> None:
+    """Checks what needs neither data nor models."""
+    suffixes = (".tflite", ".keras") if job.optimization else (".keras",)
+    if job.out.suffix not in suffixes:
+        raise InputError(f"{job.out}: must be a {' or '.join(suffixes)} file. Choose another name.")
+    if job.out.exists() and not job.overwrite:
+        raise InputError(f"{job.out} already exists. Pass overwrite=True or choose another name.")
+    if job.optimization and not job.from_file:
+        raise InputError(
+            f"distill: --optimize needs a trained student, a .keras file. Received: {job.model!r}. Train it first: "
+            f"tfkd distill --student {job.model} --out student.keras."
+        )
+
+
+def _student(job: Job, splits: Splits) -> tuple[keras.Model, Optimized | None]:
+    """The model to train, and the optimization that it is prepared for."""
+    shape = (splits.train.input_shape, splits.train.num_classes)
+    model = models.load(job.model) if job.from_file else models.build(job.model, *shape)
+    if job.optimization is None:
+        return model, None
+    optimized = optimization.optimize(model, job.optimization.method, **job.optimization.options)
+    if job.out.suffix == ".keras" and optimized.student is None:
+        raise InputError(f"{job.out}: {job.optimization.method} writes a .tflite. Choose a name that ends in .tflite.")
+    return optimized.model, optimized
+
+
+def _write(job: Job, model: keras.Model, optimized: Optimized | None, splits: Splits) -> dict[str, Any]:
+    """Writes the output and returns what a .tflite says of itself."""
+    if optimized and job.out.suffix == ".tflite":
+        written = optimized.export(job.out, calibration=splits.train, overwrite=job.overwrite, seed=job.seed)
+        return written.to_json()
+    with atomic.replacing(job.out) as part:
+        (optimized.student() if optimized and optimized.student else model).save(part)
+    return {}
+
+
+@contextlib.contextmanager
+def _working_folder(out: Path, key: str) -> Iterator[Path]:
+    """The folder beside an output that keeps the epochs of its training; deleted when the block ends without an error.
+
+    Folders of interrupted trainings of the same output with other settings are deleted first: those that have the name
+    and the marker file of a working folder, and nothing else.
+
+    Args:
+        out: The output.
+        key: Hash of the settings.
+
+    Raises:
+        InputError: Another process writes the same output.
+    """
+    lock = out.with_name(f".{out.name}.tfkd.lock")
+    with locked(lock, str(out)):
+        folder = out.with_name(f".{out.name}.tfkd-{key}")
+        for stale in out.parent.glob(f".{out.name}.tfkd-{'[0-9a-f]' * 16}"):
+            if stale != folder and (stale / _MARKER).is_file():
+                shutil.rmtree(stale)
+        folder.mkdir(exist_ok=True)
+        (folder / _MARKER).touch()
+        yield folder
+        shutil.rmtree(folder)
+        with contextlib.suppress(OSError):  # Windows deletes no open file
+            lock.unlink()

@@ -1,0 +1,122 @@
+"""Results as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfkd.report import words
+
+if TYPE_CHECKING:
+    from tfkd.targets.measurement import Measurement
+
+# A model with a larger share of zeros in its weights was pruned.
+_SPARSE = 0.25
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """The rows and the verdict of a validation.
+
+    Args:
+        record: A validation as JSON, see `tfkd.Validation.to_json`.
+    """
+    lines = [f"{'model':<18} {'target':<19} {'bytes':>9} {'accuracy':>9} {'p90 ms':>8} {'arena':>8}"]
+    for row in record["rows"]:
+        measured = row["measurement"] or {}
+        latency, arena = measured.get("latency"), (measured.get("memory") or {}).get("arena_bytes")
+        cells = (
+            words.percent(row["accuracy"], 2) if row["valid"] else "does not run",
+            f"{latency['p90_ms']:.3f}" if latency and latency["p90_ms"] is not None else "-",
+            f"{arena:,}" if arena else "-",
+        )
+        target = row["target"] or "Keras"
+        lines.append(f"{row['name']:<18} {target:<19} {row['bytes']:>9,} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}")
+        if not row["valid"]:
+            lines.append(f"{'':<18} {row['invalid_reason']}")
+        if counted := _instructions(measured) if measured else "":
+            lines.append(f"{'':<18} {counted}")
+    verdict = record["verdict"]
+    if verdict["status"]:
+        lines.append(f"Verdict: {verdict['status']} (decided by {verdict['binding']})")
+    return "\n".join(lines)
+
+
+def latencies(runs: Sequence[tuple[Path, Measurement]]) -> str:
+    """A table with a line for each run of a benchmark.
+
+    Args:
+        runs: Path of the model and measurement of each run.
+    """
+    lines = [f"{'model':<22} {'target':<32} {'p50':>9} {'p90':>9} {'p99':>9} {'runs':>7} {'samples/s':>10}"]
+    for path, run in runs:
+        start = f"{path.name:<22} {run.target:<32}"
+        if run.latency is None:
+            lines.append(f"{start} {_instructions(run.to_json()) or 'latency is not measured on this target'}")
+            continue
+        percentiles = (run.latency.p50_ms, run.latency.p90_ms, run.latency.p99_ms)
+        times = " ".join(f"{words.ms(value):>9}" for value in percentiles)
+        middle = run.latency.p50_ms or run.latency.mean_ms
+        rate = f"{1000 * run.setting.get('timed_batch', 1) / middle:,.0f}"
+        note = "" if run.valid else f"  not valid: {run.invalid_reason}"
+        lines.append(f"{start} {times} {run.latency.count:>7,} {rate:>10}{note}")
+    return "\n".join(lines)
+
+
+def _instructions(measured: Mapping[str, Any]) -> str:
+    """Instructions, estimated time, RAM and flash on an emulated microcontroller; empty for other targets."""
+    if measured["instructions"] is None:
+        return ""
+    memory, estimate = measured["memory"], measured["estimated_ms"]
+    time = f", estimated {estimate[0]:.2f} to {estimate[1]:.2f} ms" if estimate else ""
+    return (
+        f"{measured['instructions']:,} instructions{time}, RAM {memory['ram_bytes']:,}, "
+        f"flash {memory['flash_bytes']:,} bytes"
+    )
+
+
+def trained(record: Mapping[str, Any]) -> str:
+    """The result of a training.
+
+    Args:
+        record: See `tfkd.recipes.training.train`.
+    """
+    lines = [f"{record['path']}: validation accuracy {record['val_accuracy']:.4f}"]
+    return "\n".join([*lines, *_sizes(record)] if "size_bytes" in record else lines)
+
+
+def converted(record: Mapping[str, Any]) -> str:
+    """The result of a conversion.
+
+    Args:
+        record: See `tfkd.recipes.conversion.convert`.
+    """
+    lines = [*_sizes(record), *record["findings"]]
+    if record["trials"]:
+        lines.append(f"The smallest of {len(record['trials'])} models tried that stays within the accuracy drop.")
+    peak = record["peak_bytes"]
+    lines.append(f"{record['seconds']:.1f} s" + (f", peak memory {peak / 1e6:,.0f} MB" if peak else ""))
+    return "\n".join([*lines, *(f"{path}: golden vectors" for path in record["golden"])])
+
+
+def exported(folder: Path, sizes: Mapping[str, Any]) -> str:
+    """The result of an export to C.
+
+    Args:
+        folder: Folder of the C files.
+        sizes: See `tfkd.micro.export.write`.
+    """
+    removed = f"; {sizes['removed']['summary']}" if "removed" in sizes else ""
+    return f"{folder}: arena {sizes['arena_bytes']:,} bytes{removed}"
+
+
+def _sizes(record: Mapping[str, Any]) -> list[str]:
+    """The size of a .tflite, plain and compressed."""
+    compressed = f"{record['compressed_bytes']:,} compressed by gzip, {record['zstd_bytes']:,} by zstd"
+    lines = [f"{record['path']}: {record['size_bytes']:,} bytes, {compressed}"]
+    zeros = record["weight_zeros"]
+    if zeros is not None and zeros > _SPARSE:
+        lines.append(
+            f"{zeros:.0%} of the weights are zero. The file stores them all: only the compressed size becomes smaller."
+        )
+    return lines
