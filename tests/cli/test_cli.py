@@ -195,7 +195,9 @@ def test_missing_tool_is_status_3(student, monkeypatch):
         (ToolMissingError("pip install x"), 3, "tfkd: pip install x"),
         (DeviceError("the phone is asleep"), 3, "tfkd: the phone"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "tfkd: /root/x: Permission denied."),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "out"), 2, "tfkd: out: Is a directory."),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "tfkd: No space left on device."),
+        (OSError("Can't write data (errno = 28, error message = 'No space left on device')"), 2, "No space left"),
     ],
 )
 def test_error_of_the_user_is_a_message(error, status, text, tmp_path, monkeypatch):

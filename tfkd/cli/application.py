@@ -115,7 +115,7 @@ def _recorded_interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, previous)
 
 
-# Errors of the file system that carry no path: a full disk, a quota, a read-only or too small file system.
+# Errors of the file system that carry no path: a full disk, a quota, a read-only file system, a file that is too large.
 _STORAGE = frozenset({errno.ENOSPC, errno.EROFS, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -129,14 +129,19 @@ def _report_error(error: Exception, options: dict[str, str]) -> int:
     if isinstance(error, TfkdError):
         typer.echo(f"tfkd: {_as_options(str(error), options)}", err=True)
         return _BAD_INPUT if isinstance(error, InputError) else _MISSING_TOOL
-    # A path that cannot be opened, read or written, or a full disk: the user's environment, not a fault of ours.
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in _STORAGE):
+    if isinstance(error, OSError) and _is_environment(error):
         path = f"{error.filename}: " if error.filename is not None else ""
-        typer.echo(f"tfkd: {path}{error.strerror}.", err=True)
+        typer.echo(f"tfkd: {path}{error.strerror or error}.", err=True)
         return _BAD_INPUT
     traceback.print_exception(error)
     typer.echo("tfkd: this is an error inside tfkd. Please report it with the lines above.", err=True)
     return _INTERNAL
+
+
+def _is_environment(error: OSError) -> bool:
+    """Whether a file cannot be opened, read or written because of the user's system: not an error inside tfkd."""
+    full = os.strerror(errno.ENOSPC) in str(error)  # HDF5 has the system's message only
+    return error.filename is not None or error.errno in _STORAGE or full
 
 
 def _as_options(message: str, options: dict[str, str]) -> str:

@@ -36,13 +36,12 @@ def choose(
         ToolMissingError: A tool of one of `specs` is not installed.
         DeviceError: The device of a target cannot be reached.
     """
-    required = list(specs or ())
-    found = required or list(targets.defaults())
+    named = list(specs or ())
+    found = [*(named or targets.defaults())]
     found += [spec for spec in optional if spec not in found]
+    may_be_missing = set(found) - set(named)
     found = targets.with_compiler(targets.with_board(found, board), cc)
-    missing = set(unavailable(found))
-    if required:
-        missing &= set(optional) - set(required)
+    missing = unavailable([spec for spec in found if spec in may_be_missing])
     chosen: list[Target | str] = []
     for spec in found:
         if spec in missing:

@@ -52,13 +52,19 @@ class Saved:
 
 @dataclasses.dataclass(frozen=True)
 class Teaching:
-    """What teaches the student: a teacher, and the store of its logits if there is one."""
+    """The teacher of a student.
+
+    Args:
+        teacher: The teacher.
+        labels: Store of its logits; None if it runs in each training step.
+    """
 
     teacher: Saved
     labels: Finished[Labels] | None
 
     @property
     def hashes(self) -> Mapping[str, str | None]:
+        """The hashes of the files that a training with this teacher depends on."""
         return self.labels.hashes if self.labels else self.teacher.hashes
 
 
@@ -119,7 +125,11 @@ class Trainer:
         return data.load(source, validation=self.recipe.data.validation, seed=self.recipe.seed)
 
     def check_student(self) -> None:
-        """Builds the student, and tries its optimizations, where either may be refused: before the training."""
+        """Checks before the training that layers can be inherited and that the optimizations support the student.
+
+        Raises:
+            InputError: They do not.
+        """
         settings = self.recipe.student
         stages = [(one.method, one.options) for one in self.recipe.optimization]
         if not settings.layers and not stages:
@@ -131,6 +141,11 @@ class Trainer:
             rehearse(student, stages)
 
     def train_teacher(self) -> Saved:
+        """Trains the teacher on labels, or finds the trained ones that the recipe names.
+
+        Raises:
+            InputError: A file of the recipe does not exist.
+        """
         settings = self.recipe.teacher
         if settings.files:
             return Saved(tuple(settings.files), {str(file): input_hash(file) for file in settings.files})
@@ -149,6 +164,7 @@ class Trainer:
         return self.saved(self.steps.do("teacher", inputs, Trained, work))
 
     def label(self, teacher: Saved) -> Finished[Labels]:
+        """Stores the teacher's logits of all views; stores of other settings are deleted."""
         settings = self.recipe.distillation
 
         def work(key: str) -> Labels:
@@ -174,6 +190,13 @@ class Trainer:
         return self.steps.do("labels", [views, self.recipe.seed, self.data_hash, teacher.hashes], Labels, work)
 
     def train_student(self, kind: Kind, seed: int, teaching: Teaching) -> Finished[Trained]:
+        """Trains one student.
+
+        Args:
+            kind: Whether on labels alone or with the teacher.
+            seed: Seed of weights, order and augmentation.
+            teaching: The teacher.
+        """
         name, settings = f"student-{kind}-{seed}", self.recipe.distillation
 
         def work(key: str) -> Trained:
@@ -257,6 +280,7 @@ class Trainer:
         return self.steps.do(name, inputs, Trained, work)
 
     def saved(self, trained: Finished[Trained]) -> Saved:
+        """The model that a step trained."""
         return Saved((self.folder / trained.record.file,), trained.hashes, trained.record.history)
 
 
@@ -269,6 +293,7 @@ def _reset_keras(seed: int) -> None:
 
 
 def prepare(settings: Optimization, student: Saved) -> Optimized:
+    """Prepares a student for an optimization, see `tfkd.optimization.optimize`."""
     from tfkd.optimization import optimize
 
     return optimize(student.load(), settings.method, **settings.options)
