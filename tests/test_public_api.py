@@ -75,3 +75,12 @@ def test_loading_of_a_heavy_package_is_detected():
 def test_help_loads_no_heavy_package():
     code = "sys.argv = ['tfkd', '--help']\nfrom tfkd.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
     assert loaded_by(code) == []
+
+
+def test_module_with_a_short_name_is_imported_when_it_is_used():
+    assert loaded_by("import tfkd.augmentation") == []
+    assert loaded_by("import inspect, sys, tfkd; [hasattr(one, '__file__') for one in [*sys.modules.values()]]") == []
+    script = (
+        "from tfkd.features import Feature; from tfkd.teachers import ensemble; from tfkd.augmentation import crop_flip"
+    )
+    assert "keras" in loaded_by(script)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,16 +58,34 @@ _MODULES = {
     "Validation": "validation.validator",
     "convert": "conversion.converter",
     "explain": "validation.explanation",
-    "features": "distillation.features",
-    "teachers": "distillation.teachers",
     "validate": "validation.validator",
     "write_report": "report",
 }
 
 
+# Modules that can also be imported from the top of the package: `from tfkd.features import Feature`.
+_SHORT_NAMES = {
+    "tfkd.augmentation": "tfkd.data.augmentation",
+    "tfkd.features": "tfkd.distillation.features",
+    "tfkd.teachers": "tfkd.distillation.teachers",
+}
+
+
+class _ShortName(types.ModuleType):
+    """Stands for a module in another place, which is loaded when an attribute is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by tools that look at every module
+            raise AttributeError(name)
+        return getattr(importlib.import_module(_SHORT_NAMES[self.__name__]), name)
+
+
+sys.modules.update({name: _ShortName(name) for name in _SHORT_NAMES})
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("features", "teachers"):
-        return importlib.import_module(f"tfkd.{_MODULES[name]}")
+    if f"tfkd.{name}" in _SHORT_NAMES:
+        return importlib.import_module(_SHORT_NAMES[f"tfkd.{name}"])
     if name in _MODULES:
         return getattr(importlib.import_module(f"tfkd.{_MODULES[name]}"), name)
     if name in __all__:
