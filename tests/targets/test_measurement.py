@@ -24,16 +24,16 @@ def test_latency_summary_of_known_samples():
     assert (summary.count, summary.min_ms, summary.max_ms, summary.mean_ms) == (10, 1.0, 10.0, 5.5)
     assert (summary.p50_ms, summary.p90_ms, summary.p95_ms, summary.p99_ms) == (5.0, 9.0, 10.0, 10.0)
     assert summary.stdev_ms == pytest.approx(math.sqrt(8.25))
-    assert summary.drift == pytest.approx(8 / 3)
+    assert summary.latency_trend == pytest.approx(8 / 3)
 
 
-def test_latency_summary_of_one_sample_has_no_drift():
+def test_latency_summary_of_one_sample_has_no_trend():
     summary = LatencySummary.of((2_000_000,))
-    assert (summary.p50_ms, summary.p99_ms, summary.stdev_ms, summary.drift) == (2.0, 2.0, 0.0, 1.0)
+    assert (summary.p50_ms, summary.p99_ms, summary.stdev_ms, summary.latency_trend) == (2.0, 2.0, 0.0, 1.0)
 
 
 def test_latency_summary_without_samples_is_refused():
-    with pytest.raises(ValueError, match="at least one sample"):
+    with pytest.raises(ValueError, match="must not be empty"):
         LatencySummary.of(())
 
 

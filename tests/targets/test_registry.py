@@ -39,7 +39,7 @@ def test_available_with_an_unknown_target_is_refused():
 
 def test_get_target_without_its_package_raises_tool_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
-    with pytest.raises(ToolMissingError, match="needs the package tflite-micro"):
+    with pytest.raises(ToolMissingError, match="the package tflite-micro is not installed"):
         targets.get("tflm")
 
 

@@ -47,7 +47,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "p50": words.ms(latency["p50_ms"]),
         "p90": words.ms(latency["p90_ms"]),
         "p99": words.ms(latency["p99_ms"]),
-        "halves": words.NONE if latency["drift"] is None else f"{latency['drift']:.2f}",
+        "halves": words.NONE if latency["latency_trend"] is None else f"{latency['latency_trend']:.2f}",
         "runs": f"{environment.get('runs', latency['count']):,}",
         "rate": f"{1000 * batch / latency['p50_ms']:,.0f}" if latency["p50_ms"] else words.NONE,
         "heat": HEAT[min(max(heat), len(HEAT) - 1)] if heat else words.NONE,

@@ -1,4 +1,4 @@
-"""LiteRT's own `benchmark_model` on a device, as its user built or downloaded it: times without outputs."""
+"""LiteRT's tool `benchmark_model` on a phone over adb: latency and memory, but no outputs."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _PROPERTIES = {
     "abi": "ro.product.cpu.abi",
     "android": "ro.build.version.release",
 }
-# Above this thermal status a phone slows itself down.
+# Above this thermal status (LIGHT) a phone throttles its processors.
 _LIGHT = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class AdbBinary(target.Target):
-    """The tool `benchmark_model` of TensorFlow Lite on a device, over adb.
+    """The tool `benchmark_model` of LiteRT on a device, over adb.
 
-    It gives a summary of its times (mean, median, p95 and spread; no p90 and no single times), the peak of its memory
-    and no outputs: such a row says nothing of accuracy, and its p90 is unknown. A run that the accelerator took no part
-    in is not valid, and neither is one above thermal status LIGHT.
+    It reports a summary of latencies (mean, median, p95 and spread, but no p90 and no single values) and the peak
+    memory. It returns no outputs, so that accuracy is unknown. A run is not valid if the accelerator ran no part of the
+    model, or above thermal status LIGHT.
 
     Args:
-        binary: the file on this machine, built for the device.
-        serial: of the device, as `adb devices` shows it; may be left out where one is connected.
-        threads: of one inference.
+        binary: Path of the tool on this machine, built for the device.
+        serial: Serial number of the device, as `adb devices` shows it; empty if only one is connected.
+        threads: Threads per inference, 1..64.
         accelerator: `cpu`, `gpu` or `nnapi`.
-        timeout_s: seconds for each of its two runs, for the times and for the memory.
+        timeout_s: Time limit in seconds of each of the two runs, for latency and for memory, > 0.
 
     Raises:
-        ValueError: a setting is wrong.
-        RuntimeError: `adb` is not installed.
+        InputError: A setting is wrong.
+        ToolMissingError: `adb` is not installed.
     """
 
     binary: str
@@ -64,7 +64,7 @@ class AdbBinary(target.Target):
         target.check_timeout("adb-binary", self.timeout_s)
         if not Path(self.binary).is_file():
             raise InputError(
-                f"adb-binary: needs the file benchmark_model. Received: {self.binary!r}. Write "
+                f"adb-binary: no such file: {self.binary!r}. Write "
                 "adb-binary:/path/benchmark_model, or adb-binary:/path/benchmark_model@SERIAL."
             )
         if not 1 <= self.threads <= 64:
@@ -77,46 +77,49 @@ class AdbBinary(target.Target):
 
     @property
     def spec(self) -> str:
+        """See `tfkd.targets.Target.spec`."""
         place = f"adb-binary:{self.binary}{'@' if self.serial else ''}{self.serial}"
         return target.described(place, self, "threads", "accelerator")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
     ) -> Measurement:
-        """See `tfkd.targets.Target.run`; the tool makes inputs of its own.
+        """See `tfkd.targets.Target.run`; the tool generates random inputs itself.
 
         Raises:
-            ValueError: only outputs are asked for.
-            RuntimeError: no device, or which; the tool failed, or did not print its result in time.
+            InputError: `latency` is False.
+            DeviceError: The device cannot be used, or the tool failed, timed out or printed no result.
         """
         if not latency:
-            raise InputError(f"{self.spec}: gives times and no outputs. Received: latency=False. Use another target.")
+            raise InputError(
+                f"{self.spec}: returns no outputs, so that latency=False measures nothing. Use another target."
+            )
         model = TFLiteModel.load(model)
         target.check_inputs(model, inputs, self.spec)
         device = self._device()
-        tool, graph = device.store([Path(self.binary).read_bytes(), model.content])
+        tool, model_path = device.store([Path(self.binary).read_bytes(), model.content])
         device.shell("chmod", "755", tool)
-        words = [tool, f"--graph={graph}", f"--num_threads={self.threads}", _FLAGS[self.accelerator]]
+        command = [tool, f"--graph={model_path}", f"--num_threads={self.threads}", _FLAGS[self.accelerator]]
         with adb.awake(device):
-            heat, start = [[0, _heat(device)]], time.monotonic()
-            printed = self._do(device, [*words, "--num_runs=50", "--min_secs=1", "--max_secs=150"])
-            heat.append([round(time.monotonic() - start), _heat(device)])
+            thermal, start = [[0, _thermal_status(device)]], time.monotonic()
+            printed = self._execute(device, [*command, "--num_runs=50", "--min_secs=1", "--max_secs=150"])
+            thermal.append([round(time.monotonic() - start), _thermal_status(device)])
             memory = ""
-            with contextlib.suppress(RuntimeError):  # older tools do not know the option
-                # In a run of its own: to watch the memory disturbs the times.
-                memory = self._do(
-                    device, [*words, "--num_runs=1", "--min_secs=0", "--report_peak_memory_footprint=true"]
+            with contextlib.suppress(DeviceError):  # older tools do not have the option
+                # A separate run, since watching the memory disturbs the latencies.
+                memory = self._execute(
+                    device, [*command, "--num_runs=1", "--min_secs=0", "--report_peak_memory_footprint=true"]
                 )
-        if graph not in printed:
-            raise DeviceError(f"{self.spec}: must have run {graph}. Received: {printed.strip()[-800:]}")
+        if model_path not in printed:
+            raise DeviceError(f"{self.spec}: the tool did not run {model_path}. It printed: {printed.strip()[-800:]}")
         summary, times = _times(printed, self.spec)
         peak = re.search(r"Overall peak memory footprint \(MB\) via periodic monitoring: ([\d.e+]+)", memory)
-        took, reasons = _delegated(printed), []
-        if self.accelerator != "cpu" and took == "nothing":
-            reasons.append(f"{self.accelerator} took no part of the model, which ran on the CPU")
-        hottest = max(status for _, status in heat)
+        delegated, reasons = _delegated(printed), []
+        if self.accelerator != "cpu" and delegated == "nothing":
+            reasons.append(f"{self.accelerator} ran no part of the model; all of it ran on the CPU")
+        hottest = max(status for _, status in thermal)
         if hottest > _LIGHT:
-            reasons.append(f"thermal status {hottest}: the device slowed itself down; let it cool")
+            reasons.append(f"thermal status {hottest}: the device throttled; let it cool down")
         return Measurement(
             target=self.spec,
             model_sha256=model.sha256,
@@ -126,7 +129,13 @@ class AdbBinary(target.Target):
             latency_summary=summary,
             memory=Memory(peak_rss_bytes=round(float(peak[1]) * 2**20) if peak else None),
             setting={"threads": self.threads, "accelerator": self.accelerator, "timed_batch": 1},
-            environment={**_properties(device), **times, "delegated": took, "thermal": heat, "tool": "benchmark_model"},
+            environment={
+                **_properties(device),
+                **times,
+                "delegated": delegated,
+                "thermal": thermal,
+                "tool": "benchmark_model",
+            },
             valid=not reasons,
             invalid_reason="; ".join(reasons) or None,
         )
@@ -138,14 +147,22 @@ class AdbBinary(target.Target):
     def _device(self) -> adb.Device:
         return adb.Device(self.spec, adb.connected(self.spec, self.serial))
 
-    def _do(self, device: adb.Device, words: list[str]) -> str:
-        line = f"{shlex.join(filter(None, words))} 2>&1"
+    def _execute(self, device: adb.Device, command: list[str]) -> str:
+        line = f"{shlex.join(filter(None, command))} 2>&1"
         printed = adb.read(["-s", device.serial, "shell", line], f"{self.spec}: benchmark_model", self.timeout_s)
         return printed.decode(errors="replace")
 
 
 def _times(printed: str, where: str) -> tuple[LatencySummary, dict[str, Any]]:
-    """The last line of statistics, which is that of the timed runs, and the line of timings, both in microseconds."""
+    """Parses the tool's output.
+
+    Args:
+        printed: Output of the tool. Its last line of statistics is about the timed runs, in microseconds.
+        where: Name of the target, for error messages.
+
+    Returns:
+        The summary of the latencies, and facts for the measurement's environment.
+    """
     counted = re.findall(r"^(?:INFO: )?count=.*", printed, re.MULTILINE)
     timings = re.search(
         r"Inference timings in us: Init: ([\d.e+]+), First inference: ([\d.e+]+), Warmup \(avg\): ([\d.e+]+), "
@@ -155,15 +172,15 @@ def _times(printed: str, where: str) -> tuple[LatencySummary, dict[str, Any]]:
     us = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.e+]+)", counted[-1])} if counted else {}
     if timings is None or len(counted) < 2 or not us.get("count"):
         raise DeviceError(
-            f"{where}: benchmark_model must print its warm-up, its runs and 'Inference timings in us'. Received: "
-            f"{printed.strip()[-1500:] or 'nothing'}"
+            f"{where}: benchmark_model printed no statistics of its runs or no 'Inference timings in us': "
+            f"{printed.strip()[-1500:] or 'no output'}"
         )
 
-    def ms(name: str, instead: str) -> float | None:
-        value = us.get(name, us.get(instead))
+    def ms(name: str, alternative: str) -> float | None:
+        value = us.get(name, us.get(alternative))
         return None if value is None else value / 1e3
 
-    # Of equal times it prints one, `curr`; older versions know no percentiles.
+    # If all times are equal it prints only `curr`; older versions print no percentiles.
     summary = LatencySummary(
         count=int(us["count"]),
         mean_ms=float(timings[4]) / 1e3,
@@ -174,23 +191,23 @@ def _times(printed: str, where: str) -> tuple[LatencySummary, dict[str, Any]]:
         p99_ms=None,
         max_ms=ms("max", "curr"),
         stdev_ms=us.get("std", 0.0) / 1e3,
-        drift=None,
+        latency_trend=None,
     )
     return summary, {"runs": summary.count, "init_ms": float(timings[1]) / 1e3, "first_ms": float(timings[2]) / 1e3}
 
 
 def _delegated(printed: str) -> str:
-    """How much of the model the accelerator took, in the tool's words: completely, partially or nothing."""
+    """How much of the model the accelerator ran: "completely", "partially" or "nothing"."""
     found = re.search(r"pplied \w+ delegate, and the model graph will be (completely|partially)", printed)
     return found[1] if found else "nothing"
 
 
-def _heat(device: adb.Device) -> int:
-    """The thermal status; -1 where the device does not say it, as before Android 10."""
+def _thermal_status(device: adb.Device) -> int:
+    """Thermal status of the device; -1 if unknown, as before Android 10."""
     found = re.search(r"Thermal Status: (\d+)", device.shell("dumpsys", "thermalservice"))
     return int(found[1]) if found else -1
 
 
 def _properties(device: adb.Device) -> dict[str, str]:
-    said = dict(re.findall(r"^\[(.+?)\]: \[(.+)\]", device.shell("getprop"), re.MULTILINE))
-    return {name: said[key] for name, key in _PROPERTIES.items() if key in said}
+    properties = dict(re.findall(r"^\[(.+?)\]: \[(.+)\]", device.shell("getprop"), re.MULTILINE))
+    return {name: properties[key] for name, key in _PROPERTIES.items() if key in properties}

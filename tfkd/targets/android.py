@@ -1,4 +1,4 @@
-"""A phone: the benchmark app, driven by the real adb."""
+"""An Android phone: the benchmark app of `android_demo/`, controlled over adb."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import secrets
 import shlex
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +33,24 @@ _MIN_RUNS, _MIN_SECONDS, _MAX_SECONDS = 50, 1.0, 150.0
 
 @dataclasses.dataclass(frozen=True)
 class Android(target.Target):
-    """LiteRT on a phone, by the app of `android_demo/`: accuracy from its raw outputs, honest latency.
+    """LiteRT on a phone, in the app of `android_demo/`: raw outputs and latency.
 
-    All latency comes before the outputs; files are pushed by their SHA-256, so the second run pushes nothing; the
-    answer must carry this run's nonce, hashes and counts. A run above thermal status LIGHT is not valid.
+    Latency is measured before the outputs. Files are stored by their SHA-256, so that a second run copies nothing. The
+    answer must have the nonce, hashes and counts of this run. A run above thermal status LIGHT is not valid.
 
     Args:
-        serial: of the device, as `adb devices` shows it; may be left out where one is connected.
-        threads: of one inference.
+        serial: Serial number of the device, as `adb devices` shows it; empty if only one is connected.
+        threads: Threads per inference, 1..64.
         accelerator: `cpu` (XNNPACK), `gpu` or `nnapi`.
-        apk: the app, from tools/build_apk.py: installed where it is missing or older.
-        sustained_s: seconds of back-to-back inferences, 0..7200; 0 for the usual second.
-        restart: which of several runs of one setting this is; each is a process of its own on the phone.
-        progress: called with each phase and its percent.
-        timeout_s: seconds for the run, beyond those that `sustained_s` asks for.
+        apk: Path of the app, made by tools/build_apk.py. It is installed if the phone's is missing or older.
+        sustained_s: Duration of back-to-back inferences in seconds, 0..7200; 0 for one second.
+        restart: Number of the repetition, >= 0; each repetition is a new process on the phone.
+        progress: Called with the name of each phase and its progress in percent.
+        timeout_s: Time limit in seconds besides `sustained_s`, > 0.
 
     Raises:
-        ValueError: a setting is wrong.
-        RuntimeError: `adb` is not installed.
+        InputError: A setting is wrong.
+        ToolMissingError: `adb` is not installed.
     """
 
     serial: str = ""
@@ -59,7 +59,7 @@ class Android(target.Target):
     apk: str | os.PathLike[str] | None = None
     sustained_s: float = 0.0
     restart: int = 0
-    progress: Callable[[str, int], None] | None = None
+    progress: target.OnProgress | None = None
     timeout_s: float = 600.0
 
     @classmethod
@@ -83,17 +83,18 @@ class Android(target.Target):
 
     @property
     def spec(self) -> str:
+        """See `tfkd.targets.Target.spec`."""
         place = f"android:{self.serial}" if self.serial else "android"
         return target.described(place, self, "threads", "accelerator", "sustained_s", "restart")
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
     ) -> Measurement:
-        """See `tfkd.targets.Target.run`.
+        """See `tfkd.targets.Target.run`; the files of the run are deleted from the phone afterwards.
 
         Raises:
-            RuntimeError: no device, or which; the app is missing, crashed or did not answer in time; or its answer is
-                not that of this run. Nothing of the run stays on the device.
+            ToolMissingError: The app is not on the phone and `apk` is None.
+            DeviceError: The phone cannot be used, the app crashed or timed out, or its answer is not of this run.
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
@@ -118,7 +119,7 @@ class Android(target.Target):
             outputs = tuple(_output(device, run_id, one, len(arrays[0]), self.spec) for one in record["outputs"])
         if len(outputs) != len(model.outputs):
             raise DeviceError(
-                f"{self.spec}: must give {len(model.outputs)} outputs. Received: {len(outputs)}. Run it again."
+                f"{self.spec}: the phone returned {len(outputs)} outputs, the model has {len(model.outputs)}."
             )
         timed = tuple(record["latencies_ns"]) if latency else None
         return Measurement(
@@ -170,110 +171,125 @@ class Android(target.Target):
         if found >= VERSION:
             return
         if self.apk is None:
+            installed = f"version {found}" if found else "no version"
             raise ToolMissingError(
-                f"{self.spec}: needs the app, version {VERSION}. Received: {found or 'none'}. Build it, "
+                f"{self.spec}: the phone has {installed} of the app; version {VERSION} is needed. Build it, "
                 "`python tools/build_apk.py --model student.tflite --out bench.apk`, then `adb install -r bench.apk`."
             )
-        said = device.adb("install", "-r", str(Path(self.apk).resolve()))  # a name with a dash first is no option then
-        if "Success" not in said:
-            raise DeviceError(f"{self.spec}: the phone must take the app. Received: {said.strip()[-500:]}. Look at it.")
+        # The path is absolute, so that a file name that begins with a dash is no option.
+        printed = device.adb("install", "-r", str(Path(self.apk).resolve()))
+        if "Success" not in printed:
+            raise DeviceError(
+                f"{self.spec}: the phone did not install the app: {printed.strip()[-500:]}. Look at its screen."
+            )
         found = device.app_version()
         if found < VERSION:
             raise DeviceError(
-                f"{self.spec}: {self.apk} must be the app, version {VERSION}. Received: {found or 'none'}. Build it "
-                "anew with tools/build_apk.py."
+                f"{self.spec}: {self.apk} is not version {VERSION} of the app, but {found or 'another app'}. Build it "
+                "again with tools/build_apk.py."
             )
 
 
 class Phone(adb.Device):
-    """A phone with the app."""
+    """A phone with the benchmark app."""
 
     def app_version(self) -> int:
-        """The version of the app there; 0 where it is missing."""
+        """Version of the installed app; 0 if it is missing."""
         found = re.search(r"versionCode=(\d+)", self.shell("dumpsys", "package", PACKAGE))
         return int(found[1]) if found else 0
 
-    def inside(self, *words: str) -> str:
-        """Runs a command as the app, in its own folder."""
-        return self.shell("run-as", PACKAGE, *words)
+    def inside(self, *command: str) -> str:
+        """Runs a command as the app, in its private folder."""
+        return self.shell("run-as", PACKAGE, *command)
 
     def push(self, files: dict[str, bytes], run_id: str) -> None:
-        """Brings the files into the run's folder; the last belongs to this run alone and does not stay outside."""
-        there = self.store(list(files.values()))
-        for name, path in zip(files, there, strict=True):
-            self.inside("cp", path, f"files/runs/{run_id}/{name}")
-        self.shell("rm", "-f", there[-1])
+        """Copies files into the folder of the run.
 
-    def instrument(self, run_id: str, timeout_s: float, progress: Callable[[str, int], None] | None) -> None:
-        """Runs the app, telling of its progress.
+        Args:
+            files: Content by file name. The last is the specification of the run, which is not kept for later runs.
+            run_id: Name of the folder.
+        """
+        paths = self.store(list(files.values()))
+        for name, path in zip(files, paths, strict=True):
+            self.inside("cp", path, f"files/runs/{run_id}/{name}")
+        self.shell("rm", "-f", paths[-1])
+
+    def instrument(self, run_id: str, timeout_s: float, progress: target.OnProgress | None) -> None:
+        """Runs the app.
+
+        Args:
+            run_id: Name of the run's folder.
+            timeout_s: Time limit in seconds.
+            progress: Called with the name of each phase and its progress in percent.
 
         Raises:
-            RuntimeError: it crashed, refused the run, hung, or the cable was pulled.
+            DeviceError: The app crashed, rejected the run or timed out, or the cable was pulled.
         """
-        words = ["am", "instrument", "-w", "-r", "-e", "run_id", run_id, f"{PACKAGE}/.BenchInstrumentation"]
-        said: list[str] = []
+        command = ["am", "instrument", "-w", "-r", "-e", "run_id", run_id, f"{PACKAGE}/.BenchInstrumentation"]
+        lines: list[str] = []
         phase = ""
         with subprocess.Popen(
-            ["adb", "-s", self.serial, "shell", shlex.join(words)],
+            ["adb", "-s", self.serial, "shell", shlex.join(command)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         ) as process:
-            late = threading.Timer(timeout_s, process.kill)
-            late.start()
+            timer = threading.Timer(timeout_s, process.kill)
+            timer.start()
             try:
                 for line in process.stdout or ():
-                    said.append(line)
+                    lines.append(line)
                     key, _, value = line.strip().removeprefix("INSTRUMENTATION_STATUS: ").partition("=")
                     phase = value if key == "phase" else phase
                     if key == "percent" and value.isdigit() and progress:
                         progress(phase, int(value))
-                hung = not late.is_alive()
+                timed_out = not timer.is_alive()
             finally:
-                late.cancel()
+                timer.cancel()
                 process.kill()
-        text = "".join(said)
+        text = "".join(lines)
         error = re.search(r"INSTRUMENTATION_RESULT: error=(.*)", text)
-        if hung:
+        if timed_out:
             raise DeviceError(
-                f"{self.where}: must finish within {timeout_s:g} s. Received: nothing after {phase or 'the start'}. "
-                "Unlock the phone, or raise timeout_s."
+                f"{self.where}: timed out after {timeout_s:g} s; last phase: {phase or 'start'}. Unlock the phone, or "
+                "raise timeout_s."
             )
         if error:
-            raise DeviceError(f"{self.where}: the app refused the run. Received: {error[1].strip()}")
+            raise DeviceError(f"{self.where}: the app rejected the run: {error[1].strip()}")
         if "INSTRUMENTATION_CODE: -1" not in text:
-            tail = text.strip()[-1500:] or "nothing"
             raise DeviceError(
-                f"{self.where}: the app must finish. Received, after {phase or 'the start'}: {tail}\nIf the cable was "
-                "pulled, plug it in and run again; else look at `adb logcat`."
+                f"{self.where}: the app did not finish; last phase: {phase or 'start'}. It printed: "
+                f"{text.strip()[-1500:] or 'nothing'}\nIf the cable was pulled, plug it in and run again; otherwise "
+                "read `adb logcat`."
             )
 
     def fetch(self, run_id: str, name: str) -> bytes:
-        """A file of the run, as bytes."""
-        words = shlex.join(["run-as", PACKAGE, "cat", f"files/runs/{run_id}/{name}"])
-        return adb.read(["-s", self.serial, "exec-out", words], f"{self.where}: fetching {name}")
+        """Content of a file of the run."""
+        command = shlex.join(["run-as", PACKAGE, "cat", f"files/runs/{run_id}/{name}"])
+        return adb.read(["-s", self.serial, "exec-out", command], f"{self.where}: fetching {name}")
 
 
 @contextlib.contextmanager
 def _folder(device: Phone, run_id: str) -> Iterator[None]:
-    """The run's folder in the app, removed at the end."""
+    """Makes the folder of the run on the phone, and removes it after the block."""
     try:
         device.inside("mkdir", "-p", f"files/runs/{run_id}")
         yield
     finally:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(DeviceError):
             device.shell("am", "force-stop", PACKAGE)
             device.inside("rm", "-rf", f"files/runs/{run_id}")
 
 
 def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteModel, samples: int) -> dict[str, Any]:
+    """Parses the result that the app wrote, and checks that it is complete and of this run."""
     try:
         record = json.loads(content)
         found = [record[key] for key in ("id", "nonce", "model_sha256", "samples")]
-        sound = all(isinstance(one, int) and one > 0 for one in record["latencies_ns"])
-        kinds = {
+        complete = all(isinstance(one, int) and one > 0 for one in record["latencies_ns"])
+        types = {
             "valid": bool,
             "reasons": list,
             "outputs": list,
@@ -286,31 +302,32 @@ def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteMo
             "warm_up_runs": int,
             "warm_up_stable": bool,
         }
-        sound = sound and all(isinstance(record[key], kind) for key, kind in kinds.items())
+        complete = complete and all(isinstance(record[key], kind) for key, kind in types.items())
     except (ValueError, KeyError, TypeError) as error:
         raise DeviceError(
-            f"{where}: the app must write a whole result. Received: {len(content)} bytes that are none ({error!r}). "
-            "Run it again; if it stays so, install the app anew."
+            f"{where}: the result of the app, {len(content)} bytes, is incomplete ({error!r}). Run it again; if that "
+            "does not help, reinstall the app."
         ) from None
     expected = [run_id, nonce, model.sha256, samples]
-    if not sound or found != expected:
-        raise DeviceError(f"{where}: the result must be of this run, {expected}. Received: {found}. Run it again.")
+    if not complete or found != expected:
+        raise DeviceError(f"{where}: the result is not of this run: {found} instead of {expected}. Run it again.")
     if not record["valid"] and not record["reasons"]:
-        raise DeviceError(f"{where}: an invalid run must say why. Received: no reason. Install the app anew.")
+        raise DeviceError(f"{where}: the result is not valid and has no reason. Reinstall the app.")
     return dict(record)
 
 
 def _output(device: Phone, run_id: str, one: Any, samples: int, where: str) -> np.ndarray:
+    """Fetches an output, after checking its name, hash and number of samples."""
     name = str(one.get("file")) if isinstance(one, dict) else ""
     if not re.fullmatch(r"output_\d{1,3}\.npy", name):
-        raise DeviceError(f"{where}: outputs must be named output_0.npy and so on. Received: {name!r}.")
+        raise DeviceError(f"{where}: invalid name of an output: {name!r}; it must be output_0.npy and so on.")
     content = device.fetch(run_id, name)
     if hashlib.sha256(content).hexdigest() != one.get("sha256"):
-        raise DeviceError(f"{where}: {name} must arrive whole. Received: {len(content)} bytes of another hash.")
+        raise DeviceError(f"{where}: {name} was damaged in transfer: {len(content)} bytes with another hash.")
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise DeviceError(f"{where}: {name} must be a .npy file. Received: {error}") from None
+        raise DeviceError(f"{where}: {name} is not a .npy file: {error}") from None
     if len(array) != samples:
-        raise DeviceError(f"{where}: {name} must hold {samples} samples. Received: {len(array)}.")
+        raise DeviceError(f"{where}: {name} has {len(array)} samples instead of {samples}.")
     return np.asarray(array)

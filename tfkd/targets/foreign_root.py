@@ -1,12 +1,11 @@
-"""Python, NumPy and LiteRT for ARM in a folder of this machine, prepared once, for QEMU to run.
+"""A folder with Python, NumPy and LiteRT for ARM that QEMU runs; it is prepared once and kept in the user's cache.
 
-Nothing is installed: Debian's packages come through apt with a state of its own, whose signatures it checks, and the
-wheels through pip by the hashes below. Every file is remembered by its SHA-256 and looked at before each use.
+Nothing is installed: apt downloads Debian's packages with a state folder of its own and checks their signatures, pip
+downloads the wheels and checks the hashes below. The SHA-256 of each file is recorded and checked before each use.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,12 +20,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+from filelock import FileLock
+
 from tfkd._internal import atomic
 from tfkd.errors import DeviceError, ToolMissingError
 
 PYTHON = "usr/bin/python3.11"
 
-# Debian 13 renamed it: all of its emulators are static now.
+# Debian 13 has no suffix -static: all of its emulators are static.
 _EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")
 _SUITE = "bookworm"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -34,7 +36,7 @@ _DEBS = (
     "libbz2-1.0", "libc6", "libcrypt1", "libexpat1", "libffi8", "libgcc-s1", "liblzma5", "libpython3.11-minimal",
     "libpython3.11-stdlib", "libssl3", "libstdc++6", "libuuid1", "python3.11-minimal", "zlib1g",
 )  # fmt: skip
-# Newer LiteRT crashes under QEMU (2.3.0 does, November 2026).
+# Newer versions of LiteRT crash under QEMU (2.3.0 does, November 2026).
 _WHEELS = {
     "ai-edge-litert==2.1.0": "92b24d2507fccf5680c26e712c156266dcf64a892df3921dd42f4a7d26527462",
     "numpy==2.4.6": "0ab0a9c4ffb1a6d95ef519fe4247dba8eb6b18ad93999f76b7f657039acabd47",
@@ -44,32 +46,31 @@ _STEP_S = 900.0
 
 
 def cache() -> Path:
-    """Where the root lies: `TFKD_CACHE`, or tfkd's folder in the user's cache."""
+    """The folder that holds the root and the downloads: in `TFKD_CACHE`, or else in the user's cache."""
     chosen = os.environ.get("TFKD_CACHE")
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(chosen) if chosen else user / "tfkd") / "arm64"
+    return (Path(chosen) if chosen else platformdirs.user_cache_path("tfkd")) / "arm64"
 
 
 def emulator() -> str:
     """The path of QEMU.
 
     Raises:
-        RuntimeError: it is not installed.
+        ToolMissingError: It is not installed.
     """
     found = next(filter(None, map(shutil.which, _EMULATORS)), None)
     if found is None:
         raise ToolMissingError(
-            f"arm64: needs QEMU's emulator of a process. Received: no {_EMULATORS[0]} on PATH. "
+            f"arm64: QEMU is not installed: no {_EMULATORS[0]} on PATH. "
             "Install it: sudo apt-get install --no-install-recommends qemu-user-static"
         )
     return found
 
 
 def check() -> None:
-    """Looks for what `prepare` needs, where the root is not there yet.
+    """Checks that the programs which `run` and, for a missing root, `prepare` need are installed.
 
     Raises:
-        RuntimeError: a tool is missing; the message names the command that installs it.
+        ToolMissingError: One is not; the message says how to install it.
     """
     emulator()
     if (cache() / "root.json").exists():
@@ -77,40 +78,39 @@ def check() -> None:
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise ToolMissingError(
-                f"arm64: needs {tool}, once, to fetch Debian's Python for ARM. Received: none on PATH. Run it on "
-                f"Debian or Ubuntu, or copy {cache()} from there."
+                f"arm64: {tool} is not on PATH; the first run needs it to download Debian's Python for ARM. Use Debian "
+                f"or Ubuntu, or copy {cache()} from such a machine."
             )
     if not _KEYRING.exists():
         raise ToolMissingError(
-            f"arm64: needs Debian's keys, to check what it fetches. Received: no {_KEYRING}. "
+            f"arm64: Debian's keys, which verify its packages, are not installed: no {_KEYRING}. "
             "Install them: sudo apt-get install debian-archive-keyring"
         )
 
 
-def prepare(say: Callable[[str], None]) -> Path:
-    """The root, ready to run; made where it is missing or damaged.
+def prepare(report: Callable[[str], None]) -> Path:
+    """The root folder; it is made if it is missing or damaged.
 
-    A kill only interrupts: what is downloaded stays, and the root appears whole or not at all. Of several processes
-    one works and the others wait.
+    An interrupted call resumes: complete downloads are kept, and the root appears atomically. Concurrent calls wait for
+    each other.
 
     Args:
-        say: told what takes time.
+        report: Called with the name of each step that takes time.
 
     Raises:
-        RuntimeError: a download or a tool failed.
+        DeviceError: A download or a program failed.
     """
     folder = cache()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / "lock"):
         root, record = folder / "root", folder / "root.json"
         if root.exists() and record.exists():
             if _read(record) == _contents(root):
                 return root
-            say(f"arm64: {root} is damaged, or of another tfkd; it is made anew")
-        files = _downloads(folder / "downloads", say)
-        part = _remade(folder / "root.part")
-        say("arm64: unpacking")
+            report(f"arm64: {root} is damaged or from another version of tfkd; it is made again")
+        files = _downloads(folder / "downloads", report)
+        part = _empty(folder / "root.part")
+        report("arm64: unpacking")
         _unpack(files, part)
         record.unlink(missing_ok=True)
         if root.exists():
@@ -120,23 +120,29 @@ def prepare(say: Callable[[str], None]) -> Path:
         return root
 
 
-def command(root: Path, cpu: str, *words: str) -> list[str]:
-    """What runs the root's Python on an emulated core."""
-    return [emulator(), "-cpu", cpu, "-L", str(root), str(root / PYTHON), "-I", *words]
+def command(root: Path, cpu: str, *arguments: str) -> list[str]:
+    """The command that runs the root's Python on an emulated core.
+
+    Args:
+        root: The root folder.
+        cpu: QEMU's name of the core.
+        *arguments: Arguments of Python.
+    """
+    return [emulator(), "-cpu", cpu, "-L", str(root), str(root / PYTHON), "-I", *arguments]
 
 
-def _downloads(folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """The packages and wheels, all whole."""
+def _downloads(folder: Path, report: Callable[[str], None]) -> list[Path]:
+    """The packages and wheels; those that are missing or damaged are downloaded."""
     folder.mkdir(exist_ok=True)
     record = folder / "sha256.json"
-    wanted = _read(record)
-    sound = all(_sha256(folder / name) == sha256 for name, sha256 in wanted.items())
-    if not (sound and set(_WHEELS.values()) <= set(wanted.values())):
-        say(f"arm64: downloading 50 MB into {folder}, once: Debian's Python, NumPy and LiteRT for ARM")
+    expected = _read(record)
+    intact = all(_sha256(folder / name) == sha256 for name, sha256 in expected.items())
+    if not (intact and set(_WHEELS.values()) <= set(expected.values())):
+        report(f"arm64: downloading 50 MB into {folder}, once: Debian's Python, NumPy and LiteRT for ARM")
         record.unlink(missing_ok=True)
-        wanted = {**_fetch_debs(folder), **_fetch_wheels(folder)}
-        atomic.write(record, json.dumps(wanted, indent=0))
-    return [folder / name for name in wanted]
+        expected = {**_fetch_debs(folder), **_fetch_wheels(folder)}
+        atomic.write(record, json.dumps(expected, indent=0))
+    return [folder / name for name in expected]
 
 
 def _fetch_debs(folder: Path) -> dict[str, str]:
@@ -154,22 +160,22 @@ def _fetch_debs(folder: Path) -> dict[str, str]:
         "Dir::State": str(state), "Dir::State::status": f"{state}/status", "Dir::Etc::sourceparts": "-",
         "Dir::Etc::sourcelist": f"{state}/sources.list",
     }  # fmt: skip
-    apt = ["apt-get", "-q", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
-    _do([*apt, "update"], folder)
-    with tempfile.TemporaryDirectory() as empty:  # what lies there already would not be listed
-        listed = _do([*apt, "--print-uris", "download", *_DEBS], empty)
-    wanted = dict(re.findall(r"^'\S+' (\S+) \d+ SHA256:([0-9a-f]{64})$", listed, re.MULTILINE))
-    if len(wanted) != len(_DEBS):
-        raise DeviceError(f"arm64: apt must know {len(_DEBS)} packages of {_SUITE}. Received: {listed[-800:]}")
-    for name, sha256 in wanted.items():
-        if _sha256(folder / name) != sha256:  # apt looks at the size of what is there, not at its hash
+    apt = ["apt-get", "-q", *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
+    _run([*apt, "update"], folder)
+    with tempfile.TemporaryDirectory() as empty:  # apt does not list files that are there already
+        listed = _run([*apt, "--print-uris", "download", *_DEBS], empty)
+    expected = dict(re.findall(r"^'\S+' (\S+) \d+ SHA256:([0-9a-f]{64})$", listed, re.MULTILINE))
+    if len(expected) != len(_DEBS):
+        raise DeviceError(f"arm64: apt does not find all {len(_DEBS)} packages in {_SUITE}: {listed[-800:]}")
+    for name, sha256 in expected.items():
+        if _sha256(folder / name) != sha256:  # apt compares only the size of an existing file
             (folder / name).unlink(missing_ok=True)
-    _do([*apt, "download", *_DEBS], folder)
-    damaged = [name for name, sha256 in wanted.items() if _sha256(folder / name) != sha256]
+    _run([*apt, "download", *_DEBS], folder)
+    damaged = [name for name, sha256 in expected.items() if _sha256(folder / name) != sha256]
     if damaged:
-        raise DeviceError(f"arm64: must arrive whole. Received: other bytes of {', '.join(damaged)}. Run it again.")
+        raise DeviceError(f"arm64: damaged in transfer: {', '.join(damaged)}. Run it again.")
     shutil.rmtree(state)
-    return wanted
+    return expected
 
 
 def _fetch_wheels(folder: Path) -> dict[str, str]:
@@ -177,30 +183,30 @@ def _fetch_wheels(folder: Path) -> dict[str, str]:
     pins.write_text("".join(f"{wheel} --hash=sha256:{sha256}\n" for wheel, sha256 in _WHEELS.items()))
     target = [f"--platform={name}" for name in _PLATFORMS]
     target += ["--python-version=3.11", "--implementation=cp", "--only-binary=:all:", "--no-deps"]
-    _do([sys.executable, "-m", "pip", "download", "-q", "--require-hashes", *target, "-r", str(pins)], folder)
+    _run([sys.executable, "-m", "pip", "download", "-q", "--require-hashes", *target, "-r", str(pins)], folder)
     hashes = {path.name: _sha256(path) for path in folder.glob("*.whl")}
-    wanted = {name: sha256 for name, sha256 in hashes.items() if sha256 in _WHEELS.values()}
-    if len(wanted) != len(_WHEELS):
-        raise DeviceError(f"arm64: pip must bring {', '.join(_WHEELS)}. Received: {', '.join(hashes) or 'nothing'}.")
-    return {name: str(sha256) for name, sha256 in wanted.items()}
+    expected = {name: sha256 for name, sha256 in hashes.items() if sha256 in _WHEELS.values()}
+    if len(expected) != len(_WHEELS):
+        raise DeviceError(f"arm64: pip did not download {', '.join(_WHEELS)}, but {', '.join(hashes) or 'nothing'}.")
+    return {name: str(sha256) for name, sha256 in expected.items()}
 
 
 def _unpack(files: Iterable[Path], root: Path) -> None:
     packages = root / "usr/lib/python3/dist-packages"
     for file in files:
         if file.suffix == ".deb":
-            _do(["dpkg-deb", "-x", str(file), str(root)], root)
+            _run(["dpkg-deb", "-x", str(file), str(root)], root)
         else:
             zipfile.ZipFile(file).extractall(packages)
     for path in root.rglob("*"):
         if path.is_symlink() and os.path.isabs(os.readlink(path)):
-            path.unlink()  # it would lead out of the root, to this machine's files
-    # A first run, which also leaves compiled modules: they start three times as fast.
-    _do(command(root, "cortex-a76", "-c", "import ai_edge_litert.interpreter, json, hashlib"), root)
+            path.unlink()  # it would point to a file of this machine, outside of the root
+    # The first run writes compiled modules; later runs start three times as fast.
+    _run(command(root, "cortex-a76", "-c", "import ai_edge_litert.interpreter, json, hashlib"), root)
 
 
 def _contents(root: Path) -> dict[str, str]:
-    """Each file of a folder with its SHA-256, each link with where it leads; and what it was made of."""
+    """SHA-256 of each file and destination of each link of a folder, and the packages that it was made from."""
     found = {".": f"{_SUITE} {_DEBS} {_WHEELS}"}
     for folder, folders, names in os.walk(root):
         for name in (*names, *(one for one in folders if os.path.islink(os.path.join(folder, one)))):
@@ -217,7 +223,7 @@ def _sha256(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remade(folder: Path) -> Path:
+def _empty(folder: Path) -> Path:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir()
@@ -227,18 +233,18 @@ def _remade(folder: Path) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):  # missing or damaged: it is made anew
+    except (OSError, ValueError, TypeError):  # missing or damaged: it is made again
         return {}
 
 
-def _do(words: Sequence[str], folder: str | os.PathLike[str]) -> str:
-    """Runs a tool; what it printed."""
-    what = f"arm64: {' '.join([Path(words[0]).name, *words[-3:]])}"
+def _run(command: Sequence[str], folder: str | os.PathLike[str]) -> str:
+    """Runs a program in a folder; returns its standard output."""
+    what = f"arm64: {' '.join([Path(command[0]).name, *command[-3:]])}"
     try:
-        done = subprocess.run(words, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=_STEP_S)
+        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=_STEP_S)
     except subprocess.TimeoutExpired:
-        raise DeviceError(f"{what}: must end within {_STEP_S:g} s. Run it again: it resumes.") from None
+        raise DeviceError(f"{what}: timed out after {_STEP_S:g} s. The next run resumes.") from None
     if done.returncode:
-        said = (done.stderr + done.stdout).decode(errors="replace").strip()[-1500:]
-        raise DeviceError(f"{what}: must succeed. Received: {said or 'nothing'}. Mend that; the next run resumes.")
+        printed = (done.stderr + done.stdout).decode(errors="replace").strip()[-1500:]
+        raise DeviceError(f"{what}: failed: {printed or 'no output'}. The next run resumes.")
     return done.stdout.decode(errors="replace")

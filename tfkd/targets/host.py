@@ -1,4 +1,4 @@
-"""This machine: LiteRT in child processes."""
+"""LiteRT on this machine, in child processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tfkd._internal import isolation
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError, ToolMissingError
 from tfkd.targets import litert, target
 from tfkd.targets.measurement import Measurement, Memory
 
@@ -24,10 +24,15 @@ class Host(target.Target):
     """LiteRT on this machine.
 
     Args:
-        kernels: `xnnpack` (LiteRT's default), `plain` (no delegate) or `reference` (slow, the definition of the ops).
-        threads: of one timed inference.
-        batch: samples in one timed inference, as on a server.
-        timeout_s: seconds for each child process.
+        kernels: `xnnpack` (LiteRT's default), `plain` (LiteRT's own kernels, no delegate) or `reference` (slow, the
+            definition of the ops).
+        threads: Threads per timed inference, >= 1.
+        batch: Samples per timed inference, >= 1.
+        timeout_s: Time limit of each child process in seconds, > 0.
+
+    Raises:
+        InputError: A setting is wrong.
+        ToolMissingError: The package ai-edge-litert is not installed.
     """
 
     kernels: str = "xnnpack"
@@ -53,9 +58,15 @@ class Host(target.Target):
         if self.batch < 1:
             raise InputError(f"host: batch must be >= 1. Received: batch={self.batch}. Use 1.")
         target.check_timeout("host", self.timeout_s)
+        if not target.installed("ai_edge_litert"):
+            raise ToolMissingError(
+                "host: the package ai-edge-litert is not installed; it exists for Linux and macOS. "
+                f"This is {platform.system()} on {platform.machine()}. Run `pip install ai-edge-litert`."
+            )
 
     @property
     def spec(self) -> str:
+        """See `tfkd.targets.Target.spec`."""
         place = "host" if self.kernels == "xnnpack" else f"host:{self.kernels}"
         return target.described(place, self, "threads", "batch")
 
@@ -64,47 +75,48 @@ class Host(target.Target):
     ) -> Measurement:
         """See `tfkd.targets.Target.run`.
 
-        All latency comes before the outputs, in a process of its own. Over many samples the outputs come from one
-        process a core, in batches where a first batch gave bit for bit what single samples give.
+        Latency is measured before the outputs, in a process of its own. The outputs of many samples come from one
+        process per CPU core, in batches if a first batch gives bit for bit the outputs of single samples.
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
-        what = f"running {model.path or 'the model'} on {self.spec}"
         call: dict[str, Any] = {"content": model.content, "kernels": self.kernels}
+        limits: dict[str, Any] = {
+            "timeout_s": self.timeout_s,
+            "what": f"running {model.path or 'the model'} on {self.spec}",
+        }
         timed = None
         try:
             if latency:
                 first = [array[:1] for array in arrays]
-                timed = isolation.run(
-                    "tfkd.targets.litert:time_runs",
-                    timeout_s=self.timeout_s,
-                    what=what,
-                    inputs=first,
-                    threads=self.threads,
-                    batch=self.batch,
-                    **call,
-                )
+                settings: dict[str, Any] = {"threads": self.threads, "batch": self.batch}
+                timed = isolation.run("tfkd.targets.host:_time_runs", inputs=first, **settings, **call, **limits)
             calls = [{**call, "inputs": part} for part in target.shards(arrays, least=_SMALLEST_SHARD)]
-            done = isolation.run_all("tfkd.targets.litert:run", calls, timeout_s=self.timeout_s, what=what)
+            results = isolation.run_all("tfkd.targets.litert:run", calls, **limits)
         except isolation.ChildRefused as error:
-            raise InputError(
-                f"{self.spec}: LiteRT must take the model. Received: {error}\n"
-                "Convert it with `tfkd convert`: builtin ops only."
+            raise ModelError(
+                f"{self.spec}: LiteRT does not accept the model: {error}\nConvert it with `tfkd convert`, which uses "
+                "builtin ops only."
             ) from None
-        peak = (timed or done[0])["peak_rss_bytes"]
-        found = {"outputs": done, "latencies_ns": timed, "memory": peak}
+        return self._measurement(model, results, timed)
+
+    def _measurement(
+        self, model: TFLiteModel, results: list[dict[str, Any]], timed: dict[str, Any] | None
+    ) -> Measurement:
+        peak = (timed or results[0])["peak_rss_bytes"]
+        known = {"outputs": results, "latencies_ns": timed, "memory": peak}
         return Measurement(
             target=self.spec,
             model_sha256=model.sha256,
             model_bytes=model.size_bytes,
-            outputs=target.joined(done),
-            evidence={name: "measured" for name, value in found.items() if value is not None},
+            outputs=target.joined(results),
+            evidence={name: "measured" for name, value in known.items() if value is not None},
             latencies_ns=timed["latencies_ns"] if timed else None,
             memory=Memory(peak_rss_bytes=peak),
             setting={
                 "kernels": self.kernels,
                 "threads": self.threads,
-                "batch": min(part["batch"] for part in done),
+                "batch": min(part["batch"] for part in results),
                 "timed_batch": self.batch,
             },
             environment={
@@ -116,3 +128,10 @@ class Host(target.Target):
                 **{key: timed[key] for key in ("warm_up_runs", "warm_up_stable", "runs", "kept_every") if timed},
             },
         )
+
+
+def _time_runs(**settings: Any) -> dict[str, Any]:  # in the child
+    try:
+        return litert.time_runs(**settings)
+    except litert.BatchError as error:
+        raise ModelError(f"host: {error}") from None

@@ -1,7 +1,7 @@
-"""LiteRT itself: timing and outputs, with NumPy and ai-edge-litert alone.
+"""LiteRT itself: latencies and outputs; needs only NumPy and ai-edge-litert.
 
-The file is also the runner on an edge box, where tfkd is not installed: `python3 litert.py` reads a job as JSON from
-standard input and writes a .npz to standard output.
+This file is also copied to edge devices, where tfkd is not installed: `python3 litert.py` reads a job as JSON from
+standard input and writes a .npz to standard output. So it must not import tfkd, nor need Python > 3.10.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ _KEPT_RUNS = 10_000
 _BATCH = 64
 
 
+class BatchError(ValueError):
+    """The model does not accept the batch size."""
+
+
+class AnswerError(ValueError):
+    """The output of `main` is incomplete or something else."""
+
+
 def _interpreter(content: bytes, kernels: str, threads: int) -> Any:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -50,7 +58,18 @@ def _invoke(interpreter: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: int, batch: int = 1) -> dict[str, Any]:
-    """Times inferences of a batch; see `timed`."""
+    """Times inferences; see `timed`.
+
+    Args:
+        content: The .tflite.
+        kernels: `xnnpack`, `plain` or `reference`.
+        inputs: One sample [1, ...] for each input.
+        threads: Threads per inference.
+        batch: Samples per inference, copies of the given one.
+
+    Raises:
+        BatchError: The model does not accept the batch size.
+    """
     interpreter = _interpreter(content, kernels, threads)
     if batch > 1:
         inputs = [np.repeat(array, batch, axis=0) for array in inputs]
@@ -58,13 +77,20 @@ def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: i
             _resize(interpreter, batch)
             _invoke(interpreter, inputs)
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"the model must take a batch of {batch}. Received: {error}. Use batch=1.") from None
+            raise BatchError(f"the model does not accept a batch of {batch}: {error}. Use batch=1.") from None
     _invoke(interpreter, inputs)
     return timed(interpreter.invoke)
 
 
 def timed(invoke: Callable[[], Any]) -> dict[str, Any]:
-    """Times a call: warm-up until stable, then at least 50 runs and a second; raw nanoseconds."""
+    """Times a function: runs it until its time is stable, then at least 50 times and for at least one second.
+
+    Args:
+        invoke: The function, without arguments.
+
+    Returns:
+        `latencies_ns` (every `kept_every`-th of `runs` runs), `warm_up_runs`, `warm_up_stable` and `peak_rss_bytes`.
+    """
 
     def once() -> int:
         start = time.perf_counter_ns()
@@ -78,7 +104,7 @@ def timed(invoke: Callable[[], Any]) -> dict[str, Any]:
         if len(warm_up) >= 20 and time.perf_counter_ns() - start >= _WARM_UP_NS:
             before, now = statistics.median(warm_up[-20:-10]), statistics.median(warm_up[-10:])
             stable = abs(now - before) < 0.05 * before
-    # Of a model of a microsecond there are half a million runs: every nth tells as much.
+    # A small model runs half a million times in a second; not every latency needs to be kept.
     every = max(1, int(_RUN_NS / statistics.median(warm_up[-20:]) / _KEPT_RUNS))
     latencies: list[int] = []
     start, runs = time.perf_counter_ns(), 0
@@ -97,10 +123,19 @@ def timed(invoke: Callable[[], Any]) -> dict[str, Any]:
 
 
 def run(content: bytes, kernels: str, inputs: list[np.ndarray]) -> dict[str, Any]:
-    """The outputs of all samples."""
+    """The outputs of all samples.
+
+    Args:
+        content: The .tflite.
+        kernels: `xnnpack`, `plain` or `reference`.
+        inputs: One array [N, ...] for each input.
+
+    Returns:
+        `outputs` (one array [N, ...] for each output), the `batch` size that was used and `peak_rss_bytes`.
+    """
     interpreter = _interpreter(content, kernels, threads=1)
     samples, batch = len(inputs[0]), 1
-    # The reference kernels gain nothing from batches.
+    # Batches make only XNNPACK faster.
     if kernels == "xnnpack" and samples >= 2 * _BATCH:
         interpreter, batch = _batched(interpreter, content, kernels, [array[:_BATCH] for array in inputs])
     whole = samples - samples % batch
@@ -113,13 +148,13 @@ def run(content: bytes, kernels: str, inputs: list[np.ndarray]) -> dict[str, Any
 
 
 def _batched(interpreter: Any, content: bytes, kernels: str, first: list[np.ndarray]) -> tuple[Any, int]:
-    """An interpreter of larger batch if it gives the same bits, else the one given."""
+    """An interpreter with a larger batch and that batch, if its outputs are bit for bit those of single samples."""
     single = [_invoke(interpreter, [array[i : i + 1] for array in first]) for i in range(_BATCH)]
     resized = _interpreter(content, kernels, threads=1)
     try:
         _resize(resized, _BATCH)
         together = _invoke(resized, first)
-    except (RuntimeError, ValueError):  # a RESHAPE of fixed size, for one, cannot be resized
+    except (RuntimeError, ValueError):  # a RESHAPE to a fixed size, for example, cannot be resized
         return interpreter, 1
     for expected, received in zip(zip(*single, strict=True), together, strict=True):
         if not np.array_equal(np.concatenate(expected), received):
@@ -134,7 +169,7 @@ def _resize(interpreter: Any, batch: int) -> None:
 
 
 def _peak_rss() -> int | None:
-    # Not getrusage: its maximum counts the parent's memory too, from before the child's program was loaded.
+    # Not getrusage: its maximum includes the memory of the parent, from before the child's program was loaded.
     try:
         lines = _lines("/proc/self/status")
     except OSError:  # not Linux
@@ -148,7 +183,7 @@ def _lines(path: str) -> list[str]:
 
 
 def processor() -> str:
-    """What the system says of its processor."""
+    """Name of the processor."""
     try:
         lines = _lines("/proc/cpuinfo")
     except OSError:
@@ -158,7 +193,7 @@ def processor() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Facts that latencies and outputs depend on: processor, system, versions."""
     import importlib.metadata
 
     return {
@@ -176,33 +211,39 @@ def _verified(path: str, sha256: str) -> bytes:
     with open(path, "rb") as file:
         content = file.read()
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"{path}: must have SHA-256 {sha256}. It was damaged on the way; send it again.")
+        raise OSError(f"{path}: the SHA-256 is not {sha256}; the file was damaged in transfer. Run it again.")
     return content
 
 
 def packed(array: np.ndarray) -> bytes:
-    """An array as a .npy file, the form in which a job names it."""
+    """An array as the content of a .npy file, the form in which a job refers to it."""
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
     return file.getvalue()
 
 
 def answer(reply: bytes) -> tuple[dict[str, Any], tuple[np.ndarray, ...]]:
-    """What `main` wrote: its record and the outputs.
+    """Reads what `main` wrote.
+
+    Args:
+        reply: Content of the .npz file.
+
+    Returns:
+        The record, and one array [N, ...] for each output.
 
     Raises:
-        ValueError: it is not whole.
+        AnswerError: It is incomplete or something else.
     """
     try:
         with np.load(io.BytesIO(reply), allow_pickle=False) as archive:
             record = json.loads(archive["record"].tobytes())
             return record, tuple(archive[f"o{i}"] for i in range(len(archive.files) - 1))
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"must answer with outputs. Received: {len(reply)} bytes that are none ({error})") from None
+        raise AnswerError(f"the answer of {len(reply)} bytes has no outputs ({error})") from None
 
 
 def main() -> None:
-    """Does one job: latency before outputs, each in turn, and hands everything back at once."""
+    """Runs one job: first the latencies, then the outputs of all samples."""
     job = json.load(sys.stdin)
     content = _verified(job["model"]["path"], job["model"]["sha256"])
     inputs = [np.load(io.BytesIO(_verified(i["path"], i["sha256"])), allow_pickle=False) for i in job["inputs"]]

@@ -1,4 +1,4 @@
-"""What one run of a .tflite on one target gave: one frozen record and one JSON schema for every target."""
+"""The result of one run of a .tflite on one target: one frozen record and one JSON schema for every target."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Evidence = Literal["measured", "emulated", "estimated"]
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes that a model takes on a target. What is unknown is None, never 0.
+    """Memory use of a model on a target, in bytes. Unknown sizes are None, never 0.
 
     Args:
-        arena_bytes: the tensor arena in all.
-        arena_head_bytes: the part of the arena that holds activations.
-        arena_tail_bytes: the part of the arena that holds the interpreter's own records.
-        ram_bytes: all RAM: activations, state and stack.
-        stack_bytes: the deepest stack.
-        flash_bytes: code and weights.
-        peak_rss_bytes: the largest resident set of the process that ran the model.
+        arena_bytes: Whole tensor arena.
+        arena_head_bytes: Part of the arena with the activations.
+        arena_tail_bytes: Part of the arena with the interpreter's own data.
+        ram_bytes: All RAM: activations, state and stack.
+        stack_bytes: Deepest stack.
+        flash_bytes: Code and weights.
+        peak_rss_bytes: Peak resident set size of the process that ran the model.
     """
 
     arena_bytes: int | None = None
@@ -41,10 +41,20 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class LatencySummary:
-    """Percentiles (nearest rank) and spread of raw latencies, in milliseconds; None for what a tool does not say.
+    """Percentiles (nearest rank) and spread of latencies, in milliseconds; None where a tool does not report them.
 
-    `drift` is the median of the second half of the samples over the median of the first half: far from 1 says that
-    the clock or the temperature changed during the run.
+    Args:
+        count: Number of latencies.
+        mean_ms: Mean.
+        min_ms: Smallest latency.
+        p50_ms: Median.
+        p90_ms: 90th percentile.
+        p95_ms: 95th percentile.
+        p99_ms: 99th percentile.
+        max_ms: Largest latency.
+        stdev_ms: Population standard deviation.
+        latency_trend: Median of the second half of the latencies divided by the median of the first half. A value far
+            from 1 means that the clock or the temperature changed during the run.
     """
 
     count: int
@@ -56,27 +66,31 @@ class LatencySummary:
     p99_ms: float | None
     max_ms: float | None
     stdev_ms: float
-    drift: float | None
+    latency_trend: float | None
 
     @classmethod
     def of(cls, latencies_ns: tuple[int, ...]) -> LatencySummary:
-        """Summarises raw latencies.
+        """Summarizes latencies.
 
         Args:
-            latencies_ns: nanoseconds, in the order in which they were taken; at least one.
+            latencies_ns: Nanoseconds in the order in which they were measured, at least one.
+
+        Raises:
+            InputError: No latencies.
 
         >>> LatencySummary.of((1_000_000, 3_000_000, 2_000_000)).p50_ms
         2.0
         """
         if not latencies_ns:
-            raise InputError("LatencySummary: latencies_ns must hold at least one sample. Received: none.")
+            raise InputError("LatencySummary: latencies_ns must not be empty.")
         ordered = sorted(latencies_ns)
 
         def percentile(q: float) -> float:
             return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)] / 1e6
 
         half = len(latencies_ns) // 2
-        drift = statistics.median(latencies_ns[half:]) / statistics.median(latencies_ns[:half]) if half else 1.0
+        first, second = latencies_ns[:half], latencies_ns[half:]
+        latency_trend = statistics.median(second) / statistics.median(first) if half else 1.0
         return cls(
             count=len(ordered),
             mean_ms=statistics.fmean(ordered) / 1e6,
@@ -87,7 +101,7 @@ class LatencySummary:
             p99_ms=percentile(99),
             max_ms=ordered[-1] / 1e6,
             stdev_ms=statistics.pstdev(ordered) / 1e6,
-            drift=drift,
+            latency_trend=latency_trend,
         )
 
 
@@ -96,22 +110,22 @@ class Measurement:
     """One run of one model on one target.
 
     Args:
-        target: the target's specification, such as `host` or `host:reference`.
-        model_sha256: hash of the .tflite that ran.
-        model_bytes: its size.
-        outputs: one array per model output, each [N, ...], raw as the model gave them (int8 stays int8).
-        evidence: how each number came about, by field name: `{"outputs": "measured", "memory": "emulated"}`.
-            A field that is unknown (None) is not in it.
-        latencies_ns: raw time of each timed inference, of `setting["timed_batch"]` samples, in the order taken; None
-            where the target's time says nothing about the device.
-        memory: see `Memory`.
-        instructions: executed instructions of one inference, where the target counts them.
-        estimated_ms: fewest and most milliseconds of one inference by a model of the core, where nothing measures them.
-        setting: what was chosen: threads, kernels, board.
-        environment: what was found: processor, operating system, versions.
-        valid: whether the numbers can be trusted.
-        invalid_reason: why not.
-        latency_summary: what a tool says that keeps its raw times to itself; None where `latencies_ns` has them.
+        target: Specification of the target, such as `host` or `host:reference`.
+        model_sha256: SHA-256 of the .tflite.
+        model_bytes: Size of the .tflite.
+        outputs: One array [N, ...] for each output of the model, raw: int8 stays int8.
+        evidence: How each number was obtained, by field name: `{"outputs": "measured", "memory": "emulated"}`.
+            Unknown fields (None) are left out.
+        latencies_ns: Time of each timed inference of `setting["timed_batch"]` samples, in the order of measurement;
+            None where latency is not measured.
+        memory: Memory use.
+        instructions: Executed instructions of one inference, or None.
+        estimated_ms: Lower and upper bound of one inference's time by a model of the core, or None.
+        setting: Settings of the run: threads, kernels, board.
+        environment: Facts about the device: processor, operating system, versions.
+        valid: Whether the numbers can be trusted.
+        invalid_reason: Why they cannot, or None.
+        latency_summary: Latencies as a tool summarized them; None where `latencies_ns` has the single values.
     """
 
     target: str
@@ -131,11 +145,11 @@ class Measurement:
 
     @property
     def latency(self) -> LatencySummary | None:
-        """The summary of `latencies_ns`, else `latency_summary`."""
+        """Summary of `latencies_ns`, or else `latency_summary`."""
         return LatencySummary.of(self.latencies_ns) if self.latencies_ns else self.latency_summary
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values; the outputs stand as their shapes, dtypes and hashes."""
+        """The record as plain JSON values, with the shape, dtype and SHA-256 of each output in place of its values."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         record["outputs"] = [
             {
@@ -148,7 +162,7 @@ class Measurement:
         record["memory"] = dataclasses.asdict(self.memory)
         record["latencies_ns"] = list(self.latencies_ns) if self.latencies_ns else None
         record["latency"] = dataclasses.asdict(self.latency) if self.latency else None
-        del record["latency_summary"]  # it stands under `latency`
+        del record["latency_summary"]  # it is under `latency`
         record["evidence"] = dict(self.evidence)
         record["setting"] = dict(self.setting)
         record["environment"] = dict(self.environment)

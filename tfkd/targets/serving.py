@@ -1,4 +1,4 @@
-"""The same model as a server runs it: a .keras file or a SavedModel, by TensorFlow on this machine."""
+"""Latency of a .keras file or a SavedModel, run by TensorFlow on this machine as a server runs it."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.targets import litert, target
 from tfkd.targets.measurement import Measurement, Memory
+from tfkd.targets.random_inputs import random_input
 
 
-def time_graph(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float = 600.0) -> Measurement:
-    """Times inferences of a graph on random input in a child process, as `host` times those of a .tflite.
+def time_model(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float = 600.0) -> Measurement:
+    """Times inferences of a Keras model or SavedModel on random input, as the target `host` times those of a .tflite.
 
     Args:
-        path: a .keras file, or the folder of a SavedModel with the signature `serving_default`.
-        threads: of one inference.
-        batch: samples in one inference.
-        timeout_s: seconds for the child process.
+        path: A .keras file, or the folder of a SavedModel with the signature `serving_default`.
+        threads: Threads per inference, >= 1.
+        batch: Samples per inference, >= 1.
+        timeout_s: Time limit of the child process in seconds, > 0.
 
     Raises:
-        ValueError: no such model, or it does not take the batch.
-        RuntimeError: the process crashed or hung.
+        InputError: The path is none of both.
+        ModelError: TensorFlow cannot run the model, or not with that batch size.
+        DeviceError: The process crashed or timed out.
     """
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
     if not ((path / "saved_model.pb").is_file() or (path.suffix == ".keras" and zipfile.is_zipfile(path))):
-        raise InputError(
-            f"benchmark: {path} must be a .tflite, a .keras file of Keras 3 or the folder of a SavedModel. "
-            f"Received: {'another file' if path.exists() else 'no file'}. Give the path of one."
-        )
+        cause = "is neither a .tflite, a .keras file of Keras 3 nor the folder of a SavedModel"
+        raise InputError(f"benchmark: {path} {cause if path.exists() else 'does not exist'}.")
     try:
         timed = isolation.run(
             "tfkd.targets.serving:_time",
@@ -46,8 +46,8 @@ def time_graph(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float
             timeout_s=timeout_s,
             what=f"timing {path}",
         )
-    except isolation.ChildRefused as error:
-        raise InputError(f"benchmark: TensorFlow must run {path} in batches of {batch}. Received: {error}") from None
+    except InputError as error:
+        raise ModelError(f"benchmark: TensorFlow cannot run {path} with a batch of {batch}: {error}") from None
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.relative_to(path).as_posix().encode())
@@ -79,15 +79,13 @@ def _time(path: str, threads: int, batch: int) -> dict[str, Any]:  # in the chil
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     call, specs = _saved_model(path) if os.path.isdir(path) else _keras(path)
-    random = np.random.default_rng(0)
     inputs = []
-    for spec in specs:
+    for i, spec in enumerate(specs):
         shape = [batch, *spec.shape[1:]]
         if spec.shape[0] not in (None, batch) or None in shape:
-            raise InputError(f"an input of shape {tuple(spec.shape)} takes no batch of {batch}")
-        kind = spec.dtype.as_numpy_dtype
-        high = 1 if np.issubdtype(kind, np.floating) else 127
-        inputs.append(tf.constant(random.uniform(0, high, shape).astype(kind)))
+            raise ModelError(f"input shape {tuple(spec.shape)} does not fit a batch of {batch}")
+        array = random_input(shape, np.dtype(spec.dtype.as_numpy_dtype).name, quantized=False, seed=i)
+        inputs.append(tf.constant(array))
     return {**litert.timed(lambda: call(inputs)), "tensorflow": tf.__version__}
 
 
@@ -96,11 +94,11 @@ def _saved_model(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
 
     loaded = tf.saved_model.load(path)
     if "serving_default" not in loaded.signatures:
-        raise InputError(f"no signature serving_default; there are {', '.join(loaded.signatures) or 'none'}")
+        raise ModelError(f"no signature serving_default; its signatures: {', '.join(loaded.signatures) or 'none'}")
     run = loaded.signatures["serving_default"]
     named = run.structured_input_signature[1]
 
-    def call(inputs: list[Any], keep: Any = loaded) -> None:  # its variables live as long as it does
+    def call(inputs: list[Any], keep: Any = loaded) -> None:  # the variables are deleted with `loaded`
         for output in run(**dict(zip(named, inputs, strict=True))).values():
             output.numpy()
 
@@ -112,9 +110,9 @@ def _keras(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
 
     from tfkd import models
 
-    graph = models.load(path)
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in graph.inputs]
-    run = tf.function(lambda inputs: graph(inputs if len(inputs) > 1 else inputs[0], training=False))
+    model = models.load(path)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
+    run = tf.function(lambda inputs: model(inputs if len(inputs) > 1 else inputs[0], training=False))
 
     def call(inputs: list[Any]) -> None:
         for output in tf.nest.flatten(run(inputs)):

@@ -1,4 +1,4 @@
-"""An edge box, such as a Raspberry Pi: LiteRT there, reached through the system's OpenSSH."""
+"""LiteRT on an edge device such as a Raspberry Pi, over OpenSSH."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import DeviceError, InputError, ToolMissingError
+from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets import litert, target
 from tfkd.targets.host import KERNELS
 from tfkd.targets.measurement import Measurement, Memory
 
-# Runs there before anything is copied: makes the cache, forgets what a week did not use, and says what is there.
+# Runs on the device first: makes the cache, deletes files that were not used for a week, and lists what is there.
 _PROBE = """
 import json, os, sys, time
 cache = os.path.expanduser("~/.cache/tfkd")
@@ -40,13 +40,13 @@ for package in ("numpy", "ai_edge_litert"):
         missing.append(f"{package} ({error})")
 print(json.dumps({"cache": cache, "have": os.listdir(cache), "missing": missing, "python": sys.version_info[:2]}))
 """
-# Takes a file from standard input; it has its name only when it is whole.
+# Writes a file from standard input atomically.
 _STORE = """
 import hashlib, os, sys
 path, sha256 = sys.argv[1:]
 content = sys.stdin.buffer.read()
 if hashlib.sha256(content).hexdigest() != sha256:
-    sys.exit("the bytes changed on the way")
+    sys.exit("the file was damaged in transfer")
 partial = path + "." + str(os.getpid())
 with open(partial, "wb") as file:
     file.write(content)
@@ -58,23 +58,24 @@ os.replace(partial, path)
 
 @dataclasses.dataclass(frozen=True)
 class SSH(target.Target):
-    """LiteRT on a machine that `ssh` reaches: accuracy and latency, measured there.
+    """LiteRT on a device that `ssh` reaches: accuracy and latency are measured there.
 
-    There it needs `python3` 3.10 or newer with numpy and ai-edge-litert, and no tfkd. Host keys are checked, nothing is
-    asked: connect once by hand first, and keep user, port and key in `~/.ssh/config`. Files go to `~/.cache/tfkd`
-    by their SHA-256, so the second run copies nothing; what a week did not use is deleted.
+    The device needs `python3` 3.10 or newer with numpy and ai-edge-litert, but not tfkd. Host keys are checked and ssh
+    never prompts: connect once by hand first, and keep user, port and key in `~/.ssh/config`. Files are stored in
+    `~/.cache/tfkd` of the device by their SHA-256, so that a second run copies nothing, and deleted after a week
+    without use.
 
     Args:
-        destination: what `ssh` takes: a host, `user@host` or a name of `~/.ssh/config`.
+        destination: Argument of `ssh`: a host, `user@host` or a name from `~/.ssh/config`.
         kernels: `xnnpack`, `plain` or `reference`, see `tfkd.targets.host.Host`.
-        threads: of one timed inference.
-        python: the interpreter there.
-        config: another file than `~/.ssh/config`.
-        timeout_s: seconds for each step.
+        threads: Threads per timed inference, >= 1.
+        python: Command of the Python interpreter on the device.
+        config: Configuration file of ssh; None for `~/.ssh/config`.
+        timeout_s: Time limit of each step in seconds, > 0.
 
     Raises:
-        ValueError: a setting is wrong.
-        RuntimeError: `ssh` is not installed here.
+        InputError: A setting is wrong.
+        ToolMissingError: `ssh` is not installed on this machine.
     """
 
     destination: str
@@ -92,7 +93,7 @@ class SSH(target.Target):
     def __post_init__(self) -> None:
         if not self.destination or self.destination.startswith("-") or not self.destination.isprintable():
             raise InputError(
-                f"ssh: needs a destination that ssh takes. Received: {self.destination!r}. Write ssh:user@host."
+                f"ssh: destination must be a host name. Received: {self.destination!r}. Write ssh:user@host."
             )
         if self.kernels not in ("xnnpack", *KERNELS):
             raise InputError(f"ssh: kernels must be xnnpack, plain or reference. Received: {self.kernels!r}.")
@@ -100,10 +101,11 @@ class SSH(target.Target):
             raise InputError(f"ssh: threads must be >= 1. Received: threads={self.threads}. Use 1.")
         target.check_timeout("ssh", self.timeout_s)
         if shutil.which("ssh") is None:
-            raise ToolMissingError("ssh: needs OpenSSH's client. Received: no `ssh` on PATH. Install openssh-client.")
+            raise ToolMissingError("ssh: no `ssh` on PATH. Install it: sudo apt-get install openssh-client")
 
     @property
     def spec(self) -> str:
+        """See `tfkd.targets.Target.spec`."""
         return target.described(f"ssh:{self.destination}", self, "kernels", "threads")
 
     def run(
@@ -112,12 +114,12 @@ class SSH(target.Target):
         """See `tfkd.targets.Target.run`.
 
         Raises:
-            RuntimeError: the machine cannot be reached, lacks a package, does not answer in time, or its answer is not
-                that of this run.
+            ToolMissingError: The device lacks Python or a package.
+            DeviceError: The device cannot be reached, timed out, crashed, or its answer does not belong to this run.
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
-        # One connection for all steps, closed with the folder that holds its socket.
+        # All steps share one connection, whose socket is in the folder.
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
             try:
                 reply, job = self._job(folder, model, arrays, latency)
@@ -125,23 +127,23 @@ class SSH(target.Target):
                 self._close(folder)
         try:
             record, outputs = litert.answer(reply)
-        except ValueError as error:
-            raise DeviceError(f"{self.spec}: {error}. Does its shell print something at login?") from None
+        except litert.AnswerError as error:
+            raise DeviceError(f"{self.spec}: {error}. Check that its shell prints nothing at login.") from None
         samples = {len(output) for output in outputs}
         if (record["nonce"], record["model_sha256"]) != (job["nonce"], model.sha256) or samples != {len(arrays[0])}:
             raise DeviceError(
-                f"{self.spec}: must answer with this run's nonce, model and {len(arrays[0])} samples. Received: nonce "
-                f"{record['nonce']!r}, {samples} samples. Run it again, alone."
+                f"{self.spec}: the answer is of another run: nonce {record['nonce']!r} and {samples} samples instead "
+                f"of {len(arrays[0])}. Run it again, and no other run at the same time."
             )
         timed, done = record["timed"], record["done"]
         peak = (timed or done)["peak_rss_bytes"]
-        found = {"outputs": done, "latencies_ns": timed, "memory": peak}
+        known = {"outputs": done, "latencies_ns": timed, "memory": peak}
         return Measurement(
             target=self.spec,
             model_sha256=model.sha256,
             model_bytes=model.size_bytes,
             outputs=outputs,
-            evidence={name: "measured" for name, value in found.items() if value is not None},
+            evidence={name: "measured" for name, value in known.items() if value is not None},
             latencies_ns=tuple(timed["latencies_ns"]) if timed else None,
             memory=Memory(peak_rss_bytes=peak),
             setting={"kernels": self.kernels, "threads": self.threads, "batch": done["batch"], "timed_batch": 1},
@@ -154,19 +156,20 @@ class SSH(target.Target):
     def _job(
         self, folder: str, model: TFLiteModel, arrays: Sequence[np.ndarray], latency: bool
     ) -> tuple[bytes, dict[str, Any]]:
-        there = json.loads(self._there(folder, ["-c", _PROBE]))
-        if there["missing"] or there["python"] < [3, 10]:
+        """Copies the files to the device and runs the job; returns the answer and the job."""
+        device = json.loads(self._remote_python(folder, ["-c", _PROBE]))
+        if device["missing"] or device["python"] < [3, 10]:
             raise ToolMissingError(
-                f"{self.spec}: needs Python 3.10 or newer with numpy and ai-edge-litert there. Received: Python "
-                f"{'.'.join(map(str, there['python']))}, missing {', '.join(there['missing']) or 'nothing'}. "
+                f"{self.spec}: the device needs Python 3.10 or newer with numpy and ai-edge-litert. It has Python "
+                f"{'.'.join(map(str, device['python']))}, missing {', '.join(device['missing']) or 'nothing'}. "
                 f"Run there: {self.python} -m pip install numpy ai-edge-litert"
             )
 
         def put(content: bytes) -> dict[str, str]:
             sha256 = hashlib.sha256(content).hexdigest()
-            path = f"{there['cache']}/{sha256}"
-            if sha256 not in there["have"]:
-                self._there(folder, ["-c", _STORE, path, sha256], content)
+            path = f"{device['cache']}/{sha256}"
+            if sha256 not in device["have"]:
+                self._remote_python(folder, ["-c", _STORE, path, sha256], content)
             return {"path": path, "sha256": sha256}
 
         runner = put(Path(litert.__file__).read_bytes())
@@ -175,35 +178,45 @@ class SSH(target.Target):
             "inputs": [put(litert.packed(array)) for array in arrays],
             "kernels": self.kernels, "threads": self.threads, "latency": latency,
         }  # fmt: skip
-        return self._there(folder, [runner["path"]], json.dumps(job).encode()), job
+        return self._remote_python(folder, [runner["path"]], json.dumps(job).encode()), job
 
-    def _there(self, folder: str, arguments: Sequence[str], content: bytes = b"") -> bytes:
-        """Runs Python there: the output, after checking that it went well."""
-        # The shell there parses the words again.
+    def _remote_python(self, folder: str, arguments: Sequence[str], content: bytes = b"") -> bytes:
+        """Runs Python on the device.
+
+        Args:
+            folder: Folder of the connection's socket.
+            arguments: Arguments of Python.
+            content: Standard input.
+
+        Returns:
+            Standard output.
+        """
+        # The shell of the device parses the command again, so it is quoted.
         command = [*self._ssh(folder), "--", self.destination, shlex.join([self.python, *arguments])]
         try:
             done = subprocess.run(command, input=content, capture_output=True, timeout=self.timeout_s)
         except subprocess.TimeoutExpired:
             raise DeviceError(
-                f"{self.spec}: must answer within {self.timeout_s:g} s. Received: nothing. Raise timeout_s, or look "
-                "for what hangs there."
+                f"{self.spec}: timed out after {self.timeout_s:g} s. Raise timeout_s, or check the processes of the "
+                "device."
             ) from None
         if done.returncode == 0:
             return done.stdout
-        said = done.stderr.decode(errors="replace").strip()[-2000:] or "nothing"
-        # 255 and a word from ssh: it did not connect. 255 in silence: what it ran was killed by a signal.
-        if done.returncode == 255 and said != "nothing":
+        printed = done.stderr.decode(errors="replace").strip()[-2000:]
+        # 255 with a message comes from ssh, which did not connect; without one, the process was killed by a signal.
+        if done.returncode == 255 and printed:
             raise DeviceError(
-                f"{self.spec}: ssh must connect without asking. Received: {said}\n"
-                f"Connect once by hand, `ssh {self.destination}`, to accept the host key and to see that a key is used."
+                f"{self.spec}: ssh cannot connect: {printed}\n"
+                f"Connect once by hand, `ssh {self.destination}`, to accept the host key and to check your key."
             )
         if done.returncode == 127:
             raise ToolMissingError(
-                f"{self.spec}: needs {self.python} there. Received: {said}. Install it, or set python=."
+                f"{self.spec}: {self.python} is not installed there: {printed}. Install it, or set python."
             )
-        if "Error" in said.splitlines()[-1] and not said.splitlines()[-1].startswith(("OSError", "MemoryError")):
-            raise InputError(f"{self.spec}: LiteRT must take the model. Received: {said.splitlines()[-1]}")
-        raise DeviceError(f"{self.spec}: the run there died (exit status {done.returncode}). Received: {said}")
+        last = printed.splitlines()[-1] if printed else ""
+        if "Error" in last and not last.startswith(("OSError", "MemoryError")):
+            raise ModelError(f"{self.spec}: LiteRT does not accept the model: {last}")
+        raise DeviceError(f"{self.spec}: the process on the device crashed (exit status {done.returncode}): {printed}")
 
     def _ssh(self, folder: str) -> list[str]:
         options = {
@@ -215,4 +228,4 @@ class SSH(target.Target):
 
     def _close(self, folder: str) -> None:
         closing = [*self._ssh(folder), "-O", "exit", "--", self.destination]
-        subprocess.run(closing, capture_output=True, timeout=30)  # there is nothing to close where nothing connected
+        subprocess.run(closing, capture_output=True, timeout=30)  # fails if nothing connected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
@@ -160,3 +161,11 @@ def shards(arrays: list[np.ndarray], *, least: int) -> list[list[np.ndarray]]:
 def joined(parts: list[dict[str, Any]]) -> tuple[np.ndarray, ...]:
     """The outputs of all parts, one array [N, ...] for each output of the model."""
     return tuple(np.concatenate(output) for output in zip(*(part["outputs"] for part in parts), strict=True))
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # `sys.modules[module] = None` forbids the import
+        return False

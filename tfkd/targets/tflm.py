@@ -1,10 +1,9 @@
-"""TensorFlow Lite Micro: its interpreter and reference kernels, run on this machine in child processes."""
+"""TensorFlow Lite Micro on this machine: its interpreter and reference kernels, in child processes."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -15,12 +14,12 @@ import numpy as np
 
 from tfkd._internal import isolation
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError, ToolMissingError
+from tfkd.errors import ModelError, ToolMissingError
 from tfkd.targets import target
 from tfkd.targets.measurement import Measurement, Memory
 
 _SMALLEST_SHARD = 500
-# More than any microcontroller has; what the model does not touch takes no memory.
+# Far more than any microcontroller has; untouched pages of it take no memory.
 _ARENA_BYTES = 256 << 20
 _POINTERS = "64-bit pointers: on a 32-bit device the tail of the arena is smaller, so arena_bytes is an upper bound"
 
@@ -29,19 +28,17 @@ _POINTERS = "64-bit pointers: on a 32-bit device the tail of the arena is smalle
 class TFLM(target.Target):
     """TensorFlow Lite Micro's interpreter.
 
-    Outputs are those of its reference kernels, bit for bit as on a microcontroller. It says nothing of a
-    microcontroller's time, so latencies are None.
+    The outputs are those of its reference kernels, bit for bit as on a microcontroller. Latency is not measured.
 
     Args:
-        timeout_s: seconds for each child process.
+        timeout_s: Time limit of each child process in seconds, > 0.
 
     Raises:
-        RuntimeError: the package tflite-micro is not installed.
+        InputError: A setting is wrong.
+        ToolMissingError: The package tflite-micro is not installed.
     """
 
     timeout_s: float = 600.0
-
-    spec = "tflm"
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -50,11 +47,16 @@ class TFLM(target.Target):
 
     def __post_init__(self) -> None:
         target.check_timeout("tflm", self.timeout_s)
-        if importlib.util.find_spec("tflite_micro") is None:
+        if not target.installed("tflite_micro"):
             raise ToolMissingError(
-                "tflm: needs the package tflite-micro, which exists for Linux on x86-64 only. Received: "
-                f"{platform.system()} on {platform.machine()}, not installed. Run `pip install --pre tflite-micro`."
+                "tflm: the package tflite-micro is not installed; it exists for Linux on x86-64 only. "
+                f"This is {platform.system()} on {platform.machine()}. Run `pip install --pre tflite-micro`."
             )
+
+    @property
+    def spec(self) -> str:
+        """See `tfkd.targets.Target.spec`."""
+        return "tflm"
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
@@ -71,9 +73,9 @@ class TFLM(target.Target):
                 what=f"running {model.path or 'the model'} on tflm",
             )
         except isolation.ChildRefused as error:
-            raise InputError(
-                f"tflm: TensorFlow Lite Micro must take the model.{_explain(str(error))} Convert with "
-                f"mode='full_int8', or replace the layer. Received: {error}"
+            raise ModelError(
+                f"tflm: TensorFlow Lite Micro does not accept the model.{_explain(str(error))} Convert with "
+                f"mode='full_int8', or replace the layer. It printed: {error}"
             ) from None
         return Measurement(
             target=self.spec,
@@ -93,18 +95,18 @@ class TFLM(target.Target):
         )
 
 
-# What it prints of models that it does not take, and what that means.
+# What it prints about models that it does not support, and what that means.
 _REASONS = (
-    ("dequantize_common.cc", " It takes no float16 weights."),
-    ("Hybrid models are not supported", " It takes no int8 weights with float activations."),
-    ("FLOAT32 with filter type: INT8", " It takes no int8 weights with float activations."),
+    ("dequantize_common.cc", " It supports no float16 weights."),
+    ("Hybrid models are not supported", " It supports no int8 weights with float activations."),
+    ("FLOAT32 with filter type: INT8", " It supports no int8 weights with float activations."),
 )
 
 
 def _explain(error: str) -> str:
     missing = sorted(set(re.findall(r"Didn't find op for builtin opcode '(\w+)'", error)))
     if missing:
-        return f" It lacks {', '.join(missing)}."
+        return f" It does not support {', '.join(missing)}."
     return next((reason for sign, reason in _REASONS if sign in error), "")
 
 
@@ -130,7 +132,7 @@ def _run(content: bytes, inputs: list[np.ndarray]) -> dict[str, Any]:  # in the 
 
 
 def _arena(interpreter: Any) -> dict[str, int]:
-    """Bytes by part; the interpreter prints them, on the process's own stderr."""
+    """Sizes of the parts of the arena in bytes, parsed from what the interpreter prints on file descriptor 2."""
     with tempfile.TemporaryFile() as sink:
         kept = os.dup(2)
         os.dup2(sink.fileno(), 2)

@@ -12,6 +12,7 @@ import numpy as np
 from tfkd import targets
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.targets import serving
+from tfkd.targets.random_inputs import random_input
 
 if TYPE_CHECKING:
     from tfkd.targets.measurement import Measurement
@@ -41,7 +42,7 @@ def benchmark(
     runs: list[tuple[Path, Measurement]] = []
     for path in paths:
         if path.suffix == ".keras" or path.is_dir():
-            runs += [(path, serving.time_graph(path, threads=threads or 1, batch=batch)) for batch in batches]
+            runs += [(path, serving.time_model(path, threads=threads or 1, batch=batch)) for batch in batches]
             continue
         model = TFLiteModel.load(path)
         inputs = _random_inputs(model)
@@ -53,9 +54,7 @@ def benchmark(
 
 
 def _random_inputs(model: TFLiteModel) -> list[np.ndarray]:
-    random = np.random.default_rng(0)
-    inputs = []
-    for tensor in model.inputs:
-        low, high = (0, 1) if tensor.dtype.startswith("float") else (np.iinfo(tensor.dtype).min, 127)
-        inputs.append(random.uniform(low, high, (1, *tensor.shape[1:])).astype(tensor.dtype))
-    return inputs
+    return [
+        random_input((1, *tensor.shape[1:]), tensor.dtype, quantized=bool(tensor.scales), seed=i)
+        for i, tensor in enumerate(model.inputs)
+    ]

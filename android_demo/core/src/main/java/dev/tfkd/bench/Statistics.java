@@ -38,7 +38,7 @@ public final class Statistics {
         if (nanos.length > 1) {
             int half = nanos.length / 2;
             long before = median(Arrays.copyOf(nanos, half));
-            found.put("drift", (double) median(Arrays.copyOfRange(nanos, half, nanos.length)) / before);
+            found.put("latency_trend", (double) median(Arrays.copyOfRange(nanos, half, nanos.length)) / before);
         }
         return found;
     }

@@ -22,8 +22,8 @@ public class StatisticsTest {
     }
 
     @Test
-    public void driftComparesTheHalves() {
-        assertEquals(2.0, (Double) Statistics.of(new long[] {10, 10, 10, 20, 20, 20}).get("drift"), 0);
+    public void latencyTrendComparesTheHalves() {
+        assertEquals(2.0, (Double) Statistics.of(new long[] {10, 10, 10, 20, 20, 20}).get("latency_trend"), 0);
         assertEquals(1L, Statistics.of(new long[] {5}).get("count"));
         assertEquals(0L, Statistics.of(new long[0]).get("count"));
     }

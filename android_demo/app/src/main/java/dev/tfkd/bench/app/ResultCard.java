@@ -88,8 +88,9 @@ final class ResultCard {
         for (String percentile : new String[] {"p90", "p95", "p99"}) {
             row(figuresView, percentile, time(figures.get(percentile + "_ns")));
         }
-        if (figures.get("drift") instanceof Double) {
-            row(figuresView, screen.getString(R.string.drift), screen.getString(R.string.times, figures.get("drift")));
+        if (figures.get("latency_trend") instanceof Double) {
+            row(figuresView, screen.getString(R.string.latency_trend),
+                    screen.getString(R.string.times, figures.get("latency_trend")));
         }
         List<String> minutes = new ArrayList<String>();
         for (Object one : list(result.get("per_minute"))) {

@@ -257,7 +257,7 @@ public class MainActivityTest {
     public void resultWithWrongTypesIsShownWithoutThem() throws Exception {
         wasTested();
         String odd = "{\"when\":1795600000001,\"valid\":1,\"model\":[],\"threads\":\"x\",\"sustained_seconds\":\"\",\"runs\":\"many\","
-                + "\"statistics\":{\"p50_ns\":7,\"drift\":\"\"},\"latencies_ns\":[\"a\"],\"agreement\":{\"worst\":\"\"},\"correct\":\"\","
+                + "\"statistics\":{\"p50_ns\":7,\"latency_trend\":\"\"},\"latencies_ns\":[\"a\"],\"agreement\":{\"worst\":\"\"},\"correct\":\"\","
                 + "\"samples\":0,\"thermal\":[1,[2],[3,\"\"],[1,99]],\"per_minute\":[1,2],\"reasons\":{}}";
         Files.write(files("history/9995600000001.json").toPath(), odd.getBytes());
         Desk desk = new Desk();

@@ -1,0 +1,81 @@
+"""Counts executed instructions by class and by layer, from the basic blocks that an emulator enters."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from typing import Any
+
+from tfkd.errors import DeviceError
+
+CLASSES = ("load", "store", "multiply", "branch", "other")
+
+# The first match counts, so that BIC is not a branch.
+_PREFIXES = (
+    ("load", ("ldr", "ldm", "pop")),
+    ("store", ("str", "stm", "push")),
+    ("multiply", ("mul", "mla", "mls", "smul", "smla", "smm", "umul", "umla", "smus")),
+    ("other", ("bic", "bfc", "bfi")),
+    ("branch", ("b", "cb", "tb")),
+)
+
+
+class InstructionCounter:
+    """Counts how often each basic block runs in each layer; `counts` disassembles the blocks.
+
+    Args:
+        file: The firmware, an `ELFFile`. The function of a layer has `_layer_` in its name.
+    """
+
+    def __init__(self, file: Any) -> None:
+        text = file.get_section_by_name(".text")
+        self._base, self._code = text["sh_addr"], text.data()
+        functions = sorted(
+            (symbol["st_value"] & ~1, symbol.name)
+            for symbol in file.get_section_by_name(".symtab").iter_symbols()
+            if symbol["st_info"]["type"] == "STT_FUNC"
+        )
+        self._starts, self._names = [start for start, _ in functions], [name for _, name in functions]
+        self._layers = {address: name for address, name in functions if "_layer_" in name}
+        self._current = ""
+        self._blocks: Counter[tuple[str, int, int]] = Counter()  # by layer, address and size
+
+    def enter(self, machine: Any, address: int, size: int, _: Any) -> None:
+        """Counts a block; called by the emulator."""
+        self._current = self._layers.get(address, self._current)
+        self._blocks[self._current, address, size] += 1
+
+    def counts(self) -> dict[str, Any]:
+        """Executed instructions by class (`classes`), by layer (`layers`) and by both (`layer_classes`)."""
+        import capstone
+
+        disassembler = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+        layers: dict[str, dict[str, int]] = {}
+        for (layer, address, size), times in self._blocks.items():
+            classes = layers.setdefault(self._owner(layer, address), dict.fromkeys(CLASSES, 0))
+            code = self._code[address - self._base : address - self._base + size]
+            for _, length, mnemonic, _operands in disassembler.disasm_lite(code, address):
+                classes[instruction_class(mnemonic)] += times
+                size -= length
+            if size:
+                raise DeviceError(f"{size} bytes of code at {address:#x} could not be disassembled")
+        return {
+            "classes": {name: sum(classes[name] for classes in layers.values()) for name in CLASSES},
+            "layers": {name: sum(classes.values()) for name, classes in layers.items()},
+            "layer_classes": layers,
+        }
+
+    def _owner(self, layer: str, address: int) -> str:
+        """The layer that a block belongs to; "around" for the code between layers."""
+        function = self._names[max(0, bisect.bisect_right(self._starts, address) - 1)]
+        between = not layer or function.endswith(("_run", "_start", "_stop")) or "_chain_" in function
+        return "around" if between else layer
+
+
+def instruction_class(mnemonic: str) -> str:
+    """The class of an ARM instruction.
+
+    >>> [instruction_class(one) for one in ("ldr.w", "smlad", "bic", "bne")]
+    ['load', 'multiply', 'other', 'branch']
+    """
+    return next((name for name, prefixes in _PREFIXES if mnemonic.startswith(prefixes)), "other")
