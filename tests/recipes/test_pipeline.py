@@ -1,7 +1,6 @@
 """Runs of a recipe: kept steps, a kill in the middle, the report."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -158,21 +157,17 @@ def test_run_killed_in_training_resumes_with_equal_weights(finished):
     assert histories[0] == histories[1]
 
 
-def test_run_keeps_no_step_of_another_form(finished):
-    """A state.json of an older version: every step is redone instead of misread."""
-    folder, _ = finished
-    old = folder / "old"
-    shutil.copytree(folder / "whole", old)
-    state = json.loads((old / "state.json").read_text())
-    flat = {name: {"key": one["key"], **one["record"], "files": one["hashes"]} for name, one in state.items()}
-    (old / "state.json").write_text(json.dumps(flat))
-    steps = step_cache.Steps(old, Progress())
-    made = records.Labels("labels")
-    (old / "labels").mkdir()
-    (old / "labels" / "zarr.json").touch()
-    for name in ("teacher", "labels"):
-        assert steps.do(name, [], records.Labels, lambda key: made).record == made
-    assert steps.outcomes == {"teacher": "done", "labels": "done"}
+def test_step_of_an_older_version_is_redone(tmp_path):
+    """An entry of state.json without the fields of today."""
+    (tmp_path / "state.json").write_text(json.dumps({"labels": {"key": "0" * 64, "path": "labels", "files": {}}}))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "zarr.json").touch()
+    steps = step_cache.Steps(tmp_path, Progress())
+    made = steps.do("labels", [], records.Labels, lambda key: records.Labels("labels"))
+    assert steps.outcomes == {"labels": "done"}
+    again = step_cache.Steps(tmp_path, Progress())
+    assert again.do("labels", [], records.Labels, lambda key: pytest.fail("it is kept")) == made
+    assert again.outcomes == {"labels": "kept"}
 
 
 @pytest.mark.parametrize(
