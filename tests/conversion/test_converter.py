@@ -388,7 +388,7 @@ def test_audit_tells_draws_apart(splits):
 
 def test_audit_finds_few_samples_and_missing_classes(splits):
     rows = np.flatnonzero(splits.train.y < 4)[:30]
-    findings = audited(splits.train._take(rows)).findings
+    findings = audited(splits.train.take(rows)).findings
     assert findings == ("Only 30 samples: use 100 or more for stable ranges.", "6 of 10 classes have no sample.")
 
 

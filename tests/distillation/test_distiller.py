@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 import tfkd
+from tfkd.distillation.epoch_sync import EpochSync
+from tfkd.errors import InputError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 8)).astype("float32")
@@ -103,7 +105,7 @@ def test_alpha_one_ignores_labels():
             np.testing.assert_array_equal(received, expected)
 
 
-def test_distillation_brings_the_student_to_its_teacher():
+def test_soft_loss_falls_when_the_student_learns_from_its_teacher():
     teacher = net(32)
     distiller, history = distil(net(), teacher, alpha=1.0, epochs=60)
     assert history["soft_loss"][-1] < 0.5 * history["soft_loss"][0]
@@ -115,7 +117,7 @@ def test_logs_are_the_documented_ones():
     assert set(distiller.evaluate(X, Y, verbose=0, return_dict=True)) == {"loss", "hard_loss", "accuracy"}
 
 
-def test_callbacks_run_in_the_order_given_after_the_data_set_is_told_the_epoch():
+def test_callbacks_run_in_the_given_order_after_the_epoch_is_set():
     calls, dataset = [], tfkd.data.load("digits").train.batches(512)
     student = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
     callbacks = [
@@ -125,7 +127,7 @@ def test_callbacks_run_in_the_order_given_after_the_data_set_is_told_the_epoch()
     distiller = tfkd.Distiller(student, student)
     distiller.compile("sgd", loss=HARD)
     distiller.fit(dataset, epochs=2, callbacks=callbacks, verbose=0)
-    assert calls == [("a", -1), ("b", -1), ("a", 0), ("b", 0)]  # the pass itself counts up
+    assert calls == [("a", -1), ("b", -1), ("a", 0), ("b", 0)]  # the pass itself adds 1
 
 
 def test_evaluate_equals_the_student_alone():
@@ -137,7 +139,7 @@ def test_evaluate_equals_the_student_alone():
     assert {k: received[k] for k in expected} == pytest.approx(expected)
 
 
-def test_predict_gives_the_logits_of_the_student():
+def test_predict_returns_the_logits_of_the_student():
     distiller, _ = distil(net(), net(32))
     np.testing.assert_array_equal(distiller.predict(X, verbose=0), distiller.student.predict(X, verbose=0))
 
@@ -147,7 +149,7 @@ def test_sample_weights_of_two_equal_repeated_samples():
     results = []
     for data in [(X[:2], Y[:2], np.array([3.0, 1.0])), (X[[0, 0, 0, 1]], Y[[0, 0, 0, 1]])]:
         student = linear(np.ones((8, 3)), np.zeros(3))
-        # Keras divides by the number of samples, 2 and 4: the learning rate makes up for it.
+        # Keras divides by the number of samples, 2 and 4; the learning rate compensates for it.
         rate = 0.1 if len(data) == 3 else 0.2
         options = {"optimizer": keras.optimizers.SGD(rate), "metrics": []}
         distiller = tfkd.Distiller(student, teacher, alpha=0.5)
@@ -159,7 +161,7 @@ def test_sample_weights_of_two_equal_repeated_samples():
         np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_mask_of_a_sequence_student_leaves_out_padding():
+def test_mask_of_a_sequence_student_excludes_padding():
     def sequence_net():
         inputs = keras.Input((None, 8))
         x = keras.layers.Masking()(inputs)
@@ -183,10 +185,10 @@ def test_mask_of_a_sequence_student_leaves_out_padding():
     [{"jit_compile": True}, {"steps_per_execution": 3}, {"run_eagerly": True}],
     ids=["jit_compile", "steps_per_execution", "run_eagerly"],
 )
-def test_way_of_running_changes_no_result(options):
+def test_compile_options_change_no_result(options):
     teacher, start = linear(RNG.normal(size=(8, 3)), np.zeros(3)), RNG.normal(size=(8, 3))
 
-    def train(**compile_options):  # no dropout: XLA draws other random numbers
+    def train(**compile_options):  # no dropout: with XLA its random numbers differ
         student = linear(start, np.zeros(3))
         distil(student, teacher, epochs=2, compile_options=compile_options)
         return student.get_weights()
@@ -222,22 +224,22 @@ def test_input_may_be_a_dictionary():
 def test_several_outputs_are_refused():
     inputs = keras.Input((8,))
     model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)])
-    with pytest.raises(ValueError, match="student must have one output"):
+    with pytest.raises(InputError, match="student must have one output"):
         tfkd.Distiller(model, net())
     model = keras.Model(inputs, {"a": keras.layers.Dense(3)(inputs)})
-    with pytest.raises(ValueError, match="teacher must have one output"):
+    with pytest.raises(InputError, match="teacher must have one output"):
         tfkd.Distiller(net(), model)
 
 
 def test_nested_softmax_is_found():
     inputs = keras.Input((8,))
     inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3), keras.layers.Softmax(name="end")])
-    with pytest.raises(ValueError, match="teacher must end in logits. Received: its last layer 'end' applies softmax"):
+    with pytest.raises(InputError, match="'end' applies softmax"):
         tfkd.Distiller(net(), keras.Model(inputs, inner(inputs)))
 
 
 class Opaque(keras.Model):
-    """A subclassed model, whose end cannot be seen."""
+    """A subclassed model, whose last layer is not known."""
 
     def __init__(self, activation):
         super().__init__()
@@ -248,7 +250,7 @@ class Opaque(keras.Model):
 
 
 def test_softmax_of_a_subclassed_model_is_found_by_running_it():
-    with pytest.raises(ValueError, match="teacher must return logits"):
+    with pytest.raises(InputError, match="teacher must return logits"):
         distil(net(), Opaque("softmax"))
 
 
@@ -259,28 +261,28 @@ def test_subclassed_models_distil():
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", keras.losses.SparseCategoricalCrossentropy()])
 def test_loss_on_probabilities_is_refused(loss):
-    with pytest.raises(ValueError, match="must take logits"):
+    with pytest.raises(InputError, match="must take logits"):
         tfkd.Distiller(net(), net()).compile("sgd", loss=loss)
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan"), "0.5", None])
 def test_alpha_out_of_range_is_refused(alpha):
-    with pytest.raises(ValueError, match="alpha must be a number in 0..1 or a schedule. Received"):
+    with pytest.raises(InputError, match="alpha must be a number in 0..1 or a schedule"):
         tfkd.Distiller(net(), net(), alpha=alpha)
 
 
-def test_other_class_count_is_refused():
-    with pytest.raises(ValueError, match="must have the same classes"):
+def test_different_class_counts_are_refused():
+    with pytest.raises(InputError, match="must have the same classes"):
         tfkd.Distiller(net(), keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]))
 
 
-def test_missing_labels_are_refused_where_they_are_needed():
-    with pytest.raises(ValueError, match="alpha=0.9 < 1 needs labels"):
+def test_missing_labels_are_refused_for_alpha_below_one():
+    with pytest.raises(InputError, match="alpha=0.9 < 1 needs labels"):
         distil(net(), net(), data=(X,))
 
 
-def test_something_else_than_a_model_is_refused():
-    with pytest.raises(ValueError, match="teacher must be a keras.Model. Received: str"):
+def test_teacher_that_is_a_path_is_refused():
+    with pytest.raises(InputError, match="teacher must be a keras.Model"):
         tfkd.Distiller(net(), "teacher.keras")
 
 
@@ -377,5 +379,66 @@ def test_mirrored_strategy_over_two_devices_equals_one():
 def test_frozen_student_is_refused():
     student = net()
     student.trainable = False
-    with pytest.raises(ValueError, match="student.trainable = True"):
+    with pytest.raises(InputError, match="student.trainable = True"):
         distil(student, net())
+
+
+# Inputs of teacher and student, and the epoch of a data set.
+
+
+def pair_model(first, second):
+    """A model whose input is a dictionary of two entries."""
+    inputs = {name: keras.Input((4,), name=name) for name in (first, second)}
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Concatenate()(list(inputs.values()))))
+
+
+@pytest.mark.parametrize("names", [("student", "school"), ("teacher", "student"), ("soft_labels", "student")])
+def test_dictionary_of_two_inputs_is_not_split(names):
+    teacher, student = pair_model(*names), pair_model(*names)
+    x = dict(zip(names, (X[:, :4], X[:, 4:]), strict=True))
+    distiller, history = distil(student, teacher, data=(x, Y), fit_options={"validation_data": (x, Y)})
+    assert np.isfinite(history["val_loss"][0])
+    np.testing.assert_allclose(distiller.predict(x, verbose=0), student.predict(x, verbose=0))
+
+
+def test_teacher_and_student_inputs_reach_their_models():
+    student, teacher = net(), keras.Sequential([keras.Input((16,)), keras.layers.Dense(3)])
+    wide = np.repeat(X, 2, axis=1)
+    x = tfkd.data.TeacherStudentInputs(teacher=wide, student=X)
+    distiller, history = distil(student, teacher, alpha=1.0, data=(x, Y), fit_options={"validation_data": (x, Y)})
+    assert history["soft_loss"][0] > 0
+    np.testing.assert_array_equal(distiller.predict(x, verbose=0), student.predict(X, verbose=0))
+
+
+def test_plain_dictionary_of_teacher_and_student_inputs_is_refused():
+    with pytest.raises(InputError, match="must be a tfkd.data.TeacherStudentInputs"):
+        distil(net(), net(), data=({"teacher": X, "student": X}, Y))
+
+
+@pytest.mark.parametrize("callback", [False, True], ids=["distiller", "model"])
+def test_resumed_run_on_a_mapped_data_set_continues_its_order(callback):
+    """After `initial_epoch=2` the third pass of an undisturbed run is seen, although `map` was called."""
+    val = tfkd.data.load("digits").val
+    undisturbed = val.batches(64, shuffle=True)
+    passes = [np.concatenate([y for _, y in undisturbed.as_numpy_iterator()]) for _ in range(3)]
+    seen = []
+
+    def record(y):
+        seen.extend(y.tolist())
+        return y
+
+    mapped = val.batches(64, shuffle=True).map(
+        lambda x, y: (x / 255, tf.ensure_shape(tf.numpy_function(record, [y], tf.int64), y.shape))
+    )
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    if not callback:
+        model = tfkd.Distiller(model, keras.models.clone_model(model))
+    model.compile("sgd", loss=HARD)
+    callbacks = [EpochSync(mapped)] if callback else []
+    model.fit(mapped, epochs=3, initial_epoch=2, verbose=0, shuffle=False, callbacks=callbacks)
+    assert seen[-len(val) :] == passes[2].tolist()
+
+
+def test_epoch_sync_of_a_data_set_without_counter_is_refused():
+    with pytest.raises(InputError, match="was made by Split.batches"):
+        EpochSync(tf.data.Dataset.range(3))

@@ -8,6 +8,7 @@ import tfkd
 from tfkd import losses
 from tfkd.distillation import features
 from tfkd.distillation.features import Adapter, Feature
+from tfkd.errors import InputError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 8, 8, 3)).astype("float32")
@@ -63,7 +64,7 @@ class Subclassed(keras.Model):
 
 
 @pytest.mark.parametrize("make", [functional, sequential, Subclassed])
-def test_tap_gives_what_the_layer_gives(make):
+def test_tap_returns_the_output_of_the_layer(make):
     model = make()
     with features.tap(model, ["one_conv", "pool"]) as seen:
         model(X)
@@ -71,7 +72,7 @@ def test_tap_gives_what_the_layer_gives(make):
     assert seen["pool"].shape == (32, 4)
 
 
-def test_tap_reaches_into_nested_models():
+def test_tap_finds_layers_of_nested_models():
     model = nested()
     with features.tap(model, ["backbone/one_norm", "two_norm"]) as seen:
         model(X)
@@ -80,7 +81,7 @@ def test_tap_reaches_into_nested_models():
     assert set(seen) == {"backbone/one_norm", "two_norm"}
 
 
-def test_tap_leaves_no_hook_behind_even_after_an_error():
+def test_tap_restores_call_after_an_error():
     model = functional()
     with pytest.raises(ZeroDivisionError), features.tap(model, ["pool"]):
         raise ZeroDivisionError
@@ -88,18 +89,18 @@ def test_tap_leaves_no_hook_behind_even_after_an_error():
 
 
 @pytest.mark.parametrize("path", ["one_cov", "backbone/on_conv", "nothing"])
-def test_bad_name_lists_the_near_ones(path):
-    with pytest.raises(ValueError, match="must be the name or path of one layer") as error:
+def test_unknown_layer_name_lists_similar_names(path):
+    with pytest.raises(InputError, match="must be the name or path of one layer") as error:
         features.find_layer(nested(), path)
     if difflib.get_close_matches(path, ["one_conv"]):
         assert "backbone/one_conv" in str(error.value)
 
 
-def test_name_borne_by_two_layers_is_refused_with_both_paths():
+def test_name_of_two_layers_is_refused_with_both_paths():
     inner = [sequential(), sequential()]
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.Add()([part(inputs) for part in inner]))
-    with pytest.raises(ValueError, match="names several layers. Near: .*/one_conv, .*/one_conv"):
+    with pytest.raises(InputError, match="several layers. Use one of .*/one_conv, .*/one_conv"):
         features.find_layer(model, "one_conv")
 
 
@@ -114,7 +115,7 @@ def test_name_borne_by_two_layers_is_refused_with_both_paths():
         ((5,), (9,)),
     ],
 )
-def test_adapter_gives_the_shape_of_the_teacher(student, teacher):
+def test_adapter_changes_to_the_shape_of_the_teacher(student, teacher):
     assert Adapter(teacher)(np.ones((2, *student), "float32")).shape == (2, *teacher)
 
 
@@ -125,15 +126,15 @@ def test_adapter_averages_blocks_and_keeps_corners():
     np.testing.assert_allclose(larger[[0, 0, 3, -1], [0, -1, 3, -1]], [0, 3, 7.5, 15])
 
 
-def test_adapter_of_equal_shapes_learns_nothing():
+def test_adapter_of_equal_shapes_has_no_weights():
     adapter = Adapter((8, 8, 4))
     x = RNG.normal(size=(2, 8, 8, 4)).astype("float32")
     np.testing.assert_array_equal(adapter(x), x)
     assert not adapter.weights
 
 
-def test_adapter_cannot_make_a_map_of_a_vector():
-    with pytest.raises(ValueError, match="cannot make a map"):
+def test_adapter_from_a_vector_to_a_map_is_refused():
+    with pytest.raises(InputError, match="cannot change a feature of shape"):
         Adapter((8, 8, 4)).build((None, 16))
 
 
@@ -164,7 +165,7 @@ def test_feature_loss_falls_and_its_adapter_trains(make):
     assert np.abs(adapter.get_weights()[0] - before).max() > 0
 
 
-def test_features_cost_no_second_forward_of_the_student():
+def test_features_need_no_second_forward_pass_of_the_student():
     student, teacher = functional(), functional(8)
     distiller, _ = distil(student, teacher, Feature(Distance(), "one_norm", "one_norm"))
     keras.utils.set_random_seed(0)
@@ -176,7 +177,7 @@ def test_features_cost_no_second_forward_of_the_student():
     np.testing.assert_allclose(student.get_layer("one_norm").moving_mean, norm.moving_mean, rtol=1e-4, atol=1e-5)
 
 
-def test_saved_student_holds_neither_adapter_nor_teacher(tmp_path):
+def test_saved_student_has_neither_adapter_nor_teacher(tmp_path):
     student = functional()
     distiller, _ = distil(student, functional(9), Feature(Distance(), "one_conv", "one_conv"))
     distiller.save(tmp_path / "student.keras")
@@ -195,8 +196,8 @@ def test_summary_shows_adapters():
     )
 
 
-def test_bad_layer_is_refused_before_training():
-    with pytest.raises(ValueError, match="Received: 'one_cnv'"):
+def test_unknown_layer_is_refused_before_training():
+    with pytest.raises(InputError, match="'one_cnv' must be the name or path of one layer"):
         tfkd.Distiller(functional(), nested(), features=[Feature(Distance(), "one_conv", "one_cnv")])
 
 
@@ -229,7 +230,7 @@ def test_several_teachers_are_weighted():
     assert history["soft_loss"][0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_several_teachers_may_have_a_loss_each():
+def test_several_teachers_may_have_different_losses():
     teachers = [functional(8), functional(5)]
     distiller = tfkd.Distiller(functional(), teachers, soft_loss=[losses.SoftTarget(1.0), Distance()])
     distiller.compile("sgd", loss=HARD)
@@ -237,8 +238,8 @@ def test_several_teachers_may_have_a_loss_each():
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0]])
-def test_bad_teacher_weights_are_refused(weights):
-    with pytest.raises(ValueError, match="teacher_weights must be 2 numbers"):
+def test_invalid_teacher_weights_are_refused(weights):
+    with pytest.raises(InputError, match="teacher_weights must be 2 numbers"):
         tfkd.Distiller(functional(), [functional(), functional()], teacher_weights=weights)
 
 
@@ -251,15 +252,15 @@ def head_pair():
     return net(4, 1, "small"), net(9, 2, "large")
 
 
-def test_student_with_the_teachers_head_learns_its_features(tmp_path):
+def test_student_with_the_head_of_its_teacher_learns_its_features(tmp_path):
     keras.utils.set_random_seed(0)
     small, teacher = head_pair()
     student = features.with_teacher_head(small, "last", teacher, "last")
     feature = Feature(losses.SimKD(), "projector", "last", weight=10.0)
     distiller, history = distil(student, teacher, feature, epochs=40, alpha=1.0)
-    # so its logits follow, with the statistics of the batch
+    # The logits follow from the features, in training mode, with the statistics of the batch.
     assert np.abs(student(X, training=True) - teacher(X)).mean() < np.abs(teacher(X)).mean()
-    assert not distiller.adapters[0].weights  # the projector is the student's own
+    assert not distiller.adapters[0].weights  # the projector is part of the student
     assert history["feature_loss"][-1] < 0.5 * history["feature_loss"][0]
     head = student.layers[-1]
     np.testing.assert_array_equal(head.get_weights()[0], teacher.layers[-1].get_weights()[0])
@@ -267,7 +268,7 @@ def test_student_with_the_teachers_head_learns_its_features(tmp_path):
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "student.keras")(X), student(X), rtol=1e-5)
 
 
-def test_teachers_head_needs_positions_that_divide():
+def test_head_of_a_teacher_with_larger_maps_is_refused():
     small, teacher = head_pair()
-    with pytest.raises(ValueError, match="positions must divide"):
+    with pytest.raises(InputError, match="must be multiples of the teacher's"):
         features.with_teacher_head(teacher, "last", small, "last")

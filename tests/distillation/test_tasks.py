@@ -1,4 +1,4 @@
-"""Distillation beyond image classification: each student trains, and is better than at the start."""
+"""Distillation for other tasks than image classification: each student becomes better than at the start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def seeded() -> None:
 
 
 def sequences(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rising, falling and arched noisy curves [count, 20, 2], and which they are."""
+    """Noisy rising, falling and arched curves [count, 20, 2], and their classes [count]."""
     numbers = np.random.default_rng(seed)
     y = numbers.integers(0, 3, count)
     time = np.linspace(-1, 1, 20)
@@ -27,8 +27,8 @@ def sequences(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return x.astype("float32"), y
 
 
-def taught(student: keras.Model, teacher: keras.Model, x: np.ndarray, y: np.ndarray, **options: object) -> dict:
-    """Trains a student for a few epochs; its losses."""
+def distil(student: keras.Model, teacher: keras.Model, x: np.ndarray, y: np.ndarray, **options: object) -> dict:
+    """Trains a student for a few epochs and returns the logs."""
     distiller = tfkd.Distiller(student, teacher, **options)
     distiller.compile(keras.optimizers.Adam(0.01), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return distiller.fit(x, y, epochs=6, batch_size=32, verbose=0).history
@@ -59,7 +59,7 @@ def lstm() -> keras.Model:
 
 
 @pytest.mark.parametrize(("student", "teacher"), [(gru, cnn), (lstm, cnn), (gru, rnn)])
-def test_sequence_student_learns_from_a_convolutional_or_a_larger_recurrent_teacher(student, teacher) -> None:
+def test_recurrent_student_learns_from_its_teacher(student, teacher) -> None:
     x, y = sequences(400, seed=0)
     test_x, test_y = sequences(300, seed=1)
     big, small = teacher(), student()
@@ -70,13 +70,13 @@ def test_sequence_student_learns_from_a_convolutional_or_a_larger_recurrent_teac
         return float((model.predict(test_x, verbose=0).argmax(-1) == test_y).mean())
 
     before = accuracy(small)
-    history = taught(small, big, x, y, alpha=1.0, temperature=2.0)  # the teacher's word alone
+    history = distil(small, big, x, y, alpha=1.0, temperature=2.0)  # without labels
     assert accuracy(big) > 0.9
     assert accuracy(small) > max(before + 0.2, 0.8)
     assert history["loss"][-1] < 0.5 * history["loss"][0]
 
 
-def test_regression_student_learns_the_teachers_outputs() -> None:
+def test_regression_student_learns_the_outputs_of_its_teacher() -> None:
     numbers = np.random.default_rng(0)
     x = numbers.uniform(-1, 1, (400, 3)).astype("float32")
     weights = np.array([[1.0, -2.0], [0.5, 1.0], [2.0, 0.0]])
@@ -94,8 +94,8 @@ def test_regression_student_learns_the_teachers_outputs() -> None:
 
 
 @pytest.mark.parametrize("loss", [losses.RelationalKD, losses.SimilarityPreserving, losses.ProbabilisticTransfer])
-def test_embedding_student_takes_over_the_teachers_geometry(loss) -> None:
-    """Embeddings of other widths: no label, no classes; distances between samples are what is taught."""
+def test_embedding_student_learns_the_distances_of_its_teacher(loss) -> None:
+    """Embeddings of different widths without labels: the student learns the distances between samples."""
     x, _ = sequences(256, seed=0)
     teacher = keras.Sequential(
         [layers.Input((20, 2)), layers.Flatten(), layers.Dense(24, activation="tanh"), layers.Dense(16)]
@@ -121,8 +121,8 @@ def test_embedding_student_takes_over_the_teachers_geometry(loss) -> None:
     assert agreement() > before + 0.05
 
 
-def test_dense_outputs_are_taught_by_position_and_masks_hold() -> None:
-    """Segmentation: per-pixel KL; what the mask excludes has no influence."""
+def test_segmentation_student_learns_each_pixel_inside_the_mask() -> None:
+    """The divergence is taken per pixel; pixels with weight 0 have no influence."""
     numbers = np.random.default_rng(0)
     x = numbers.normal(size=(200, 8, 8, 1)).astype("float32")
     y = (x[..., 0] > 0).astype("int64")
@@ -149,15 +149,14 @@ def test_dense_outputs_are_taught_by_position_and_masks_hold() -> None:
     history = fit(first, y, mask)
     assert history["loss"][-1] < 0.8 * history["loss"][0]
     assert float((first.predict(x, verbose=0).argmax(-1) == y).mean()) > before + 0.3
-    spoiled = y.copy()
-    spoiled[:, :, 4:] = 1 - spoiled[:, :, 4:]
-    fit(second, spoiled, mask)
-    for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+    wrong = y.copy()
+    wrong[:, :, 4:] = 1 - wrong[:, :, 4:]
+    fit(second, wrong, mask)
+    for expected, received in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_teacher_and_student_of_other_inputs_share_features() -> None:
-    """A teacher of images, a student of their column sums; a hint between layers of both."""
+def test_teacher_of_images_and_student_of_column_sums_share_features() -> None:
     splits = tfkd.data.load("digits")
     rows = splits.train.x.astype("float32").sum(axis=2)[..., 0]
     tests = splits.test.x.astype("float32").sum(axis=2)[..., 0]

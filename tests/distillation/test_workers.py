@@ -1,4 +1,4 @@
-"""Two real worker processes on loopback train as one process with the joint batch."""
+"""Two worker processes on the loopback interface compute the same as one process with the whole batch."""
 
 import os
 import re
@@ -63,8 +63,8 @@ def results(tmp_path_factory):
     running = [start(0, "0", files[0]), start(0, ports, files[1]), start(1, ports, files[2])]
     try:
         for process in running:
-            said, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, said
+            output, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, output
     finally:
         for process in running:
             process.kill()
@@ -72,20 +72,20 @@ def results(tmp_path_factory):
     return [dict(np.load(file)) for file in files]
 
 
-def test_workers_end_with_equal_weights(results):
+def test_workers_have_equal_weights_after_training(results):
     _, first, second = results
     for name in (name for name in first if name.startswith("w")):
         np.testing.assert_array_equal(second[name], first[name])
 
 
-def test_workers_learn_as_one_process_does_with_the_joint_batch(results):
+def test_workers_compute_the_same_as_one_process(results):
     one, first, _ = results
     assert set(first) == set(one)
     for name, expected in one.items():
         np.testing.assert_allclose(np.ravel(first[name]), np.ravel(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_workers_start_with_the_script_that_distill_shows(tmp_path):
+def test_script_of_distill_workers_trains_on_two_processes(tmp_path):
     import tfkd
 
     text = CliRunner().invoke(cli.app, ["distill", "--workers"]).stdout

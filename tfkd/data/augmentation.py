@@ -1,4 +1,4 @@
-"""Replayable augmentation: the pixels are a function of the sample and its seed alone."""
+"""Reproducible augmentation: the result depends on the sample and its seed only."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from tfkd.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+# (sample, seed int32 [2]) -> sample, of TensorFlow ops.
 Augment = Callable[[Any, Any], Any]
 
 
 def view_seeds(ids: Any, view: Any, *, seed: int = 0) -> tf.Tensor:
-    """The seeds, int32 [N, 2], with which the samples `ids` are augmented in their view number `view`.
+    """The seeds with which the samples `ids` are augmented in view number `view`.
 
-    The only place that says it: who replays a view of a sample gets the same pixels.
+    All parts of tfkd take their seeds from here, so the same view of a sample always has the same pixels.
 
     Args:
-        ids: [N], the samples' ids.
-        view: the number of the view, scalar or [N]; in training without stored labels the epoch.
-        seed: the user's seed.
+        ids: Ids of the samples, integers [N].
+        view: Number of the view, scalar or [N]; in training without stored labels the epoch.
+        seed: Random seed of the user.
+
+    Returns:
+        Seeds, int32 [N, 2].
     """
     import tensorflow as tf
 
@@ -35,9 +39,12 @@ def view_seeds(ids: Any, view: Any, *, seed: int = 0) -> tf.Tensor:
 
 
 def _mix(value: tf.Tensor) -> tf.Tensor:
-    """The finaliser of SplitMix64 (Steele et al. 2014): a random-looking uint64 for each uint64.
+    """The finaliser of SplitMix64: a bijective hash of each uint64.
 
-    TensorFlow's stateless generators take one seed per op; a batch needs one per sample.
+    The stateless random generators of TensorFlow take one seed per op; a batch needs one per sample.
+
+    Reference:
+        Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014, figure 17.
     """
     import tensorflow as tf
 
@@ -50,7 +57,13 @@ def _mix(value: tf.Tensor) -> tf.Tensor:
 
 
 def augment_batch(augment: Augment, x: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-    """Runs `augment` on each of x [B, ...] with its seed of seeds, int32 [B, 2]; see `Split.batches`."""
+    """Augments each sample of a batch with its own seed; see `Split.batches`.
+
+    Args:
+        augment: Function of one sample; its method `batch`, if it has one, is called instead.
+        x: Samples [B, ...].
+        seeds: Seed of each sample, int32 [B, 2].
+    """
     import tensorflow as tf
 
     batch = getattr(augment, "batch", None)
@@ -62,16 +75,19 @@ def augment_batch(augment: Augment, x: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor
 
 @dataclasses.dataclass(frozen=True)
 class CropFlip:
-    """Random shift by up to `padding` pixels (the rim is black) and a random left-right flip.
+    """Random shift by up to `padding` pixels, with zeros at the border, and a random left-right flip.
 
-    The pixels depend on the sample and its seed only: `augment(x, seed)` for one sample [H, W, C] and
-    `augment.batch(x, seeds)` for [B, H, W, C] give the same.
+    `augment(x, seed)` of one sample [H, W, C] equals `augment.batch(x, seeds)` of a batch [B, H, W, C].
 
     Args:
-        padding: the largest shift in pixels, >= 0.
-        flip: whether to flip half of the samples; False for digits and letters.
+        padding: Largest shift in pixels, >= 0.
+        flip: Whether half of the samples are mirrored; use False for digits and letters.
 
-    Reference: He et al., arXiv 1512.03385, section 4.2.
+    Raises:
+        InputError: padding is negative, or a sample is not an image.
+
+    Reference:
+        He et al.: Deep Residual Learning for Image Recognition (arXiv:1512.03385), section 4.2.
     """
 
     name: ClassVar[str] = "crop_flip"
@@ -86,7 +102,12 @@ class CropFlip:
         return self.batch(x[None], seed[None])[0]
 
     def batch(self, x: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        """Augments each of x [B, H, W, C] with its seed of seeds, int32 [B, 2]."""
+        """Augments a batch.
+
+        Args:
+            x: Images [B, H, W, C].
+            seeds: Seed of each image, int32 [B, 2].
+        """
         import tensorflow as tf
 
         if x.shape.rank != 4:
@@ -94,6 +115,7 @@ class CropFlip:
         words = tf.cast(tf.bitcast(seeds, tf.uint32), tf.uint64)
         bits = _mix(_mix(words[:, 0]) + words[:, 1])
 
+        # The 64 random bits of a sample: 0..19 vertical shift, 20..39 horizontal shift, 40..59 flip.
         def draw(first_bit: int, values: int) -> tf.Tensor:
             part = tf.bitwise.right_shift(bits, tf.constant(first_bit, tf.uint64)) & 0xFFFFF
             return tf.cast(part % tf.constant(values, tf.uint64), tf.float32)
@@ -101,8 +123,9 @@ class CropFlip:
         down, right = (draw(bit, 2 * self.padding + 1) - self.padding for bit in (0, 20))
         flipped = draw(40, 2) if self.flip else tf.zeros_like(down)
         zero, one = tf.zeros_like(down), tf.ones_like(down)
-        # One op moves and flips: output (column, row) comes from (a0 column + a2, row + b2); whole numbers, so nearest
-        # is exact.
+        # One op shifts and flips. The output pixel (column, row) is the input pixel (a0 column + a2, row + b2), where
+        # a0 = 1 and a2 = right, or a0 = -1 and a2 = right + W - 1 if flipped; b2 = down. All are whole numbers, so
+        # NEAREST is exact.
         column = right + flipped * (x.shape[2] - 1)
         return tf.ensure_shape(
             tf.raw_ops.ImageProjectiveTransformV3(
@@ -118,5 +141,10 @@ class CropFlip:
 
 
 def crop_flip(padding: int = 4, *, flip: bool = True) -> CropFlip:
-    """The usual augmentation for small images; see `CropFlip`."""
+    """The usual augmentation of small images: `CropFlip(padding, flip)`.
+
+    Args:
+        padding: Largest shift in pixels, >= 0.
+        flip: Whether half of the samples are mirrored.
+    """
     return CropFlip(padding, flip)

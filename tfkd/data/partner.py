@@ -1,33 +1,35 @@
-"""What a teacher sees while its student sees something else: another view of the same rows, or another data set."""
+"""Samples of a teacher that differ from those of its student: another form of the same rows, or another data set."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tfkd.data.augmentation import view_seeds
+from tfkd.data.batches import Samples
+from tfkd.data.splits import Split
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
-    from tfkd.data import Split
+    import tensorflow as tf
 
 BY = ("row", "label")
 
 
 @dataclasses.dataclass(frozen=True)
 class Partner:
-    """The samples that a teacher gets beside those of a student.
+    """The split from which a teacher gets the sample that belongs to each sample of the student.
 
     Args:
-        split: of the teacher's data; of the same role as the student's.
-        by: `row`: the same rows of both sources, such as a spectrogram and a cheaper feature of one recording; `label`:
-            for each sample of the student another one of its class at each epoch, such as an image for a sound.
+        split: Data of the teacher, of the same role as the student's split.
+        by: `row`: the same row of both sources, such as a spectrogram and a cheaper feature of one recording. `label`:
+            another sample of the same class at each epoch, such as an image for a sound.
 
     Raises:
-        ValueError: by is neither.
+        InputError: by has another value.
     """
 
     split: Split
@@ -37,58 +39,79 @@ class Partner:
         if self.by not in BY:
             raise InputError(f"Partner: by must be row or label. Received: {self.by!r}. Use 'row' for equal rows.")
 
-    def lookup(self, student: Split, seed: int) -> Callable[[Any, Any, Any], Any]:
-        """A function of (rows of `student`, their ids, the epoch) that gives the teacher's samples, float32 [B, ...].
+    def lookup(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+        """Prepares the look-up of the teacher's samples.
+
+        Args:
+            samples: Split of the student.
+            seed: Random seed of the choice within a class.
+
+        Returns:
+            A function (rows of the student's split [B], their ids [B], epoch) -> the teacher's x, float32 [B, ...].
 
         Raises:
-            ValueError: the splits do not belong together.
+            InputError: The two splits do not belong together.
         """
+        self._check(samples)
+        return self._by_row(samples) if self.by == "row" else self._by_label(samples, seed)
+
+    def _by_row(self, samples: Samples) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
         import tensorflow as tf
 
-        self._check(student)
+        order = np.argsort(self.split.ids)
         with tf.device("CPU:0"):
             x = tf.constant(self.split.x)
-            if self.by == "row":
-                order = np.argsort(self.split.ids)
-                rows = tf.constant(order[np.searchsorted(self.split.ids, student.ids, sorter=order)])
-                return lambda picked, ids, epoch: tf.cast(tf.gather(x, tf.gather(rows, picked)), tf.float32)
+            teacher_rows = tf.constant(order[np.searchsorted(self.split.ids, samples.ids, sorter=order)])
+        return lambda rows, ids, epoch: tf.cast(tf.gather(x, tf.gather(teacher_rows, rows)), tf.float32)
+
+    def _by_label(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+        import tensorflow as tf
+
+        counts = np.bincount(self.split.y, minlength=samples.num_classes)
+        with tf.device("CPU:0"):
+            x, y = tf.constant(self.split.x), tf.constant(samples.y)
+            # The teacher's rows sorted by class: class c has the positions first[c] .. first[c] + size[c] - 1.
             by_class = tf.constant(np.argsort(self.split.y, kind="stable"))
-            counts = np.bincount(self.split.y, minlength=student.num_classes)
-            first = tf.constant(np.cumsum(counts) - counts)
-            counts, y = tf.constant(counts), tf.constant(student.y)
+            first, size = tf.constant(np.cumsum(counts) - counts), tf.constant(counts)
 
-        def of_class(picked: Any, ids: Any, epoch: Any) -> Any:
-            label = tf.gather(y, picked)
-            words = tf.bitcast(view_seeds(ids, epoch, seed=seed)[:, 1], tf.uint32)
-            place = tf.cast(words, tf.int64) % tf.gather(counts, label)
-            return tf.cast(tf.gather(x, tf.gather(by_class, tf.gather(first, label) + place)), tf.float32)
+        def choose(rows: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+            label = tf.gather(y, rows)
+            random = tf.bitcast(view_seeds(ids, epoch, seed=seed)[:, 1], tf.uint32)
+            position = tf.gather(first, label) + tf.cast(random, tf.int64) % tf.gather(size, label)
+            return tf.cast(tf.gather(x, tf.gather(by_class, position)), tf.float32)
 
-        return of_class
+        return choose
 
-    def _check(self, student: Split) -> None:
-        if self.split.role != student.role:
+    def _check(self, samples: Samples) -> None:
+        if self.split.role != samples.role:
             raise InputError(
-                f"Partner: both splits must have one role. Received: {student!r} and {self.split!r}. "
-                f"Give the {student.role} split of the teacher's data."
+                f"Partner: both splits must have the same role. Received: {samples!r} and {self.split!r}. "
+                f"Pass the {samples.role} split of the teacher's data."
             )
-        if self.split.num_classes != student.num_classes:
+        if self.split.num_classes != samples.num_classes:
             raise InputError(
-                f"Partner: both splits must have the same classes. Received: {student.num_classes} and "
-                f"{self.split.num_classes}. Label them alike."
+                f"Partner: both splits must have the same classes. Received: {samples.num_classes} and "
+                f"{self.split.num_classes} classes. Use the same class numbers in both sources."
             )
         if self.by == "label":
-            missing = sorted(set(student.y.tolist()) - set(self.split.y.tolist()))
-            if missing:
-                raise InputError(
-                    f"Partner: the teacher's data need samples of each class. Received: none of class {missing[0]}. "
-                    "Add some."
-                )
-            return
-        rows = dict(zip(self.split.ids.tolist(), self.split.y.tolist(), strict=True))
-        wrong = [i for i, y in zip(student.ids.tolist(), student.y.tolist(), strict=True) if rows.get(i) != y]
+            self._check_labels(samples)
+        else:
+            self._check_rows(samples)
+
+    def _check_labels(self, samples: Samples) -> None:
+        missing = sorted(set(samples.y.tolist()) - set(self.split.y.tolist()))
+        if missing:
+            raise InputError(
+                f"Partner: the teacher's data must have samples of each class of the student. Received: none of class "
+                f"{missing[0]}. Add some."
+            )
+
+    def _check_rows(self, samples: Samples) -> None:
+        labels = dict(zip(self.split.ids.tolist(), self.split.y.tolist(), strict=True))
+        wrong = [i for i, y in zip(samples.ids.tolist(), samples.y.tolist(), strict=True) if labels.get(i) != y]
         if wrong:
             raise InputError(
                 f"Partner: by='row' needs the same rows with the same labels in both sources. Received: row {wrong[0]} "
-                f"is {'missing' if wrong[0] not in rows else 'of another class'} in {self.split.name}, "
-                f"{len(wrong)} in all. Save both in one order, or use by='label'."
+                f"is {'missing' if wrong[0] not in labels else 'of another class'} in {self.split.name}; "
+                f"{len(wrong)} rows differ. Save both sources in the same order, or use by='label'."
             )

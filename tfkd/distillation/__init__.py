@@ -1,1 +1,1 @@
-"""Training a student on a teacher: the Distiller, its teachers and feature pairs, and stored soft labels."""
+"""Distillation: the Distiller, teachers, feature pairs, training runs and stored soft labels."""

@@ -1,4 +1,4 @@
-"""The last finished epoch of a training, kept in a folder so that an interrupted run resumes with equal results."""
+"""Checkpoints of the last finished epoch, so that an interrupted run resumes with equal results."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ import keras
 
 from tfkd._internal import atomic
 
+# Logs of all epochs by name.
 History = dict[str, list[float]]
+# (finished epochs, total epochs, logs of the last epoch) -> None
 OnEpoch = Callable[[int, int, Mapping[str, float]], None]
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
-    """Keeps weights, optimizer and history of the last finished epoch.
+    """Saves weights, optimizer state and history after each epoch, and deletes those of the epoch before.
 
-    `keras.callbacks.BackupAndRestore` writes weights and epoch number one after the other: a kill between the two, or
-    inside the first, leaves a backup that does not resume equally. Here one rename makes an epoch count.
+    `keras.callbacks.BackupAndRestore` writes the weights and the epoch number one after the other: after a kill
+    between the two, a run does not resume with equal results. Here the weights file is renamed atomically, and its name
+    has the epoch number.
+
+    Args:
+        folder: Folder of the checkpoint; None to keep the history only.
+        epochs: Total number of epochs, for `on_epoch`.
+        on_epoch: Function that is called after each epoch.
     """
 
     def __init__(self, folder: Path | None, epochs: int, on_epoch: OnEpoch | None) -> None:
@@ -28,15 +36,22 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self.history: History = {}
 
     def restore(self, model: keras.Model) -> int:
-        """Takes up the last kept epoch and returns how many are done."""
-        kept = sorted(self.folder.glob("epoch-*.weights.h5")) if self.folder else []
-        if not kept:
+        """Loads the last finished epoch, if there is one.
+
+        Args:
+            model: Compiled model of the same architecture.
+
+        Returns:
+            The number of finished epochs.
+        """
+        saved = sorted(self.folder.glob("epoch-*.weights.h5")) if self.folder else []
+        if not saved:
             return 0
-        # The file holds the optimizer's state, which must exist before it can be filled.
+        # The file has the state of the optimizer, whose variables must exist before they are loaded.
         model.optimizer.build(model.trainable_variables)
-        model.load_weights(kept[-1])
-        done = int(kept[-1].name.split("-")[1].split(".")[0])
-        self.history = json.loads((kept[-1].parent / f"epoch-{done:06d}.json").read_text())
+        model.load_weights(saved[-1])
+        done = int(saved[-1].name.split("-")[1].split(".")[0])
+        self.history = json.loads((saved[-1].parent / f"epoch-{done:06d}.json").read_text())
         return done
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:

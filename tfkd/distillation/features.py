@@ -1,4 +1,4 @@
-"""Taps on inner layers, and adapters between features of unequal shapes."""
+"""Outputs of inner layers, and adapters between features of different shapes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Feature:
     """A loss between an inner layer of the student and one of the teacher.
 
     Args:
-        loss: a feature loss of `tfkd.losses`, such as `Hint()`.
-        student: the student's layer: its name, or a path into nested models such as `backbone/conv4_block6_out`.
-        teacher: the teacher's layer, likewise.
-        weight: of the loss beside the soft and the hard loss; a number or a schedule over steps.
+        loss: Feature loss of `tfkd.losses`, such as `Hint()`.
+        student: Name of the student's layer, or its path into nested models such as `backbone/conv4_block6_out`.
+        teacher: Name or path of the teacher's layer.
+        weight: Factor of this loss in the total loss; a number or a schedule over steps.
     """
 
     loss: losses.DistillationLoss
@@ -38,28 +38,32 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
     """The layer of a model with a given name or path.
 
     Args:
-        model: functional, Sequential, nested or subclassed.
-        path: names joined by `/`, from the model inwards; the last name alone suffices where no other layer bears it.
+        model: Functional, Sequential, nested or subclassed model.
+        path: Names joined by `/`, from the outermost model inwards; the last name is enough if it is unique.
 
     Raises:
-        ValueError: no layer, or more than one, of that name; the message lists the near ones.
+        InputError: No layer, or more than one, has that name; the message lists similar names.
     """
     layers = dict(layer_paths(model))
     if path in layers:
         return layers[path]
-    ends = [full for full in layers if full.rsplit("/", 1)[-1] == path]
-    if len(ends) == 1:
-        return layers[ends[0]]
-    near = ends or difflib.get_close_matches(path, layers, n=5, cutoff=0.4) or list(layers)[-5:]
-    problem = "names several layers" if ends else "names no layer"
+    namesakes = [full for full in layers if full.rsplit("/", 1)[-1] == path]
+    if len(namesakes) == 1:
+        return layers[namesakes[0]]
+    similar = namesakes or difflib.get_close_matches(path, layers, n=5, cutoff=0.4) or list(layers)[-5:]
     raise InputError(
-        f"features: a tap must be the name or path of one layer of {model.name!r}. Received: {path!r}, which "
-        f"{problem}. Near: {', '.join(near)}."
+        f"features: {path!r} must be the name or path of one layer of {model.name!r}. Received: the name of "
+        f"{'several layers' if namesakes else 'no layer'}. Use one of {', '.join(similar)}."
     )
 
 
 def layer_paths(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
-    """The layers of a model and of those nested in it, each with its path."""
+    """Yields the layers of a model and of the models nested in it, each with its path.
+
+    Args:
+        layer: Model or layer to search.
+        prefix: Path of `layer`, with a `/` at its end.
+    """
     for inner in keras_compat.inner_layers(layer, recursive=False):
         path = f"{prefix}{inner.name}"
         yield path, inner
@@ -68,18 +72,21 @@ def layer_paths(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, ker
 
 @contextlib.contextmanager
 def tap(model: keras.Model, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Keeps the outputs of inner layers while the model runs.
+    """Records the outputs of inner layers while the model runs.
 
-    The hook sits on the layers' `call` and is gone afterwards, so it works in models of any kind, eagerly and while a
-    graph is traced, and one forward pass gives the outputs and the features.
+    The `call` method of each layer is replaced within the block. This works in functional, Sequential and subclassed
+    models, eagerly and while a graph is traced, and needs no second forward pass.
 
     Args:
-        model: the model that is called within the block.
-        paths: layers, see `find_layer`.
+        model: Model that is called within the block.
+        paths: Layers, see `find_layer`.
 
     Yields:
-        A dictionary that holds, after the call, the output of each layer by path; of a layer called more than once the
-        last.
+        A dictionary that has, after the call, the output of each layer by path; of a layer that is called several times
+        the last output.
+
+    Raises:
+        InputError: A layer does not exist, or several have the name.
     """
     seen: dict[str, Any] = {}
     hooked = []
@@ -105,20 +112,24 @@ def tap(model: keras.Model, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 @keras.saving.register_keras_serializable(package="tfkd")
 class Adapter(keras.layers.Layer):
-    """Turns a student's feature into the shape of a teacher's.
+    """Changes a student's feature to the shape of a teacher's feature.
 
-    Positions are averaged where they shrink by a whole factor and resized bilinearly otherwise; a map becomes a vector
-    by its mean; channels pass through a learned 1×1 convolution. What fits already is left alone.
+    A spatial axis that shrinks by a whole factor is averaged in blocks, otherwise resized linearly; a map becomes a
+    vector by its mean over the positions; the number of channels is changed by a trained 1×1 convolution. Axes of equal
+    size are not changed.
 
     Args:
-        shape: of the teacher's feature without the batch: (H, W, C), (T, C) or (C,).
-        channels: whether channels are adapted too; False for losses that compare positions only.
+        shape: Shape of the teacher's feature without the batch: (H, W, C), (T, C) or (C,).
+        channels: Whether the number of channels is changed too; False for losses that compare positions only.
 
     Call arguments:
-        x: [B, H, W, C], [B, T, C] or [B, C].
+        x: Student's feature [B, H, W, C], [B, T, C] or [B, C].
 
     Returns:
-        [B, *shape] float32.
+        float32 [B, *shape].
+
+    Raises:
+        InputError: The teacher's feature has more axes than the student's.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: bool = True, **kwargs: Any) -> None:
@@ -129,7 +140,13 @@ class Adapter(keras.layers.Layer):
 
     @classmethod
     def between(cls, student: Any, teacher: Any, aligns: str) -> Adapter:
-        """The adapter for a loss that aligns `all` axes, `positions` only or `none`."""
+        """The adapter between two features.
+
+        Args:
+            student: Shape of the student's feature without the batch.
+            teacher: Shape of the teacher's feature without the batch.
+            aligns: Axes that the loss needs to be equal: `all`, `positions` or `none`.
+        """
         if aligns == "none":
             return cls(tuple(student), channels=False)
         return cls(tuple(teacher), channels=aligns == "all")
@@ -137,8 +154,8 @@ class Adapter(keras.layers.Layer):
     def build(self, shape: tuple[int | None, ...]) -> None:
         if len(shape) - 1 < len(self.shape):
             raise InputError(
-                f"Adapter: cannot make a map {self.shape} from a vector {tuple(shape[1:])}. "
-                "Tap a layer of the student before its pooling."
+                f"Adapter: cannot change a feature of shape {tuple(shape[1:])} to shape {self.shape}. "
+                "Use a layer of the student before its pooling."
             )
         if self.channels and shape[-1] != self.shape[-1]:
             # On the last axis a dense layer is a 1×1 convolution, for maps, sequences and vectors alike.
@@ -157,45 +174,46 @@ class Adapter(keras.layers.Layer):
         return {**super().get_config(), "shape": self.shape, "channels": self.channels}
 
     def describe(self) -> str:
-        """In words, for the summary."""
-        learned = f", 1×1 convolution of {self.project.count_params():,} parameters" if self.project else ""
-        return f"as {self.shape}{learned}"
+        """One phrase for the summary of a Distiller."""
+        convolution = f", 1×1 convolution of {self.project.count_params():,} parameters" if self.project else ""
+        return f"as {self.shape}{convolution}"
 
 
 def with_teacher_head(
     student: keras.Model, student_layer: str, teacher: keras.Model, teacher_layer: str
 ) -> keras.Model:
-    """A student that ends in the teacher's own classifier, frozen, as SimKD trains it.
+    """A student with the frozen classifier of its teacher, as in SimKD.
 
     Args:
-        student: functional, image to anything.
-        student_layer: the last layer that is kept of it, [B, H, W, C] or [B, C].
-        teacher: functional.
-        teacher_layer: the layer before its head, of as many axes.
+        student: Functional model.
+        student_layer: Last layer of the student that is used, with output [B, H, W, C] or [B, C].
+        teacher: Functional model.
+        teacher_layer: Layer before the classifier of the teacher, whose output has as many axes.
 
     Returns:
-        A functional model of built-in layers: the student up to its layer, a 1×1 convolution with normalization named
-        `projector`, and a copy of the teacher from its layer on. Tap `projector` and `teacher_layer`.
+        A functional model of built-in layers: the student up to its layer, a 1×1 convolution with batch normalization
+        and ReLU named `projector`, and a frozen copy of the teacher after its layer. Train it with a `Feature` between
+        `projector` and `teacher_layer`.
 
     Raises:
-        ValueError: a layer does not exist, or the teacher's positions do not divide the student's.
+        InputError: A layer does not exist, or the student's height and width are not multiples of the teacher's.
 
     Reference:
-        Chen et al.: Knowledge Distillation with the Reused Teacher Classifier (arXiv:2203.14001).
+        Chen et al.: Knowledge Distillation with the Reused Teacher Classifier (arXiv:2203.14001), section 3.2.
     """
     x, target = find_layer(student, student_layer).output, find_layer(teacher, teacher_layer).output
-    ours, theirs = tuple(x.shape[1:]), tuple(target.shape[1:])
-    if len(ours) != len(theirs) or any(a % b for a, b in zip(ours[:-1], theirs[:-1], strict=True)):
+    (*positions, _), (*target_positions, channels) = x.shape[1:], target.shape[1:]
+    if len(positions) != len(target_positions) or any(a % b for a, b in zip(positions, target_positions, strict=True)):
         raise InputError(
-            f"with_teacher_head: the teacher's positions must divide the student's. Received: student {ours}, teacher "
-            f"{theirs}. Tap an earlier layer of the student."
+            f"with_teacher_head: height and width of the student must be multiples of the teacher's. Received: student "
+            f"{tuple(x.shape[1:])}, teacher {tuple(target.shape[1:])}. Use an earlier layer of the student."
         )
-    if len(ours) == 3:
-        if ours[:-1] != theirs[:-1]:
-            x = keras.layers.AveragePooling2D([a // b for a, b in zip(ours[:-1], theirs[:-1], strict=True)])(x)
-        x = keras.layers.Conv2D(theirs[-1], 1, use_bias=False, name="projector_conv")(x)
+    if len(positions) == 2:
+        if positions != target_positions:
+            x = keras.layers.AveragePooling2D([a // b for a, b in zip(positions, target_positions, strict=True)])(x)
+        x = keras.layers.Conv2D(channels, 1, use_bias=False, name="projector_conv")(x)
     else:
-        x = keras.layers.Dense(theirs[-1], use_bias=False, name="projector_dense")(x)
+        x = keras.layers.Dense(channels, use_bias=False, name="projector_dense")(x)
     x = keras.layers.BatchNormalization(name="projector_norm")(x)
     x = keras.layers.ReLU(name="projector")(x)
     head = keras.Model(target, teacher.output)
@@ -208,17 +226,18 @@ def with_teacher_head(
 
 def _resize(x: Any, axis: int, size: int | None) -> Any:
     """Resizes one axis of [B, ..., C] to `size`: the mean of blocks if it divides, else linear interpolation."""
-    have = x.shape[axis]
-    if size is None or have is None or have == size:
+    old_size = x.shape[axis]
+    if size is None or old_size is None or old_size == size:
         return x
-    if have % size == 0:
+    if old_size % size == 0:
         shape = ops.shape(x)
-        x = ops.reshape(x, (*shape[:axis], size, have // size, *shape[axis + 1 :]))
+        x = ops.reshape(x, (*shape[:axis], size, old_size // size, *shape[axis + 1 :]))
         return ops.mean(x, axis=axis + 1)
-    # Corners stay corners, as in the attention maps that are compared.
-    positions = [i * (have - 1) / max(size - 1, 1) for i in range(size)]
-    low = [min(math.floor(p), have - 1) for p in positions]
-    high = [min(i + 1, have - 1) for i in low]
+    # The first and last positions are kept (align_corners). Output i lies at p = i (old - 1) / (new - 1), between the
+    # inputs low = floor(p) and high = low + 1, with the share p - low of high. Example, 4 -> 3: p = 0, 1.5, 3.
+    positions = [i * (old_size - 1) / max(size - 1, 1) for i in range(size)]
+    low = [min(math.floor(p), old_size - 1) for p in positions]
+    high = [min(i + 1, old_size - 1) for i in low]
     share = ops.reshape(
         ops.convert_to_tensor([p - i for p, i in zip(positions, low, strict=True)], "float32"),
         [size if i == axis else 1 for i in range(len(x.shape))],

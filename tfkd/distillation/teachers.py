@@ -1,4 +1,4 @@
-"""Several models as one teacher, and models that teach each other."""
+"""Ensembles of teachers, and mutual learning of several students."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import ops
 
 from tfkd import losses
-from tfkd.distillation.distiller import jit_by_device
-from tfkd.errors import InputError
+from tfkd.distillation.compilation import jit_by_device
+from tfkd.errors import InputError, ModelError
 from tfkd.models import logits
 
 
@@ -23,34 +23,40 @@ def ensemble(
     combine: str = "probabilities",
     name: str = "ensemble",
 ) -> keras.Model:
-    """One model that speaks for several: a teacher like any other, for the Distiller and for a store of soft labels.
+    """One teacher model that averages several, for the Distiller or a store of soft labels.
 
     Args:
-        models: models with logits [B, C] of the same classes and inputs of one shape.
-        weights: of each, >= 0; equal by default.
-        combine: `probabilities`: the logits are the logarithm of the mean softmax; `logits`: their mean.
-        name: of the model.
+        models: Models with logits [B, C] of the same classes and inputs of the same shape.
+        weights: Weight of each model, >= 0; equal by default.
+        combine: `probabilities`: the logits are the logarithm of the weighted mean of the softmax outputs. `logits`:
+            they are the weighted mean of the logits.
+        name: Name of the new model.
 
     Returns:
         A functional model, x -> logits [B, C].
 
     Raises:
-        ValueError: no models, models that do not fit together, or bad weights.
+        InputError: There are no models, or `weights` or `combine` are invalid.
+        ModelError: A model does not end in logits, or shapes differ.
     """
     weights = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
     if not models or len(weights) != len(models) or min(weights) < 0 or sum(weights) <= 0:
         raise InputError(
             f"ensemble: needs models and as many weights >= 0, not all 0. Received: {len(models)} models, "
-            f"weights={weights}. Leave the weights out for equal ones."
+            f"weights={weights}. Leave weights out for equal weights."
         )
     if combine not in ("probabilities", "logits"):
-        raise InputError(f"ensemble: combine must be 'probabilities' or 'logits'. Received: combine={combine!r}.")
+        raise InputError(
+            f"ensemble: combine must be 'probabilities' or 'logits'. Received: combine={combine!r}. Use "
+            "'probabilities'."
+        )
     for model in models:
         logits.check_gives_logits("teacher", model)
     shapes = {(model.input_shape, model.output_shape[1:]) for model in models}
     if len(shapes) > 1:
-        raise InputError(
-            f"ensemble: models must take one shape and give one number of logits. Received: {sorted(map(str, shapes))}."
+        raise ModelError(
+            f"ensemble: models must have the same input shape and number of logits. Received: "
+            f"{sorted(map(str, shapes))}. Give them the same inputs and classes."
         )
     inputs = keras.Input(models[0].input_shape[1:], name="image")
     terms = []
@@ -65,31 +71,37 @@ def ensemble(
 
 
 class MutualLearning(keras.Model):
-    """Students that learn from labels and from each other, with no teacher.
+    """Trains several students on labels and on each other's outputs, without a teacher.
 
-    Each student's loss is `hard_loss + mean over the others of T² · KL(other || student)`; every student takes one
-    step a batch. `evaluate` and `predict` use the first student. Logs: `loss` (the sum over the students), `soft_loss`,
-    `hard_loss` (means over the students), and the compiled metrics of the first student.
+    The loss of a student is `hard_loss + mean over the others of T² · KL(softmax(other / T) || softmax(student / T))`;
+    every student makes one step per batch. `evaluate` and `predict` use the first student. Logs: `loss` (the sum over
+    the students), `soft_loss`, `hard_loss` (means over the students), and the compiled metrics of the first student.
 
     Args:
-        students: two or more Keras models with logits of the same classes.
-        temperature: T > 0; the paper uses 1.
+        students: Two or more Keras models with logits [B, C] of the same classes.
+        temperature: T > 0; 1 in the paper.
+        **kwargs: Further arguments of `keras.Model`.
 
     Raises:
-        ValueError: fewer than two students, or students that do not give logits of the same classes.
+        InputError: There are fewer than two students.
+        ModelError: A student does not end in logits, or the class counts differ.
 
     Reference:
-        Zhang et al.: Deep Mutual Learning (arXiv:1706.00384).
+        Zhang et al.: Deep Mutual Learning (arXiv:1706.00384), section 2.
     """
 
     def __init__(self, students: Sequence[keras.Model], *, temperature: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**{"name": "mutual_learning", **kwargs})
         if len(students) < 2:
-            raise InputError(f"MutualLearning: needs two students or more. Received: {len(students)}.")
+            raise InputError(f"MutualLearning: needs two students or more. Received: {len(students)}. Add one.")
         for student in students:
             logits.check_gives_logits("student", student)
-        if len({logits.known_classes(student) for student in students} - {None}) > 1:
-            raise InputError("MutualLearning: students must have the same classes. Received: different output shapes.")
+        classes = {logits.known_classes(student) for student in students} - {None}
+        if len(classes) > 1:
+            raise ModelError(
+                f"MutualLearning: students must have the same classes. Received: {' and '.join(map(str, classes))} "
+                "logits. Give them the same number of logits."
+            )
         self.students = list(students)
         self.soft_loss = losses.SoftTarget(temperature)
         self._soft_loss_tracker = keras.metrics.Mean(name="soft_loss")
@@ -97,7 +109,11 @@ class MutualLearning(keras.Model):
         self.built = all(student.built for student in students)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compiles as `keras.Model.compile` does; the loss must work on logits."""
+        """Compiles as `keras.Model.compile` does.
+
+        Raises:
+            InputError: The loss expects probabilities.
+        """
         logits.check_takes_logits(kwargs.get("loss", args[1] if len(args) > 1 else None))
         super().compile(*args, **{"jit_compile": jit_by_device(), **kwargs})
 
@@ -107,10 +123,11 @@ class MutualLearning(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
-            said = [student(x, training=True) for student in self.students]
-            hard = [self._compile_loss(y, one, sample_weight) for one in said]
+            logits_of_all = [student(x, training=True) for student in self.students]
+            hard = [self._compile_loss(y, student_logits, sample_weight) for student_logits in logits_of_all]
             soft = [
-                ops.mean(ops.stack([self.soft_loss(other, one) for other in said if other is not one])) for one in said
+                ops.mean(ops.stack([self.soft_loss(other, one) for other in logits_of_all if other is not one]))
+                for one in logits_of_all
             ]
             loss = ops.sum(hard) + ops.sum(soft) + sum(map(ops.sum, self.losses), 0.0)
             scaled_loss = self.optimizer.scale_loss(loss)
@@ -120,12 +137,12 @@ class MutualLearning(keras.Model):
         self._loss_tracker.update_state(loss, sample_weight=size)
         self._soft_loss_tracker.update_state(ops.mean(soft), sample_weight=size)
         self._hard_loss_tracker.update_state(ops.mean(hard), sample_weight=size)
-        return self.compute_metrics(x, y, said[0], sample_weight=sample_weight)
+        return self.compute_metrics(x, y, logits_of_all[0], sample_weight=sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        said = self(x, training=False)
-        loss = self._compile_loss(y, said, sample_weight)
+        student_logits = self(x, training=False)
+        loss = self._compile_loss(y, student_logits, sample_weight)
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
-        logs = self.compute_metrics(x, y, said, sample_weight=sample_weight)
+        logs = self.compute_metrics(x, y, student_logits, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in ("soft_loss", "hard_loss")}

@@ -1,4 +1,4 @@
-"""One training run that a kill at any moment only interrupts: the next run goes on with equal results."""
+"""One training run; if it is interrupted at any moment, the next run resumes it with equal results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import keras
 
 from tfkd.data import CropFlip, Partner, Split, Splits, crop_flip
 from tfkd.distillation.checkpoints import EpochCheckpoint, History, OnEpoch
-from tfkd.distillation.distiller import Distiller, EpochSync, jit_by_device
+from tfkd.distillation.compilation import jit_by_device
+from tfkd.distillation.distiller import Distiller
+from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.distillation.training_config import TrainingConfig
 
@@ -26,21 +28,25 @@ def fit(
     partner: Partner | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
-    """Trains a model with logits, or a `Distiller`, on the train split.
+    """Trains a model with logits, or a `Distiller`, on the training split.
 
     Args:
-        model: built, not compiled.
-        splits: train is learned from, val is watched.
-        config: epochs, batch size, learning rate and augmentation.
-        seed: of order and augmentation.
-        checkpoint: a folder where each finished epoch is kept; what lies there is gone on from.
-        on_epoch: called with (epochs done, epochs in all, logs).
-        soft_labels: the store that a `Distiller` learns from; it has its own augmentation.
-        partner: what the teacher of a `Distiller` sees, where that is something else.
-        callbacks: what the training needs besides, see `tfkd.optimization.Optimized`.
+        model: Keras model with logits or `Distiller`, built, not compiled.
+        splits: Data; the validation split is evaluated after each epoch.
+        config: Epochs, batch size, learning rate and augmentation.
+        seed: Random seed of order and augmentation.
+        checkpoint: Folder for the last finished epoch; training resumes from the epoch that is there. None for no
+            checkpoint.
+        on_epoch: Function that is called with (finished epochs, total epochs, logs).
+        soft_labels: Store that a `Distiller` learns from, with its own augmentation.
+        partner: Samples of the teacher of a `Distiller`, if they are not those of the student.
+        callbacks: Further callbacks, see `tfkd.optimization.Optimized`.
 
     Returns:
-        The logs of each epoch by name, those before an interruption included.
+        The logs of each epoch by name, including epochs before an interruption.
+
+    Raises:
+        InputError: The model, the data and the store or partner do not belong together.
     """
     augment = None if soft_labels is not None else augmentation(config)
     dataset = splits.train.batches(
@@ -55,8 +61,8 @@ def fit(
     )
     keeper = EpochCheckpoint(checkpoint, config.epochs, on_epoch)
     done = keeper.restore(model)
-    # What changes the model at the end of an epoch comes before what keeps it.
-    first = [] if isinstance(model, Distiller) else [EpochSync(dataset)]
+    # Callbacks that change the model at the end of an epoch come before the one that saves it.
+    sync = [] if isinstance(model, Distiller) else [EpochSync(dataset)]
     model.fit(
         dataset,
         validation_data=splits.val.batches(256),
@@ -64,18 +70,23 @@ def fit(
         initial_epoch=done,
         shuffle=False,
         verbose=0,
-        callbacks=[*first, *callbacks, keeper],
+        callbacks=[*sync, *callbacks, keeper],
     )
     return keeper.history
 
 
 def augmentation(config: TrainingConfig) -> CropFlip | None:
-    """The augmentation that a schedule names."""
+    """The augmentation of a training configuration; None for `none`."""
     return crop_flip(config.padding, flip=config.flip) if config.augment == "crop_flip" else None
 
 
 def accuracy(model: keras.Model, split: Split) -> float:
-    """The share of samples whose highest logit is the label."""
-    # Not `predict`, which traces a graph anew for each of the many models of a run.
-    right = sum(int((model(x, training=False).numpy().argmax(-1) == y.numpy()).sum()) for x, y in split.batches(256))
-    return right / len(split)
+    """The share of samples whose largest logit is that of the label, 0..1.
+
+    Args:
+        model: Keras model with logits [B, C].
+        split: Samples and labels.
+    """
+    # Not `predict`, which traces a new graph for each of the many models of a run.
+    correct = sum(int((model(x, training=False).numpy().argmax(-1) == y.numpy()).sum()) for x, y in split.batches(256))
+    return correct / len(split)

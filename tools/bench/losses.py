@@ -23,7 +23,8 @@ from equal_budget import Row, Rows
 
 import tfkd
 from tfkd.data.augmentation import crop_flip
-from tfkd.distillation.distiller import EpochSync, jit_by_device
+from tfkd.distillation.compilation import jit_by_device
+from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.training import accuracy
 
 ALPHA = 0.9

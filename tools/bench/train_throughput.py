@@ -27,7 +27,7 @@ import tensorflow as tf
 
 import tfkd
 from tfkd.data.augmentation import crop_flip
-from tfkd.distillation.labels.teacher_pass import keys
+from tfkd.distillation.labels.identity import keys
 
 GOAL = 1.05
 ALPHA, TEMPERATURE = 0.9, 4.0

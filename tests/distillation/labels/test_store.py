@@ -14,6 +14,7 @@ import tfkd
 from tfkd.data.augmentation import crop_flip
 from tfkd.distillation.labels import codec
 from tfkd.distillation.labels.store import SoftLabels
+from tfkd.errors import InputError, ModelError, ToolMissingError
 
 TRAIN = tfkd.data.load("digits").train.sample(300)
 AUGMENT = crop_flip(1, flip=False)
@@ -41,7 +42,7 @@ def chunk_files(store):
     return sorted(path for path in (Path(store.path) / "logits" / "c").rglob("*") if path.is_file())
 
 
-def test_build_stores_what_the_teacher_says(teacher, tmp_path):
+def test_build_stores_the_logits_of_the_teacher(teacher, tmp_path):
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN)
     expected = teacher.predict(TRAIN.x.astype("float32"), verbose=0)
     np.testing.assert_allclose(store.read(TRAIN.ids), expected, atol=2e-3)
@@ -50,11 +51,11 @@ def test_build_stores_what_the_teacher_says(teacher, tmp_path):
     assert store.missing == 0
 
 
-def test_student_sees_the_bytes_that_the_teacher_saw(tmp_path):
+def test_student_sees_the_pixels_that_the_teacher_saw(tmp_path):
     seen = {}
 
     class Recorder(keras.Model):
-        """Says the mean of each image, so that its label tells which pixels it saw."""
+        """Returns the mean of each image, so that its logits identify the pixels."""
 
         def call(self, x, training=False):
             flat = keras.ops.reshape(x, (-1, 64))
@@ -64,15 +65,15 @@ def test_student_sees_the_bytes_that_the_teacher_saw(tmp_path):
     dataset = TRAIN.batches(64, shuffle=True, soft_labels=store)
     for epoch in range(4):
         for batch, _ in dataset:
-            np.testing.assert_array_equal(Recorder()(batch["student"]), batch["soft_labels"])
-        seen[epoch] = np.sort(batch["student"].numpy().ravel()).sum()
+            np.testing.assert_array_equal(Recorder()(batch.student), batch.soft_labels)
+        seen[epoch] = np.sort(batch.student.numpy().ravel()).sum()
     plain = {x.tobytes() for x in TRAIN.x.astype("float32")}
     for view, batches in enumerate([dataset] * 4):  # epochs 4..7 are views 1, 2, 0, 1
-        same = np.mean([x.numpy().tobytes() in plain for batch, _ in batches for x in batch["student"]])
+        same = np.mean([x.numpy().tobytes() in plain for batch, _ in batches for x in batch.student])
         assert (same == 1) == ((4 + view) % 3 == 0)
 
 
-def test_views_differ_and_the_first_is_the_plain_sample(teacher, tmp_path):
+def test_views_differ(teacher, tmp_path):
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN, views=2, augment=AUGMENT)
     assert np.abs(store.read(TRAIN.ids, 0) - store.read(TRAIN.ids, 1)).max() > 0.1
 
@@ -80,12 +81,12 @@ def test_views_differ_and_the_first_is_the_plain_sample(teacher, tmp_path):
 def test_online_and_stored_training_on_view_0_give_equal_losses(teacher, tmp_path):
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN, dtype="float32")
     histories = []
-    for taught_by, data in [
+    for source, data in [
         (teacher, TRAIN.batches(64, shuffle=True)),
         (store, TRAIN.batches(64, shuffle=True, soft_labels=store)),
     ]:
         keras.utils.set_random_seed(1)
-        distiller = tfkd.Distiller(net(8), taught_by)
+        distiller = tfkd.Distiller(net(8), source)
         distiller.compile("sgd", loss=HARD, metrics=["accuracy"])
         histories.append(distiller.fit(data, epochs=3, validation_data=TRAIN.batches(64), verbose=0).history)
     assert histories[0].keys() == histories[1].keys()
@@ -93,7 +94,7 @@ def test_online_and_stored_training_on_view_0_give_equal_losses(teacher, tmp_pat
         assert histories[1][name] == pytest.approx(expected, rel=1e-4)
 
 
-def test_write_takes_arrays_of_any_framework(tmp_path):
+def test_write_accepts_arrays_in_any_order(tmp_path):
     logits = np.random.default_rng(0).normal(size=(10, 4)).astype("float32")
     store = SoftLabels.create(tmp_path / "labels", np.arange(100, 110), 4, dtype="float32")
     for start in (6, 0, 3):  # any order, any batch
@@ -104,7 +105,7 @@ def test_write_takes_arrays_of_any_framework(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [101, 300, 70_000])
-def test_many_classes_keep_the_largest_and_the_rest_in_one(classes, tmp_path):
+def test_many_classes_keep_the_largest_logits_and_the_sum_of_the_rest(classes, tmp_path):
     logits = np.random.default_rng(0).normal(0, 4, size=(5, classes)).astype("float32")
     store = SoftLabels.create(tmp_path / "labels", np.arange(5), classes, dtype="float32")
     store.write(np.arange(5), logits)
@@ -113,7 +114,7 @@ def test_many_classes_keep_the_largest_and_the_rest_in_one(classes, tmp_path):
     np.testing.assert_array_equal(np.take_along_axis(read, best, 1), np.take_along_axis(logits, best, 1))
     for kept in (softmax(read.astype("float64")), softmax(logits.astype("float64"))):
         assert kept.sum() == pytest.approx(5)
-    # with the log-sum-exp of the rest, the probability of each kept class is exact
+    # With the log-sum-exp of the others, the probability of each kept class is exact.
     np.testing.assert_allclose(
         np.take_along_axis(softmax(read.astype("float64")), best, 1),
         np.take_along_axis(softmax(logits.astype("float64")), best, 1),
@@ -124,24 +125,24 @@ def test_many_classes_keep_the_largest_and_the_rest_in_one(classes, tmp_path):
     assert store._group["indices"].dtype == ("uint8" if classes <= 256 else "uint16" if classes <= 65536 else "uint32")
 
 
-# What does not belong together.
+# Labels of another teacher, other data or another augmentation.
 
 
 def test_other_teacher_is_refused(teacher, tmp_path):
     SoftLabels.build(tmp_path / "labels", teacher, TRAIN)
-    with pytest.raises(ValueError, match="Received: another teacher. Label into another folder"):
+    with pytest.raises(InputError, match="Received: another teacher"):
         SoftLabels.build(tmp_path / "labels", net(), TRAIN)
 
 
 def test_other_data_are_refused(teacher, tmp_path):
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN)
-    with pytest.raises(ValueError, match="another data"):
+    with pytest.raises(InputError, match="another data"):
         tfkd.data.load("digits").train.batches(8, soft_labels=store)
 
 
 def test_other_augmentation_is_refused(teacher, tmp_path):
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN, views=2, augment=AUGMENT)
-    with pytest.raises(ValueError, match="another augmentation"):
+    with pytest.raises(InputError, match="another augmentation"):
         TRAIN.batches(8, soft_labels=store, augment=crop_flip(2, flip=False))
 
 
@@ -149,18 +150,18 @@ def test_same_teacher_built_again_is_recognised(tmp_path):
     keras.utils.set_random_seed(3)
     SoftLabels.build(tmp_path / "labels", net(), TRAIN)
     keras.utils.set_random_seed(3)
-    SoftLabels.build(tmp_path / "labels", net(), TRAIN)  # its layers have other automatic names
+    SoftLabels.build(tmp_path / "labels", net(), TRAIN)  # the automatic names of its layers differ
 
 
 def test_teacher_of_other_class_count_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="data's 10 classes. Received: 7"):
+    with pytest.raises(ModelError, match="10 classes of the data. Received: 7"):
         SoftLabels.build(tmp_path / "labels", net(classes=7), TRAIN)
     assert not (tmp_path / "labels").exists()
 
 
 def test_student_of_other_class_count_is_refused(teacher, tmp_path):
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN)
-    with pytest.raises(ValueError, match="10 classes of the soft labels"):
+    with pytest.raises(ModelError, match="10 classes of the soft labels"):
         tfkd.Distiller(net(classes=7), store)
 
 
@@ -169,12 +170,12 @@ def test_store_of_another_format_is_refused(teacher, tmp_path):
 
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN)
     zarr.open_group(store.path, mode="r+").attrs["schema"] = "tfkd.soft_labels/99"
-    with pytest.raises(ValueError, match="format tfkd.soft_labels/1. Received: 'tfkd.soft_labels/99'"):
+    with pytest.raises(InputError, match="format tfkd.soft_labels/1. Received: 'tfkd.soft_labels/99'"):
         SoftLabels.open(store.path)
 
 
-def test_what_is_no_store_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="must be a store of soft labels"):
+def test_folder_that_is_not_a_store_is_refused(tmp_path):
+    with pytest.raises(InputError, match="must be a store of soft labels"):
         SoftLabels.open(tmp_path / "nothing")
 
 
@@ -195,38 +196,38 @@ def test_what_is_no_store_is_refused(tmp_path):
 def test_bad_logits_are_refused_and_change_nothing(ids, logits, message, tmp_path):
     store = SoftLabels.create(tmp_path / "labels", np.arange(5), 4)
     store.write(np.arange(5), np.ones((5, 4)) * [1, 2, 3, 4])
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         store.write(np.array(ids), logits)
     np.testing.assert_array_equal(store.read(np.arange(5)), np.ones((5, 4)) * [1, 2, 3, 4])
 
 
-def test_unlabelled_samples_are_named(tmp_path):
+def test_read_of_unlabelled_samples_names_them(tmp_path):
     store = SoftLabels.create(tmp_path / "labels", np.arange(5), 4)
     store.write(np.array([0, 1, 3]), np.eye(4)[:3] * 3)
-    with pytest.raises(ValueError, match="2 of 5 without labels in view 0, the first with id 2"):
+    with pytest.raises(InputError, match="2 of 5 without labels in view 0, the first with id 2"):
         store.read(np.arange(5))
 
 
-def test_verify_repeats_a_sample(teacher, tmp_path):
+def test_verify_finds_a_changed_label(teacher, tmp_path):
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN, views=2, augment=AUGMENT)
     assert store.verify(teacher, TRAIN) < 1e-3
     writable = SoftLabels.open(store.path, writable=True)
     writable.write(TRAIN.ids, -5 * store.read(TRAIN.ids, 1), 1)
-    with pytest.raises(ValueError, match="must repeat"):
+    with pytest.raises(InputError, match="must equal the teacher's"):
         store.verify(teacher, TRAIN)
 
 
-# Damage, kills and several writers.
+# Damaged chunks, killed processes and several writers.
 
 
 def small_chunks(path, teacher):
-    """A store with several chunks a view, whatever the usual size."""
+    """A store with several chunks."""
     store = SoftLabels.build(path, teacher, TRAIN, views=2, augment=AUGMENT)
     assert len(chunk_files(store)) >= 2
     return store
 
 
-def test_damaged_chunk_is_found_named_and_rewritten_alone(teacher, tmp_path):
+def test_damaged_chunk_is_named_and_rewritten_alone(teacher, tmp_path):
     store = small_chunks(tmp_path / "labels", teacher)
     files = chunk_files(store)
     before = {file: file.read_bytes() for file in files}
@@ -235,7 +236,7 @@ def test_damaged_chunk_is_found_named_and_rewritten_alone(teacher, tmp_path):
     files[-1].write_bytes(damaged)
     times = {file: file.stat().st_mtime_ns for file in files}
     name = "logits/c/" + "/".join(files[-1].relative_to(Path(store.path) / "logits" / "c").parts[:2])
-    with pytest.raises(ValueError, match=f"chunk {name} must be undamaged"):
+    with pytest.raises(InputError, match=f"chunk {name} must be undamaged"):
         store.read(TRAIN.ids, 1)
     assert store.missing == 1
     SoftLabels.build(store.path, teacher, TRAIN, views=2, augment=AUGMENT)
@@ -247,7 +248,7 @@ SHARD = """
     import sys, os, time
     import keras
     import tfkd
-    from tfkd.augmentation import crop_flip
+    from tfkd.data.augmentation import crop_flip
 
     path, shard, shards, die = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "die"
     keras.utils.set_random_seed(0)
@@ -260,7 +261,7 @@ SHARD = """
             os.kill(os.getpid(), 9)
 
     train = tfkd.data.load("digits").train.sample(300)
-    tfkd.SoftLabels.build(path, teacher, train, views=6, augment=crop_flip(1, flip=False), shard=(shard, shards),
+    tfkd.SoftLabels.build(path, teacher, train, views=3, augment=crop_flip(1, flip=False), shard=(shard, shards),
                           progress=progress)
 """
 
@@ -273,25 +274,25 @@ def start(*arguments):
 def test_three_machines_finish_one_store_though_one_is_killed(tmp_path, teacher):
     path = tmp_path / "labels"
     running = [start(path, 0, 3, "live"), start(path, 1, 3, "die"), start(path, 2, 3, "live")]
-    said = [process.communicate(timeout=200)[0] for process in running]
-    assert [process.returncode for process in running] == [0, -signal.SIGKILL, 0], said
+    outputs = [process.communicate(timeout=200)[0] for process in running]
+    assert [process.returncode for process in running] == [0, -signal.SIGKILL, 0], outputs
     assert SoftLabels.open(path).missing > 0
     again = start(path, 1, 3, "live")
     assert again.communicate(timeout=200)[0] is not None
     assert again.returncode == 0
     store = SoftLabels.open(path)
     assert store.missing == 0
-    whole = SoftLabels.build(tmp_path / "whole", teacher, TRAIN, views=6, augment=AUGMENT)
-    for view in range(6):
+    whole = SoftLabels.build(tmp_path / "whole", teacher, TRAIN, views=3, augment=AUGMENT)
+    for view in range(3):
         np.testing.assert_allclose(store.read(TRAIN.ids, view), whole.read(TRAIN.ids, view), atol=2e-3)
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_full_disk_is_a_clear_error_and_leaves_nothing_half_written(teacher, tmp_path):
+def test_full_disk_raises_and_leaves_no_partial_file(teacher, tmp_path):
     resource = pytest.importorskip("resource")
     store = SoftLabels.create(tmp_path / "labels", np.arange(4096), 100)
     pid = os.fork()
-    if pid == 0:  # a limit on file sizes stands in for a full disk, in a process of its own
+    if pid == 0:  # a limit on file sizes instead of a full disk, in a separate process
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
@@ -305,34 +306,62 @@ def test_full_disk_is_a_clear_error_and_leaves_nothing_half_written(teacher, tmp
     assert not [file for file in Path(store.path).rglob("*") if "partial" in file.name or "tmp" in file.name]
 
 
-def test_store_behind_a_url_is_shared_by_machines_and_gone_on_from(teacher):
+def test_store_behind_a_url_is_shared_by_machines_and_resumed(teacher):
     url = "memory://shared/labels"
     halves = [SoftLabels.build(url, teacher, TRAIN, views=2, augment=AUGMENT, shard=(i, 2)) for i in range(2)]
     assert halves[0].missing == halves[1].missing == 0
     store = SoftLabels.open(url)
     assert store.verify(teacher, TRAIN) < 1e-3
-    with pytest.raises(ValueError, match="another keys?|another teacher"):
+    with pytest.raises(InputError, match="another keys?|another teacher"):
         SoftLabels.build(url, net(17), TRAIN, views=2, augment=AUGMENT)
-    assert store.missing == 0  # and what was refused changed nothing
+    assert store.missing == 0
 
 
-def test_store_behind_a_url_that_was_half_made_is_finished_or_refused():
+def test_interrupted_creation_behind_a_url_is_finished_or_refused():
     import fsspec
 
     files = fsspec.filesystem("memory")
     SoftLabels.create("memory://half/labels", np.arange(64), 10).write(np.arange(64), np.eye(64, 10) * 9)
     files.rm("/half/labels/ids", recursive=True)
     files.pipe("/half/labels/zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
-    with pytest.raises(ValueError, match="must be a store of format"):
+    with pytest.raises(InputError, match="must be a store of format"):
         SoftLabels.open("memory://half/labels")
-    with pytest.raises(ValueError, match="must be empty. Received: another store, half made"):
+    with pytest.raises(InputError, match="another store whose creation was interrupted"):
         SoftLabels.create("memory://half/labels", np.arange(64), 12)
     store = SoftLabels.create("memory://half/labels", np.arange(64), 10)
     np.testing.assert_array_equal(store.read(np.arange(64)), np.eye(64, 10) * 9)
 
 
-def test_missing_driver_of_a_url_is_named(monkeypatch):
+def test_missing_driver_of_a_url_raises_tool_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     for use in (lambda url: SoftLabels.create(url, [1, 2], classes=10), SoftLabels.open):
-        with pytest.raises(RuntimeError, match="Install s3fs"):
+        with pytest.raises(ToolMissingError, match="Install s3fs"):
             use("s3://bucket/labels")
+
+
+# Types of stores and batches.
+
+
+def test_teacher_with_an_attribute_views_is_not_taken_for_a_store(teacher):
+    teacher.views = 3
+    distiller = tfkd.Distiller(net(8), teacher)
+    distiller.compile("sgd", loss=HARD)
+    history = distiller.fit(TRAIN.x.astype("float32"), TRAIN.y, verbose=0).history
+    assert np.isfinite(history["soft_loss"][0])
+
+
+def test_store_without_batches_of_soft_labels_is_refused(teacher, tmp_path):
+    distiller = tfkd.Distiller(net(8), SoftLabels.build(tmp_path / "labels", teacher, TRAIN))
+    distiller.compile("sgd", loss=HARD)
+    with pytest.raises(InputError, match="needs batches with their logits"):
+        distiller.fit(TRAIN.batches(64), verbose=0)
+
+
+def test_mapped_batches_of_a_store_keep_their_type_and_epoch(teacher, tmp_path):
+    store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN, views=2, augment=AUGMENT)
+    batches = TRAIN.batches(150, soft_labels=store)
+    mapped = batches.map(lambda x, y: (x._replace(student=x.student + 0.0), y))
+    distiller = tfkd.Distiller(net(8), store)
+    distiller.compile("sgd", loss=HARD)
+    distiller.fit(mapped, epochs=5, initial_epoch=4, verbose=0)
+    assert int(batches.epoch) == 4

@@ -1,44 +1,50 @@
-"""A store of teacher logits, one per (sample, view), that outlives kills and knows what it was made from."""
+"""A store of teacher logits, one record per sample and augmented view, that resumes after an interruption."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import tfkd
-from tfkd.data.augmentation import CropFlip, augment_batch, view_seeds
-from tfkd.distillation.labels import codec, teacher_pass
-from tfkd.errors import InputError
+from tfkd.data.augmentation import Augment, CropFlip, augment_batch, view_seeds
+from tfkd.data.batches import Samples
+from tfkd.distillation.labels import archive, checks, codec, identity, teacher_pass
+from tfkd.errors import InputError, ModelError
+from tfkd.models.logits import check_gives_logits
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
     import zarr
 
     from tfkd.data import Split
 
 SCHEMA = "tfkd.soft_labels/1"
-# Up to here all logits in float16 take less room than the best few with their indices.
+# Up to this number of classes all logits in float16 need less space than the largest 20 with their indices.
 _ALL_CLASSES = 100
 _TOP_K = 20
-# The largest divergence, at temperature 1, between logits and what is stored of them.
-_TOLERANCE = 1e-3
 
 
 class SoftLabels:
-    """Logits of a teacher for the views of a data set's samples; view 0 is the plain sample.
+    """Logits of a teacher for the views of the samples of a data set; view 0 is the unchanged sample.
 
-    A view is an augmentation replayed from a seed (`tfkd.augmentation.view_seeds`), so the student sees exactly the
-    pixels that the teacher saw. The store is a zarr group: chunks carry checksums and are written whole or not at all,
-    several machines may write at once, and its path may be a URL that fsspec opens. It holds all logits of up to 100
-    classes, and of more the largest `top_k` with the log-sum-exp of the rest, so that any temperature works later.
+    A view is an augmentation that is repeated from a seed (`tfkd.data.view_seeds`), so the student sees exactly the
+    pixels that the teacher saw. The store is a zarr group: chunks have checksums and are written atomically, several
+    machines may write at the same time, and its path may be a URL of fsspec. All logits are stored for up to 100
+    classes; for more the `top_k` largest with the log-sum-exp of the others, so that the temperature can be chosen
+    later.
 
-    Open a store with `SoftLabels.open`; fill one from a Keras teacher with `SoftLabels.build`, or from any framework
-    with `SoftLabels.create` and `write`.
+    Open a store with `SoftLabels.open`. Make one with a Keras teacher by `SoftLabels.build`, or with logits of any
+    framework by `SoftLabels.create` and `write`.
+
+    Args:
+        group: zarr group of the store.
+        path: Folder or URL of the store, for error messages.
     """
 
     def __init__(self, group: zarr.Group, path: str) -> None:
@@ -54,12 +60,16 @@ class SoftLabels:
     def open(cls, path: str | os.PathLike[str], *, writable: bool = False) -> SoftLabels:
         """Opens a store.
 
+        Args:
+            path: Folder or URL.
+            writable: Whether `write` is possible.
+
         Raises:
-            ValueError: there is none, or it was written in another format.
-            RuntimeError: a driver for its URL is missing, such as s3fs or gcsfs.
+            InputError: There is no store, or it has another format.
+            ToolMissingError: The driver of the URL, such as s3fs or gcsfs, is not installed.
         """
         try:
-            group = codec.open_group(str(path), "r+" if writable else "r")
+            group = archive.open_group(str(path), "r+" if writable else "r")
         except (FileNotFoundError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path}: must be a store of soft labels. Received: {error}. Make one with `tfkd label`."
@@ -84,41 +94,33 @@ class SoftLabels:
         seed: int = 0,
         keys: Mapping[str, Any] | None = None,
     ) -> SoftLabels:
-        """Creates an empty store, or opens the equal one that is there.
+        """Creates an empty store, or opens an existing one with the same settings.
 
         Args:
-            path: a folder or URL.
-            ids: [N] integers, each once.
-            classes: C >= 2.
-            views: number of views, >= 1.
-            top_k: logits kept of each sample; None for all of up to 100 classes and 20 of more.
-            dtype: `float16` or `float32`.
-            seed: of the views.
-            keys: what the labels belong to: hashes of teacher, data and augmentation.
+            path: Folder or URL.
+            ids: Ids of the samples, integers [N], each once.
+            classes: Number C of classes, >= 2.
+            views: Number of views, >= 1.
+            top_k: Number of largest logits that are kept, 1..C-1; by default all of up to 100 classes, 20 of more.
+            dtype: `float16` or `float32`, the type of the stored logits.
+            seed: Random seed of the views.
+            keys: Hashes of teacher, data and augmentation, which identify the labels.
 
         Raises:
-            ValueError: a bad argument, or a store of something else is there; the message says what differs.
+            InputError: An argument is out of range, or there is another store; the message names the difference.
+            OSError: The store cannot be written.
         """
-        ids = _check_ids(ids)
+        ids = checks.check_ids(ids)
         top_k = _TOP_K if top_k is None and classes > _ALL_CLASSES else top_k
-        if (
-            classes < 2
-            or views < 1
-            or dtype not in ("float16", "float32")
-            or not (top_k is None or 1 <= top_k < classes)
-        ):
-            raise InputError(
-                f"SoftLabels.create: needs classes >= 2, views >= 1, dtype float16 or float32, 1 <= top_k < classes. "
-                f"Received: classes={classes}, views={views}, dtype={dtype!r}, top_k={top_k}."
-            )
+        checks.check_settings(classes, views, top_k, dtype)
         meta = {
             "schema": SCHEMA, "tfkd": tfkd.__version__, "classes": int(classes), "views": int(views), "seed": int(seed),
             "top_k": top_k, "dtype": dtype, "ids": hashlib.sha256(ids.tobytes()).hexdigest(), "keys": dict(keys or {}),
         }  # fmt: skip
-        with codec.disk_errors(str(path)):
-            codec.create(str(path), ids, meta)
+        with archive.disk_errors(str(path)):
+            archive.create(str(path), ids, meta)
         store = cls.open(path, writable=True)
-        _check_equal(str(path), store.meta, meta)
+        identity.check_equal(str(path), store.meta, meta)
         return store
 
     @classmethod
@@ -129,41 +131,43 @@ class SoftLabels:
         split: Split,
         *,
         views: int = 1,
-        augment: Any = None,
+        augment: Augment | None = None,
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
         progress: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> SoftLabels:
-        """Labels a split with a teacher; what is labelled already is kept.
+        """Computes the teacher logits of a split; chunks that are already in the store are kept.
 
         Args:
-            path: a folder or URL.
-            teacher: gives logits [B, C].
-            split: the samples.
-            views: how many; the first is the plain sample.
-            augment: `(x, seed) -> x` of stateless ops for the others; needed for more than one view.
-            seed: of the views.
-            shard: (i, n): this call does every n-th chunk from the i-th; n machines finish one store.
-            progress: called with (chunks done, chunks in all).
-            **options: `batch_size` (256); `top_k` and `dtype` of `create`.
+            path: Folder or URL.
+            teacher: Model with logits [B, C].
+            split: Samples to label.
+            views: Number of views, >= 1; the first is the unchanged sample.
+            augment: Function `(x, seed) -> x` of stateless ops for the other views; needed for more than one view.
+            seed: Random seed of the views.
+            shard: (i, n): this call computes every n-th chunk, from chunk i on, so that n machines share the work.
+            progress: Function that is called with (finished chunks, total chunks).
+            **options: `batch_size` (default 256); `top_k` and `dtype` of `create`.
 
         Raises:
-            ValueError: labels of something else are there, or the teacher does not fit the data.
-            OSError: the store cannot be written; what was written stays and is gone on from.
+            InputError: There is a store of another teacher, data or augmentation, or an argument is invalid.
+            ModelError: The teacher does not end in logits or has another number of classes than the data.
+            OSError: The store cannot be written; the next call with the same arguments resumes.
         """
-        from tfkd.models.logits import check_gives_logits
-
         check_gives_logits("teacher", teacher)
         if not (0 <= shard[0] < shard[1]):
-            raise InputError(f"SoftLabels.build: shard must be (i, n) with 0 <= i < n. Received: {shard}.")
+            raise InputError(f"SoftLabels.build: shard must be (i, n) with 0 <= i < n. Received: {shard}. Use (0, 1).")
         if views > 1 and augment is None:
-            raise InputError(f"SoftLabels.build: {views} views need an augmentation. Received: augment=None.")
+            raise InputError(
+                f"SoftLabels.build: {views} views need an augmentation. Received: augment=None. Pass one, or views=1."
+            )
         batch_size = options.pop("batch_size", 256)
         classes = int(teacher(split.x[:1].astype("float32"), training=False).shape[-1])
         if classes != split.num_classes:
-            raise InputError(
-                f"SoftLabels.build: the teacher must have the data's {split.num_classes} classes. Received: {classes}."
+            raise ModelError(
+                f"SoftLabels.build: the teacher must have the {split.num_classes} classes of the data. Received: "
+                f"{classes}. Give it as many logits."
             )
         store = cls.create(
             path,
@@ -171,14 +175,14 @@ class SoftLabels:
             classes,
             views=views,
             seed=seed,
-            keys=teacher_pass.keys(teacher, split, augment, seed),
+            keys=identity.keys(teacher, split, augment, seed),
             **options,
         )
-        chunks = list(store._chunks())[shard[0] :: shard[1]]
+        chunks = list(archive.chunks(store._group, len(store.ids)))[shard[0] :: shard[1]]
         for done, (view, rows) in enumerate(chunks):
             if progress:
                 progress(done, len(chunks))
-            if not store._is_written(view, rows):
+            if not archive.is_written(store._group, store._names, view, rows):
                 logits = teacher_pass.run(
                     teacher, split, rows, view=view, augment=augment, seed=seed, batch_size=batch_size
                 )
@@ -191,87 +195,84 @@ class SoftLabels:
 
     @functools.cached_property
     def ids(self) -> np.ndarray:
-        """[N] int64, the samples' ids in the order of the rows."""
+        """Ids of the samples in the order of the rows, int64 [N]."""
         return self._group["ids"][:]
 
     def write(self, ids: Any, logits: Any, view: int = 0) -> None:
-        """Writes the logits of some samples in one view; those that are there are replaced.
+        """Writes the logits of some samples in one view; existing logits are replaced.
 
         Args:
-            ids: [n] ids of the store, each once.
-            logits: [n, C], finite, not probabilities.
-            view: 0 <= view < views.
+            ids: Ids of samples of the store, integers [n], each once.
+            logits: Finite logits [n, C], not probabilities.
+            view: Number of the view, 0 <= view < views.
 
         Raises:
-            ValueError: ids that are unknown or twice, a wrong shape, NaN or infinity, probabilities, or values that
-                `dtype` cannot hold closely enough.
-            OSError: the store cannot be written.
+            InputError: An id is unknown or occurs twice, the shape is wrong, the values are not finite or are
+                probabilities, or `dtype` is not precise enough for them.
+            OSError: The store cannot be written.
         """
-        rows, logits = self._rows(_check_ids(ids), view), np.asarray(logits, "float32")
-        if logits.shape != (len(rows), self.classes):
-            raise InputError(
-                f"{self.path}: logits must be [{len(rows)}, {self.classes}]. Received: shape {logits.shape}. Give one "
-                "row for each id."
-            )
-        if not np.isfinite(logits).all():
-            bad = np.asarray(ids)[~np.isfinite(logits).all(axis=1)][:5]
-            raise InputError(f"{self.path}: logits must be finite. Received: NaN or infinity for ids {bad.tolist()}.")
-        if len(logits) > 1 and (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
-            raise InputError(f"{self.path}: needs logits. Received: probabilities. Remove the softmax of the teacher.")
+        rows, logits = self._rows(checks.check_ids(ids), view), np.asarray(logits, "float32")
+        checks.check_logits(self.path, np.asarray(ids), logits, self.classes)
         packed = codec.pack(logits, self.top_k, self.meta["dtype"])
-        exact = codec.pack(logits, self.top_k, "float32")
-        error = codec.divergence(*(codec.unpack(one, self.classes) for one in (exact, packed))).max()
-        if error > _TOLERANCE:
-            raise InputError(
-                f"{self.path}: {self.meta['dtype']} must hold the logits closely. Received: values up to "
-                f"{np.abs(logits).max():g}, a divergence of {error:.2g}. Create the store with dtype='float32'."
-            )
+        checks.check_precision(self.path, logits, packed, self.top_k)
         order = np.argsort(rows)
-        with codec.disk_errors(self.path):
+        with archive.disk_errors(self.path):
             for name, values in packed.items():
                 array = self._group[name]
-                if len(rows) == rows.max() - rows.min() + 1:  # a whole range, as `build` writes it: no chunk is read
+                if len(rows) == rows.max() - rows.min() + 1:  # consecutive rows, as `build` writes: no chunk is read
                     array[view, rows.min() : rows.max() + 1] = values[order]
                 else:
                     array.oindex[view, rows[order]] = values[order]
 
     def read(self, ids: Any, view: int = 0) -> np.ndarray:
-        """The logits [n, C] float32 of some samples in one view.
+        """The logits of some samples in one view.
 
-        Where only the largest were kept, the rest share their log-sum-exp equally.
+        Args:
+            ids: Ids of samples of the store, integers [n].
+            view: Number of the view, 0 <= view < views.
+
+        Returns:
+            float32 [n, C]. If only the `top_k` largest are stored, the others are equal and have the stored
+            log-sum-exp.
 
         Raises:
-            ValueError: ids that are unknown or not labelled yet, or a chunk that was damaged; it is named.
+            InputError: A sample is unknown or not labelled yet, or a chunk is damaged.
         """
         rows = self._rows(np.asarray(ids), view)
-        packed = {name: self._array(name, view)[rows] for name in self._names}
+        packed = {name: archive.read_view(self._group, self.path, name, view)[rows] for name in self._names}
         missing = np.isnan(packed["logits"]).any(axis=1)
         if missing.any():
             raise InputError(
                 f"{self.path}: every sample must be labelled. Received: {missing.sum()} of {len(rows)} without labels "
-                f"in view {view}, the first with id {np.asarray(ids)[missing][0]}. Finish with `tfkd label`."
+                f"in view {view}, the first with id {np.asarray(ids)[missing][0]}. Run `tfkd label` again."
             )
         return codec.unpack(packed, self.classes)
 
     def verify(
-        self, teacher: keras.Model, split: Split, *, samples: int = 64, augment: Any = None, seed: int = 0
+        self,
+        teacher: keras.Model,
+        split: Split,
+        *,
+        samples: int = 64,
+        augment: Augment | None = None,
+        seed: int = 0,
     ) -> float:
-        """Labels a random sample again and compares.
+        """Computes the logits of random samples again and compares them with the store.
 
         Args:
-            teacher: the teacher that made the store.
-            split: the samples that it was made for.
-            samples: how many (sample, view) pairs.
-            augment: its augmentation; None takes that of the store where it is known by name.
-            seed: of the choice.
+            teacher: Teacher of the store.
+            split: Data of the store.
+            samples: Number of (sample, view) pairs.
+            augment: Augmentation of the store; needed only if it is not one of tfkd.
+            seed: Random seed of the choice, >= 0.
 
         Returns:
-            The largest divergence found, at temperature 1.
+            The largest Kullback-Leibler divergence at temperature 1.
 
         Raises:
-            ValueError: the store belongs to something else, or a label differs.
+            InputError: The store belongs to another teacher, data or augmentation, or a label differs.
         """
-        augment = augment or self.augment
+        augment = self._augmentation(augment)
         self.check(teacher, split, augment)
         draw = np.random.default_rng(seed)
         worst = 0.0
@@ -279,131 +280,107 @@ class SoftLabels:
             rows = np.sort(draw.choice(len(split), min(len(split), -(-samples // self.views)), replace=False))
             again = teacher_pass.run(teacher, split, rows, view=view, augment=augment, seed=self.seed, batch_size=256)
             worst = max(worst, float(codec.divergence(again, self.read(split.ids[rows], view)).max()))
-        if worst > 10 * _TOLERANCE:
-            raise InputError(f"{self.path}: must repeat. Received: a divergence of {worst:.2g}. Label again.")
+        if worst > 10 * checks.TOLERANCE:
+            raise InputError(
+                f"{self.path}: the stored logits must equal the teacher's. Received: a divergence of {worst:.2g}. "
+                "Delete the store and label again."
+            )
         return worst
 
-    def check(self, teacher: keras.Model | None = None, split: Split | None = None, augment: Any = None) -> None:
-        """Refuses labels of another teacher, other data or another augmentation; the message says which changed.
+    def check(
+        self, teacher: keras.Model | None = None, split: Samples | None = None, augment: Augment | None = None
+    ) -> None:
+        """Raises if the labels belong to another teacher, other data or another augmentation.
 
-        What is None is not checked, nor what the store was not told.
+        Args:
+            teacher: Teacher to compare with; None for no comparison, as for the other arguments.
+            split: Data to compare with.
+            augment: Augmentation to compare with.
+
+        Raises:
+            InputError: One differs; the message names it. A key that the store does not have is not compared.
         """
         known = self.meta["keys"]
-        found = teacher_pass.keys(teacher, split, augment, self.seed)
-        _check_equal(self.path, self.meta, {"keys": {key: value for key, value in found.items() if key in known}})
+        found = identity.keys(teacher, split, augment, self.seed)
+        identity.check_equal(
+            self.path, self.meta, {"keys": {key: value for key, value in found.items() if key in known}}
+        )
 
     @property
     def augment(self) -> CropFlip | None:
-        """The augmentation, where it is one of tfkd's own."""
-        about = self.meta["keys"].get("augmentation")
-        return CropFlip(**about["parameters"]) if about and about["name"] == CropFlip.name else None
+        """The augmentation of the views if it is one of tfkd, else None."""
+        key = self.meta["keys"].get("augmentation")
+        return CropFlip(**key["parameters"]) if key and key["name"] == CropFlip.name else None
+
+    def _augmentation(self, augment: Augment | None) -> Augment | None:
+        augment = augment or self.augment
+        if self.views > 1 and augment is None:
+            raise InputError(
+                f"{self.path}: its {self.views} views need the augmentation that made them. Received: augment=None. "
+                "Pass that function."
+            )
+        return augment
 
     @property
     def missing(self) -> int:
-        """The number of chunks that are not written or damaged."""
-        return sum(not self._is_written(view, rows) for view, rows in self._chunks())
+        """Number of chunks that are not written or are damaged."""
+        chunks = archive.chunks(self._group, len(self.ids))
+        return sum(not archive.is_written(self._group, self._names, view, rows) for view, rows in chunks)
 
-    def lookup(self, split: Split, augment: Any = None) -> Callable[[Any, Any, Any, Any], tuple[Any, Any]]:
-        """What `Split.batches` maps over its batches: the view of an epoch, and the labels of its samples.
+    def lookup(
+        self, samples: Samples, augment: Augment | None = None
+    ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        """Prepares the look-up of stored logits for `Split.batches`.
 
         Args:
-            split: of samples that are all in the store.
-            augment: that of the store, where it is not tfkd's own.
+            samples: Split whose samples are all in the store.
+            augment: Augmentation of the store; needed only if it is not one of tfkd.
 
         Returns:
-            A function (x [B, ...], rows [B], ids [B], epoch) -> (x in that view, logits float32 [B, C]), of tf ops.
+            A function (x [B, ...], rows of the split [B], ids [B], epoch) -> (x in view epoch mod views, teacher logits
+            float32 [B, C]), made of TensorFlow ops.
 
         Raises:
-            ValueError: other data or another augmentation, samples without labels, or a damaged chunk.
+            InputError: The store has other data or another augmentation, a sample has no label, or a chunk is damaged.
         """
         import tensorflow as tf
 
-        augment = augment or self.augment
-        if self.views > 1 and augment is None:
-            raise InputError(f"{self.path}: views need the augmentation that made them. Received: augment=None.")
-        self.check(split=split, augment=augment if self.views > 1 else None)
-        views = [{name: self._array(name, view) for name in self._names} for view in range(self.views)]
+        augment = self._augmentation(augment)
+        self.check(split=samples, augment=augment if self.views > 1 else None)
         for view in range(self.views):
-            self.read(split.ids, view)  # names what is missing
-        places = self._rows(split.ids, 0)
-        stored = {name: tf.constant(np.stack([view[name][places] for view in views])) for name in self._names}
+            self.read(samples.ids, view)  # raises where labels are missing or damaged
+        rows_of_store = self._rows(samples.ids, 0)
+        stored = {
+            name: tf.constant(np.stack([self._group[name][view][rows_of_store] for view in range(self.views)]))
+            for name in self._names
+        }
 
-        def look(x: Any, rows: Any, ids: Any, epoch: Any) -> tuple[Any, Any]:
+        def find(x: tf.Tensor, rows: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             view = epoch % self.views
             found = {name: tf.gather(tf.gather(values, view), rows) for name, values in stored.items()}
-            if self.views > 1:
+            if augment is not None and self.views > 1:
                 seeds = view_seeds(ids, view, seed=self.seed)
                 x = tf.cond(view == 0, lambda: x, lambda: augment_batch(augment, x, seeds))
             return x, codec.unpack_in_graph(found, self.classes)
 
-        return look
+        return find
 
     @property
     def _names(self) -> tuple[str, ...]:
         return ("logits",) if self.top_k is None else ("logits", "indices", "rest")
 
-    def _chunks(self) -> Iterator[tuple[int, np.ndarray]]:
-        size = self._group["logits"].chunks[1]
-        for view in range(self.views):
-            for start in range(0, len(self.ids), size):
-                yield view, np.arange(start, min(start + size, len(self.ids)))
-
-    def _is_written(self, view: int, rows: np.ndarray) -> bool:
-        """Whether a chunk is there and sound; what is damaged is labelled again."""
-        try:
-            return all(
-                not np.isnan(self._group[name][view, rows[0] : rows[-1] + 1].astype("float32")).any()
-                for name in reversed(self._names)
-            )
-        except ValueError:  # the checksum
-            return False
-
-    def _array(self, name: str, view: int) -> np.ndarray:
-        array, size = self._group[name], self._group[name].chunks[1]
-        try:
-            return array[view]
-        except ValueError:
-            for number, start in enumerate(range(0, array.shape[1], size)):
-                try:
-                    array[view, start : start + size]
-                except ValueError as error:
-                    raise InputError(
-                        f"{self.path}: chunk {name}/c/{view}/{number} must be undamaged. Received: {error} "
-                        "Label again: `tfkd label` rewrites this chunk alone."
-                    ) from None
-            raise
-
     def _rows(self, ids: np.ndarray, view: int) -> np.ndarray:
+        """The rows of the store that hold some ids."""
         if not 0 <= view < self.views:
-            raise InputError(f"{self.path}: view must be 0..{self.views - 1}. Received: {view}.")
+            raise InputError(f"{self.path}: view must be in 0..{self.views - 1}. Received: {view}. Use 0.")
         order = np.argsort(self.ids)
-        places = np.searchsorted(self.ids, ids, sorter=order)
-        known = places < len(self.ids)
-        rows = order[np.where(known, places, 0)]
+        positions = np.searchsorted(self.ids, ids, sorter=order)
+        known = positions < len(self.ids)
+        rows = order[np.where(known, positions, 0)]
         known &= self.ids[rows] == ids
         if not known.all():
             raise InputError(
                 f"{self.path}: ids must be those of the store. Received: {(~known).sum()} unknown, the first "
-                f"{np.asarray(ids)[~known][0]}. Give the split that was labelled."
+                f"{np.asarray(ids)[~known][0]}. Use the split that was labelled."
             )
         return rows
-
-
-def _check_ids(ids: Any) -> np.ndarray:
-    ids = np.asarray(ids)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
-        raise InputError(f"SoftLabels: ids must be [N] integers. Received: shape {ids.shape}, {ids.dtype}.")
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        raise InputError(f"SoftLabels: each id must occur once. Received: {unique[counts > 1][0]} twice or more.")
-    return ids.astype("int64")
-
-
-def _check_equal(path: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    changed = [key for key in expected.get("keys", {}) if found["keys"].get(key) != expected["keys"][key]]
-    changed += [key for key in expected if key not in ("keys", "tfkd") and found.get(key) != expected[key]]
-    if changed:
-        raise InputError(
-            f"{path}: the labels must belong to this teacher, data and augmentation. Received: another "
-            f"{', '.join(changed)}. Label into another folder, or delete this one."
-        )

@@ -1,0 +1,192 @@
+"""Batches of a split as a `tf.data.Dataset`, for a student alone or with what its teacher gives or sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from tfkd.data.augmentation import Augment, augment_batch, view_seeds
+from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class TeacherStudentInputs(NamedTuple):
+    """Inputs of one batch where teacher and student see different inputs.
+
+    The type marks the pair, so that a student whose own input is a dictionary is never split by mistake.
+
+    Args:
+        teacher: Input of the teacher [B, ...].
+        student: Input of the student [B, ...], for the same samples in the same order.
+    """
+
+    teacher: Any
+    student: Any
+
+
+class SoftLabelInputs(NamedTuple):
+    """Inputs of one batch with stored teacher logits.
+
+    Args:
+        soft_labels: Teacher logits, float32 [B, C].
+        student: Input of the student [B, ...], in the view that the teacher saw.
+    """
+
+    soft_labels: Any
+    student: Any
+
+
+class Samples(Protocol):
+    """The properties of a `Split` that batching and its look-ups read."""
+
+    @property
+    def x(self) -> np.ndarray: ...
+    @property
+    def y(self) -> np.ndarray: ...
+    @property
+    def ids(self) -> np.ndarray: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def content_hash(self) -> str: ...
+    def __len__(self) -> int: ...
+
+
+class TeacherLogits(Protocol):
+    """Stored teacher logits, such as `tfkd.SoftLabels`."""
+
+    def lookup(
+        self, samples: Samples, augment: Augment | None = None
+    ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+        """Returns a function (x [B, ...], rows [B], ids [B], epoch) -> (augmented x, logits [B, C])."""
+
+
+class TeacherSamples(Protocol):
+    """Samples that a teacher sees, such as `tfkd.data.Partner`."""
+
+    def lookup(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+        """Returns a function (rows [B], ids [B], epoch) -> the teacher's x, float32 [B, ...]."""
+
+
+class EpochCounter:
+    """Number of the epoch that a data set of `Split.batches` is in; each pass over the data set adds 1.
+
+    Args:
+        epoch: Epoch of the last pass; -1 before the first.
+    """
+
+    def __init__(self, epoch: int = -1) -> None:
+        import tensorflow as tf
+
+        with tf.device("CPU:0"):
+            self.variable = tf.Variable(epoch, dtype=tf.int64, trainable=False)
+
+    def assign(self, epoch: int) -> None:
+        """Sets the epoch of the last pass: the next pass is epoch + 1."""
+        self.variable.assign(epoch)
+
+    def __int__(self) -> int:
+        return int(self.variable)
+
+
+def epoch_counters(dataset: Any) -> list[EpochCounter]:
+    """The epoch counters of the data sets of `Split.batches` that a data set was made from.
+
+    They are found through `map`, `filter`, `zip`, `prefetch` and all other transformations of `tf.data`, but not
+    through `tf.data.Dataset.from_generator` or a Python generator.
+
+    Args:
+        dataset: A `tf.data.Dataset`; any other object has no counters.
+    """
+    found: dict[int, EpochCounter] = {}
+    stack, visited = [dataset], set()
+    while stack:
+        node = stack.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        counter = getattr(node, "epoch", None)
+        if isinstance(counter, EpochCounter):
+            found[id(counter)] = counter
+        # tf.data has no public way to ask for the inputs of a transformation; tests/data/test_batches.py fails where a
+        # new version of TensorFlow lacks this one.
+        elif callable(inputs := getattr(node, "_inputs", None)):
+            stack.extend(inputs())
+    return list(found.values())
+
+
+def batch_dataset(
+    samples: Samples,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    augment: Augment | None,
+    seed: int,
+    soft_labels: TeacherLogits | None,
+    partner: TeacherSamples | None,
+) -> tf.data.Dataset:
+    """The data set that `Split.batches` returns; see there.
+
+    Raises:
+        InputError: batch_size < 1, both soft_labels and partner, or either does not belong to the samples.
+    """
+    import tensorflow as tf
+
+    if batch_size < 1:
+        raise InputError(f"Split.batches: batch_size must be > 0. Received: batch_size={batch_size}. Use 128.")
+    if soft_labels is not None and partner is not None:
+        raise InputError(
+            "Split.batches: soft_labels and partner exclude each other. Received: both. A store already holds the "
+            "logits of its teacher; leave partner out."
+        )
+    counter = EpochCounter()
+    make_batch = _batch_function(samples, augment, seed, soft_labels, partner)
+
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.range(len(samples), dtype=tf.int64)
+        if shuffle:
+            rows = tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([tf.constant(seed, tf.int64), epoch]))
+        return tf.data.Dataset.from_tensor_slices((rows, tf.fill([len(samples)], epoch)))
+
+    dataset = tf.data.Dataset.from_tensors(0).map(lambda _: counter.variable.assign_add(1)).flat_map(order)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(samples))).batch(batch_size)
+    dataset = dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    dataset.epoch = counter
+    return dataset
+
+
+def _batch_function(
+    samples: Samples,
+    augment: Augment | None,
+    seed: int,
+    soft_labels: TeacherLogits | None,
+    partner: TeacherSamples | None,
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
+    """A function (rows [B], epochs [B], all equal) -> (inputs, labels [B])."""
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):  # tf.data runs on the CPU: data placed on a GPU would be copied twice
+        x, y, ids = tf.constant(samples.x), tf.constant(samples.y), tf.constant(samples.ids)
+        find_logits = None if soft_labels is None else soft_labels.lookup(samples, augment)
+        find_partner = None if partner is None else partner.lookup(samples, seed)
+
+    def make_batch(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        batch, batch_ids, epoch = tf.cast(tf.gather(x, rows), tf.float32), tf.gather(ids, rows), epochs[0]
+        labels = tf.gather(y, rows)
+        if find_logits is not None:
+            student, teacher_logits = find_logits(batch, rows, batch_ids, epoch)
+            return SoftLabelInputs(soft_labels=teacher_logits, student=student), labels
+        if augment is not None:
+            batch = augment_batch(augment, batch, view_seeds(batch_ids, epoch, seed=seed))
+        if find_partner is not None:
+            return TeacherStudentInputs(teacher=find_partner(rows, batch_ids, epoch), student=batch), labels
+        return batch, labels
+
+    return make_batch

@@ -1,0 +1,19 @@
+"""The table of data sources: embedded digits, keras.datasets, .npz archives and folders of images.
+
+A new source is one module with a `Source` and one line in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+from tfkd.data.sources import digits, folder, keras_datasets, npz
+from tfkd.data.sources.source import Source
+
+# In the order in which a reference is tried: names before paths.
+SOURCES: tuple[Source, ...] = (
+    digits.SOURCE,
+    keras_datasets.SOURCE,
+    npz.NAMED,
+    folder.SOURCE,
+    npz.SOURCE,
+)
+NAMES: tuple[str, ...] = tuple(name for source in SOURCES for name in source.names)

@@ -1,0 +1,80 @@
+"""Archives of NumPy arrays in the layout of keras.datasets: x_train, y_train, x_test, y_test."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from tfkd.data.sources.source import Arrays, Request, Source
+from tfkd.errors import InputError
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+_ADVICE = "Save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
+
+
+def read(path: Path, name: str) -> Arrays:
+    """Reads an archive.
+
+    Args:
+        path: File to read; objects that need pickle are refused.
+        name: Name of the data set.
+
+    Raises:
+        InputError: The file is no .npz archive, is damaged, lacks an array or does not fit into memory.
+    """
+    sizes = _sizes(path)
+    if missing := [key for key in KEYS if key not in sizes]:
+        raise InputError(
+            f"load: {path} must hold {', '.join(missing)}. Received: {', '.join(sizes) or 'no arrays'}. {_ADVICE}"
+        )
+    needed, memory = sum(sizes[key] for key in KEYS), _memory_bytes()
+    if memory is not None and needed > memory:
+        raise InputError(
+            f"load: {path} must fit into memory ({memory:,} bytes). Received: {needed:,} bytes uncompressed. "
+            f"Save fewer samples, or uint8 instead of floats."
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            x_train, y_train, x_test, y_test = (archive[key] for key in KEYS)
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise InputError(
+            f"load: {path} must hold undamaged arrays of numbers. Received: {type(error).__name__}: {error}. {_ADVICE}"
+        ) from error
+    return Arrays(x_train, y_train, x_test, y_test, name=name, location=str(path))
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """The uncompressed size in bytes of each array, without reading it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.infolist()}
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(f"load: {path} must be a .npz archive. Received: {error}. {_ADVICE}") from error
+
+
+def _memory_bytes() -> int | None:
+    """The size of the main memory; None on systems without `sysconf`, such as Windows."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _named_file(request: Request) -> Path:
+    return Path(os.environ["TFKD_DATA"]) / f"{request.reference}.npz"
+
+
+def _is_named(request: Request) -> bool:
+    is_name = request.path.name == request.reference
+    return is_name and bool(os.environ.get("TFKD_DATA")) and _named_file(request).is_file()
+
+
+# `$TFKD_DATA/NAME.npz` for a bare name.
+NAMED = Source(accepts=_is_named, read=lambda request: read(_named_file(request), request.reference))
+# The path of a file.
+SOURCE = Source(
+    accepts=lambda request: request.path.exists(), read=lambda request: read(request.path, request.path.stem)
+)

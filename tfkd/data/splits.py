@@ -1,0 +1,205 @@
+"""The three splits of a data set.
+
+The test split serves for the final evaluation only, never for training, selection or calibration: each split knows its
+role, and `Split.require` raises where the role is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from tfkd.data.augmentation import Augment
+from tfkd.data.batches import TeacherLogits, TeacherSamples, batch_dataset
+from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Role = Literal["train", "val", "test"]
+
+
+class Splits(NamedTuple):
+    """The training, validation and test split of one data set."""
+
+    train: Split
+    val: Split
+    test: Split
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """One split of a data set, in memory and read-only.
+
+    Args:
+        x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank.
+        y: Labels [N], int64 in 0..num_classes-1.
+        ids: Row of each sample in the source (training rows first, then test rows), int64 [N]; unique over the three
+            splits and independent of the arguments `validation` and `seed` of `load`.
+        role: `train`, `val` or `test`.
+        name: Name of the data set.
+        class_names: Name of each class.
+        held_out: Test split of the same data set, or None. It is there for audits only: calibration reads it to refuse
+            samples that are also in the test split or have another value range. None for the test split itself.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    ids: np.ndarray
+    role: Role
+    name: str
+    class_names: tuple[str, ...]
+    held_out: Split | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("x", "y", "ids"):
+            view = getattr(self, field).view()
+            view.flags.writeable = False
+            object.__setattr__(self, field, view)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()  # pickling drops the read-only flag of an array
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __repr__(self) -> str:
+        return f"<Split {self.name}/{self.role}: {len(self)} x {self.input_shape}, {self.num_classes} classes>"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.x.shape[1:]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the data set; a small split may lack some of them."""
+        return len(self.class_names)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 (hexadecimal) of samples, labels and ids with their shapes and dtypes."""
+        digest = hashlib.sha256()
+        for array in (self.x, self.y, self.ids):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """Hash of the values of each sample, uint64 [N]; equal images in uint8 and in float32 have equal hashes."""
+        hashes = (hashlib.blake2b(row.astype(np.float32, order="C").data, digest_size=8).digest() for row in self.x)
+        return np.frombuffer(b"".join(hashes), dtype=np.uint64)
+
+    def overlap(self, other: Split) -> np.ndarray:
+        """Ids of the samples of this split whose values equal those of a sample in `other`, int64 [M]."""
+        return self.ids[np.isin(self.digests, other.digests)]
+
+    def require(self, *roles: Role, purpose: str) -> None:
+        """Raises unless the role of this split is one of `roles`.
+
+        Args:
+            roles: Permitted roles.
+            purpose: What the split is used for, such as `calibration`; part of the error message.
+
+        Raises:
+            InputError: The split has another role.
+        """
+        if self.role not in roles:
+            reason = "The test split is for the final evaluation only" if self.role == "test" else "The role is wrong"
+            raise InputError(
+                f"Split: {purpose} needs a split with role {' or '.join(roles)}. Received: {self!r}. "
+                f"{reason}: pass the {roles[0]} split that load() returned."
+            )
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The split of some of the samples, with the same role.
+
+        Args:
+            rows: Positions in this split, integers [M].
+        """
+        return dataclasses.replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows])
+
+    def sample(self, n: int, *, seed: int = 0) -> Split:
+        """A stratified random subset with the same role; it has every class if n >= num_classes.
+
+        Args:
+            n: Number of samples, 1..len(self).
+            seed: Random seed of the choice, >= 0.
+
+        Raises:
+            InputError: n is out of range.
+
+        >>> from tfkd.data import load
+        >>> load("digits").train.sample(20).y.tolist() == sorted(2 * list(range(10)))
+        True
+        """
+        if not 1 <= n <= len(self):
+            raise InputError(f"Split.sample: n must be in 1..{len(self)}. Received: n={n}. Use a smaller number.")
+        rank, count = class_ranks(self.y, seed)
+        chosen = np.lexsort((np.random.default_rng(seed).random(len(self)), rank / count))[:n]
+        return self.take(chosen[np.argsort(self.y[chosen], kind="stable")])
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+        seed: int = 0,
+        soft_labels: TeacherLogits | None = None,
+        partner: TeacherSamples | None = None,
+    ) -> tf.data.Dataset:
+        """The split as a `tf.data.Dataset` of (x float32 [B, ...], y int64 [B]); the last batch may be smaller.
+
+        Each pass over the data set is one epoch. Order and augmentation depend on `seed`, the epoch and the ids only,
+        so that a run can be repeated exactly.
+
+        Args:
+            batch_size: Samples per batch, >= 1.
+            shuffle: Whether each epoch has a new random order of the whole split.
+            augment: Function `(x, seed) -> x` of one sample, made of stateless TensorFlow ops; seed is int32 [2] (see
+                `view_seeds`; the view is the epoch). If it has a method `batch(x [B, ...], seeds [B, 2])`, that is
+                called instead, which is faster.
+            seed: Random seed of order and augmentation.
+            soft_labels: A `tfkd.SoftLabels`. Batches are then (`SoftLabelInputs`, y); epoch e has samples and teacher
+                logits of view e mod views. `augment` is needed only where the store does not know its augmentation,
+                which is the case for functions other than those of tfkd.
+            partner: A `tfkd.data.Partner`, the samples of the teacher. Batches are then (`TeacherStudentInputs`, y);
+                `augment` changes the student's x only.
+
+        Returns:
+            The data set. Its attribute `epoch` is an `EpochCounter`. `tfkd.Distiller.fit` sets it at the start of each
+            epoch, so that a resumed run continues in the order that it would have had without the interruption; with
+            any other model pass `tfkd.distillation.epoch_sync.EpochSync(dataset)` as a callback.
+
+        Raises:
+            InputError: batch_size < 1, both soft_labels and partner, or either does not belong to this split.
+        """
+        return batch_dataset(
+            self, batch_size, shuffle=shuffle, augment=augment, seed=seed, soft_labels=soft_labels, partner=partner
+        )
+
+
+def class_ranks(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A random order within each class.
+
+    Args:
+        y: Labels [N].
+        seed: Random seed, >= 0.
+
+    Returns:
+        The position of each sample in its class, from 0, and the size of that class; both int64 [N].
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    order = order[np.argsort(y[order], kind="stable")]
+    _, first, count = np.unique(y[order], return_index=True, return_counts=True)
+    rank, size = np.empty(len(y), np.int64), np.empty(len(y), np.int64)
+    rank[order] = np.arange(len(y)) - np.repeat(first, count)
+    size[order] = np.repeat(count, count)
+    return rank, size

@@ -1,0 +1,103 @@
+"""Checks of ids and logits before they are written to a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfkd.distillation.labels import codec
+from tfkd.errors import InputError
+
+# Largest Kullback-Leibler divergence, at temperature 1, between logits and their stored form.
+TOLERANCE = 1e-3
+
+
+def check_settings(classes: int, views: int, top_k: int | None, dtype: str) -> None:
+    """Raises for settings that no store can have.
+
+    Args:
+        classes: Number of classes, >= 2.
+        views: Number of views, >= 1.
+        top_k: Number of stored logits per sample, 1..classes-1; None for all.
+        dtype: `float16` or `float32`.
+
+    Raises:
+        InputError: A setting is out of range.
+    """
+    if classes < 2 or views < 1 or dtype not in ("float16", "float32") or not (top_k is None or 1 <= top_k < classes):
+        raise InputError(
+            f"SoftLabels.create: needs classes >= 2, views >= 1, dtype float16 or float32, 1 <= top_k < classes. "
+            f"Received: classes={classes}, views={views}, dtype={dtype!r}, top_k={top_k}. Correct the argument."
+        )
+
+
+def check_ids(ids: Any) -> np.ndarray:
+    """Ids of samples as int64 [N].
+
+    Args:
+        ids: Integers [N], each once.
+
+    Raises:
+        InputError: They are not integers, or an id occurs twice.
+    """
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or not len(ids):
+        raise InputError(
+            f"SoftLabels: ids must be [N] integers. Received: shape {ids.shape}, {ids.dtype}. Use the ids of a split."
+        )
+    unique, counts = np.unique(ids, return_counts=True)
+    if len(unique) < len(ids):
+        raise InputError(
+            f"SoftLabels: each id must occur once. Received: {unique[counts > 1][0]} twice or more. Remove duplicates."
+        )
+    return ids.astype("int64")
+
+
+def check_logits(path: str, ids: np.ndarray, logits: np.ndarray, classes: int) -> None:
+    """Raises for values that are not logits of all classes.
+
+    Args:
+        path: Folder or URL of the store, for the error message.
+        ids: Ids of the samples [n].
+        logits: Values to check, expected as float32 [n, C].
+        classes: Number C of classes.
+
+    Raises:
+        InputError: The shape is wrong, or the values are not finite or are probabilities.
+    """
+    if logits.shape != (len(ids), classes):
+        raise InputError(
+            f"{path}: logits must be [{len(ids)}, {classes}]. Received: shape {logits.shape}. Pass one row for each id."
+        )
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        raise InputError(
+            f"{path}: logits must be finite. Received: NaN or infinity for ids {ids[~finite][:5].tolist()}. Check the "
+            "teacher and its inputs."
+        )
+    if len(logits) > 1 and (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+        raise InputError(f"{path}: needs logits. Received: probabilities. Remove the softmax of the teacher.")
+
+
+def check_precision(path: str, logits: np.ndarray, packed: Mapping[str, np.ndarray], top_k: int | None) -> None:
+    """Raises where the stored type changes the probabilities of the logits.
+
+    Args:
+        path: Folder or URL of the store, for the error message.
+        logits: float32 [n, C].
+        packed: Stored form of the logits, see `codec.pack`.
+        top_k: Number of stored logits per sample; None for all.
+
+    Raises:
+        InputError: The divergence exceeds `TOLERANCE`.
+    """
+    classes = logits.shape[1]
+    exact = codec.unpack(codec.pack(logits, top_k, "float32"), classes)
+    error = codec.divergence(exact, codec.unpack(packed, classes)).max()
+    if error > TOLERANCE:
+        raise InputError(
+            f"{path}: {packed['logits'].dtype} is not precise enough for the logits. Received: values up to "
+            f"{np.abs(logits).max():g}, a divergence of {error:.2g}. Create the store with dtype='float32'."
+        )

@@ -1,0 +1,37 @@
+"""Settings of a distillation that change over the training steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras.optimizers.schedules import LearningRateSchedule
+
+from tfkd import losses
+from tfkd.distillation.features import Feature
+
+
+def scheduled_settings(
+    alpha: Any, soft_losses: Sequence[losses.DistillationLoss], features: Sequence[Feature]
+) -> dict[str, LearningRateSchedule]:
+    """The settings that are schedules, by the name of their log.
+
+    Args:
+        alpha: Weight of the soft loss.
+        soft_losses: Losses whose attributes may be schedules, such as `temperature`.
+        features: Feature pairs whose weight, or an attribute of whose loss, may be a schedule.
+
+    Returns:
+        Schedules by name. Further settings of the same name get a number: `temperature`, `temperature_1`, ...
+    """
+    settings: list[tuple[str, Any]] = [("alpha", alpha)]
+    for loss in dict.fromkeys(soft_losses):
+        settings += vars(loss).items()
+    for feature in features:
+        settings += [("feature_weight", feature.weight), *vars(feature.loss).items()]
+    found: dict[str, LearningRateSchedule] = {}
+    for name, setting in settings:
+        if isinstance(setting, LearningRateSchedule):
+            count = sum(known.rstrip("_0123456789") == name for known in found)
+            found[f"{name}_{count}" if count else name] = setting
+    return found
