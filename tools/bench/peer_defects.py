@@ -91,7 +91,7 @@ def keras_soft_loss_of_instance(teacher: Any, student: Any) -> Any:
 
 
 def check_soft_loss_is_the_divergence_of_softened_outputs(soft_loss: SoftLoss) -> None:
-    teacher, student = np.float32([[2.0, -1.0, 0.5]]), np.float32([[-1.0, 2.0, 0.0]])
+    teacher, student = np.array([[2.0, -1.0, 0.5]], "float32"), np.array([[-1.0, 2.0, 0.0]], "float32")
     p, q = (np.exp(z / 3) / np.exp(z / 3).sum() for z in (teacher, student))
     np.testing.assert_allclose(float(soft_loss(teacher, student)), 9 * (p * np.log(p / q)).sum(), rtol=1e-4)
 
@@ -105,11 +105,11 @@ def check_confident_disagreement_has_a_gradient(soft_loss: SoftLoss) -> None:
 
 
 def _gradient(soft_loss: SoftLoss, teacher: Any, student: Any) -> float:
-    student = tf.constant(student)
+    student_logits = tf.constant(student)
     with tf.GradientTape() as tape:
-        tape.watch(student)
-        loss = soft_loss(tf.constant(teacher), student)
-    return float(np.abs(tape.gradient(loss, student).numpy()).max())
+        tape.watch(student_logits)
+        loss = soft_loss(tf.constant(teacher), student_logits)
+    return float(np.abs(tape.gradient(loss, student_logits).numpy()).max())
 
 
 def check_student_runs_once_per_step(make: Make) -> None:

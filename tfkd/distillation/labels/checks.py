@@ -86,7 +86,7 @@ def check_precision(path: str, logits: np.ndarray, packed: Mapping[str, np.ndarr
 
     Args:
         path: Folder or URL of the store, for the error message.
-        logits: float32 [n, C].
+        logits: Logits, float32 [n, C].
         packed: Stored form of the logits, see `codec.pack`.
         top_k: Number of stored logits per sample; None for all.
 

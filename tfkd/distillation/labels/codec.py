@@ -26,7 +26,7 @@ def pack(logits: np.ndarray, top_k: int | None, dtype: str) -> dict[str, np.ndar
     """The arrays to store for some logits.
 
     Args:
-        logits: float32 [N, C].
+        logits: Logits, float32 [N, C].
         top_k: Number K of largest logits that are kept, 1..C-1; None for all.
         dtype: `float16` or `float32`, the type of the kept logits.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import tfkd
 from tfkd.data.augmentation import Augment, CropFlip, augment_batch, view_seeds
 from tfkd.data.batches import Samples
 from tfkd.distillation.labels import archive, checks, codec, identity, teacher_pass
@@ -43,7 +43,7 @@ class SoftLabels:
     framework by `SoftLabels.create` and `write`.
 
     Args:
-        group: zarr group of the store.
+        group: Group of zarr that holds the arrays of the store.
         path: Folder or URL of the store, for error messages.
     """
 
@@ -114,7 +114,7 @@ class SoftLabels:
         top_k = _TOP_K if top_k is None and classes > _ALL_CLASSES else top_k
         checks.check_settings(classes, views, top_k, dtype)
         meta = {
-            "schema": SCHEMA, "tfkd": tfkd.__version__, "classes": int(classes), "views": int(views), "seed": int(seed),
+            "schema": SCHEMA, "tfkd": importlib.metadata.version("tfkd"), "classes": int(classes), "views": int(views), "seed": int(seed),
             "top_k": top_k, "dtype": dtype, "ids": hashlib.sha256(ids.tobytes()).hexdigest(), "keys": dict(keys or {}),
         }  # fmt: skip
         with archive.disk_errors(str(path)):
