@@ -1,9 +1,9 @@
-"""Generated C that keeps a state between runs, and C with 16 bit activations: from Keras to an emulated core."""
+"""Generated C with states that persist between runs, and with int16 activations: from Keras to an emulated core."""
 
 from __future__ import annotations
 
 import random
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -12,7 +12,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import tfkd
-from tests.micro.test_micro import interpret, native
+from tests.micro.execution import interpret, native
+from tests.micro.test_export import run_selftest
 from tests.random_graph import Net, samples
 from tfkd import micro, targets
 from tfkd.conversion.tflite import TFLiteModel
@@ -21,11 +22,11 @@ from tfkd.micro import arithmetic, export
 
 @pytest.fixture(scope="module")
 def sequences(tmp_path_factory: pytest.TempPathFactory) -> TFLiteModel:
-    """Two Keras LSTMs, one upon the other, as `tfkd convert` makes them."""
+    """Two stacked Keras LSTMs, as `tfkd convert` writes them."""
     folder, numbers = tmp_path_factory.mktemp("sequences"), np.random.default_rng(0)
     x = numbers.normal(size=(60, 8, 5)).astype("float32")
     np.savez(folder / "x.npz", x_train=x, y_train=np.arange(60) % 3, x_test=x[:20] + 1, y_test=np.arange(20) % 3)
-    keras.utils.set_random_seed(2)  # weights whose second cell state has steps of 2^-16
+    keras.utils.set_random_seed(2)  # weights whose second cell state has a scale of 2^-16
     inputs = keras.Input((8, 5))
     hidden = keras.layers.LSTM(4)(keras.layers.LSTM(6, return_sequences=True)(inputs))
     student = keras.Model(inputs, keras.layers.Dense(3)(hidden))
@@ -47,7 +48,7 @@ def svdf() -> bytes:
 
 
 @pytest.mark.parametrize("core", ["cortex-m4", "cortex-m0plus"])
-def test_keras_lstm_on_a_core_gives_the_bits_of_tflite_micro(core: str, sequences: TFLiteModel) -> None:
+def test_keras_lstm_on_a_core_computes_the_bits_of_tflite_micro(core: str, sequences: TFLiteModel) -> None:
     x = samples(sequences.content, 6)
     run = targets.get(core).run(sequences, x)
     assert np.array_equal(run.outputs[0], targets.get("tflm").run(sequences, x).outputs[0])
@@ -56,7 +57,7 @@ def test_keras_lstm_on_a_core_gives_the_bits_of_tflite_micro(core: str, sequence
 
 
 @pytest.mark.parametrize("core", ["cortex-m4", "cortex-m0plus"])
-def test_int16_student_on_a_core_gives_the_bits_of_tflite_micro(core: str, wide: TFLiteModel) -> None:
+def test_int16_student_on_a_core_computes_the_bits_of_tflite_micro(core: str, wide: TFLiteModel) -> None:
     x = samples(wide.content, 6)
     run = targets.get(core).run(wide, x)
     assert run.outputs[0].dtype == "int16"
@@ -64,7 +65,7 @@ def test_int16_student_on_a_core_gives_the_bits_of_tflite_micro(core: str, wide:
 
 
 def chain(dtype: str, seed: int) -> bytes:
-    """A net of one op after the other, of those that the students above have not."""
+    """A net of ops that the students above do not have, in a chain."""
     made = Net(random.Random(seed), dtype)
     x = made.input((1, 5, 4, 4))
     names = {
@@ -76,10 +77,10 @@ def chain(dtype: str, seed: int) -> bytes:
     return made.bytes(x)
 
 
-# The nets of int16 have sums of more than 32 bits, which a core without long products must rescale by itself.
+# The int16 nets have sums of more than 32 bits, which a core without 64-bit multiplication rescales in software.
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
 @pytest.mark.parametrize(("dtype", "seed"), [("int8", 1), ("int8", 2), ("int16", 15), ("int16", 29)])
-def test_chain_of_ops_on_a_core_gives_the_bits_of_tflite_micro(dtype: str, seed: int, core: str) -> None:
+def test_chain_of_ops_on_a_core_computes_the_bits_of_tflite_micro(dtype: str, seed: int, core: str) -> None:
     model = TFLiteModel.load(chain(dtype, seed))
     x = samples(model.content, 4, seed)
     run = targets.get(core).run(model, x, latency=False)
@@ -95,15 +96,11 @@ def test_validate_int16_student_on_a_core(wide: TFLiteModel) -> None:
     assert by_target["cortex-m4"].output_divergence.max_steps == 0
 
 
-def test_export_c_selftest_of_int16_and_of_a_state_passes(
-    wide: TFLiteModel, sequences: TFLiteModel, tmp_path: Path
-) -> None:
+def test_selftest_of_int16_and_of_a_state_passes(wide: TFLiteModel, sequences: TFLiteModel, tmp_path: Path) -> None:
     for name, model in (("wide", wide), ("sequences", sequences)):
-        report = export.write(model, tmp_path / name, name=name)
+        report = export.write(model, tmp_path / name, name=name, oracle=targets.get("tflm"))
         assert report["state_bytes"] == {"wide": 0, "sequences": (4 + 6) * (1 + 2)}[name]
-        run = ["make", "-C", str(tmp_path / name), "selftest", "CC=cc", "CFLAGS=-O1 -Wall -Wextra -Werror"]
-        subprocess.run(run, check=True, capture_output=True)
-        assert subprocess.run([tmp_path / name / "selftest"]).returncode == 0
+        assert run_selftest(tmp_path / name) == 0
 
 
 def test_state_persists_until_it_is_reset(tmp_path: Path) -> None:
@@ -116,7 +113,7 @@ def test_state_persists_until_it_is_reset(tmp_path: Path) -> None:
     assert np.array_equal(fresh.reshape(4, -1), np.repeat(kept[:1], 4, axis=0))
 
 
-def test_state_is_kept_apart_from_all_other_buffers() -> None:
+def test_state_shares_no_bytes_with_other_buffers() -> None:
     made = Net(random.Random(5))
     x = made.svdf(made.input((1, 4, 4, 4)))
     program = micro.emit(made.bytes(made.svdf(made.fully_connected(x))))
@@ -137,7 +134,7 @@ def test_state_is_kept_apart_from_all_other_buffers() -> None:
         (lambda op, tensors: setattr(op.builtinOptions, "fusedActivationFunction", 1), "the activation must be tanh"),
     ],
 )  # fmt: skip
-def test_lstm_of_another_kind_is_refused(spoil: object, found: str) -> None:
+def test_lstm_with_an_unsupported_option_is_refused(spoil: Callable[..., None], found: str) -> None:
     made = Net(random.Random(1))
     out = made.lstm(made.input((1, 3, 1, 2)))
     op = next(op for op in made.graph.operators if len(op.inputs) == 24)
@@ -155,7 +152,8 @@ def test_int16_tensor_with_a_zero_point_is_refused() -> None:
 
 
 def test_tile_repeats_as_numpy_does(tmp_path: Path) -> None:
-    made = Net(random.Random(0))  # TensorFlow Lite Micro has no TILE; Keras's UpSampling2D becomes one
+    """TensorFlow Lite Micro has no TILE, into which Keras's UpSampling2D is converted."""
+    made = Net(random.Random(0))
     x = made.input((1, 3, 4, 2))
     out = made.op("TILE", [x, made.ints([1, 2, 1, 3])], [made.same(x, (1, 6, 4, 6))], schema.TileOptionsT())
     content = made.bytes(out)
@@ -164,7 +162,7 @@ def test_tile_repeats_as_numpy_does(tmp_path: Path) -> None:
     assert np.array_equal(got.reshape(3, 6, 4, 6), np.tile(rows, (1, 2, 1, 3)))
 
 
-def test_depthwise_bias_that_the_interpreter_reads_otherwise_is_refused() -> None:
+def test_depthwise_int16_with_a_bias_of_32_bits_is_refused() -> None:
     made = Net(random.Random(0), "int16")
     x = made.input((1, 3, 3, 2))
     weights, scales = made.weights((1, 3, 3, 2), 2, 3, per_channel=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tfkd.cli.application import Json, Overwrite, TFLiteFile, command, print_result, progress_of
+from tfkd.errors import ToolMissingError
+
+if TYPE_CHECKING:
+    from tfkd.targets import Target
 
 
 @command()
@@ -38,6 +42,26 @@ def export_c(
 
     with progress_of(as_json) as progress:
         sizes = export.write(
-            model, out, name=name, format=form, layout=layout, size=size, stream=stream, overwrite=overwrite
+            model,
+            out,
+            name=name,
+            format=form,
+            layout=layout,
+            size=size,
+            stream=stream,
+            oracle=_selftest_oracle(),
+            overwrite=overwrite,
         )
         print_result(progress, sizes, as_json, console.exported(out, sizes))
+
+
+def _selftest_oracle() -> Target | None:
+    """The engine for the self-test's expected outputs: TensorFlow Lite Micro, else an emulated core, else none."""
+    from tfkd import targets
+
+    for spec in ("tflm", "cortex-m4"):
+        try:
+            return targets.get(spec)
+        except ToolMissingError:
+            continue
+    return None

@@ -1,14 +1,29 @@
-"""From an int8 or int16x8 .tflite to plain C99, bit-exact to TensorFlow Lite Micro's reference kernels.
+"""Generates plain C99 from an int8 or int16x8 .tflite, bit for bit equal to TensorFlow Lite Micro's reference kernels.
 
-LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) give the same for all other ops, but:
+The passes, in order:
 
-- FULLY_CONNECTED: one step more or less, since it requantizes with a rounded double (int8) or differently (int16).
-- SUM: other values, nearly everywhere.
-- SVDF with an int8 state: other values; with an int16 state the same.
-- UNIDIRECTIONAL_SEQUENCE_LSTM: one step more or less; it also needs the `intermediates` that a converter leaves.
+1. `graph.read` checks a .tflite and reads its tensors and ops.
+2. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
+3. `padding.fold_padding` folds PAD into the convolution after it.
+4. `elimination.eliminate` removes channels that cannot change the outputs.
+5. `lowering.lower` turns each op into calls of C kernels with their constants.
+6. `streaming.choose` selects layers that run row by row, and `merging.merge` lets layers share one copy of a kernel;
+   both are optional.
+7. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
+8. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
 
-Inputs and outputs are integers: a float tensor has no place in the generated C. QUANTIZE and DEQUANTIZE at the ends of
-a float model are left to the caller, and to helpers in the header that round as these ops do.
+LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) compute the same for all other ops,
+but:
+
+- FULLY_CONNECTED differs by one quantization step at most, since it requantizes with a rounded double (int8) or
+  otherwise (int16).
+- SUM differs nearly everywhere.
+- SVDF differs with an int8 state and is equal with an int16 state.
+- UNIDIRECTIONAL_SEQUENCE_LSTM differs by one quantization step at most; it also needs the `intermediates` that a
+  converter writes.
+
+Inputs and outputs of the generated C are integers. QUANTIZE and DEQUANTIZE of a float model's inputs and outputs are
+left to the caller, with helpers in the header that round as these ops do.
 """
 
 from __future__ import annotations
@@ -20,9 +35,9 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
 from tfkd.micro import graph as _graph
 from tfkd.micro.emitter import Program
-from tfkd.micro.ends import End, check_ends, integer_ends
+from tfkd.micro.io_tensors import IOTensor, check_io, remove_float_io
 
-__all__ = ["End", "Program", "emit"]
+__all__ = ["IOTensor", "Program", "emit"]
 
 
 def emit(
@@ -35,17 +50,20 @@ def emit(
     """Generates C for a model.
 
     Args:
-        model: a fully quantized .tflite of batch size 1, with int8 or int16 inputs and outputs, or with float32 ones
-            that QUANTIZE and DEQUANTIZE convert.
-        name: a C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
-        size: one copy of each kernel instead of one for each case that layers need: half the code, a little slower.
-        stream: layers run by rows in turn where that makes the arena smaller: less RAM, a little slower.
+        model: Fully quantized .tflite of batch size 1, with int8 or int16 inputs and outputs, or with float32 ones that
+            QUANTIZE and DEQUANTIZE convert.
+        name: C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
+        size: Whether to generate one copy of each kernel instead of one for each combination of compile-time options
+            that layers need: half the code, a little slower.
+        stream: Whether layers run row by row where that makes the arena smaller: less RAM, a little slower.
 
     Returns:
         The program's files and its memory plan.
 
     Raises:
-        ValueError: the file is damaged, or has ops, types or options that are not supported: all of them are named.
+        InputError: `name` is not a C identifier in lower case.
+        ModelError: The file is damaged, or has ops, types or options that are not supported; the message names all of
+            them.
     """
     from tfkd.micro.elimination import eliminate
     from tfkd.micro.emitter import emit as write
@@ -57,10 +75,10 @@ def emit(
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise InputError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
     model = TFLiteModel.load(model)
-    if "QUANTIZE" not in model.ops:  # of a float model nothing else is worth a word
-        check_ends(model.inputs)
-    graph = integer_ends(_graph.read(model))
-    check_ends([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)])
+    if "QUANTIZE" not in model.ops:  # a float model: one message instead of one for each of its ops
+        check_io(model.inputs)
+    graph = remove_float_io(_graph.read(model))
+    check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)])
     graph = fold_padding(graph)
     layers, _ = lower(graph)
     graph, elimination = eliminate(graph, layers)

@@ -1,6 +1,6 @@
 """The fixed-point arithmetic of TensorFlow Lite Micro's reference kernels, in Python integers.
 
-Formulas: gemmlowp's fixedpoint.h and TensorFlow Lite's quantization_util (double rounding).
+Reference: gemmlowp's fixedpoint.h, and TensorFlow Lite's quantization_util.cc (double rounding).
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ _INT32_MIN = -(2**31)
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
-    """A positive real number as (multiplier, shift): multiplier * 2^(shift - 31), multiplier in [2^30, 2^31)."""
+    """A real number >= 0 as (multiplier, shift): multiplier * 2^(shift - 31), multiplier in [2^30, 2^31).
+
+    >>> quantize_multiplier(0.75)
+    (1610612736, 0)
+    """
     if real == 0:
         return 0, 0
     fraction, shift = math.frexp(real)
@@ -26,18 +30,22 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
 
 
 def high_mul(a: int, b: int) -> int:
-    """The saturating rounding doubling high multiply."""
+    """2 * a * b / 2^32, rounded and saturated (gemmlowp's SaturatingRoundingDoublingHighMul)."""
     return min((a * b + 2**30) >> 31, INT32_MAX)
 
 
 def divide_by_power(x: int, exponent: int) -> int:
-    """X / 2^exponent, halves away from zero."""
+    """The quotient x / 2^exponent, halves away from zero (gemmlowp's RoundingDivideByPOT).
+
+    >>> divide_by_power(-3, 1)
+    -2
+    """
     mask = (1 << exponent) - 1
     return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0))
 
 
 def multiply(x: int, multiplier: int, shift: int) -> int:
-    """X * multiplier * 2^(shift - 31), rounded twice."""
+    """The product x * multiplier * 2^(shift - 31), rounded twice (MultiplyByQuantizedMultiplier)."""
     if shift > 0:
         return high_mul((x * 2**shift + 2**31) % 2**32 - 2**31, multiplier)  # wraps like an int32
     return divide_by_power(high_mul(x, multiplier), -shift)
@@ -48,18 +56,24 @@ def _saturate(x: int) -> int:
 
 
 def input_radius(integer_bits: int, left_shift: int, bits: int = 31) -> int:
-    """How far an input may lie from 0 for `integer_bits` bits before the point to hold it after its shift."""
+    """The largest magnitude of an input that fits `integer_bits` integer bits after a shift (CalculateInputRadius).
+
+    Args:
+        integer_bits: Bits before the binary point.
+        left_shift: Left shift of the input.
+        bits: Bits of the fixed-point number without its sign.
+    """
     return math.floor(((1 << integer_bits) - 1) * 2.0 ** (bits - integer_bits) / 2.0**left_shift)
 
 
 def exponential(x: int, integer_bits: int) -> int:
-    """exp(x) of a fixed-point x <= 0 with so many integer bits, as 31 fraction bits."""
+    """exp(x) with 31 fraction bits, for a fixed-point x <= 0 with some integer bits."""
     if x == 0:
         return INT32_MAX
     fraction_bits = 31 - integer_bits
     quarter = 1 << (fraction_bits - 2)
-    rest = (x & (quarter - 1)) - quarter
-    y = (rest << integer_bits) + (1 << 28)  # in [-1/8, 1/8), around exp(-1/8)
+    rest = (x & (quarter - 1)) - quarter  # x modulo 1/4, in [-1/4, 0)
+    y = (rest << integer_bits) + (1 << 28)  # in [-1/8, 1/8): a polynomial of exp around -1/8
     y2 = high_mul(y, y)
     y3, y4 = high_mul(y2, y), high_mul(y2, y2)
     polynomial = divide_by_power(high_mul(divide_by_power(y4, 2) + y3, 715827883) + y2, 1)
@@ -72,7 +86,7 @@ def exponential(x: int, integer_bits: int) -> int:
 
 
 def _inverse(x: int) -> int:
-    """2 / (1 + x) with 29 fraction bits, of x in [0, 1) with 31, by three Newton steps."""
+    """2 / (1 + x) with 29 fraction bits for x in [0, 1) with 31 fraction bits, by three Newton-Raphson steps."""
     half = (x + INT32_MAX + 1) // 2
     guess = 1515870810 + high_mul(half, -1010580540)
     for _ in range(3):
@@ -81,7 +95,7 @@ def _inverse(x: int) -> int:
 
 
 def logistic(x: int, integer_bits: int) -> int:
-    """1 / (1 + exp(-x)), 31 fraction bits."""
+    """1 / (1 + exp(-x)) with 31 fraction bits, for a fixed-point x with some integer bits."""
     if x == 0:
         return 1 << 30
     positive = _saturate(_inverse(exponential(-abs(x), integer_bits)) << 1)
@@ -89,7 +103,7 @@ def logistic(x: int, integer_bits: int) -> int:
 
 
 def tanh(x: int, integer_bits: int) -> int:
-    """tanh(x), 31 fraction bits."""
+    """tanh(x) with 31 fraction bits, for a fixed-point x with some integer bits."""
     if x == 0:
         return 0
     magnitude = _saturate((_inverse(exponential(-abs(x), integer_bits + 1)) - (1 << 29)) << 2)
@@ -97,14 +111,15 @@ def tanh(x: int, integer_bits: int) -> int:
 
 
 def table(function: Callable[[int], int]) -> np.ndarray:
-    """The 256 values of a function of an int8, saturated."""
+    """The values of a function of one int8 value, saturated: [256] int8, from -128 on."""
     return np.array([max(-128, min(127, function(x))) for x in range(-128, 128)], "int8")
 
 
 def sigmoid_table() -> np.ndarray:
-    """The interpreter's 256 values of sigmoid(i / 24) with 16 fraction bits, for sigmoid and tanh of 16 bits.
+    """The interpreter's table for LOGISTIC and TANH of int16: sigmoid(i / 24) with 16 fraction bits, [256] uint16.
 
-    Each is raised by a sixteenth of the second difference, so that the lines between them err to both sides alike.
+    Each value is lowered by a sixteenth of the second difference, so that linear interpolation errs equally to both
+    sides.
     """
     x = np.arange(256) / 24
     y = 1 / (1 + np.exp(-x))

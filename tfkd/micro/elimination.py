@@ -1,8 +1,9 @@
-"""Takes out of a graph what cannot change its outputs: channels that are constant whatever the input, or never read.
+"""Removes channels that cannot change a graph's outputs: channels that are constant for all inputs, or never read.
 
-Exact to the last bit. A constant channel leaves with the weights that make it and those that read it; what it adds to
-the next sums goes into their bias. Where a window reads it beside the padding of an image it stays, unless it equals
-the zero point that padding reads.
+A tensor [..., C] becomes [..., C'] with C' <= C; inputs, outputs and states keep their shapes, and outputs keep every
+bit. A constant channel is removed with the weights that compute it and the weights that read it; its contribution to
+the next sums goes into their bias. Where a window also reads padding, the channel stays, unless it equals the zero
+point that padding reads.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from tfkd.micro.lowering.layer import Layer
 
 @dataclasses.dataclass(frozen=True)
 class Shrunk:
-    """An op with weights that lost some.
+    """An op that has fewer weights than before.
 
     Args:
-        layer: `KIND (name)`.
-        channels: of its output, before and after; 0 where the op is gone.
-        weight_bytes: of weights and bias, before and after.
+        layer: `KIND (tensor)`.
+        channels: Output channels before and after; 0 after where the op was removed.
+        weight_bytes: Bytes of weights and bias before and after.
     """
 
     layer: str
@@ -35,12 +36,12 @@ class Shrunk:
 
 @dataclasses.dataclass(frozen=True)
 class Elimination:
-    """What was taken out.
+    """What was removed from a model.
 
     Args:
-        layers: the ops that are smaller or gone.
-        macs: multiply-accumulates of one inference, before and after.
-        weight_bytes: of all weights and biases, before and after.
+        layers: Ops that are smaller or were removed.
+        macs: Multiply-accumulates of one inference before and after.
+        weight_bytes: Bytes of all weights and biases before and after.
     """
 
     layers: tuple[Shrunk, ...]
@@ -50,16 +51,16 @@ class Elimination:
     def __str__(self) -> str:
         if not self.layers:
             return "no dead channels"
-        (macs, left), (weights, kept) = self.macs, self.weight_bytes
-        return f"dead channels removed: {macs:,} -> {left:,} MACs, {weights:,} -> {kept:,} weight bytes"
+        (macs, macs_after), (weights, weights_after) = self.macs, self.weight_bytes
+        return f"dead channels removed: {macs:,} -> {macs_after:,} MACs, {weights:,} -> {weights_after:,} weight bytes"
 
 
 def eliminate(graph: Graph, layers: Sequence[Layer]) -> tuple[Graph, Elimination]:
-    """Removes constant and unread channels, and ops of which nothing is left.
+    """Removes constant and unread channels, and ops without any channel left.
 
     Args:
-        graph: a model.
-        layers: its ops, lowered.
+        graph: A model.
+        layers: Layers that the model's ops were lowered to.
 
     Returns:
         A smaller graph with the same inputs and outputs, and what was removed.
@@ -73,18 +74,26 @@ def eliminate(graph: Graph, layers: Sequence[Layer]) -> tuple[Graph, Elimination
             tensors[i] = dataclasses.replace(tensors[i], shape=(*tensors[i].shape[:-1], int(kept.sum())))
     ops = {op.outputs[0]: _shrunk(op, search, tensors) for op in graph.ops if search.runs(op)}
     smaller = Graph(tuple(tensors), tuple(ops.values()), graph.inputs, graph.outputs)
+    return smaller, Elimination(
+        _differences(graph, smaller, ops),
+        (_macs(graph), _macs(smaller)),
+        (_weight_bytes(graph, graph.ops), _weight_bytes(smaller, smaller.ops)),
+    )
+
+
+def _differences(graph: Graph, smaller: Graph, ops: Mapping[int, Op]) -> tuple[Shrunk, ...]:
+    """The ops with weights that are smaller or missing in a smaller graph, whose ops are given by their outputs."""
     shrunk = []
     for op in graph.ops:
         out = op.outputs[0]
-        if op.kind in PRODUCTS and (out not in ops or ops[out].inputs != op.inputs):
-            left = (channels_of(tensors[out]), _weights(smaller, [ops[out]])) if out in ops else (0, 0)
-            before = (channels_of(graph.tensors[out]), _weights(graph, [op]))
-            if before == left:
-                continue  # only a constant channel that stays lost its weights: they are zero now
-            shrunk.append(Shrunk(graph.label(op), *zip(before, left, strict=True)))
-    return smaller, Elimination(
-        tuple(shrunk), (_macs(graph), _macs(smaller)), (_weights(graph, graph.ops), _weights(smaller, smaller.ops))
-    )
+        if op.kind not in PRODUCTS or (out in ops and ops[out].inputs == op.inputs):
+            continue
+        before, after = (channels_of(graph.tensors[out]), _weight_bytes(graph, [op])), (0, 0)
+        if out in ops:
+            after = (channels_of(smaller.tensors[out]), _weight_bytes(smaller, [ops[out]]))
+        if before != after:  # equal where weights only became zeros: those of a constant channel that stays
+            shrunk.append(Shrunk(graph.label(op), *zip(before, after, strict=True)))
+    return tuple(shrunk)
 
 
 def _macs(graph: Graph) -> int:
@@ -92,14 +101,21 @@ def _macs(graph: Graph) -> int:
     return sum(tflite.op_macs(op.kind, op.inputs, op.outputs, shapes) for op in graph.ops)
 
 
-def _weights(graph: Graph, ops: Sequence[Op]) -> int:
+def _weight_bytes(graph: Graph, ops: Sequence[Op]) -> int:
     used = {i for op in ops if op.kind in PRODUCTS for i in op.inputs[1:] if i >= 0}
     return sum(graph.tensors[i].bytes for i in used)
 
 
 @dataclasses.dataclass
 class _Search:
-    """Which channels must be kept, grown from the outputs until nothing more is asked for."""
+    """Finds the channels that must be kept, from the outputs towards the inputs.
+
+    Args:
+        graph: A model.
+        layers: Last layer that writes a tensor, by the tensor's index.
+        found: Bounds of each tensor's channels.
+        kept: For each tensor [channels] bool, the channels to keep; filled by `run`.
+    """
 
     graph: Graph
     layers: Mapping[int, Layer]
@@ -109,18 +125,23 @@ class _Search:
     def __post_init__(self) -> None:
         fixed = {*self.graph.inputs, *self.graph.outputs}
         for tensor in self.graph.tensors:
-            whole = tensor.index in fixed or tensor.variable or tensor.data is not None
-            self.kept[tensor.index] = np.full(channels_of(tensor), whole)
+            keeps_all = tensor.index in fixed or tensor.variable or tensor.data is not None
+            self.kept[tensor.index] = np.full(channels_of(tensor), keeps_all)
 
     def run(self) -> None:
+        """Adds channels until a pass over all ops adds none: links also keep channels of earlier visited outputs."""
         before = -1
-        while before != (before := sum(int(kept.sum()) for kept in self.kept.values())):
+        while before != self._kept_count():
+            before = self._kept_count()
             for op in reversed(self.graph.ops):
                 if self.runs(op):
-                    self._ask(op)
+                    self._keep_inputs(op)
+
+    def _kept_count(self) -> int:
+        return sum(int(kept.sum()) for kept in self.kept.values())
 
     def runs(self, op: Op) -> bool:
-        """Whether anything of an op's outputs is kept."""
+        """Whether any channel of an op's outputs is kept."""
         return any(self.kept[i].any() for i in op.outputs)
 
     def constant(self, index: int) -> np.ndarray:
@@ -129,30 +150,30 @@ class _Search:
         return np.equal(low, high) & (self.graph.tensors[index].dtype == "int8")
 
     def shrinks(self, op: Op) -> bool:
-        """Whether input channels can be taken out of an op with weights one by one."""
+        """Whether single input channels can be removed from an op with weights."""
         if op.kind not in ("CONV_2D", "FULLY_CONNECTED") or op.outputs[0] not in self.layers:
             return False
         source, output = (self.graph.tensors[i] for i in (op.inputs[0], op.outputs[0]))
         weights = self.graph.tensors[op.inputs[1]]
         if source.dtype != "int8" or output.dtype != "int8" or channels_of(output) != weights.shape[0]:
             return False
-        whole = weights.shape[-1] == channels_of(source)
-        return whole or (op.kind == "FULLY_CONNECTED" and weights.shape[-1] % channels_of(source) == 0)
+        same_axis = weights.shape[-1] == channels_of(source)
+        return same_axis or (op.kind == "FULLY_CONNECTED" and weights.shape[-1] % channels_of(source) == 0)
 
     def folds(self, op: Op) -> np.ndarray:
-        """Which input channels of an op with weights are constant and add the same to all sums."""
+        """Which input channels of an op with weights are constant and add the same value to all sums."""
         source = self.graph.tensors[op.inputs[0]]
-        steady = self.constant(source.index)
+        constant = self.constant(source.index)
         if padded(self.layers[op.outputs[0]]):
-            steady &= self.found[source.index][0] == source.zero_point
-        return steady
+            constant &= self.found[source.index][0] == source.zero_point
+        return constant
 
     def computed(self, op: Op) -> np.ndarray:
-        """Which outputs of an op with weights depend on its input."""
+        """Which kept output channels of an op with weights depend on its input."""
         return self.kept[op.outputs[0]] & ~self.constant(op.outputs[0])
 
-    def _ask(self, op: Op) -> None:
-        """Keeps what an op needs to compute what is kept of its outputs."""
+    def _keep_inputs(self, op: Op) -> None:
+        """Keeps the input channels that an op needs to compute the kept channels of its outputs."""
         sources = [i for i in op.inputs if i >= 0 and self.graph.tensors[i].data is None]
         if self.shrinks(op):
             weights = np.asarray(self.graph.tensors[op.inputs[1]].data)
@@ -162,21 +183,22 @@ class _Search:
             kept = self.kept[op.outputs[0]]
             one_scale = len(self.graph.tensors[op.inputs[1]].scales) == 1
             if op.kind == "FULLY_CONNECTED" and kept.sum() == 1 and not one_scale:
-                kept[np.flatnonzero(~kept)[0]] = True  # a single scale would be computed with in another precision
+                # One channel would have one scale, whose multiplier the interpreter computes in another precision.
+                kept[np.flatnonzero(~kept)[0]] = True
         elif (linked := links(self.graph, op)) is not None:
-            for i, ours, its in linked:
-                np.logical_or.at(self.kept[i], ours, self.kept[op.outputs[0]][its])
-                np.logical_or.at(self.kept[op.outputs[0]], its, self.kept[i][ours])
+            for i, input_channels, output_channels in linked:
+                np.logical_or.at(self.kept[i], input_channels, self.kept[op.outputs[0]][output_channels])
+                np.logical_or.at(self.kept[op.outputs[0]], output_channels, self.kept[i][input_channels])
         else:
             for i in (*sources, *op.outputs):
                 self.kept[i][:] = True
-        for i in sources:
+        for i in sources:  # a tensor has at least one channel
             if not self.kept[i].any():
                 self.kept[i][0] = True
 
 
 def _shrunk(op: Op, search: _Search, tensors: list[Tensor]) -> Op:
-    """An op on what is kept; its new constants are added to the tensors."""
+    """An op on the kept channels; its new constants are added to `tensors`."""
     kept, graph = search.kept[op.outputs[0]], search.graph
     inputs = list(op.inputs)
     if op.kind in PRODUCTS and op.outputs[0] in search.layers and (search.shrinks(op) or not kept.all()):
@@ -189,7 +211,7 @@ def _shrunk(op: Op, search: _Search, tensors: list[Tensor]) -> Op:
         if np.array_equal(weights, np.asarray(graph.tensors[op.inputs[1]].data)):
             return op
         inputs[1] = _sliced(tensors, graph.tensors[op.inputs[1]], weights, kept)
-        old = graph.of(op, 2)
+        old = graph.input_of(op, 2)
         if old is not None:
             inputs[2] = _sliced(tensors, old, bias, kept)
         else:
@@ -204,35 +226,35 @@ def _shrunk(op: Op, search: _Search, tensors: list[Tensor]) -> Op:
 
 
 def _folded(op: Op, search: _Search) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and bias with what is constant moved into the bias: of input channels, and of whole sums."""
+    """Weights and bias of an op, with the contributions of constant input channels and constant sums in the bias."""
     graph, layer = search.graph, search.layers[op.outputs[0]]
     source = graph.tensors[op.inputs[0]]
     weights = np.array(graph.tensors[op.inputs[1]].data)
     axis = 3 if op.kind == "DEPTHWISE_CONV_2D" else 0
-    old = graph.of(op, 2)
+    old = graph.input_of(op, 2)
     bias = np.zeros(weights.shape[axis], "int64")
     if old is not None:
         bias = np.asarray(old.data, "int64").reshape(-1)
     if search.shrinks(op):
-        gone = search.folds(op) & ~search.kept[source.index]
-        values = np.where(gone, search.found[source.index][0] - source.zero_point, 0)
+        removed = search.folds(op) & ~search.kept[source.index]
+        values = np.where(removed, search.found[source.index][0] - source.zero_point, 0)
         taps = weights.reshape(len(weights), -1).astype("int64")
         bias = bias + taps @ np.resize(values, taps.shape[1])
-        # A sum whose result is the same at both its bounds: any value between them will do, so no weight is needed.
-        steady = search.constant(op.outputs[0])
-        weights[steady] = 0
-        bias[steady] = sums(graph, op, layer, search.found[source.index])[0][steady]
+        # All sums between these bounds have the same output: the lower bound replaces the sum, without weights.
+        constant = search.constant(op.outputs[0])
+        weights[constant] = 0
+        bias[constant] = sums(graph, op, layer, search.found[source.index])[0][constant]
     return weights, bias.astype("int32" if old is None or old.data is None else old.data.dtype)
 
 
-def _sliced(tensors: list[Tensor], of: Tensor, data: np.ndarray, kept: np.ndarray) -> int:
-    """Adds a constant with the values of another's kept channels; its number."""
-    new = dataclasses.replace(of, index=len(tensors), shape=data.shape, data=data)
-    if len(of.scales) > 1:
+def _sliced(tensors: list[Tensor], original: Tensor, data: np.ndarray, kept: np.ndarray) -> int:
+    """Adds a constant with some values and the quantization of another one's kept channels; returns its index."""
+    new = dataclasses.replace(original, index=len(tensors), shape=data.shape, data=data)
+    if len(original.scales) > 1:
         new = dataclasses.replace(
             new,
-            scales=tuple(np.compress(kept, of.scales).tolist()),
-            zero_points=tuple(np.compress(kept, of.zero_points).tolist()),
+            scales=tuple(np.compress(kept, original.scales).tolist()),
+            zero_points=tuple(np.compress(kept, original.zero_points).tolist()),
         )
     tensors.append(new)
     return new.index

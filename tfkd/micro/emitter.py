@@ -11,9 +11,9 @@ import numpy as np
 from tfkd.errors import ModelError
 from tfkd.micro.c_context import CTYPES, Context, comment, include_guard
 from tfkd.micro.elimination import Elimination
-from tfkd.micro.ends import End
 from tfkd.micro.graph import Graph
 from tfkd.micro.interface import header
+from tfkd.micro.io_tensors import IOTensor
 from tfkd.micro.kernel_text import kernel_texts
 from tfkd.micro.lowering.layer import Layer, identifier
 from tfkd.micro.memory_plan import MemoryPlan
@@ -45,8 +45,8 @@ class Program:
     layers: tuple[str, ...]
     steps: tuple[str, ...]
     weight_bytes: int
-    inputs: tuple[End, ...]
-    outputs: tuple[End, ...]
+    inputs: tuple[IOTensor, ...]
+    outputs: tuple[IOTensor, ...]
     elimination: Elimination
     state_bytes: int
 
@@ -125,7 +125,8 @@ def emit(
         *([_reset(context)] if context.states else []),
     ]
     inputs, outputs = (
-        tuple(End(graph.tensors[i], places.tensor(i)) for i in indices) for indices in (graph.inputs, graph.outputs)
+        tuple(IOTensor(graph.tensors[i], places.tensor(i)) for i in indices)
+        for indices in (graph.inputs, graph.outputs)
     )
     return Program(
         name,

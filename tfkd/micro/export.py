@@ -1,4 +1,12 @@
-"""What a firmware needs of a model: its C with a self-test, or its array for TensorFlow Lite Micro; build files."""
+"""Exports a model into a folder that a firmware compiles.
+
+Format `c`: the generated C99, a self-test and build files. Format `tflm`: the model as an array for TensorFlow Lite
+Micro, the registration of its ops and build files. Both with `report.json`.
+
+This module runs no model itself: outputs of the self-test and the arena of TensorFlow Lite Micro come from an oracle
+that the caller passes, since TensorFlow Lite Micro's interpreter exists for Linux on x86-64 only. Without one, the C
+has no self-test and an unknown arena is null.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +14,17 @@ import dataclasses
 import json
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfkd import micro, targets
+from tfkd import micro
 from tfkd._internal import atomic
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
+from tfkd.micro.selftest import Oracle, make_vectors, selftest
 
 FORMATS = ("c", "tflm")
 LAYOUTS = ("plain", "arduino", "zephyr")
@@ -31,63 +40,63 @@ def write(
     size: bool = False,
     stream: bool = False,
     inputs: Any = None,
+    oracle: Oracle | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Writes a folder to compile into a firmware.
+    """Writes a folder that a firmware compiles, atomically.
 
     Args:
-        model: a fully quantized .tflite.
-        folder: to make; it appears whole or not at all.
-        name: a C identifier in lower case.
+        model: Fully quantized .tflite.
+        folder: Folder to create.
+        name: C identifier in lower case, part of all public names.
         format: `c` for plain C99 without an interpreter, `tflm` for an array to run on TensorFlow Lite Micro.
         layout: `plain` (CMake and Make), `arduino` (a library) or `zephyr` (a module).
-        size: C and compiler options for the smallest code, a little slower; of the format `c`.
-        stream: layers run by rows in turn where that makes the arena smaller; of the format `c`.
-        inputs: [N, ...] samples of the self-test, of the model's dtype; four random ones by default. Their outputs come
-            from the target `tflm`.
-        overwrite: whether an existing folder may be replaced.
+        size: Whether to generate the smallest code, which is a little slower; format `c` only.
+        stream: Whether layers run row by row where that makes the arena smaller; format `c` only.
+        inputs: [N, ...] samples of the self-test, of the model's input dtype; four random samples by default.
+        oracle: Engine that computes the expected outputs of the self-test, such as `targets.get("tflm")`; None for C
+            without a self-test. For the format `tflm`, only `tflm` itself tells the size of the arena.
+        overwrite: Whether to replace an existing folder.
 
     Returns:
-        Sizes, as in the `report.json` that is written too.
+        The content of `report.json`: sizes in bytes, the memory plan, the number of test vectors and their oracle.
 
     Raises:
-        ValueError: the model is not supported, or the folder exists.
-        RuntimeError: the target `tflm` is missing on this machine.
+        InputError: An option is wrong, or the folder exists.
+        ModelError: The model is damaged or not supported.
     """
     model, folder = TFLiteModel.load(model), Path(folder)
     for what, value, known in (("format", format, FORMATS), ("layout", layout, LAYOUTS)):
         if value not in known:
-            raise InputError(f"export-c: {what} must be {', '.join(known)}. Received: {value!r}.")
+            raise InputError(f"export-c: {what} must be one of {', '.join(known)}. Received: {value!r}.")
     if folder.exists() and not overwrite:
-        raise InputError(f"{folder}: must not exist. Received: an existing folder. Pass --overwrite or another path.")
+        raise InputError(f"{folder} already exists. Pass --overwrite (overwrite=True in Python) or another folder.")
     if (size or stream) and format != "c":
-        option = "size" if size else "stream"
         raise InputError(
-            f"export-c: {option} must go with the format c. Received: tflm, whose kernels are not made here."
+            f"export-c: {'size' if size else 'stream'} needs format c, got tflm: TensorFlow Lite Micro brings its own "
+            "kernels. Leave the option out."
         )
-    files, report = _c(model, name, inputs, size, stream) if format == "c" else _tflm(model, name)
+    if inputs is not None and oracle is None:
+        raise InputError(
+            "export-c: inputs need an oracle that computes their outputs. Pass oracle=targets.get('tflm')."
+        )
+    if format == "c":
+        files, report = _c(model, micro.emit(model, name=name, size=size, stream=stream), oracle, inputs)
+    else:
+        files, report = _tflm(model, name, _arena_bytes(model, oracle))
     files = _laid_out(files, name, layout, "-Os" if size else "-O2")
     files["report.json"] = json.dumps(report, indent=2) + "\n"
     atomic.write_folder(folder, files)
     return report
 
 
-def _samples(model: TFLiteModel, ends: Sequence[micro.End]) -> list[np.ndarray]:
-    """Four random samples over all steps of a model's inputs; of float ones values between them too."""
-    numbers, samples = np.random.default_rng(0), []
-    for described, end in zip(model.inputs, ends, strict=True):
-        limits = np.iinfo(end.tensor.dtype)
-        steps = numbers.integers(limits.min, limits.max + 1, (4, *end.tensor.shape[1:])).astype(end.tensor.dtype)
-        between = numbers.uniform(-0.5, 0.5, steps.shape).astype("float32")
-        samples.append(end.dequantize(steps + between) if described.dtype == "float32" else steps)
-    return samples
-
-
-def _c(model: TFLiteModel, name: str, inputs: Any, size: bool, stream: bool) -> tuple[dict[str, str], dict[str, Any]]:
-    program = micro.emit(model, name=name, size=size, stream=stream)
-    samples = _samples(model, program.inputs) if inputs is None else targets.check_inputs(model, inputs, "export-c")
-    outputs = targets.get("tflm").run(model, samples, latency=False).outputs
-    files = {**program.files, f"{name}_selftest.c": _selftest(program, samples, outputs)}
+def _c(
+    model: TFLiteModel, program: micro.Program, oracle: Oracle | None, inputs: Any
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The files and the report of the format `c`."""
+    files, test = dict(program.files), make_vectors(model, program, oracle, inputs) if oracle else None
+    if test:
+        files[f"{program.name}_selftest.c"] = selftest(program, test)
     report = {
         "model_sha256": model.sha256,
         "model_bytes": model.size_bytes,
@@ -102,85 +111,33 @@ def _c(model: TFLiteModel, name: str, inputs: Any, size: bool, stream: bool) -> 
             for buffer, offset in zip(program.plan.buffers, program.plan.offsets, strict=True)
         ],
         "layers": list(program.steps),
-        "golden_vectors": len(samples[0]),
+        "golden_vectors": test.count if test else 0,
+        "golden_source": test.oracle if test else None,
     }
     return files, report
 
 
-def _selftest(program: micro.Program, inputs: list[np.ndarray], outputs: tuple[np.ndarray, ...]) -> str:
-    """C that compares golden vectors; floats go through the header's helpers, as they do in a firmware."""
-    name, count, stateful = program.name, len(inputs[0]), bool(program.state_bytes)
-    value = f"{program.inputs[0].tensor.dtype}_t"
-    one = len(inputs) == len(outputs) == 1
-    arrays = [_array(f"in{i}", x) for i, x in enumerate(inputs)]
-    arrays += [_array(f"expected{i}", y) for i, y in enumerate(outputs)]
-    buffers = [f"    static {value} out{i}[{y[0].size}];" for i, y in enumerate(outputs)]
-    before = [f"tfkd_{name}_reset(ctx);"] if stateful else []  # each vector starts anew
-    ins, checks = [], []
-    for i, x in enumerate(inputs):
-        at, size = f"i * {x[0].size}", x[0].size
-        if x.dtype == "float32":
-            buffers.append(f"    static {value} steps{i}[{size}];")
-            call = f"tfkd_{name}_quantize(in{i}[{at} + j], {_steps(name, 'INPUT', i, len(inputs))})"
-            before.append(f"for (j = 0; j < {size}; j++) steps{i}[j] = {call};")
-        ins.append(f"steps{i}" if x.dtype == "float32" else f"in{i} + {at}")
-    for i, y in enumerate(outputs):
-        got, size = f"out{i}[j]", y[0].size
-        if y.dtype == "float32":
-            got = f"tfkd_{name}_dequantize({got}, {_steps(name, 'OUTPUT', i, len(outputs))})"
-        checks.append(f"for (j = 0; j < {size}; j++) bad |= {got} != expected{i}[i * {size} + j];")
-    if not one:
-        buffers += [f"    const {value} *in[{len(inputs)}];", f"    {value} *out[{len(outputs)}];"]
-        before += [f"in[{i}] = {part};" for i, part in enumerate(ins)]
-        before += [f"out[{i}] = out{i};" for i in range(len(outputs))]
-    call = f"tfkd_{name}_run(ctx, {ins[0]}, out0)" if one else f"tfkd_{name}_run(ctx, in, out)"
-    lines = ["int bad = 0;", *before, f"if ({call}) return -1;", *checks, "failures += bad;"]
-    newline = "\n"
-    return f"""/* {count} golden vectors: inputs, and what TensorFlow Lite Micro's reference kernels give for them. */
-#include "{name}.h"
-
-int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx);
-
-{newline.join(arrays)}
-
-/* Returns how many vectors differ; 0 is right. */
-int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx) {{
-{newline.join(buffers)}
-    int failures = 0, i, j;
-    for (i = 0; i < {count}; i++) {{
-{newline.join(f"        {line}" for line in lines)}
-    }}
-    return failures;
-}}
-
-#ifdef TFKD_SELFTEST_MAIN
-int main(void) {{
-    static tfkd_{name}_ctx ctx;
-    return tfkd_{name}_selftest(&ctx);
-}}
-#endif
-"""
+def _arena_bytes(model: TFLiteModel, oracle: Oracle | None) -> int | None:
+    """The arena that TensorFlow Lite Micro's interpreter needs; None where the oracle is another engine."""
+    if oracle is None or oracle.spec != "tflm":
+        return None
+    zeros = [np.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
+    memory = oracle.run(model, zeros, latency=False).memory
+    return memory.arena_bytes if memory else None
 
 
-def _steps(name: str, kind: str, index: int, count: int) -> str:
-    """The header's scale and zero point of an input or an output."""
-    prefix = f"TFKD_{name.upper()}_{kind}{index if count > 1 else ''}"
-    return f"{prefix}_SCALE, {prefix}_ZERO_POINT"
-
-
-def _array(label: str, values: np.ndarray) -> str:
-    kind, end = ("float", "f") if values.dtype == "float32" else (f"{values.dtype}_t", "")
-    text = textwrap.fill(", ".join(f"{v!r}{end}" for v in values.reshape(-1).tolist()), 118, break_on_hyphens=False)
-    return f"static const {kind} {label}[{values.size}] = {{\n{text}}};"
-
-
-def _tflm(model: TFLiteModel, name: str) -> tuple[dict[str, str], dict[str, Any]]:
-    zeros = [np.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]  # the arena's size is asked for
-    run = targets.get("tflm").run(model, zeros, latency=False)
-    arena = run.memory.arena_bytes
-    bytes_ = textwrap.fill(", ".join(f"0x{b:02x}" for b in model.content), 118)
+def _tflm(model: TFLiteModel, name: str, arena_bytes: int | None) -> tuple[dict[str, str], dict[str, Any]]:
+    """The files and the report of the format `tflm`."""
+    content = textwrap.fill(", ".join(f"0x{b:02x}" for b in model.content), 118)
     adds = "\n".join(f"  status |= resolver.Add{_resolver_name(op)}();" for op in model.ops)
     guard = f"TFKD_{name.upper()}_MODEL_H"
+    arena = (
+        "/* The arena's size is unknown, since the interpreter was not installed where this file was made. Give it a\n"
+        " * large arena, and read the size that it needs from arena_used_bytes(). */"
+        if arena_bytes is None
+        else "/* Measured with TensorFlow Lite Micro on a 64-bit machine: enough for any 32-bit core. */\n"
+        f"constexpr int k_{name}_arena_bytes = {arena_bytes};"
+    )
     header = f"""#ifndef {guard}
 #define {guard}
 
@@ -189,11 +146,10 @@ def _tflm(model: TFLiteModel, name: str) -> tuple[dict[str, str], dict[str, Any]
 extern const unsigned char {name}_tflite[];
 extern const unsigned int {name}_tflite_len;
 
-/* Measured with TensorFlow Lite Micro on a 64-bit machine: enough for any 32-bit core. */
-constexpr int k_{name}_arena_bytes = {arena};
+{arena}
 constexpr int k_{name}_ops = {len(model.ops)};
 
-/* The ops that the model needs, and no others. */
+/* Registers the ops that the model needs, and no others. */
 inline int Add_{name}_ops(tflite::MicroMutableOpResolver<k_{name}_ops>& resolver) {{
   int status = 0;
 {adds}
@@ -203,21 +159,21 @@ inline int Add_{name}_ops(tflite::MicroMutableOpResolver<k_{name}_ops>& resolver
 #endif
 """
     source = (
-        f'#include "{name}_model.h"\n\nalignas(16) const unsigned char {name}_tflite[] = {{\n{bytes_}}};\n'
+        f'#include "{name}_model.h"\n\nalignas(16) const unsigned char {name}_tflite[] = {{\n{content}}};\n'
         f"const unsigned int {name}_tflite_len = {model.size_bytes};\n"
     )
     report = {
         "model_sha256": model.sha256,
         "model_bytes": model.size_bytes,
         "macs": model.macs,
-        "arena_bytes": arena,
+        "arena_bytes": arena_bytes,
         "ops": model.ops,
     }
     return {f"{name}_model.h": header, f"{name}_model.cc": source}, report
 
 
 def _resolver_name(op: str) -> str:
-    """The resolver's method for an op: `CONV_2D` is added by AddConv2D."""
+    """The op's name in the resolver's methods: CONV_2D is registered by AddConv2D."""
     special = {
         "CONV_2D": "Conv2D",
         "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
@@ -231,32 +187,44 @@ def _resolver_name(op: str) -> str:
 
 
 def _laid_out(files: Mapping[str, str], name: str, layout: str, optimize: str) -> dict[str, str]:
-    sources = sorted(f for f in files if f.endswith((".c", ".cc")))
+    """The files at their paths in a layout, with its build files."""
+    sources = sorted(file for file in files if file.endswith((".c", ".cc")))
     if layout == "arduino":
         properties = (
             f"name=tfkd_{name}\nversion=1.0.0\nauthor=\nmaintainer=\nsentence=A quantized neural network.\nparagraph=\n"
             f"category=Data Processing\nurl=\narchitectures=*\nincludes={name}.h\n"
         )
-        return {"library.properties": properties, **{f"src/{f}": text for f, text in files.items()}}
+        return {"library.properties": properties, **{f"src/{file}": text for file, text in files.items()}}
     if layout == "zephyr":
-        listed = "\n".join(f"  ${{CMAKE_CURRENT_LIST_DIR}}/../src/{f}" for f in sources)
+        listed = "\n".join(f"  ${{CMAKE_CURRENT_LIST_DIR}}/../src/{file}" for file in sources)
         return {
             "zephyr/module.yml": f"name: tfkd_{name}\nbuild:\n  cmake: zephyr\n",
             "zephyr/CMakeLists.txt": "zephyr_library()\nzephyr_library_sources(\n" + listed + "\n)\n"
             "zephyr_include_directories(${CMAKE_CURRENT_LIST_DIR}/../src)\n",
-            **{f"src/{f}": text for f, text in files.items()},
+            **{f"src/{file}": text for file, text in files.items()},
         }
-    cmake = (
+    return {**files, "CMakeLists.txt": _cmake(sources, name, optimize), "Makefile": _makefile(sources, name, optimize)}
+
+
+def _cmake(sources: list[str], name: str, optimize: str) -> str:
+    return (
         f"# add_subdirectory(this folder), then target_link_libraries(firmware tfkd_{name})\n"
         "cmake_minimum_required(VERSION 3.10)\n"
         f"add_library(tfkd_{name} STATIC {' '.join(sources)})\n"
         f"target_include_directories(tfkd_{name} PUBLIC ${{CMAKE_CURRENT_LIST_DIR}})\n"
         f"target_compile_options(tfkd_{name} PRIVATE {optimize})\n"
     )
-    objects = " ".join(f"{Path(f).stem}.o" for f in sources)
-    make = (
+
+
+def _makefile(sources: list[str], name: str, optimize: str) -> str:
+    objects = " ".join(f"{Path(file).stem}.o" for file in sources)
+    text = (
         f"# make CC=arm-none-eabi-gcc CFLAGS='-mcpu=cortex-m4 -mthumb {optimize}'\nCFLAGS ?= {optimize}\n\n"
-        f"libtfkd_{name}.a: {objects}\n\t$(AR) rcs $@ $^\n\nselftest: {' '.join(sources)} {name}.h\n"
-        f"\t$(CC) $(CFLAGS) -DTFKD_SELFTEST_MAIN {' '.join(sources)} -o selftest\n"
+        f"libtfkd_{name}.a: {objects}\n\t$(AR) rcs $@ $^\n"
     )
-    return {**files, "CMakeLists.txt": cmake, "Makefile": make}
+    if f"{name}_selftest.c" in sources:
+        text += (
+            f"\nselftest: {' '.join(sources)} {name}.h\n"
+            f"\t$(CC) $(CFLAGS) -DTFKD_SELFTEST_MAIN {' '.join(sources)} -o selftest\n"
+        )
+    return text

@@ -1,6 +1,7 @@
 """The graph of an integer .tflite: tensors with their quantization and constants, ops with their options.
 
-Everything is checked before it is trusted; what comes after may index without looking.
+All indices, shapes, sizes, scales and the order of the ops are checked here; later passes rely on them. Tensors keep
+their index in the file, and shapes are fixed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.conversion.tflite import TensorInfo, TFLiteModel
+from tfkd.errors import ModelError
 
-# A graph for a microcontroller has no tensor near this size; larger ones are damage, and code for them would not link.
+# No model for a microcontroller has a tensor near this size: a larger one means a damaged file.
 _MAX_BYTES = 2**28
 _NUMPY = {"int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": "?", "float32": "<f4", "uint8": "u1"}
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
+# What the flatbuffers reader and NumPy raise on damaged bytes.
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError)
 _OPTION_TYPES = {value: name for name, value in vars(schema.BuiltinOptions).items() if isinstance(value, int)}
 
 
@@ -30,15 +33,15 @@ class Tensor:
     """A tensor.
 
     Args:
-        index: its number in the file.
-        name: its name in the file.
-        shape: its dimensions, all known.
-        dtype: `int8`, `int16`, `int32`, ...
-        scales: one quantization step for the tensor or one per channel; empty where it is not quantized.
-        zero_points: as many as scales.
-        axis: the channels' axis.
-        data: its values, where it is constant.
-        variable: whether it keeps its values from one run to the next.
+        index: Index in the file.
+        name: Name in the file.
+        shape: Dimensions, all fixed.
+        dtype: `int8`, `int16`, `int32` and so on.
+        scales: One scale for the tensor or one for each channel; empty for a tensor that is not quantized.
+        zero_points: As many zero points as scales.
+        axis: Axis of the channels.
+        data: Values of a constant, else None.
+        variable: Whether the tensor keeps its values between runs.
     """
 
     index: int
@@ -58,17 +61,17 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its values."""
+        """Size in bytes."""
         return self.elements * np.dtype(_NUMPY[self.dtype]).itemsize
 
     @property
     def scale(self) -> float:
-        """The step of a tensor that has one."""
+        """The scale of a tensor with one scale."""
         return self.scales[0]
 
     @property
     def zero_point(self) -> int:
-        """The zero point of a tensor that has one."""
+        """The zero point of a tensor with one zero point."""
         return self.zero_points[0]
 
 
@@ -77,10 +80,10 @@ class Op:
     """An op.
 
     Args:
-        kind: its name in the schema, such as `CONV_2D`.
-        inputs: tensor numbers, -1 for an input left out.
-        outputs: tensor numbers.
-        options: the fields of its options table, by the schema's names; activation and padding as words.
+        kind: Name in the schema, such as `CONV_2D`.
+        inputs: Tensor indices, -1 for a missing optional input.
+        outputs: Tensor indices.
+        options: Fields of the options table by the schema's names; activation and padding as words.
     """
 
     kind: str
@@ -91,34 +94,44 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """The first subgraph of a model, its ops in an order in which they can run."""
+    """The only subgraph of a model.
+
+    Args:
+        tensors: All tensors, each at its index.
+        ops: Ops in an order in which they can run.
+        inputs: Tensor indices of the model's inputs.
+        outputs: Tensor indices of the model's outputs.
+    """
 
     tensors: tuple[Tensor, ...]
     ops: tuple[Op, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
-    def of(self, op: Op, input: int) -> Tensor | None:
-        """An input of an op, or None where it is left out."""
-        return self.tensors[op.inputs[input]] if input < len(op.inputs) and op.inputs[input] >= 0 else None
+    def input_of(self, op: Op, i: int) -> Tensor | None:
+        """Input `i` of an op, or None where it is missing."""
+        return self.tensors[op.inputs[i]] if i < len(op.inputs) and op.inputs[i] >= 0 else None
 
     def label(self, op: Op) -> str:
-        """`KIND (layer)`: the op and the name of what it computes."""
+        """`KIND (tensor)`: the op and the name of its output."""
         return f"{op.kind} ({self.tensors[op.outputs[0]].name})"
 
 
 def read(model: TFLiteModel) -> Graph:
     """Reads a model's graph.
 
+    Args:
+        model: A model, whose indices, names, shapes and quantization TFLiteModel has checked.
+
     Raises:
-        ValueError: the file is damaged, or has more than one subgraph or a tensor of open shape.
+        ModelError: The file is damaged, or has more than one subgraph or a dynamic shape.
     """
-    model = TFLiteModel.load(model)  # checks indices, names, shapes and quantization
+    model = TFLiteModel.load(model)
     where = str(model.path or "micro.read")
     try:
         return _read(model)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as error:
-        raise InputError(
+    except _DAMAGE as error:
+        raise ModelError(
             f"{where}: must be an undamaged .tflite of one subgraph with fixed shapes. "
             f"Received: {error or type(error).__name__}. Convert the model with `tfkd convert --mode full_int8`."
         ) from None
@@ -127,14 +140,14 @@ def read(model: TFLiteModel) -> Graph:
 def _read(model: TFLiteModel) -> Graph:
     root = schema.Model.GetRootAs(model.content, 0)
     if root.SubgraphsLength() != 1:
-        raise InputError(f"{root.SubgraphsLength()} subgraphs (a loop or a branch)")
+        raise ModelError(f"{root.SubgraphsLength()} subgraphs (control flow)")
     subgraph = root.Subgraphs(0)
     described = model.graph
-    # An LSTM has tensors without values, which only tell steps of quantization.
+    # An LSTM has unused tensors of size 0, which only hold scales.
     used = {*described.inputs, *described.outputs, *(i for op in described.ops for i in (*op.inputs, *op.outputs))}
     for i in used - {-1}:
         if any(d < 1 for d in described.tensors[i].shape):
-            raise InputError(f"tensor {described.tensors[i].name!r} of shape {described.tensors[i].shape}")
+            raise ModelError(f"tensor {described.tensors[i].name!r} of shape {described.tensors[i].shape}")
     tensors = tuple(
         _tensor(i, info, subgraph.Tensors(i), root, len(model.content)) for i, info in enumerate(described.tensors)
     )
@@ -146,12 +159,21 @@ def _read(model: TFLiteModel) -> Graph:
     return graph
 
 
-def _tensor(index: int, info: Any, raw: Any, root: Any, limit: int) -> Tensor:
+def _tensor(index: int, info: TensorInfo, raw: Any, root: Any, limit: int) -> Tensor:
+    """A tensor with its constant values.
+
+    Args:
+        index: Index of the tensor.
+        info: What TFLiteModel read and checked.
+        raw: The tensor's flatbuffers table.
+        root: The model's flatbuffers table.
+        limit: Bytes of the file.
+    """
     if any(d < 0 for d in info.shape):
-        raise InputError(f"tensor {info.name!r} of shape {info.shape}")
+        raise ModelError(f"tensor {info.name!r} of shape {info.shape}")
     if raw.Sparsity() is not None:
-        raise InputError(f"tensor {info.name!r} is stored sparse")
-    data = None
+        raise ModelError(f"tensor {info.name!r} has sparse storage")
+    _check_quantization(info)
     tensor = Tensor(
         index,
         info.name,
@@ -162,32 +184,36 @@ def _tensor(index: int, info: Any, raw: Any, root: Any, limit: int) -> Tensor:
         info.quantized_dimension,
         variable=bool(raw.IsVariable()),
     )
-    channels = len(info.scales)
-    if channels > 1 and not (0 <= tensor.axis < len(info.shape) and info.shape[tensor.axis] == channels):
-        raise InputError(f"tensor {info.name!r} of shape {info.shape} with {channels} scales on axis {tensor.axis}")
-    if not all(1e-18 < scale < 1e18 for scale in info.scales):
-        raise InputError(f"tensor {info.name!r} with a scale of {min(info.scales)} to {max(info.scales)}")
-    if info.dtype in ("int8", "int16"):
-        limits = np.iinfo(info.dtype)
-        if any(not limits.min <= point <= limits.max for point in info.zero_points):
-            raise InputError(f"tensor {info.name!r} with a zero point outside {info.dtype}")
+    buffer = root.Buffers(raw.Buffer())
     if info.dtype not in _NUMPY:
-        if root.Buffers(raw.Buffer()).DataLength():
-            raise InputError(f"tensor {info.name!r} holds constants of type {info.dtype}")
+        if buffer.DataLength():
+            raise ModelError(f"tensor {info.name!r} holds constants of type {info.dtype}")
         return tensor
     if tensor.bytes > _MAX_BYTES:
-        raise InputError(f"tensor {info.name!r} of {tensor.bytes} bytes")
-    buffer = root.Buffers(raw.Buffer())
-    if buffer.DataLength():
-        start = buffer._tab.Vector(buffer._tab.Offset(4))
-        if buffer.DataLength() != tensor.bytes or start + tensor.bytes > limit:
-            raise InputError(f"tensor {info.name!r}: {buffer.DataLength()} bytes of data for shape {info.shape}")
-        data = np.frombuffer(root._tab.Bytes, _NUMPY[info.dtype], tensor.elements, start).reshape(info.shape)
+        raise ModelError(f"tensor {info.name!r} of {tensor.bytes} bytes")
+    if not buffer.DataLength():
+        return tensor
+    start = buffer._tab.Vector(buffer._tab.Offset(4))
+    if buffer.DataLength() != tensor.bytes or start + tensor.bytes > limit:
+        raise ModelError(f"tensor {info.name!r}: {buffer.DataLength()} bytes of data for shape {info.shape}")
+    data = np.frombuffer(root._tab.Bytes, _NUMPY[info.dtype], tensor.elements, start).reshape(info.shape)
     return dataclasses.replace(tensor, data=data)
 
 
+def _check_quantization(info: TensorInfo) -> None:
+    channels, axis = len(info.scales), info.quantized_dimension
+    if channels > 1 and not (0 <= axis < len(info.shape) and info.shape[axis] == channels):
+        raise ModelError(f"tensor {info.name!r} of shape {info.shape} with {channels} scales on axis {axis}")
+    if not all(1e-18 < scale < 1e18 for scale in info.scales):
+        raise ModelError(f"tensor {info.name!r} with a scale of {min(info.scales)} to {max(info.scales)}")
+    if info.dtype in ("int8", "int16"):
+        limits = np.iinfo(info.dtype)
+        if any(not limits.min <= point <= limits.max for point in info.zero_points):
+            raise ModelError(f"tensor {info.name!r} with a zero point outside {info.dtype}")
+
+
 def _options(op: Any) -> Mapping[str, Any]:
-    """The fields of an op's options table, whatever their type."""
+    """The scalar fields of an op's options table."""
     kind, table = _OPTION_TYPES.get(op.BuiltinOptionsType(), "NONE"), op.BuiltinOptions()
     if table is None or kind == "NONE":
         return MappingProxyType({})
@@ -195,7 +221,7 @@ def _options(op: Any) -> Mapping[str, Any]:
     options.Init(table.Bytes, table.Pos)
     fields: dict[str, Any] = {}
     for name in dir(options):
-        # Vectors (`NewShape` with its `NewShapeLength`) repeat what an input tensor says.
+        # Vectors (`NewShape` with its `NewShapeLength`) repeat an input tensor.
         if name[0] == "_" or name == "Init" or name.startswith("GetRoot") or name.endswith("BufferHasIdentifier"):
             continue
         if name.endswith(("Length", "AsNumpy", "IsNone")) or hasattr(options, f"{name}Length"):
@@ -210,22 +236,22 @@ def _options(op: Any) -> Mapping[str, Any]:
 
 
 def _check_order(graph: Graph) -> None:
-    """Each tensor is known before an op reads it, and is written once: no cycle, no write to a constant."""
+    """Refuses cycles and writes to constants: each tensor is written once, before an op reads it."""
     known = {i for i, tensor in enumerate(graph.tensors) if tensor.data is not None or tensor.variable}
     for i in graph.inputs:
         if i in known:
-            raise InputError(f"input {graph.tensors[i].name!r} is constant or given twice")
+            raise ModelError(f"input {graph.tensors[i].name!r} is a constant or listed twice")
         known.add(i)
     for op in graph.ops:
         if not op.inputs or not op.outputs:
-            raise InputError(f"{op.kind} without inputs or outputs")
+            raise ModelError(f"{op.kind} without inputs or outputs")
         for i in op.inputs:
             if i >= 0 and i not in known:
-                raise InputError(f"{graph.label(op)} reads {graph.tensors[i].name!r} before it is computed")
+                raise ModelError(f"{graph.label(op)} reads {graph.tensors[i].name!r} before it is computed")
         for i in op.outputs:
             if i in known:
-                raise InputError(f"{graph.label(op)} writes {graph.tensors[i].name!r} a second time")
+                raise ModelError(f"{graph.label(op)} writes {graph.tensors[i].name!r} a second time")
             known.add(i)
     for i in graph.outputs:
         if i not in known:
-            raise InputError(f"output {graph.tensors[i].name!r} is not computed")
+            raise ModelError(f"output {graph.tensors[i].name!r} is not computed")

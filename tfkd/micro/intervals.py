@@ -1,7 +1,8 @@
-"""What each channel of a graph can hold, whatever the input: exact integer bounds, op by op in their order.
+"""Integer bounds of each channel of each int8 tensor over all possible inputs, op by op in their order.
 
-A channel whose two bounds are equal is constant. The bounds are computed with the arithmetic of the kernels, so a
-constant is the very value that they would give.
+A channel is an index of the last axis; a tensor of shape [..., C] has C intervals. A channel whose two bounds are equal
+is constant. The bounds are computed with the arithmetic of the kernels, so that a constant is exactly the value that
+they compute.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, scaling_of
+from tfkd.micro.lowering.channel_pairs import scaling_of
+from tfkd.micro.lowering.layer import Layer
 from tfkd.micro.lowering.tables import UNARY
 
-# The least and the greatest value of each channel (the last axis) of a tensor, both [channels] int64.
+# The smallest and the largest value of each channel of a tensor, both [channels] int64.
 Interval = tuple[np.ndarray, np.ndarray]
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 BINARY = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# An input tensor, and pairs of a channel of it and a channel of the output that are computed of each other alone.
+# An input tensor, channels of it, and the channels of the output that are computed from these alone, pair by pair.
 Link = tuple[int, np.ndarray, np.ndarray]
 
 
@@ -32,11 +34,11 @@ def channels_of(tensor: Tensor) -> int:
 
 
 def intervals(graph: Graph, layers: Mapping[int, Layer]) -> dict[int, Interval]:
-    """Bounds for each int8 tensor.
+    """Bounds of each tensor; those of other types than int8 are not used.
 
     Args:
-        graph: a model whose ops can all be lowered.
-        layers: the last layer that writes a tensor, by the tensor's number.
+        graph: A model whose ops can all be lowered.
+        layers: Last layer that writes a tensor, by the tensor's index.
     """
     found: dict[int, Interval] = {}
     for tensor in graph.tensors:
@@ -54,9 +56,13 @@ def intervals(graph: Graph, layers: Mapping[int, Layer]) -> dict[int, Interval]:
 
 
 def links(graph: Graph, op: Op) -> list[Link] | None:
-    """How channels of an op's computed inputs go with those of its output one to one; None for any other op.
+    """Which channels of the output an op computes from which channels of its inputs alone.
 
-    An op with these links does the same to less when linked channels are taken out of its input and output together.
+    Where linked channels are removed from the inputs and the output together, the op computes the other channels as
+    before.
+
+    Returns:
+        One link for each computed input; None for an op whose output channels depend on several input channels.
     """
     output, source = graph.tensors[op.outputs[0]], graph.tensors[op.inputs[0]]
     if "int16" in (source.dtype, output.dtype):
@@ -100,7 +106,7 @@ def numbers(layer: Layer) -> dict[str, int]:
 
 
 def padded(layer: Layer) -> bool:
-    """Whether a window of a layer reaches beyond the image, where it reads the zero point."""
+    """Whether windows of a layer reach beyond the image, where they read the zero point."""
     f = numbers(layer)
     for name, before in (("height", "pad_top"), ("width", "pad_left")):
         if before in f:
@@ -111,7 +117,17 @@ def padded(layer: Layer) -> bool:
 
 
 def sums(graph: Graph, op: Op, layer: Layer, source: Interval) -> Interval:
-    """Bounds of the accumulators of a convolution or matrix product, for each output channel, bias included."""
+    """Bounds of the accumulators of a convolution or matrix product, bias included.
+
+    Args:
+        graph: A model.
+        op: An op of `PRODUCTS`.
+        layer: The op's layer.
+        source: Bounds of the op's input.
+
+    Returns:
+        Bounds for each output channel.
+    """
     tensor = graph.tensors[op.inputs[0]]
     weights = graph.tensors[op.inputs[1]].data
     if weights is None:
@@ -135,13 +151,13 @@ def sums(graph: Graph, op: Op, layer: Layer, source: Interval) -> Interval:
     if padded(layer):
         least, most = np.minimum(least, 0), np.maximum(most, 0)
     bias = np.zeros(len(taps), "int64")
-    if graph.of(op, 2) is not None:
+    if graph.input_of(op, 2) is not None:
         bias = np.asarray(graph.tensors[op.inputs[2]].data, "int64").reshape(-1)
     return bias + least.sum(axis=1), bias + most.sum(axis=1)
 
 
 def requantized(layer: Layer, channel: int, value: int) -> int | None:
-    """The output that the kernel gives for an accumulator; None where its shift would overflow."""
+    """The output that the kernel computes from an accumulator; None where its left shift would overflow."""
     multipliers, shifts = scaling_of(layer)
     at = channel if len(shifts) > 1 else 0
     shift = int(shifts[at])
@@ -153,6 +169,7 @@ def requantized(layer: Layer, channel: int, value: int) -> int | None:
 
 
 def _bounds(graph: Graph, op: Op, layer: Layer | None, found: Mapping[int, Interval]) -> Interval | None:
+    """Bounds of an op's output; None where nothing is known."""
     output = graph.tensors[op.outputs[0]]
     if op.kind in PRODUCTS and layer is not None:
         return _product(layer, *sums(graph, op, layer, found[op.inputs[0]]), channels_of(output))
@@ -163,9 +180,9 @@ def _bounds(graph: Graph, op: Op, layer: Layer | None, found: Mapping[int, Inter
         first, second = (found[i] for i in op.inputs[:2])
         return _corners(_binary(op, layer), np.broadcast_arrays(*first, *second))
     low, high = np.full(channels_of(output), 127), np.full(channels_of(output), -128)
-    for i, ours, its in linked:
-        np.minimum.at(low, its, found[i][0][ours])
-        np.maximum.at(high, its, found[i][1][ours])
+    for i, input_channels, output_channels in linked:
+        np.minimum.at(low, output_channels, found[i][0][input_channels])
+        np.maximum.at(high, output_channels, found[i][1][input_channels])
     if layer is None or op.kind in ("CONCATENATION", *_VIEWS):
         return low, high
     if op.kind in ("PAD", "PADV2"):
@@ -184,32 +201,37 @@ def _bounds(graph: Graph, op: Op, layer: Layer | None, found: Mapping[int, Inter
 
 
 def _product(layer: Layer, low: np.ndarray, high: np.ndarray, channels: int) -> Interval | None:
+    """Bounds of a product's outputs from those of its accumulators."""
     if len(low) != channels:
         return None
-    ends = [[requantized(layer, c, int(b)) for c, b in enumerate(bound)] for bound in (low, high)]
-    if any(end is None for row in ends for end in row):
+    outputs = [[requantized(layer, c, int(b)) for c, b in enumerate(bound)] for bound in (low, high)]
+    if any(output is None for row in outputs for output in row):
         return None
-    return np.array(ends[0], "int64"), np.array(ends[1], "int64")
+    return np.array(outputs[0], "int64"), np.array(outputs[1], "int64")
 
 
 def _corners(function: Callable[..., int], bounds: Sequence[np.ndarray]) -> Interval:
-    """Bounds of a function that is monotone in each of its operands, from its values at their ends.
+    """Bounds of a function that is monotone in each operand, from its values where all operands are at a bound.
 
     Args:
-        function: of one or two numbers.
-        bounds: low and high of each operand, [channels].
+        function: Function of one or two integers.
+        bounds: Low and high of each operand in turn, each [channels].
     """
-    ends = list(zip(bounds[::2], bounds[1::2], strict=True))
+    operands = list(zip(bounds[::2], bounds[1::2], strict=True))
     values = np.array(
         [
-            [function(*map(int, corner)) for corner in itertools.product(*operands)]
-            for operands in ([(low[c], high[c]) for low, high in ends] for c in range(len(bounds[0])))
+            [
+                function(*map(int, corner))
+                for corner in itertools.product(*((low[c], high[c]) for low, high in operands))
+            ]
+            for c in range(len(bounds[0]))
         ]
     )
     return values.min(axis=1), values.max(axis=1)
 
 
 def _reduced(layer: Layer) -> Callable[[int], int]:
+    """The output of a reduction whose inputs all have one value, which bounds it for any inputs."""
     f, count = numbers(layer), math.prod(np.asarray(layer.fields["summed"]).tolist())
 
     def reduced(x: int) -> int:
@@ -220,6 +242,7 @@ def _reduced(layer: Layer) -> Callable[[int], int]:
 
 
 def _binary(op: Op, layer: Layer) -> Callable[[int, int], int]:
+    """The function of two int8 values that an op of `BINARY` computes."""
     f = numbers(layer)
 
     def added(x: int, y: int) -> int:

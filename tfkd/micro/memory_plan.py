@@ -1,4 +1,7 @@
-"""A static plan of one arena: where each buffer lies while it lives."""
+"""A static memory plan: offsets of buffers in one arena, so that buffers that live at the same time do not overlap.
+
+Time is counted in steps, one for each layer.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,19 @@ from collections.abc import Mapping, Sequence
 
 ALIGNMENT = 4
 _TRIES = 400
-# (number of a buffer, number of one that it overwrites): bytes that the first must start before the second
+# (index of a buffer, index of one that it overwrites): bytes by which the first must start before the second.
 Overlaps = Mapping[tuple[int, int], int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-    """Bytes that are needed for a while.
+    """A buffer and its lifetime.
 
     Args:
-        name: for the report.
-        bytes: size.
-        first: step of its first use; -1 for an input.
-        last: step of its last use, included.
+        name: Name for the report.
+        bytes: Size.
+        first: Step of the first use; -1 for an input of the model.
+        last: Step of the last use, included.
     """
 
     name: str
@@ -29,18 +32,18 @@ class Buffer:
     last: int
 
     def meets(self, other: Buffer) -> bool:
-        """Whether both live at some step."""
+        """Whether both live at the same step."""
         return self.first <= other.last and other.first <= self.last
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """Where each buffer lies.
+    """Offsets of buffers in the arena.
 
     Args:
-        buffers: what was placed.
-        offsets: bytes from the arena's start, one for each buffer.
-        overlaps: buffers that may share bytes although they live together, see `plan`.
+        buffers: The buffers.
+        offsets: Bytes from the start of the arena, one for each buffer.
+        overlaps: Buffers that may share bytes although they live at the same time, see `plan`.
     """
 
     buffers: tuple[Buffer, ...]
@@ -50,15 +53,15 @@ class MemoryPlan:
     @property
     def bytes(self) -> int:
         """Size of the arena."""
-        return max((o + _aligned(b.bytes) for b, o in zip(self.buffers, self.offsets, strict=True)), default=0)
+        return max((o + aligned(b.bytes) for b, o in zip(self.buffers, self.offsets, strict=True)), default=0)
 
     @property
     def lower_bound(self) -> int:
-        """The largest sum of what lives at one step: no plan of these buffers is smaller."""
+        """The largest number of live bytes at a step: no plan of these buffers is smaller."""
         return max((self.live_bytes(step) for step in {b.first for b in self.buffers}), default=0)
 
     def live_bytes(self, step: int) -> int:
-        """Sum of what lives at a step; bytes that are shared count once."""
+        """Sum of the buffers that live at a step; shared bytes count once."""
         shared = 0
         for (over, under), lag in self.overlaps.items():
             pair = self.buffers[over], self.buffers[under]
@@ -68,18 +71,22 @@ class MemoryPlan:
 
 
 def saving(over: int, under: int, lag: int) -> int:
-    """Bytes saved where a buffer of `over` bytes starts `lag` bytes before one of `under` bytes and overwrites it."""
+    """Bytes saved where a buffer of `over` bytes starts `lag` bytes before one of `under` bytes and overwrites it.
+
+    >>> saving(100, 100, lag=12)
+    88
+    """
     return max(0, over + under - max(over, lag + under))
 
 
 def plan(buffers: Sequence[Buffer], overlaps: Overlaps | None = None, *, seed: int = 0) -> MemoryPlan:
-    """Places buffers by best fit: largest first, then in seeded random orders until the lower bound is met.
+    """Places buffers by best fit: first in order of size, then in random orders until the lower bound is reached.
 
     Args:
-        buffers: with their lifetimes.
+        buffers: Buffers with their lifetimes.
         overlaps: `(a, b): lag` where buffer a is written while b is read from its start on: they may share bytes if a
             starts at least `lag` bytes before b.
-        seed: of the random orders.
+        seed: Random seed of the orders.
 
     Returns:
         The smallest plan found.
@@ -88,44 +95,56 @@ def plan(buffers: Sequence[Buffer], overlaps: Overlaps | None = None, *, seed: i
     12
     """
     buffers, overlaps = tuple(buffers), overlaps or {}
-    aligned = tuple(dataclasses.replace(b, bytes=_aligned(b.bytes)) for b in buffers)
-    bound = MemoryPlan(aligned, (), overlaps).lower_bound
+    bound = MemoryPlan(tuple(dataclasses.replace(b, bytes=aligned(b.bytes)) for b in buffers), (), overlaps).lower_bound
     order = sorted(range(len(buffers)), key=lambda i: (-buffers[i].bytes, buffers[i].first))
-    best, shuffler = _placed(buffers, order, overlaps), random.Random(seed)
+    best, generator = _placed(buffers, order, overlaps), random.Random(seed)
     for _ in range(_TRIES):
         if best.bytes <= bound:
             break
-        # Neighbours of the best order: a few buffers taken out and put in elsewhere.
+        # A neighbour of the best order: one to four buffers move to other positions.
         changed = list(order)
-        for _ in range(shuffler.randint(1, 4)):
-            changed.insert(shuffler.randrange(len(changed)), changed.pop(shuffler.randrange(len(changed))))
+        for _ in range(generator.randint(1, 4)):
+            changed.insert(generator.randrange(len(changed)), changed.pop(generator.randrange(len(changed))))
         candidate = _placed(buffers, changed, overlaps)
         if candidate.bytes <= best.bytes:
             best, order = candidate, changed
     return best
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """A size rounded up to the arena's alignment.
+
+    >>> aligned(5)
+    8
+    """
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _placed(buffers: tuple[Buffer, ...], order: Sequence[int], overlaps: Overlaps) -> MemoryPlan:
+    """Places buffers in an order, each into the smallest gap that fits, or behind all others."""
     offsets: dict[int, int] = {}
     for i in order:
-        size, end, best = _aligned(buffers[i].bytes), 0, None
-        taken = []
-        for j, start in offsets.items():
-            if not buffers[i].meets(buffers[j]):
-                continue
-            stop = start + _aligned(buffers[j].bytes)
-            if (j, i) in overlaps:  # only j's bytes before the lag are in the way
-                stop = min(stop, start + overlaps[j, i])
-            elif (i, j) in overlaps:  # i may reach into j, all but its first bytes
-                start += max(0, size - overlaps[i, j])
-            taken.append((start, stop))
-        for start, stop in sorted(taken):
+        size, end, best = aligned(buffers[i].bytes), 0, None  # best: (bytes of the gap, its offset)
+        for start, stop in sorted(_taken(buffers, i, offsets, overlaps)):
             if start - end >= size and (best is None or start - end < best[0]):
                 best = (start - end, end)
             end = max(end, stop)
         offsets[i] = best[1] if best else end
     return MemoryPlan(buffers, tuple(offsets[i] for i in range(len(buffers))), overlaps)
+
+
+def _taken(
+    buffers: tuple[Buffer, ...], i: int, offsets: Mapping[int, int], overlaps: Overlaps
+) -> list[tuple[int, int]]:
+    """The byte ranges that buffer `i` must not touch."""
+    taken = []
+    for j, start in offsets.items():
+        if not buffers[i].meets(buffers[j]):
+            continue
+        stop = start + aligned(buffers[j].bytes)
+        if (j, i) in overlaps:  # buffer j overwrites i: only its first `lag` bytes must lie before i
+            stop = min(stop, start + overlaps[j, i])
+        elif (i, j) in overlaps:  # buffer i overwrites j: all of i but its first `lag` bytes may lie in j
+            start += max(0, aligned(buffers[i].bytes) - overlaps[i, j])
+        taken.append((start, stop))
+    return taken

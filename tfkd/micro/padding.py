@@ -1,4 +1,8 @@
-"""Folds an explicit PAD into the convolution after it, whose kernel pads by itself and needs no larger copy."""
+"""Folds an explicit PAD into the convolution after it, whose kernel pads by itself and so needs no padded copy.
+
+A PAD [1, H, W, C] -> [1, top + H + bottom, left + W + right, C] and a convolution of its output become a convolution of
+[1, H, W, C] with the option `Pads` = ((top, bottom), (left, right)), in addition to its option `Padding`.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +13,39 @@ import numpy as np
 
 from tfkd.micro.graph import Graph, Op
 
-_WINDOWS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 def fold_padding(graph: Graph) -> Graph:
-    """Turns PAD with the zero point, along height and width, before convolutions into an option of these.
+    """Folds each PAD along height and width with the zero point whose readers are all convolutions.
 
-    The option `Pads` holds the values before and after along height and width; `Padding` adds to it as ever.
+    Args:
+        graph: A model.
+
+    Returns:
+        The graph with the option `Pads` in these convolutions, and without these PAD ops.
     """
-    amounts = {op.outputs[0]: (op.inputs[0], found) for op in graph.ops if (found := _amounts(graph, op)) is not None}
+    pads = {op.outputs[0]: (op.inputs[0], found) for op in graph.ops if (found := _pads(graph, op)) is not None}
     for i in graph.outputs:
-        amounts.pop(i, None)
+        pads.pop(i, None)
     for op in graph.ops:
         for n, i in enumerate(op.inputs):
-            if i in amounts and (n > 0 or op.kind not in _WINDOWS):
-                del amounts[i]
+            if i in pads and (n > 0 or op.kind not in _CONVOLUTIONS):
+                del pads[i]
     ops = []
     for op in graph.ops:
-        if op.outputs[0] in amounts:
+        if op.outputs[0] in pads:
             continue
-        if op.inputs[0] in amounts:
-            source, pads = amounts[op.inputs[0]]
-            op = dataclasses.replace(
-                op, inputs=(source, *op.inputs[1:]), options=MappingProxyType({**op.options, "Pads": pads})
-            )
+        if op.inputs[0] in pads:
+            source, amounts = pads[op.inputs[0]]
+            options = MappingProxyType({**op.options, "Pads": amounts})
+            op = dataclasses.replace(op, inputs=(source, *op.inputs[1:]), options=options)
         ops.append(op)
     return dataclasses.replace(graph, ops=tuple(ops))
 
 
-def _amounts(graph: Graph, op: Op) -> tuple[tuple[int, int], ...] | None:
-    """Values before and after along height and width, where a convolution would pad the same."""
+def _pads(graph: Graph, op: Op) -> tuple[tuple[int, int], ...] | None:
+    """Values before and after along height and width, or None where a convolution would pad otherwise."""
     if op.kind not in ("PAD", "PADV2") or len(op.inputs) < 2 or min(op.inputs) < 0:
         return None
     source, output, amounts = (graph.tensors[i] for i in (op.inputs[0], op.outputs[0], op.inputs[1]))

@@ -1,4 +1,8 @@
-"""Which buffer of the arena each tensor lies in, and when it lives there."""
+"""Assigns each tensor a buffer of the arena with its lifetime, and plans their offsets.
+
+Views share the buffer of their tensor; an output shares its input's buffer where the kernel works in place and no later
+layer reads the input. Shapes do not matter here, only sizes in bytes.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tfkd.micro.graph import Graph
 from tfkd.micro.lowering.layer import Layer
-from tfkd.micro.memory_plan import ALIGNMENT, Buffer, MemoryPlan, plan
+from tfkd.micro.memory_plan import Buffer, MemoryPlan, aligned, plan
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """How a layer moves over the rows of its input, as in kernels/rows.h.
+    """How a layer's windows move over the rows of its input, as in kernels/rows.h.
 
     Args:
-        stride: rows of the input from one row of the output to the next.
-        reach: rows of the input for one of the output.
-        pad: rows before the first.
-        height: rows of the input.
-        out_height: rows of the output.
-        row: bytes of a row of the input.
-        out_row: bytes of a row of the output.
+        stride: Input rows from one output row to the next.
+        reach: Input rows of one output row.
+        pad: Padding rows before the first input row.
+        height: Rows of the input.
+        out_height: Rows of the output.
+        row: Bytes of an input row.
+        out_row: Bytes of an output row.
     """
 
     stride: int
@@ -35,17 +39,18 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """Layers that run by rows in turn, so that of what lies between them only a few rows are kept.
+    """Consecutive layers that run row by row in turn, so that only a few rows of the tensors between them are kept.
 
     Args:
-        first: number of the first layer.
-        windows: of each layer.
-        rows: of the last layer's output, computed at a time.
-        calls: of kernels in one run.
-        slab_bytes: for each layer but the last, what is kept of its output.
-        scratch_bytes: the largest scratch of its layers.
-        state_bytes: of where each layer stands.
-        lag: bytes that its output must start before its input, to overwrite what was read; None where it may not.
+        first: Index of the first layer.
+        windows: Windows of each layer.
+        rows: Output rows of the last layer that are computed at a time.
+        calls: Kernel calls in one run.
+        slab_bytes: Bytes of the rows that are kept of each layer's output, without the last layer's.
+        scratch_bytes: Largest scratch of the layers.
+        state_bytes: Bytes of the row counters of all layers.
+        lag: Bytes by which the output must start before the input to overwrite only rows that were read; None where the
+            output must not overwrite the input.
     """
 
     first: int
@@ -59,33 +64,41 @@ class Chain:
 
     @property
     def last(self) -> int:
-        """Number of the last layer."""
+        """Index of the last layer."""
         return self.first + len(self.windows) - 1
 
     @property
     def layers(self) -> range:
-        """The numbers of its layers."""
+        """The indices of the layers."""
         return range(self.first, self.last + 1)
 
     @property
     def bytes(self) -> int:
-        """What it needs beside its input and its output."""
-        return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in (*self.slab_bytes, self.work_bytes))
+        """Bytes of the arena in addition to input and output."""
+        return sum(aligned(size) for size in (*self.slab_bytes, self.work_bytes))
 
     @property
     def work_bytes(self) -> int:
-        """Scratch, and behind it where each layer stands."""
+        """Bytes of the scratch and of the row counters after it."""
         return self.state_at + self.state_bytes
 
     @property
     def state_at(self) -> int:
-        """Bytes from the scratch's start to where the layers' states are."""
-        return -(-self.scratch_bytes // ALIGNMENT) * ALIGNMENT
+        """Bytes from the start of the scratch to the row counters."""
+        return aligned(self.scratch_bytes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where tensors lie: the buffer of each, and the buffer of each layer's scratch."""
+    """The place of each tensor in the arena.
+
+    Args:
+        of_tensor: Buffer of each tensor, by the tensor's index.
+        of_scratch: Buffer of each layer's scratch, by the layer's index.
+        plan: Offsets of the buffers.
+        least_bytes: Largest sum of the model's own tensors that live at the same time, without any sharing.
+        steps: Step at which each layer runs; the layers of a chain share one.
+    """
 
     of_tensor: Mapping[int, int]
     of_scratch: Mapping[int, int]
@@ -94,30 +107,30 @@ class Placement:
     steps: Sequence[int]
 
     def tensor(self, index: int) -> int:
-        """Bytes from the arena's start to a tensor."""
+        """Bytes from the start of the arena to a tensor."""
         return self.plan.offsets[self.of_tensor[index]]
 
     def scratch(self, layer: int) -> int:
-        """Bytes from the arena's start to a layer's scratch."""
+        """Bytes from the start of the arena to a layer's scratch."""
         return self.plan.offsets[self.of_scratch[layer]]
 
     def live_bytes(self, layer: int) -> int:
-        """Sum of what lives while a layer runs."""
+        """Bytes that live while a layer runs."""
         return self.plan.live_bytes(self.steps[layer])
 
 
 def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], chains: Sequence[Chain] = ()) -> Placement:
-    """Plans the arena: views share their tensor's bytes, and an output takes its input's where that is exact.
+    """Plans the arena.
 
     Args:
-        graph: the model.
-        layers: from `lowering.lower`.
-        aliases: from `lowering.lower`.
-        chains: layers that run by rows.
+        graph: The model.
+        layers: Layers from `lowering.lower`.
+        aliases: Aliases from `lowering.lower`.
+        chains: Layers that run row by row.
     """
     root, find = roots(graph, aliases)
-    apart = lifetimes(graph, layers, find, range(len(layers)))
-    least_bytes = MemoryPlan(tuple(apart.values()), (0,) * len(apart)).lower_bound
+    unshared = lifetimes(graph, layers, find, range(len(layers)))
+    least_bytes = MemoryPlan(tuple(unshared.values()), (0,) * len(unshared)).lower_bound
     steps, chained = list(range(len(layers))), {i: chain for chain in chains for i in chain.layers}
     for i, chain in chained.items():
         steps[i] = chain.first
@@ -127,13 +140,8 @@ def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], cha
             tensor = layers[i].writes
             live[tensor] = dataclasses.replace(live[tensor], name=f"rows of {live[tensor].name}", bytes=size)
     for step, layer in enumerate(layers):
-        out = find(layer.writes)
-        for i in layer.in_place if step not in chained else ():
-            source = find(i)
-            if source != out and live[source].last == step == live[out].first and live[source].bytes == live[out].bytes:
-                root[out] = source
-                live[source] = dataclasses.replace(live[source], last=live[out].last)
-                break
+        if step not in chained:
+            _share_in_place(layer, step, live, root, find)
     kept = [i for i in live if find(i) == i]
     buffers = [live[i] for i in kept]
     of_scratch: dict[int, int] = {}
@@ -148,13 +156,25 @@ def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], cha
     overlaps = {}
     for chain in chains:
         if chain.lag is not None:
-            ends = layers[chain.last].writes, image(layers[chain.first])
-            overlaps[found[ends[0]], found[ends[1]]] = chain.lag
+            overlaps[found[layers[chain.last].writes], found[image(layers[chain.first])]] = chain.lag
     return Placement(found, of_scratch, plan(buffers, overlaps), least_bytes, steps)
 
 
+def _share_in_place(
+    layer: Layer, step: int, live: dict[int, Buffer], root: dict[int, int], find: Callable[[int], int]
+) -> None:
+    """Lets a layer's output take the buffer of an input whose last reader it is, where its kernel allows that."""
+    out = find(layer.writes)
+    for i in layer.in_place:
+        source = find(i)
+        if source != out and live[source].last == step == live[out].first and live[source].bytes == live[out].bytes:
+            root[out] = source
+            live[source] = dataclasses.replace(live[source], last=live[out].last)
+            return
+
+
 def image(layer: Layer) -> int:
-    """The one tensor that a layer of windows reads."""
+    """The tensor that a convolution or a pool reads."""
     (source,) = layer.reads
     if not isinstance(source, int):
         raise TypeError(f"{layer.kernel} reads a constant")
@@ -162,7 +182,12 @@ def image(layer: Layer) -> int:
 
 
 def roots(graph: Graph, aliases: Mapping[int, int]) -> tuple[dict[int, int], Callable[[int], int]]:
-    """For each tensor the one whose bytes it shares, step by step, and a function that follows these to the last."""
+    """Which tensors share a buffer.
+
+    Returns:
+        For each tensor another one whose buffer it shares, or itself; and a function that follows these references to
+        the tensor that owns the buffer.
+    """
     root = {t.index: t.index for t in graph.tensors}
 
     def find(i: int) -> int:
@@ -170,21 +195,32 @@ def roots(graph: Graph, aliases: Mapping[int, int]) -> tuple[dict[int, int], Cal
             i = root[i]
         return i
 
-    for view, of in aliases.items():
-        if graph.tensors[of].data is None:
-            root[view] = find(of)
+    for view, source in aliases.items():
+        if graph.tensors[source].data is None:
+            root[view] = find(source)
     return root, find
 
 
 def lifetimes(
     graph: Graph, layers: Sequence[Layer], find: Callable[[int], int], steps: Sequence[int]
 ) -> dict[int, Buffer]:
-    """A buffer for each tensor that layers read or write, or that is an input; `steps`: when each layer runs."""
+    """Buffers of the tensors that layers read or write, and of the model's inputs.
+
+    Args:
+        graph: The model.
+        layers: All layers.
+        find: Function that returns the tensor that owns a tensor's buffer, from `roots`.
+        steps: Step at which each layer runs.
+
+    Returns:
+        Buffers by the index of the tensor that owns them. States and the model's outputs live to the end; states live
+        from the start too.
+    """
     first: dict[int, int] = {find(i): -1 for i in graph.inputs}
     last: dict[int, int] = dict(first)
     for step, layer in zip(steps, layers, strict=True):
         for i in (*(r for r in layer.reads if isinstance(r, int)), *layer.states, layer.writes):
-            kept = graph.tensors[find(i)].variable  # from one run to the next
+            kept = graph.tensors[find(i)].variable  # between runs
             first.setdefault(find(i), -1 if kept else step)
             last[find(i)] = len(layers) if kept else step
     for i in graph.outputs:

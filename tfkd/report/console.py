@@ -106,8 +106,15 @@ def exported(folder: Path, sizes: Mapping[str, Any]) -> str:
         folder: Folder of the C files.
         sizes: See `tfkd.micro.export.write`.
     """
-    removed = f"; {sizes['removed']['summary']}" if "removed" in sizes else ""
-    return f"{folder}: arena {sizes['arena_bytes']:,} bytes{removed}"
+    arena = sizes["arena_bytes"]
+    words = [f"{folder}: arena {'size unknown, without tflite-micro' if arena is None else f'{arena:,} bytes'}"]
+    if "removed" in sizes:  # format c
+        words.append(sizes["removed"]["summary"])
+        if sizes["golden_source"]:
+            words.append(f"self-test of {sizes['golden_vectors']} vectors from {sizes['golden_source']}")
+        else:
+            words.append("no self-test: neither tflite-micro nor the packages of tfkd[mcu] are installed")
+    return "; ".join(words)
 
 
 def _sizes(record: Mapping[str, Any]) -> list[str]:

@@ -125,8 +125,8 @@ class CortexM(target.Target):
             core=self.core,
             board=self.board,
             dtype=program.inputs[0].tensor.dtype,
-            input_offsets=tuple(one.place for one in program.inputs),
-            output_offsets=tuple(one.place for one in program.outputs),
+            input_offsets=tuple(one.offset for one in program.inputs),
+            output_offsets=tuple(one.offset for one in program.outputs),
             output_shapes=tuple(tensor.shape for tensor in model.outputs),
         )
 

@@ -1,15 +1,20 @@
-"""From the ops of a graph to layers: one call of a C kernel each, with its constants."""
+"""Lowers the ops of a graph to layers: calls of C kernels with their constants.
+
+A new op takes a file in this folder with its lowering, and its line in `OPS`. A lowering checks the op's types, shapes
+and options, and returns its layers; whatever it does not support raises `Unsupported`. Each output keeps the shape that
+the model gives it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 
-from tfkd.errors import InputError
+from tfkd.errors import ModelError
 from tfkd.micro.graph import Graph, Op
 from tfkd.micro.lowering.elementwise import addition, elementwise
-from tfkd.micro.lowering.images import resize_bilinear, resize_nearest, transpose_convolution
-from tfkd.micro.lowering.layer import Layer, Unsupported
+from tfkd.micro.lowering.int16 import convolution_int16, logistic_tanh_int16, rescale, softmax_int16
+from tfkd.micro.lowering.layer import Alias, Layer, Unsupported
 from tfkd.micro.lowering.matrices import batch_matmul, fully_connected
 from tfkd.micro.lowering.moves import (
     concatenation,
@@ -25,64 +30,135 @@ from tfkd.micro.lowering.moves import (
 )
 from tfkd.micro.lowering.reductions import reduction
 from tfkd.micro.lowering.sequences import lstm, svdf
-from tfkd.micro.lowering.tables import UNARY, lookup, softmax
-from tfkd.micro.lowering.wide import curve, products, rescale, wide_softmax
+from tfkd.micro.lowering.tables import lookup, softmax
+from tfkd.micro.lowering.upsampling import resize_bilinear, resize_nearest, transpose_convolution
 from tfkd.micro.lowering.windows import convolution, depthwise, pool
 
-__all__ = ["lower"]
+__all__ = ["OPS", "lower"]
+
+Lowering = Callable[[Graph, Op], list[Layer] | Alias]
+
+
+@dataclasses.dataclass(frozen=True)
+class ByType:
+    """Two lowerings of an op whose int16 form has kernels of its own.
+
+    Args:
+        int8: Lowering of int8 tensors.
+        int16: Lowering where the first input or an output is int16.
+    """
+
+    int8: Lowering
+    int16: Lowering
+
+
+# The ops that are supported, by their names in the TFLite schema.
+OPS: dict[str, Lowering | ByType] = {
+    "ADD": addition,
+    "AVERAGE_POOL_2D": pool,
+    "BATCH_MATMUL": batch_matmul,
+    "CONCATENATION": concatenation,
+    "CONV_2D": ByType(convolution, convolution_int16),
+    "DEPTHWISE_CONV_2D": ByType(depthwise, convolution_int16),
+    "EXPAND_DIMS": view,
+    "FULLY_CONNECTED": ByType(fully_connected, convolution_int16),
+    "HARD_SWISH": lookup,
+    "LEAKY_RELU": ByType(lookup, rescale),
+    "LOGISTIC": ByType(lookup, logistic_tanh_int16),
+    "MAXIMUM": elementwise,
+    "MAX_POOL_2D": pool,
+    "MEAN": reduction,
+    "MINIMUM": elementwise,
+    "MUL": elementwise,
+    "PACK": pack,
+    "PAD": pad,
+    "PADV2": pad,
+    "QUANTIZE": ByType(lookup, rescale),
+    "RELU": ByType(lookup, rescale),
+    "RELU6": ByType(lookup, rescale),
+    "RESHAPE": view,
+    "RESIZE_BILINEAR": resize_bilinear,
+    "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
+    "REVERSE_V2": reverse,
+    "SOFTMAX": ByType(softmax, softmax_int16),
+    "SPLIT": split,
+    "SQUEEZE": view,
+    "STRIDED_SLICE": strided_slice,
+    "SUB": addition,
+    "SUM": reduction,
+    "SVDF": svdf,
+    "TANH": ByType(lookup, logistic_tanh_int16),
+    "TILE": tile,
+    "TRANSPOSE": transpose,
+    "TRANSPOSE_CONV": transpose_convolution,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm,
+    "UNPACK": unpack,
+}
 
 
 def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
     """Lowers all ops.
 
+    Args:
+        graph: A model.
+
     Returns:
-        The layers, and for each tensor that is only another view of one (RESHAPE and the like) that one.
+        The layers in the order of the ops, and aliases: for each tensor that is a view of another one (the output of
+        RESHAPE, SQUEEZE or EXPAND_DIMS) the index of that one.
 
     Raises:
-        ValueError: names every op, type or option that is not supported, with a remedy.
+        ModelError: The model has ops, types or options that are not supported; the message names all of them.
     """
     layers: list[Layer] = []
     aliases: dict[int, int] = {}
     problems = []
     for op in graph.ops:
         try:
-            _check_integers(graph, op)
-            if op.kind in _VIEWS:
-                aliases[op.outputs[0]] = view(graph, op)
-            elif op.kind in _LOWERINGS:
-                wide = "int16" in (graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0)
-                lowered = (_WIDE if wide else {}).get(op.kind, _LOWERINGS[op.kind])(graph, op)
-                layers.extend(_typed(graph, layer) for layer in lowered)
-            else:
-                raise Unsupported(
-                    "is not supported. Replace the layer, or use the model's TensorFlow Lite Micro form: "
-                    "`tfkd export-c --format tflm`"
-                )
+            lowered = _lowered(graph, op)
         except Unsupported as problem:
             problems.append(f"{graph.label(op)}: {problem}")
         except KeyError as missing:
             problems.append(f"{graph.label(op)}: has no option {missing}. The file is damaged")
         except IndexError:
             problems.append(f"{graph.label(op)}: has fewer inputs or dimensions than it needs. The file is damaged")
+        else:
+            if isinstance(lowered, Alias):
+                aliases[op.outputs[0]] = lowered.source
+            else:
+                layers.extend(_specialized(graph, layer) for layer in lowered)
     if problems:
-        raise InputError("micro: the model must use supported ops only. Received:\n  " + "\n  ".join(problems))
+        raise ModelError("micro: the model must have supported ops only. Received:\n  " + "\n  ".join(problems))
     return tuple(layers), aliases
 
 
-def _check_integers(graph: Graph, op: Op) -> None:
-    """Refuses a conversion from or to floats; those at the model's ends are not in the graph any more."""
-    ends = [graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0]
-    if op.kind in ("QUANTIZE", "DEQUANTIZE") and any(dtype.startswith("float") for dtype in ends):
+def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
+    _check_integers(graph, op)
+    if op.kind not in OPS:
         raise Unsupported(
-            f"converts {ends[0]} to {ends[-1]} within the model, where a layer computes in floats. Replace that "
+            "is not supported. Replace the layer, or export the model for TensorFlow Lite Micro: "
+            "`tfkd export-c --format tflm`"
+        )
+    lowering = OPS[op.kind]
+    if isinstance(lowering, ByType):
+        dtypes = {graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0}
+        lowering = lowering.int16 if "int16" in dtypes else lowering.int8
+    return lowering(graph, op)
+
+
+def _check_integers(graph: Graph, op: Op) -> None:
+    """Refuses a conversion from or to floats inside the model; those of inputs and outputs were removed before."""
+    dtypes = [graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0]
+    if op.kind in ("QUANTIZE", "DEQUANTIZE") and any(dtype.startswith("float") for dtype in dtypes):
+        raise Unsupported(
+            f"converts {dtypes[0]} to {dtypes[-1]} inside the model, where a layer computes in floats. Replace that "
             "layer, and convert without --allow-float, so that only the model's inputs and outputs are floats"
         )
 
 
-def _typed(graph: Graph, layer: Layer) -> Layer:
-    """A layer with the kernel for its values, where one text serves several types."""
+def _specialized(graph: Graph, layer: Layer) -> Layer:
+    """A layer of a generic kernel with the kernel for the type of its output."""
     dtype = graph.tensors[layer.writes].dtype
-    if dtype == "int8" or layer.source.split()[-1] not in _TEMPLATES:
+    if dtype == "int8" or not layer.generic:
         return layer
     return dataclasses.replace(
         layer,
@@ -90,33 +166,3 @@ def _typed(graph: Graph, layer: Layer) -> Layer:
         struct=f"{layer.struct}_{dtype}",
         source=f"{layer.source.replace('int8', dtype)}@{dtype}",
     )
-
-
-_TEMPLATES = (
-    "addition",
-    "batch_matmul",
-    "elementwise",
-    "fill",
-    "move",
-    "pool",
-    "reduction",
-    "resize",
-    "transpose_convolution",
-)
-_VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
-_LOWERINGS: dict[str, Callable[[Graph, Op], list[Layer]]] = {
-    "CONV_2D": convolution, "DEPTHWISE_CONV_2D": depthwise, "FULLY_CONNECTED": fully_connected,
-    "AVERAGE_POOL_2D": pool, "MAX_POOL_2D": pool, "ADD": addition, "SUB": addition, "MUL": elementwise,
-    "MAXIMUM": elementwise, "MINIMUM": elementwise, "SOFTMAX": softmax, "CONCATENATION": concatenation,
-    "SPLIT": split, "STRIDED_SLICE": strided_slice, "UNPACK": unpack, "PACK": pack, "TILE": tile, "REVERSE_V2": reverse,
-    "TRANSPOSE": transpose, "PAD": pad, "PADV2": pad,
-    "TRANSPOSE_CONV": transpose_convolution, "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
-    "RESIZE_BILINEAR": resize_bilinear, "BATCH_MATMUL": batch_matmul, "SVDF": svdf,
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm, "MEAN": reduction, "SUM": reduction, **dict.fromkeys(UNARY, lookup),
-}  # fmt: skip
-# Where int16 activations need another kernel.
-_WIDE: dict[str, Callable[[Graph, Op], list[Layer]]] = {
-    "CONV_2D": products, "DEPTHWISE_CONV_2D": products, "FULLY_CONNECTED": products, "SOFTMAX": wide_softmax,
-    "LOGISTIC": curve, "TANH": curve, "QUANTIZE": rescale, "RELU": rescale, "RELU6": rescale,
-    "LEAKY_RELU": rescale,
-}  # fmt: skip

@@ -1,14 +1,17 @@
-"""Ops that take two tensors value by value, with broadcasting."""
+"""ADD, SUB, MUL, MAXIMUM, MINIMUM: two tensors of up to four dimensions, value by value, with NumPy's broadcasting."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, Unsupported, activation_range, shape_text, values
+from tfkd.micro.lowering.layer import Fields, Layer, Unsupported, shape_text, strides_of, unsupported_scale, values
+from tfkd.micro.lowering.requantization import activation_range
+
+_DIMENSIONS = 4
+# The kernels scale both operands by 2^20 (int8) or 2^15 (int16) before they add them.
+_LEFT_SHIFTS = {"int8": 20, "int16": 15}
 
 
 def _tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor, Tensor]:
@@ -17,97 +20,106 @@ def _tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _operands(graph: Graph, op: Op) -> tuple[dict[str, tuple[int, ...]], tuple[int | np.ndarray, ...], tuple[int, ...]]:
-    """Sizes and strides of two operands broadcast against each other; what is read; what may be overwritten."""
+    """How two operands are broadcast against each other.
+
+    Returns:
+        The fields `size`, `stride1` and `stride2` (a stride of 0 repeats a value along an axis), what the kernel reads,
+        and the inputs that the output may overwrite.
+    """
     first, second, output = _tensors(graph, op)
     shape = output.shape
-    if len(shape) > 4:
-        raise Unsupported(f"{len(shape)} dimensions are too many. Reshape to at most 4")
-    fields: dict[str, tuple[int, ...]] = {}
+    if len(shape) > _DIMENSIONS:
+        raise Unsupported(f"{len(shape)} dimensions are too many. Reshape to at most {_DIMENSIONS}")
     flat = first.shape == second.shape == shape
-    size = (1, 1, 1, output.elements) if flat else (1,) * (4 - len(shape)) + shape
-    fields["size"] = size
+    size = (1, 1, 1, output.elements) if flat else (1,) * (_DIMENSIONS - len(shape)) + shape
+    fields: dict[str, tuple[int, ...]] = {"size": size}
     for name, tensor in (("stride1", first), ("stride2", second)):
-        own = (1, 1, 1, tensor.elements) if flat else (1,) * (4 - len(tensor.shape)) + tensor.shape
-        if len(own) != 4 or any(a not in (1, b) for a, b in zip(own, size, strict=True)):
+        own = (1, 1, 1, tensor.elements) if flat else (1,) * (_DIMENSIONS - len(tensor.shape)) + tensor.shape
+        if len(own) != _DIMENSIONS or any(a not in (1, b) for a, b in zip(own, size, strict=True)):
             raise Unsupported(f"{tensor.shape} does not broadcast to {shape}. The file is damaged")
-        steps = [math.prod(own[i + 1 :]) for i in range(4)]
-        fields[name] = tuple(0 if own[i] == 1 else steps[i] for i in range(4))
+        fields[name] = tuple(0 if n == 1 else stride for n, stride in zip(own, strides_of(own), strict=True))
     reads = tuple(t.index if t.data is None else t.data.reshape(-1) for t in (first, second))
     in_place = tuple(t.index for t in (first, second) if t.data is None and t.shape == shape)
     return fields, reads, in_place
 
 
 def addition(graph: Graph, op: Op) -> list[Layer]:
+    """ADD and SUB: both operands are rescaled to twice the larger scale, then added."""
     first, second, output = _tensors(graph, op)
-    fields, reads, in_place = _operands(graph, op)
+    broadcast, reads, in_place = _operands(graph, op)
     least, most = activation_range(op, output)
-    twice = 2 * max(first.scale, second.scale)
+    common = 2 * max(first.scale, second.scale)
     factors = [
-        first.scale / twice,
-        second.scale / twice,
-        twice / (2 ** (20 if output.dtype == "int8" else 15) * output.scale),
+        first.scale / common,
+        second.scale / common,
+        common / (2 ** _LEFT_SHIFTS[output.dtype] * output.scale),
     ]
     pairs = [arithmetic.quantize_multiplier(factor) for factor in factors]
     if factors[2] >= 1 or any(shift > 0 for _, shift in pairs):
-        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
-    sign = -1 if op.kind == "SUB" else 1
+        raise unsupported_scale(output)
+    fields: Fields = {
+        "multiplier1": pairs[0][0],
+        "multiplier2": pairs[1][0],
+        "out_multiplier": pairs[2][0],
+        "shift1": -pairs[0][1],
+        "shift2": -pairs[1][1],
+        "out_shift": -pairs[2][1],
+        **broadcast,
+        "zero_point1": first.zero_point,
+        "zero_point2": second.zero_point,
+        "out_zero_point": output.zero_point,
+        "least": least,
+        "most": most,
+        "sign": -1 if op.kind == "SUB" else 1,
+    }
+    # Bits 0 and 1: the factor of an operand is exactly 1/2, so that a shift replaces the multiplication.
+    halves = sum(1 << i for i in (0, 1) if pairs[i] == (2**30, 0))
     return [
         Layer(
             op,
             "addition",
             "addition",
             "tfkd_addition_params",
-            {
-                "multiplier1": pairs[0][0],
-                "multiplier2": pairs[1][0],
-                "out_multiplier": pairs[2][0],
-                "shift1": -pairs[0][1],
-                "shift2": -pairs[1][1],
-                "out_shift": -pairs[2][1],
-                **fields,
-                "zero_point1": first.zero_point,
-                "zero_point2": second.zero_point,
-                "out_zero_point": output.zero_point,
-                "least": least,
-                "most": most,
-                "sign": sign,
-            },
+            fields,
             reads,
             output.index,
             in_place=in_place,
             comment=shape_text(output),
-            flags=sum(1 << i for i in (0, 1) if pairs[i] == (2**30, 0)),
+            flags=halves,
+            generic=True,
         )
     ]
 
 
 def elementwise(graph: Graph, op: Op) -> list[Layer]:
+    """MUL, MAXIMUM and MINIMUM."""
     first, second, output = _tensors(graph, op)
-    fields, reads, in_place = _operands(graph, op)
+    broadcast, reads, in_place = _operands(graph, op)
     least, most = activation_range(op, output) if op.kind == "MUL" else (0, 0)
     multiplier, shift = arithmetic.quantize_multiplier(first.scale * second.scale / output.scale)
     if op.kind == "MUL" and shift > 14:
-        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
-    kernel = {"MUL": "multiplication", "MAXIMUM": "maximum", "MINIMUM": "minimum"}[op.kind]
+        raise unsupported_scale(output)
+    fields: Fields = {
+        "multiplier": multiplier,
+        "shift": shift if op.kind == "MUL" else 0,
+        **broadcast,
+        "zero_point1": first.zero_point,
+        "zero_point2": second.zero_point,
+        "out_zero_point": output.zero_point,
+        "least": least,
+        "most": most,
+    }
     return [
         Layer(
             op,
-            kernel,
+            {"MUL": "multiplication", "MAXIMUM": "maximum", "MINIMUM": "minimum"}[op.kind],
             "elementwise",
             "tfkd_elementwise_params",
-            {
-                "multiplier": multiplier,
-                "shift": shift if op.kind == "MUL" else 0,
-                **fields,
-                "zero_point1": first.zero_point,
-                "zero_point2": second.zero_point,
-                "out_zero_point": output.zero_point,
-                "least": least,
-                "most": most,
-            },
+            fields,
             reads,
             output.index,
             in_place=in_place,
             comment=shape_text(output),
+            generic=True,
         )
     ]

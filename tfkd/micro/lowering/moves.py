@@ -1,16 +1,39 @@
-"""Ops that move values without changing them."""
+"""Ops that move values without changing them: copies between strided blocks, and views that copy nothing.
+
+A copy has up to five dimensions, each with a size, a stride in the input and a stride in the output. Adjacent
+dimensions that are contiguous in both are merged.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, Unsupported, constant, same_steps, shape_text, strides_of, values
+from tfkd.micro.lowering.layer import (
+    Alias,
+    Layer,
+    Unsupported,
+    constant,
+    same_quantization,
+    shape_text,
+    strides_of,
+    values,
+)
 
 
-def _block(size: Sequence[int], from_: Sequence[int], to: Sequence[int], first: int = 0, to_first: int = 0) -> dict:
-    """Fields of a move, its dimensions filled up to 5 in front, neighbours that run on merged."""
+def _copy(
+    size: Sequence[int], from_: Sequence[int], to: Sequence[int], first: int = 0, to_first: int = 0
+) -> Mapping[str, int | tuple[int, ...]]:
+    """Fields of a copy.
+
+    Args:
+        size: Values along each dimension.
+        from_: Strides in the input.
+        to: Strides in the output.
+        first: Element of the input where the copy starts.
+        to_first: Element of the output where the copy starts.
+    """
     dims = [(s, f, t) for s, f, t in zip(size, from_, to, strict=True) if s != 1] or [(1, 1, 1)]
     merged = [dims[0]]
     for s, f, t in dims[1:]:
@@ -31,7 +54,7 @@ def _block(size: Sequence[int], from_: Sequence[int], to: Sequence[int], first: 
     }
 
 
-def _move(op: Op, source: Tensor, output: Tensor, fields: dict) -> Layer:
+def _move(op: Op, source: Tensor, output: Tensor, fields: Mapping[str, int | tuple[int, ...]]) -> Layer:
     read = source.index if source.data is None else source.data.reshape(-1)
     return Layer(
         op,
@@ -42,25 +65,27 @@ def _move(op: Op, source: Tensor, output: Tensor, fields: dict) -> Layer:
         (read,),
         output.index,
         comment=f"{shape_text(source)} -> {shape_text(output)}",
+        generic=True,
     )
 
 
-def view(graph: Graph, op: Op) -> int:
-    """The tensor whose values an op gives another shape: it takes no code."""
+def view(graph: Graph, op: Op) -> Alias:
+    """RESHAPE, SQUEEZE and EXPAND_DIMS: the output is the input's bytes in another shape, without code."""
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
     if source.elements != output.elements or source.data is not None:
         raise Unsupported(f"{source.shape} of {source.name!r} is not {output.shape}. The file is damaged")
-    return source.index
+    return Alias(source.index)
 
 
 def concatenation(graph: Graph, op: Op) -> list[Layer]:
+    """CONCATENATION along any axis: one copy for each input; all have the output's scale."""
     output = values(graph, op.outputs[0])
     axis = int(op.options["Axis"]) % max(1, len(output.shape))
     layers, at, strides = [], 0, strides_of(output.shape)
     for i in op.inputs:
         source = values(graph, i, output.dtype)
-        same_steps(source, output)
+        same_quantization(source, output)
         if (
             len(source.shape) != len(output.shape)
             or at + source.shape[axis] > output.shape[axis]
@@ -69,7 +94,7 @@ def concatenation(graph: Graph, op: Op) -> list[Layer]:
             raise Unsupported(f"{source.shape} does not fit into {output.shape}. The file is damaged")
         layers.append(
             _move(
-                op, source, output, _block(source.shape, strides_of(source.shape), strides, to_first=at * strides[axis])
+                op, source, output, _copy(source.shape, strides_of(source.shape), strides, to_first=at * strides[axis])
             )
         )
         at += source.shape[axis]
@@ -79,6 +104,7 @@ def concatenation(graph: Graph, op: Op) -> list[Layer]:
 
 
 def split(graph: Graph, op: Op) -> list[Layer]:
+    """SPLIT along any axis: one copy for each output."""
     source = values(graph, op.inputs[1])
     axis = int(constant(graph, op, 0, "int32").reshape(-1)[0]) % len(source.shape)
     layers, at, strides = [], 0, strides_of(source.shape)
@@ -91,28 +117,30 @@ def split(graph: Graph, op: Op) -> list[Layer]:
             )
             or at + output.shape[axis] > source.shape[axis]
         ):
-            raise Unsupported(f"{output.shape} does not come out of {source.shape}. The file is damaged")
+            raise Unsupported(f"{output.shape} is not a part of {source.shape}. The file is damaged")
         layers.append(
-            _move(op, source, output, _block(output.shape, strides, strides_of(output.shape), first=at * strides[axis]))
+            _move(op, source, output, _copy(output.shape, strides, strides_of(output.shape), first=at * strides[axis]))
         )
         at += output.shape[axis]
     return layers
 
 
 def unpack(graph: Graph, op: Op) -> list[Layer]:
+    """UNPACK: one copy for each index of an axis, which the outputs do not have."""
     source = values(graph, op.inputs[0])
     axis, strides = _axis(op, source), strides_of(source.shape)
     rest, steps = (tuple(x[:axis]) + tuple(x[axis + 1 :]) for x in (source.shape, strides))
     outputs = [values(graph, i, source.dtype) for i in op.outputs]
     if len(outputs) != source.shape[axis] or any(output.shape != rest for output in outputs):
-        raise Unsupported(f"{source.shape} does not come apart along axis {axis}. The file is damaged")
+        raise Unsupported(f"{source.shape} is not {len(outputs)} outputs along axis {axis}. The file is damaged")
     return [
-        _move(op, source, output, _block(rest, steps, strides_of(rest), first=i * strides[axis]))
+        _move(op, source, output, _copy(rest, steps, strides_of(rest), first=i * strides[axis]))
         for i, output in enumerate(outputs)
     ]
 
 
 def pack(graph: Graph, op: Op) -> list[Layer]:
+    """PACK: one copy for each input, along a new axis."""
     output = values(graph, op.outputs[0])
     axis, strides = _axis(op, output), strides_of(output.shape)
     rest, steps = (tuple(x[:axis]) + tuple(x[axis + 1 :]) for x in (output.shape, strides))
@@ -120,12 +148,13 @@ def pack(graph: Graph, op: Op) -> list[Layer]:
     if len(sources) != output.shape[axis] or any(source.shape != rest for source in sources):
         raise Unsupported(f"{len(sources)} inputs do not make {output.shape}. The file is damaged")
     return [
-        _move(op, source, output, _block(rest, strides_of(rest), steps, to_first=i * strides[axis]))
+        _move(op, source, output, _copy(rest, strides_of(rest), steps, to_first=i * strides[axis]))
         for i, source in enumerate(sources)
     ]
 
 
 def _axis(op: Op, tensor: Tensor) -> int:
+    """The op's axis, counted from 0."""
     axis = int(op.options["Axis"])
     if not -len(tensor.shape) <= axis < len(tensor.shape):
         raise Unsupported(f"{tensor.shape} has no axis {axis}. The file is damaged")
@@ -133,6 +162,7 @@ def _axis(op: Op, tensor: Tensor) -> int:
 
 
 def tile(graph: Graph, op: Op) -> list[Layer]:
+    """TILE: each axis becomes two, the copies and the values; the copies read with a stride of 0."""
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
     times = constant(graph, op, 1, "int32", "int64").reshape(-1).tolist()
@@ -142,27 +172,28 @@ def tile(graph: Graph, op: Op) -> list[Layer]:
     ):
         raise Unsupported(f"{source.shape} times {times} is not {output.shape}. The file is damaged")
     from_, to = strides_of(source.shape), strides_of(output.shape)
-    # Each axis twice: which copy, and where in it.
     dims = [
         dim for n, s, f, t in zip(times, source.shape, from_, to, strict=True) for dim in ((n, 0, s * t), (s, f, t))
     ]
     size, from_, to = (list(column) for column in zip(*dims, strict=True))
-    return [_move(op, source, output, _block(size, from_, to))]
+    return [_move(op, source, output, _copy(size, from_, to))]
 
 
 def reverse(graph: Graph, op: Op) -> list[Layer]:
+    """REVERSE_V2: a negative stride along each reversed axis."""
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
     axes = {int(a) % len(source.shape) for a in constant(graph, op, 1, "int32").reshape(-1)}
     if source.shape != output.shape:
-        raise Unsupported(f"{source.shape} turned round is not {output.shape}. The file is damaged")
+        raise Unsupported(f"{source.shape} reversed is not {output.shape}. The file is damaged")
     strides = strides_of(source.shape)
     from_ = [-step if d in axes else step for d, step in enumerate(strides)]
     first = sum((source.shape[d] - 1) * strides[d] for d in axes)
-    return [_move(op, source, output, _block(source.shape, from_, strides, first=first))]
+    return [_move(op, source, output, _copy(source.shape, from_, strides, first=first))]
 
 
 def strided_slice(graph: Graph, op: Op) -> list[Layer]:
+    """STRIDED_SLICE with constant bounds, of either sign, and removed axes."""
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
     begin, end, steps = (constant(graph, op, i, "int32").reshape(-1).tolist() for i in (1, 2, 3))
@@ -189,24 +220,26 @@ def strided_slice(graph: Graph, op: Op) -> list[Layer]:
         first += strides[d] * (picked.start if len(picked) else 0)
     if math.prod(size) != output.elements or not output.elements:
         raise Unsupported(f"the slice {size} of {source.shape} is not {output.shape}. The file is damaged")
-    return [_move(op, source, output, _block(size, from_, strides_of(size), first=first))]
+    return [_move(op, source, output, _copy(size, from_, strides_of(size), first=first))]
 
 
 def transpose(graph: Graph, op: Op) -> list[Layer]:
+    """TRANSPOSE: the input's strides in another order."""
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
     order = constant(graph, op, 1, "int32").reshape(-1).tolist()
     order = [axis % len(source.shape) for axis in order]
     if sorted(order) != list(range(len(source.shape))) or tuple(source.shape[a] for a in order) != output.shape:
-        raise Unsupported(f"the order {order} does not turn {source.shape} into {output.shape}. The file is damaged")
+        raise Unsupported(f"{source.shape} in the order {order} is not {output.shape}. The file is damaged")
     strides = strides_of(source.shape)
-    return [_move(op, source, output, _block(output.shape, [strides[a] for a in order], strides_of(output.shape)))]
+    return [_move(op, source, output, _copy(output.shape, [strides[a] for a in order], strides_of(output.shape)))]
 
 
 def pad(graph: Graph, op: Op) -> list[Layer]:
+    """PAD and PADV2: the output is filled with one value, then the input is copied into it."""
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
-    same_steps(source, output)
+    same_quantization(source, output)
     amounts = constant(graph, op, 1, "int32", "int64").reshape(-1, 2).tolist()
     value = output.zero_point
     if op.kind == "PADV2":
@@ -230,5 +263,6 @@ def pad(graph: Graph, op: Op) -> list[Layer]:
         (),
         output.index,
         comment=f"{output.elements} x {value}",
+        generic=True,
     )
-    return [fill, _move(op, source, output, _block(source.shape, strides_of(source.shape), strides, to_first=to_first))]
+    return [fill, _move(op, source, output, _copy(source.shape, strides_of(source.shape), strides, to_first=to_first))]

@@ -1,20 +1,21 @@
-"""Ops that keep a state from one run to the next: LSTM and SVDF."""
+"""UNIDIRECTIONAL_SEQUENCE_LSTM and SVDF: ops with states, variable tensors that keep their values between runs."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, Unsupported, constant, folded_sums, int8, operand, shape_text
+from tfkd.micro.lowering.layer import Fields, Layer, Unsupported, constant, int8, operand, shape_text
+from tfkd.micro.lowering.requantization import folded_sums
 
 _GATES = ("input", "forget", "cell", "output")
 
 
 def _state(graph: Graph, op: Op, i: int, size: int, *dtypes: str) -> Tensor:
+    """Input `i`, which must be a quantized variable of `size` values."""
     tensor = operand(graph, op, i)
     if not tensor.variable or tensor.data is not None or tensor.dtype not in dtypes or len(tensor.scales) != 1:
         raise Unsupported(
@@ -27,7 +28,7 @@ def _state(graph: Graph, op: Op, i: int, size: int, *dtypes: str) -> Tensor:
 
 
 def _matrix(graph: Graph, op: Op, i: int, shape: tuple[int, int], *dtypes: str) -> tuple[np.ndarray, float]:
-    """Constant weights as int64, and their step."""
+    """Input `i`, which must be symmetric constant weights: as int64, and their scale."""
     tensor, values = operand(graph, op, i), constant(graph, op, i, *dtypes)
     if tensor.shape != shape or len(tensor.scales) != 1 or tensor.zero_point:
         raise Unsupported(
@@ -37,13 +38,21 @@ def _matrix(graph: Graph, op: Op, i: int, shape: tuple[int, int], *dtypes: str) 
 
 
 def _scaling(prefix: str, real: float) -> dict[str, int]:
+    """The fields `multiplier` and `shift`, with a prefix, of a real factor."""
     multiplier, shift = arithmetic.quantize_multiplier(real)
     if shift > 30:
-        raise Unsupported("a scale is absurd. Convert again with a real calibration set")
+        raise Unsupported(
+            f"a factor of {real:g} between scales is outside the supported range. Convert again with a representative "
+            "calibration set"
+        )
     return {f"{prefix}multiplier": multiplier, f"{prefix}shift": shift}
 
 
 def lstm(graph: Graph, op: Op) -> list[Layer]:
+    """UNIDIRECTIONAL_SEQUENCE_LSTM: input [1, steps, inputs], output [1, steps, units]; with TimeMajor [steps, 1, ...].
+
+    Inputs 1 to 8 are the weights of the gates for input and hidden state, 12 to 15 the biases, 18 and 19 the states.
+    """
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if len(op.inputs) != 24 or any(op.inputs[i] >= 0 for i in (*range(9, 12), 16, 17, *range(20, 24))):
         raise Unsupported("peepholes, a projection and layer normalization are not supported. Use a Keras LSTM")
@@ -53,13 +62,13 @@ def lstm(graph: Graph, op: Op) -> list[Layer]:
         raise Unsupported(f"input {source.shape} must be one sequence. Convert the model again")
     steps, inputs, units = source.elements // source.shape[2], source.shape[2], output.shape[2]
     if output.elements != steps * units:
-        raise Unsupported(f"{output.shape} does not come out of {source.shape}. The file is damaged")
+        raise Unsupported(f"{output.shape} does not fit input {source.shape}. The file is damaged")
     hidden, cell = _state(graph, op, 18, units, "int8"), _state(graph, op, 19, units, "int16")
     power = round(math.log2(cell.scale))
     if cell.scale != 2.0**power or not -20 <= power <= 0 or cell.zero_point:
         raise Unsupported(f"the scale of {cell.name!r} must be a power of two, 2^-20 to 1. Convert the model again")
     fields = _gates(graph, op, source, hidden, inputs, units)
-    left = 12 + power  # of the cell state, to 12 fraction bits
+    left = 12 + power  # left shift of the cell state to 12 fraction bits, which tanh takes
     fields |= {
         **_scaling("forget_", 2.0**-15 * cell.scale / cell.scale),
         **_scaling("input_", 2.0**-30 / cell.scale),
@@ -88,8 +97,12 @@ def lstm(graph: Graph, op: Op) -> list[Layer]:
     ]
 
 
-def _gates(graph: Graph, op: Op, source: Tensor, hidden: Tensor, inputs: int, units: int) -> dict[str, Any]:
-    """Weights, biases with the zero points folded in, and how the sums are rescaled to 12 fraction bits."""
+def _gates(graph: Graph, op: Op, source: Tensor, hidden: Tensor, inputs: int, units: int) -> Fields:
+    """Fields of the gates: weights, biases with the zero points folded in, and factors of the sums to 12 fraction bits.
+
+    `weights` is [units, 4 gates, inputs + units]; `bias` is [units, 8]; `multiplier` and `shift` have 8 values. The
+    eight are input and hidden state of each gate in turn.
+    """
     rows, biases, scaled = [], [], []
     for g, gate in enumerate(_GATES):
         bias = constant(graph, op, 12 + g, "int32").astype("int64").reshape(-1)
@@ -99,7 +112,7 @@ def _gates(graph: Graph, op: Op, source: Tensor, hidden: Tensor, inputs: int, un
         for tensor, first, depth, added in ((source, 1, inputs, bias), (hidden, 5, units, 0 * bias)):
             weights, scale = _matrix(graph, op, first + g, (units, depth), "int8")
             folded, _ = folded_sums(f"the {gate} gate", weights, added, tensor.zero_point)
-            # one product in float32, as for FULLY_CONNECTED
+            # TensorFlow Lite Micro multiplies the scales in float32, as for FULLY_CONNECTED.
             scaled.append(_scaling("", float(np.float32(tensor.scale) * np.float32(scale)) / 2.0**-12))
             parts.append(weights)
             biases.append(folded)
@@ -112,6 +125,7 @@ def _gates(graph: Graph, op: Op, source: Tensor, hidden: Tensor, inputs: int, un
 
 
 def svdf(graph: Graph, op: Op) -> list[Layer]:
+    """SVDF: input [1, inputs], output [1, units]; units * rank filters over the last `memory` inputs, a state."""
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     features, times, rank = operand(graph, op, 1), operand(graph, op, 2), int(op.options["Rank"])
     if len(op.inputs) != 5 or source.shape[:-1] != (1,) or len(times.shape) != 2 or rank < 1:
@@ -122,18 +136,18 @@ def svdf(graph: Graph, op: Op) -> list[Layer]:
     feature, feature_scale = _matrix(graph, op, 1, (filters, inputs), "int8")
     time, time_scale = _matrix(graph, op, 2, (filters, memory), "int8", "int16")
     bias = np.zeros(filters // rank, "int64")
-    if graph.of(op, 3) is not None:
+    if graph.input_of(op, 3) is not None:
         bias = constant(graph, op, 3, "int32").astype("int64").reshape(-1)
     state = _state(graph, op, 4, filters * memory, "int8", "int16")
     if times.dtype != state.dtype or len(bias) != output.elements:
-        raise Unsupported("time weights, state and bias do not fit each other. The file is damaged")
+        raise Unsupported("types or sizes of time weights, state and bias differ. The file is damaged")
     limits = np.iinfo(state.dtype)
     reach = 2 ** (8 if state.dtype == "int8" else 16)
     largest = np.abs(time).sum(axis=1).reshape(-1, rank).sum(axis=1) * reach + np.abs(bias)
     if max(np.abs(feature).sum(axis=1).max() * 255, largest.max()) >= 2**31:
         raise Unsupported("sums do not fit 32 bits. Convert again with a real calibration set")
     s = [np.float32(x) for x in (source.scale, feature_scale, state.scale, time_scale, output.scale)]
-    fields: dict[str, Any] = {
+    fields: Fields = {
         "feature": feature.astype("int8"),
         "feature_bias": (-source.zero_point * feature.sum(axis=1)).astype("int32"),
         "time": time.astype("int16"), "bias": bias.astype("int32"),

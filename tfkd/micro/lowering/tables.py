@@ -1,4 +1,7 @@
-"""Ops whose function of one value is tabulated when the code is generated, from the exact formula."""
+"""Activations of int8 values by a table of 256 outputs, and SOFTMAX by a table of exponentials; shapes do not change.
+
+The tables are computed here with the fixed-point formulas of TensorFlow Lite Micro's kernels.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, Unsupported, int8, shape_text
+from tfkd.micro.lowering.layer import Layer, Unsupported, int8, shape_text, unsupported_scale
 
 
 def lookup(graph: Graph, op: Op) -> list[Layer]:
+    """An op of `UNARY`."""
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if source.elements != output.elements:
         raise Unsupported(f"{source.shape} and {output.shape} differ in size. The file is damaged")
@@ -50,7 +54,7 @@ def _relu6(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
 def _leaky_relu(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
     alpha = source.scale * op.options["Alpha"] / output.scale
     if alpha < 0:
-        raise Unsupported("a negative alpha is not supported")
+        raise Unsupported(f"alpha must be >= 0, is {op.options['Alpha']:g}. Use another activation")
     slope = arithmetic.quantize_multiplier(alpha)
     identity = arithmetic.quantize_multiplier(source.scale / output.scale)
 
@@ -66,7 +70,7 @@ def _hard_swish(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
     out_multiplier, out_shift = _short(float(fine / np.float32(output.scale)))
     relu_multiplier, relu_shift = _short(float(fine / (np.float32(3) / np.float32(32768))))
     if out_shift > 0:
-        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+        raise unsupported_scale(output)
 
     def short(x: int) -> int:
         return max(-(2**15), min(2**15 - 1, x))
@@ -85,7 +89,7 @@ def _hard_swish(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
 
 
 def _short(real: float) -> tuple[int, int]:
-    """A multiplier of 16 bits, and its shift."""
+    """A real factor as a multiplier of 16 bits and a shift."""
     multiplier, shift = arithmetic.quantize_multiplier(real)
     return (2**15 - 1 if multiplier >= 2**31 - 1 - 2**15 else (multiplier + 2**15) >> 16), shift
 
@@ -113,6 +117,7 @@ def _requantize(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
     return lambda x: arithmetic.multiply(x - source.zero_point, multiplier, shift) + output.zero_point
 
 
+# For each op a function of (op, input, output) that returns the function of one int8 value.
 UNARY: dict[str, Callable[[Op, Tensor, Tensor], Callable[[int], int]]] = {
     "RELU": _relu, "RELU6": _relu6, "LEAKY_RELU": _leaky_relu, "HARD_SWISH": _hard_swish, "LOGISTIC": _sigmoid,
     "TANH": _sigmoid, "QUANTIZE": _requantize,
@@ -120,6 +125,7 @@ UNARY: dict[str, Callable[[Op, Tensor, Tensor], Callable[[int], int]]] = {
 
 
 def softmax(graph: Graph, op: Op) -> list[Layer]:
+    """SOFTMAX over the last axis; the table holds exp of the difference to the largest value of a row."""
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     depth = source.shape[-1] if source.shape else 1
     if output.zero_point != -128 or output.scale != 1 / 256 or source.shape != output.shape or depth >= 4096:
@@ -128,7 +134,7 @@ def softmax(graph: Graph, op: Op) -> list[Layer]:
         )
     real = min(float(op.options["Beta"]) * source.scale * 2**26, 2.0**31 - 1)
     if real <= 1:
-        raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
+        raise unsupported_scale(source)
     multiplier, shift = arithmetic.quantize_multiplier(real)
     count = min(255, arithmetic.input_radius(5, shift)) + 1
     values = [arithmetic.exponential(arithmetic.high_mul(-d * 2**shift, multiplier), 5) for d in range(count)]

@@ -1,4 +1,8 @@
-"""Ops that move a window over an image: convolutions and pools."""
+"""CONV_2D, DEPTHWISE_CONV_2D and pools: a window moves over an image [1, H, W, C].
+
+Output height and width are `ceil(size / stride)` with padding SAME, else `(size + stride - reach) // stride`, where a
+window reaches over `(kernel - 1) * dilation + 1` values.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +11,41 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import (
-    BY_PLANE,
-    BY_ROWS,
-    Layer,
-    Unsupported,
-    activation_range,
-    by_pairs,
-    fast_form,
-    folded_sums,
-    int8,
-    packed_pair,
-    pair_words,
-    requantization,
-    shape_text,
-    values,
-    weights_of,
-)
+from tfkd.micro.lowering.channel_pairs import ChannelPairs, by_pairs, packed_weights
+from tfkd.micro.lowering.layer import BY_PLANE, BY_ROWS, Layer, Unsupported, int8, shape_text, values, weights_of
+from tfkd.micro.lowering.requantization import activation_range, fast_form, folded_sums, requantization
 
 SIDES = ("height", "width")
-_ROWS_BYTES = 1024  # of pairs of rows, where a plane has less; a quarter of what the layer reads and writes is enough
+# Depthwise scratch that holds pairs of rows, where the plane of one channel takes less than that; a quarter of the
+# bytes that the layer reads and writes is enough.
+_ROWS_BYTES = 1024
 
 
 def _padding(op: Op, size: int, kernel: int, stride: int, dilation: int, out: int) -> int:
-    """Values before the first, after checking that the output has the size that the options give."""
+    """Padding before the first value, after checking that the output has the size that the options give.
+
+    Args:
+        op: The op, with the option `Padding`.
+        size: Values of the input along this axis.
+        kernel: Values of the window.
+        stride: Values between windows.
+        dilation: Values between the window's values.
+        out: Values of the output.
+    """
     if min(stride, dilation, kernel) < 1:
         raise Unsupported(f"kernel {kernel}, stride {stride} and dilation {dilation} must be >= 1. The file is damaged")
     reach = (kernel - 1) * dilation + 1
     expected = -(-size // stride) if op.options["Padding"] == "same" else (size + stride - reach) // stride
     if expected != out:
         raise Unsupported(
-            f"{size} values, kernel {kernel}, stride {stride} and dilation {dilation} "
-            f"do not give {out}. The file is damaged"
+            f"{size} values with kernel {kernel}, stride {stride} and dilation {dilation} "
+            f"make {expected} outputs, not {out}. The file is damaged"
         )
     return max(0, (out - 1) * stride + reach - size) // 2
 
 
 def window(source: Tensor, output: Tensor, op: Op, kernel: tuple[int, ...]) -> dict[str, int]:
-    """The struct fields that tell how a kernel moves over an image."""
+    """The struct fields that describe how a window moves over an image: sizes, strides, dilations, padding."""
     if len(source.shape) != 4 or len(output.shape) != 4 or source.shape[0] != 1 or output.shape[0] != 1:
         raise Unsupported(f"input {source.shape} must be [1, h, w, c]. Convert the model again")
     fields = {
@@ -69,6 +70,7 @@ def window(source: Tensor, output: Tensor, op: Op, kernel: tuple[int, ...]) -> d
 
 
 def convolution(graph: Graph, op: Op) -> list[Layer]:
+    """CONV_2D: input [1, H, W, I], weights [O, h, w, I / groups], output [1, H', W', O]."""
     tensor, weights, bias, scales = weights_of(graph, op, 0)
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if weights.ndim != 4:
@@ -82,7 +84,7 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
     depth = -(-flat.shape[1] // 4) * 4
     folded, wide = folded_sums(tensor.name, flat, bias, source.zero_point)
     least, most = activation_range(op, output)
-    # float * float / float, each as a double, per channel
+    # TensorFlow Lite Micro computes float * float / float as doubles here.
     scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
     flags = fast_form(flat, folded, scaling["shift"], flags, wide)
     per_group = channels // groups
@@ -90,9 +92,8 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
     placed = np.zeros((channels, depth), "int64")
     placed[:, _places(fields, part)] = flat
     rows = by_pairs(placed, groups)
-    numbers = (by_pairs(n.astype("int64"), groups) for n in (folded, scaling["multiplier"], scaling["shift"]))
-    biases, multipliers, shifts = numbers
-    words = pair_words(biases, multipliers, shifts, per_group % 2, output.zero_point, flags)
+    numbers = (folded, scaling["multiplier"], scaling["shift"])
+    pairs = ChannelPairs(*(by_pairs(n.astype("int64"), groups) for n in numbers))
     return [
         Layer(
             op,
@@ -100,8 +101,8 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
             "convolution",
             "tfkd_convolution_params",
             {
-                "weights": packed_pair(rows[:, :, 0], rows[:, :, 1]),
-                "pairs": words,
+                "weights": packed_weights(rows[:, :, 0], rows[:, :, 1]),
+                "pairs": pairs.pack(flags, odd=per_group % 2, zero_point=output.zero_point),
                 **fields,
                 "out_channels": channels,
                 "groups": groups,
@@ -124,10 +125,26 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
 
 
 def _places(fields: Mapping[str, int], part: int) -> np.ndarray:
-    """Where a column holds the values of a receptive field, as in kernels/convolution.h: fours of each run first."""
-    together = fields["dilation_width"] == 1 and part == fields["channels"]
+    """Where a column of kernels/convolution.h holds each value of a receptive field.
+
+    A run is a part of the receptive field whose values are adjacent in the input. All groups of four values come first,
+    each in the order 0 2 1 3 in which SXTB16 widens a word; the last one to three values of the runs follow. A kernel
+    of 2 x 2 over 3 channels has 2 runs (rows) of 6 values, and a column of 12:
+
+        value of the field   0  1  2  3 | 4  5    6  7  8  9 | 10 11
+                             first row  |         second row |
+        place in the column  0  2  1  3 | 8  9    4  6  5  7 | 10 11
+
+    Args:
+        fields: Fields of `window`.
+        part: Input channels of a group.
+
+    Returns:
+        [kernel height * kernel width * part] places.
+    """
+    adjacent = fields["dilation_width"] == 1 and part == fields["channels"]
     size = fields["kernel_height"] * fields["kernel_width"] * part
-    run = fields["kernel_width"] * part if together else part
+    run = fields["kernel_width"] * part if adjacent else part
     runs, i = np.divmod(np.arange(size), run)
     fours = run // 4 * 4
     swapped = i // 4 * 4 + np.array([0, 2, 1, 3])[i % 4]
@@ -135,6 +152,7 @@ def _places(fields: Mapping[str, int], part: int) -> np.ndarray:
 
 
 def depthwise(graph: Graph, op: Op) -> list[Layer]:
+    """DEPTHWISE_CONV_2D: input [1, H, W, C], weights [1, h, w, C * multiplier], output [1, H', W', C * multiplier]."""
     tensor, weights, bias, scales = weights_of(graph, op, 3)
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if weights.ndim != 4 or weights.shape[0] != 1:
@@ -151,7 +169,7 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
     flags = fast_form(by_channel.reshape(channels, -1), folded, scaling["shift"], flags, wide)
     fields |= _plane(fields)
     flags |= BY_ROWS if fields["row_pairs"] else BY_PLANE
-    same = times == 1 and source.shape == output.shape
+    same_shape = times == 1 and source.shape == output.shape
     return [
         Layer(
             op,
@@ -173,14 +191,17 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
             output.index,
             flags,
             scratch_bytes=depthwise_scratch_bytes(fields, fields["out_height"]),
-            in_place=(source.index,) if same else (),
+            in_place=(source.index,) if same_shape else (),
             comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
         )
     ]
 
 
 def _plane(fields: Mapping[str, int]) -> dict[str, int]:
-    """The fields that tell how large a padded plane is, and how many pairs of its rows are held for four channels."""
+    """The size of one channel's padded plane, and how many pairs of its rows are held for four channels at a time.
+
+    The kernel by pairs of rows serves windows of 3 x 3 with equal strides of 1 or 2; for others `row_pairs` is 0.
+    """
     height, width = (
         (fields[f"out_{side}"] - 1) * fields[f"stride_{side}"]
         + (fields[f"kernel_{side}"] - 1) * fields[f"dilation_{side}"]
@@ -202,13 +223,14 @@ def _plane(fields: Mapping[str, int]) -> dict[str, int]:
 
 
 def depthwise_scratch_bytes(fields: Mapping[str, int], rows: int) -> int:
-    """What a depthwise convolution needs for some rows of its output: a plane of one channel, or rows of four."""
+    """Scratch for some rows of a depthwise output: the plane of one channel, or pairs of rows of four channels."""
     stride = fields["stride_height"]
     height = (rows - 1) * stride + (fields["kernel_height"] - 1) * fields["dilation_height"] + 1
     return fields["plane_width"] * max(2 * height, 16 * min(fields["row_pairs"], (height + 1) // 2))
 
 
 def pool(graph: Graph, op: Op) -> list[Layer]:
+    """AVERAGE_POOL_2D and MAX_POOL_2D: input [1, H, W, C], output [1, H', W', C]."""
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
     fields = window(source, output, op, (int(op.options["FilterHeight"]), int(op.options["FilterWidth"])))
@@ -227,6 +249,7 @@ def pool(graph: Graph, op: Op) -> list[Layer]:
             (source.index,),
             output.index,
             comment=f"{shape_text(source)} -> {shape_text(output)}",
+            generic=True,
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Ops that make a larger image: the transposed convolution and the resizings."""
+"""TRANSPOSE_CONV, RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR: images [1, H, W, C] to other heights and widths."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ import math
 import numpy as np
 
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import (
-    WIDE,
-    Layer,
-    Unsupported,
-    activation_range,
-    long_requantization,
-    requantization,
-    same_steps,
-    shape_text,
-    values,
-    weights_of,
-)
+from tfkd.micro.lowering.layer import WIDE, Layer, Unsupported, same_quantization, shape_text, values, weights_of
+from tfkd.micro.lowering.requantization import activation_range, long_requantization, requantization
 
 
 def _image(tensor: Tensor) -> Tensor:
@@ -28,6 +18,7 @@ def _image(tensor: Tensor) -> Tensor:
 
 
 def transpose_convolution(graph: Graph, op: Op) -> list[Layer]:
+    """TRANSPOSE_CONV: input [1, H, W, I], weights [O, h, w, I], output [1, H', W', O]; input 0 is its shape."""
     if len(op.inputs) < 3:
         raise Unsupported(f"{len(op.inputs)} inputs, must be at least 3. The file is damaged")
     source = _image(values(graph, op.inputs[2]))
@@ -83,30 +74,24 @@ def transpose_convolution(graph: Graph, op: Op) -> list[Layer]:
             output.index,
             flags,
             comment=f"{shape_text(source)} -> {shape_text(output)}, {weights.shape[1]}x{weights.shape[2]}",
+            generic=True,
         )
     ]
 
 
 def _resized(graph: Graph, op: Op) -> tuple[Tensor, Tensor, bool, bool]:
+    """Input, output, and the options AlignCorners and HalfPixelCenters of a resize."""
     source = _image(values(graph, op.inputs[0], *(("int8",) if op.kind == "RESIZE_BILINEAR" else ())))
     output = _image(values(graph, op.outputs[0], source.dtype))
-    same_steps(source, output)
+    same_quantization(source, output)
     if source.shape[3] != output.shape[3]:
         raise Unsupported(f"{source.shape} resized is not {output.shape}. The file is damaged")
     return source, output, bool(op.options["AlignCorners"]), bool(op.options["HalfPixelCenters"])
 
 
 def resize_nearest(graph: Graph, op: Op) -> list[Layer]:
+    """RESIZE_NEAREST_NEIGHBOR, with a table of source rows and one of source columns."""
     source, output, corners, half = _resized(graph, op)
-
-    def places(size: int, out: int, step: int) -> np.ndarray:
-        """Where each output row or column comes from, computed in float32 as the interpreter does."""
-        stretched = corners and out > 1
-        scale = np.float32(size - 1 if stretched else size) / np.float32(out - 1 if stretched else out)
-        at = (np.arange(out, dtype="float32") + np.float32(0.5 if half else 0)) * scale
-        at = np.floor(at + np.float32(0.5)) if corners else np.floor(at)
-        return (np.minimum(at.astype("int64"), size - 1) * step).astype("int32")
-
     _, height, width, channels = source.shape
     return [
         Layer(
@@ -115,8 +100,8 @@ def resize_nearest(graph: Graph, op: Op) -> list[Layer]:
             "resize",
             "tfkd_resize_nearest_params",
             {
-                "rows": places(height, output.shape[1], width * channels),
-                "columns": places(width, output.shape[2], channels),
+                "rows": _nearest(height, output.shape[1], corners, half) * width * channels,
+                "columns": _nearest(width, output.shape[2], corners, half) * channels,
                 "channels": channels,
                 "out_height": output.shape[1],
                 "out_width": output.shape[2],
@@ -124,33 +109,26 @@ def resize_nearest(graph: Graph, op: Op) -> list[Layer]:
             (source.index,),
             output.index,
             comment=f"{shape_text(source)} -> {shape_text(output)}",
+            generic=True,
         )
     ]
 
 
+def _nearest(size: int, out: int, corners: bool, half: bool) -> np.ndarray:
+    """The source row or column of each output row or column, computed in float32 as the interpreter does."""
+    aligned = corners and out > 1
+    scale = np.float32(size - 1 if aligned else size) / np.float32(out - 1 if aligned else out)
+    position = (np.arange(out, dtype="float32") + np.float32(0.5 if half else 0)) * scale
+    position = np.floor(position + np.float32(0.5)) if corners else np.floor(position)
+    return np.minimum(position.astype("int64"), size - 1).astype("int32")
+
+
 def resize_bilinear(graph: Graph, op: Op) -> list[Layer]:
+    """RESIZE_BILINEAR, with tables of the two source rows and columns and of the fractions between them."""
     source, output, corners, half = _resized(graph, op)
-
-    def places(size: int, out: int, step: int) -> dict[str, np.ndarray]:
-        """The two neighbours of each output row or column, and how far it lies from the first, in 1/1024."""
-        if corners and out > 1:
-            size_, out_ = size - 1, out - 1
-        else:
-            size_, out_ = size, out
-        scale = (1024 * size_ + out_ // 2) // out_
-        at = [i * scale + (scale // 2 - 512 if half else 0) for i in range(out)]
-        lower = [max(math.trunc(x / 1024), 0) for x in at]
-        if max(lower) >= size:
-            raise Unsupported(f"{size} values resized to {out} pass the input's end. Resize by a smaller factor")
-        upper = [min(math.trunc((x + 1023) / 1024), size - 1) for x in at]
-        return {
-            "first": np.array(lower, "int32") * step,
-            "second": np.array(upper, "int32") * step,
-            "fraction": np.array([x - 1024 * y for x, y in zip(at, lower, strict=True)], "int16"),
-        }
-
     _, height, width, channels = source.shape
-    rows, columns = places(height, output.shape[1], width * channels), places(width, output.shape[2], channels)
+    rows = _bilinear(height, output.shape[1], width * channels, corners, half)
+    columns = _bilinear(width, output.shape[2], channels, corners, half)
     return [
         Layer(
             op,
@@ -167,5 +145,30 @@ def resize_bilinear(graph: Graph, op: Op) -> list[Layer]:
             (source.index,),
             output.index,
             comment=f"{shape_text(source)} -> {shape_text(output)}",
+            generic=True,
         )
     ]
+
+
+def _bilinear(size: int, out: int, stride: int, corners: bool, half: bool) -> dict[str, np.ndarray]:
+    """The two source rows or columns of each output row or column, and the fraction between them in 1/1024.
+
+    Args:
+        size: Rows or columns of the input.
+        out: Rows or columns of the output.
+        stride: Elements from one row or column of the input to the next.
+        corners: Option AlignCorners.
+        half: Option HalfPixelCenters.
+    """
+    intervals, out_intervals = (size - 1, out - 1) if corners and out > 1 else (size, out)
+    scale = (1024 * intervals + out_intervals // 2) // out_intervals
+    positions = [i * scale + (scale // 2 - 512 if half else 0) for i in range(out)]
+    lower = [max(math.trunc(x / 1024), 0) for x in positions]
+    if max(lower) >= size:
+        raise Unsupported(f"{size} values resized to {out} read beyond the input. Resize by a smaller factor")
+    upper = [min(math.trunc((x + 1023) / 1024), size - 1) for x in positions]
+    return {
+        "first": np.array(lower, "int32") * stride,
+        "second": np.array(upper, "int32") * stride,
+        "fraction": np.array([x - 1024 * y for x, y in zip(positions, lower, strict=True)], "int16"),
+    }

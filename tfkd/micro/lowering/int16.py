@@ -1,41 +1,36 @@
-"""Ops with int16 activations that have kernels of their own.
+"""Ops whose int16 form has kernels of its own: products with int8 weights, SOFTMAX, LOGISTIC, TANH and rescaling.
 
-Zero points are 0. Products are summed in 32 bits where no input can pass them, else in 64. TensorFlow Lite Micro
-rescales a sum with a bias of 64 bits by the upper 16 bits of the multiplier, in one rounding.
+Zero points are 0. Sums take 32 bits where no input can exceed them, else 64. TensorFlow Lite Micro rescales a sum with
+a bias of 64 bits by the upper 16 bits of the multiplier, in one rounding; with a bias of 32 bits in two.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import (
-    Layer,
-    Unsupported,
-    activation_range,
-    long_requantization,
-    shape_text,
-    values,
-    weights_of,
-)
+from tfkd.micro.lowering.layer import Fields, Layer, Unsupported, shape_text, unsupported_scale, values, weights_of
+from tfkd.micro.lowering.requantization import activation_range, long_requantization
 from tfkd.micro.lowering.windows import window
 
-_LONG, _TWO_ROUNDINGS, _FOURS = 1, 2, 4  # as in kernels/products_int16.h
+# Flags of kernels/products_int16.h.
+_LONG = 1  # sums take 64 bits
+_TWO_ROUNDINGS = 2  # the bias has 32 bits
+_FOURS = 4  # input channels are read four at a time
 
 
-def products(graph: Graph, op: Op) -> list[Layer]:
-    """CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED: all are convolutions."""
+def convolution_int16(graph: Graph, op: Op) -> list[Layer]:
+    """CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED as convolutions; a matrix product is one of 1 x 1 over a row."""
     source, output = values(graph, op.inputs[0], "int16"), values(graph, op.outputs[0], "int16")
     kind = op.kind
-    # The interpreter would read a depthwise bias of 32 bits as one of 64.
+    # TensorFlow Lite Micro reads the bias of a depthwise convolution as 64 bits, whatever its type.
     axis, biases = (3, ("int64",)) if kind == "DEPTHWISE_CONV_2D" else (0, ("int32", "int64"))
     tensor, weights, bias, scales = weights_of(graph, op, axis, biases=biases)
-    fields = _flat(source, output, weights) if kind == "FULLY_CONNECTED" else _image(source, output, op, weights)
+    fields = _matrix(source, output, weights) if kind == "FULLY_CONNECTED" else _image(source, output, op, weights)
     if kind == "DEPTHWISE_CONV_2D":
         weights = weights[0].transpose(2, 0, 1)
     channels, inputs, part = len(bias), fields["channels"], 1 if kind == "DEPTHWISE_CONV_2D" else weights.shape[-1]
@@ -45,10 +40,10 @@ def products(graph: Graph, op: Op) -> list[Layer]:
     largest = (np.abs(weights.reshape(channels, -1)).sum(axis=1) * 2.0**15 + np.abs(bias.astype("float64"))).max()
     if largest >= 2**47:
         raise Unsupported(f"sums of {tensor.name!r} do not fit 48 bits: a damaged bias. Convert the model again")
-    small = graph.of(op, 2) is not None and graph.tensors[op.inputs[2]].dtype == "int32"
+    small = graph.input_of(op, 2) is not None and graph.tensors[op.inputs[2]].dtype == "int32"
     least, most = activation_range(op, output)
     factors = [source.scale * s / output.scale for s in scales]
-    if kind == "FULLY_CONNECTED" and len(tensor.scales) == 1:  # one product in float32, unlike the convolutions
+    if kind == "FULLY_CONNECTED" and len(tensor.scales) == 1:  # TensorFlow Lite Micro multiplies the scales in float32
         factors = [float(np.float32(source.scale) * np.float32(tensor.scale)) / output.scale] * channels
     scaling = long_requantization(factors, output)
     if small and largest >= 2**31:
@@ -83,12 +78,14 @@ def products(graph: Graph, op: Op) -> list[Layer]:
 
 
 def _image(source: Tensor, output: Tensor, op: Op, weights: np.ndarray) -> dict[str, int]:
+    """Fields of a convolution: input [1, H, W, I], output [1, H', W', O]."""
     if weights.ndim != 4 or (op.kind == "DEPTHWISE_CONV_2D" and weights.shape[0] != 1):
         raise Unsupported(f"weights of shape {weights.shape} must have 4 dimensions. The file is damaged")
     return {**window(source, output, op, weights.shape[1:3]), "out_channels": output.shape[3]}
 
 
-def _flat(source: Tensor, output: Tensor, weights: np.ndarray) -> dict[str, int]:
+def _matrix(source: Tensor, output: Tensor, weights: np.ndarray) -> dict[str, int]:
+    """Fields of a matrix product: rows x depth values times [channels, depth] weights, as an image of one row."""
     channels, depth = weights.shape if weights.ndim == 2 else (0, 0)
     rows = source.elements // depth if depth else 0
     if not rows or rows * depth != source.elements or output.elements != rows * channels:
@@ -114,17 +111,19 @@ def _flat(source: Tensor, output: Tensor, weights: np.ndarray) -> dict[str, int]
     }
 
 
-def wide_softmax(graph: Graph, op: Op) -> list[Layer]:
+def softmax_int16(graph: Graph, op: Op) -> list[Layer]:
+    """SOFTMAX over the last axis, with tables of exp(x) and 1 / (1 + x) that the kernel interpolates."""
     source, output = values(graph, op.inputs[0], "int16"), values(graph, op.outputs[0], "int16")
     depth = source.shape[-1] if source.shape else 1
     if abs(output.scale * 32768 - 1) > 1e-3 or source.shape != output.shape or depth >= 2**15:
         raise Unsupported("the output must have scale 1/32768 and fewer than 32768 classes. Convert the model again")
     multiplier, shift = arithmetic.quantize_multiplier(source.scale * float(op.options["Beta"]) / (10 / 65535))
     if shift > 14:
-        raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
-    fields: dict[str, Any] = {
-        "exponential": _pieces(np.exp, 10 / 65535, 32767), "inverse": _pieces(lambda x: 1 / (1 + x), 1 / 65535, -32768),
-        "multiplier": multiplier, "shift": shift, "rows": source.elements // depth, "depth": depth,
+        raise unsupported_scale(source)
+    fields: Fields = {
+        "exponential": _interpolation_table(np.exp, 10 / 65535, 32767), "inverse": _interpolation_table(lambda x: 1 / (1
+        + x), 1 / 65535, -32768), "multiplier": multiplier, "shift": shift, "rows": source.elements // depth, "depth":
+          depth,
     }  # fmt: skip
     return [
         Layer(
@@ -140,43 +139,54 @@ def wide_softmax(graph: Graph, op: Op) -> list[Layer]:
     ]
 
 
-def _pieces(function: Callable[[np.ndarray], np.ndarray], scale: float, zero_point: int) -> np.ndarray:
-    """The interpreter's table of a function at 513 points, moved so that the lines between err less, in float32."""
+def _interpolation_table(function: Callable[[np.ndarray], np.ndarray], scale: float, zero_point: int) -> np.ndarray:
+    """The interpreter's table of a function at 513 points, computed in float32.
+
+    Each point is moved by half the error at the middle of its interval, so that linear interpolation errs less.
+
+    Args:
+        function: Function of an array of real numbers.
+        scale: Scale of the function's input.
+        zero_point: Zero point of the function's input.
+
+    Returns:
+        [513] int16.
+    """
 
     def f(x: np.ndarray) -> np.ndarray:
         return function(x.astype("float64")).astype("float32")
 
-    def rounded(x: Any) -> Any:
+    def rounded(x: np.ndarray) -> np.ndarray:
         return np.copysign(np.floor(np.abs(x) + np.float32(0.5)), x)
 
-    low, high = (np.float32(scale) * np.float32(end - zero_point) for end in (-32768, 32767))
+    low, high = (np.float32(scale) * np.float32(limit - zero_point) for limit in (-32768, 32767))
     step = (high - low) / np.float32(512)
     factor = np.float32(65536) / (
         np.float32(2 / 65535) * np.float32(32767) - np.float32(2 / 65535) * np.float32(-32768)
     )
-    at = low + np.arange(513, dtype="float32") * step
-    value = f(at) * factor
-    between = rounded((value[1:] + rounded(value[:-1])) / np.float32(2))
-    error = between - rounded(f(at[:-1] + step / np.float32(2)) * factor)
-    table = np.append(rounded(value[:-1]) - rounded(error / np.float32(2)), rounded(f(np.array([high])) * factor))
+    x = low + np.arange(513, dtype="float32") * step
+    y = f(x) * factor
+    interpolated = rounded((y[1:] + rounded(y[:-1])) / np.float32(2))
+    error = interpolated - rounded(f(x[:-1] + step / np.float32(2)) * factor)
+    table = np.append(rounded(y[:-1]) - rounded(error / np.float32(2)), rounded(f(np.array([high])) * factor))
     return np.clip(table, -32768, 32767).astype("int16")
 
 
-def curve(graph: Graph, op: Op) -> list[Layer]:
-    """LOGISTIC and TANH."""
+def logistic_tanh_int16(graph: Graph, op: Op) -> list[Layer]:
+    """LOGISTIC and TANH, with the interpreter's table of 256 values of the sigmoid."""
     source, output = values(graph, op.inputs[0], "int16"), values(graph, op.outputs[0], "int16")
-    power = math.log2(source.scale * 4096)
+    power = math.log2(source.scale * 4096)  # of the input's scale to 12 fraction bits
     if source.elements != output.elements:
         raise Unsupported(f"{source.shape} and {output.shape} differ in size. The file is damaged")
     if power == int(power) and 0 <= power <= 3:
         multiplier, shift = 3 << int(power), 0
-    else:  # as large as 16 bits hold
+    else:  # the largest multiplier that fits 16 bits
         real, shift = source.scale * 4096 * 3, 0
         while real <= 32767 / 2 and shift <= 30:
             real, shift = real * 2, shift + 1
         multiplier = int(real)
     if not 0 < multiplier < 2**15 or shift > 29:
-        raise Unsupported(f"the scale of {source.name!r} is absurd. Convert again with a real calibration set")
+        raise unsupported_scale(source)
     kernel = f"{op.kind.lower()}_int16"
     return [
         Layer(
@@ -194,15 +204,15 @@ def curve(graph: Graph, op: Op) -> list[Layer]:
 
 
 def rescale(graph: Graph, op: Op) -> list[Layer]:
-    """QUANTIZE, RELU, RELU6 and LEAKY_RELU."""
+    """QUANTIZE between int8 and int16; RELU, RELU6 and LEAKY_RELU of int16."""
     source, output = values(graph, op.inputs[0]), values(graph, op.outputs[0])
     if source.elements != output.elements or (op.kind != "QUANTIZE" and source.dtype != output.dtype):
-        raise Unsupported(f"{source.name!r} does not become {output.name!r}. The file is damaged")
+        raise Unsupported(f"sizes or types of {source.name!r} and {output.name!r} do not fit. The file is damaged")
     factor = 1.0 if op.kind == "RELU6" else source.scale / output.scale
     negative = source.scale * op.options["Alpha"] / output.scale if op.kind == "LEAKY_RELU" else factor
     pairs = [arithmetic.quantize_multiplier(real) for real in (factor, max(0.0, negative))]
     if negative < 0 or max(shift for _, shift in pairs) > 14:
-        raise Unsupported(f"the scale of {output.name!r} is absurd. Convert again with a real calibration set")
+        raise unsupported_scale(output)
     limits = np.iinfo(output.dtype)
     least, most = int(limits.min), int(limits.max)
     if op.kind in ("RELU", "RELU6"):

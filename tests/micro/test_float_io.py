@@ -1,10 +1,9 @@
-"""Models with float ends: QUANTIZE and DEQUANTIZE there are the header's helpers, with TensorFlow Lite Micro's bits."""
+"""Models with float inputs and outputs: the helpers of the C header compute the bits of QUANTIZE and DEQUANTIZE."""
 
 from __future__ import annotations
 
 import contextlib
 import random
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,9 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import tfkd
-from tests.micro.test_micro import _SANITIZED, _STRICT, begun, mutated
+from tests.micro.damage import mutated
+from tests.micro.execution import STRICT, compile_and_run, write_sources
+from tests.micro.test_export import run_selftest
 from tests.random_graph import Net, net
 from tfkd import micro, targets
 from tfkd._internal import isolation
@@ -20,8 +21,8 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.micro import export
 
 
-def with_float_ends(content: bytes, seed: int) -> bytes:
-    """A model of integers between QUANTIZE and DEQUANTIZE; often what lies within is an output too, or an input."""
+def with_float_io(content: bytes, seed: int) -> bytes:
+    """An integer model between QUANTIZE and DEQUANTIZE; often an inner tensor or the input is an output too."""
     made, numbers = Net(random.Random(seed)), random.Random(seed)
     made.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     made.graph = made.model.subgraphs[0]
@@ -34,27 +35,25 @@ def with_float_ends(content: bytes, seed: int) -> bytes:
     made.op("QUANTIZE", [first], [x])
     made.graph.operators.insert(0, made.graph.operators.pop())
     made.graph.inputs = [first]
-    ends = []
-    for i in outputs:
-        ends.append(made.op("DEQUANTIZE", [i], [made.tensor(made.shape(i), "float32")]))
-    if seed % 5 == 0:  # the integers themselves as one more
-        ends.append(y)
-    return made.bytes(*ends)
+    outputs = [made.op("DEQUANTIZE", [i], [made.tensor(made.shape(i), "float32")]) for i in outputs]
+    if seed % 5 == 0:  # an integer output too
+        outputs.append(y)
+    return made.bytes(*outputs)
 
 
 def floats(model: TFLiteModel, count: int) -> np.ndarray:
-    """Samples over the input's steps and somewhat beyond; a third of them on halves, or next to them."""
-    (end,) = micro.emit(model).inputs
-    numbers, limits = np.random.default_rng(0), np.iinfo(end.tensor.dtype)
-    steps = numbers.uniform(1.1 * limits.min, 1.1 * limits.max, (count, *end.tensor.shape[1:])) - end.tensor.zero_point
+    """Samples over the input's range and 10 % beyond; a third of them at or next to halves of a quantization step."""
+    tensor = micro.emit(model).inputs[0].tensor
+    numbers, limits = np.random.default_rng(0), np.iinfo(tensor.dtype)
+    steps = numbers.uniform(1.1 * limits.min, 1.1 * limits.max, (count, *tensor.shape[1:])) - tensor.zero_point
     halves = np.where(numbers.random(steps.shape) < 0.3, np.floor(steps) + 0.5, steps)
-    x = halves.astype("float32") * np.float32(end.tensor.scale)
+    x = halves.astype("float32") * np.float32(tensor.scale)
     away = np.nextafter(x, numbers.choice(np.array([-np.inf, np.inf], "f4"), x.shape))
     return np.where(numbers.random(x.shape) < 0.1, away, x).astype("float32")
 
 
-def interpret(models: list[bytes], inputs: list[np.ndarray]) -> list[list[np.ndarray]]:  # in a child
-    """All outputs of each model for its samples, flat; empty where TensorFlow Lite Micro does not take a model."""
+def interpret(models: list[bytes], inputs: list[np.ndarray]) -> list[list[bytes]]:  # in a child process
+    """All outputs of each model for each sample, as bytes; empty for a model that TensorFlow Lite Micro refuses."""
     from tflite_micro import runtime
 
     results = []
@@ -76,8 +75,8 @@ def interpret(models: list[bytes], inputs: list[np.ndarray]) -> list[list[np.nda
 
 
 def native(folder: Path, programs: list[micro.Program], models: list[TFLiteModel], inputs: list[np.ndarray]) -> bytes:
-    """What programs give for samples by the helpers of their headers."""
-    main = begun(folder, programs)
+    """All outputs of programs for their samples, through the helpers of their headers."""
+    main = write_sources(folder, programs)
     for program, model, x in zip(programs, models, inputs, strict=True):
         n, kind = program.name, f"{program.inputs[0].tensor.dtype}_t"
         many = len(program.outputs) > 1
@@ -104,57 +103,50 @@ def native(folder: Path, programs: list[micro.Program], models: list[TFLiteModel
                 f"{prefix}_ZERO_POINT); fwrite(&x, 4, 1, stdout); }}"
             )
         main += ["{", *lines, "} }"]
-    (folder / "main.c").write_text("\n".join([*main, "return 0; }"]))
-    command = ["cc", *_STRICT, *_SANITIZED, str(folder / "main.c"), "-o", str(folder / "run")]
-    compiled = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert compiled.returncode == 0, compiled.stderr[-3000:]
-    done = subprocess.run(
-        [folder / "run"], input=b"".join(x.tobytes() for x in inputs), capture_output=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    return done.stdout
+    return compile_and_run(folder, [*main, "return 0; }"], inputs)
 
 
-def test_random_graphs_with_float_ends_give_the_bits_of_tflite_micro(tmp_path: Path) -> None:
-    models = [TFLiteModel(with_float_ends(net(seed), seed)) for seed in range(3_000, 3_070)]
+@pytest.mark.parametrize("count", [25, pytest.param(70, marks=pytest.mark.campaign)])
+def test_random_graphs_with_float_io_compute_the_bits_of_tflite_micro(count: int, tmp_path: Path) -> None:
+    models = [TFLiteModel(with_float_io(net(seed), seed)) for seed in range(3_000, 3_000 + count)]
     inputs = [floats(model, 2) for model in models]
     expected = isolation.run(
-        "tests.micro.test_ends:interpret",
+        "tests.micro.test_float_io:interpret",
         models=[model.content for model in models],
         inputs=inputs,
         timeout_s=300,
-        what="running models with float ends on tflm",
+        what="running models with float inputs and outputs on tflm",
     )
     taken = [i for i, rows in enumerate(expected) if rows]
-    assert len(taken) >= 65
-    assert sum(len(models[i].outputs) > 1 for i in taken) > 30
-    assert sum(micro.emit(models[i]).inputs[0].tensor.dtype == "int16" for i in taken) > 10
+    assert len(taken) >= 0.92 * count
+    assert sum(len(models[i].outputs) > 1 for i in taken) > 0.4 * count
+    assert sum(micro.emit(models[i]).inputs[0].tensor.dtype == "int16" for i in taken) > 0.14 * count
     programs = [micro.emit(models[i], name=f"n{i}", stream=i % 3 == 0) for i in taken]
     got = native(tmp_path, programs, [models[i] for i in taken], [inputs[i] for i in taken])
     at, different = 0, []
     for i in taken:
-        right = b"".join(expected[i])
-        if got[at : at + len(right)] != right:
+        outputs = b"".join(expected[i])
+        if got[at : at + len(outputs)] != outputs:
             different.append(i)
-        at += len(right)
+        at += len(outputs)
     assert not different
     assert at == len(got)
 
 
 @pytest.mark.parametrize("core", ["cortex-m4", "cortex-m0plus"])
-def test_core_quantizes_as_the_model_does(core: str) -> None:
+def test_core_computes_the_floats_of_tflite_micro(core: str) -> None:
     for seed in (3_005, 3_009, 3_010):
-        model = TFLiteModel(with_float_ends(net(seed), seed))
+        model = TFLiteModel(with_float_io(net(seed), seed))
         expected = targets.get("tflm").run(model, floats(model, 3), latency=False).outputs
         run = targets.get(core).run(model, floats(model, 3), latency=False)
         assert len(run.outputs) == len(expected)
-        for got, right in zip(run.outputs, expected, strict=True):
-            assert got.dtype == right.dtype
-            assert np.array_equal(got, right), seed
+        for got, wanted in zip(run.outputs, expected, strict=True):
+            assert got.dtype == wanted.dtype
+            assert np.array_equal(got, wanted), seed
 
 
 def plain(dtype: str) -> tuple[TFLiteModel, float, int]:
-    """A model of QUANTIZE and DEQUANTIZE alone, its scale and zero point."""
+    """A model of only QUANTIZE and DEQUANTIZE; its scale and zero point."""
     made = Net(random.Random(1), dtype)
     made.graph.inputs.append(x := made.tensor((1, 60), "float32"))
     steps = made.op("QUANTIZE", [x], [made.tensor((1, 60), scales=[0.037], zero_points=[-11])])
@@ -166,25 +158,24 @@ def plain(dtype: str) -> tuple[TFLiteModel, float, int]:
 def test_helpers_round_halves_away_from_zero_before_the_zero_point(dtype: str, tmp_path: Path) -> None:
     model, scale, zero = plain(dtype)
     halves = (np.arange(-150, 150) + 0.5).astype("float32") * np.float32(scale)
-    ends = np.iinfo(dtype).max * np.float32(scale) * np.linspace(-1.2, 1.2, 60, dtype="float32")
-    x = np.concatenate([halves, np.nextafter(halves, np.float32(9)), np.nextafter(halves, np.float32(-9)), ends])
+    limits = np.iinfo(dtype).max * np.float32(scale) * np.linspace(-1.2, 1.2, 60, dtype="float32")
+    x = np.concatenate([halves, np.nextafter(halves, np.float32(9)), np.nextafter(halves, np.float32(-9)), limits])
     x = x.reshape(-1, 60)
     program = micro.emit(model)
     expected = targets.get("tflm").run(model, x, latency=False).outputs[0]
     assert native(tmp_path, [program], [model], [x]) == expected.tobytes()
-    (end,) = program.inputs
-    steps = end.quantize(x)
-    assert np.array_equal(program.outputs[0].dequantize(steps), expected)
-    assert end.quantize(np.float32([[2.5 * scale, -2.5 * scale, 0]])).tolist() == [[3 + zero, -3 + zero, zero]]
-    # beyond what the interpreter defines
+    (source,) = program.inputs
+    assert np.array_equal(program.outputs[0].dequantize(source.quantize(x)), expected)
+    assert source.quantize(np.float32([[2.5 * scale, -2.5 * scale, 0]])).tolist() == [[3 + zero, -3 + zero, zero]]
+    # values for which the interpreter's result is undefined
     limits = np.iinfo(dtype)
     infinite = np.float32([np.inf, -np.inf, 3e38, -3e38] * 15)[None]
-    assert end.quantize(infinite)[0, :4].tolist() == [limits.max, limits.min] * 2
-    given = np.frombuffer(native(tmp_path, [program], [model], [infinite]), "f4")[:4]
-    assert np.array_equal(given, program.outputs[0].dequantize(np.array([limits.max, limits.min] * 2)))
+    assert source.quantize(infinite)[0, :4].tolist() == [limits.max, limits.min] * 2
+    got = np.frombuffer(native(tmp_path, [program], [model], [infinite]), "f4")[:4]
+    assert np.array_equal(got, program.outputs[0].dequantize(np.array([limits.max, limits.min] * 2)))
 
 
-def test_equal_quantizations_of_an_input_are_one_and_unequal_ones_are_refused() -> None:
+def test_input_with_two_equal_quantize_ops_is_supported_and_with_different_ones_refused() -> None:
     for zero in (3, 4):
         made = Net(random.Random(0))
         made.graph.inputs += [x := made.tensor((1, 6), "float32"), other := made.tensor((1, 6), "float32")]
@@ -195,7 +186,7 @@ def test_equal_quantizations_of_an_input_are_one_and_unequal_ones_are_refused() 
         total = made.op("ADD", [made.op("ADD", [first, second], [made.output((1, 6))]), third], [made.output((1, 6))])
         model = TFLiteModel(made.bytes(made.op("DEQUANTIZE", [total], [made.tensor((1, 6), "float32")]), first))
         if zero == 4:
-            with pytest.raises(ValueError, match="or floats that one QUANTIZE or DEQUANTIZE converts"):
+            with pytest.raises(ValueError, match="or float32 with one QUANTIZE or DEQUANTIZE each"):
                 micro.emit(model)
             continue
         inputs = [np.random.default_rng(i).normal(0, 5, (3, 6)).astype("float32") for i in range(2)]
@@ -204,7 +195,7 @@ def test_equal_quantizations_of_an_input_are_one_and_unequal_ones_are_refused() 
         assert all(np.array_equal(a, b) for a, b in zip(run.outputs, expected, strict=True))
 
 
-def test_floats_within_a_model_are_refused_with_all_their_layers() -> None:
+def test_floats_inside_a_model_are_refused_with_the_names_of_all_layers() -> None:
     made = Net(random.Random(0))
     made.graph.inputs.append(x := made.tensor((1, 4), "float32"))
     inner = made.op("QUANTIZE", [x], [made.output((1, 4))])
@@ -214,17 +205,17 @@ def test_floats_within_a_model_are_refused_with_all_their_layers() -> None:
     model = made.bytes(made.op("DEQUANTIZE", [inner], [made.tensor((1, 4), "float32")]))
     with pytest.raises(
         ValueError,
-        match=r"(?s)DEQUANTIZE \(t2\): converts int8 to float32 within the model.*"
+        match=r"(?s)DEQUANTIZE \(t2\): converts int8 to float32 inside the model.*"
         r"ELU \(t3\): is not supported.*"
-        r"QUANTIZE \(t4\): converts float32 to int8 within",
+        r"QUANTIZE \(t4\): converts float32 to int8 inside",
     ):
         micro.emit(model)
 
 
-def test_damaged_models_with_float_ends_give_an_error_or_a_program() -> None:
+def test_damaged_models_with_float_io_are_refused_or_make_a_program() -> None:
     emitted = 0
     for seed in range(4_000, 4_150):
-        content = mutated(with_float_ends(net(seed), seed), random.Random(seed))
+        content = mutated(with_float_io(net(seed), seed), random.Random(seed))
         with contextlib.suppress(ValueError):
             emitted += bool(micro.emit(content).files)
     assert 20 < emitted < 130
@@ -247,14 +238,14 @@ def test_output_that_is_a_constant_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> TFLiteModel:
-    """A student of digits as `tfkd convert --float-io` makes it."""
+    """A student for digits, as `tfkd convert --float-io` writes it."""
     train = tfkd.data.load("digits").train
     model = tfkd.models.build("digits_student", train.input_shape, train.num_classes)
-    path = tmp_path_factory.mktemp("ends") / "digits.tflite"
+    path = tmp_path_factory.mktemp("float_io") / "digits.tflite"
     return tfkd.convert(model, path, calibration=train, float_io=True)
 
 
-def test_validate_on_a_core_gives_the_floats_of_tflite_micro(student: TFLiteModel) -> None:
+def test_validate_on_a_core_computes_the_floats_of_tflite_micro(student: TFLiteModel) -> None:
     assert (student.inputs[0].dtype, student.outputs[0].dtype) == ("float32", "float32")
     validation = tfkd.validate(student, tfkd.data.load("digits").test, targets=["tflm", "cortex-m4:nrf52840"])
     micros = [row.measurement for row in validation.rows if row.measurement is not None]
@@ -264,32 +255,29 @@ def test_validate_on_a_core_gives_the_floats_of_tflite_micro(student: TFLiteMode
     assert micros[1].instructions > 0
 
 
-def test_export_c_selftest_of_a_float_model_goes_through_the_helpers(student: TFLiteModel, tmp_path: Path) -> None:
-    export.write(student, tmp_path / "out", name="digits")
+def test_selftest_of_a_float_model_uses_the_helpers(student: TFLiteModel, tmp_path: Path) -> None:
+    export.write(student, tmp_path / "out", name="digits", oracle=targets.get("tflm"))
     selftest = (tmp_path / "out" / "digits_selftest.c").read_text()
     assert "static const float in0[" in selftest
     assert "static const float expected0[" in selftest
-    run = ["make", "-C", str(tmp_path / "out"), "selftest", "CC=cc", f"CFLAGS={' '.join((*_STRICT, '-O1'))}"]
-    subprocess.run(run, check=True, capture_output=True)
-    assert subprocess.run([tmp_path / "out" / "selftest"]).returncode == 0
+    assert run_selftest(tmp_path / "out", *STRICT) == 0
     header = tmp_path / "out" / "digits.h"
     text = header.read_text()
     header.write_text(text.replace("(float)(q - zero_point)", "(float)(q - zero_point + 1)"))
-    subprocess.run([*run, "-B"], check=True, capture_output=True)
-    assert subprocess.run([tmp_path / "out" / "selftest"]).returncode == 4
+    assert run_selftest(tmp_path / "out", *STRICT) == 4
 
 
-def test_export_c_selftest_takes_floats_beside_integers(tmp_path: Path) -> None:
+def test_selftest_compares_float_and_integer_outputs(tmp_path: Path) -> None:
     seed = 3_005  # float and integer outputs
-    model = TFLiteModel(with_float_ends(net(seed), seed))
+    model = TFLiteModel(with_float_io(net(seed), seed))
     assert {tensor.dtype for tensor in model.outputs} == {"float32", "int8"}
-    export.write(model, tmp_path / "out", inputs=floats(model, 5))
-    subprocess.run(["make", "-C", str(tmp_path / "out"), "selftest", "CC=cc"], check=True, capture_output=True)
-    assert subprocess.run([tmp_path / "out" / "selftest"]).returncode == 0
+    report = export.write(model, tmp_path / "out", inputs=floats(model, 5), oracle=targets.get("tflm"))
+    assert report["golden_vectors"] == 5
+    assert run_selftest(tmp_path / "out") == 0
 
 
-def test_export_c_for_tflite_micro_takes_a_float_model(student: TFLiteModel, tmp_path: Path) -> None:
-    report = export.write(student, tmp_path / "out", format="tflm")
+def test_format_tflm_supports_a_float_model(student: TFLiteModel, tmp_path: Path) -> None:
+    report = export.write(student, tmp_path / "out", format="tflm", oracle=targets.get("tflm"))
     assert report["arena_bytes"] > 0
     header = (tmp_path / "out" / "model_model.h").read_text()
     assert "resolver.AddQuantize()" in header

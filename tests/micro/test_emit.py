@@ -1,0 +1,62 @@
+"""Models and names that the C generator refuses, and text from a file inside the generated C."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from tests.random_graph import Net, net
+from tfkd import micro
+
+
+def test_emit_names_all_that_is_not_supported() -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 4))
+    first = made.op("ELU", [x], [made.output((1, 4))])
+    last = made.op("CEIL", [first], [made.output((1, 4))])
+    with pytest.raises(ValueError, match=r"(?s)ELU \(t1\): is not supported.*CEIL \(t2\): is not supported"):
+        micro.emit(made.bytes(last))
+
+
+def test_emit_op_without_its_options_is_refused() -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 4))
+    with pytest.raises(ValueError, match=r"CONCATENATION \(t1\): has no option 'Axis'"):
+        micro.emit(made.bytes(made.op("CONCATENATION", [x, x], [made.same(x, (1, 8))])))
+
+
+def test_transposed_convolution_of_16_bits_with_a_bias_of_32_is_refused() -> None:
+    made = Net(random.Random(0), "int16")
+    x = made.input((1, 3, 3, 2))
+    weights, scales = made.weights((2, 2, 2, 2), 2, 0, per_channel=True)
+    inputs = [made.ints((1, 6, 6, 2)), weights, x, made.bias(x, scales, 2, ("int32",))]
+    options = schema.TransposeConvOptionsT(strideH=2, strideW=2)
+    with pytest.raises(ValueError, match=r"TRANSPOSE_CONV .*must be a constant of int64, is int32"):
+        micro.emit(made.bytes(made.op("TRANSPOSE_CONV", inputs, [made.output((1, 6, 6, 2))], options)))
+
+
+def test_emit_float_model_is_refused() -> None:
+    made = Net(random.Random(0))
+    x = made.tensor((1, 4), "int32")
+    made.graph.inputs.append(x)
+    with pytest.raises(ValueError, match="inputs and outputs must be all int8 or all int16"):
+        micro.emit(made.bytes(made.op("ABS", [x], [made.tensor((1, 4), "int32")])))
+
+
+@pytest.mark.parametrize("name", ["Model", "a-b", "", "1x", 'x"; system("rm")'])
+def test_emit_name_that_is_no_identifier_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name must be a C identifier"):
+        micro.emit(net(0), name=name)
+
+
+def test_layer_name_cannot_leave_its_comment() -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 4))
+    out = made.op("RELU", [x], [made.output((1, 4))])
+    made.graph.tensors[out].name = b'*/ #error "out" \\\n\x00\xff'
+    made.graph.tensors[x].name = b"*/ int main(void) { return 7; } /*"
+    program = micro.emit(made.bytes(out))
+    assert "*/ int main" not in program.files["model.h"]
+    assert "*/ #error" not in program.files["model.c"]
