@@ -158,8 +158,8 @@ def plain(dtype: str) -> tuple[TFLiteModel, float, int]:
 def test_helpers_round_halves_away_from_zero_before_the_zero_point(dtype: str, tmp_path: Path) -> None:
     model, scale, zero = plain(dtype)
     halves = (np.arange(-150, 150) + 0.5).astype("float32") * np.float32(scale)
-    limits = np.iinfo(dtype).max * np.float32(scale) * np.linspace(-1.2, 1.2, 60, dtype="float32")
-    x = np.concatenate([halves, np.nextafter(halves, np.float32(9)), np.nextafter(halves, np.float32(-9)), limits])
+    saturating = np.iinfo(dtype).max * np.float32(scale) * np.linspace(-1.2, 1.2, 60, dtype="float32")
+    x = np.concatenate([halves, np.nextafter(halves, np.float32(9)), np.nextafter(halves, np.float32(-9)), saturating])
     x = x.reshape(-1, 60)
     program = micro.emit(model)
     expected = targets.get("tflm").run(model, x, latency=False).outputs[0]

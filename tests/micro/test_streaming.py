@@ -73,8 +73,8 @@ def streamed(content: bytes, name: str, seed: int) -> tuple[micro.Program, tuple
         if one.first >= after and numbers.random() < 0.6:
             chains.append(one)
             after = one.last + 1
-    layers = merge(layers) if seed % 3 == 0 else layers
-    return emit(graph, layers, aliases, name, elimination, chains), tuple(chains)
+    merged = merge(layers) if seed % 3 == 0 else layers
+    return emit(graph, merged, aliases, name, elimination, chains), tuple(chains)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ class Builder(Net):
     """Nets like trained ones: ReLU, scales that fit the sums, and channels that training made constant."""
 
     def product(self, x: int, kind: str, kernel: int = 1, channels: int = 0, stride: int = 1) -> int:
-        _, h, w, c = (1, 1, 1, *self.shape(x))[-4:]
+        h, w, c = (1, 1, *self.shape(x))[-3:]
         padding, depthwise = self.random.randint(0, 1) if min(h, w) >= kernel else 0, kind == "DEPTHWISE_CONV_2D"
         channels = c * self.random.choice([1, 1, 2]) if depthwise else channels or self.random.randint(2, 9)
         depth = kernel**2 * (1 if depthwise else c)
-        shape = (1, kernel, kernel, channels) if depthwise else (channels, kernel, kernel, c)
+        shape: tuple[int, ...] = (1, kernel, kernel, channels) if depthwise else (channels, kernel, kernel, c)
         if kind == "FULLY_CONNECTED":
             shape = (channels, c)
         weights, scales = self.weights(shape, channels, 3 if depthwise else 0, per_channel=self.random.random() < 0.8)

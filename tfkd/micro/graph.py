@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -75,6 +73,17 @@ class Tensor:
         return self.zero_points[0]
 
 
+class MissingOption(ModelError):
+    """An op lacks an option that it must have."""
+
+
+class Options(dict[str, Any]):
+    """Fields of an op's options table by the schema's names; activation and padding as words."""
+
+    def __missing__(self, name: str) -> Any:
+        raise MissingOption(f"has no option {name!r}. The file is damaged")
+
+
 @dataclasses.dataclass(frozen=True)
 class Op:
     """An op.
@@ -83,13 +92,13 @@ class Op:
         kind: Name in the schema, such as `CONV_2D`.
         inputs: Tensor indices, -1 for a missing optional input.
         outputs: Tensor indices.
-        options: Fields of the options table by the schema's names; activation and padding as words.
+        options: Options, which must not be changed.
     """
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Mapping[str, Any]
+    options: Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,14 +221,14 @@ def _check_quantization(info: TensorInfo) -> None:
             raise ModelError(f"tensor {info.name!r} with a zero point outside {info.dtype}")
 
 
-def _options(op: Any) -> Mapping[str, Any]:
+def _options(op: Any) -> Options:
     """The scalar fields of an op's options table."""
     kind, table = _OPTION_TYPES.get(op.BuiltinOptionsType(), "NONE"), op.BuiltinOptions()
     if table is None or kind == "NONE":
-        return MappingProxyType({})
+        return Options()
     options = getattr(schema, kind)()
     options.Init(table.Bytes, table.Pos)
-    fields: dict[str, Any] = {}
+    fields = Options()
     for name in dir(options):
         # Vectors (`NewShape` with its `NewShapeLength`) repeat an input tensor.
         if name[0] == "_" or name == "Init" or name.startswith("GetRoot") or name.endswith("BufferHasIdentifier"):
@@ -232,7 +241,7 @@ def _options(op: Any) -> Mapping[str, Any]:
         fields["FusedActivationFunction"] = _ACTIVATIONS.get(code, f"activation {code}")
     if "Padding" in fields:
         fields["Padding"] = {0: "same", 1: "valid"}[fields["Padding"]]
-    return MappingProxyType(fields)
+    return fields
 
 
 def _check_order(graph: Graph) -> None:

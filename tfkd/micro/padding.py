@@ -7,11 +7,10 @@ A PAD [1, H, W, C] -> [1, top + H + bottom, left + W + right, C] and a convoluti
 from __future__ import annotations
 
 import dataclasses
-from types import MappingProxyType
 
 import numpy as np
 
-from tfkd.micro.graph import Graph, Op
+from tfkd.micro.graph import Graph, Op, Options
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
@@ -38,8 +37,9 @@ def fold_padding(graph: Graph) -> Graph:
             continue
         if op.inputs[0] in pads:
             source, amounts = pads[op.inputs[0]]
-            options = MappingProxyType({**op.options, "Pads": amounts})
-            op = dataclasses.replace(op, inputs=(source, *op.inputs[1:]), options=options)
+            op = dataclasses.replace(
+                op, inputs=(source, *op.inputs[1:]), options=Options({**op.options, "Pads": amounts})
+            )
         ops.append(op)
     return dataclasses.replace(graph, ops=tuple(ops))
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from tfkd.errors import ModelError
-from tfkd.micro.graph import Graph, Op
+from tfkd.micro.graph import Graph, MissingOption, Op
 from tfkd.micro.lowering.elementwise import addition, elementwise
 from tfkd.micro.lowering.int16 import convolution_int16, logistic_tanh_int16, rescale, softmax_int16
 from tfkd.micro.lowering.layer import Alias, Layer, Unsupported
@@ -115,10 +115,8 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
     for op in graph.ops:
         try:
             lowered = _lowered(graph, op)
-        except Unsupported as problem:
+        except (Unsupported, MissingOption) as problem:
             problems.append(f"{graph.label(op)}: {problem}")
-        except KeyError as missing:
-            problems.append(f"{graph.label(op)}: has no option {missing}. The file is damaged")
         except IndexError:
             problems.append(f"{graph.label(op)}: has fewer inputs or dimensions than it needs. The file is damaged")
         else:
