@@ -100,8 +100,8 @@ def _start_code(program: Program) -> str:
         "STATEFUL": int(program.state_bytes > 0),
         "RESET": f"tfkd_{program.name}_reset",
         "SINGLE": int(len(program.inputs) == len(program.outputs) == 1),
-        "IN_AT": ", ".join(str(one.place) for one in program.inputs),
-        "OUT_AT": ", ".join(str(one.place) for one in program.outputs),
+        "IN_AT": ", ".join(str(one.offset) for one in program.inputs),
+        "OUT_AT": ", ".join(str(one.offset) for one in program.outputs),
     }
     source = resources.files("tfkd.targets").joinpath("cortex_m.c").read_text(encoding="utf-8")
     return "".join(f"#define TFKD_{name} {value}\n" for name, value in defines.items()) + source
