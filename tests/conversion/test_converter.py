@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tfkd import data, models
+from tfkd import data
 from tfkd._internal import isolation
 from tfkd.conversion import calibration
 from tfkd.conversion.converter import MODES, convert
 from tfkd.conversion.tflite import TFLiteModel
+
+pytestmark = pytest.mark.slow
 
 SHAPE = (8, 8, 1)
 
@@ -24,12 +26,8 @@ def splits():
 
 
 @pytest.fixture(scope="module")
-def student(splits):
-    keras.utils.set_random_seed(0)  # before the fixture that seeds each test
-    model = models.digits_student(SHAPE, 10)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(splits.train.batches(32, shuffle=True), epochs=4, shuffle=False, verbose=0)
-    return model
+def student(digits_student_file):
+    return keras.saving.load_model(digits_student_file)
 
 
 @pytest.fixture(scope="module")

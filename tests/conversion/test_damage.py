@@ -15,6 +15,8 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError
 from tfkd.validation import difference, golden
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 8, 1)
 WILD = (-1, 0, 1, 7, 255, 2**15, 2**31 - 1, -(2**31))
 

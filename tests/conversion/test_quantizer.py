@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkd import QuantizerSettings, data, models, targets
+from tfkd import QuantizerSettings, data, targets
 from tfkd.conversion import layer_errors
 from tfkd.conversion.converter import convert
 from tfkd.conversion.quantizer import select
@@ -18,12 +18,8 @@ def splits():
 
 
 @pytest.fixture(scope="module")
-def student(splits):
-    keras.utils.set_random_seed(0)
-    model = models.digits_student(SHAPE, 10)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(splits.train.batches(32, shuffle=True), epochs=4, shuffle=False, verbose=0)
-    return model
+def student(digits_student_file):
+    return keras.saving.load_model(digits_student_file)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from tfkd import cli
 
+pytestmark = pytest.mark.slow
+
 WORKER = """
     import json, os, sys
 

@@ -18,6 +18,8 @@ from tfkd import convert, data, micro, targets
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.micro import export
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("net", "count", "least"),

@@ -17,6 +17,8 @@ from tfkd.micro.graph import Graph, read
 from tfkd.micro.lowering import OPS, lower
 from tfkd.micro.padding import fold_padding
 
+pytestmark = pytest.mark.slow
+
 _SAMPLES = 3
 # The short form has the first graphs, and those of later seeds that have a rare combination of op, type and option.
 _RARE = (227, 245, 284, 299, 303, 314, 344, 484, 499, 794, 1127, 1375)

@@ -19,6 +19,8 @@ from tfkd import micro, targets
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.micro import arithmetic, export
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sequences(tmp_path_factory: pytest.TempPathFactory) -> TFLiteModel:

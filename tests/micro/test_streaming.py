@@ -24,6 +24,8 @@ from tfkd.micro.padding import fold_padding
 from tfkd.micro.placement import Chain, Window
 from tfkd.targets.microcontrollers import CORES
 
+pytestmark = pytest.mark.slow
+
 
 def chain(seed: int) -> bytes:
     """A random graph of two to six convolutions, pools and others; often one more op reads a tensor between them."""

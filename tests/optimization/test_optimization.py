@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tfkd import TFLiteModel, cli, data, models
+from tfkd import TFLiteModel, cli, models
 from tfkd.optimization import optimize
 from tfkd.recipes import pipeline, recipe
+
+pytestmark = pytest.mark.slow
 
 RECIPE = """
 output = "{folder}/{name}"
@@ -49,19 +51,11 @@ max_bytes = 20000
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, digits_teacher_file, digits_student_file):
     """A folder with a briefly trained teacher and student."""
-    import keras
-
     folder = tmp_path_factory.mktemp("optimization")
-    train = data.load("digits").train
-    keras.utils.set_random_seed(0)
-    for name, epochs in (("teacher", 5), ("student", 10)):
-        model = models.build(f"digits_{name}", (8, 8, 1), 10)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(0.01), loss=loss)
-        model.fit(train.batches(64, shuffle=True), epochs=epochs, shuffle=False, verbose=0)
-        model.save(folder / f"{name}.keras")
+    shutil.copy(digits_teacher_file, folder / "teacher.keras")
+    shutil.copy(digits_student_file, folder / "student.keras")
     return folder
 
 

@@ -14,6 +14,8 @@ from tfkd.conversion import converter
 from tfkd.optimization import int4, optimize, qat
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights, on_grid
 
+pytestmark = pytest.mark.slow
+
 HARD = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 train, val, test = tfkd.data.load("digits")
 
@@ -33,10 +35,8 @@ def run(made, x):
 
 
 @pytest.fixture(scope="module")
-def student():
-    """A digits student that was trained enough to compare its labels."""
-    keras.utils.set_random_seed(0)
-    return fit(tfkd.models.digits_student((8, 8, 1), 10), epochs=10, learning_rate=0.01)
+def student(digits_student_file):
+    return keras.saving.load_model(digits_student_file)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from tfkd import cli
 from tfkd.conversion import converter
 from tfkd.optimization import optimize, rehearse
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {(8, 3, 3, 1): "first", (1, 3, 3, 8): "depthwise", (16, 1, 1, 8): "second", (10, 256): "logits"}
 TRAIN = tfkd.data.load("digits").train
 

@@ -20,6 +20,8 @@ import pytest
 
 from tfkd import SoftLabels, data, models
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 output = "{output}"
 [data]

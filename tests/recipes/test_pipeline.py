@@ -16,6 +16,8 @@ from tfkd.errors import InputError, ToolMissingError
 from tfkd.recipes import pipeline, recipe, records, step_cache
 from tfkd.report import console
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 output = "{output}"
 [data]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkd import data, models, targets
+from tfkd import data, targets
 from tfkd.conversion.converter import convert
 from tfkd.validation.contract import Contract
 from tfkd.validation.difference import compare
@@ -20,12 +20,8 @@ def splits():
 
 
 @pytest.fixture(scope="module")
-def student(splits):
-    keras.utils.set_random_seed(0)  # before the fixture that seeds each test
-    model = models.digits_student(SHAPE, 10)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(splits.train.batches(32, shuffle=True), epochs=6, shuffle=False, verbose=0)
-    return model
+def student(digits_student_file):
+    return keras.saving.load_model(digits_student_file)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from tfkd import data, models, targets
+from tfkd import data, targets
 from tfkd.conversion import converter, tflite
 from tfkd.report import write_report
 from tfkd.targets.measurement import Measurement
@@ -289,12 +289,9 @@ def test_validate_outputs_that_are_too_few_give_no_numbers(float_model, test_spl
     assert "5 outputs came back for 8 samples" in found.rows[0].invalid_reason
 
 
-def test_validate_on_real_targets(tmp_path):
+def test_validate_on_real_targets(tmp_path, digits_student_file):
     train, _, test = data.load("digits")
-    student = models.digits_student(test.input_shape, test.num_classes)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    student.compile("adam", loss)
-    student.fit(train.batches(32, shuffle=True), epochs=3, shuffle=False, verbose=0)  # the data set shuffles
+    student = keras.saving.load_model(digits_student_file)
     found = validate(
         converter.convert(student, tmp_path / "student.tflite", calibration=train),
         test,
