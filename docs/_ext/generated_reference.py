@@ -139,6 +139,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(f"`{value!r}`" for value in args)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type_name(one) for one in args if one is not type(None))
+    if origin is typing.Annotated:
+        return _type_name(args[0])
     if origin is list:
         return f"list of {_type_name(args[0])}"
     if origin is dict:

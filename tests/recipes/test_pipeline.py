@@ -188,13 +188,13 @@ def test_record_survives_json(record):
 
 def test_run_in_a_busy_folder_is_refused(finished):
     folder, _ = finished
-    code = "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); print(flush=True); sys.stdin.read()"
+    code = "import sys, filelock; a = filelock.FileLock(sys.argv[1]); a.acquire(); print(flush=True); input()"
     command = [sys.executable, "-c", code, str(folder / "whole" / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         other.stdout.readline()
         with pytest.raises(InputError, match="another run works here"):
             pipeline.run(recipe.load(folder / "whole.toml"))
-        other.stdin.close()
+        other.communicate("\n")
     assert pipeline.run(recipe.load(folder / "whole.toml")).ok
 
 
