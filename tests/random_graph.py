@@ -1,4 +1,4 @@
-"""Random .tflite graphs, put together op by op with a seed: what generated C must compute like the interpreter."""
+"""Random .tflite graphs, built op by op from a seed, for which generated C must compute the interpreter's bits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ _TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "i
 
 @dataclasses.dataclass
 class Net:
-    """A .tflite put together op by op, with a seeded random choice of everything."""
+    """Builds a .tflite op by op, with random options and values.
+
+    Methods that are named after ops add one op to a tensor, given by its index, and return the index of the output.
+
+    Args:
+        random: Generator of all choices.
+        dtype: Type of activations, int8 or int16.
+        kernel: Largest height and width of a window.
+    """
 
     random: random.Random
-    dtype: str = "int8"  # of activations
-    kernel: int = 4  # the largest
+    dtype: str = "int8"
+    kernel: int = 4
 
     def __post_init__(self) -> None:
         self.model = schema.ModelT(version=3, operatorCodes=[], buffers=[schema.BufferT()], description=b"test")
@@ -27,12 +35,13 @@ class Net:
         self.model.subgraphs = [self.graph]
 
     def values(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Random values of an activation."""
+        """Random values of the type of activations."""
         limits = np.iinfo(self.dtype)
         numbers = np.random.default_rng(self.random.getrandbits(32))
         return numbers.integers(limits.min, limits.max + 1, shape).astype(self.dtype)
 
     def scale(self, low: float = 0.005, high: float = 0.2) -> float:
+        """A random scale, exact in float32."""
         return float(np.float32(self.random.uniform(low, high)))
 
     def tensor(
@@ -44,6 +53,7 @@ class Net:
         zero_points: Any = None,
         axis: int = 0,
     ) -> int:
+        """Adds a tensor, by default with a random scale and zero point; returns its index."""
         dtype = dtype or self.dtype
         if scales is None and dtype in ("int8", "int16"):
             scales, zero_points = [self.scale()], [self.random.randint(-128, 127)]
@@ -71,27 +81,33 @@ class Net:
         return index
 
     def variable(self, shape: tuple[int, ...], dtype: str, scale: float, zero_point: int = 0) -> int:
+        """Adds a variable tensor, a state."""
         index = self.tensor(shape, dtype, scales=[scale], zero_points=[zero_point])
         self.graph.tensors[index].isVariable = True
         return index
 
     def input(self, shape: tuple[int, ...]) -> int:
+        """Adds an input of the model."""
         index = self.tensor(shape)
         self.graph.inputs.append(index)
         return index
 
     def shape(self, index: int) -> tuple[int, ...]:
+        """The shape of a tensor."""
         return tuple(int(d) for d in self.graph.tensors[index].shape)
 
     def steps(self, index: int) -> tuple[float, int]:
+        """Scale and zero point of a tensor."""
         quantization = self.graph.tensors[index].quantization
         return float(quantization.scale[0]), int(quantization.zeroPoint[0])
 
     def ints(self, values: Any) -> int:
+        """Adds a constant int32 tensor."""
         values = np.array(values, "int32")
         return self.tensor(values.shape, "int32", values)
 
     def op(self, kind: str, inputs: list[int], outputs: list[int], options: Any = None) -> int:
+        """Adds an op; returns its first output."""
         code = getattr(schema.BuiltinOperator, kind)
         self.model.operatorCodes.append(
             schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=1)
@@ -104,21 +120,21 @@ class Net:
         return outputs[0]
 
     def bytes(self, *outputs: int) -> bytes:
+        """The .tflite with these outputs."""
         self.graph.outputs = list(outputs)
         builder = flatbuffers.Builder(1024)
         builder.Finish(self.model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 
-    # one op on a tensor, with random options; returns its output
-
     def weights(self, shape: tuple[int, ...], channels: int, axis: int, per_channel: bool) -> tuple[int, list[float]]:
+        """A constant of random symmetric weights; its index and scales."""
         numbers = np.random.default_rng(self.random.getrandbits(32))
         values = numbers.integers(-127, 128, shape).astype("int8")
         scales = [self.scale(0.001, 0.03) for _ in range(channels if per_channel else 1)]
         return self.tensor(shape, "int8", values, scales, [0] * len(scales), axis), scales
 
     def bias(self, source: int, scales: list[float], channels: int, dtypes: tuple[str, ...] = ("int64",)) -> int:
-        """A bias; with int16 activations of one of some types."""
+        """A bias tensor; with int16 activations its type is one of `dtypes`."""
         step = self.steps(source)[0]
         dtype, limit = "int32", 3000
         if self.dtype == "int16":
@@ -128,6 +144,7 @@ class Net:
         return self.tensor((channels,), dtype, np.array(values, dtype), [step * s for s in scales], [0] * len(scales))
 
     def output(self, shape: tuple[int, ...]) -> int:
+        """Adds an activation with a random scale and a zero point that is often at a limit."""
         return self.tensor(
             shape,
             scales=[self.scale(0.02, 0.4)],
@@ -135,9 +152,11 @@ class Net:
         )
 
     def activation(self) -> int:
+        """A fused activation: none, RELU, RELU6 or RELU_N1_TO_1."""
         return self.random.choice([0, 0, 1, 3, 2])
 
     def window(self, size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:
+        """Output size of a window along one axis."""
         reach = (kernel - 1) * dilation + 1
         return -(-size // stride) if padding == 0 else (size + stride - reach) // stride
 
@@ -150,7 +169,7 @@ class Net:
         padding, depthwise = self.random.randint(0, 1), self.random.random() < 0.4
         if depthwise:
             kh, kw = self.random.choice([(kh, kw), (min(3, h), min(3, w))])
-            sw = sh  # TensorFlow Lite Micro takes any; Keras makes equal ones
+            sw = sh  # as in Keras, although TensorFlow Lite Micro supports unequal strides
         oh, ow = self.window(h, kh, sh, dh, padding), self.window(w, kw, sw, dw, padding)
         if oh < 1 or ow < 1:
             return self.convolution(x)
@@ -214,6 +233,7 @@ class Net:
         return self.op(self.random.choice(["AVERAGE_POOL_2D", "MAX_POOL_2D"]), [x], [out], options)
 
     def binary(self, x: int) -> int:
+        """An op of two operands, the second a constant that may be broadcast, or the same tensor twice."""
         shape = self.shape(x)
         kind = self.random.choice(["ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"])
         step, zero = self.steps(x)
@@ -234,6 +254,7 @@ class Net:
         return self.op(kind, inputs, [out], options)
 
     def unary(self, x: int) -> int:
+        """An activation function, or a QUANTIZE."""
         shape, (step, zero) = self.shape(x), self.steps(x)
         kinds = ["LOGISTIC", "TANH", "RELU", "RELU6", "LEAKY_RELU", "QUANTIZE"]
         kind = self.random.choice([*kinds, "HARD_SWISH"] if self.dtype == "int8" else kinds)
@@ -251,13 +272,13 @@ class Net:
         return self.op(kind, [x], [out], options)
 
     def detour(self, x: int) -> int:
-        """To 16 bits and back, as where only a part of a model has int16 activations."""
+        """QUANTIZE to int16 and back, as in a model of which a part has int16 activations."""
         shape = self.shape(x)
         x = self.op("QUANTIZE", [x], [self.tensor(shape, "int16", scales=[self.scale(1e-4, 1e-3)])])
         return self.op("QUANTIZE", [x], [self.output(shape)])
 
     def softmax(self, x: int) -> int:
-        if self.shape(x)[-1] > 500:  # many equal inputs end the interpreter's process
+        if self.shape(x)[-1] > 500:  # the interpreter aborts on many equal inputs
             return self.unary(x)
         out = self.tensor(self.shape(x), scales=[1 / 256 if self.dtype == "int8" else 1 / 32768], zero_points=[-128])
         return self.op("SOFTMAX", [x], [out], schema.SoftmaxOptionsT(beta=self.random.choice([1.0, 1.0, 0.5])))
@@ -266,7 +287,7 @@ class Net:
         _, h, w, c = self.shape(x)
         kh, kw, sh, sw = (self.random.randint(1, 4) for _ in range(4))
         padding, channels = self.random.randint(0, 1), self.random.randint(1, 5)
-        # Keras's output_padding gives sizes between two strides.
+        # With output_padding, Keras also makes sizes that are no multiple of the stride.
         oh, ow = (
             size * stride + (max(kernel - stride, 0) if padding else 0) + self.random.choice([0, 0, 1])
             for size, stride, kernel in ((h, sh, kh), (w, sw, kw))
@@ -301,12 +322,13 @@ class Net:
         if rows == depth and self.random.random() < 0.3:
             right, columns = x, rows
         out = self.output((*batch, rows, columns))
-        if self.dtype == "int16" and right != x:  # a step with which few sums saturate
+        if self.dtype == "int16" and right != x:  # a scale with which few sums saturate
             step = self.steps(out)[0] / (self.steps(x)[0] * 2**15 * depth**0.5 * self.random.uniform(0.3, 2))
             self.graph.tensors[right].quantization.scale = np.array([step], "f4")
         return self.op("BATCH_MATMUL", [x, right], [out], schema.BatchMatMulOptionsT(adjX=adj_x, adjY=adj_y))
 
     def lstm(self, x: int) -> int:
+        """An LSTM on the tensor reshaped to a sequence."""
         shape = self.shape(x)
         steps, inputs, units = int(np.prod(shape[1:-1])), shape[-1], self.random.randint(1, 6)
         major = self.random.random() < 0.3
@@ -340,6 +362,7 @@ class Net:
         )
 
     def svdf(self, x: int) -> int:
+        """An SVDF on the tensor reshaped to a vector."""
         flat = (1, int(np.prod(self.shape(x))))
         x = self.op("RESHAPE", [x, self.ints(flat)], [self.same(x, flat)], schema.ReshapeOptionsT(newShape=[*flat]))
         rank, units, memory = self.random.randint(1, 3), self.random.randint(1, 5), self.random.randint(1, 6)
@@ -365,11 +388,12 @@ class Net:
         return self.op("SVDF", [x, feature, time, bias, state], [self.output((1, units))], options)
 
     def same(self, x: int, shape: tuple[int, ...]) -> int:
+        """Adds an activation with the quantization of another one."""
         step, zero = self.steps(x)
         return self.tensor(shape, scales=[step], zero_points=[zero])
 
     def shuffle(self, x: int) -> int:
-        """Ops that move values."""
+        """An op that moves values."""
         shape = self.shape(x)
         kind = self.random.choice(
             [
@@ -454,7 +478,7 @@ class Net:
 
 
 def net(seed: int) -> bytes:
-    """A random graph of one to four ops; every fifth with int16 activations."""
+    """A random graph of one to four ops; every fifth seed has int16 activations."""
     made = Net(random.Random(seed), "int16" if seed % 5 == 4 else "int8")
     x = made.input((1, made.random.randint(1, 9), made.random.randint(1, 9), made.random.randint(1, 8)))
     for _ in range(made.random.randint(1, 4)):

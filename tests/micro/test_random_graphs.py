@@ -6,15 +6,17 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.micro.damage import mutated
 from tests.micro.execution import differing, interpret, native
-from tests.random_graph import net, samples
+from tests.random_graph import Net, net, samples
 from tfkd import micro
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.micro.graph import Graph, read
 from tfkd.micro.lowering import OPS, lower
+from tfkd.micro.lowering.layer import ANY_SHIFT, WIDE
 from tfkd.micro.padding import fold_padding
 
 pytestmark = pytest.mark.slow
@@ -32,8 +34,8 @@ _WITH_ACTIVATION = (
 )  # fmt: skip
 _WINDOWS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "AVERAGE_POOL_2D", "MAX_POOL_2D")
 _RESIZES = ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
-# Flags of kernels/arithmetic.h and of single kernels, each of which chooses other code. ANY_SHIFT (1) and WIDE (8) of
-# the convolutions need factors and sums that no trained model has; tests/micro/test_arithmetic.py makes them.
+# Flags of kernels/arithmetic.h and of single kernels, each of which selects other code. ANY_SHIFT (1) and WIDE (8) of
+# the convolutions need scales and sums that random graphs do not have: see `extreme`.
 _FLAGS = {
     "convolution": (2, 4, 16), "depthwise": (2, 4, 16, 32, 64), "fully_connected": (1, 2, 4), "products": (1, 2, 4),
     "transpose_convolution": (2, 4), "addition": (1, 2), "addition_int16": (1, 2),
@@ -65,6 +67,38 @@ def test_random_graphs_compute_the_bits_of_tflite_micro(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", range(8))
 def test_many_random_graphs_compute_the_bits_of_tflite_micro(part: int, tmp_path: Path) -> None:
     check_bits(range(part * 260, part * 260 + 260), tmp_path)
+
+
+class Extreme(Net):
+    """Convolutions with factors above 1/2, whose shifts have both signs, and weights of -128, whose sums are wide."""
+
+    large_scales = False
+
+    def weights(self, shape: tuple[int, ...], channels: int, axis: int, per_channel: bool) -> tuple[int, list[float]]:
+        values = np.random.default_rng(self.random.getrandbits(32)).integers(-128, 128, shape).astype("int8")
+        values.reshape(-1)[0] = -128
+        scales = [self.scale(0.001, 3.0 if self.large_scales else 0.03) for _ in range(channels if per_channel else 1)]
+        return self.tensor(shape, "int8", values, scales, [0] * len(scales), axis), scales
+
+
+def extreme(seed: int) -> bytes:
+    """A convolution, depthwise for some seeds, with or without large scales."""
+    made = Extreme(random.Random(seed))
+    made.large_scales = seed % 3 != 0
+    return made.bytes(made.convolution(made.input((1, 6, 6, made.random.randint(1, 6)))))
+
+
+def test_convolutions_of_extreme_scales_and_weights_compute_the_bits_of_tflite_micro(tmp_path: Path) -> None:
+    models = [extreme(seed) for seed in range(30)]
+    inputs = [samples(content, _SAMPLES, seed) for seed, content in enumerate(models)]
+    expected = interpret(models, inputs)
+    programs = [micro.emit(content, name=f"n{i}", size=i % 4 == 0) for i, content in enumerate(models)]
+    assert not differing(list(range(30)), native(tmp_path, programs, inputs), expected)
+    layers = [layer for content in models for layer in lower(read(TFLiteModel.load(content)))[0]]
+    for kernel in ("convolution", "depthwise"):
+        found = [layer.flags for layer in layers if layer.kernel == kernel]
+        assert any(flags & ANY_SHIFT for flags in found), kernel
+        assert any(flags & WIDE and not flags & ANY_SHIFT for flags in found), kernel
 
 
 def assert_each_op_occurs(graphs: list[Graph]) -> None:
