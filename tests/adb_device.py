@@ -1,7 +1,7 @@
-"""The device side of adb over TCP: what a phone's adbd speaks, over a folder that stands for the phone.
+"""An emulated phone: the device side of the adb protocol over TCP, with a folder as its file system.
 
-The real adb client connects to it. Commands run in a real shell whose PATH holds the phone's tools; `am instrument`
-does the app's work with LiteRT on this machine. The file `fault` in the folder spoils one thing.
+The real adb client connects to it. Commands run in a real shell whose PATH has scripts in place of Android's tools;
+`am instrument` runs the model with LiteRT on this machine. The file `fault` in the folder selects a failure.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 
 PACKAGE = "dev.tfkd.bench.app"
 TOOLS = {
-    # run-as enters the app's folder; nothing else may.
+    # Only run-as may enter the folder of the app.
     "run-as": 'test "$1" = ' + PACKAGE + ' || exit 1; shift; cd "$ROOT/data/data/' + PACKAGE + '" || exit 1; exec "$@"',
     "getprop": 'echo "[ro.product.model]: [desk]"; echo "[ro.build.version.release]: [15]"',
     "dumpsys": 'if [ "$1" = thermalservice ]; then echo "Thermal Status: $(cat "$ROOT/heat" 2>/dev/null || echo 0)"; '
@@ -35,15 +35,17 @@ TOOLS = {
 }
 
 
-def adb(*words):
+def adb(*arguments):
     """Runs the real adb."""
-    return subprocess.run(["adb", *words], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["adb", *arguments], capture_output=True, text=True, timeout=60)
 
 
 class Phone:
-    """A phone at `serial`.
+    """An emulated phone; adb connects to its `serial`.
 
-    Its `state` is `device`, `unauthorized` (nobody allows this computer) or `offline` (it never answers).
+    Args:
+        root: Folder of the phone's files.
+        state: `device`, `unauthorized` (this computer is not allowed) or `offline` (it never answers).
     """
 
     def __init__(self, root, state="device"):
@@ -70,8 +72,8 @@ class Phone:
         with self.plug:
             self.plugged_in = False
             for one in (self.listener, *self.connections):
-                with contextlib.suppress(OSError):  # it is out already
-                    one.shutdown(socket.SHUT_RDWR)  # a close alone lets an accept that waits take one more
+                with contextlib.suppress(OSError):  # it is closed already
+                    one.shutdown(socket.SHUT_RDWR)  # `close` alone would let a waiting `accept` take one more
         self.listener.close()
 
     def _accept(self):
@@ -110,7 +112,7 @@ class Phone:
 
 
 class _Link:
-    """One connection: messages of 24 bytes and a payload, several streams at a time."""
+    """One connection of adb: messages with a header of 24 bytes and a payload, for several streams at a time."""
 
     def __init__(self, phone, connection):
         self.phone, self.connection = phone, connection
@@ -127,7 +129,7 @@ class _Link:
         while len(content) < count:
             part = self.connection.recv(count - len(content))
             if not part:
-                raise ConnectionError("the cable is out")
+                raise ConnectionError("the cable was pulled")
             content += part
         return content
 
@@ -141,7 +143,7 @@ class _Link:
                 if command == b"CNXN" and self.phone.state == "offline":
                     continue
                 if (command == b"CNXN" and self.phone.state == "unauthorized") or (command, first) == (b"AUTH", 2):
-                    self.send(b"AUTH", 1, 0, os.urandom(20))  # sign this; no signature is one that it knows
+                    self.send(b"AUTH", 1, 0, os.urandom(20))  # a challenge; no signature of it is accepted
                 elif command == b"CNXN":
                     banner = (
                         b"device::ro.product.name=desk;ro.product.model=desk;ro.product.device=desk;features=shell_v2"
@@ -149,8 +151,8 @@ class _Link:
                     self.send(b"CNXN", 0x01000001, 1 << 18, banner)
                 elif command == b"OPEN":
                     stream = _Stream(self, len(self.streams) + 1, first, payload.rstrip(b"\0").decode())
-                    self.streams[stream.mine] = stream
-                    self.send(b"OKAY", stream.mine, first)
+                    self.streams[stream.local_id] = stream
+                    self.send(b"OKAY", stream.local_id, first)
                     threading.Thread(target=stream.serve, daemon=True).start()
                 elif command == b"OKAY" and second in self.streams:
                     self.streams[second].ready.release()
@@ -167,8 +169,10 @@ class _Link:
 
 
 class _Stream:
-    def __init__(self, link, mine, theirs, service):
-        self.link, self.mine, self.theirs, self.service = link, mine, theirs, service
+    """A stream of a connection: a shell command or a file transfer."""
+
+    def __init__(self, link, local_id, remote_id, service):
+        self.link, self.local_id, self.remote_id, self.service = link, local_id, remote_id, service
         self.ready, self.data, self.arrived = threading.Semaphore(1), b"", threading.Condition()
         self.open, self.process = True, None
 
@@ -198,7 +202,7 @@ class _Stream:
         self.ready.acquire()
         if not self.open:
             raise ConnectionError("closed")
-        self.link.send(b"WRTE", self.mine, self.theirs, payload)
+        self.link.send(b"WRTE", self.local_id, self.remote_id, payload)
 
     def serve(self):
         try:
@@ -212,7 +216,7 @@ class _Stream:
                 self.run(rest, self.write)
             if self.open:
                 self.ready.acquire()  # the last bytes have arrived
-                self.link.send(b"CLSE", self.mine, self.theirs)
+                self.link.send(b"CLSE", self.local_id, self.remote_id)
         except (OSError, ConnectionError):
             return
 
@@ -248,7 +252,7 @@ class _Stream:
 
 
 def instrument(root, *words):
-    """`am instrument`: the app's part, with LiteRT on this machine."""
+    """`am instrument`: does what the app does, with LiteRT on this machine."""
     import numpy as np
 
     from tfkd.targets import litert
@@ -294,7 +298,7 @@ def instrument(root, *words):
         "device": {"model": "desk"}, "engine": {"engine": "LiteRT"}, "thermal": [[0, 3 if hot else 0]],
         "per_minute": [],
         "runs": len(nanos), "kept_every": 1, "warm_up_runs": 1, "warm_up_stable": True, "valid": not hot,
-        "reasons": ["thermal status 3: the device slowed itself down; let it cool"] if hot else [],
+        "reasons": ["thermal status 3: the device throttled"] if hot else [],
     }  # fmt: skip
     text = json.dumps(result)
     if fault != "empty":

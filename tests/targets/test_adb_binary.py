@@ -11,7 +11,7 @@ import tfkd
 from tfkd import targets
 
 MISSING = system_packages.skip_reason("adb")
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+pytestmark = [pytest.mark.android, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
 
 # As of TensorFlow 2.16 and newer; older ones leave out INFO and the percentiles.
 OUTPUT = """\
@@ -40,11 +40,6 @@ INFO: Memory footprint delta from the start of the tool (MB): init=6.36328 overa
 """  # noqa: E501
 CPU = "gpu ran no part of the model"
 PEAK = "INFO: Overall peak memory footprint (MB) via periodic monitoring: 121.25"
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return tfkd.data.load("digits")
 
 
 @pytest.fixture(scope="module")

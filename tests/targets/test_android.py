@@ -1,4 +1,4 @@
-"""A phone over the real adb client: a device side that speaks its protocol, sound and spoilt."""
+"""The phone target over the real adb client, with an emulated phone that works or fails in many ways."""
 
 import hashlib
 import json
@@ -23,18 +23,12 @@ from tfkd.targets import adb as bridge
 from tfkd.targets import android
 
 MISSING = system_packages.skip_reason("adb")
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+pytestmark = [pytest.mark.android, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return tfkd.data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def model(splits, tmp_path_factory):
-    student = tfkd.models.digits_student((8, 8, 1), 10)
-    return tfkd.convert(student, tmp_path_factory.mktemp("models") / "int8.tflite", calibration=splits.train)
+def model(digits_int8):
+    return digits_int8
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import platformdirs
 import pytest
@@ -39,19 +38,8 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return tfkd.data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def student():
-    keras.utils.set_random_seed(0)
-    return tfkd.models.digits_student((8, 8, 1), 10)  # untrained: its outputs vary, which is enough
-
-
-@pytest.fixture(scope="module")
-def int8(student, splits, tmp_path_factory):
-    return tfkd.convert(student, tmp_path_factory.mktemp("models") / "int8.tflite", calibration=splits.train)
+def int8(digits_int8):
+    return digits_int8
 
 
 @pytest.fixture

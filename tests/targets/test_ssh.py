@@ -98,15 +98,8 @@ def box(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return tfkd.data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def model(splits, tmp_path_factory):
-    student = tfkd.models.digits_student((8, 8, 1), 10)
-    path = tmp_path_factory.mktemp("models") / "int8.tflite"
-    return tfkd.convert(student, path, calibration=splits.train)
+def model(digits_int8):
+    return digits_int8
 
 
 def test_box_gives_what_this_machine_gives(box, model, splits):

@@ -1,4 +1,4 @@
-"""Where a .tflite runs: the same protocol on LiteRT and TensorFlow Lite Micro, and their failures."""
+"""The protocol of targets on LiteRT and TensorFlow Lite Micro, and their failures."""
 
 import json
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from tfkd import data, models, targets
+from tfkd import targets
 from tfkd._internal import isolation
 from tfkd.conversion.converter import convert
 from tfkd.conversion.tflite import TFLiteModel
@@ -20,26 +20,13 @@ ALL = ("host", "host:plain", "host:reference", "tflm")
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
 
 
 @pytest.fixture(scope="module")
-def student(splits):
-    model = models.digits_student(SHAPE, 10)
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(splits.train.batches(32, shuffle=True), epochs=4, shuffle=False, verbose=0)
-    return model
-
-
-@pytest.fixture(scope="module")
-def model(student, splits, folder):
-    return convert(student, folder / "int8.tflite", calibration=splits.train)
+def model(digits_int8):
+    return digits_int8
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +49,7 @@ def two_inputs(folder):
 
 
 def one_by_one(model, x):
-    """What LiteRT's plain kernels give in this process, one sample at a time."""
+    """Outputs of LiteRT's plain kernels in this process, one sample at a time."""
     interpreter = Interpreter(model_content=model.content, experimental_op_resolver_type=PLAIN)
     interpreter.allocate_tensors()
     (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -115,7 +102,7 @@ def test_with_board_puts_its_core_on_it_or_adds_it():
 
 def test_get_hands_options_on():
     assert targets.get("host:reference", threads=2, timeout_s=5) == host.Host("reference", threads=2, timeout_s=5)
-    assert targets.get("tflm", timeout_s=5).timeout_s == 5
+    assert targets.get("tflm", timeout_s=5) == tflm.TFLM(timeout_s=5)
 
 
 def test_get_reads_settings_and_gives_them_back():
@@ -189,7 +176,9 @@ def test_run_in_shards_and_batches_changes_no_bit(spec, model, x, monkeypatch):
     few = targets.get(spec).run(model, x[:7], latency=False)
     np.testing.assert_array_equal(whole.outputs[0][:7], few.outputs[0])
     if spec == "host":
-        assert (whole.setting["batch"], few.setting["batch"]) == (64, 1)
+        # XNNPACK rounds differently from CPU to CPU: where a batch changes bits, single samples run.
+        assert whole.setting["batch"] in (1, 64)
+        assert few.setting["batch"] == 1
 
 
 def test_shards_use_each_core_and_keep_the_order(monkeypatch):
@@ -343,7 +332,9 @@ def test_run_on_host_of_an_op_it_cannot_prepare_is_refused(model, x):
 
 @pytest.mark.parametrize("spec", ["host", "tflm"])
 def test_run_too_slow_is_stopped(spec, model, x):
-    with pytest.raises(isolation.ChildTimedOut, match=rf"running .*int8.tflite on {spec}: timed out after 0.05 s"):
+    with pytest.raises(
+        isolation.ChildTimedOut, match=rf"running .*digits_int8.tflite on {spec}: timed out after 0.05 s"
+    ):
         targets.get(spec, timeout_s=0.05).run(model, x)
 
 

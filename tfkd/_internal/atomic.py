@@ -26,9 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -55,7 +53,7 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        part.chmod(0o755)
+        part.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
         for name, text in files.items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).write_text(text, encoding="utf-8")
@@ -68,3 +66,9 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
         with contextlib.suppress(OSError):
             shutil.rmtree(part)
         raise
+
+
+def _umask() -> int:
+    umask = os.umask(0)  # it cannot be read without being set
+    os.umask(umask)
+    return umask

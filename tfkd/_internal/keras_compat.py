@@ -1,7 +1,7 @@
-"""Every use of an attribute of Keras that is not public, in one place.
+"""All uses of private attributes of Keras.
 
-Keras has no public way to ask these questions. `tests/_internal/test_keras_compat.py` names the one that a new version
-of Keras no longer answers.
+Keras has no public API for them. `tests/_internal/test_keras_compat.py` names the attribute that a new version of Keras
+lacks.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def inner_layers(layer: keras.Layer, *, recursive: bool = True) -> list[keras.La
 
 
 def shows_layers(model: Any) -> bool:
-    """Whether a model is a graph of layers (functional, or a built Sequential), not a subclass with its own `call`."""
+    """Whether a model is a graph of layers: functional or a built Sequential, not a subclass with its own `call`."""
     return getattr(model, "outputs", None) is not None
 
 
 def functional(model: Any) -> Any:
-    """The graph of a functional model, or the one that a built Sequential keeps."""
+    """The functional model inside a built Sequential; a functional model itself."""
     return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def input_structure(model: Any) -> Any:
-    """The symbolic inputs of a functional model, as a tensor or in the list or dict that it was built with."""
+    """The symbolic inputs of a functional model: a tensor, or the list or dict that it was built with."""
     return model.inputs[0] if isinstance(model, keras.Sequential) else model._inputs_struct
 
 
@@ -67,8 +67,8 @@ def run_through(model: Any, inputs: Any, operation: Callable[[Any], Callable[...
 
     Args:
         model: A functional model.
-        inputs: Its inputs, of the structure that it was built with.
-        operation: Given an operation of the model, returns what is called in its place.
+        inputs: Inputs in the structure that the model was built with.
+        operation: Function from an operation of the model to the callable that replaces it.
     """
     return functional(model)._run_through_graph(inputs, operation_fn=operation)
 

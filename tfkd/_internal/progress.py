@@ -1,4 +1,4 @@
-"""How far the work is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import rich.progress
 
 
 class Progress:
-    """Says which step runs and how far it is.
+    """Reports which step runs and its progress.
 
     Args:
-        console: where to; standard output by default.
+        console: Console to print to; standard output by default.
     """
 
     def __init__(self, console: rich.console.Console | None = None) -> None:
@@ -40,12 +40,12 @@ class Progress:
             self._bar.stop()
 
     def line(self, text: str) -> None:
-        """Prints a line that stays."""
-        # Neither markup nor wrapping: the line is read by people and by grep.
+        """Prints a line that stays on the screen."""
+        # Neither markup nor wrapping, so that paths with brackets print as they are and grep finds whole lines.
         self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, step: str) -> None:
-        """A step begins."""
+        """Begins a step."""
         self._step, self._started = step, time.monotonic()
         if self._bar is not None:
             if self._task is not None:
@@ -55,14 +55,25 @@ class Progress:
             self.line(f"{step} ...")
 
     def advance(self, done: int, total: int, text: str = "") -> None:
-        """`done` of `total` parts of the step are finished."""
+        """Reports the progress of the step.
+
+        Args:
+            done: Number of finished parts.
+            total: Number of parts.
+            text: Text beside the numbers.
+        """
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, description=f"{self._step}  {text}")
         elif done in (1, total) or done % max(1, total // 4) == 0:
             self.line(f"{self._step} {done}/{total} {text}".rstrip())
 
     def phase(self, name: str, percent: int) -> None:
-        """What a device says of its own work within a part of the step."""
+        """Reports the progress of a device within a part of the step.
+
+        Args:
+            name: Name of the phase.
+            percent: Progress of the phase, 0..100.
+        """
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=f"{self._step}  {name} {percent} %")
         elif name != self._phase:
@@ -70,10 +81,20 @@ class Progress:
         self._phase = name
 
     def epoch(self, done: int, total: int, logs: Mapping[str, float]) -> None:
-        """An epoch is finished."""
+        """Reports a finished epoch.
+
+        Args:
+            done: Number of finished epochs.
+            total: Number of epochs.
+            logs: Values by name, as Keras passes them to callbacks.
+        """
         names = ("loss", "accuracy", "val_accuracy")
         self.advance(done, total, " ".join(f"{name} {logs[name]:.4f}" for name in names if name in logs))
 
     def finish(self, text: str = "") -> None:
-        """The step is done."""
+        """Ends the step.
+
+        Args:
+            text: Result, printed beside the duration.
+        """
         self.line(f"{self._step} done in {time.monotonic() - self._started:.1f} s {text}".rstrip())
