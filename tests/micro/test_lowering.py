@@ -16,14 +16,15 @@ from tfkd import micro
 from tfkd.micro import lowering
 from tfkd.micro.graph import Graph, Op
 from tfkd.micro.lowering.channel_pairs import ChannelPairs, packed_weights
-from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, ONE_SHIFT, SIGNED, WIDE, Layer, int8
+from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, ONE_SHIFT, SIGNED, WIDE, Fields, Layer, int8, same_quantization
 
 
 def absolute(graph: Graph, op: Op) -> list[Layer]:
-    """A lowering of ABS with the scale of its input."""
+    """The lowering of ABS in docs/architecture.md."""
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
-    table = np.clip(np.abs(np.arange(-128, 128) - source.zero_point) + output.zero_point, -128, 127).astype("int8")
-    fields = {"table": table, "count": output.elements}
+    same_quantization(source, output)
+    table = np.clip(np.abs(np.arange(-128, 128) - source.zero_point) + output.zero_point, -128, 127)
+    fields: Fields = {"table": table.astype("int8"), "count": output.elements}
     return [Layer(op, "lookup", "lookup", "tfkd_lookup_params", fields, (source.index,), output.index)]
 
 

@@ -88,6 +88,7 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
     scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
     flags = fast_form(flat, folded, scaling["shift"], flags, wide)
     per_group = channels // groups
+    # A 1x1 kernel with stride 1 reads only the pixel that it writes.
     by_pixel = groups == 1 and not np.ptp([1, *(fields[f"{a}_{b}"] for a in ("kernel", "stride") for b in SIDES)])
     placed = np.zeros((channels, depth), "int64")
     placed[:, _places(fields, part)] = flat
@@ -117,7 +118,7 @@ def convolution(graph: Graph, op: Op) -> list[Layer]:
             (source.index,),
             output.index,
             flags,
-            scratch_bytes=6 * depth,
+            scratch_bytes=6 * depth,  # three columns of int16
             in_place=(source.index,) if source.shape == output.shape and by_pixel else (),
             comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
         )
