@@ -32,7 +32,7 @@ class Watched(adb_device.Phone):
 
     run_s = 0.0
 
-    def shell(self, command):
+    def shell(self, command: str) -> subprocess.Popen[bytes]:
         start, process = time.perf_counter(), super().shell(command)
         if "instrument" in command:
 

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -32,7 +33,7 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.targets.measurement import Measurement
 
 # name: builder, input shape, classes, CMSIS-NN's millions of instructions on M4 and M0+, goal on M4, least live bytes
-MODELS = {
+MODELS: dict[str, tuple[Any, ...]] = {
     "anomaly_detection": ("autoencoder", (640,), None, 0.583, 1.76, 0.35, 768),
     "keyword_spotting": ("ds_cnn", (49, 10, 1), 12, 7.70, 29.0, 4.0, 16_000),
     "image_classification": ("resnet8", (32, 32, 3), 10, 29.9, 97.6, 15.0, 49_152),
@@ -77,6 +78,9 @@ def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.nd
     run = targets.get(core).run(model, x)
     small = targets.get(core, optimize="-Os").run(model, x, latency=False)
     by_rows = targets.get(core, stream=True).run(model, x)
+    assert run.instructions  # an emulated core counts them
+    assert by_rows.instructions
+    assert run.memory.arena_bytes
     base = {"cortex-m0plus": on_m0, "cortex-m3": None}.get(core, on_m4)
     weights = run.environment["weight_bytes"]
     code, code_small, code_by_rows = (m.memory.flash_bytes - weights for m in (run, small, by_rows))

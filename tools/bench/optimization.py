@@ -172,7 +172,7 @@ def quantize(student: keras.Model, path: Path, precision: str, **options: Any) -
             if type(layer) in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense)
         ]
         return tfkd.convert(
-            student, path, quantizer=tfkd.QuantizerSettings(int4=[f"^{name}$" for name in narrow]), **options
+            student, path, quantizer=tfkd.QuantizerSettings(int4=tuple(f"^{name}$" for name in narrow)), **options
         )
     return tfkd.convert(student, path, mode="full_int8" if precision == "int8" else precision, **options)
 

@@ -142,15 +142,17 @@ def with_store(
         "peer, feature": keras.distillation.Distiller(teacher, student(), [logits, inner]),
     }
     hard_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    runs = {}
+    runs: dict[str, Callable[[tf.data.Dataset | None, int], object]] = {}
     for name, model in models.items():
         model.compile(keras.optimizers.SGD(0.01), loss=hard_loss, metrics=["accuracy"], jit_compile=False)
         data = train.batches(
             batch_size, shuffle=True, **({"soft_labels": store} if name == "tfkd, store" else {"augment": augment})
         ).repeat()
-        runs[name] = lambda _, steps, model=model, data=data: model.fit(
-            data, steps_per_epoch=steps, shuffle=False, verbose=0
-        )
+
+        def fit(_: object, steps: int, model: keras.Model = model, data: tf.data.Dataset = data) -> object:
+            return model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0)
+
+        runs[name] = fit
     return runs
 
 
