@@ -150,17 +150,18 @@ def run(model: TFLiteModel, split: Split, target: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What an error says of the cause: the words of the library itself, if there are any."""
-    said = str(error).replace("|", "/")
+    """The cause in an error message: the library's own message, if there is one."""
+    message = str(error).replace("|", "/")
     patterns = (
-        r"must take the model\. (It .*?\.) Convert",
+        r"does not accept the model\. (It .*?\.) Convert",
         r"It said: (.*)",
-        r"(the process died \(.*?\))",
+        r"(the process crashed \(.*?\))",
+        r"LiteRT does not accept the model: (.*)",
         r"Received: (?!TFLM failed)(.*)",
-        r"Its output ends with:\n(?:.*\n)*(.+)",
+        r"Last output of the process:\n(?:.*\n)*(.+)",
     )
-    found = next(filter(None, (re.search(pattern, said) for pattern in patterns)), None)
-    return (found[1] if found else said.splitlines()[0])[:160]
+    found = next(filter(None, (re.search(pattern, message) for pattern in patterns)), None)
+    return (found[1] if found else message.splitlines()[0])[:160]
 
 
 def page(lines: list[str]) -> str:
