@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -171,7 +172,7 @@ def test_run_unexpected_error_has_the_traceback_of_the_child(function, kwargs, t
 
 
 def test_run_value_error_in_frames_of_tfkd_is_a_bug():
-    # An unpacking of two values into three, such as every bug of ours may be one.
+    # Unpacking three values into two, as an example of a bug.
     with pytest.raises(isolation.ChildFailed, match="unexpected ValueError: too many values to unpack"):
         isolation.run("tfkd._internal.isolation:_find", timeout_s=60, what="testing", function="a:b:c")
 
@@ -227,6 +228,32 @@ def test_run_ends_with_its_parent(function, number, tmp_path):
     words = parent.communicate(timeout=30)[1]
     assert (b"KeyboardInterrupt" in words) == (number == signal.SIGINT)
     for pid in pids:
+        assert wait_for(lambda pid=pid: not alive(pid))
+
+
+def test_child_without_a_supervisor_ends_with_its_parent(tmp_path):
+    """Platforms other than Linux watch the parent in a thread."""
+    request, pids = tmp_path / "request", tmp_path / "pids"
+    request.write_bytes(pickle.dumps((f"{HERE}:sleep", {"path": str(pids), "seconds": 600})))
+    script = (
+        "import sys; from pathlib import Path; from tfkd._internal import isolation\n"
+        "sys.platform = 'darwin'\n"
+        f"isolation._serve(Path({str(request)!r}), Path({str(tmp_path / 'reply')!r}), '')"
+    )
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    child.stdin.write(b"\n")
+    child.stdin.flush()
+    assert wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    child.stdin.close()  # as the end of the parent does
+    assert child.wait(timeout=30) == -signal.SIGKILL
+    for pid in pids.read_text().split():
         assert wait_for(lambda pid=pid: not alive(pid))
 
 

@@ -107,7 +107,7 @@ def test_output_of_an_older_tool_is_read(phone, model, x, tmp_path):
         ("", CPU),
     ],
 )  # fmt: skip
-def test_accelerator_that_took_nothing_is_not_valid(phone, model, x, tmp_path, delegate, reason):
+def test_accelerator_that_ran_nothing_is_not_valid(phone, model, x, tmp_path, delegate, reason):
     run = targets.get(f"adb-binary:{tool(tmp_path, delegate=delegate)},accelerator=gpu").run(model, x)
     assert run.valid == (reason is None)
     assert reason is None or reason in run.invalid_reason
@@ -134,13 +134,13 @@ def test_hot_device_is_not_valid(phone, model, x, tmp_path):
         ({"more": "sleep 60"}, "benchmark_model: timed out after 3 s"),
     ],
 )
-def test_tool_that_fails_is_no_success(phone, model, x, tmp_path, fields, message):
+def test_tool_that_fails_is_an_error(phone, model, x, tmp_path, fields, message):
     with pytest.raises(RuntimeError, match=message):
         targets.get(f"adb-binary:{tool(tmp_path, **fields)}", timeout_s=3).run(model, x)
     assert (phone.root / "stay_on").read_text() == "0\n"
 
 
-def test_row_without_outputs_passes_no_limit_on_accuracy(phone, model, splits, tmp_path):
+def test_row_without_outputs_leaves_accuracy_limits_unknown(phone, model, splits, tmp_path):
     spec = f"adb-binary:{tool(tmp_path)}"
     limits = {"min_accuracy": 0.01, "max_p90_ms": 5000.0}
     validation = tfkd.validate(model, splits.test, targets=[spec], contract=tfkd.Contract(**limits))

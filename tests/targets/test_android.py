@@ -41,7 +41,7 @@ def left_behind(phone):
     return list(runs.iterdir()) if runs.exists() else []
 
 
-def test_phone_gives_what_its_engine_gave(phone, model, x):
+def test_outputs_equal_those_of_the_engine(phone, model, x):
     heard = []
     run = targets.get("android", progress=lambda *seen: heard.append(seen)).run(model, x)
     here = targets.get("host").run(model, x, latency=False)
@@ -55,7 +55,7 @@ def test_phone_gives_what_its_engine_gave(phone, model, x):
     assert (phone.root / "stay_on").read_text() == "0\n"
 
 
-def test_phone_is_sent_nothing_twice(phone, model, x):
+def test_second_run_copies_no_file(phone, model, x):
     target = targets.get("android")
     target.run(model, x, latency=False)
     store = phone.root / "data/local/tmp/tfkd"
@@ -66,7 +66,7 @@ def test_phone_is_sent_nothing_twice(phone, model, x):
     assert sum("mv" in command for command in phone.commands) == 4  # these two, and each run's specification
 
 
-def test_validation_judges_on_the_phone(phone, model, splits):
+def test_validation_on_the_phone(phone, model, splits):
     validation = tfkd.validate(model, splits.test, targets=["android"], contract=tfkd.Contract(max_bytes=20_000))
     row = validation.rows[-1]
     assert row.target == "android"
@@ -93,7 +93,7 @@ def test_hot_phone_is_not_valid(phone, model, x):
         ("hostile", "invalid name of an output"),
     ],
 )
-def test_fault_is_no_success_and_leaves_nothing(phone, model, x, fault, message):
+def test_fault_is_an_error_and_leaves_no_file(phone, model, x, fault, message):
     phone.fault(fault)
     with pytest.raises(RuntimeError, match=f"(?s){message}"):
         targets.get("android").run(model, x[:5], latency=False)
@@ -101,20 +101,20 @@ def test_fault_is_no_success_and_leaves_nothing(phone, model, x, fault, message)
     assert (phone.root / "stay_on").read_text() == "0\n"
 
 
-def test_damaged_file_on_the_phone_is_refused_by_the_app(phone, model, x):
+def test_file_damaged_on_the_phone_is_rejected_by_the_app(phone, model, x):
     targets.get("android").run(model, x[:5], latency=False)
     (phone.root / "data/local/tmp/tfkd" / model.sha256).write_bytes(b"changed")
     with pytest.raises(RuntimeError, match="the app rejected the run: model.tflite: .*SHA-256"):
         targets.get("android").run(model, x[:5], latency=False)
 
 
-def test_hanging_app_is_left(phone, model, x):
+def test_app_that_hangs_times_out(phone, model, x):
     phone.fault("hang")
     with pytest.raises(RuntimeError, match="timed out after 5 s"):
         targets.get("android", timeout_s=5).run(model, x[:5])
 
 
-def test_cable_pulled_in_the_run_is_said(phone, model, x):
+def test_cable_pulled_in_the_run_is_an_error(phone, model, x):
     phone.fault("cable")
 
     def pull():
@@ -128,7 +128,7 @@ def test_cable_pulled_in_the_run_is_said(phone, model, x):
 
 
 @pytest.mark.parametrize("phase", ["dumpsys", "settings", "svc", "mkdir", "find", "push", "mv", "cp", "cat"])
-def test_cable_pulled_in_any_phase_is_no_success(phone, model, x, phase):
+def test_cable_pulled_in_any_phase_is_an_error(phone, model, x, phase):
     whole, there = phone.shell, phone.local
 
     def shell(command):
@@ -145,10 +145,10 @@ def test_cable_pulled_in_any_phase_is_no_success(phone, model, x, phase):
     with pytest.raises(RuntimeError, match="android"):
         targets.get("android").run(model, x[:5], latency=False)
     assert not phone.plugged_in  # the phase was reached
-    assert len(phone.connections) == 1  # nobody plugged it in again
+    assert len(phone.connections) == 1  # it was not plugged in again
 
 
-def test_cable_pulled_while_the_app_is_installed_is_said(phone, model, x, tmp_path, monkeypatch):
+def test_cable_pulled_while_the_app_is_installed_is_an_error(phone, model, x, tmp_path, monkeypatch):
     (phone.root / "installed").unlink()
     whole = phone.shell
 
@@ -167,7 +167,7 @@ def test_cable_pulled_while_the_app_is_installed_is_said(phone, model, x, tmp_pa
     assert not phone.plugged_in
 
 
-def test_hanging_command_is_left_and_settings_come_back(phone, model, x, monkeypatch):
+def test_command_that_hangs_times_out_and_settings_are_restored(phone, model, x, monkeypatch):
     (phone.root / "stay_on").write_text("3\n")
     whole = phone.shell
 
@@ -184,8 +184,8 @@ def test_hanging_command_is_left_and_settings_come_back(phone, model, x, monkeyp
     assert left_behind(phone) == []
 
 
-def test_interrupted_run_leaves_the_phone_as_it_was(phone, model, x):
-    (phone.root / "stay_on").write_text("null\n")  # what Android says of a setting that was never made
+def test_interrupted_run_restores_the_phone(phone, model, x):
+    (phone.root / "stay_on").write_text("null\n")  # what Android prints for a setting without a value
 
     def progress(phase, percent):
         raise KeyboardInterrupt
@@ -209,7 +209,7 @@ def test_hostile_names_reach_no_shell(phone, model, x, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("owned"))
 
 
-def test_phone_forgets_what_a_week_did_not_use(phone, model, x):
+def test_files_unused_for_a_week_are_deleted(phone, model, x):
     store = phone.root / "data/local/tmp/tfkd"
     store.mkdir()
     for name, age in (("0" * 64, 9 * 86400), ("1" * 64, 3600)):
@@ -230,7 +230,7 @@ def test_phone_forgets_what_a_week_did_not_use(phone, model, x):
         ),
     ],
 )
-def test_phone_that_does_not_let_in_is_named_with_the_remedy(adb_server, model, x, tmp_path, state, message):
+def test_phone_that_cannot_be_used_is_named_with_the_remedy(adb_server, model, x, tmp_path, state, message):
     other = Phone(tmp_path / "other", state)
     # It waits for the phone to answer, which this one never does.
     with subprocess.Popen(["adb", "connect", other.serial], stdout=subprocess.DEVNULL) as connecting:
@@ -244,14 +244,14 @@ def test_phone_that_does_not_let_in_is_named_with_the_remedy(adb_server, model, 
     other.pull_the_cable()
 
 
-def test_phone_that_does_not_answer_is_left(phone, model, x, monkeypatch):
+def test_phone_that_does_not_answer_times_out(phone, model, x, monkeypatch):
     monkeypatch.setattr(bridge, "STEP_S", 2.0)
     phone.asleep = True
     with pytest.raises(RuntimeError, match="timed out after 2 s"):
         targets.get("android").run(model, x[:5])
 
 
-def test_no_phone_and_several_phones_are_told_apart(adb_server, model, x, phone, tmp_path):
+def test_no_phone_and_several_phones_are_different_errors(adb_server, model, x, phone, tmp_path):
     other = Phone(tmp_path / "other")
     adb("connect", other.serial)
     with pytest.raises(RuntimeError, match="several phones are connected: 127.*android:SERIAL"):
@@ -264,7 +264,7 @@ def test_no_phone_and_several_phones_are_told_apart(adb_server, model, x, phone,
     other.pull_the_cable()
 
 
-def test_missing_app_is_said_or_installed(phone, model, x, tmp_path):
+def test_missing_app_is_an_error_or_installed(phone, model, x, tmp_path):
     (phone.root / "installed").unlink()
     with pytest.raises(RuntimeError, match="no version of the app; version 1 is needed. Build it"):
         targets.get("android").run(model, x[:5])
@@ -274,7 +274,7 @@ def test_missing_app_is_said_or_installed(phone, model, x, tmp_path):
     assert (phone.root / "installed").read_text() == "1\n"
 
 
-def test_older_app_is_said_or_updated(phone, model, x, tmp_path):
+def test_older_app_is_an_error_or_updated(phone, model, x, tmp_path):
     (phone.root / "installed").write_text("0")
     with pytest.raises(RuntimeError, match="no version of the app; version 1 is needed"):
         targets.get("android").run(model, x[:5])
@@ -288,7 +288,7 @@ def test_older_app_is_said_or_updated(phone, model, x, tmp_path):
     assert (phone.root / "installed").read_text() == "1\n"
 
 
-def test_missing_adb_ends_with_3_and_the_install_line(model):
+def test_missing_adb_exits_with_3_and_the_install_command(model):
     done = subprocess.run(
         [sys.executable, "-m", "tfkd.cli", "benchmark", model.path, "--target", "android"],
         env={**os.environ, "PATH": ""},
@@ -300,7 +300,7 @@ def test_missing_adb_ends_with_3_and_the_install_line(model):
     assert "sudo apt-get install adb" in done.stderr
 
 
-def test_refused_install_is_said(phone, model, x, tmp_path):
+def test_refused_installation_is_an_error(phone, model, x, tmp_path):
     (phone.root / "installed").write_text("0")
     phone.fault("refused")
     app = tmp_path / "bench.apk"
@@ -323,7 +323,7 @@ def test_script_prints_a_line_for_each_setting(phone, model, capsys, monkeypatch
         assert f"| {setting} |" in report
 
 
-def test_validate_ends_with_3_without_a_phone(adb_server, model):
+def test_validate_exits_with_3_without_a_phone(adb_server, model):
     done = subprocess.run(
         [sys.executable, "-m", "tfkd.cli", "validate", model.path, "--target", "host", "--target", "android"],
         capture_output=True,
@@ -335,7 +335,7 @@ def test_validate_ends_with_3_without_a_phone(adb_server, model):
     assert "on host" not in done.stdout
 
 
-def test_validate_says_what_the_phone_is_at(phone, model):
+def test_validate_prints_the_phases_of_the_phone(phone, model):
     done = subprocess.run(
         [sys.executable, "-m", "tfkd.cli", "validate", model.path, "--target", "android", "--min-accuracy", "0"],
         capture_output=True,
@@ -347,7 +347,7 @@ def test_validate_says_what_the_phone_is_at(phone, model):
     assert phases == ["warm-up ...", "latency ..."]
 
 
-def test_script_ends_with_3_where_the_phone_goes_meanwhile(phone, model, capsys, monkeypatch):
+def test_script_exits_with_3_if_the_phone_is_unplugged_meanwhile(phone, model, capsys, monkeypatch):
     whole = phone.shell
 
     def shell(command):
@@ -363,7 +363,7 @@ def test_script_ends_with_3_where_the_phone_goes_meanwhile(phone, model, capsys,
     assert "benchmark_android: android" in printed.err
 
 
-def test_script_ends_with_3_without_a_phone(adb_server, model, capsys, monkeypatch):
+def test_script_exits_with_3_without_a_phone(adb_server, model, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark_android.py", str(model.path)])
     assert benchmark_android.main() == 3
     assert "no connected phone" in capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_float_model_agrees_with_the_host(cache, student, splits, tmp_path):
 
 
 @pytest.mark.network
-def test_damage_is_noticed_before_a_run(cache, failing_apt):
+def test_damaged_root_is_detected_before_a_run(cache, failing_apt):
     root, lines = foreign_root.prepare(print), []
     damaged = (
         root / foreign_root.PYTHON,
@@ -123,7 +123,7 @@ def test_damage_is_noticed_before_a_run(cache, failing_apt):
     assert foreign_root.prepare(lines.append) == root
 
 
-def test_missing_emulator_ends_with_3_and_the_install_line(int8):
+def test_missing_emulator_exits_with_3_and_the_install_command(int8):
     done = subprocess.run(
         [sys.executable, "-m", "tfkd.cli", "benchmark", int8.path, "--target", "arm64"],
         env={**os.environ, "PATH": ""},
@@ -150,7 +150,7 @@ def test_model_that_kills_the_emulator_is_a_crash():
         )
 
 
-def test_hanging_emulator_is_left():
+def test_emulator_that_hangs_times_out():
     with pytest.raises(isolation.ChildTimedOut, match="timed out after 2 s"):
         isolation.run("tfkd.targets.arm64:_emulate", command=["sleep", "60"], job={}, timeout_s=2, what="running")
 

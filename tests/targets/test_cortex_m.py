@@ -48,7 +48,7 @@ def digits(digits_int8: TFLiteModel) -> TFLiteModel:
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_core_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> None:
+def test_core_equals_tflite_micro_bit_for_bit(core: str, digits: TFLiteModel) -> None:
     x = samples(digits)
     run = targets.get(core).run(digits, x)
     assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
@@ -66,7 +66,7 @@ def test_core_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> 
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_core_gives_the_bits_of_tflite_micro_on_random_graphs(core: str) -> None:
+def test_core_equals_tflite_micro_bit_for_bit_on_random_graphs(core: str) -> None:
     for seed in range(5):
         model = TFLiteModel.load(net(10_000 + 100 * list(CORES).index(core) + seed))
         try:
@@ -188,7 +188,7 @@ def test_counts_are_the_same_each_time_and_grow_with_the_work() -> None:
     assert 1.5 * counted[0] < counted[2] < 2.2 * counted[0]
 
 
-def test_estimate_is_a_range_that_says_so(digits: TFLiteModel) -> None:
+def test_estimate_is_a_range_with_evidence_estimated(digits: TFLiteModel) -> None:
     run = targets.get("cortex-m4:stm32f407vg").run(digits, samples(digits))
     low, high = run.estimated_ms
     assert 0 < low < high
@@ -214,7 +214,7 @@ def test_model_too_large_for_the_ram_is_refused() -> None:
 
 def test_stack_that_runs_into_the_arena_is_refused() -> None:
     made = Net(random.Random(0))
-    x = made.input((1, 20_464))  # of 20,480 bytes of RAM: nothing is left for a stack
+    x = made.input((1, 20_464))  # of 20,480 bytes of RAM, so that nothing is left for a stack
     model = TFLiteModel.load(made.bytes(made.op("RELU", [x], [made.output((1, 20_464))])))
     with pytest.raises(ValueError, match=r"20,480 of RAM|stack overflow: only 12 bytes"):
         targets.get("cortex-m3:stm32f103c8").run(model, samples(model, 1))
@@ -246,7 +246,7 @@ def test_compiler_of_the_user_is_called() -> None:
 
 @pytest.mark.skipif(MISSING_GCC is not None, reason=str(MISSING_GCC))
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
-def test_gcc_gives_the_bits_of_tflite_micro(core: str, digits: TFLiteModel) -> None:
+def test_gcc_equals_tflite_micro_bit_for_bit(core: str, digits: TFLiteModel) -> None:
     x = samples(digits)
     run = targets.get(core, cc="arm-none-eabi-gcc").run(digits, x)
     assert np.array_equal(run.outputs[0], targets.get("tflm").run(digits, x).outputs[0])
@@ -281,7 +281,7 @@ def test_board_with_another_core_is_refused() -> None:
         cortex_m.CortexM("cortex-m4", "rp2040")
 
 
-def test_boards_give_a_source_and_a_core_that_is_known() -> None:
+def test_boards_have_a_source_and_a_known_core() -> None:
     table = boards()
     assert len(table) >= 12
     for board in table.values():
@@ -289,7 +289,7 @@ def test_boards_give_a_source_and_a_core_that_is_known() -> None:
         assert board.source
 
 
-def test_validate_on_a_core_judges_all_samples(digits: TFLiteModel) -> None:
+def test_validate_on_a_core_scores_all_samples(digits: TFLiteModel) -> None:
     test = tfkd.data.load("digits").test
     validation = tfkd.validate(digits, test, targets=["tflm", "cortex-m4:nrf52840"])
     by_target = {row.target: row for row in validation.rows}

@@ -1,4 +1,4 @@
-"""An edge box over ssh: the real client against a real sshd on loopback."""
+"""LiteRT on an edge device over ssh: the real client and a real sshd on the loopback interface."""
 
 import os
 import pwd
@@ -34,7 +34,7 @@ def free_port():
 
 
 class Box:
-    """A machine of its own: sshd on a port, a home and a Python there."""
+    """An emulated edge device: sshd on a port of this machine, with its own home folder and Python command."""
 
     def __init__(self, folder):
         self.folder, self.port = folder, free_port()
@@ -55,7 +55,7 @@ class Box:
             "GlobalKnownHostsFile /dev/null\n"
         )
         if os.getuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # where root's sshd wants to change its root to
+            Path("/run/sshd").mkdir(exist_ok=True)  # the sshd of root changes its root folder to it
         self.log = (folder / "log").open("wb")
         self.server = subprocess.Popen(
             [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e", "-f", folder / "sshd_config"],
@@ -71,7 +71,7 @@ class Box:
         raise RuntimeError((folder / "log").read_text())
 
     def python(self, line):
-        """What `python3` there is: a shell line, to which the arguments are added."""
+        """Makes `python3` of the device run a shell line, to which the arguments are added."""
         script = self.folder / "python3"
         script.write_text(f'#!/bin/sh\nexport HOME={self.home} PYTHONPATH=\n{line} "$@"\n')
         script.chmod(0o755)
@@ -102,7 +102,7 @@ def model(digits_int8):
     return digits_int8
 
 
-def test_box_gives_what_this_machine_gives(box, model, splits):
+def test_outputs_equal_those_of_the_host(box, model, splits):
     x = model.quantize_input(splits.test.x)
     there, here = box.target().run(model, x), targets.get("host").run(model, x, latency=False)
     np.testing.assert_array_equal(there.outputs[0], here.outputs[0])
@@ -112,7 +112,7 @@ def test_box_gives_what_this_machine_gives(box, model, splits):
     assert there.environment["cores"] >= 1
 
 
-def test_box_is_sent_nothing_twice(box, model, splits):
+def test_second_run_copies_no_file(box, model, splits):
     x = model.quantize_input(splits.test.x[:20])
     box.target().run(model, x, latency=False)
     first = {path.name: path.stat().st_mtime_ns for path in box.cache.iterdir()}
@@ -121,7 +121,7 @@ def test_box_is_sent_nothing_twice(box, model, splits):
     assert {path.name: path.stat().st_mtime_ns for path in box.cache.iterdir()} == first
 
 
-def test_box_forgets_what_a_week_did_not_use(box, model, splits):
+def test_files_unused_for_a_week_are_deleted(box, model, splits):
     x = model.quantize_input(splits.test.x[:20])
     box.target().run(model, x, latency=False)
     old = box.cache / ("0" * 64)
@@ -131,7 +131,7 @@ def test_box_forgets_what_a_week_did_not_use(box, model, splits):
     assert not old.exists()
 
 
-def test_box_that_was_sent_damaged_bytes_says_so(box, model, splits):
+def test_file_damaged_on_the_device_is_an_error(box, model, splits):
     x = model.quantize_input(splits.test.x[:20])
     box.target().run(model, x, latency=False)
     (box.cache / model.sha256).write_bytes(b"changed")
@@ -145,43 +145,43 @@ def test_unknown_host_key_is_refused(box, model, splits):
         box.target().run(model, model.quantize_input(splits.test.x[:2]))
 
 
-def test_missing_key_is_named(box, model, splits):
+def test_missing_key_is_an_error(box, model, splits):
     (box.folder / "authorized").write_text("")
     with pytest.raises(RuntimeError, match="Permission denied"):
         box.target().run(model, model.quantize_input(splits.test.x[:2]))
 
 
-def test_absent_box_is_named(model, splits, box):
+def test_refused_connection_is_an_error(model, splits, box):
     box.close()
     with pytest.raises(RuntimeError, match="Connection refused"):
         box.target().run(model, model.quantize_input(splits.test.x[:2]))
 
 
-def test_missing_package_there_is_named(box, model, splits):
+def test_package_missing_on_the_device_is_named(box, model, splits):
     box.python(f"exec {sys.executable} -S -I")
     with pytest.raises(RuntimeError, match=r"missing numpy.*, ai_edge_litert.*pip install numpy ai-edge-litert"):
         box.target().run(model, model.quantize_input(splits.test.x[:2]))
 
 
-def test_missing_python_there_is_named(box, model, splits):
+def test_python_missing_on_the_device_is_named(box, model, splits):
     box.folder.joinpath("python3").unlink()
     with pytest.raises(RuntimeError, match="python3 is not installed there"):
         box.target().run(model, model.quantize_input(splits.test.x[:2]))
 
 
-def test_hanging_box_is_left(box, model, splits):
+def test_device_that_does_not_answer_times_out(box, model, splits):
     box.python("sleep 60; true")
     with pytest.raises(RuntimeError, match="timed out after 3 s"):
         box.target(timeout_s=3).run(model, model.quantize_input(splits.test.x[:2]))
 
 
-def test_dying_run_is_no_success(box, model, splits):
+def test_killed_process_is_an_error(box, model, splits):
     box.python(f'case "$1" in -c) exec {sys.executable} "$@";; esac; kill -9 $$; true')
     with pytest.raises(RuntimeError, match=r"crashed \(exit status"):
         box.target().run(model, model.quantize_input(splits.test.x[:2]))
 
 
-def test_answer_of_another_run_is_no_success(box, model, splits):
+def test_answer_of_another_run_is_an_error(box, model, splits):
     kept = box.folder / "kept"
     x = model.quantize_input(splits.test.x[:2])
     box.python(f'case "$1" in -c) exec {sys.executable} "$@";; esac; {sys.executable} "$@" | tee {kept}; true')
@@ -191,13 +191,13 @@ def test_answer_of_another_run_is_no_success(box, model, splits):
         box.target().run(model, x, latency=False)
 
 
-def test_empty_answer_is_no_success(box, model, splits):
+def test_empty_answer_is_an_error(box, model, splits):
     box.python(f'case "$1" in -c) exec {sys.executable} "$@";; esac; true')
     with pytest.raises(RuntimeError, match="the answer of 0 bytes has no outputs"):
         box.target().run(model, model.quantize_input(splits.test.x[:2]))
 
 
-def test_model_that_the_engine_refuses_is_a_value_error(box, model, splits, tmp_path):
+def test_model_that_litert_does_not_accept_is_an_error(box, model, splits, tmp_path):
     content = bytearray(model.content)
     broken = tfkd.TFLiteModel.load(model)
     object.__setattr__(broken, "content", bytes(content[: len(content) // 3]))
@@ -207,6 +207,6 @@ def test_model_that_the_engine_refuses_is_a_value_error(box, model, splits, tmp_
 
 
 @pytest.mark.parametrize("destination", ["", "-oProxyCommand=touch /tmp/owned", "a\nb"])
-def test_destination_that_ssh_would_read_as_an_option_is_refused(destination):
+def test_destination_that_ssh_would_read_as_an_option_is_an_error(destination):
     with pytest.raises(ValueError, match="destination must be"):
         targets.get(f"ssh:{destination}")

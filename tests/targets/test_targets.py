@@ -77,10 +77,10 @@ def patched(model, old, new):
     return TFLiteModel.load(bytes(content))
 
 
-# Getting one.
+# Specifications.
 
 
-def test_get_gives_each_name_its_spec():
+def test_get_of_each_name_has_that_spec():
     assert targets.names()[:4] == ALL
     everywhere = [spec for spec in targets.names() if not spec.startswith("arm64")]  # which needs QEMU
     assert [targets.get(spec).spec for spec in everywhere] == everywhere
@@ -100,12 +100,12 @@ def test_with_board_puts_its_core_on_it_or_adds_it():
         targets.with_board(["cortex-m4"], "rp2040")
 
 
-def test_get_hands_options_on():
+def test_get_passes_options_to_the_target():
     assert targets.get("host:reference", threads=2, timeout_s=5) == host.Host("reference", threads=2, timeout_s=5)
     assert targets.get("tflm", timeout_s=5) == tflm.TFLM(timeout_s=5)
 
 
-def test_get_reads_settings_and_gives_them_back():
+def test_get_parses_settings_and_spec_has_them():
     assert targets.get("host:plain,threads=2,batch=8") == host.Host("plain", threads=2, batch=8)
     for spec in ("host,threads=2", "host:plain,threads=2,batch=8", "host,batch=3"):
         assert targets.get(spec).spec == spec
@@ -138,7 +138,7 @@ def test_get_unknown_name_or_option_is_refused(spec, options, message):
 
 
 @pytest.mark.parametrize("spec", ALL)
-def test_run_gives_raw_outputs_that_agree_with_keras(spec, model, x, student, splits, capfd):
+def test_run_returns_raw_outputs_that_agree_with_keras(spec, model, x, student, splits, capfd):
     run = targets.get(spec).run(model, x, latency=False)
     assert capfd.readouterr() == ("", "")
     (outputs,) = run.outputs
@@ -151,7 +151,7 @@ def test_run_gives_raw_outputs_that_agree_with_keras(spec, model, x, student, sp
     json.dumps(run.to_json())
 
 
-def test_run_on_host_gives_what_one_interpreter_gives_sample_by_sample(model, x):
+def test_run_on_host_equals_one_interpreter_sample_by_sample(model, x):
     outputs = targets.get("host:plain").run(model, x, latency=False).outputs[0]
     np.testing.assert_array_equal(outputs, one_by_one(model, x))
 
@@ -294,7 +294,7 @@ def test_run_missing_file_is_refused(x):
         targets.get("host").run("none.tflite", x)
 
 
-# Models that a target does not take.
+# Models that a target does not accept.
 
 
 def test_run_on_tflm_of_weights_in_float16_is_refused(student, splits, folder):
@@ -312,7 +312,7 @@ def test_run_on_tflm_of_a_hybrid_model_is_refused(weights_only):
     assert targets.get("host").run(weights_only, x, latency=False).outputs[0].shape == (2, 64)
 
 
-def test_run_on_tflm_of_an_op_it_lacks_names_it(model, x):
+def test_run_on_tflm_of_an_unsupported_op_names_it(model, x):
     from ai_edge_litert import schema_py_generated as schema
 
     codes = schema.BuiltinOperator
@@ -331,7 +331,7 @@ def test_run_on_host_of_an_op_it_cannot_prepare_is_refused(model, x):
 
 
 @pytest.mark.parametrize("spec", ["host", "tflm"])
-def test_run_too_slow_is_stopped(spec, model, x):
+def test_run_too_slow_times_out(spec, model, x):
     with pytest.raises(
         isolation.ChildTimedOut, match=rf"running .*digits_int8.tflite on {spec}: timed out after 0.05 s"
     ):
@@ -368,7 +368,7 @@ def test_host_times_batches(model, x):
         targets.get("host", batch=0)
 
 
-def test_host_names_a_model_that_takes_no_batch(folder):
+def test_host_batch_that_the_model_does_not_accept_is_refused(folder):
     fixed = keras.Sequential([keras.Input((4,), batch_size=1), keras.layers.Dense(2)])
     fixed.add(keras.layers.Lambda(lambda x: keras.ops.reshape(x, (1, 2, 1))))
     content = convert(fixed, folder / "fixed.tflite", mode="float32")

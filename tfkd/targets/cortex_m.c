@@ -41,7 +41,7 @@ __attribute__((noinline, used)) void tfkd_stop(void) {
 __attribute__((noinline, used)) void tfkd_start(void) {
     int8_t *arena = (int8_t *)(void *)&tfkd_context;
 #if TFKD_STATEFUL
-    TFKD_RESET(&tfkd_context); /* each sample starts anew */
+    TFKD_RESET(&tfkd_context); /* no state passes from one sample to the next */
 #endif
 #if TFKD_SINGLE
     TFKD_VALUE *in = (TFKD_VALUE *)(void *)(arena + TFKD_IN_AT), *out = (TFKD_VALUE *)(void *)(arena + TFKD_OUT_AT);
