@@ -8,12 +8,15 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import system_packages
 
 from tfkd.micro.kernel_text import kernel_texts
 
 _HOST = ("cc", "-std=c99", "-pedantic", "-Wconversion")
-# zig's clang for a core; an empty `static` makes it compile the assembly too, which nothing calls here
+# An empty `static` makes compilers emit the assembly too, which nothing calls here.
 _CORE = (sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi", "-ffreestanding", "-Dstatic=")
+_GCC = ("arm-none-eabi-gcc", "-mthumb", "-ffreestanding", "-Dstatic=")
+_GCC_MISSING = system_packages.skip_reason("arm-none-eabi-gcc")
 
 
 def _headers() -> list[str]:
@@ -31,6 +34,14 @@ def _headers() -> list[str]:
         pytest.param((*_CORE, "-mcpu=cortex_m0plus"), id="cortex-m0plus"),
         pytest.param((*_CORE, "-mcpu=cortex_m4"), id="cortex-m4"),
         pytest.param((*_CORE, "-mcpu=cortex_m4", "-Os"), id="cortex-m4-size"),
+        *(
+            pytest.param(
+                (*_GCC, f"-mcpu={core}"),
+                id=f"gcc-{core}",
+                marks=pytest.mark.skipif(bool(_GCC_MISSING), reason=str(_GCC_MISSING)),
+            )
+            for core in ("cortex-m0plus", "cortex-m4")
+        ),
     ],
 )
 def test_all_kernels_compile_together_without_warnings(command: tuple[str, ...], tmp_path: Path) -> None:

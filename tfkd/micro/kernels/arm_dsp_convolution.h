@@ -44,7 +44,8 @@ TFKD_STATIC_ASSERT(sizeof(void *) == 4, tfkd_dsp_convolution_needs_32_bit_pointe
  *   weights               r1                   [2], [3]: column 1
  *   stop (columns' end)   r2, then lr          [4], [5]: column 2
  *   sums                  r3, kept at [sp] */
-TFKD_ASSEMBLY void tfkd_tile(const int16_t *columns, const int16_t *weights, const int16_t *stop, int32_t sums[6]) {
+TFKD_ASSEMBLY void tfkd_tile(const int16_t *columns TFKD_UNUSED, const int16_t *weights TFKD_UNUSED,
+                             const int16_t *stop TFKD_UNUSED, int32_t sums[6] TFKD_UNUSED) {
     __asm__ volatile(
         "push {r3, r4-r11, lr}\n mov lr, r2\n"
         "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
@@ -129,7 +130,7 @@ TFKD_STATIC_ASSERT((TFKD_CONV_STEPS & (TFKD_CONV_STEPS - 1)) == 0, tfkd_conv_ste
  * `add pc, r12` jumps to its own address + 4 + r12: it and the `nop` are 2 bytes each, so r12 = 0 jumps to label 1.
  * `.if` stops the assembler when the unrolled code does not have the size that TFKD_CONV_SKIP assumes. */
 #define TFKD_CONV_PAIRS(name, first, second_bits, second)                                               \
-    TFKD_ASSEMBLY void name(const tfkd_pairs_params *p) {                                               \
+    TFKD_ASSEMBLY void name(const tfkd_pairs_params *p TFKD_UNUSED) {                                   \
         __asm__ volatile(                                                                               \
             "push {r4-r11, lr}\n ldm r0, {r1-r8}\n sub sp, #28\n stm sp, {r1-r7}\n"                     \
             "mov r1, r8\n mov r8, r4\n mov r9, r5\n"                                                    \
@@ -187,7 +188,8 @@ TFKD_STATIC_ASSERT(sizeof(tfkd_three_params) == 24, tfkd_three_params_must_be_si
  *   r11           where the next single value goes            2:     four values of each field, 12 instructions
  *                                                             4:     one value of each field
  *                                                             5:     on to the next run */
-TFKD_ASSEMBLY void tfkd_widen_three(int16_t *columns, const int8_t *from, const tfkd_three_params *p) {
+TFKD_ASSEMBLY void tfkd_widen_three(int16_t *columns TFKD_UNUSED, const int8_t *from TFKD_UNUSED,
+                                    const tfkd_three_params *p TFKD_UNUSED) {
     __asm__ volatile(
         "push {r4-r11, lr}\n ldm r2, {r2-r7}\n push {r4-r7}\n"
         "add r12, r1, r2\n add lr, r12, r2\n add r11, r0, r3\n movs r3, #8\n"

@@ -42,7 +42,8 @@ TFKD_STATIC_ASSERT(sizeof(tfkd_gather_params) == 20, tfkd_gather_params_must_be_
  *   r3, r12     step, step2                             column x, odd ones x + 1, so that `stm` stores the
  *   lr          twos left                               eight words in the order of the drawing above
  *   r4 - r11    values; `last` is kept at [sp]   3:     one single column (`last`) */
-TFKD_ASSEMBLY void tfkd_gather(const int8_t *upper, const int8_t *lower, uint32_t *to, const tfkd_gather_params *p) {
+TFKD_ASSEMBLY void tfkd_gather(const int8_t *upper TFKD_UNUSED, const int8_t *lower TFKD_UNUSED,
+                               uint32_t *to TFKD_UNUSED, const tfkd_gather_params *p TFKD_UNUSED) {
     __asm__ volatile(
         "push {r4-r11, lr}\n ldm r3, {r3, r9-r12}\n mov lr, r9\n push {r11}\n"
         "cmp r10, #0\n beq 1f\n" TFKD_GATHER_ONE("4") "add r0, r0, r3\n add r1, r1, r12\n adds r2, r2, #32\n"
@@ -199,7 +200,7 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_a
  *   2:      on to the next row; in the last row with `last` the outputs below go to the address of the upper ones
  *   3:      repeat for the remaining channels */
 #define TFKD_DW_ROWS(name, outputs, scale, load, shift, bits, weights, advance)                         \
-    TFKD_ASSEMBLY void name(const uint32_t *from, tfkd_rows_params *p) {                                \
+    TFKD_ASSEMBLY void name(const uint32_t *from TFKD_UNUSED, tfkd_rows_params *p TFKD_UNUSED) {        \
         __asm__ volatile(                                                                               \
             "push {r0, r1, r4-r11, lr}\n sub sp, #56\n"                                                 \
             "4:\n ldrd r0, r1, [sp, #56]\n ldm r1, {r2-r10}\n"                                          \

@@ -32,7 +32,8 @@ TFKD_STATIC_ASSERT(sizeof(void *) == 4, tfkd_dsp_fully_connected_needs_32_bit_po
  *           no values: to 2:; an odd number of fours: enter at 3:
  *   1:, 3:  four values each; repeat until r0 == stop
  *   2:      store the eight sums */
-TFKD_ASSEMBLY void tfkd_dot(const int8_t *in, const int16_t *weights, const int8_t *stop, int32_t sums[8]) {
+TFKD_ASSEMBLY void tfkd_dot(const int8_t *in TFKD_UNUSED, const int16_t *weights TFKD_UNUSED,
+                            const int8_t *stop TFKD_UNUSED, int32_t sums[8] TFKD_UNUSED) {
     __asm__ volatile(
         "push {r2, r3, r4-r11, lr}\n"
         "movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"

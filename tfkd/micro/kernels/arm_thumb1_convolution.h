@@ -25,7 +25,8 @@
  *   lr         sums                    then r0 and r1 go back by one four, and the loop is entered at 2:
  *                               1:     the first four of each eight values
  *                               2:     the second four; on to the next eight */
-TFKD_ASSEMBLY void tfkd_lane(const int16_t *column, const int16_t *weights, const int16_t *stop, int32_t sums[2]) {
+TFKD_ASSEMBLY void tfkd_lane(const int16_t *column TFKD_UNUSED, const int16_t *weights TFKD_UNUSED,
+                             const int16_t *stop TFKD_UNUSED, int32_t sums[2] TFKD_UNUSED) {
     __asm__ volatile(
         ".syntax unified\n"
         "push {r4-r7, lr}\n mov r12, r2\n mov lr, r3\n subs r4, r2, r1\n movs r2, #0\n movs r3, #0\n"

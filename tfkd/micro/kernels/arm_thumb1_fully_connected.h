@@ -14,7 +14,8 @@
  *   r6         weight, then product
  *
  * 34 instructions for four values (`.irp` repeats 17 for each of two words of weights) and 4 for the loop. */
-TFKD_ASSEMBLY void tfkd_row(const int8_t *in, const int16_t *weights, const int8_t *stop, int32_t sums[2]) {
+TFKD_ASSEMBLY void tfkd_row(const int8_t *in TFKD_UNUSED, const int16_t *weights TFKD_UNUSED,
+                            const int8_t *stop TFKD_UNUSED, int32_t sums[2] TFKD_UNUSED) {
     __asm__ volatile(
         ".syntax unified\n"
         "push {r4-r7, lr}\n mov r12, r2\n mov lr, r3\n movs r2, #0\n movs r3, #0\n cmp r0, r12\n beq 2f\n"

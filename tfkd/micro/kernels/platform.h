@@ -25,6 +25,9 @@ void *memset(void *, int, size_t);
 #define TFKD_ASSEMBLY __attribute__((naked, noinline, noipa, unused)) static
 #endif
 
+/* A parameter that only assembly uses. */
+#define TFKD_UNUSED __attribute__((unused))
+
 /* C99 has no _Static_assert: an array type of size -1 is an error. */
 #define TFKD_STATIC_ASSERT(condition, name) typedef char name[(condition) ? 1 : -1]
 
