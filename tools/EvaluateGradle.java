@@ -5,7 +5,10 @@ import org.gradle.api.Project;
 import org.gradle.api.artifacts.Dependency;
 import org.gradle.testfixtures.ProjectBuilder;
 
-/** See check_gradle.py, which starts it: the app's folder, its build file without the plugins block, a folder for Gradle. */
+/**
+ * Started by check_gradle.py. Arguments: the app's folder, its build file without the plugins block, a home folder for
+ * Gradle.
+ */
 public class EvaluateGradle {
     public static void main(String[] arguments) {
         int status = 1;
@@ -17,13 +20,13 @@ public class EvaluateGradle {
                 System.err.println(cause);
             }
         }
-        System.exit(status); // Gradle's threads would go on
+        System.exit(status); // Gradle's threads would keep the process alive
     }
 
     private static void evaluate(File folder, File script, File home) throws Exception {
         Project root = ProjectBuilder.builder().withProjectDir(folder.getParentFile()).withGradleUserHomeDir(home).build();
         Project app = ProjectBuilder.builder().withName("app").withParent(root).withProjectDir(folder).build();
-        for (Project project : new Project[] {root, app}) { // the newest Gradle that is to be had is older than it asks for
+        for (Project project : new Project[] {root, app}) { // the newest gradle-api on Maven Central is older than the plugin requires
             project.getExtensions().getExtraProperties().set("android.overrideVersionCheck", "true");
         }
         app.getPluginManager().apply("com.android.application");
@@ -39,7 +42,7 @@ public class EvaluateGradle {
             System.out.println("implementation " + one.getGroup() + ":" + one.getName() + ":" + one.getVersion());
         }
         if (!app.getTasks().getNames().contains("assemble")) {
-            throw new IllegalStateException("the plugin made no task assemble: " + app.getTasks().getNames());
+            throw new IllegalStateException("the plugin created no task assemble: " + app.getTasks().getNames());
         }
     }
 

@@ -1,9 +1,9 @@
-"""Benchmarks a .tflite on a phone over adb: each combination of threads and accelerators, several times, as a table.
+"""Benchmarks a .tflite on a phone over adb: a table of all combinations of threads and accelerators.
 
-Each repeat is a process of its own on the phone. Accuracy is computed here, from the phone's raw outputs.
+Each repeat starts a new process on the phone. Accuracy is computed on the host from the phone's outputs.
 
     python tools/benchmark_android.py student.tflite --data digits --threads 1 2 4 --accelerators cpu nnapi --repeats 3
-    python tools/benchmark_android.py student.tflite --data digits --sustained 600   # ten minutes, p50 and p90 of each
+    python tools/benchmark_android.py student.tflite --data digits --sustained 600  # 10 minutes, p50 and p90 per minute
     python tools/benchmark_android.py student.tflite --data digits --repeats 5 --report phone.html
 """
 
@@ -18,48 +18,55 @@ import sys
 from pathlib import Path
 
 import tfkd
+from tfkd.errors import DeviceError, InputError, ToolMissingError
 from tfkd.report import SUFFIXES
 from tfkd.targets.android import ACCELERATORS, Android
 from tfkd.validation.results import Row
 
 
 def main() -> int:
-    """Reads the options and measures; 1 where a run was not valid or a setting does not run, 3 without a phone."""
+    """Parses the options and measures.
+
+    Returns:
+        Exit status: 0; 1 if a run was not valid or failed; 2 for invalid input; 3 for a missing phone or tool.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--data", default="digits", help="what tfkd.data.load takes; its test split runs")
-    parser.add_argument("--serial", default="", help="of the phone, where several are connected")
-    parser.add_argument("--apk", type=Path, help="the app, installed where it is missing or older")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--data", default="digits", help="data whose test split runs: a name or path for tfkd.data.load"
+    )
+    parser.add_argument("--serial", default="", help="serial number of the phone, if several are connected")
+    parser.add_argument("--apk", type=Path, help="app to install if the phone has none or an older one")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="threads per inference")
     parser.add_argument("--accelerators", nargs="+", default=["cpu"], choices=ACCELERATORS)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each combination")
     parser.add_argument("--sustained", type=float, default=0.0, help="seconds of back-to-back inferences")
     parser.add_argument("--report", type=Path, action="append", default=[], help="write .html, .md, .json or .xml")
-    parser.add_argument("--json", type=Path, help="write every measurement there")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
     options = parser.parse_args()
     try:
         return measure(options)
-    except ValueError as error:
+    except InputError as error:
         print(f"benchmark_android: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except (ToolMissingError, DeviceError) as error:
         print(f"benchmark_android: {error}", file=sys.stderr)
         return 3
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Runs every setting and prints a line for each."""
+    """Runs all combinations and prints a line for each."""
     if options.repeats < 1:
-        raise ValueError(f"repeats must be >= 1. Received: {options.repeats}.")
+        raise InputError(f"--repeats must be >= 1, got {options.repeats}.")
     settings = [
         Android(options.serial, threads, accelerator, options.apk, options.sustained, restart, progress)
         for threads, accelerator, restart in itertools.product(
             options.threads, options.accelerators, range(options.repeats)
         )
     ]
-    for out in options.report:  # before the work, not after it
+    for out in options.report:  # checked before the measurements, which take long
         if out.suffix not in SUFFIXES or out.exists():
-            raise ValueError(f"report must be a new file of {', '.join(SUFFIXES)}. Received: {out}. Rename it.")
+            raise InputError(f"--report must be a new file with suffix {', '.join(SUFFIXES)}, got {out}.")
     settings[0].check()
     test = tfkd.data.load(options.data).test
     validation = tfkd.validate(options.model, test, targets=settings)
@@ -77,16 +84,16 @@ def measure(options: argparse.Namespace) -> int:
     for out in options.report:
         tfkd.write_report(validation, out, command=shlex.join(sys.argv))
     if not all(row.measurement for row in validation.rows):
-        settings[0].check()  # a phone that is gone meanwhile is as one that was never there
+        settings[0].check()  # raises if the phone was disconnected in the meantime
     return int(not all(row.valid for row in validation.rows))
 
 
 def show(rows: list[Row], setting: str, *, by_minute: bool) -> None:
-    """A line for the restarts of one setting, and one for each minute of a sustained run."""
+    """Prints a line for the repeats of one combination, and one for each minute of a sustained run."""
     reasons = "; ".join(sorted({row.invalid_reason for row in rows if row.invalid_reason})) or "yes"
     done = [row.measurement for row in rows if row.measurement and row.measurement.latency]
     if not done:
-        print(f"{setting}  does not run: {reasons}")
+        print(f"{setting}  failed: {reasons}")
         return
     p50, p90 = [run.latency.p50_ms for run in done], [run.latency.p90_ms for run in done]
     spread = f"{max(p50) - min(p50):.3f}" if len(p50) > 1 else "-"
@@ -100,7 +107,7 @@ def show(rows: list[Row], setting: str, *, by_minute: bool) -> None:
 
 
 def progress(phase: str, percent: int) -> None:
-    """One line that is written over, on a terminal."""
+    """Progress on a terminal, in one line that is overwritten."""
     if sys.stderr.isatty():
         print(f"\r{phase} {percent} %      ", end="", file=sys.stderr)
 

@@ -1,4 +1,5 @@
-/* What Android's C library has and glibc has not, so that LiteRT's library for Android on x86-64 runs on a desktop. */
+/* Symbols that Android's C library has and glibc lacks: with them LiteRT's library for Android on x86-64 runs on a
+ * desktop. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
@@ -6,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* stderr is &__sF[2] there, each of 152 bytes. glibc's is unbuffered, so a copy of it (and of its vtable) works. */
+/* In bionic stderr is &__sF[2], and an element has 152 bytes. glibc's stderr is unbuffered, so that a copy of it and of
+ * its vtable works. */
 enum { STDERR = 2 * 152, FILE_BYTES = sizeof(FILE) + sizeof(void *) };
 char __sF[STDERR + FILE_BYTES] __attribute__((aligned(16)));
 __attribute__((constructor)) static void copy_stderr(void) { memcpy(__sF + STDERR, (void *)stderr, FILE_BYTES); }
@@ -27,11 +29,12 @@ int __system_property_get(const char *name, char *value) {
 void android_set_abort_message(const char *message) { fprintf(stderr, "%s\n", message); }
 
 int __android_log_vprint(int priority, const char *tag, const char *format, va_list arguments) {
-    (void)priority, (void)tag, (void)format, (void)arguments; /* LiteRT prints the same on stderr */
+    (void)priority, (void)tag, (void)format, (void)arguments; /* LiteRT prints the same text to stderr */
     return 0;
 }
 
-/* Both libraries have these, with other numbers and another answer; the library's imports are renamed to them. */
+/* Both C libraries have these functions, with other constants and another result type. desktop_app.py renames the
+ * imports of LiteRT's library to these. */
 long Sysconf(int name) {
     return sysconf(name == 39 ? _SC_PAGESIZE : name == 96 ? _SC_NPROCESSORS_CONF : name == 97 ? _SC_NPROCESSORS_ONLN : name);
 }

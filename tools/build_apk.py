@@ -1,8 +1,8 @@
-"""Builds the Android benchmark app with a JDK, Maven Central and Debian's packages alone: no SDK, no Gradle.
+"""Builds the Android benchmark app with a JDK, Debian packages and Maven Central, without Android's SDK and Gradle.
 
-The model, its evaluation samples and what the host's reference kernels make of them go in as the app's self-test. The
-same sources, model and key give the same bytes. The build fails on an invokedynamic, which dx passes and a phone
-refuses, and on an API above the least Android version, because that version is what it compiles against.
+The app contains a model, evaluation samples and the outputs of the host's reference kernels as its self-test. The build
+is reproducible: the same sources, model and key give the same bytes. It fails on an invokedynamic instruction, which dx
+converts but phones refuse, and on calls of an API above MIN_SDK, as it compiles against that version of Android.
 
     python tools/build_apk.py --model runs/digits/full_int8.tflite --data digits --out tfkd-bench.apk
 """
@@ -25,15 +25,17 @@ from pathlib import Path
 
 import numpy as np
 
+from tfkd.errors import InputError, TfkdError, ToolMissingError
+
 DEMO = Path(__file__).parents[1] / "android_demo"
 MANIFEST = DEMO / "app/src/main/AndroidManifest.xml"
 FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")
 MIN_SDK, TARGET_SDK, VERSION = 26, 35, 1
-# Each with the machine that ELF calls it.
+# Machine number in the ELF header of each ABI's libraries.
 ABIS = {"arm64-v8a": 183, "armeabi-v7a": 40, "x86_64": 62}
 LIBRARY = "libtensorflowlite_jni.so"
 MOST_BYTES_PER_ABI = 6 << 20
-# The framework is Android 8.0's (API 26): what it lacks does not compile.
+# Compiled against Android 8.0 (API 26), so that calls of a later API are errors.
 ARTIFACTS = {
     "android": "org.robolectric:android-all:8.0.0_r4-robolectric-r1:jar",
     "dx": "com.jakewharton.android.repackaged:dalvik-dx:16.0.1:jar",
@@ -52,39 +54,49 @@ LARGE_PAGE = 16384
 EPOCH = (1981, 1, 1, 0, 0, 0)
 
 
+class ToolFailedError(RuntimeError):
+    """A tool of the build ended with an error."""
+
+
 def main() -> None:
-    """Reads the options and builds."""
+    """Parses the options and builds the app."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="the bundled student, an int8 .tflite")
-    parser.add_argument("--data", default="digits", help="where its golden samples come from: tfkd.data.load")
+    parser.add_argument("--model", type=Path, required=True, help="int8 .tflite to bundle")
+    parser.add_argument("--data", default="digits", help="data of the self-test: a name or path for tfkd.data.load")
     parser.add_argument("--out", type=Path, default=Path("tfkd-bench.apk"))
     parser.add_argument("--abi", nargs="*", default=list(ABIS), choices=ABIS)
-    parser.add_argument("--keystore", type=Path, help="made, with the password 'android', where it is missing")
-    parser.add_argument("--assets-only", action="store_true", help="only fill android_demo/app/src/main/assets")
+    parser.add_argument("--keystore", type=Path, help="key to sign with; created with password 'android' if missing")
+    parser.add_argument("--assets-only", action="store_true", help="only write android_demo/app/src/main/assets")
     options = parser.parse_args()
-    if options.assets_only:
-        bundle(options.model, options.data, DEMO / "app/src/main/assets/bundled")
-        return
     try:
+        if options.assets_only:
+            bundle(options.model, options.data, DEMO / "app/src/main/assets/bundled")
+            return
         page = build(options.model, options.data, options.out, options.abi, options.keystore)
-    except (ValueError, RuntimeError) as error:
+    except (TfkdError, ToolFailedError) as error:
         sys.exit(f"build_apk: {error}")
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, {', '.join(options.abi)}")
     if page < LARGE_PAGE:
-        print(f"Its libraries suit memory pages of {page:,} bytes; a phone with 16 KB pages may refuse them.")
+        print(
+            f"Its libraries are aligned to memory pages of {page:,} bytes. A phone with 16 KB pages may not load them."
+        )
 
 
 def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path | None = None) -> int:
-    """Builds, aligns, signs (v2 and v3) and verifies; returns what `check` does.
+    """Builds, aligns, signs (v2 and v3) and verifies the app.
+
+    Returns:
+        Page size in bytes for which its libraries are aligned, see `check`.
 
     Raises:
-        RuntimeError: a tool is missing or failed.
-        ValueError: the app would not run on the least Android version, lacks an ABI, or is too large.
+        ToolMissingError: A tool is not installed.
+        ToolFailedError: A tool failed.
+        InputError: The app would not run on Android MIN_SDK, lacks an ABI, or is too large.
     """
     missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
     missing += [] if FRAMEWORK.exists() else ["android-framework-res"]
     if missing:
-        raise RuntimeError(f"tools are missing. Install them: sudo apt-get install {' '.join(missing)}")
+        raise ToolMissingError(f"tools are missing. Install them: sudo apt-get install {' '.join(missing)}")
     jars = {name: artifact(coordinate) for name, coordinate in ARTIFACTS.items()}
     with tempfile.TemporaryDirectory(prefix="tfkd-") as temporary:
         folder = Path(temporary)
@@ -96,7 +108,7 @@ def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path
             entries |= {name: archive.read(name) for name in archive.namelist()}
         with zipfile.ZipFile(jars["lite"]) as archive:
             for abi in abis:
-                if f"jni/{abi}/{LIBRARY}" in archive.namelist():  # else `check` names it
+                if f"jni/{abi}/{LIBRARY}" in archive.namelist():  # otherwise `check` reports it
                     entries[f"lib/{abi}/{LIBRARY}"] = archive.read(f"jni/{abi}/{LIBRARY}")
         write(folder / "unaligned.apk", entries)
         call("zipalign", "-f", "4", folder / "unaligned.apk", folder / "aligned.apk")
@@ -110,32 +122,35 @@ def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path
 
 
 def check(apk: Path, abis: Sequence[str]) -> int:
-    """Looks at a finished app as a phone would, and returns the bytes of the memory pages that its libraries suit.
+    """Verifies alignment, signature, libraries and size of an app.
+
+    Returns:
+        Page size in bytes for which its libraries are aligned.
 
     Raises:
-        RuntimeError: it is not aligned, or not signed.
-        ValueError: it lacks an ABI, has another's library in its place, or is too large.
+        ToolFailedError: The app is not aligned or not signed.
+        InputError: It lacks an ABI, has a library for another machine, or is too large.
     """
     call("zipalign", "-c", "4", apk)
     pages = []
     with zipfile.ZipFile(apk) as archive:
         found = sorted(name.split("/")[1] for name in archive.namelist() if name.startswith("lib/"))
         if found != sorted(abis):
-            raise ValueError(f"the app must have a library for {', '.join(abis)}. Received: {', '.join(found)}.")
+            raise InputError(f"the app must have a library for {', '.join(abis)}. Received: {', '.join(found)}.")
         for abi in abis:
             machine, page = elf(archive.read(f"lib/{abi}/{LIBRARY}"))
             if machine != ABIS[abi]:
-                raise ValueError(f"lib/{abi} must be for machine {ABIS[abi]} of ELF. Received: {machine}.")
+                raise InputError(f"lib/{abi}: the ELF machine must be {ABIS[abi]}, got {machine}.")
             pages.append(page)
     call("apksigner", "verify", "--min-sdk-version", MIN_SDK, apk)
     size = apk.stat().st_size
     if size > MOST_BYTES_PER_ABI * len(abis):
-        raise ValueError(f"the app must have at most {MOST_BYTES_PER_ABI:,} bytes per ABI. Received: {size:,} bytes.")
+        raise InputError(f"the app must have at most {MOST_BYTES_PER_ABI:,} bytes per ABI. Received: {size:,} bytes.")
     return min(pages)
 
 
 def elf(library: bytes) -> tuple[int, int]:
-    """The machine that a library is for, and the least alignment of what it loads."""
+    """ELF machine of a library, and the smallest alignment of its loadable segments in bytes."""
     wide = library[4] == 2
     (machine,) = struct.unpack_from("<H", library, 18)
     (table,) = struct.unpack_from("<Q" if wide else "<I", library, 32 if wide else 28)
@@ -146,10 +161,10 @@ def elf(library: bytes) -> tuple[int, int]:
 
 
 def bundle(model: Path, data: str, folder: Path) -> None:
-    """A model's folder in the app: with samples of the test split, the reference kernels' outputs, and labels.
+    """Writes a model's folder for the app: samples of the test split, the reference kernels' outputs, and labels.
 
     Raises:
-        ValueError: the model or the data is wrong.
+        InputError: The model or the data is not valid.
     """
     import tfkd
 
@@ -173,7 +188,7 @@ def bundle(model: Path, data: str, folder: Path) -> None:
 
 
 def artifact(coordinate: str) -> Path:
-    """A file of Maven Central, from Maven's own cache after the first time."""
+    """Path of a file of Maven Central in Maven's cache; downloads it if it is not there."""
     group, name, version, kind = coordinate.split(":")
     cache = Path.home() / ".m2/repository" / group.replace(".", "/") / name / version / f"{name}-{version}.{kind}"
     if not cache.exists():
@@ -182,9 +197,9 @@ def artifact(coordinate: str) -> Path:
 
 
 def package(folder: Path) -> Path:
-    """The manifest, resources and assets, and R.java."""
+    """Packages manifest, resources and assets, and generates R.java."""
     (folder / "gen").mkdir()
-    # What Gradle takes from build.gradle stands in the manifest here.
+    # Gradle takes these values from build.gradle; aapt reads them from the manifest.
     version = f'<manifest android:versionCode="{VERSION}" android:versionName="{VERSION}" '
     sdk = f'<uses-sdk android:minSdkVersion="{MIN_SDK}" android:targetSdkVersion="{TARGET_SDK}" />'
     manifest = folder / "AndroidManifest.xml"
@@ -212,7 +227,7 @@ def package(folder: Path) -> Path:
 
 
 def compiled(folder: Path, jars: dict[str, Path]) -> Path:
-    """All classes as one .dex."""
+    """Compiles all classes to one .dex."""
     libraries = []
     for name in ("lite", "api"):
         libraries.append(folder / f"{name}.jar")
@@ -227,7 +242,7 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
     )
     classes = folder / "classes"
     path = os.pathsep.join(map(str, [*libraries, jars["android"]]))
-    # Of Java itself what Java 8 has, of Android what Android 8.0 has.
+    # The language and library of Java 8, and the API of Android 8.0.
     call(
         "javac",
         "--release",
@@ -250,9 +265,9 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
     if "invokedynamic" in call("javap", "-c", "-p", *every):
         dynamic = [path.stem for path in every if "invokedynamic" in call("javap", "-c", "-p", path)]
     if dynamic:
-        raise ValueError(
-            "classes must hold no invokedynamic, which dx passes and a phone refuses: no lambda, no method reference. "
-            f"Received: {', '.join(dynamic)}."
+        raise InputError(
+            f"no class may contain invokedynamic, which phones refuse, found in: {', '.join(dynamic)}. "
+            "Replace lambdas and method references by anonymous classes."
         )
     dex = folder / "classes.dex"
     call(
@@ -270,7 +285,7 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
 
 
 def write(path: Path, entries: dict[str, bytes]) -> None:
-    """A zip whose bytes depend on its entries alone; what Android maps lies in it as it is."""
+    """Writes a zip file whose bytes depend on its entries only. Files that Android maps to memory are stored."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(entries):
             info = zipfile.ZipInfo(name, EPOCH)
@@ -281,7 +296,7 @@ def write(path: Path, entries: dict[str, bytes]) -> None:
 
 
 def sign(path: Path, keystore: Path) -> None:
-    """Signs in place, with a key that is made where there is none."""
+    """Signs an app in place. The key is created if the keystore does not exist."""
     if not keystore.exists():
         call(
             "keytool",
@@ -323,15 +338,15 @@ def sign(path: Path, keystore: Path) -> None:
 
 
 def call(*command: object) -> str:
-    """Runs a tool and returns what it printed.
+    """Runs a tool and returns its standard output.
 
     Raises:
-        RuntimeError: it failed; the message has its output.
+        ToolFailedError: The tool failed; the message contains its output.
     """
     done = subprocess.run([str(part) for part in command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).strip()
-        raise RuntimeError(f"{command[0]} failed with exit status {done.returncode}:\n{said[-4000:]}")
+        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).strip()
+        raise ToolFailedError(f"{command[0]} failed with exit status {done.returncode}:\n{text[-4000:]}")
     return done.stdout
 
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Turns a Keras model into a .tflite: `tools/convert_tflite.py student.keras student.tflite --calibration digits`."""
+"""Converts a Keras model to .tflite, as `tfkd convert` does.
+
+tools/convert_tflite.py student.keras student.tflite --calibration digits
+"""
 
 import sys
 

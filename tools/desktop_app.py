@@ -1,7 +1,8 @@
-"""Runs the Android app's real code on a desktop: under Android's real framework (Robolectric), on the app's own LiteRT.
+"""Runs the Android app on a desktop: under Android's framework (Robolectric) and with the app's own LiteRT.
 
-Without a phone: the interpreter is LiteRT's library for Android on x86-64, made loadable here; the framework and the
-pixels (Skia) are Android 15's, from Maven Central. The tests use it; by hand it draws the screens of the README:
+The interpreter is LiteRT's library for Android on x86-64, patched so that glibc can load it. The framework and the
+drawing library (Skia) are those of Android 15, from Maven Central. The tests use this module; as a program it draws the
+screens for the documentation:
 
     python tools/desktop_app.py --model runs/digits/full_int8.tflite --screens docs/app
 """
@@ -20,24 +21,26 @@ from pathlib import Path
 import build_apk
 from PIL import Image
 
+from tfkd.errors import TfkdError, ToolMissingError
+
 APP, CORE = build_apk.DEMO / "app", build_apk.DEMO / "core"
-# Of ELF, by the names of the specification.
+# Constants of the ELF specification.
 _LOAD, _DYNAMIC, _NEEDED, _STRTAB, _STRSZ, _RUNPATH = 1, 2, 1, 5, 10, 29
 _VERSIONS = (0x6FFFFFF0, 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF)
 
 
 def main() -> None:
-    """Draws the app's screens."""
+    """Draws the app's screens to .png files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="the bundled student, an int8 .tflite")
-    parser.add_argument("--data", default="digits", help="where its golden samples come from: tfkd.data.load")
+    parser.add_argument("--model", type=Path, required=True, help="int8 .tflite to bundle")
+    parser.add_argument("--data", default="digits", help="data of the self-test: a name or path for tfkd.data.load")
     parser.add_argument("--screens", type=Path, required=True, help="folder for the .png files")
     options = parser.parse_args()
     options.screens.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         try:
             prepare(options.model, options.data, Path(folder))
-        except (ValueError, RuntimeError) as error:
+        except (TfkdError, build_apk.ToolFailedError) as error:
             sys.exit(f"desktop_app: {error}")
         done = test(APP, Path(folder), "-Dtest=ScreensTest", f"-Dtfkd.screens={options.screens.resolve()}")
     if done.returncode:
@@ -49,26 +52,27 @@ def main() -> None:
 
 
 def prepare(model: Path, data: str, folder: Path) -> None:
-    """What the app's tests run on: its resources, R.java and assets, as in the APK, and LiteRT for this desktop."""
+    """Writes what the app's tests need: resources, R.java and assets as in the APK, and LiteRT for this desktop."""
     build_apk.bundle(model, data, folder / "assets/bundled")
     build_apk.package(folder)
     litert(folder)
 
 
 def unable() -> str | None:
-    """Why LiteRT's library cannot be loaded on this desktop; None where it can."""
+    """Reason why LiteRT's library cannot be loaded on this platform; None if it can."""
     here = f"{platform.system()} on {platform.machine()}"
-    return None if here == "Linux on x86_64" else f"needs Linux on x86_64. Received: {here}."
+    return None if here == "Linux on x86_64" else f"LiteRT for the desktop needs Linux on x86_64, this is {here}."
 
 
 def litert(folder: Path) -> None:
-    """Puts LiteRT's Java classes and its library, made loadable on a desktop, into a folder.
+    """Writes LiteRT's Java classes and its library, loadable by glibc, to a folder.
 
     Raises:
-        RuntimeError: this is no desktop for it, or a tool failed.
+        ToolMissingError: The platform is not Linux on x86-64.
+        ToolFailedError: A tool failed.
     """
     if reason := unable():
-        raise RuntimeError(reason)
+        raise ToolMissingError(reason)
     for name in ("lite", "api"):
         with zipfile.ZipFile(build_apk.artifact(build_apk.ARTIFACTS[name])) as archive:
             (folder / f"{name}.jar").write_bytes(archive.read("classes.jar"))
@@ -92,7 +96,7 @@ def litert(folder: Path) -> None:
 
 
 def test(project: Path, folder: Path, *properties: str) -> subprocess.CompletedProcess[str]:
-    """Runs the tests of app or core by Maven on what `prepare` or `litert` left in a folder."""
+    """Runs the tests of app or core by Maven with the files that `prepare` or `litert` wrote to a folder."""
     return subprocess.run(
         ["mvn", "-q", "-B", "test", f"-Dtfkd.folder={folder}", f"-DbuildDirectory={folder}/target", *properties],
         cwd=project,
@@ -104,9 +108,11 @@ def test(project: Path, folder: Path, *properties: str) -> subprocess.CompletedP
 
 
 def _for_glibc(elf: bytes) -> bytes:
-    """A library for Android that glibc's loader takes: no versions of symbols, and liblog.so beside it for the rest.
+    """A library for Android, patched so that glibc can load it.
 
-    bionic and glibc agree on x86-64 in sizes of mutexes and structures and in the numbers of system calls.
+    It removes symbol versions, renames the imports `sysconf` and `strerror_r`, whose meaning differs, and depends only
+    on liblog.so (bionic.c), which provides what glibc lacks. On x86-64 bionic and glibc have the same sizes of mutexes
+    and structures and the same system call numbers.
     """
     data = bytearray(elf)
     table, size, count = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)

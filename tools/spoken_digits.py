@@ -1,6 +1,6 @@
-"""Two views of recordings of spoken digits, row by row: a log-mel spectrogram, and a few bands that cost a tenth.
+"""Computes two views of recordings of spoken digits: a log-mel spectrogram, and a few bands at a tenth of its size.
 
-Takes a .npz in the layout of keras.datasets, x_train and x_test [N, samples] at 8 kHz, such as the Free Spoken Digit
+Reads a .npz in the layout of keras.datasets, x_train and x_test [N, samples] at 8 kHz, such as the Free Spoken Digit
 Dataset (github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0) cut or padded to one second each. Writes
 spoken_log_mel.npz, [N, 49, 40, 1], for the teacher and spoken_bands.npz, [N, 24, 8, 1], for the student; the recipes
 spoken_digits.toml and mnist_to_spoken_digits.toml run on them.
@@ -19,7 +19,7 @@ RATE = 8000
 
 
 def mel_filters(bands: int, bins: int) -> np.ndarray:
-    """Triangles that are equally wide on the mel scale, [bins, bands], from 20 Hz to half the rate."""
+    """Triangular filters of equal width on the mel scale from 20 Hz to half the sampling rate, [bins, bands]."""
 
     def mel(hertz: float) -> float:
         return 2595 * np.log10(1 + hertz / 700)
@@ -32,7 +32,7 @@ def mel_filters(bands: int, bins: int) -> np.ndarray:
 
 
 def spectrogram(x: np.ndarray, *, window: int, hop: int, bands: int) -> np.ndarray:
-    """Logarithms of the energy in mel bands, [N, frames, bands, 1] float32."""
+    """Logarithm of the energy in mel bands of recordings [N, samples], as [N, frames, bands, 1] float32."""
     starts = np.arange(0, x.shape[1] - window + 1, hop)
     frames = x[:, starts[:, None] + np.arange(window)] * np.hanning(window)
     power = np.abs(np.fft.rfft(frames)) ** 2
@@ -40,7 +40,7 @@ def spectrogram(x: np.ndarray, *, window: int, hop: int, bands: int) -> np.ndarr
 
 
 def main() -> None:
-    """Reads, computes and writes."""
+    """Reads the recordings, computes both views and writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recordings", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -49,7 +49,7 @@ def main() -> None:
         arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
     views = {
         "spoken_log_mel": {"window": 200, "hop": 160, "bands": 40},  # 25 ms every 20 ms
-        "spoken_bands": {"window": 320, "hop": 320, "bands": 8},  # 40 ms, none twice
+        "spoken_bands": {"window": 320, "hop": 320, "bands": 8},  # 40 ms without overlap
     }
     for name, setting in views.items():
         train, test = (spectrogram(arrays[key].astype("float32"), **setting) for key in ("x_train", "x_test"))

@@ -1,4 +1,4 @@
-"""Copies the demo's table of models and engines from its report into README.md, between the markers.
+"""Copies the table of models and engines from the demo's report to README.md, between its markers.
 
 make demo && .venv/bin/python tools/update_readme.py
 """
@@ -15,15 +15,17 @@ MARKERS = re.compile(r"(<!-- demo table -->\n).*?(<!-- /demo table -->)", re.DOT
 
 
 def main() -> None:
-    """Rewrites README.md."""
+    """Updates the table in README.md."""
     if not REPORT.is_file():
-        sys.exit(f"{REPORT}: must be the demo's report. Received: there is none. Run `make demo`.")
+        sys.exit(f"{REPORT} does not exist. Run `make demo`.")
     section = REPORT.read_text().split("## Models and engines\n", 1)[1].split("\n## ", 1)[0]
     table = "".join(f"{line}\n" for line in section.splitlines() if line.startswith("|"))
     readme = ROOT / "README.md"
     text, found = MARKERS.subn(lambda match: f"{match[1]}{table}{match[2]}", readme.read_text())
     if found != 1 or not table:
-        sys.exit(f"README.md and {REPORT.name}: must hold the markers and a table. Received: {found} and {len(table)}.")
+        sys.exit(
+            f"README.md must contain the markers once (found: {found}) and {REPORT.name} a table ({len(table)} bytes)."
+        )
     readme.write_text(text)
 
 

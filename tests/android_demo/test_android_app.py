@@ -1,4 +1,4 @@
-"""The Android app's real code under Android's real framework, on its own LiteRT, by Maven on the desktop."""
+"""Tests of the Android app on the desktop: Maven runs them under Android's framework with the app's own LiteRT."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -21,7 +21,7 @@ SOURCES = sorted(desktop_app.APP.glob("src/main/java/**/*.java"))
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """What Maven's tests say, and the folder with their reports and pictures."""
+    """The finished Maven process, and the folder with its reports and pictures."""
     folder = tmp_path_factory.mktemp("app")
     keras.utils.set_random_seed(0)
     train = tfkd.data.load("digits").train
@@ -54,11 +54,11 @@ def test_screens_show_light_and_dark_pixels(ran):
             grey = picture.convert("L")
             colours = grey.getcolors()
             assert grey.size == (600, 1290)
-        assert len(colours) > 30  # text and shapes, no blank
+        assert len(colours) > 30  # text and shapes, not blank
         assert (max(colours)[1] > 128) == light
 
 
-def test_app_reads_nothing_of_who_starts_it_and_holds_no_lambda_or_network():
+def test_app_reads_no_intent_and_has_no_lambda_and_no_network():
     assert SOURCES
     for source in SOURCES:
         text = source.read_text()

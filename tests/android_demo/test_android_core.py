@@ -1,4 +1,4 @@
-"""The part of the Android app that needs no phone, by Maven on the desktop with the app's own LiteRT."""
+"""Tests of the part of the Android app without Android: Maven runs them on the desktop with the app's own LiteRT."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -18,11 +18,11 @@ CLASSES = sorted(path.stem for path in CORE.glob("src/test/java/dev/tfkd/bench/*
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """What Maven's tests say, by class; they run on models and outputs made here."""
+    """The finished Maven process and the folder of its reports. The tests use models and outputs that are made here."""
     folder = tmp_path_factory.mktemp("core")
     splits = tfkd.data.load("digits")
     keras.utils.set_random_seed(0)
-    # A dense layer has a scale for each channel: an engine that takes the first one's for all is far off here.
+    # The dense layer has a scale per channel: an engine that used the first scale for all would differ widely.
     student = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(10)]
     )

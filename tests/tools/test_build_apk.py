@@ -1,4 +1,4 @@
-"""The Android app, built and signed with Debian's tools, and what must not get into it."""
+"""The Android app, built and signed with Debian's tools, and what it must not contain."""
 
 import hashlib
 import io
@@ -14,6 +14,7 @@ import pytest
 import system_packages
 
 import tfkd
+from tfkd.errors import InputError, ToolMissingError
 
 NEEDED = ("javac", "maven", "aapt", "zipalign", "apksigner", "dexdump", "framework")
 MISSING = next(filter(None, map(system_packages.skip_reason, NEEDED)), None)
@@ -42,7 +43,7 @@ def apk(folder, model):
 
 
 def test_same_sources_model_and_key_give_the_same_bytes_without_a_network(folder, apk, model, tmp_path, monkeypatch):
-    # Maven alone would reach for it; after the first build nothing calls it.
+    # Only Maven uses the network; after the first build nothing calls it.
     (tmp_path / "mvn").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "mvn").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -52,7 +53,7 @@ def test_same_sources_model_and_key_give_the_same_bytes_without_a_network(folder
 
 
 def rewritten(apk, path, change):
-    """The app with other entries, in a zip that nobody aligned."""
+    """The app with changed entries, in a zip file that is not aligned."""
     with zipfile.ZipFile(apk) as archive:
         entries = {info.filename: (info.compress_type, archive.read(info)) for info in archive.infolist()}
     change(entries)
@@ -67,7 +68,7 @@ def test_check_refuses_an_unaligned_app(apk, tmp_path):
         entries["a"] = (zipfile.ZIP_STORED, b"1")
         entries["resources.arsc"] = entries.pop("resources.arsc")
 
-    with pytest.raises(RuntimeError, match="zipalign failed"):
+    with pytest.raises(build_apk.ToolFailedError, match="zipalign failed"):
         build_apk.check(rewritten(apk, tmp_path / "bad.apk", shift), build_apk.ABIS)
 
 
@@ -82,9 +83,9 @@ def confuse(entries):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lose, ValueError, "a library for arm64-v8a, armeabi-v7a, x86_64. Received: arm64-v8a, armeabi-v7a"),
-        (confuse, ValueError, "lib/arm64-v8a must be for machine 183 of ELF. Received: 62"),
-        (lambda entries: None, RuntimeError, "apksigner failed"),
+        (lose, InputError, "a library for arm64-v8a, armeabi-v7a, x86_64. Received: arm64-v8a, armeabi-v7a"),
+        (confuse, InputError, "the ELF machine must be 183, got 62"),
+        (lambda entries: None, build_apk.ToolFailedError, "apksigner failed"),
     ],
     ids=["an ABI is missing", "a library of another ABI", "no signature"],
 )
@@ -95,12 +96,12 @@ def test_check_refuses(change, error, message, apk, tmp_path):
         build_apk.check(tmp_path / "bad.apk", build_apk.ABIS)
 
 
-def test_pages_of_the_libraries_are_known(apk):
+def test_page_size_of_the_libraries_is_documented(apk):
     assert build_apk.check(apk, build_apk.ABIS) == 4096
     assert "16 KB pages" in (build_apk.DEMO.parent / "docs/phone_checklist.md").read_text()
 
 
-def test_badging_names_versions_and_abis_and_no_permission(apk):
+def test_badging_has_versions_and_abis_and_no_permission(apk):
     badging = output("aapt", "dump", "badging", apk)
     assert "package: name='dev.tfkd.bench.app' versionCode='1'" in badging
     assert "sdkVersion:'26'" in badging
@@ -118,12 +119,12 @@ def test_only_the_launcher_is_exported_and_nothing_is_backed_up(apk):
 
 
 def test_signature_is_v2_and_v3(apk):
-    said = output("apksigner", "verify", "--verbose", "--min-sdk-version", "26", apk)
-    assert "Verified using v2 scheme (APK Signature Scheme v2): true" in said
-    assert "Verified using v3 scheme (APK Signature Scheme v3): true" in said
+    report = output("apksigner", "verify", "--verbose", "--min-sdk-version", "26", apk)
+    assert "Verified using v2 scheme (APK Signature Scheme v2): true" in report
+    assert "Verified using v3 scheme (APK Signature Scheme v3): true" in report
 
 
-def test_dex_has_the_classes_and_nothing_that_a_phone_refuses(apk, folder):
+def test_dex_has_the_classes_and_no_instruction_that_phones_refuse(apk, folder):
     with zipfile.ZipFile(apk) as archive:
         (folder / "classes.dex").write_bytes(archive.read("classes.dex"))
     dump = output("dexdump", "-d", folder / "classes.dex")
@@ -133,12 +134,15 @@ def test_dex_has_the_classes_and_nothing_that_a_phone_refuses(apk, folder):
     assert "invoke-custom" not in dump
 
 
-def test_app_is_small_and_carries_its_self_test(apk, model):
+def test_app_is_small_and_contains_its_self_test(apk, model):
     assert apk.stat().st_size <= build_apk.MOST_BYTES_PER_ABI
     with zipfile.ZipFile(apk) as archive:
         assert archive.getinfo("resources.arsc").compress_type == zipfile.ZIP_STORED
-        says = json.loads(archive.read("assets/bundled/model.json"))
-        files = {one["file"]: one for one in (says["model"], *says["inputs"], says["golden"], says["labels"])}
+        description = json.loads(archive.read("assets/bundled/model.json"))
+        files = {
+            one["file"]: one
+            for one in (description["model"], *description["inputs"], description["golden"], description["labels"])
+        }
         contents = {name: archive.read(f"assets/bundled/{name}") for name in files}
     for name, one in files.items():
         assert (one["sha256"], one["bytes"]) == (hashlib.sha256(contents[name]).hexdigest(), len(contents[name]))
@@ -151,22 +155,22 @@ def test_app_is_small_and_carries_its_self_test(apk, model):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("Runnable lambda = () -> System.gc();", "no invokedynamic"),
+        ("Runnable lambda = () -> System.gc();", "may contain invokedynamic"),
         ("int status = ((android.os.PowerManager) null).getCurrentThermalStatus();", "cannot find symbol"),
     ],
     ids=["a lambda", "an API of a later Android"],
 )
-def test_build_fails_on_what_the_least_android_refuses(line, message, folder, model, tmp_path, monkeypatch):
+def test_build_fails_on_what_the_lowest_android_refuses(line, message, folder, model, tmp_path, monkeypatch):
     shutil.copytree(build_apk.DEMO, tmp_path / "demo", ignore=shutil.ignore_patterns("target"))
     source = tmp_path / "demo/app/src/main/java/dev/tfkd/bench/app/Bad.java"
     source.write_text(f"package dev.tfkd.bench.app; class Bad {{ {line} }}")
     monkeypatch.setattr(build_apk, "DEMO", tmp_path / "demo")
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    with pytest.raises((InputError, build_apk.ToolFailedError), match=message):
         build_apk.build(model.path, "digits", tmp_path / "bad.apk", ["arm64-v8a"], folder / "key.p12")
     assert not (tmp_path / "bad.apk").exists()
 
 
 def test_missing_tool_is_named_with_its_package(model, tmp_path, monkeypatch):
     monkeypatch.setitem(build_apk.TOOLS, "no-such-tool", "some-package")
-    with pytest.raises(RuntimeError, match="sudo apt-get install some-package"):
+    with pytest.raises(ToolMissingError, match="sudo apt-get install some-package"):
         build_apk.build(model.path, "digits", tmp_path / "a.apk", ["arm64-v8a"])

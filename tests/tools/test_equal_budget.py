@@ -1,5 +1,4 @@
-"""The rows of a bench: kept as they finish, so that what was stopped goes on at the next."""
-
+"""Rows of a benchmark are saved as they finish, so that a stopped one continues with the next row."""
 
 import equal_budget
 import pytest
@@ -7,7 +6,7 @@ import pytest
 WANTED = [("plain, PTQ", 0), ("QAT", 0), ("QAT", 1)]
 
 
-def test_stopped_bench_goes_on_at_the_next_row(tmp_path, capsys):
+def test_stopped_benchmark_continues_with_the_next_row(tmp_path, capsys):
     def work(name, seed, title):
         begun.append((name, seed))
         if len(begun) == 2:
@@ -23,9 +22,9 @@ def test_stopped_bench_goes_on_at_the_next_row(tmp_path, capsys):
     assert "row 2/3: QAT, seed 0: failed: QAT: cannot" in capsys.readouterr().out
     rows.fill(WANTED, work, minutes=1)
     assert begun == [WANTED[0], WANTED[1], WANTED[1], WANTED[2], WANTED[1]]
-    said = capsys.readouterr().out
-    assert "row 1/3: plain, PTQ, seed 0: kept" in said
-    assert "row 2/3: QAT, seed 0: accuracy 0.5, seconds" in said
+    printed = capsys.readouterr().out
+    assert "row 1/3: plain, PTQ, seed 0: kept" in printed
+    assert "row 2/3: QAT, seed 0: accuracy 0.5, seconds" in printed
     assert sorted(row["accuracy"] for row in rows.finished()) == [0.5, 0.5, 0.75]
 
     other = equal_budget.Rows(tmp_path, {"epochs": 4})

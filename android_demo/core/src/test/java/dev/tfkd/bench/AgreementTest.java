@@ -49,18 +49,18 @@ public class AgreementTest {
     @Test
     public void differenceOfOneStepAgrees() throws Exception {
         int[] shape = {1, 3};
-        File ours = file(TensorType.INT8, shape, -128, 127, 0, 5, 3, 1);
-        check(Agreement.of(ours, ours), 2, 2, 0, true);
-        File theirs = file(TensorType.INT8, shape, -127, 127, 0, 5, 3, 1);
-        assertEquals("steps", check(Agreement.of(ours, theirs), 2, 1, 1, true).get("unit"));
+        File outputs = file(TensorType.INT8, shape, -128, 127, 0, 5, 3, 1);
+        check(Agreement.of(outputs, outputs), 2, 2, 0, true);
+        File expectedOutputs = file(TensorType.INT8, shape, -127, 127, 0, 5, 3, 1);
+        assertEquals("steps", check(Agreement.of(outputs, expectedOutputs), 2, 1, 1, true).get("unit"));
     }
 
     @Test
     public void manyStepsOrAnotherClassDisagree() throws Exception {
         int[] shape = {1, 3};
-        File ours = file(TensorType.INT8, shape, 0, 100, 0);
-        check(Agreement.of(ours, file(TensorType.INT8, shape, 0, 91, 0)), 1, 0, 9, false);
-        check(Agreement.of(ours, file(TensorType.INT8, shape, 101, 100, 0)), 0, 0, 101, false);
+        File outputs = file(TensorType.INT8, shape, 0, 100, 0);
+        check(Agreement.of(outputs, file(TensorType.INT8, shape, 0, 91, 0)), 1, 0, 9, false);
+        check(Agreement.of(outputs, file(TensorType.INT8, shape, 101, 100, 0)), 0, 0, 101, false);
     }
 
     @Test
@@ -74,27 +74,27 @@ public class AgreementTest {
 
     @Test
     public void labelsAreCounted() throws Exception {
-        File ours = file(TensorType.INT8, new int[] {1, 3}, 0, 9, 1, 7, 0, 0, 0, 0, 5);
-        assertEquals(2, Agreement.correct(ours, file(TensorType.INT64, new int[] {1}, 1, 0, 0)));
+        File outputs = file(TensorType.INT8, new int[] {1, 3}, 0, 9, 1, 7, 0, 0, 0, 0, 5);
+        assertEquals(2, Agreement.correct(outputs, file(TensorType.INT64, new int[] {1}, 1, 0, 0)));
     }
 
     @Test
     public void outputsOfAnotherTypeOrShapeAreRefused() throws Exception {
-        File ours = file(TensorType.INT8, new int[] {1, 3}, 0, 9, 1);
-        refused(ours, file(TensorType.INT8, new int[] {1, 2}, 0, 9), "like the outputs");
-        refused(ours, file(TensorType.UINT8, new int[] {1, 3}, 0, 9, 1), "like the outputs");
-        refused(ours, file(TensorType.INT8, new int[] {1, 3}, 0, 9, 1, 0, 0, 0), "like the outputs");
+        File outputs = file(TensorType.INT8, new int[] {1, 3}, 0, 9, 1);
+        refused(outputs, file(TensorType.INT8, new int[] {1, 2}, 0, 9), "of the type and shape of the outputs");
+        refused(outputs, file(TensorType.UINT8, new int[] {1, 3}, 0, 9, 1), "of the type and shape of the outputs");
+        refused(outputs, file(TensorType.INT8, new int[] {1, 3}, 0, 9, 1, 0, 0, 0), "of the type and shape of the outputs");
         try {
-            Agreement.correct(ours, file(TensorType.INT64, new int[] {1}, 1, 0));
+            Agreement.correct(outputs, file(TensorType.INT64, new int[] {1}, 1, 0));
             fail("two labels");
         } catch (BenchException expected) {
             assertTrue(expected.getMessage(), expected.getMessage().contains("must be 1 labels of INT64"));
         }
     }
 
-    private static void refused(File ours, File theirs, String message) throws Exception {
+    private static void refused(File outputs, File expectedOutputs, String message) throws Exception {
         try {
-            Agreement.of(ours, theirs);
+            Agreement.of(outputs, expectedOutputs);
             fail(message);
         } catch (BenchException expected) {
             assertTrue(expected.getMessage(), expected.getMessage().contains(message));

@@ -74,10 +74,10 @@ public final class HistogramView extends View {
         canvas.drawLine(0, foot, getWidth(), foot, line);
         for (int i = 0; i < MARKS.length; i++) {
             float x = getWidth() * (float) ((double) (marks[i] - low) / (high - low));
-            String label = "p" + MARKS[i];
+            String mark = "p" + MARKS[i];
             canvas.drawLine(x, (i + 1) * text, x, foot, line);
-            float left = Math.min(Math.max(0, x - label.measureText(label) / 2), getWidth() - label.measureText(label));
-            canvas.drawText(label, left, (i + 1) * text - label.descent() / 2, label);
+            float left = Math.min(Math.max(0, x - label.measureText(mark) / 2), getWidth() - label.measureText(mark));
+            canvas.drawText(mark, left, (i + 1) * text - label.descent() / 2, label);
         }
         String least = ResultCard.time(low);
         String most = "p" + MOST + " " + ResultCard.time(high);
