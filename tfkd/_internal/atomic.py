@@ -15,11 +15,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces `path` when the block ends without an exception.
 
     Args:
-        path: File to write; its folder is created. The temporary file has the same suffix, since some writers
-            (Keras, NumPy) choose the format by it.
+        path: File to write; its folder is created. The temporary file has the same suffixes, since some writers
+            (Keras, NumPy) choose the format by them: `.weights.h5`, `.npz`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    suffixes = "".join(path.suffixes)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name.removesuffix(suffixes)}.", suffix=suffixes)
     os.close(handle)
     part = Path(name)
     try:

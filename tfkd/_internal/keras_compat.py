@@ -73,6 +73,16 @@ def run_through(model: Any, inputs: Any, operation: Callable[[Any], Callable[...
     return functional(model)._run_through_graph(inputs, operation_fn=operation)
 
 
+def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
+    """The loss that a model was compiled with, as a function of (y, y_pred, sample_weight); None without a loss."""
+    return model._compile_loss
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """The metric that averages the loss over the batches of an epoch."""
+    return model._loss_tracker
+
+
 def mask_of(value: Any) -> Any:
     """The mask that Keras attached to a tensor, or None."""
     return getattr(value, "_keras_mask", None)

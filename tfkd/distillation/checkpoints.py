@@ -58,11 +58,10 @@ class EpochCheckpoint(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
             name = f"epoch-{epoch + 1:06d}"
             atomic.write(self.folder / f"{name}.json", json.dumps(self.history))
-            self.model.save_weights(self.folder / "part.weights.h5", overwrite=True)
-            (self.folder / "part.weights.h5").replace(self.folder / f"{name}.weights.h5")
+            with atomic.replacing(self.folder / f"{name}.weights.h5") as part:
+                self.model.save_weights(part, overwrite=True)
             for old in self.folder.glob("epoch-*"):
                 if not old.name.startswith(name):
                     old.unlink()

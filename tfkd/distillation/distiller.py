@@ -259,10 +259,11 @@ class Distiller(keras.Model):
             print_fn(line)
 
     def _check_labels(self, y: Any) -> None:
-        if self.alpha != 1 and (y is None or self._compile_loss is None):
+        loss = keras_compat.compiled_loss(self)
+        if self.alpha != 1 and (y is None or loss is None):
             raise InputError(
                 f"Distiller: alpha={self.alpha} < 1 needs labels and a compiled loss. Received: y "
-                f"{'missing' if y is None else 'given'}, loss {'missing' if self._compile_loss is None else 'given'}. "
+                f"{'missing' if y is None else 'given'}, loss {'missing' if loss is None else 'given'}. "
                 "Use alpha=1.0 to learn from the teacher alone."
             )
 
@@ -299,9 +300,8 @@ class Distiller(keras.Model):
         return total
 
     def _hard_loss(self, y: Any, student_logits: Any, sample_weight: Any) -> Any:
-        if y is None or self._compile_loss is None:
-            return None
-        return self._compile_loss(y, student_logits, sample_weight)
+        loss = keras_compat.compiled_loss(self)
+        return None if y is None or loss is None else loss(y, student_logits, sample_weight)
 
     def _total(self, alpha: Any, soft_loss: Any, hard_loss: Any, feature_loss: Any) -> Any:
         # A term of weight 0 is left out rather than multiplied: 0 · inf is NaN.
@@ -324,14 +324,14 @@ class Distiller(keras.Model):
         batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
         for name, value in values.items():
             if value is not None:
-                tracker = self._loss_tracker if name == "loss" else self._trackers[name]
+                tracker = keras_compat.loss_tracker(self) if name == "loss" else self._trackers[name]
                 tracker.update_state(value * replicas, sample_weight=batch_size)
 
     def _logs(
         self, x: Any, y: Any, student_logits: Any, sample_weight: Any, without: tuple[str, ...]
     ) -> dict[str, Any]:
         if y is None:  # the compiled metrics need labels
-            kept = {"loss": self._loss_tracker, **self._trackers}
+            kept = {"loss": keras_compat.loss_tracker(self), **self._trackers}
             return {name: metric.result() for name, metric in kept.items() if name not in without}
         logs = self.compute_metrics(x, y, student_logits, sample_weight=sample_weight)
         if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfkd import losses
+from tfkd._internal import keras_compat
 from tfkd.distillation.compilation import jit_by_device
 from tfkd.errors import InputError, ModelError
 from tfkd.models import logits
@@ -120,11 +121,21 @@ class MutualLearning(keras.Model):
     def call(self, x: Any, training: bool = False) -> Any:
         return self.students[0](x, training=training)
 
+    def _hard_loss(self) -> Callable[..., Any]:
+        loss = keras_compat.compiled_loss(self)
+        if loss is None:
+            raise InputError(
+                "MutualLearning: needs a compiled loss. Received: none. Use compile(optimizer, "
+                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))."
+            )
+        return loss
+
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        hard_loss = self._hard_loss()
         with tf.GradientTape() as tape:
             logits_of_all = [student(x, training=True) for student in self.students]
-            hard = [self._compile_loss(y, student_logits, sample_weight) for student_logits in logits_of_all]
+            hard = [hard_loss(y, student_logits, sample_weight) for student_logits in logits_of_all]
             soft = [
                 ops.mean(ops.stack([self.soft_loss(other, one) for other in logits_of_all if other is not one]))
                 for one in logits_of_all
@@ -134,7 +145,7 @@ class MutualLearning(keras.Model):
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, weights), weights, strict=True))
         size = ops.shape(keras.tree.flatten(x)[0])[0]
-        self._loss_tracker.update_state(loss, sample_weight=size)
+        keras_compat.loss_tracker(self).update_state(loss, sample_weight=size)
         self._soft_loss_tracker.update_state(ops.mean(soft), sample_weight=size)
         self._hard_loss_tracker.update_state(ops.mean(hard), sample_weight=size)
         return self.compute_metrics(x, y, logits_of_all[0], sample_weight=sample_weight)
@@ -142,7 +153,7 @@ class MutualLearning(keras.Model):
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         student_logits = self(x, training=False)
-        loss = self._compile_loss(y, student_logits, sample_weight)
-        self._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+        loss = self._hard_loss()(y, student_logits, sample_weight)
+        keras_compat.loss_tracker(self).update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
         logs = self.compute_metrics(x, y, student_logits, sample_weight=sample_weight)
         return {name: value for name, value in logs.items() if name not in ("soft_loss", "hard_loss")}

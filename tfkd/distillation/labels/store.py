@@ -54,8 +54,6 @@ class SoftLabels:
         self.views, self.classes, self.seed = (int(self.meta[key]) for key in ("views", "classes", "seed"))
         self.top_k: int | None = self.meta["top_k"]
 
-    # Opening and creating.
-
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, writable: bool = False) -> SoftLabels:
         """Opens a store.
@@ -114,9 +112,16 @@ class SoftLabels:
         top_k = _TOP_K if top_k is None and classes > _ALL_CLASSES else top_k
         checks.check_settings(classes, views, top_k, dtype)
         meta = {
-            "schema": SCHEMA, "tfkd": importlib.metadata.version("tfkd"), "classes": int(classes), "views": int(views), "seed": int(seed),
-            "top_k": top_k, "dtype": dtype, "ids": hashlib.sha256(ids.tobytes()).hexdigest(), "keys": dict(keys or {}),
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "tfkd": importlib.metadata.version("tfkd"),
+            "classes": int(classes),
+            "views": int(views),
+            "seed": int(seed),
+            "top_k": top_k,
+            "dtype": dtype,
+            "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
+            "keys": dict(keys or {}),
+        }
         with archive.disk_errors(str(path)):
             archive.create(str(path), ids, meta)
         store = cls.open(path, writable=True)
@@ -190,8 +195,6 @@ class SoftLabels:
         if progress:
             progress(len(chunks), len(chunks))
         return store
-
-    # Reading and writing.
 
     @functools.cached_property
     def ids(self) -> np.ndarray:
