@@ -81,7 +81,15 @@ def chain(dtype: str, seed: int) -> bytes:
 
 # The int16 nets have sums of more than 32 bits, which a core without 64-bit multiplication rescales in software.
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
-@pytest.mark.parametrize(("dtype", "seed"), [("int8", 1), ("int8", 2), ("int16", 15), ("int16", 29)])
+@pytest.mark.parametrize(
+    ("dtype", "seed"),
+    [
+        ("int8", 1),
+        pytest.param("int8", 2, marks=pytest.mark.campaign),
+        ("int16", 15),
+        pytest.param("int16", 29, marks=pytest.mark.campaign),
+    ],
+)
 def test_chain_of_ops_on_a_core_computes_the_bits_of_tflite_micro(dtype: str, seed: int, core: str) -> None:
     model = TFLiteModel.load(chain(dtype, seed))
     x = samples(model.content, 4, seed)

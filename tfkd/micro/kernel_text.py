@@ -39,4 +39,4 @@ def _collect(source: str, texts: dict[str, str]) -> None:
 
 
 def _read(header: str) -> str:
-    return resources.files("tfkd.micro").joinpath("kernels", f"{header}.h").read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath("kernels", f"{header}.h").read_text(encoding="utf-8")
