@@ -103,7 +103,7 @@ def _start_code(program: Program) -> str:
         "IN_AT": ", ".join(str(one.offset) for one in program.inputs),
         "OUT_AT": ", ".join(str(one.offset) for one in program.outputs),
     }
-    source = resources.files("tfkd.targets").joinpath("cortex_m.c").read_text(encoding="utf-8")
+    source = resources.files(__package__).joinpath("cortex_m.c").read_text(encoding="utf-8")
     return "".join(f"#define TFKD_{name} {value}\n" for name, value in defines.items()) + source
 
 

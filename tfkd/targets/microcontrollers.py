@@ -91,7 +91,7 @@ class Board:
 @functools.cache
 def boards() -> dict[str, Board]:
     """The known boards by name."""
-    table = json.loads(resources.files("tfkd.targets").joinpath("boards.json").read_text(encoding="utf-8"))
+    table = json.loads(resources.files(__package__).joinpath("boards.json").read_text(encoding="utf-8"))
     return {name: Board(name, **fields) for name, fields in table.items()}
 
 
