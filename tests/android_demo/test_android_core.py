@@ -12,7 +12,12 @@ import tfkd
 
 CORE = desktop_app.CORE
 MISSING = desktop_app.unable() or system_packages.skip_reason("maven") or system_packages.skip_reason("javac")
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.network,
+    pytest.mark.android,
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+]
 CLASSES = sorted(path.stem for path in CORE.glob("src/test/java/dev/tfkd/bench/*Test.java"))
 
 

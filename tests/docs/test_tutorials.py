@@ -25,7 +25,9 @@ def run(code: str, language: str, folder: Path) -> str:
     program = [sys.executable, "-c", code] if language == "python" else ["bash", "-ec", code]
     done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     # 1: a verdict of NO, which a tutorial may show on purpose.
-    assert done.returncode in ((0,) if language == "python" else (0, 1)), f"{code}\n{done.stdout}\n{done.stderr[-3000:]}"
+    assert done.returncode in ((0,) if language == "python" else (0, 1)), (
+        f"{code}\n{done.stdout}\n{done.stderr[-3000:]}"
+    )
     return done.stdout
 
 

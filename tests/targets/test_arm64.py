@@ -18,7 +18,11 @@ from tfkd.errors import ModelError
 from tfkd.targets import foreign_root
 
 MISSING = system_packages.skip_reason("qemu") or system_packages.skip_reason("debian keys")
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.network,
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+]
 
 
 # The downloads of earlier test runs. Each file is used only if its SHA-256 is right.

@@ -25,6 +25,8 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.targets import compiler, cortex_m, emulator
 from tfkd.targets.microcontrollers import CORES, boards
 
+pytestmark = pytest.mark.slow
+
 MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
 
 

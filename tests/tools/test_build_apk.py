@@ -18,7 +18,12 @@ from tfkd.errors import InputError, ToolMissingError
 
 NEEDED = ("javac", "maven", "aapt", "zipalign", "apksigner", "dexdump", "framework")
 MISSING = next(filter(None, map(system_packages.skip_reason, NEEDED)), None)
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.network,
+    pytest.mark.android,
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+]
 
 
 def output(*command):
