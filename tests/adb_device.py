@@ -269,7 +269,8 @@ def instrument(root, *words):
     for asset in (spec["model"], *spec["inputs"]):
         content = (folder / asset["file"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != asset["sha256"]:
-            print(f"INSTRUMENTATION_RESULT: error={asset['file']}: must be of SHA-256\nINSTRUMENTATION_CODE: 2")
+            print(f"INSTRUMENTATION_RESULT: error={asset['file']}: must be a file with SHA-256")
+            print("INSTRUMENTATION_CODE: 2")
             return
     status("warm-up", 0)
     if fault == "crash":

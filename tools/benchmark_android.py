@@ -95,7 +95,9 @@ def show(rows: list[Row], setting: str, *, by_minute: bool) -> None:
     if not done:
         print(f"{setting}  failed: {reasons}")
         return
-    p50, p90 = [run.latency.p50_ms for run in done], [run.latency.p90_ms for run in done]
+    latencies = [run.latency for run in done if run.latency]
+    p50 = [latency.p50_ms for latency in latencies if latency.p50_ms is not None]
+    p90 = [latency.p90_ms for latency in latencies if latency.p90_ms is not None]
     spread = f"{max(p50) - min(p50):.3f}" if len(p50) > 1 else "-"
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
     accuracy = f"{100 * accuracies[0]:.2f}%" if accuracies else "-"

@@ -3,6 +3,7 @@
 import re
 import xml.etree.ElementTree as ElementTree
 
+import build_apk
 import desktop_app
 import keras
 import pytest
@@ -68,8 +69,7 @@ def test_app_reads_no_intent_and_has_no_lambda_and_no_network():
 
 def test_gradle_and_build_apk_name_the_same_versions():
     gradle = (desktop_app.APP / "build.gradle").read_text()
-    built = desktop_app.build_apk
-    assert re.search(r"minSdk = (\d+)", gradle)[1] == str(built.MIN_SDK)
-    assert re.search(r"targetSdk = (\d+)", gradle)[1] == str(built.TARGET_SDK)
-    assert re.search(r"versionCode = (\d+)", gradle)[1] == str(built.VERSION) == str(android.VERSION)
-    assert re.search(r"tensorflow-lite:([\d.]+)", gradle)[1] in built.ARTIFACTS["lite"]
+    assert re.search(r"minSdk = (\d+)", gradle)[1] == str(build_apk.MIN_SDK)
+    assert re.search(r"targetSdk = (\d+)", gradle)[1] == str(build_apk.TARGET_SDK)
+    assert re.search(r"versionCode = (\d+)", gradle)[1] == str(build_apk.VERSION) == str(android.VERSION)
+    assert re.search(r"tensorflow-lite:([\d.]+)", gradle)[1] in build_apk.ARTIFACTS["lite"]
