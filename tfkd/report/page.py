@@ -81,7 +81,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfkd.report", "."),
+        loader=jinja2.PackageLoader(__package__, "."),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
