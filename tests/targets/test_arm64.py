@@ -141,7 +141,7 @@ def test_missing_emulator_exits_with_3_and_the_install_command(int8):
 
 @pytest.mark.network
 def test_model_that_the_engine_refuses_is_a_model_error(cache, int8, splits):
-    broken = tfkd.TFLiteModel.load(int8)
+    broken = tfkd.TFLiteModel.load(int8.content)
     object.__setattr__(broken, "content", int8.content[: len(int8.content) // 3])
     with pytest.raises(ModelError, match="arm64: LiteRT does not accept the model"):
         targets.get("arm64").run(broken, int8.quantize_input(splits.test.x[:2]))

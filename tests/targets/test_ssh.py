@@ -199,7 +199,7 @@ def test_empty_answer_is_an_error(box, model, splits):
 
 def test_model_that_litert_does_not_accept_is_an_error(box, model, splits, tmp_path):
     content = bytearray(model.content)
-    broken = tfkd.TFLiteModel.load(model)
+    broken = tfkd.TFLiteModel.load(model.content)
     object.__setattr__(broken, "content", bytes(content[: len(content) // 3]))
     x = model.quantize_input(splits.test.x[:2])
     with pytest.raises((ValueError, RuntimeError)):
