@@ -1,7 +1,6 @@
-"""Student -> .tflite: modes, kinds of model, what does not convert, and the audit of the calibration."""
+"""Conversion of Keras models: modes, types of model, refusals, and the audit of the calibration set."""
 
 import dataclasses
-import functools
 import re
 
 import keras
@@ -15,31 +14,14 @@ from tfkd.conversion import calibration
 from tfkd.conversion.converter import MODES, convert
 from tfkd.conversion.tflite import TFLiteModel
 
-pytestmark = pytest.mark.slow
-
 SHAPE = (8, 8, 1)
 
-
-@pytest.fixture(scope="module")
-def splits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def student(digits_student_file):
-    return keras.saving.load_model(digits_student_file)
-
-
-@pytest.fixture(scope="module")
-def converted(student, splits, tmp_path_factory):
-    """Gives the student in a mode, converted once."""
-    folder = tmp_path_factory.mktemp("models")
-    return functools.cache(lambda mode: convert(student, folder / mode, mode=mode, calibration=splits.train))
+pytestmark = pytest.mark.slow
 
 
 @keras.saving.register_keras_serializable(package="test_conversion")
 class Gate(keras.layers.Layer):
-    """A layer that only the process which defines it can load."""
+    """A custom layer, which the child process cannot load."""
 
     def build(self, shape):
         self.weight = self.add_weight(shape=shape[1:], initializer="ones")
@@ -49,7 +31,7 @@ class Gate(keras.layers.Layer):
 
 
 class Custom(keras.Model):
-    """A model built by code, with a custom layer."""
+    """A subclassed model with a custom layer."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +69,7 @@ def sequences(n=60):
 
 
 def outputs(model, *inputs):
-    """What the plain kernels give for one sample, dequantized."""
+    """The dequantized outputs of LiteRT for one sample."""
     interpreter = Interpreter(model_content=model.content)
     interpreter.allocate_tensors()
     for index, (detail, x) in enumerate(zip(interpreter.get_input_details(), inputs, strict=True)):
@@ -103,7 +85,7 @@ def agreement(model, student, x):
 
 
 def replaced(split, x):
-    """The split with other samples, and the test split that it had."""
+    """The split with other samples and the same test split."""
     return dataclasses.replace(split, x=np.asarray(x, "float32"))
 
 
@@ -129,17 +111,18 @@ def test_convert_dynamic_range_stores_large_weights_in_bytes(tmp_path):
     assert convert(model, tmp_path / "m.tflite", mode="dynamic_range").size_bytes < 1.4 * model.count_params()
 
 
-def test_convert_again_gives_the_same_bytes(converted, student, splits, tmp_path):
+def test_convert_file_returns_the_same_bytes_and_prints_nothing(converted, student, splits, tmp_path, capfd):
     student.save(tmp_path / "student.keras")
     model = convert(tmp_path / "student.keras", tmp_path / "m.tflite", calibration=splits.train)
+    assert capfd.readouterr() == ("", "")
     assert model.content == converted("full_int8").content
     assert model.audit == converted("full_int8").audit
 
 
-# Kinds of model.
+# Types of model.
 
 
-def test_convert_saved_model_of_open_batch_with_float_io(student, splits, tmp_path):
+def test_convert_saved_model_with_variable_batch_size_and_float_io(student, splits, tmp_path):
     student.export(str(tmp_path / "saved"), verbose=False)
     model = convert(tmp_path / "saved", tmp_path / "m.tflite", calibration=splits.train, float_io=True)
     assert model.inputs[0].shape == (1, *SHAPE)
@@ -149,7 +132,7 @@ def test_convert_saved_model_of_open_batch_with_float_io(student, splits, tmp_pa
     assert agreement(model, student, splits.test.x[:100]) >= 0.95
 
 
-def test_convert_model_built_by_code_with_a_custom_layer(splits, tmp_path):
+def test_convert_subclassed_model_with_a_custom_layer(splits, tmp_path):
     model = Custom()
     x = splits.test.x[:1] / np.float32(255)
     expected = model(x)
@@ -158,7 +141,7 @@ def test_convert_model_built_by_code_with_a_custom_layer(splits, tmp_path):
     )
 
 
-def test_convert_layer_with_variables_of_tensorflow_itself(tmp_path):
+def test_convert_layer_with_tensorflow_variables(tmp_path):
     import tensorflow as tf
 
     class Scale(keras.layers.Layer):
@@ -176,7 +159,7 @@ def test_convert_layer_with_variables_of_tensorflow_itself(tmp_path):
 
 
 class Count(keras.layers.Layer):
-    """Adds how often it was called."""
+    """Adds the number of its calls to the input."""
 
     def build(self, shape):
         self.calls = self.add_weight(shape=(1,), initializer="zeros", trainable=False)
@@ -187,7 +170,7 @@ class Count(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("layer", [Count, lambda: keras.layers.GRU(3, stateful=True, unroll=True)])
-def test_convert_model_that_writes_its_variables_goes_on_doing_so(layer, tmp_path):
+def test_convert_model_that_assigns_variables_keeps_state(layer, tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4, 3), batch_size=1)
     model = keras.Model(inputs, layer()(inputs))
@@ -214,7 +197,7 @@ def test_convert_keeps_the_order_of_inputs_and_outputs(form, tmp_path):
     else:
         model = keras.Model(inputs, heads)
     converted = convert(model, tmp_path / "m.tflite", mode="float32")
-    expected = {"list": [4, 3, 2], "dict": [3, 2, 4]}[form]  # a dict goes by its keys
+    expected = {"list": [4, 3, 2], "dict": [3, 2, 4]}[form]  # Keras sorts a dict by its keys
     assert [tensor.shape[1] for tensor in converted.inputs] == expected
     assert [tensor.shape[1] for tensor in converted.outputs] == list(range(1, 13))
     x = [
@@ -249,12 +232,12 @@ def test_convert_integer_input_is_calibrated_in_its_own_type(tmp_path):
 def test_convert_unrolled_lstm_to_int8(tmp_path):
     model = sequential((5, 3), keras.layers.LSTM(16, unroll=True), keras.layers.Dense(2))
     converted = convert(model, tmp_path / "m.tflite", calibration=sequences(), allow_float=True)
-    # Now and then, and not of the same weights each time, the converter leaves a SPLIT in float.
+    # For some weights the converter leaves a SPLIT in float.
     assert all(op.startswith("SPLIT") for op in converted.float_ops)
     assert converted.ops["FULLY_CONNECTED"] >= 5
 
 
-# What does not convert.
+# Refusals.
 
 
 def test_convert_loop_to_int8_crashes_only_the_child(tmp_path):
@@ -267,14 +250,14 @@ def test_convert_loop_to_int8_crashes_only_the_child(tmp_path):
     assert not (tmp_path / "m.tflite").exists()
 
 
-def test_convert_loop_of_open_batch_names_the_remedy(tmp_path):
+def test_convert_loop_with_variable_batch_size_names_the_remedy(tmp_path):
     sequential((5, 3), keras.layers.LSTM(4, name="memory")).export(str(tmp_path / "saved"), verbose=False)
     message = r"refused the model at '.*memory.*'. Build LSTM and GRU layers with unroll=True.*(.|\n)*TensorListReserve"
     with pytest.raises(ValueError, match=message):
         convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32")
 
 
-def test_convert_op_without_builtin_names_layer_and_op_with_the_output(tmp_path):
+def test_convert_op_without_builtin_names_layer_and_op_and_shows_the_output(tmp_path):
     model = sequential(SHAPE, keras.layers.Flatten(), keras.layers.Dense(10, activation=erf, name="odd_one"))
     message = (
         r"converting .* to float32: the converter refused the model at '.*odd_one.*Erf'. TensorFlow Lite has no "
@@ -299,7 +282,7 @@ def test_convert_op_without_int16_kernel_names_it(splits, tmp_path):
         convert(dense(activation=cumsum), tmp_path / "m.tflite", mode="int16x8", calibration=splits.train)
 
 
-def test_convert_open_sample_shape_is_refused(tmp_path):
+def test_convert_variable_sample_shape_is_refused(tmp_path):
     model = sequential((None, 3), keras.layers.GlobalAveragePooling1D())
     message = r"must have a fixed sample shape. Received: \(None, 3\) for input .*Rebuild it with keras.Input"
     with pytest.raises(ValueError, match=message):
@@ -350,7 +333,7 @@ def test_convert_bad_argument_is_refused(options, message, tmp_path):
         convert(options.pop("model", None) or dense(), tmp_path / "m.tflite", **options)
 
 
-def test_convert_existing_file_is_kept_unless_told(tmp_path):
+def test_convert_existing_file_needs_overwrite(tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(b"precious")
     with pytest.raises(ValueError, match=r"m.tflite already exists"):
@@ -365,14 +348,14 @@ def test_convert_too_slow_is_stopped(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# The audit. These splits fail before the converter starts.
+# The audit of the calibration set, which runs before the converter.
 
 
 def audited(split, rescaling=None, count=256):
     return calibration.audit(split if len(split) <= count else split.sample(count), rescaling)
 
 
-def test_audit_says_what_the_samples_are(converted, splits):
+def test_audit_describes_the_samples(converted, splits):
     audit = converted("full_int8").audit
     x = splits.train.sample(256, seed=0).x
     assert (audit.samples, audit.classes_covered, audit.classes_total, audit.overlap) == (256, 10, 10, 0)
@@ -380,7 +363,7 @@ def test_audit_says_what_the_samples_are(converted, splits):
     assert (audit.findings, audit.saturation) == ((), 0)
 
 
-def test_audit_tells_draws_apart(splits):
+def test_audit_digest_differs_between_draws(splits):
     assert audited(splits.train.sample(100, seed=1)).digest != audited(splits.train.sample(100, seed=2)).digest
 
 
@@ -390,7 +373,7 @@ def test_audit_finds_few_samples_and_missing_classes(splits):
     assert findings == ("Only 30 samples: use 100 or more for stable ranges.", "6 of 10 classes have no sample.")
 
 
-def test_saturation_is_the_share_beyond_the_quantized_range(converted):
+def test_saturation_is_the_share_outside_the_quantized_range(converted):
     model = converted("full_int8")
     top = (127 - model.inputs[0].zero_points[0]) * model.inputs[0].scales[0]
     samples = np.array([0, top, 1.01 * top, 2 * top], "float32")
@@ -426,7 +409,7 @@ def test_calibration_of_a_model_with_two_inputs_is_refused(splits, tmp_path):
         convert(model, tmp_path / "m.tflite", calibration=splits.train)
 
 
-def test_calibration_that_holds_test_samples_is_refused(splits):
+def test_calibration_with_test_samples_is_refused(splits):
     x = splits.train.sample(256).x.copy()
     x[:3] = splits.test.x[:3]
     leaky = replaced(splits.train.sample(256), x)
@@ -447,7 +430,7 @@ def test_calibration_that_holds_test_samples_is_refused(splits):
         (lambda x, rng: rng.normal(90, 60, x.shape).clip(0, 255), r"must be real samples. Received: .* like noise"),
     ],
 )
-def test_calibration_that_gives_wrong_ranges_is_refused(change, message, splits):
+def test_calibration_with_wrong_ranges_is_refused(change, message, splits):
     split = splits.train.sample(256)
     changed = replaced(split, change(split.x.astype("float32"), np.random.default_rng(0)))
     with pytest.raises(ValueError, match=f"convert: calibration from 'digits' {message}"):
@@ -463,7 +446,7 @@ def test_calibration_scaled_before_a_model_that_scales_is_refused(student, tmp_p
 
 
 def features(kind, n, rng):
-    """Inputs of a sound model, a spectrum, and tables, as unlike images as they come."""
+    """[n, ...] inputs that do not look like images: sound, a spectrum and tables."""
     time = np.linspace(0, 1, 400)
     return {
         "waveform": lambda: np.sin(rng.uniform(50, 200, (n, 1)) * time) * rng.gamma(1, 0.3, (n, 1)),
@@ -480,14 +463,14 @@ def features(kind, n, rng):
     "kind", ["waveform", "log_mel", "normalised_table", "long_tailed_table", "uniform_table", "one_hot", "sparse"]
 )
 @pytest.mark.parametrize("seed", [0, 1])
-def test_calibration_of_real_features_of_any_kind_is_taken(kind, seed):
+def test_calibration_with_real_features_is_accepted(kind, seed):
     rng, labels = np.random.default_rng(seed), np.arange(400) % 4
     splits = data.from_arrays((features(kind, 400, rng), labels), (features(kind, 400, rng), labels), validation=0)
     assert audited(splits.train).samples == 256
 
 
 @pytest.mark.parametrize("kind", ["waveform", "log_mel", "normalised_table"])
-def test_calibration_with_uniform_noise_for_features_is_refused(kind):
+def test_calibration_with_uniform_noise_instead_of_features_is_refused(kind):
     rng, labels = np.random.default_rng(0), np.arange(400) % 4
     splits = data.from_arrays((features(kind, 400, rng), labels), (features(kind, 400, rng), labels), validation=0)
     held_out = splits.test.x

@@ -1,4 +1,4 @@
-"""The second quantizer: precision by layer, ranges of choice, and what it refuses."""
+"""litert-quantizer: precision per layer, choice of activation ranges, and refusals."""
 
 import keras
 import numpy as np
@@ -7,24 +7,14 @@ import pytest
 from tfkd import QuantizerSettings, data, targets
 from tfkd.conversion import layer_errors
 from tfkd.conversion.converter import convert
-from tfkd.conversion.quantizer import select
-
-SHAPE = (8, 8, 1)
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return data.load("digits")
+from tfkd.conversion.quantizer import quantize, select
+from tfkd.errors import InputError, ModelError
 
 
-@pytest.fixture(scope="module")
-def student(digits_student_file):
-    return keras.saving.load_model(digits_student_file)
-
-
-@pytest.fixture(scope="module")
-def reference(student, tmp_path_factory):
-    return convert(student, tmp_path_factory.mktemp("float") / "m.tflite", mode="float32")
+@pytest.fixture(scope="session")
+def reference(converted):
+    """The student in float32."""
+    return converted("float32")
 
 
 def labels(model, split, target="host:plain"):
@@ -32,7 +22,7 @@ def labels(model, split, target="host:plain"):
 
 
 def dtypes(model):
-    """For each op the types of its weights and of its output."""
+    """For each op its name, the type of its weights and the type of its output."""
     tensors = model.graph.tensors
     return [
         (op.name, tensors[op.inputs[1]].dtype if len(op.inputs) > 1 else None, tensors[op.outputs[0]].dtype)
@@ -41,25 +31,25 @@ def dtypes(model):
 
 
 @pytest.mark.parametrize(("mode", "dtype"), [("full_int8", "int8"), ("int16x8", "int16"), ("dynamic_range", "float32")])
-def test_modes_give_what_the_model_gives(mode, dtype, student, reference, splits, tmp_path):
-    model = convert(student, tmp_path / "m.tflite", mode=mode, quantizer="litert", calibration=splits.train)
+def test_mode_has_its_types_and_agrees_with_float(mode, dtype, converted, reference, splits):
+    model = converted(mode, "litert")
     assert (model.inputs[0].dtype, model.outputs[0].dtype) == (dtype, dtype)
     assert dtypes(model)[0] == ("CONV_2D", "int8", dtype)
     assert (labels(model, splits.test) == labels(reference, splits.test)).mean() > 0.95
 
 
-def test_full_int8_runs_on_a_microcontroller_and_has_an_audit(student, splits, tmp_path):
-    model = convert(student, tmp_path / "m.tflite", quantizer="litert", calibration=splits.train)
+def test_full_int8_runs_on_a_microcontroller_and_has_an_audit(converted, splits):
+    model = converted("full_int8", "litert")
     assert model.is_quantized
     assert model.audit.samples == 256
     assert (labels(model, splits.test, "tflm") == labels(model, splits.test)).mean() > 0.99
 
 
-def test_layers_keep_the_precision_that_is_asked_for(student, splits, tmp_path):
+def test_layers_have_the_selected_precision(student, splits, tmp_path):
     settings = QuantizerSettings(keep_float=["^conv1_conv$"], int16=["^logits$", "pool"], int4=["block2_pointwise"])
     model = convert(student, tmp_path / "m.tflite", quantizer=settings, calibration=splits.train)
-    found = [one for one in dtypes(model) if one[0] not in ("QUANTIZE", "DEQUANTIZE")]
-    assert found == [
+    ops = [op for op in dtypes(model) if op[0] not in ("QUANTIZE", "DEQUANTIZE")]
+    assert ops == [
         ("CONV_2D", "float32", "float32"),
         ("DEPTHWISE_CONV_2D", "int8", "int8"),
         ("CONV_2D", "int8", "int8"),
@@ -72,65 +62,53 @@ def test_layers_keep_the_precision_that_is_asked_for(student, splits, tmp_path):
     assert {"QUANTIZE", "DEQUANTIZE"} <= set(model.ops)
 
 
-def test_layer_in_16_bits_has_less_noise(student, reference, splits, tmp_path):
-    measured = {}
-    for name, settings in (
-        ("eight", QuantizerSettings()),
-        ("sixteen", QuantizerSettings(int16=["^block1_depthwise$"])),
-    ):
-        model = convert(student, tmp_path / f"{name}.tflite", quantizer=settings, calibration=splits.train)
-        ops, unmatched = layer_errors.measure(model, reference, splits.val.x[:16])
+def test_layer_in_16_bits_has_less_noise(converted, reference, splits):
+    measured = []
+    for settings in ("litert", QuantizerSettings(int16=("^block1_depthwise$",))):
+        ops, unmatched = layer_errors.measure(converted("full_int8", settings), reference, splits.val.x[:16])
         assert unmatched == []
-        measured[name] = next(one for one in ops if "block1_depthwise" in one.tensor)
-    assert measured["sixteen"].steps == 65536
-    assert measured["sixteen"].sqnr_db > measured["eight"].sqnr_db + 1
+        measured.append(next(op for op in ops if "block1_depthwise" in op.tensor))
+    int8, int16 = measured
+    assert int16.steps == 65536
+    assert int16.sqnr_db > int8.sqnr_db + 1
 
 
-def test_float_io_keeps_float_ends(student, splits, tmp_path):
+def test_float_io_keeps_float_input_and_output(student, splits, tmp_path):
     model = convert(student, tmp_path / "m.tflite", quantizer="litert", calibration=splits.train, float_io=True)
     assert model.inputs[0].dtype == model.outputs[0].dtype == "float32"
     assert model.float_ops == ()
 
 
-def test_narrower_ranges_cut_off_outliers_and_say_so(student, splits, tmp_path):
-    whole = convert(student, tmp_path / "a.tflite", quantizer="litert", calibration=splits.train)
-    cut = convert(
-        student,
-        tmp_path / "b.tflite",
-        quantizer=QuantizerSettings(ranges="percentile", percentile=99),
-        calibration=splits.train,
-    )
-    least = convert(student, tmp_path / "c.tflite", quantizer=QuantizerSettings(ranges="mse"), calibration=splits.train)
+def test_narrower_ranges_clip_outliers_and_report_them(converted):
+    full = converted("full_int8", "litert")
+    percentile = converted("full_int8", QuantizerSettings(ranges="percentile", percentile=99))
+    mse = converted("full_int8", QuantizerSettings(ranges="mse"))
 
     def step(model):
         return model.graph.tensors[model.graph.ops[0].outputs[0]].scales[0]
 
-    assert step(cut) < step(least) <= step(whole)
-    assert cut.inputs == whole.inputs  # the input's range is never cut
-    assert "lie outside 0.." in cut.audit.findings[0]
-    assert len(cut.audit.findings) == 6
-    assert cut.audit.findings[5].startswith("Quantized by litert-quantizer: activation ranges by percentile")
+    assert step(percentile) < step(mse) <= step(full)
+    assert percentile.inputs == full.inputs  # the range of the input is never clipped
+    assert "lie outside 0.." in percentile.audit.findings[0]
+    assert len(percentile.audit.findings) == 6
+    assert percentile.audit.findings[5].startswith("Quantized by litert-quantizer: activation ranges by percentile")
 
 
 @pytest.mark.parametrize("name", ["keep_float", "int16", "int4"])
-def test_expression_that_fits_no_layer_names_a_near_one(name, student, splits, tmp_path):
-    with pytest.raises(ValueError, match=rf"{name}: no layer matches '\^logitz\$'.*Did you mean 'logits'"):
-        convert(
-            student,
-            tmp_path / "m.tflite",
-            quantizer=QuantizerSettings(**{name: ["^logitz$"]}),
-            calibration=splits.train,
-        )
-    assert not (tmp_path / "m.tflite").exists()
+def test_expression_without_a_match_suggests_a_layer(name, reference, splits):
+    settings = QuantizerSettings(**{name: ["^logitz$"]})
+    with pytest.raises(InputError, match=rf"{name}: no layer matches '\^logitz\$'.*Did you mean 'logits'"):
+        quantize(reference.content, settings, mode="full_int8", samples=splits.train.x[:2].astype("float32"))
 
 
-def test_precision_that_an_op_cannot_have_is_refused(student, splits, tmp_path):
+def test_unsupported_precision_of_an_op_is_refused(student, splits, tmp_path):
     with pytest.raises(
-        ValueError, match=r"DEPTHWISE_CONV_2D 'dig.*does not support 8-bit activations with 4-bit weights"
+        ModelError, match=r"DEPTHWISE_CONV_2D 'dig.*does not support 8-bit activations with 4-bit weights"
     ):
         convert(
             student, tmp_path / "m.tflite", quantizer=QuantizerSettings(int4=["depthwise"]), calibration=splits.train
         )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +119,7 @@ def test_precision_that_an_op_cannot_have_is_refused(student, splits, tmp_path):
         ("dynamic_range", QuantizerSettings(int16=["x"]), r"mode 'dynamic_range' does not quantize activations"),
     ],
 )
-def test_mode_that_does_not_fit_is_refused(mode, settings, message, student, splits, tmp_path):
+def test_mode_that_does_not_fit_the_settings_is_refused(mode, settings, message, student, splits, tmp_path):
     with pytest.raises(ValueError, match=message):
         convert(student, tmp_path / "m.tflite", mode=mode, quantizer=settings, calibration=splits.train)
 
@@ -160,7 +138,7 @@ def test_settings_are_checked(options, message):
         QuantizerSettings(**options)
 
 
-def test_select_finds_the_quantizer_that_the_options_need():
+def test_select_returns_the_quantizer_that_the_options_need():
     assert select("tensorflow") is None
     assert select(None, ranges="min_max", int16=()) is None
     assert select("litert") == QuantizerSettings()
@@ -173,8 +151,8 @@ def test_select_finds_the_quantizer_that_the_options_need():
         select("lite")
 
 
-def test_models_of_many_kinds_are_quantized(tmp_path):
-    # Transposed convolution, concatenation, multiplication and softmax, which have rules of their own.
+def test_ops_with_their_own_rules_are_quantized(tmp_path):
+    # litert-quantizer has special rules for transposed convolution, concatenation, multiplication and softmax.
     image = keras.Input((8, 8, 2))
     x = keras.layers.Conv2DTranspose(4, 3, strides=2, padding="same", name="up")(image)
     y = keras.layers.MaxPooling2D()(x)
@@ -184,15 +162,15 @@ def test_models_of_many_kinds_are_quantized(tmp_path):
     rng = np.random.default_rng(0)
     x = np.cumsum(rng.normal(size=(60, 8, 8, 2)), axis=1).astype("float32")
     splits = data.from_arrays((x, np.arange(60) % 10), (x[::-1] + 1, np.arange(60) % 10))
-    made = convert(
+    quantized = convert(
         model,
         tmp_path / "m.tflite",
         quantizer=QuantizerSettings(int16=["^up$"]),
         calibration=splits.train,
         calibration_samples=20,
     )
-    tensors, ops = made.graph.tensors, {op.name: op for op in made.graph.ops}
+    tensors, ops = quantized.graph.tensors, {op.name: op for op in quantized.graph.ops}
     assert tensors[ops["TRANSPOSE_CONV"].outputs[0]].dtype == "int16"
     expected = model.predict(splits.test.x, verbose=0)
-    measured = targets.get("host:plain").run(made, made.quantize_input(splits.test.x), latency=False)
-    assert np.abs(made.dequantize_output(measured.outputs[0]) - expected).mean() < 0.01
+    measured = targets.get("host:plain").run(quantized, quantized.quantize_input(splits.test.x), latency=False)
+    assert np.abs(quantized.dequantize_output(measured.outputs[0]) - expected).mean() < 0.01

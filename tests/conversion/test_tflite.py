@@ -1,4 +1,4 @@
-"""What a .tflite says of itself, and what is said of bytes that are none."""
+"""Metadata of a .tflite, and errors for bytes that are not one."""
 
 import json
 
@@ -7,26 +7,19 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tfkd import data, models
+from tfkd import models
 from tfkd.conversion import tflite, tflite_reader
 from tfkd.conversion.converter import convert
 from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import ModelError
 
 SHAPE = (8, 8, 1)
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def model(converted):
     """An int8 model of convolutions."""
-    train = data.load("digits").train
-    path = tmp_path_factory.mktemp("models") / "student.tflite"
-    convert(models.digits_student(SHAPE, 10), path, calibration=train)
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(path):
-    return TFLiteModel.load(path)
+    return converted("full_int8")
 
 
 class Product(keras.layers.Layer):
@@ -38,7 +31,7 @@ class Product(keras.layers.Layer):
 
 @pytest.fixture(scope="module")
 def products(tmp_path_factory):
-    """A float model with one op of each kind that is made of multiply-accumulates."""
+    """A float model with one op of each type that has multiply-accumulates."""
     image = keras.Input((6, 4, 3), name="image")
     x = keras.layers.Conv2D(5, 3, padding="same", use_bias=False)(image)
     x = keras.layers.DepthwiseConv2D(3, strides=2, padding="same", depth_multiplier=2)(x)
@@ -49,8 +42,8 @@ def products(tmp_path_factory):
     return convert(both, tmp_path_factory.mktemp("models") / "products.tflite", mode="float32")
 
 
-def test_io_is_what_the_runtime_says(path, model):
-    interpreter = Interpreter(str(path))
+def test_inputs_and_outputs_equal_those_of_litert(model):
+    interpreter = Interpreter(str(model.path))
     for tensors, details in (
         (model.inputs, interpreter.get_input_details()),
         (model.outputs, interpreter.get_output_details()),
@@ -61,19 +54,18 @@ def test_io_is_what_the_runtime_says(path, model):
             assert (*tensor.scales, *tensor.zero_points) == pytest.approx(detail["quantization"])
 
 
-def test_facts_of_an_int8_model(path, model):
-    assert model.size_bytes == path.stat().st_size == len(model.content)
+def test_size_and_ops_of_an_int8_model(model):
+    assert model.size_bytes == model.path.stat().st_size == len(model.content)
     assert model.ops == {"AVERAGE_POOL_2D": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 1}
     assert model.float_ops == ()
     assert model.is_quantized
 
 
 def test_parameter_bytes_of_an_int8_model(model):
-    # int8 kernels, and an int32 bias for each channel of a convolution, into which BatchNorm is folded. The converter
-    # drops the bias of the untrained Dense layer, which is 0.
+    # int8 kernels, and an int32 bias per channel; BatchNorm is folded into the convolutions.
     layers = [layer for layer in models.digits_student(SHAPE, 10).layers if hasattr(layer, "kernel")]
     kernels = sum(int(np.prod(layer.kernel.shape)) for layer in layers)
-    channels = sum(layer.output.shape[-1] for layer in layers if not isinstance(layer, keras.layers.Dense))
+    channels = sum(layer.output.shape[-1] for layer in layers)
     assert model.parameter_bytes == kernels + 4 * channels
 
 
@@ -127,7 +119,7 @@ def test_quantize_input_rounds_half_to_even_and_saturates(model):
     np.testing.assert_array_equal(received, expected)
 
 
-def test_quantize_input_takes_pixels_and_leaves_quantized_ones(model):
+def test_quantize_input_converts_pixels_and_keeps_quantized_values(model):
     pixels = np.arange(256, dtype=np.uint8)
     quantized = model.quantize_input(pixels)
     assert quantized.dtype == np.int8
@@ -155,23 +147,23 @@ def test_dequantize_output_inverts_the_scale(model):
     np.testing.assert_allclose(received, expected, rtol=1e-6)
 
 
-def test_dequantize_output_of_a_float_model_changes_nothing(products):
+def test_dequantize_output_of_a_float_model_is_unchanged(products):
     np.testing.assert_array_equal(products.dequantize_output(np.float32([1.5])), np.float32([1.5]))
 
 
-def test_to_json_is_plain(model):
+def test_to_json_has_plain_values(model):
     record = json.loads(json.dumps(model.to_json()))
     assert record["sha256"] == model.sha256
     assert record["macs"] == model.macs
     assert record["inputs"][0]["shape"] == [1, *SHAPE]
 
 
-def test_load_of_a_model_is_the_model(model):
+def test_load_of_a_model_returns_it(model):
     assert TFLiteModel.load(model) is model
     assert TFLiteModel.load(model.content).sha256 == model.sha256
 
 
-def test_save_writes_whole_and_refuses_an_existing_file(model, tmp_path):
+def test_save_writes_atomically_and_needs_overwrite(model, tmp_path):
     path = tmp_path / "new" / "m.tflite"
     assert model.save(path).path == path
     assert path.read_bytes() == model.content
@@ -198,7 +190,7 @@ def test_load_of_an_empty_table_is_refused():
 
 
 def mutated(content, rng):
-    """The bytes with some of them changed, cut off, copied elsewhere, or with a wild offset, length or index."""
+    """The bytes, changed, truncated or partly copied elsewhere, or with an invalid offset, length or index."""
     new = bytearray(content)
     kind = rng.integers(4)
     if kind == 0:
@@ -215,21 +207,21 @@ def mutated(content, rng):
     return bytes(new)
 
 
-def test_mutated_bytes_give_a_model_or_a_value_error(model, products):
+def test_mutated_bytes_load_or_raise_a_model_error(model, products):
     rng, refused = np.random.default_rng(0), 0
     for content in (model.content, products.content):
         for _ in range(300):
             try:
-                found = TFLiteModel.load(mutated(content, rng))
-                json.dumps(found.to_json())
-                _ = found.is_quantized
-            except ValueError:
+                loaded = TFLiteModel.load(mutated(content, rng))
+                json.dumps(loaded.to_json())
+                _ = loaded.is_quantized
+            except ModelError:
                 refused += 1
     assert 100 < refused < 600
 
 
-def test_vectors_that_overlap_end_the_reading(model, monkeypatch):
-    # A file of half a million tensors with the same huge shape vector would take an hour to read.
+def test_overlapping_vectors_stop_the_reader(model, monkeypatch):
+    # A file with half a million tensors that share one huge shape vector would take an hour to read.
     monkeypatch.setattr(tflite_reader, "_MAX_ITEMS", 20)
     with pytest.raises(ValueError, match=r"the .tflite file is damaged: \d+ "):
         TFLiteModel.load(model.content)

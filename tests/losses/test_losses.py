@@ -1,4 +1,4 @@
-"""Each loss: numbers from independent NumPy float64, invariants, a gradient check, a config round trip, float16."""
+"""Each loss against NumPy in float64: values, gradients, invariants; configuration, float16, refusals, training."""
 
 import keras
 import numpy as np
@@ -187,7 +187,7 @@ def test_gradient_matches_finite_differences(kind, expected, teacher, student, y
 
 
 @each_loss
-def test_gives_no_gradient_to_the_teacher(kind, expected, teacher, student, y):
+def test_teacher_has_no_gradient(kind, expected, teacher, student, y):
     teacher = tf.constant(teacher, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(teacher)
@@ -196,7 +196,7 @@ def test_gives_no_gradient_to_the_teacher(kind, expected, teacher, student, y):
 
 
 @each_loss
-def test_float16_inputs_give_float32_values_close_to_float64(kind, expected, teacher, student, y):
+def test_float16_inputs_return_float32_close_to_float64(kind, expected, teacher, student, y):
     teacher, student = teacher.astype("float16"), student.astype("float16")
     values = kind()(teacher, student, y)
     assert values.dtype == tf.float32
@@ -205,7 +205,7 @@ def test_float16_inputs_give_float32_values_close_to_float64(kind, expected, tea
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_round_trips_through_its_config(kind):
+def test_config_round_trip(kind):
     loss = kind()
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
     assert type(copy) is kind
@@ -213,7 +213,7 @@ def test_round_trips_through_its_config(kind):
 
 
 @pytest.mark.parametrize("kind", [losses.SoftTarget, losses.DKD, losses.DIST, losses.StandardizedSoftTarget])
-def test_schedule_round_trips_and_is_read_at_the_step(kind):
+def test_schedule_round_trip_and_value_at_the_step(kind):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([10], [4.0, 1.0])
     loss = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(kind(schedule)))
     np.testing.assert_allclose(loss(TEACHER, STUDENT, Y, step=5), kind(4.0)(TEACHER, STUDENT, Y), rtol=1e-6)
@@ -228,27 +228,27 @@ def test_schedule_round_trips_and_is_read_at_the_step(kind):
         if kind not in (losses.WSLD, losses.VariationalInformation, losses.ContrastiveDistillation)
     ],
 )
-def test_is_zero_where_student_equals_teacher(kind):
+def test_loss_is_zero_where_student_equals_teacher(kind):
     x, y = (TEACHER, Y) if kind in OUTPUT_LOSSES else (F_TEACHER, F_Y)
     assert np.abs(kind()(x, x, y)).max() < 2e-4
     other = STUDENT if kind in OUTPUT_LOSSES else F_STUDENT
     assert np.mean(kind()(x, other, y)) > 1e-3
 
 
-def test_wsld_is_least_where_the_softened_student_equals_the_teacher():
+def test_wsld_is_minimal_where_the_softened_student_equals_the_teacher():
     assert np.abs(slope(lambda s: wsld(TEACHER, s, Y, frozen=STUDENT), TEACHER)).max() < 1e-6
     entropy = -(softmax(TEACHER / 2) * np.log(softmax(TEACHER / 2))).sum(-1)
     expected = 4 * (1 - np.exp(-1)) * entropy  # equal cross-entropies: the weight is 1 − 1/e
     np.testing.assert_allclose(losses.WSLD()(TEACHER, TEACHER, Y), expected, rtol=1e-4)
 
 
-def test_variational_information_has_its_known_minimum():
+def test_variational_information_has_its_analytic_minimum():
     loss = losses.VariationalInformation(variance=2.0)
     np.testing.assert_allclose(loss(F_TEACHER, F_TEACHER), np.full(4, 0.5 * np.log(2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [losses.SoftTarget, losses.StandardizedSoftTarget, losses.DKD, losses.DIST])
-def test_a_constant_added_to_all_logits_changes_nothing(kind):
+def test_constant_added_to_all_logits_changes_nothing(kind):
     moved = kind()(TEACHER + 5, STUDENT - 3, Y)
     np.testing.assert_allclose(moved, kind()(TEACHER, STUDENT, Y), rtol=1e-4)
 
@@ -271,7 +271,7 @@ def test_soft_target_stays_float32_under_a_half_precision_policy():
     assert value.numpy() == pytest.approx([60000.0])
 
 
-def test_soft_target_keeps_one_value_per_position():
+def test_soft_target_returns_one_value_per_position():
     assert losses.SoftTarget(2.0)(np.zeros((2, 7, 3)), np.zeros((2, 7, 3))).shape == (2, 7)
 
 
@@ -288,19 +288,19 @@ def test_missing_labels_are_refused(kind):
 
 
 @pytest.mark.parametrize("kind", [losses.DKD, losses.WSLD])
-def test_labels_may_be_columns_or_one_hot(kind):
+def test_labels_in_columns_or_one_hot_are_accepted(kind):
     expected = kind()(TEACHER, STUDENT, Y)
     np.testing.assert_array_equal(kind()(TEACHER, STUDENT, Y[:, None]), expected)
     np.testing.assert_array_equal(kind()(TEACHER, STUDENT, np.eye(5)[Y]), expected)
 
 
 @pytest.mark.parametrize("kind", [losses.SoftTarget, losses.DKD, losses.DIST, losses.WSLD, losses.MeanSquared])
-def test_other_class_count_is_refused(kind):
+def test_different_class_counts_are_refused(kind):
     with pytest.raises(ValueError, match=r"same rank and class count. Received: teacher \(2, 3\), student \(2, 4\)"):
         kind()(np.zeros((2, 3)), np.zeros((2, 4)), np.zeros(2, int))
 
 
-def test_a_single_logit_is_refused():
+def test_single_logit_is_refused():
     with pytest.raises(ValueError, match="two logits instead of one"):
         losses.SoftTarget()(np.zeros((2, 1)), np.zeros((2, 1)))
 
@@ -315,7 +315,7 @@ def test_temperature_out_of_range_is_refused(temperature):
     "kind",
     [losses.SimilarityPreserving, losses.RelationalKD, losses.ProbabilisticTransfer, losses.ContrastiveDistillation],
 )
-def test_relational_losses_refuse_a_batch_of_one_and_take_other_shapes(kind):
+def test_relational_losses_refuse_a_batch_of_one_and_accept_different_shapes(kind):
     with pytest.raises(ValueError, match="compares the samples of a batch"):
         kind()(F_TEACHER[:1], F_STUDENT[:1])
     assert kind()(F_TEACHER, RNG.normal(size=(4, 7))).shape == (4,)
@@ -327,12 +327,12 @@ def test_relational_loss_is_finite_where_samples_coincide():
     assert np.isfinite(gradient(losses.RelationalKD(), F_TEACHER, np.ones((4, 6)), None)).all()
 
 
-def test_attention_needs_positions():
+def test_attention_without_positions_is_refused():
     with pytest.raises(ValueError, match="must have positions"):
         losses.AttentionTransfer()(np.zeros((2, 4)), np.zeros((2, 4)))
 
 
-def test_attention_compares_maps_of_other_channel_counts():
+def test_attention_accepts_different_channel_counts():
     assert losses.AttentionTransfer()(F_TEACHER, F_STUDENT[..., :2]).shape == (4,)
 
 
@@ -341,8 +341,8 @@ def contrastive(loss, t, s, y):
     scores = unit(vectors(s) @ w_s) @ unit(vectors(t) @ w_t).T / 0.07
     values = []
     for i in range(len(y)):
-        rivals = [j for j in range(len(y)) if j == i or y[j] != y[i]]
-        values.append(0.5 * (np.log(np.exp(scores[i, rivals]).sum()) + np.log(np.exp(scores[rivals, i]).sum())))
+        candidates = [j for j in range(len(y)) if j == i or y[j] != y[i]]
+        values.append(0.5 * (np.log(np.exp(scores[i, candidates]).sum()) + np.log(np.exp(scores[candidates, i]).sum())))
         values[-1] -= scores[i, i]
     return np.array(values)
 
@@ -402,14 +402,14 @@ def test_weights_of_feature_losses_train(kind):
         assert np.abs(old - new.numpy()).max() > 0
 
 
-def test_keras_loss_on_logits_can_be_passed():
+def test_keras_loss_on_logits_is_wrapped():
     wrapped = losses.get(keras.losses.MeanSquaredError())
     np.testing.assert_allclose(wrapped(TEACHER, STUDENT), mean_squared(TEACHER, STUDENT, None), rtol=1e-5)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(wrapped))
     np.testing.assert_array_equal(copy(TEACHER, STUDENT), wrapped(TEACHER, STUDENT))
 
 
-def test_loss_of_keras_distillation_can_be_passed():
+def test_loss_of_keras_distillation_is_wrapped():
     peer = keras.distillation.LogitsDistillation(4.0, loss=keras.losses.KLDivergence())
     values = losses.get(peer)(TEACHER, STUDENT)
     assert values.shape == (6,)
@@ -424,7 +424,7 @@ def test_losses_on_probabilities_are_refused(loss):
         losses.get(loss)
 
 
-def test_build_makes_a_loss_by_name():
+def test_build_by_name():
     assert losses.build("dkd", beta=2.0).beta == 2.0
     with pytest.raises(ValueError, match="Did you mean 'dist'"):
         losses.build("dits")

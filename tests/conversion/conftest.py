@@ -1,0 +1,33 @@
+"""A trained student and its conversions, made once per session: each conversion starts a process with TensorFlow."""
+
+import functools
+
+import pytest
+
+from tfkd import data, models
+from tfkd.conversion.converter import convert
+
+
+@pytest.fixture(scope="session")
+def splits():
+    """The digits data set: 8x8x1 images, 10 classes."""
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def student(digits_student_file):
+    """A trained digits student."""
+    return models.load(digits_student_file)
+
+
+@pytest.fixture(scope="session")
+def converted(student, splits, tmp_path_factory):
+    """A function that converts the student in a mode, with settings of a quantizer."""
+    folder = tmp_path_factory.mktemp("converted")
+
+    @functools.cache
+    def conversion(mode, quantizer="tensorflow"):
+        path = folder / f"{len(list(folder.iterdir()))}.tflite"
+        return convert(student, path, mode=mode, quantizer=quantizer, calibration=splits.train)
+
+    return conversion
