@@ -182,11 +182,7 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         if path.is_dir():
-            if not (path / "saved_model.pb").exists():
-                raise ModelError(
-                    f"{path}: must be a SavedModel. Received: a folder without saved_model.pb. "
-                    "Give the folder that model.export() wrote, or a .keras file."
-                )
+            _check_saved_model(path)
             return Source(path)
         from tfkd import models
 
@@ -198,12 +194,7 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
             f"convert: model must be a Keras model or a path. Received: {type(model).__name__}. "
             "Give a keras.Model, a .keras file or the folder of a SavedModel."
         )
-    half = [layer.name for layer in model.layers if layer.compute_dtype in ("float16", "bfloat16")]
-    if half:
-        raise ModelError(
-            f"convert: model {model.name!r} must compute in float32. Received: half precision in {half[0]!r}. Build it "
-            "again with dtype policy float32 and copy the weights: new.set_weights(model.get_weights())."
-        )
+    _check_float32(model)
     specs = _input_specs(model)
     flat = keras.tree.flatten(specs)
     for spec in flat:
@@ -221,6 +212,23 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
         sample_shape=flat[0].shape[1:] if len(flat) == 1 else None,
         rescaling=float(np.max(scales[0])) if scales else None,
     )
+
+
+def _check_saved_model(folder: Path) -> None:
+    if not (folder / "saved_model.pb").exists():
+        raise ModelError(
+            f"{folder}: must be a SavedModel. Received: a folder without saved_model.pb. "
+            "Give the folder that model.export() wrote, or a .keras file."
+        )
+
+
+def _check_float32(model: keras.Model) -> None:
+    half = [layer.name for layer in model.layers if layer.compute_dtype in ("float16", "bfloat16")]
+    if half:
+        raise ModelError(
+            f"convert: model {model.name!r} must compute in float32. Received: half precision in {half[0]!r}. Build it "
+            "again with dtype policy float32 and copy the weights: new.set_weights(model.get_weights())."
+        )
 
 
 def _save(model: keras.Model, folder: Path, specs: Any) -> None:
