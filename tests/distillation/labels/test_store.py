@@ -261,7 +261,7 @@ SHARD = """
             os.kill(os.getpid(), 9)
 
     train = tfkd.data.load("digits").train.sample(300)
-    tfkd.SoftLabels.build(path, teacher, train, views=3, augment=crop_flip(1, flip=False), shard=(shard, shards),
+    tfkd.SoftLabels.build(path, teacher, train, views=6, augment=crop_flip(1, flip=False), shard=(shard, shards),
                           progress=progress)
 """
 
@@ -282,8 +282,8 @@ def test_three_machines_finish_one_store_though_one_is_killed(tmp_path, teacher)
     assert again.returncode == 0
     store = SoftLabels.open(path)
     assert store.missing == 0
-    whole = SoftLabels.build(tmp_path / "whole", teacher, TRAIN, views=3, augment=AUGMENT)
-    for view in range(3):
+    whole = SoftLabels.build(tmp_path / "whole", teacher, TRAIN, views=6, augment=AUGMENT)
+    for view in range(6):
         np.testing.assert_allclose(store.read(TRAIN.ids, view), whole.read(TRAIN.ids, view), atol=2e-3)
     assert not list(tmp_path.glob("*.partial"))
 
