@@ -62,7 +62,7 @@ def test_labels_of_any_framework_are_stored(tmp_path):
 
 def test_verbs_are_those_of_the_command_line():
     named = re.findall(r"^\| `tfkd (\S+)", README, re.MULTILINE)
-    assert sorted(named) == sorted(typer.main.get_command(cli.app).commands)
+    assert sorted(named) == sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tfkd|tests|tools|recipes)/[\w/]+\.\w+", README))))
