@@ -323,6 +323,8 @@ def test_explain_names_layers_and_stages(student):
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert "conv1_conv" in [layer["layer"] for layer in found["layers"]]
+    assert any("--int16 " in layer["remedy"] for layer in found["layers"])
+    assert not any("QuantizerSettings" in layer["remedy"] for layer in found["layers"])
     assert [stage["name"] for stage in found["stages"]] == ["student", "host"]
     swapped = tfkd_cli("explain", student / "student.tflite", student / "student.keras")
     assert swapped.exit_code == 2

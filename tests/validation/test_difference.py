@@ -1,4 +1,4 @@
-"""What changed between two .tflite files: answers, classes, ops, size, and the verdict over it."""
+"""The difference between two .tflite files: predictions, classes, ops, size, and the verdict on it."""
 
 import json
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkd import data, targets
+from tfkd import targets
 from tfkd.conversion.converter import convert
 from tfkd.validation.contract import Contract
 from tfkd.validation.difference import compare
@@ -15,23 +15,13 @@ SHAPE = (8, 8, 1)
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def student(digits_student_file):
-    return keras.saving.load_model(digits_student_file)
-
-
-@pytest.fixture(scope="module")
-def old(student, splits, tmp_path_factory):
-    return convert(student, tmp_path_factory.mktemp("old") / "m.tflite", calibration=splits.train)
+def old(modes):
+    return modes["full_int8"]
 
 
 @pytest.fixture(scope="module")
 def new(student, splits, tmp_path_factory):
-    """The student with its answers for class 3 spoiled."""
+    """The student with a lower bias for class 3."""
     worse = keras.models.clone_model(student)
     worse.set_weights(student.get_weights())
     bias = worse.layers[-1].bias
@@ -44,34 +34,34 @@ def found(old, new, splits):
     return compare(old, new, splits.test, targets=["host"], contract=Contract(max_accuracy_drop=0.1))
 
 
-def answers(model, split):
+def predictions(model, split):
     return targets.get("host").run(model, model.quantize_input(split.x), latency=False).outputs[0].argmax(axis=1)
 
 
-def test_flips_are_those_of_the_answers(found, old, new, splits):
+def test_regressed_and_fixed_samples_are_those_of_the_predictions(found, old, new, splits):
     test = splits.test
-    was, now = answers(old, test) == test.y, answers(new, test) == test.y
+    was, now = predictions(old, test) == test.y, predictions(new, test) == test.y
     (one,) = found.comparisons
-    assert set(one.lost) == set(test.ids[was & ~now])
-    assert set(one.mended) == set(test.ids[~was & now])
-    assert len(one.lost) > len(one.mended)
-    assert one.b.flips == (len(one.lost), len(one.mended))
-    assert one.b.agreement == pytest.approx((answers(old, test) == answers(new, test)).mean())
+    assert set(one.regressed) == set(test.ids[was & ~now])
+    assert set(one.fixed) == set(test.ids[~was & now])
+    assert len(one.regressed) > len(one.fixed)
+    assert one.b.flips == (len(one.regressed), len(one.fixed))
+    assert one.b.agreement == pytest.approx((predictions(old, test) == predictions(new, test)).mean())
 
 
-def test_class_that_lost_the_most_comes_first(found, old, new, splits):
+def test_class_with_the_largest_drop_comes_first(found, old, new, splits):
     three = splits.test.y == 3
     name, before, after = found.comparisons[0].classes[0]
     assert name == "3"
-    assert before == pytest.approx((answers(old, splits.test)[three] == 3).mean())
-    assert after == pytest.approx((answers(new, splits.test)[three] == 3).mean())
+    assert before == pytest.approx((predictions(old, splits.test)[three] == 3).mean())
+    assert after == pytest.approx((predictions(new, splits.test)[three] == 3).mean())
 
 
 def test_p_value_is_that_of_an_exact_mcnemar_test(found):
     from scipy.stats import binom
 
     (one,) = found.comparisons
-    few, flips = min(len(one.lost), len(one.mended)), len(one.lost) + len(one.mended)
+    few, flips = min(len(one.regressed), len(one.fixed)), len(one.regressed) + len(one.fixed)
     assert one.p_value == pytest.approx(min(1, 2 * binom.cdf(few, flips, 0.5)))
 
 
@@ -87,51 +77,72 @@ def test_model_differs_from_itself_in_nothing(old, splits):
     same = compare(old, old, splits.test, contract=Contract(min_agreement=1.0))
     (one,) = same.comparisons
     assert same.ok
-    assert (same.ops, same.changes, one.lost, one.mended, one.reworded, one.classes) == ({}, (), (), (), (), ())
+    assert (same.ops, same.changes, one.regressed, one.fixed, one.changed_errors, one.classes) == (
+        {},
+        (),
+        (),
+        (),
+        (),
+        (),
+    )
     assert (one.p_value, one.output_divergence.max_steps) == (1.0, 0)
 
 
-def test_text_and_json_say_it(found):
+def test_text_and_json_name_regressed_samples_and_the_verdict(found):
     text = "\n".join(found.lines())
-    lost = len(found.comparisons[0].lost)
-    assert f"{lost} lost" in text
+    regressed = len(found.comparisons[0].regressed)
+    assert f"{regressed} regressed" in text
     assert "class 3: " in text
     assert "Verdict on host: NO (decided by max_accuracy_drop)" in text
     record = json.loads(json.dumps(found.to_json()))
     assert record["ok"] is False
-    assert len(record["comparisons"][0]["lost"]) == lost
+    assert len(record["comparisons"][0]["regressed"]) == regressed
 
 
-def test_steps_types_and_ops_that_change_are_named(old, student, splits, tmp_path):
+def test_changed_step_sizes_types_and_ops_are_named(old, modes, student, splits, tmp_path):
     changed = [what for _, _, _, what in compare(old, _coarser(student, splits, tmp_path), splits.test).changes]
-    assert any(what.startswith("output steps x ") for what in changed)
-    floats = compare(old, convert(student, tmp_path / "f.tflite", mode="float32"), splits.test)
+    assert any(what.startswith("output step size x ") for what in changed)
+    floats = compare(old, modes["float32"], splits.test)
     assert any(what.startswith("output int8 -> float32, second input int8 -> float32") for *_, what in floats.changes)
     assert floats.comparisons[0].output_divergence is None
     image = keras.Input(SHAPE)
     deeper = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(keras.layers.MaxPooling2D()(image))))
     other = compare(old, convert(deeper, tmp_path / "d.tflite", calibration=splits.train), splits.test)
     assert other.ops["MAX_POOL_2D"] == (0, 1)
-    assert {"new", "gone"} <= {what for *_, what in other.changes}
+    assert {"added", "removed"} <= {what for *_, what in other.changes}
 
 
 def _coarser(student, splits, tmp_path):
-    """The student with kernels of twice the size and so with other steps."""
+    """The student with doubled weights, and so with other step sizes."""
     wider = keras.models.clone_model(student)
     wider.set_weights([2 * weight for weight in student.get_weights()])
     return convert(wider, tmp_path / "wider.tflite", calibration=splits.train)
 
 
-def test_model_that_a_target_refuses_is_not_ok(old, student, splits, tmp_path):
-    hybrid = convert(student, tmp_path / "m.tflite", mode="float16")
-    refused = compare(old, hybrid, splits.test, targets=["tflm"])
+def test_model_that_a_target_refuses_is_not_ok(old, modes, splits):
+    refused = compare(old, modes["float16"], splits.test, targets=["tflm"])
     assert not refused.ok
-    assert "on tflm: b does not run: tflm: " in "\n".join(refused.lines())
+    assert "on tflm: b has no valid result: tflm: " in "\n".join(refused.lines())
 
 
-def test_split_and_file_of_another_kind_are_refused(old, splits, tmp_path):
+def test_split_of_another_role_and_file_of_another_format_are_refused(old, splits, tmp_path):
     with pytest.raises(ValueError, match=r"validation needs a split with role test"):
         compare(old, old, splits.train)
     (tmp_path / "b.tflite").write_bytes(b"PK" + bytes(100))
     with pytest.raises(ValueError, match=r"b.tflite: must be a .tflite file"):
         compare(old, tmp_path / "b.tflite", splits.test)
+
+
+def test_limits_on_divergence_ram_and_flash_apply_to_the_second_model(old, new, splits):
+    same = compare(old, old, splits.test, contract=Contract(max_divergence_steps=0))
+    assert (same.comparisons[0].verdict.status, same.ok) == ("SHIP", True)
+    unknown = compare(old, new, splits.test, contract=Contract(max_ram_bytes=9999, max_flash_bytes=9999))
+    assert [check.status for check in unknown.comparisons[0].verdict.checks] == ["holds", "unknown", "unknown"]
+
+
+def test_long_names_of_tensors_are_shortened_in_the_text(old, splits, tmp_path):
+    image = keras.Input(SHAPE)
+    name = "a" * 200
+    long = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(keras.layers.ReLU(name=name)(image))))
+    found = compare(old, convert(long, tmp_path / "d.tflite", mode="float32"), splits.test)
+    assert max(len(line) for line in found.lines() if str(tmp_path) not in line) < 160

@@ -1,4 +1,4 @@
-"""Golden vectors: what a deployment must give, in forms that a phone and a microcontroller read."""
+"""Golden vectors: what a deployment must return, in formats for a phone and for a microcontroller."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkd import data, models, targets
+from tfkd import data, targets
 from tfkd.conversion.converter import convert
 from tfkd.validation import golden
 
@@ -15,14 +15,8 @@ SHAPE = (8, 8, 1)
 
 
 @pytest.fixture(scope="module")
-def splits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="module")
-def converted(splits, tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "student.tflite"
-    return convert(models.digits_student(SHAPE, 10), path, calibration=splits.train)
+def converted(modes):
+    return modes["full_int8"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +31,7 @@ def folder(vectors, tmp_path_factory):
     return folder
 
 
-def test_vectors_are_what_the_oracle_gives(vectors, converted, splits):
+def test_vectors_are_the_outputs_of_tflm(vectors, converted, splits):
     assert vectors.target == "tflm"
     rows = [np.flatnonzero(splits.test.ids == one)[0] for one in vectors.id]
     np.testing.assert_array_equal(vectors.raw, splits.test.x[rows])
@@ -47,7 +41,7 @@ def test_vectors_are_what_the_oracle_gives(vectors, converted, splits):
     np.testing.assert_array_equal(vectors.output, expected)
 
 
-def test_tolerance_is_how_far_the_other_engine_is(vectors, converted):
+def test_tolerance_is_the_largest_difference_to_the_other_target(vectors, converted):
     host = targets.get("host").run(converted, vectors.input, latency=False).outputs[0]
     assert vectors.against == "host"
     assert vectors.tolerance == np.abs(host.astype(int) - vectors.output.astype(int)).max()
@@ -86,7 +80,7 @@ int main(void) {{
 
 
 def compiled(folder, header, name):
-    """The rows that a C program reads out of a header."""
+    """The rows that a C program reads from a header."""
     (folder / "main.c").write_text(PROGRAM.format(header=header, name=name, upper=name.upper()))
     flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-Wno-unused", "-o", str(folder / "main")]
     subprocess.run(["cc", *flags, str(folder / "main.c")], check=True)
@@ -103,22 +97,20 @@ def test_header_compiles_to_the_same_values(folder, vectors):
     np.testing.assert_array_equal(compiled(folder, "m.h", "m"), expected_rows(vectors))
 
 
-def test_header_of_a_float_model_keeps_every_bit(splits, tmp_path):
-    model = convert(models.digits_student(SHAPE, 10), tmp_path / "m.tflite", mode="float32")
-    vectors = golden.record(model, splits.test, samples=2)
+def test_header_of_a_float_model_keeps_every_bit(modes, splits, tmp_path):
+    vectors = golden.record(modes["float32"], splits.test, samples=2)
     vectors.save(tmp_path / "8-bit golden")
     assert vectors.output.dtype == np.float32
     rows = compiled(tmp_path, "8-bit golden.h", "golden_8_bit_golden")
     np.testing.assert_array_equal(rows.astype("float32"), expected_rows(vectors).astype("float32"))
 
 
-def test_model_that_tflm_refuses_falls_back_to_reference_kernels(splits, tmp_path):
-    model = convert(models.digits_student(SHAPE, 10), tmp_path / "m.tflite", mode="float16")
-    assert golden.record(model, splits.test, samples=2).target == "host:reference"
+def test_model_that_tflm_refuses_falls_back_to_reference_kernels(modes, splits):
+    assert golden.record(modes["float16"], splits.test, samples=2).target == "host:reference"
 
 
 def test_existing_file_is_refused(folder, vectors):
-    with pytest.raises(ValueError, match=r"m.npz: must not exist. Received: an existing file. Pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"m.npz already exists. Pass overwrite=True"):
         vectors.save(folder / "m")
     assert vectors.save(folder / "m", overwrite=True)
 
@@ -126,7 +118,7 @@ def test_existing_file_is_refused(folder, vectors):
 def test_samples_of_another_shape_are_refused(converted):
     x = np.arange(40 * 9, dtype=np.float32).reshape(40, 9)
     other = data.from_arrays((x, np.arange(40) % 2), (x + 1, np.arange(40) % 2))
-    with pytest.raises(ValueError, match=r"samples must have the model's shape \(8, 8, 1\). Received: \(9,\)"):
+    with pytest.raises(ValueError, match=r"samples must have the model's input shape \(8, 8, 1\). Received: \(9,\)"):
         golden.record(converted, other.test)
 
 

@@ -45,4 +45,4 @@ def explain(
             worst=worst,
             progress=progress.start,
         )
-        print_result(progress, found.to_json(), as_json, "\n".join(found.lines()))
+        print_result(progress, found.to_json(command_line=True), as_json, "\n".join(found.lines(command_line=True)))

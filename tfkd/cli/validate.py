@@ -69,7 +69,13 @@ def validate(
         progress.start("validate")
         test = datasets.load(data).test
         validation = run(
-            model, test, reference=keras_model, targets=targets, contract=contract, progress=progress.advance
+            model,
+            test,
+            reference=keras_model,
+            targets=targets,
+            optional=[one for one in targets if isinstance(one, str)],
+            contract=contract,
+            progress=progress.advance,
         )
         for path in report or []:
             reports.write_report(validation, path, command=command_line(), overwrite=overwrite)

@@ -20,6 +20,7 @@ from tfkd.recipes.trainer import Kind, Saved, Teaching, Trainer, prepare
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import TFLiteModel
     from tfkd.recipes.recipe import Optimization
+    from tfkd.report.seeds import SeedRun
     from tfkd.targets import Target
 
 PAGES = {"html": "report.html", "markdown": "report.md", "json": "report.json"}
@@ -201,6 +202,7 @@ class _Run:
                     "student distilled": distilled,
                 },
                 targets=targets,
+                optional=[one for one in targets if isinstance(one, str)],
                 contract=limits,
                 ship=ship,
                 progress=self.progress.advance,
@@ -222,7 +224,7 @@ class _Run:
         histories = {"teacher": teacher.history}
         histories |= {f"student {kind}": _best(runs).record.history for kind, runs in students.items()}
         training = {label: history for label, history in histories.items() if history}
-        seeds = {
+        seeds: dict[str, list[SeedRun]] = {
             f"student {kind}": [{"seed": seed, "accuracy": one.record.test_accuracy} for seed, one in runs.items()]
             for kind, runs in students.items()
         }

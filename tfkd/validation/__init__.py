@@ -1,1 +1,1 @@
-"""How good a .tflite is on each target, whether it meets its contract, and why it is worse than the Keras model."""
+"""Validation of .tflite models on targets, the contract and its verdict, and the causes of accuracy loss."""

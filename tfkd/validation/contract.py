@@ -38,7 +38,7 @@ class Limit:
         high: Largest permitted limit.
         help: Help text of the command-line option.
         example: How to write a limit, for the error message.
-        missing: What to say where no target gave the value.
+        missing: What to say if no target returned the value.
         read: Takes a row and the accuracy of the reference (0..1, or None); returns the value, or None if unknown.
         evidence_field: Key of `Measurement.evidence` that says how the value was obtained; None for a property of the
             file itself, which counts as measured.
@@ -198,7 +198,7 @@ LIMITS: dict[str, Limit] = {
             number=int,
             low=0,
             high=math.inf,
-            help="Maximum difference of one output value between two engines, in quantization steps.",
+            help="Maximum difference of one output value between two targets, in quantization steps.",
             example="Write quantization steps: 2.",
             missing="There are no two integer outputs to compare. Validate a quantized model on two targets.",
             read=lambda row, _: row.output_divergence.max_steps if row.output_divergence else None,
@@ -221,7 +221,7 @@ class Contract:
         max_ram_bytes: Maximum RAM on a microcontroller (tensor arena and stack) in bytes, >= 1.
         max_flash_bytes: Maximum flash on a microcontroller (code and weights) in bytes, >= 1.
         max_p90_ms: Maximum 90th percentile of the measured latency in milliseconds, > 0.
-        max_divergence_steps: Maximum difference of one output value between two engines in quantization steps, >= 0.
+        max_divergence_steps: Maximum difference of one output value between two targets in quantization steps, >= 0.
 
     Raises:
         InputError: A limit is outside its range.

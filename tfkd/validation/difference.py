@@ -1,4 +1,4 @@
-"""What changed from one .tflite to the next: answers that flip, classes, ops, size; for regressions in CI."""
+"""The difference between two .tflite files: changed predictions, classes, ops and size; for regression checks in CI."""
 
 from __future__ import annotations
 
@@ -22,32 +22,36 @@ if TYPE_CHECKING:
 
 SCHEMA = "tfkd.difference/1"
 
-_SHOWN = 10  # ids in the text; all are in the JSON
+# The text shows so many sample ids and so many characters of an op's name; the JSON has all.
+_SHOWN_IDS = 10
+_SHOWN_NAME = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Both models on one target. What is unknown because one does not run there is None or empty.
+    """Both models on one target. If one has no result there, the fields that need both are None or empty.
 
     Args:
-        target: its specification.
-        a: the first model's row.
-        b: the second's; its agreement and flips refer to the first.
-        lost: ids of the samples that the first has right and the second wrong.
-        mended: ids of the samples that the first has wrong and the second right.
-        reworded: ids of the samples that both have wrong, with another label.
-        classes: (name, accuracy of the first, of the second) of each class whose answers flip, the most lost first.
-        p_value: of as uneven a split of lost and mended by chance (exact McNemar test, two-sided).
-        output_divergence: between raw outputs, where both have the same quantization.
-        verdict: over the contract.
+        target: Specification of the target.
+        a: Row of the first model.
+        b: Row of the second model; its agreement and flips refer to the first.
+        regressed: Ids of the samples that only the first model classifies correctly.
+        fixed: Ids of the samples that only the second model classifies correctly.
+        changed_errors: Ids of the samples that both models misclassify, with different labels.
+        classes: (name, accuracy of the first, accuracy of the second) of each class with regressed or fixed samples,
+            the largest drop first.
+        p_value: Probability that chance alone splits regressed and fixed samples at least as unevenly (exact McNemar
+            test, two-sided).
+        output_divergence: Difference of the raw outputs, if both have the same quantization.
+        verdict: Verdict on the contract.
     """
 
     target: str
     a: Row
     b: Row
-    lost: tuple[int, ...] = ()
-    mended: tuple[int, ...] = ()
-    reworded: tuple[int, ...] = ()
+    regressed: tuple[int, ...] = ()
+    fixed: tuple[int, ...] = ()
+    changed_errors: tuple[int, ...] = ()
     classes: tuple[tuple[str, float, float], ...] = ()
     p_value: float | None = None
     output_divergence: OutputDivergence | None = None
@@ -71,25 +75,63 @@ class Comparison:
             "verdict": verdict,
         }
 
+    def lines(self) -> Iterator[str]:
+        """The comparison as text."""
+        for name, row in (("a", self.a), ("b", self.b)):
+            if row.invalid_reason:
+                yield f"on {self.target}: {name} has no valid result: {row.invalid_reason}"
+        if self.a.accuracy is not None and self.b.accuracy is not None and self.p_value is not None:
+            yield (
+                f"on {self.target}: accuracy {self.a.accuracy:.2%} -> {self.b.accuracy:.2%}, "
+                f"{len(self.regressed)} regressed, {len(self.fixed)} fixed, {len(self.changed_errors)} misclassified "
+                f"differently; McNemar p = {self.p_value:.2g}"
+            )
+        for name, before, after in self.classes:
+            yield f"  class {name}: {before:.2%} -> {after:.2%}"
+        for what, ids in (("regressed", self.regressed), ("fixed", self.fixed)):
+            if ids:
+                more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+                yield f"  {what}: samples {', '.join(map(str, ids[:_SHOWN_IDS]))}{more}"
+        for check in self.verdict.checks:
+            values = "" if check.limit is None else f": {check.value} {check.unit or ''}, limit {check.limit}"
+            yield f"  {check.name} {check.status}{values}{f' ({check.detail})' if check.detail else ''}"
+        if self.verdict.status:
+            yield f"Verdict on {self.target}: {self.verdict.status} (decided by {self.verdict.binding})"
+
+
+class OpChange(NamedTuple):
+    """An op that was added, removed or changed.
+
+    Args:
+        op: Kind of the op, such as `CONV_2D`.
+        a: Name of its output tensor in the first model; None if the op was added.
+        b: Name of its output tensor in the second model; None if the op was removed.
+        change: `added`, `removed`, or what is different.
+    """
+
+    op: str
+    a: str | None
+    b: str | None
+    change: str
+
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What `compare` found.
+    """The result of `compare`.
 
     Args:
-        a: the first model.
-        b: the second.
-        comparisons: one for each target.
-        ops: for each op whose number differs: how often it occurs in the first and in the second.
-        changes: op by op, as `(op, tensor in the first, in the second, what changed)`; a tensor is None where the op is
-            in one model only.
+        a: The first model.
+        b: The second model.
+        comparisons: One for each target.
+        ops: Number of occurrences in the first and in the second model, for each op where they differ.
+        changes: Ops that were added, removed or changed.
     """
 
     a: TFLiteModel
     b: TFLiteModel
     comparisons: tuple[Comparison, ...]
     ops: dict[str, tuple[int, int]]
-    changes: tuple[tuple[str, str | None, str | None, str], ...]
+    changes: tuple[OpChange, ...]
 
     @property
     def ok(self) -> bool:
@@ -115,10 +157,14 @@ class Difference:
         yield f"b: {self.b.path or 'model'}, {after:,} bytes ({after - before:+,}, {after / before - 1:+.1%})"
         for name, counts in self.ops.items():
             yield f"{name}: {counts[0]} -> {counts[1]}"
-        for op, first, second, what in self.changes:
-            yield f"{op} {second or first}: {what}"
+        for one in self.changes:
+            yield f"{one.op} {_shortened(one.b or one.a or '')}: {one.change}"
         for comparison in self.comparisons:
-            yield from _words(comparison)
+            yield from comparison.lines()
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _SHOWN_NAME else f"{name[: _SHOWN_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def compare(
@@ -130,19 +176,20 @@ def compare(
     contract: Contract | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Difference:
-    """Runs two .tflite models over the test split and says what changed from the first to the second.
+    """Runs two .tflite models over the test split and compares their predictions, ops and sizes.
 
     Args:
-        a: the model that is in use.
-        b: the model that is to take its place.
-        test: the test split; another role is refused.
-        targets: where both run.
-        contract: the limits of the second model on each target; its drop and agreement refer to the first.
-        progress: called with (steps done, steps in all, what comes next).
+        a: The first model: the one in use.
+        b: The second model: the one that may replace it.
+        test: Test split; a split with another role is refused.
+        targets: Targets on which both run.
+        contract: Limits of the second model on each target. Its accuracy drop, agreement and output divergence refer
+            to the first model.
+        progress: Called with (steps done, total steps, name of the next step).
 
     Raises:
-        ValueError: a file is no .tflite, or does not fit the split.
-        RuntimeError: the tool that a target needs is missing.
+        InputError: The split is not a test split, or a target does not exist.
+        ModelError: A file is not a .tflite, or does not fit the split.
     """
     first, second = TFLiteModel.load(a), TFLiteModel.load(b)
     rows = validate({"a": first, "b": second}, test, targets=targets, progress=progress).rows
@@ -165,36 +212,40 @@ def _comparison(
 ) -> Comparison:
     target = a.target or ""
     if a.accuracy is None or b.accuracy is None:
-        return Comparison(target, a, b, verdict=judge(contract, [b], a.accuracy))
+        alone = dataclasses.replace(b, output_divergence=None)  # there are no outputs of both models to compare
+        return Comparison(target, a, b, verdict=judge(contract, [alone], a.accuracy))
     from scipy.stats import binomtest
 
     outputs = [row.measurement.outputs[0].reshape(len(test), -1) for row in (a, b) if row.measurement]
-    before, after = (one.argmax(axis=1) for one in outputs)
-    was, now = before == test.y, after == test.y
-    b = dataclasses.replace(b, **score(outputs[1], test, before))
-    kinds = [
-        (model.outputs[0].dtype, model.outputs[0].scales, model.outputs[0].zero_points) for model in (first, second)
-    ]
-    lost, mended = was & ~now, ~was & now
-    flips = int((lost | mended).sum())
+    predicted_a, predicted_b = (one.argmax(axis=1) for one in outputs)
+    right_a, right_b = predicted_a == test.y, predicted_b == test.y
+    b = b.with_scores(score(outputs[1], test, predicted_a))
+    regressed, fixed = right_a & ~right_b, ~right_a & right_b
+    flips = int((regressed | fixed).sum())
     classes = []
-    for number in np.unique(test.y[lost | mended]):
-        mine = test.y == number
-        classes.append((test.class_names[number], float(was[mine].mean()), float(now[mine].mean())))
-    divergence = measure_divergence(b.measurement, a.measurement) if kinds[0] == kinds[1] and b.measurement else None
+    for number in np.unique(test.y[regressed | fixed]):
+        of_class = test.y == number
+        classes.append((test.class_names[number], float(right_a[of_class].mean()), float(right_b[of_class].mean())))
+    same = _quantization(first) == _quantization(second)
+    divergence = measure_divergence(b.measurement, a.measurement) if same and b.measurement else None
     return Comparison(
         target,
         a,
         b,
-        lost=_ids(test, lost),
-        mended=_ids(test, mended),
-        reworded=_ids(test, ~was & ~now & (before != after)),
+        regressed=_ids(test, regressed),
+        fixed=_ids(test, fixed),
+        changed_errors=_ids(test, ~right_a & ~right_b & (predicted_a != predicted_b)),
         classes=tuple(sorted(classes, key=lambda one: one[2] - one[1])),
-        p_value=float(binomtest(int(lost.sum()), flips).pvalue) if flips else 1.0,
+        p_value=float(binomtest(int(regressed.sum()), flips).pvalue) if flips else 1.0,
         output_divergence=divergence,
-        # Like the accuracy drop, the divergence that a contract limits is that from the first model.
+        # As with the accuracy drop, the limit applies to the divergence from the first model.
         verdict=judge(contract, [dataclasses.replace(b, output_divergence=divergence)], a.accuracy),
     )
+
+
+def _quantization(model: TFLiteModel) -> tuple[str, tuple[float, ...], tuple[int, ...]]:
+    output = model.outputs[0]
+    return output.dtype, output.scales, output.zero_points
 
 
 def _ids(test: Split, chosen: np.ndarray) -> tuple[int, ...]:
@@ -223,25 +274,25 @@ def _operators(model: TFLiteModel) -> list[_Operator]:
     ]
 
 
-def _changes(a: Sequence[_Operator], b: Sequence[_Operator]) -> Iterator[tuple[str, str | None, str | None, str]]:
-    """Ops that came, went, or compute with other types, shapes or steps."""
+def _changes(a: Sequence[_Operator], b: Sequence[_Operator]) -> Iterator[OpChange]:
+    """Ops that were added, removed, or compute with other types, shapes or step sizes."""
     matcher = difflib.SequenceMatcher(None, [op.signature for op in a], [op.signature for op in b], autojunk=False)
-    for kind, start, stop, other, end in matcher.get_opcodes():
-        if kind == "equal":
+    for tag, start, stop, other, end in matcher.get_opcodes():
+        if tag == "equal":
             for old, new in zip(a[start:stop], b[other:end], strict=True):
-                if what := _tensor_changes(old, new):
-                    yield old.name, old.label, new.label, what
+                if change := _tensor_changes(old, new):
+                    yield OpChange(old.name, old.label, new.label, change)
             continue
         for op in a[start:stop]:
-            yield op.name, op.label, None, "gone"
+            yield OpChange(op.name, op.label, None, "removed")
         for op in b[other:end]:
-            yield op.name, None, op.label, "new"
+            yield OpChange(op.name, None, op.label, "added")
 
 
 def _tensor_changes(old: _Operator, new: _Operator) -> str:
     found = []
     sides = [(before, after, "output") for before, after in zip(old.outputs[:1], new.outputs[:1], strict=True)]
-    # The second input holds the weights, where there are any.
+    # The second input of an op with weights is its weights.
     sides += [(before, after, "second input") for before, after in zip(old.inputs[1:2], new.inputs[1:2], strict=False)]
     for before, after, what in sides:
         if before.dtype != after.dtype:
@@ -252,27 +303,5 @@ def _tensor_changes(old: _Operator, new: _Operator) -> str:
             found.append(f"{what} has {len(after.scales)} scales instead of {len(before.scales)}")
         elif before.scales and not np.allclose(before.scales, after.scales, rtol=0.01):
             ratio = np.divide(after.scales, before.scales)
-            found.append(f"{what} steps x {ratio.min():.3g}" + (f"..{ratio.max():.3g}" if len(ratio) > 1 else ""))
+            found.append(f"{what} step size x {ratio.min():.3g}" + (f"..{ratio.max():.3g}" if len(ratio) > 1 else ""))
     return ", ".join(found)
-
-
-def _words(found: Comparison) -> Iterator[str]:
-    for name, row in (("a", found.a), ("b", found.b)):
-        if row.invalid_reason:
-            yield f"on {found.target}: {name} does not run: {row.invalid_reason}"
-    if found.a.accuracy is not None and found.b.accuracy is not None and found.p_value is not None:
-        yield (
-            f"on {found.target}: accuracy {found.a.accuracy:.2%} -> {found.b.accuracy:.2%}, {len(found.lost)} lost, "
-            f"{len(found.mended)} mended, {len(found.reworded)} wrong in another way; by chance p = {found.p_value:.2g}"
-        )
-    for name, before, after in found.classes:
-        yield f"  class {name}: {before:.2%} -> {after:.2%}"
-    for what, ids in (("lost", found.lost), ("mended", found.mended)):
-        if ids:
-            more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-            yield f"  {what}: samples {', '.join(map(str, ids[:_SHOWN]))}{more}"
-    for check in found.verdict.checks:
-        limit = "" if check.limit is None else f" {check.value} of {check.limit} {check.unit or ''}"
-        yield f"  {check.name}: {check.status}{limit}{f' ({check.detail})' if check.detail else ''}"
-    if found.verdict.status:
-        yield f"Verdict on {found.target}: {found.verdict.status} (decided by {found.verdict.binding})"

@@ -1,4 +1,4 @@
-"""Golden vectors: what goes into a .tflite and what must come out, to test a deployment on the device itself."""
+"""Golden vectors: inputs of a .tflite and the outputs it must return, to test a deployment on the device itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfkd._internal import atomic
-from tfkd.errors import InputError
+from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import TFLiteModel
@@ -30,18 +30,19 @@ _C_TYPES = {"float32": "float", **{name: f"{name}_t" for name in ("int8", "uint8
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """Samples with what the model takes and gives for them.
+    """Samples with the model's inputs and outputs for them.
 
     Args:
-        model: the .tflite.
-        raw: [N, ...] samples as the data set stores them.
-        input: [N, ...] of the model's dtype, as it goes into the interpreter.
-        output: [N, ...] as it comes out.
-        label: int64 [N], the data set's.
-        id: int64 [N], of the samples in the data set.
-        target: which gave the output.
-        against: the other target that was compared with.
-        tolerance: largest difference of one output value between both, in steps, for float outputs in their own unit.
+        model: The .tflite.
+        raw: Samples as the data set stores them, [N, ...].
+        input: Inputs of the interpreter in the model's dtype, [N, ...].
+        output: Outputs of the interpreter, [N, ...].
+        label: Labels, int64 [N].
+        id: Ids of the samples in the data set, int64 [N].
+        target: Target that computed the outputs.
+        against: Target that the tolerance refers to.
+        tolerance: Largest difference of one output value between both targets: in quantization steps, for float
+            outputs in the unit of the output.
     """
 
     model: TFLiteModel
@@ -55,7 +56,7 @@ class Golden:
     tolerance: float
 
     def to_json(self) -> dict[str, Any]:
-        """The vectors as plain JSON values, and how raw values become input."""
+        """The vectors as plain JSON values, with the quantization of inputs and outputs."""
         quantized = self.model.inputs[0]
         return {
             "schema": SCHEMA,
@@ -73,11 +74,15 @@ class Golden:
         }
 
     def to_c(self, name: str = "golden") -> str:
-        """A C99 header with constant arrays, one row for each sample; `name` starts each of its names."""
+        """A C99 header with constant arrays, one row per sample.
+
+        Args:
+            name: Prefix of all names in the header.
+        """
         upper, tensor = name.upper(), self.model.inputs[0]
         lines = [
             f"/* {len(self.raw)} golden vectors of the model with SHA-256 {self.model.sha256}.",
-            f" * Outputs come from {self.target}; {self.against} differs from it by {self.tolerance:g} at most. */",
+            f" * Outputs of {self.target}; those of {self.against} differ by at most {self.tolerance:g}. */",
             f"#ifndef {upper}_H\n#define {upper}_H\n#include <stdint.h>\n",
             f"#define {upper}_SAMPLES {len(self.raw)}",
             *(f"#define {upper}_{part.upper()}_SIZE {getattr(self, part)[0].size}" for part in _ARRAYS[:3]),
@@ -93,13 +98,17 @@ class Golden:
         return "\n".join([*lines, f"#endif /* {upper}_H */", ""])
 
     def save(self, stem: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, ...]:
-        """Writes `STEM.npz`, `STEM.h` and `STEM.json`, each whole or not at all.
+        """Writes `STEM.npz`, `STEM.h` and `STEM.json`, each atomically.
+
+        Args:
+            stem: Path without suffix.
+            overwrite: Whether to replace existing files.
 
         Returns:
             The three paths.
 
         Raises:
-            ValueError: one of them exists.
+            InputError: One of the files exists.
         """
         paths = files(stem, overwrite=overwrite)
         archive = io.BytesIO()
@@ -115,13 +124,19 @@ class Golden:
 
 
 def files(stem: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, ...]:
-    """The files that `Golden.save` writes; refuses one that exists."""
+    """The files that `Golden.save` writes.
+
+    Args:
+        stem: Path without suffix.
+        overwrite: Whether they may exist.
+
+    Raises:
+        InputError: One of them exists.
+    """
     paths = tuple(Path(f"{os.fspath(stem)}{suffix}") for suffix in SUFFIXES)
     for path in paths:
         if path.exists() and not overwrite:
-            raise InputError(
-                f"{path}: must not exist. Received: an existing file. Pass overwrite=True or another path."
-            )
+            raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
     return paths
 
 
@@ -134,39 +149,41 @@ def record(
     against: str | Target = "host",
     seed: int = 0,
 ) -> Golden:
-    """Runs a .tflite on samples and keeps what went in and came out.
+    """Runs a .tflite on samples and records its inputs and outputs.
 
     Args:
-        model: with one input and one output.
-        split: any; the test split gives samples that the model has not learnt.
-        samples: how many, stratified, 1..len(split).
-        target: gives the outputs; by default `tflm`, whose kernels are those of a microcontroller, or
-            `host:reference` where TensorFlow Lite Micro does not take the model or is not installed.
-        against: gives the tolerance: a device with other kernels may differ by as much.
-        seed: of the choice of samples.
+        model: A .tflite with one input and one output.
+        split: Split with the samples; those of the test split were not used in training.
+        samples: Number of samples, stratified by class, 1..len(split).
+        target: Target that computes the outputs. Default: `tflm`, whose kernels are those of a microcontroller, or
+            `host:reference` if TensorFlow Lite Micro does not support the model or is not installed.
+        against: Target that the tolerance refers to: a device with other kernels may differ by as much.
+        seed: Random seed of the choice of samples, >= 0.
 
     Raises:
-        ValueError: the model does not fit the split, or a target refuses it.
-        RuntimeError: the model's process crashed or hung, or a target's tool is missing.
+        InputError: `samples` is out of range.
+        ModelError: The model does not fit the split, a target does not support it, or its outputs are not finite.
+        DeviceError: The process that runs the model crashed or timed out.
+        ToolMissingError: A program or package that a target needs is not installed.
     """
     from tfkd.conversion.tflite import TFLiteModel
 
     model = TFLiteModel.load(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError(
+        raise ModelError(
             f"golden: the model must have one input and one output. Received: {len(model.inputs)} and "
-            f"{len(model.outputs)}. Give a model with one of each."
+            f"{len(model.outputs)}. Pass a model with one of each."
         )
     if model.inputs[0].shape[1:] != split.input_shape:
-        raise InputError(
-            f"golden: samples must have the model's shape {model.inputs[0].shape[1:]}. Received: {split.input_shape} "
-            f"from {split.name!r}. Give the data set that the model was made for."
+        raise ModelError(
+            f"golden: samples must have the model's input shape {model.inputs[0].shape[1:]}. Received: "
+            f"{split.input_shape} from {split.name!r}. Use the data set that the model was trained on."
         )
     chosen = split.sample(samples, seed=seed)
     raw = model.quantize_input(chosen.x)
-    name, output = _oracle(model, raw) if target is None else _outputs(target, model, raw)
+    name, output = _default_outputs(model, raw) if target is None else _outputs(target, model, raw)
     other, compared = _outputs(against, model, raw)
-    # Of int8 values the difference does not fit into int8.
+    # The difference of two int8 values does not fit into int8.
     difference = np.abs(compared.astype(np.float64) - output.astype(np.float64)).max()
     return Golden(model, chosen.x, raw, output, chosen.y, chosen.ids, name, other, float(difference))
 
@@ -174,36 +191,36 @@ def record(
 def _outputs(target: str | Target, model: TFLiteModel, inputs: np.ndarray) -> tuple[str, np.ndarray]:
     from tfkd import targets
 
-    engine = targets.get(target) if isinstance(target, str) else target
-    measured = engine.run(model, inputs, latency=False)
+    place = targets.get(target) if isinstance(target, str) else target
+    measured = place.run(model, inputs, latency=False)
     if not measured.valid:
-        raise InputError(f"golden: {engine.spec} must give outputs. Received: {measured.invalid_reason}.")
+        raise DeviceError(f"golden: the run on {place.spec} is not valid: {measured.invalid_reason}")
     if not np.isfinite(measured.outputs[0]).all():
-        raise InputError(
-            f"golden: outputs must be finite. Received: NaN or infinity on {engine.spec}. Repair the model first."
+        raise ModelError(
+            f"golden: outputs must be finite. Received: NaN or infinity on {place.spec}. Check its weights."
         )
-    return engine.spec, measured.outputs[0]
+    return place.spec, measured.outputs[0]
 
 
-def _oracle(model: TFLiteModel, inputs: np.ndarray) -> tuple[str, np.ndarray]:
+def _default_outputs(model: TFLiteModel, inputs: np.ndarray) -> tuple[str, np.ndarray]:
     try:
         return _outputs("tflm", model, inputs)
-    except (ValueError, RuntimeError):  # it refuses the model or is not installed; the result says which engine ran
+    except (ModelError, ToolMissingError):  # not supported or not installed; the result names the target that ran
         return _outputs("host:reference", model, inputs)
 
 
 def _c_array(name: str, values: np.ndarray) -> str:
-    kind = _C_TYPES.get(str(values.dtype))
-    if kind is None:
-        raise InputError(
-            f"golden: values must be one of {', '.join(_C_TYPES)}. Received: {values.dtype}. Convert to another mode."
+    c_type = _C_TYPES.get(str(values.dtype))
+    if c_type is None:
+        raise ModelError(
+            f"golden: values must be one of {', '.join(_C_TYPES)}. Received: {values.dtype}. Convert with another mode."
         )
-    format_one: Callable[[Any], str] = _number if kind == "float" else str
+    format_one: Callable[[Any], str] = _number if c_type == "float" else str
     rows = ",\n".join("  {" + ", ".join(map(format_one, row)) + "}" for row in values.reshape(len(values), -1))
     width = values[0].size
-    return f"static const {kind} {name}[{len(values)}][{width}] = {{\n{rows}\n}};"
+    return f"static const {c_type} {name}[{len(values)}][{width}] = {{\n{rows}\n}};"
 
 
 def _number(value: Any) -> str:
-    """A float in C, with as many digits as give the same bits again."""
+    """A float literal in C with enough digits to restore every bit."""
     return f"{float(np.float32(value))!r}f"

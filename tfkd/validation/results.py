@@ -1,4 +1,4 @@
-"""What validation found of one model on one target."""
+"""The result of validating one model on one target."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from typing import Any
 import numpy as np
 
 from tfkd.targets.measurement import Measurement
-from tfkd.validation.scores import OutputDivergence
+from tfkd.validation.scores import OutputDivergence, Scores
 
-# A confusion matrix of 1,000 classes is a million numbers: it stays on the Row and is left out of the JSON.
+# The confusion matrix of 1,000 classes has a million numbers: it is kept in the Row and left out of the JSON.
 _MAX_CONFUSION_CLASSES = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One model on one target; for a Keras model the target is None. What is unknown is None.
+    """One model on one target. Unknown values are None.
 
     Args:
-        name: of the model: `teacher`, `full_int8`.
-        target: the target's specification.
-        bytes: of the .tflite; for a Keras model of its weights in memory.
-        parameters: number of weights; None for a .tflite.
-        samples: of the test set.
-        accuracy: share of samples whose highest output is the label, 0..1; the first of equal outputs counts.
+        name: Name of the model, such as `teacher` or `full_int8`.
+        target: Specification of the target; None for a Keras model.
+        bytes: Size of the .tflite; for a Keras model, of its weights in memory.
+        parameters: Number of weights of a Keras model; None for a .tflite.
+        samples: Number of samples in the test split.
+        accuracy: Share of samples whose largest output is that of the label, 0..1. Of equal outputs the first counts.
         accuracy_interval: 95 % Wilson interval of the accuracy.
-        top5: share of samples whose label is among the five highest outputs; None for 10 classes or fewer.
-        agreement: share of samples with the reference's label.
-        flips: samples that the reference has (right, wrong) and this model has (wrong, right).
+        top5: Share of samples whose label is among the five largest outputs; None for 10 classes or fewer.
+        agreement: Share of samples with the same predicted label as the reference.
+        flips: Samples that regressed (right in the reference, wrong here) and that were fixed (wrong there, right
+            here).
         worst_class: (name, accuracy) of the class with the lowest accuracy.
-        confusion: [C, C] int64, rows are labels and columns predictions.
-        ties: share of samples whose highest output is shared by two classes or more.
-        output_divergence: see `OutputDivergence`; None for the first target and for a model with float outputs.
-        measurement: what the target gave.
-        invalid_reason: why the numbers cannot be trusted or do not exist; None for a valid row.
-        broken: the model itself is at fault: it was refused, it crashed or its outputs are not finite.
+        confusion: Confusion matrix, int64 [C, C]: rows are labels, columns are predictions.
+        ties: Share of samples whose largest output is shared by two classes or more.
+        output_divergence: See `OutputDivergence`; None for the first target and for a model with float outputs.
+        measurement: What the target measured.
+        invalid_reason: Why there are no numbers, or why they are not valid; None for a valid row.
+        broken: Whether the model is at fault: the target refused it, it crashed, or its outputs are not finite.
+        unavailable: Whether the target is at fault: a program or package that it needs is missing on this platform.
     """
 
     name: str
@@ -55,11 +57,16 @@ class Row:
     measurement: Measurement | None = None
     invalid_reason: str | None = None
     broken: bool = False
+    unavailable: bool = False
 
     @property
     def valid(self) -> bool:
-        """Whether the numbers exist and can be trusted."""
+        """Whether the row has numbers that are valid."""
         return self.invalid_reason is None
+
+    def with_scores(self, scores: Scores) -> Row:
+        """A copy with the scores of the model's outputs."""
+        return dataclasses.replace(self, **vars(scores))
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain JSON values."""

@@ -1,11 +1,11 @@
-"""What the outputs of one model over the test split say: accuracy, agreement, confusion, output divergence."""
+"""Scores of one model's outputs over the test split: accuracy, agreement, confusion matrix, output divergence."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,16 +14,32 @@ from tfkd.targets.measurement import Measurement
 if TYPE_CHECKING:
     from tfkd.data import Split
 
+_Z95 = statistics.NormalDist().inv_cdf(0.975)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of one model; the fields are those of `tfkd.validation.results.Row`."""
+
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    worst_class: tuple[str, float]
+    confusion: np.ndarray
+    ties: float
+    top5: float | None
+    agreement: float | None
+    flips: tuple[int, int] | None
+
 
 @dataclasses.dataclass(frozen=True)
 class OutputDivergence:
-    """How far the raw outputs of one engine lie from those of another, in quantization steps.
+    """Difference between the raw outputs of the same model on two targets, in quantization steps.
 
     Args:
-        max_steps: the largest difference of one output value.
-        mean_steps: the mean difference.
-        share_changed: share of the output values that differ, 0..1.
-        against: the target that was compared with: the first that ran the model.
+        max_steps: Largest difference of one output value.
+        mean_steps: Mean difference.
+        share_changed: Share of the output values that differ, 0..1.
+        against: Target that was compared with: the first that ran the model.
     """
 
     max_steps: int
@@ -32,51 +48,76 @@ class OutputDivergence:
     against: str
 
 
-def score(outputs: np.ndarray, test: Split, reference: np.ndarray | None) -> dict[str, Any]:
-    """The fields of a `validation.Row` that follow from outputs and labels.
+def score(outputs: np.ndarray, test: Split, reference_labels: np.ndarray | None) -> Scores:
+    """Compares outputs with the labels and with the predictions of a reference.
 
     Args:
-        outputs: [N, ...], C values for each sample; logits or their quantized values.
-        test: the split that they were made from.
-        reference: the reference's labels [N], or None.
+        outputs: Logits or their quantized values, [N, ...] with C values per sample.
+        test: Split with the N samples.
+        reference_labels: Labels that the reference predicts, int [N], or None.
     """
-    # In NumPy: scikit-learn and SciPy have all of it, and take longer to import than a validation to run.
-    scores = outputs.reshape(len(test), -1)
-    guess = scores.argmax(axis=1)
-    right = guess == test.y
+    # In NumPy: scikit-learn has all of this, but takes longer to import than a validation takes to run.
+    logits = outputs.reshape(len(test), -1)
+    predicted = logits.argmax(axis=1)
+    right = predicted == test.y
     confusion = np.zeros((test.num_classes, test.num_classes), np.int64)
-    np.add.at(confusion, (test.y, guess), 1)
+    np.add.at(confusion, (test.y, predicted), 1)
     count = confusion.sum(axis=1)
-    recall = np.where(count > 0, np.diag(confusion) / np.maximum(count, 1), np.inf)  # a class without samples is none
+    recall = np.where(count > 0, np.diag(confusion) / np.maximum(count, 1), np.inf)  # skips classes without samples
     worst = int(recall.argmin())
-    found = {
-        "accuracy": float(right.mean()),
-        "accuracy_interval": _wilson(int(right.sum()), len(test)),
-        "worst_class": (test.class_names[worst], float(recall[worst])),
-        "confusion": confusion,
-        "ties": float(((scores == scores.max(axis=1, keepdims=True)).sum(axis=1) > 1).mean()),
-    }
+    agreement, flips, top5 = None, None, None
     if test.num_classes > 10:
-        highest = np.argsort(scores, axis=1, kind="stable")[:, -5:]
-        found["top5"] = float((highest == test.y[:, None]).any(axis=1).mean())
-    if reference is not None:
-        before = reference == test.y
-        found["agreement"] = float((guess == reference).mean())
-        found["flips"] = (int((before & ~right).sum()), int((~before & right).sum()))
-    return found
+        largest = np.argsort(logits, axis=1, kind="stable")[:, -5:]
+        top5 = float((largest == test.y[:, None]).any(axis=1).mean())
+    if reference_labels is not None:
+        reference_right = reference_labels == test.y
+        agreement = float((predicted == reference_labels).mean())
+        flips = count_flips(reference_right, right)
+    return Scores(
+        accuracy=float(right.mean()),
+        accuracy_interval=_wilson(int(right.sum()), len(test)),
+        worst_class=(test.class_names[worst], float(recall[worst])),
+        confusion=confusion,
+        ties=float(((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1).mean()),
+        top5=top5,
+        agreement=agreement,
+        flips=flips,
+    )
+
+
+def count_flips(right_before: np.ndarray, right_after: np.ndarray) -> tuple[int, int]:
+    """Number of samples that regressed (right to wrong) and that were fixed (wrong to right).
+
+    Args:
+        right_before: Whether the first model is right, bool [N].
+        right_after: Whether the second model is right, bool [N].
+    """
+    return int((right_before & ~right_after).sum()), int((~right_before & right_after).sum())
 
 
 def _wilson(right: int, samples: int) -> tuple[float, float]:
-    """The 95 % interval of a share, after Wilson (1927)."""
-    z, share = statistics.NormalDist().inv_cdf(0.975), right / samples
-    middle = share + z * z / (2 * samples)
-    half = z * math.sqrt(share * (1 - share) / samples + (z / (2 * samples)) ** 2)
-    low, high = ((middle + sign * half) / (1 + z * z / samples) for sign in (-1, 1))
+    """The 95 % confidence interval of a share.
+
+    Reference:
+        Wilson, Probable inference, the law of succession, and statistical inference (1927).
+    """
+    share = right / samples
+    middle = share + _Z95**2 / (2 * samples)
+    half = _Z95 * math.sqrt(share * (1 - share) / samples + (_Z95 / (2 * samples)) ** 2)
+    low, high = ((middle + sign * half) / (1 + _Z95**2 / samples) for sign in (-1, 1))
     return (low if right else 0.0), (high if right < samples else 1.0)
 
 
 def measure_divergence(measured: Measurement, first: Measurement | None) -> OutputDivergence | None:
-    """How far a measurement's outputs lie from the first's; None without a first and for float outputs."""
+    """Compares the outputs of two measurements.
+
+    Args:
+        measured: Measurement of one target.
+        first: Measurement of the first target that ran the model; None if there is none.
+
+    Returns:
+        The divergence; None without a first measurement and for float outputs.
+    """
     if first is None or measured.outputs[0].dtype.kind not in "iu":
         return None
     # int64: the difference of two int8 values does not fit into int8.

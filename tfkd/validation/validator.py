@@ -7,12 +7,13 @@ import importlib.metadata
 import itertools
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfkd.errors import InputError
+from tfkd._internal.isolation import ChildCrashed
+from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets.measurement import Measurement
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.results import Row
@@ -25,25 +26,27 @@ if TYPE_CHECKING:
     from tfkd.data import Split
     from tfkd.targets import Target
 
+    Model = TFLiteModel | str | os.PathLike[str]
+
 SCHEMA = "tfkd.validation/1"
 
-_NOT_FINITE = "Its outputs hold NaN or infinity."
+_NOT_FINITE = "The outputs contain NaN or infinity."
 _PACKAGES = ("tfkd", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
 
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """What `validate` found.
+    """The result of `validate`.
 
     Args:
         rows: Keras models first, then each .tflite on each target.
-        verdict: over the contract.
-        contract: the limits, or None.
-        ship: name of the model that is to ship.
-        reference: name of the row that agreement, flips and drop refer to, or None.
-        models: the .tflite models by name.
-        test: name, number of samples, classes and hash of the test split.
-        versions: of Python, of the platform and of the packages.
+        verdict: Verdict on the contract.
+        contract: The limits, or None.
+        ship: Name of the model that is to ship, or None.
+        reference: Name of the row that agreement, flips and accuracy drop refer to, or None.
+        models: The .tflite models by name.
+        test: Name, number of samples, class names, input shape and hash of the test split.
+        versions: Versions of Python, of the platform and of the packages.
     """
 
     rows: tuple[Row, ...]
@@ -63,7 +66,7 @@ class Validation:
         return self.verdict.status == "SHIP"
 
     def to_json(self) -> dict[str, Any]:
-        """The validation as plain JSON values, as tfkd/report/schema.json describes them."""
+        """The validation as plain JSON values, as described in `tfkd/report/schema.json`."""
         models = {}
         for name, model in self.models.items():
             audit = dataclasses.asdict(model.audit) if model.audit else None
@@ -82,53 +85,56 @@ class Validation:
 
 
 def validate(
-    model: TFLiteModel | str | os.PathLike[str] | Mapping[str, TFLiteModel | str | os.PathLike[str]],
+    model: Model | Mapping[str, Model],
     test: Split,
     *,
     reference: keras.Model | None = None,
     baselines: Mapping[str, keras.Model | tuple[keras.Model, Split]] | None = None,
-    targets: Sequence[str | Target] = ("host", "tflm"),
+    targets: Sequence[str | Target] | None = None,
+    optional: Collection[str] = (),
     contract: Contract | None = None,
     ship: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Validation:
-    """Runs each .tflite on each target over the whole test split and holds one of them against the contract.
+    """Runs each .tflite on each target over the whole test split and checks one of them against a contract.
 
-    A target that refuses a model, crashes on it or is missing gives a row that says so; the other rows stay.
+    If a target refuses a model, crashes, times out or is unavailable, its row says why; the other rows are unaffected.
 
     Args:
-        model: a .tflite, or several by name.
-        test: the test split; another role is refused.
-        reference: the Keras model that the .tflite came from; agreement, flips and accuracy drop refer to it.
-        baselines: Keras models for comparison by name, such as teacher and student alone; one that sees other data
-            than the models, such as a teacher of another modality, with its own test split.
-        targets: specifications such as `host:reference`, or targets. Output divergence refers to the first that ran.
-        contract: the limits of the model that is to ship.
-        ship: its name; needed where there are a contract and several models.
-        progress: called with (steps done, steps in all, what comes next).
+        model: A .tflite, or several by name.
+        test: Test split; a split with another role is refused.
+        reference: Keras model that the .tflite was converted from. Agreement, flips and accuracy drop refer to it.
+        baselines: Keras models for comparison by name, such as the teacher. A model with other inputs than the .tflite,
+            such as a teacher of another modality, comes with its own test split.
+        targets: Specifications such as `host:reference`, or targets. Output divergence refers to the first that ran.
+            Default: `tfkd.targets.defaults()`, which are all optional.
+        optional: Specifications of targets that this platform may lack. A missing one has a row "unavailable" and does
+            not affect the verdict, except that a limit which only it could check stays unknown. Any other missing
+            target leaves the verdict unknown.
+        contract: Limits of the model that is to ship.
+        ship: Name of that model; required for a contract over several models.
+        progress: Called with (steps done, total steps, name of the next step).
 
     Raises:
-        ValueError: the split is not the test split, or a model does not fit to it, or `ship` names none.
-        RuntimeError: the tool that a target needs for its set-up is missing.
+        InputError: The split is not a test split, a target does not exist, or `ship` is not the name of a model.
+        ModelError: A file is not a .tflite, or a model does not fit the split.
     """
     test.require("test", purpose="validation")
     models = _load(model, test)
-    shipped = _ship(ship, models, contract)
-    engines = _engines(targets)
-    baselines = baselines or {}
-    seen = {name: one[1] for name, one in baselines.items() if isinstance(one, tuple)}
-    for split in seen.values():
-        split.require("test", purpose="validation")
-    plain = {name: one[0] if isinstance(one, tuple) else one for name, one in baselines.items()}
-    graphs, reference_name = _graphs(reference, plain, test, seen)
-    step = _counter(progress, len(graphs) + len(models) * len(engines))
-    keras_rows, labels = _keras_rows(graphs, reference_name, test, seen, step)
-    target_rows = list(_target_rows(models, engines, test, labels, step))
+    shipped = _shipped(ship, models, contract)
+    places = _places(targets)
+    keras_models, reference_name = _keras_models(reference, baselines or {}, test)
+    step = _counter(progress, len(keras_models) + len(models) * len(places))
+    keras_rows, labels = _keras_rows(keras_models, reference_name, test, step)
+    target_rows = list(_target_rows(models, places, test, labels, step))
     step("done")
+    candidates = [row for row in target_rows if row.name == shipped]
+    skipped = [row for row in candidates if row.unavailable and (targets is None or row.target in optional)]
+    missing = {row.target for row in skipped}
     accuracy = next((row.accuracy for row in keras_rows if row.name == reference_name), None)
     return Validation(
         rows=(*keras_rows, *target_rows),
-        verdict=judge(contract, [row for row in target_rows if row.name == shipped], accuracy),
+        verdict=judge(contract, [row for row in candidates if row.target not in missing], accuracy, skipped),
         contract=contract,
         ship=shipped,
         reference=reference_name,
@@ -144,7 +150,7 @@ def validate(
     )
 
 
-def _load(model: Any, test: Split) -> dict[str, TFLiteModel]:
+def _load(model: Model | Mapping[str, Model], test: Split) -> dict[str, TFLiteModel]:
     from tfkd.conversion.tflite import TFLiteModel
 
     if isinstance(model, Mapping):
@@ -153,123 +159,153 @@ def _load(model: Any, test: Split) -> dict[str, TFLiteModel]:
         loaded = TFLiteModel.load(model)
         models = {loaded.path.stem if loaded.path else "model": loaded}
     if not models:
-        raise InputError("validate: model must hold at least one .tflite. Received: an empty mapping. Add one.")
+        raise InputError("validate: model must contain at least one .tflite. Received: an empty mapping. Add one.")
     for name, one in models.items():
         sides = [[tensor.shape for tensor in side] for side in (one.inputs, one.outputs)]
         _check_shapes(name, [side[0] if len(side) == 1 else side for side in sides], test)
     return models
 
 
-def _ship(ship: str | None, models: Mapping[str, TFLiteModel], contract: Contract | None) -> str | None:
+def _shipped(ship: str | None, models: Mapping[str, TFLiteModel], contract: Contract | None) -> str | None:
     if ship is not None and ship not in models:
-        raise InputError(f"validate: ship must name a model. Received: {ship!r}. Models: {', '.join(models)}.")
+        raise InputError(
+            f"validate: ship must be the name of a model. Received: {ship!r}. Models: {', '.join(models)}."
+        )
     if ship is None and len(models) == 1:
         return next(iter(models))
     if ship is None and contract is not None:
         raise InputError(
-            f"validate: a contract over several models needs the name of the one that is to ship. Received: ship=None. "
-            f"Choose one of: {', '.join(models)}."
+            f"validate: a contract over several models needs the name of the model that is to ship. "
+            f"Received: ship=None. Choose one of: {', '.join(models)}."
         )
     return ship
 
 
-def _engines(specs: Sequence[str | Target]) -> list[Target]:
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A target, or the reason why it is unavailable."""
+
+    spec: str
+    target: Target | None
+    reason: str | None = None
+
+
+def _places(chosen: Sequence[str | Target] | None) -> list[_Place]:
     from tfkd import targets
 
-    specs = [specs] if isinstance(specs, str) else specs
-    engines = [targets.get(spec) if isinstance(spec, str) else spec for spec in specs]
-    names = [engine.spec for engine in engines]
+    specs = targets.defaults() if chosen is None else [chosen] if isinstance(chosen, str) else chosen
+    places = []
+    for spec in specs:
+        if not isinstance(spec, str):
+            places.append(_Place(spec.spec, spec))
+            continue
+        try:
+            target = targets.get(spec)
+        except ToolMissingError as error:
+            places.append(_Place(spec, None, str(error)))
+        else:
+            places.append(_Place(target.spec, target))
+    names = [place.spec for place in places]
     if not names or len(set(names)) < len(names):
         raise InputError(
-            f"validate: targets must be at least one, each once. Received: {names}. "
+            f"validate: targets must contain at least one target, and none twice. Received: {names}. "
             f"Choose from: {', '.join(targets.names())}."
         )
-    return engines
+    return places
 
 
-def _graphs(
-    reference: keras.Model | None, baselines: Mapping[str, keras.Model], test: Split, seen: Mapping[str, Split]
-) -> tuple[dict[str, keras.Model], str | None]:
-    """The Keras models by name, the reference among them, and its name."""
-    graphs = dict(baselines)
-    name = next((name for name, graph in graphs.items() if graph is reference), None)
+@dataclasses.dataclass(frozen=True)
+class _KerasModel:
+    """A Keras model and the test split with its inputs."""
+
+    model: keras.Model
+    test: Split
+
+
+def _keras_models(
+    reference: keras.Model | None, baselines: Mapping[str, keras.Model | tuple[keras.Model, Split]], test: Split
+) -> tuple[dict[str, _KerasModel], str | None]:
+    """The Keras models by name, including the reference, and the name of the reference."""
+    models = {
+        name: _KerasModel(*one) if isinstance(one, tuple) else _KerasModel(one, test) for name, one in baselines.items()
+    }
+    name = next((name for name, one in models.items() if one.model is reference), None)
     if reference is not None and name is None:
         name = "reference"
-        if name in graphs:
+        if name in models:
             raise InputError(
-                "validate: the name 'reference' in baselines belongs to the reference. Received: another model under "
-                "it. Rename that baseline, or pass the same model as reference."
+                "validate: the baseline 'reference' is another model than the reference. Rename that baseline, or pass "
+                "the same model as reference."
             )
-        graphs[name] = reference
-    for one, graph in graphs.items():
+        models[name] = _KerasModel(reference, test)
+    for key, one in models.items():
+        one.test.require("test", purpose="validation")
         # A model that was never built has no shapes.
-        _check_shapes(
-            one, [getattr(graph, side, None) for side in ("input_shape", "output_shape")], seen.get(one, test)
-        )
-    return graphs, name
+        _check_shapes(key, [getattr(one.model, side, None) for side in ("input_shape", "output_shape")], one.test)
+    return models, name
 
 
 def _check_shapes(name: str, shapes: Sequence[Any], test: Split) -> None:
-    """Refuses a model that takes other samples than the split's or gives another number of logits."""
+    """Refuses a model whose input shape or number of outputs does not fit the split.
+
+    Args:
+        name: Name of the model.
+        shapes: Shapes of input and output with the batch axis; a list of shapes if there are several, None if unknown.
+        test: The test split.
+    """
     for side, shape in zip(("input", "output"), shapes, strict=True):
         if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
-            raise InputError(
+            raise ModelError(
                 f"validate: model {name!r} must have one input and one output. Received: {side} shape {shape}. "
-                f"Give a model with one {side}."
+                f"Pass a built model with one {side}."
             )
     inputs, outputs = (shape[1:] for shape in shapes)
     fits = len(inputs) == len(test.input_shape)
     if not fits or any(a not in (None, -1, b) for a, b in zip(inputs, test.input_shape, strict=True)):
-        raise InputError(
-            f"validate: model {name!r} must take samples of shape {test.input_shape}, those of {test.name}. "
-            f"Received: a model for {inputs}. Give the data set that the model was made for."
+        raise ModelError(
+            f"validate: the input shape of model {name!r} must be {test.input_shape}, that of {test.name}. "
+            f"Received: {inputs}. Use the data set that the model was trained on."
         )
     classes = int(np.prod([size or 1 for size in outputs]))
     if classes != test.num_classes:
-        hint = "Give the data set that the model was made for."
+        hint = "Use the data set that the model was trained on."
         if classes == 1:
-            hint = "One logit for two classes is not supported: end the model in two."
-        raise InputError(
-            f"validate: model {name!r} must give one output per class, {test.num_classes} for {test.name}. "
+            hint = "A single logit for two classes is not supported: end the model with two logits."
+        raise ModelError(
+            f"validate: model {name!r} must have one output per class, {test.num_classes} for {test.name}. "
             f"Received: {classes} per sample. {hint}"
         )
 
 
 def _counter(progress: Callable[[int, int, str], None] | None, total: int) -> Callable[[str], None]:
     done = itertools.count()
-    return lambda what: progress(next(done), total, what) if progress else None
+    return lambda step: progress(next(done), total, step) if progress else None
 
 
 def _keras_rows(
-    graphs: Mapping[str, keras.Model],
-    reference: str | None,
-    test: Split,
-    seen: Mapping[str, Split],
-    step: Callable[[str], None],
+    models: Mapping[str, _KerasModel], reference: str | None, test: Split, step: Callable[[str], None]
 ) -> tuple[list[Row], np.ndarray | None]:
-    """One row for each Keras model, and the labels that the reference gives."""
-    outputs = {}
-    for name, graph in graphs.items():
+    """One row for each Keras model, and the labels int [N] that the reference predicts."""
+    logits = {}
+    for name, one in models.items():
         step(f"{name} in Keras")
-        own = seen.get(name, test)
-        outputs[name] = np.asarray(graph.predict(own.batches(256), verbose=0)).reshape(len(own), -1)
-    sound = reference is not None and np.isfinite(outputs[reference]).all()
-    labels = outputs[reference].argmax(axis=1) if reference and sound else None
+        logits[name] = np.asarray(one.model.predict(one.test.batches(256), verbose=0)).reshape(len(one.test), -1)
+    finite = {name: bool(np.isfinite(values).all()) for name, values in logits.items()}
+    labels = logits[reference].argmax(axis=1) if reference and finite[reference] else None
     rows = []
-    for name, graph in graphs.items():
-        weights = [weight.value for weight in graph.weights]
+    for name, one in models.items():
+        weights = [weight.value for weight in one.model.weights]
         row = Row(
             name=name,
             target=None,
             bytes=sum(weight.dtype.size * int(np.prod(weight.shape)) for weight in weights),
-            parameters=graph.count_params(),
-            samples=len(seen.get(name, test)),
+            parameters=one.model.count_params(),
+            samples=len(one.test),
         )
-        if np.isfinite(outputs[name]).all():
-            own = seen.get(name, test)
-            comparable = name != reference and np.array_equal(own.ids, test.ids) and np.array_equal(own.y, test.y)
-            found = score(outputs[name], own, labels if comparable else None)
-            rows.append(dataclasses.replace(row, **found))
+        if finite[name]:
+            same_samples = np.array_equal(one.test.ids, test.ids) and np.array_equal(one.test.y, test.y)
+            comparable = name != reference and same_samples
+            rows.append(row.with_scores(score(logits[name], one.test, labels if comparable else None)))
         else:
             rows.append(dataclasses.replace(row, invalid_reason=_NOT_FINITE, broken=True))
     return rows, labels
@@ -277,48 +313,55 @@ def _keras_rows(
 
 def _target_rows(
     models: Mapping[str, TFLiteModel],
-    engines: Sequence[Target],
+    places: Sequence[_Place],
     test: Split,
     labels: np.ndarray | None,
     step: Callable[[str], None],
 ) -> Iterator[Row]:
-    from tfkd._internal.isolation import ChildCrashed
-
     for name, model in models.items():
         inputs, first = model.quantize_input(test.x), None
-        for engine in engines:
-            step(f"{name} on {engine.spec}")
-            row = Row(name=name, target=engine.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
-            try:
-                measured = engine.run(model, inputs)
-            except (ValueError, RuntimeError) as error:
-                # One engine that refuses a model must not cost the numbers of the others. A refusal and a crash are
-                # the model's; a time limit or a missing tool leaves the question open.
-                broken = isinstance(error, ValueError | ChildCrashed)
-                yield dataclasses.replace(row, invalid_reason=str(error), broken=broken)
-                continue
-            row = _measured_row(row, measured, first, test, labels)
-            first = first or (measured if row.valid and measured.outputs else None)
+        for place in places:
+            step(f"{name} on {place.spec}")
+            row = Row(name=name, target=place.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
+            row = _run(row, place, model, inputs)
+            if row.valid and row.measurement is not None:
+                row = _scored(row, row.measurement, first, test, labels)
+                if row.valid and row.measurement and row.measurement.outputs:
+                    first = first or row.measurement
             yield row
 
 
-def _measured_row(
-    row: Row, measured: Measurement, first: Measurement | None, test: Split, labels: np.ndarray | None
+def _run(row: Row, place: _Place, model: TFLiteModel, inputs: np.ndarray) -> Row:
+    """The row with the measurement, or with the reason why there is none. Errors of tfkd itself are not caught."""
+    if place.target is None:
+        return dataclasses.replace(row, invalid_reason=place.reason, unavailable=True)
+    try:
+        measurement = place.target.run(model, inputs)
+    except (ModelError, ChildCrashed) as error:
+        return dataclasses.replace(row, invalid_reason=str(error), broken=True)
+    except ToolMissingError as error:
+        return dataclasses.replace(row, invalid_reason=str(error), unavailable=True)
+    except DeviceError as error:  # a timeout or a disconnected device does not tell whether the model is correct
+        return dataclasses.replace(row, invalid_reason=str(error))
+    reason = None if measurement.valid else measurement.invalid_reason or "The target reported an invalid run."
+    return dataclasses.replace(row, measurement=measurement, invalid_reason=reason)
+
+
+def _scored(
+    row: Row, measurement: Measurement, first: Measurement | None, test: Split, labels: np.ndarray | None
 ) -> Row:
-    row = dataclasses.replace(row, measurement=measured)
-    if not measured.valid:
-        return dataclasses.replace(row, invalid_reason=measured.invalid_reason or "The target says so.")
-    if not measured.outputs:  # a tool that gives times alone
+    """The row with the scores of the outputs, or with the reason why they cannot be scored."""
+    if not measurement.outputs:  # a target that only measures latency
         return row
-    outputs = measured.outputs[0]
+    outputs = measurement.outputs[0]
     if len(outputs) != len(test):
-        reason = f"{len(outputs)} outputs came back for {len(test)} samples."
-        return dataclasses.replace(row, invalid_reason=reason)
+        return dataclasses.replace(
+            row, invalid_reason=f"The target returned {len(outputs)} outputs for {len(test)} samples."
+        )
     if not np.isfinite(outputs).all():
         return dataclasses.replace(row, invalid_reason=_NOT_FINITE, broken=True)
-    return dataclasses.replace(
-        row, output_divergence=measure_divergence(measured, first), **score(outputs, test, labels)
-    )
+    row = dataclasses.replace(row, output_divergence=measure_divergence(measurement, first))
+    return row.with_scores(score(outputs, test, labels))
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -328,4 +371,4 @@ def _versions() -> Iterator[tuple[str, str]]:
         try:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue  # tflite-micro has no wheel for every system; a package that is absent has no version
+            continue  # tflite-micro has no wheel for some platforms
