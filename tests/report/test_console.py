@@ -26,11 +26,12 @@ def measured(**values):
 
 
 def test_summary_has_a_line_for_each_row_and_the_verdict():
-    failed = {**ROW, "target": "tflm", "valid": False, "invalid_reason": "tflite-micro is not installed"}
+    reason = "tflite-micro is not installed"
+    failed = {**ROW, "target": "tflm", "valid": False, "broken": False, "unavailable": True, "invalid_reason": reason}
     lines = console.summary({"rows": [ROW, failed], "verdict": VERDICT}).splitlines()
     assert lines[1].split() == ["full_int8", "host", "12,345", "97.12%", "-", "-"]
     assert lines[2].split()[:2] == ["full_int8", "tflm"]
-    assert lines[3].strip() == "tflite-micro is not installed"
+    assert lines[3].strip() == "unavailable: tflite-micro is not installed"
     assert lines[4] == "Verdict: UNKNOWN (decided by max_p90_ms)"
 
 
@@ -68,5 +69,12 @@ def test_training_shows_sizes_of_a_tflite_only():
 
 def test_export_shows_the_arena_and_what_was_removed():
     assert console.exported(Path("out"), {"arena_bytes": 1_024}) == "out: arena 1,024 bytes"
-    sizes = {"arena_bytes": 1_024, "removed": {"summary": "2 ops removed"}}
-    assert console.exported(Path("out"), sizes).endswith("; 2 ops removed")
+    sizes = {
+        "arena_bytes": 1_024,
+        "removed": {"summary": "2 ops removed"},
+        "golden_vectors": 4,
+        "golden_source": "tflm",
+    }
+    assert console.exported(Path("out"), sizes).endswith("; 2 ops removed; self-test of 4 vectors from tflm")
+    assert "no self-test" in console.exported(Path("out"), {**sizes, "golden_source": None})
+    assert "size unknown" in console.exported(Path("out"), {"arena_bytes": None})

@@ -1,4 +1,4 @@
-"""A validation as one self-contained HTML page, as Markdown, JSON or JUnit XML."""
+"""Reports of a validation: a self-contained HTML page, Markdown, JSON or JUnit XML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from tfkd._internal import atomic
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
+    from tfkd.report.seeds import SeedRun
     from tfkd.validation.validator import Validation
+
+    # One value per epoch, by training and metric: `History.history` of Keras.
+    Histories = Mapping[str, Mapping[str, Sequence[float]]]
 
 __all__ = ["SUFFIXES", "check_paths", "rewrite", "write_report"]
 
@@ -22,27 +26,27 @@ def write_report(
     validation: Validation | Mapping[str, Any],
     path: str | os.PathLike[str],
     *,
-    training: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
-    seeds: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    training: Histories | None = None,
+    seeds: Mapping[str, Sequence[SeedRun]] | None = None,
     command: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes the report; the suffix chooses the form: .html, .md, .json or .xml (JUnit).
+    """Writes a report. The suffix of the path selects the format: .html, .md, .json or .xml (JUnit).
 
     Args:
-        validation: what `tfkd.validate` gave, or the content of a report that was written as JSON.
-        path: where to write; missing folders are made.
-        training: `History.history` of each training, by label.
-        seeds: for each way of training, by label, a list of `{"seed": 0, "accuracy": 0.97}` (test accuracy of the
-            float student). Each label is compared with the first.
-        command: the command that made all this, to stand at the end of the page.
-        overwrite: replace an existing file.
+        validation: Result of `tfkd.validate`, or the content of a report in JSON.
+        path: File to write; missing folders are created.
+        training: `History.history` of each training, by its name.
+        seeds: Runs such as `{"seed": 0, "accuracy": 0.97}` of each training, by its name; accuracy is that of the float
+            student on the test split. Each training is compared with the first.
+        command: Command line that produced the validation, shown at the end of the report.
+        overwrite: Whether to replace an existing file.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the suffix is none of these, the path exists, or the mapping is no validation.
+        InputError: The suffix is unknown, the path exists, or the mapping is not a validation.
     """
     from tfkd.validation.validator import SCHEMA
 
@@ -51,13 +55,12 @@ def write_report(
     record = dict(validation) if isinstance(validation, Mapping) else validation.to_json()
     if record.get("schema") != SCHEMA:
         raise InputError(
-            f"write_report: the mapping must be a report in the form {SCHEMA}. Received: schema="
-            f"{record.get('schema')!r}. Give what tfkd.validate returned, or a report that it wrote as .json."
+            f"write_report: the mapping must be a report with schema {SCHEMA!r}. Received: schema="
+            f"{record.get('schema')!r}. Pass the result of tfkd.validate, or the content of a .json report."
         )
     extra = {"training": training, "seeds": seeds, "command": command}
     record |= {name: _plain(value) for name, value in extra.items() if value is not None}
-    text = _FORMS[path.suffix](record)
-    atomic.write(path, text)
+    atomic.write(path, _FORMATS[path.suffix](record))
     return path
 
 
@@ -107,7 +110,7 @@ def rewrite(source: str | os.PathLike[str], path: str | os.PathLike[str], *, ove
 
 
 def _plain(value: Any) -> Any:
-    """JSON values: NumPy numbers become Python's, NaN and infinity (a loss that diverged) become null."""
+    """The value as plain JSON: NumPy numbers become Python numbers, NaN and infinity (a loss that diverged) null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, str) or value is None:
@@ -140,11 +143,11 @@ def _junit(record: Mapping[str, Any]) -> str:
     return junit.render(record)
 
 
-_FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+_FORMATS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ".html": _html,
     ".md": _markdown,
     ".json": _json,
     ".xml": _junit,
 }
 
-SUFFIXES = tuple(_FORMS)
+SUFFIXES = tuple(_FORMATS)

@@ -26,14 +26,14 @@ def summary(record: Mapping[str, Any]) -> str:
         measured = row["measurement"] or {}
         latency, arena = measured.get("latency"), (measured.get("memory") or {}).get("arena_bytes")
         cells = (
-            words.percent(row["accuracy"], 2) if row["valid"] else "does not run",
+            words.percent(row["accuracy"], 2) if row["valid"] else "-",
             f"{latency['p90_ms']:.3f}" if latency and latency["p90_ms"] is not None else "-",
             f"{arena:,}" if arena else "-",
         )
         target = row["target"] or "Keras"
         lines.append(f"{row['name']:<18} {target:<19} {row['bytes']:>9,} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}")
         if not row["valid"]:
-            lines.append(f"{'':<18} {row['invalid_reason']}")
+            lines.append(f"{'':<18} {words.status(row)}")
         if counted := _instructions(measured) if measured else "":
             lines.append(f"{'':<18} {counted}")
     verdict = record["verdict"]

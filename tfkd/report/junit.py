@@ -9,17 +9,20 @@ from xml.etree import ElementTree
 
 from tfkd.report import words
 
-# XML 1.0 has no way to write these, not even escaped.
+# Characters that XML 1.0 cannot contain, even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# An unknown check is an error, so that a CI run does not pass on it.
+_ELEMENTS = {"broken": "failure", "unknown": "error"}
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """A check that is broken is a failure; one that is unknown is an error, so that a CI run does not pass on it."""
+    """The JUnit report of a validation. Broken checks are failures, unknown checks are errors."""
     verdict = record["verdict"]
     checks = verdict["checks"]
     model = _clean(record["ship"] or "model")
-    kinds = {"broken": "failure", "unknown": "error"}
-    counts = {f"{kind}s": str(sum(check["status"] == status for check in checks)) for status, kind in kinds.items()}
+    counts = {
+        f"{element}s": str(sum(check["status"] == status for check in checks)) for status, element in _ELEMENTS.items()
+    }
     attributes = {"name": "tfkd contract", "tests": str(len(checks)), **counts, "skipped": "0"}
     root = ElementTree.Element("testsuites", attributes)
     suite = ElementTree.SubElement(root, "testsuite", attributes)
@@ -29,14 +32,13 @@ def render(record: Mapping[str, Any]) -> str:
     for check in checks:
         case = ElementTree.SubElement(suite, "testcase", {"classname": f"tfkd.{model}", "name": check["name"]})
         text = _clean(f"{words.LABELS[check['name']]}: {words.finding(check)}")
-        if check["status"] in kinds:
-            ElementTree.SubElement(case, kinds[check["status"]], {"message": text, "type": check["status"]}).text = text
+        element, status = _ELEMENTS.get(check["status"]), check["status"]
+        if element:
+            ElementTree.SubElement(case, element, {"message": text, "type": status}).text = text
         else:
             ElementTree.SubElement(case, "system-out").text = text
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=False).join(
-        ('<?xml version="1.0" encoding="UTF-8"?>\n', "\n")
-    )
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
 def _clean(text: str) -> str:

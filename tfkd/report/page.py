@@ -1,29 +1,30 @@
-"""What stands on the page: the JSON record turned into rows of words, then into HTML or Markdown by a template."""
+"""The report as HTML or Markdown: the JSON record becomes rows of text, which a template lays out."""
 
 from __future__ import annotations
 
 import html as escaping
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from tfkd.report import devices, plots, seeds, words
+from tfkd.report import device_plots, devices, plots, seeds, words
 
+# CSS class and explanation of each verdict.
 _STATUS = {
     "SHIP": ("ship", "The contract holds."),
     "NO": ("no", "The contract does not hold."),
-    "UNKNOWN": ("unknown", "What was not measured never passes."),
+    "UNKNOWN": ("unknown", "A limit that could not be checked does not count as kept."),
     None: ("none", ""),
 }
-# A table of more classes than this cannot be read; the pairs most often confused still stand beside it.
+# A larger confusion matrix is not readable; the most frequent confusions are listed anyway.
 _MAX_MATRIX_CLASSES = 20
 
 
 def html(record: Mapping[str, Any]) -> str:
-    """The report as one HTML page with neither script nor network."""
+    """The report as one HTML page without scripts and without network access."""
     return _environment(autoescape=True).get_template("page.html.jinja").render(**view(record))
 
 
@@ -36,9 +37,9 @@ def markdown(record: Mapping[str, Any]) -> str:
 
 
 def view(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the templates show, as words."""
+    """Everything that the templates show, as text."""
     status = record["verdict"]["status"]
-    tone, motto = _STATUS[status]
+    tone, explanation = _STATUS[status]
     teacher = next((row for row in record["rows"] if row["target"] is None), None)
     all_series = seeds.series(record.get("seeds") or {})
     shown = _shown(record)
@@ -49,7 +50,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "title": f"{record['ship'] or 'tfkd'}: {status or 'no contract'}",
         "status": status or "NO CONTRACT",
         "tone": tone,
-        "motto": motto,
+        "explanation": explanation,
         "headline": words.headline(record),
         "record": record,
         "test": record["test"],
@@ -65,13 +66,15 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "comparisons": seeds.compare(all_series),
         "seeds_plot": plots.seeds(all_series, colours),
         "training": plots.training(record.get("training") or {}, colours),
-        "latency": plots.latency(record),
+        "latency": device_plots.latency(record),
         "devices": devices.table(record),
         "device_plots": [
-            plot for plot in (plots.throughput(record), plots.minutes(record), plots.heat(record)) if plot
+            plot
+            for plot in (device_plots.throughput(record), device_plots.minutes(record), device_plots.thermal(record))
+            if plot
         ],
         "cores": [_core(row) for row in cores],
-        "core_plots": [plots.layers(cores[0]), plots.arena(cores[0])] if cores else [],
+        "core_plots": [device_plots.layers(cores[0]), device_plots.arena(cores[0])] if cores else [],
         "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,
         "audits": _audits(record["models"]),
         "compression": words.COMPRESSION,
@@ -92,13 +95,13 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         "points": words.points,
         "size": words.size,
         "ms": words.ms,
-        "svg": lambda plot: Markup(plot.svg),  # made by plots.py, which escapes what it is given
+        "svg": lambda plot: Markup(plot.svg),  # svg.py escapes the texts in it
     }
     return environment
 
 
 def _markdown_escape(value: Any) -> Any:
-    """What comes out of an expression cannot start a tag, a cell or emphasis."""
+    """The value of an expression, escaped: it cannot start a tag, a table cell or emphasis."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return re.sub(r"([\\`*_|\[\]~])", r"\\\1", escaping.escape(value, quote=False)).replace("\n", " ")
@@ -125,16 +128,17 @@ def _within(share: float) -> float:
 
 
 def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """The shipped model in (label, number, note): the worst of its targets for each number."""
+    """The main numbers of the candidate as (label, number, note), each from the target where it is worst."""
     rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"]]
     rows = [row for row in rows if row["valid"] and row["accuracy"] is not None]
     if not rows:
         return []
     worst = min(rows, key=lambda row: row["accuracy"])
     low, high = worst["accuracy_interval"]
-    found = [
-        ("Accuracy", words.percent(worst["accuracy"]), f"95% interval {words.percent(low)} to {words.percent(high)}")
-    ]
+    note = f"95% interval {words.percent(low)} to {words.percent(high)}"
+    if teacher and teacher["accuracy"] is not None:
+        note += f"; {teacher['name']} {words.percent(teacher['accuracy'])}"
+    found = [("Accuracy", words.percent(worst["accuracy"]), note)]
     if worst["agreement"] is not None:
         found.append(("Agreement", words.percent(worst["agreement"]), f"same label as {record['reference']}"))
     smaller = f"{teacher['bytes'] / worst['bytes']:.1f} times smaller than {teacher['name']}" if teacher else ""
@@ -142,11 +146,22 @@ def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> li
     arenas = [(row["measurement"]["memory"]["arena_bytes"] or 0, row["target"]) for row in rows]
     if max(arenas)[0]:
         found.append(("Tensor arena", words.size(max(arenas)[0]), f"on {max(arenas)[1]}"))
-    timed = [row for row in rows if (row["measurement"]["latency"] or {}).get("p90_ms") is not None]
-    times = [(row["measurement"]["latency"]["p90_ms"], row["target"]) for row in timed]
-    if times:
-        found.append(("Latency p90", words.ms(max(times)[0]), f"on {max(times)[1]}"))
-    return found
+    return [*found, *_speed(rows)]
+
+
+def _speed(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """The latency of the candidate; on a microcontroller its estimate, since the host's latency is irrelevant there."""
+    measured = [(row["measurement"], row["target"]) for row in rows]
+    estimates = [(one["estimated_ms"], target) for one, target in measured if one.get("estimated_ms")]
+    if estimates:
+        (low, high), target = max(estimates, key=lambda entry: entry[0][1])
+        return [("Estimated time", f"{words.ms(low)} to {words.ms(high)}", f"on {target}")]
+    times = [
+        (one["latency"]["p90_ms"], target)
+        for one, target in measured
+        if one["latency"] and one["latency"]["p90_ms"] is not None
+    ]
+    return [("Latency p90", words.ms(max(times)[0]), f"on {max(times)[1]}")] if times else []
 
 
 def _row(row: Mapping[str, Any], record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -161,16 +176,17 @@ def _row(row: Mapping[str, Any], record: Mapping[str, Any], teacher: Mapping[str
         "p50": words.ms(latency["p50_ms"]),
         "p90": words.ms(latency["p90_ms"]),
         "evidence": words.evidence(row),
+        "status": words.status(row),
     }
 
 
 def _core(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of what an emulated microcontroller gave."""
+    """A row with the results of an emulated microcontroller."""
     measured, environment = row["measurement"], row["measurement"]["environment"]
     estimate, board = measured["estimated_ms"], environment["board"]
     return {
         **row,
-        "instructions": words.times(measured["instructions"]),
+        "instructions": words.millions(measured["instructions"]),
         "removed": environment.get("removed"),
         "ram": words.size(measured["memory"]["ram_bytes"]),
         "stack": words.size(measured["memory"]["stack_bytes"]),
@@ -180,10 +196,10 @@ def _core(row: Mapping[str, Any]) -> dict[str, Any]:
         "of_flash": words.percent(measured["memory"]["flash_bytes"] / board["flash_bytes"]),
         "board": board["name"],
         "estimate": f"{words.ms(estimate[0])} to {words.ms(estimate[1])}" if estimate else words.NONE,
-        "clock": f"at {board['clock_hz'] / 1e6:g} MHz" if board["clock_hz"] else "no clock given",
+        "clock": f"at {board['clock_hz'] / 1e6:g} MHz" if board["clock_hz"] else "clock unknown",
         "classes": ", ".join(
-            f"{kind} {words.percent(count / measured['instructions'], 0)}"
-            for kind, count in environment["classes"].items()
+            f"{name} {words.percent(count / measured['instructions'], 0)}"
+            for name, count in environment["classes"].items()
         ),
     }
 
@@ -193,14 +209,14 @@ def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "worst": f"{row['worst_class'][0]}: {words.percent(row['worst_class'][1])}",
-        "divergence_max": f"{divergence['max_steps']} (vs {divergence['against']})" if divergence else words.NONE,
+        "divergence_max": f"{divergence['max_steps']} (against {divergence['against']})" if divergence else words.NONE,
         "divergence_mean": f"{divergence['mean_steps']:.3f}" if divergence else words.NONE,
         "divergence_share": words.percent(divergence["share_changed"]) if divergence else words.NONE,
     }
 
 
 def _audits(models: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, str]]]]:
-    """Each audit once, as (models that were calibrated so, its facts)."""
+    """Each calibration once, as (names of the models that were calibrated with it, its facts)."""
     found: list[tuple[list[str], list[tuple[str, str]]]] = []
     for name, model in models.items():
         facts = _audit(model["audit"]) if model["audit"] else []
@@ -217,15 +233,15 @@ def _audit(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Samples", f"{audit['samples']:,}"),
         ("Range", f"{audit['minimum']:g} to {audit['maximum']:g}, mean {audit['mean']:.4g}"),
         ("Classes", f"{audit['classes_covered']} of {audit['classes_total']}"),
-        ("Also in test", str(audit["overlap"])),
-        ("Beyond the input range", words.percent(audit["saturation"], 2)),
+        ("Also in the test split", str(audit["overlap"])),
+        ("Values outside of the input range", words.percent(audit["saturation"], 2)),
         ("SHA-256", audit["digest"]),
         ("Findings", " ".join(audit["findings"]) or "none"),
     ]
 
 
 def _shown(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The row whose confusion matrix is shown: the shipped model, else the last that has one."""
+    """The row whose confusion matrix is shown: that of the candidate, else the last with one."""
     rows = [row for row in record["rows"] if row["confusion"] is not None]
     shipped = [row for row in rows if row["target"] and row["name"] == record["ship"]]
     return shipped[0] if shipped else rows[-1] if rows else None
@@ -233,17 +249,15 @@ def _shown(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _confusion(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     matrix = row["confusion"]
-    lines = []
+    lines, pairs = [], []
     for label, counts in enumerate(matrix):
         total = sum(counts) or 1
-        cells = [(count, round(count / total, 3), label == guess) for guess, count in enumerate(counts)]
-        lines.append((names[label], cells))
-    pairs = [
-        (count, names[label], names[guess], count / sum(counts))
-        for label, counts in enumerate(matrix)
-        for guess, count in enumerate(counts)
-        if label != guess and count
-    ]
+        lines.append(
+            (names[label], [(count, round(count / total, 3), label == other) for other, count in enumerate(counts)])
+        )
+        for other, count in enumerate(counts):
+            if label != other and count:
+                pairs.append((count, names[label], names[other], count / total))
     pairs.sort(key=lambda pair: -pair[0])
     return {
         "name": row["name"],
@@ -251,5 +265,5 @@ def _confusion(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
         "names": names,
         "lines": lines if len(names) <= _MAX_MATRIX_CLASSES else [],
         "pairs": pairs[:6],
-        "mistakes": sum(pair[0] for pair in pairs),
+        "errors": sum(pair[0] for pair in pairs),
     }

@@ -1,4 +1,4 @@
-"""Whether one way of training beats another over several seeds, with the spread."""
+"""Comparison of several trainings over several seeds."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
+
+from tfkd.report import words
+
+
+class SeedRun(TypedDict):
+    """One training run.
+
+    Args:
+        seed: Random seed of the run.
+        accuracy: Accuracy of the float student on the test split, 0..1.
+    """
+
+    seed: int
+    accuracy: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Test accuracies of one way of training, in percent, by seed.
+    """Test accuracies of one training with several seeds.
 
     Args:
-        label: the way of training.
-        by_seed: accuracy in percent for each seed.
-        mean: of them.
-        stdev: sample standard deviation; None for fewer than two seeds.
+        label: Name of the training.
+        by_seed: Accuracy in percent for each seed.
+        mean: Mean of the accuracies.
+        stdev: Sample standard deviation; None for fewer than two seeds.
     """
 
     label: str
@@ -28,15 +42,15 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One way of training against another, paired by seed, in percentage points.
+    """One training compared with another, paired by seed, in percentage points.
 
     Args:
-        label: the way of training.
-        against: the one that it is compared with.
-        differences: label minus against for each seed that both have.
-        mean: of the differences.
-        interval: 95 % interval of the mean (paired Student t); None for fewer than two pairs.
-        sentence: what that says.
+        label: Name of the training.
+        against: Name of the training that it is compared with.
+        differences: Accuracy of `label` minus accuracy of `against`, for each seed that both have.
+        mean: Mean of the differences.
+        interval: 95 % confidence interval of the mean (paired Student t); None for fewer than two pairs.
+        sentence: The result in words.
     """
 
     label: str
@@ -47,8 +61,8 @@ class Comparison:
     sentence: str
 
 
-def series(seeds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Series]:
-    """One `Series` for each label that has runs."""
+def series(seeds: Mapping[str, Sequence[SeedRun]]) -> list[Series]:
+    """One `Series` for each training that has runs."""
     found = []
     for label, runs in seeds.items():
         by_seed = {int(run["seed"]): 100 * float(run["accuracy"]) for run in runs}
@@ -60,7 +74,7 @@ def series(seeds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Series]:
 
 
 def compare(all_series: Sequence[Series]) -> list[Comparison]:
-    """Each series against the first, over the seeds that both have."""
+    """Compares each series with the first, over the seeds that both have."""
     from scipy import stats
 
     found = []
@@ -72,23 +86,22 @@ def compare(all_series: Sequence[Series]) -> list[Comparison]:
         differences = tuple(one.by_seed[seed] - first.by_seed[seed] for seed in pairs)
         mean, interval = statistics.fmean(differences), None
         if len(pairs) > 1:
-            reach = float(stats.t.ppf(0.975, len(pairs) - 1)) * statistics.stdev(differences) / math.sqrt(len(pairs))
-            interval = (mean - reach, mean + reach)
+            half = float(stats.t.ppf(0.975, len(pairs) - 1)) * statistics.stdev(differences) / math.sqrt(len(pairs))
+            interval = (mean - half, mean + half)
         sentence = _sentence(one.label, first.label, mean, interval, len(pairs))
         found.append(Comparison(one.label, first.label, differences, mean, interval, sentence))
     return found
 
 
 def _sentence(label: str, against: str, mean: float, interval: tuple[float, float] | None, pairs: int) -> str:
-    from tfkd.report.words import points
-
     subject = "Distillation" if "distill" in label.lower() else label
-    gap = f"{label} {points(mean)} points against {against}"
+    gain = f"{label} {words.points(mean)} points against {against}"
     if interval is None:
-        return f"One seed cannot tell whether {subject.lower()} paid: {gap}. Run three or more."
-    detail = f"{gap}, 95% interval {points(interval[0])} to {points(interval[1])} over {pairs} paired seeds"
+        return f"One seed does not show whether {subject.lower()} helped: {gain}. Run three seeds or more."
+    low, high = (words.points(end) for end in interval)
+    detail = f"{gain}, 95% confidence interval {low} to {high} over {pairs} paired seeds"
     if interval[0] > 0:
-        return f"{subject} paid: {detail}."
+        return f"{subject} improved accuracy: {detail}."
     if interval[1] < 0:
-        return f"{subject} cost accuracy: {detail}."
-    return f"A gain from {subject.lower()} is not shown: {detail}, which includes no difference."
+        return f"{subject} reduced accuracy: {detail}."
+    return f"No significant effect of {subject.lower()}: {detail}. The interval includes zero."

@@ -1,4 +1,4 @@
-"""Numbers and findings in words, the same in HTML, Markdown and JUnit."""
+"""Numbers and checks as text, the same in HTML, Markdown, JUnit and on the command line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from tfkd.validation.contract import LIMITS, RUNS, RUNS_LABEL
 
 NONE = "–"
 COMPRESSION = (
-    "Compressed (gzip -9, zstd -19) is what a download or an update costs. Zeros and shared values of a pruned or "
-    "clustered model save nothing by themselves: a .tflite stores every weight, and kernels multiply by zeros too."
+    "The compressed sizes (gzip -9, zstd -19) are those of a download or an update. Pruning and clustering do not "
+    "reduce the file, RAM or latency by themselves: a .tflite stores every weight, and kernels multiply by zeros too."
 )
 
 # The name of each check of a contract.
 LABELS = {RUNS: RUNS_LABEL, **{name: limit.label for name, limit in LIMITS.items()}}
 
-_FIELDS = {
+# What each field of `Measurement.evidence` is about.
+_EVIDENCE_OF = {
     "outputs": "outputs",
     "memory": "memory",
     "latencies_ns": "latency",
@@ -36,12 +37,12 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def points(value: float | None) -> str:
-    """Signed percentage points, with a true minus sign."""
+    """Percentage points with their sign, which is a true minus sign."""
     return NONE if value is None else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def size(count: float | None) -> str:
-    """Bytes in steps of 1,000.
+    """A number of bytes in B, kB, MB or GB (powers of 1,000).
 
     >>> size(48_112), size(512)
     ('48.1 kB', '512 B')
@@ -55,7 +56,7 @@ def size(count: float | None) -> str:
 
 
 def ms(value: float | None) -> str:
-    """Milliseconds, or microseconds where those say more.
+    """Milliseconds; below 0.1 ms in microseconds.
 
     >>> ms(0.0312), ms(2.5)
     ('31.2 µs', '2.50 ms')
@@ -65,21 +66,27 @@ def ms(value: float | None) -> str:
     return f"{_digits(1000 * value)} µs" if value < 0.1 else f"{_digits(value)} ms"
 
 
+def millions(count: int | None) -> str:
+    """A count in millions.
+
+    >>> millions(6_206_004), millions(485_136)
+    ('6.21 M', '0.49 M')
+    """
+    return NONE if count is None else f"{_digits(count / 1e6)} M"
+
+
 def _digits(value: float) -> str:
+    """A positive number with about three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def times(counted: int | None) -> str:
-    """A count in millions.
-
-    >>> times(6_206_004), times(485_136)
-    ('6.21 M', '0.49 M')
-    """
-    return NONE if counted is None else f"{_digits(counted / 1e6)} M"
-
-
 def quantity(value: float | None, unit: str | None) -> str:
-    """A number in one of the units of a check."""
+    """The value of a check.
+
+    Args:
+        value: The value, or None.
+        unit: `share`, `points`, `bytes`, `ms` or `steps`.
+    """
     if value is None:
         return NONE
     if unit == "points":
@@ -92,46 +99,66 @@ def quantity(value: float | None, unit: str | None) -> str:
 
 
 def bound(check: Mapping[str, Any]) -> str:
-    """A check's limit, such as `limit 50.0 kB`."""
+    """The limit of a check, such as `at most 50.0 kB`."""
     if check["limit"] is None:
         return NONE
-    side = "needs at least" if check["name"].startswith("min") else "limit"
+    side = "at least" if check["name"].startswith("min") else "at most"
     return f"{side} {quantity(check['limit'], check['unit'])}"
 
 
 def finding(check: Mapping[str, Any]) -> str:
-    """What one check found, in one sentence."""
-    where = f" on {check['target']}" if check["target"] else ""
+    """The value and the limit of a check, or its reason, in one or two sentences."""
+    target = f" on {check['target']}" if check["target"] else ""
     if check["value"] is None:
-        holds = "The model runs on every target." if check["status"] == "holds" else "Not known."
-        return check["detail"] or holds
-    text = f"{quantity(check['value'], check['unit'])}{where}, {bound(check)}."
+        default = "The model runs on every target." if check["status"] == "holds" else "There is no value."
+        return check["detail"] or default
+    permitted = "required" if check["name"].startswith("min") else "permitted"
+    text = f"{quantity(check['value'], check['unit'])}{target}, {bound(check)} {permitted}."
     return f"{text} {check['detail']}" if check["detail"] else text
 
 
 def headline(record: Mapping[str, Any]) -> str:
-    """The verdict's reason, in one or two sentences."""
+    """The reason for the verdict, in one or two sentences."""
     verdict, name = record["verdict"], record["ship"]
     if verdict["status"] is None:
-        return "No contract was given, so nothing was judged. The numbers below stand for themselves."
+        return "There is no contract, so there is no verdict."
     check = next(check for check in verdict["checks"] if check["name"] == verdict["binding"])
     label = LABELS[check["name"]]
     if verdict["status"] == "SHIP":
-        left = f"{100 * check['headroom']:.0f}% to spare"
-        return f"{name} keeps every limit. The tightest is {label.lower()}: {finding(check)[:-1]}, {left}."
-    if verdict["status"] == "NO" and check["name"] == "runs":
+        return (
+            f"{name} keeps every limit. The tightest is {label.lower()}: {finding(check)[:-1]}, "
+            f"{100 * check['headroom']:.0f}% headroom."
+        )
+    if verdict["status"] == "NO" and check["name"] == RUNS:
         return f"{name} does not run on {check['target']}: {check['detail']}"
     if verdict["status"] == "NO":
-        return f"{name} breaks the limit on {label.lower()}: {finding(check)}"
-    return f"No limit is broken, but one is not known: {label.lower()}. {finding(check)}"
+        verb = "is below" if check["name"].startswith("min") else "exceeds"
+        return f"{name} {verb} the limit on {label.lower()}: {finding(check)}"
+    return f"No limit is broken, but one could not be checked: {label.lower()}. {finding(check)}"
+
+
+def status(row: Mapping[str, Any]) -> str:
+    """Whether a row is valid, and if not, why.
+
+    A broken model does not run; an unavailable target is not installed; everything else, such as a timeout or a
+    throttled phone, leaves the question open.
+    """
+    if row["valid"]:
+        return "valid"
+    if row["broken"]:
+        state = "does not run"
+    elif row.get("unavailable"):
+        state = "unavailable"
+    else:
+        state = "not valid" if row["measurement"] else "no result"
+    return f"{state}: {row['invalid_reason']}"
 
 
 def evidence(row: Mapping[str, Any]) -> str:
-    """How a row's numbers came about: one word where all agree, else one per number."""
+    """How the numbers of a row were obtained: one word, or one per number if they differ."""
     if row["measurement"] is None:
         return "measured" if row["valid"] else NONE
     found = row["measurement"]["evidence"]
-    kinds = set(found.values())
-    if len(kinds) == 1:
-        return str(next(iter(kinds)))
-    return ", ".join(f"{_FIELDS.get(name, name)} {kind}" for name, kind in found.items())
+    if len(set(found.values())) == 1:
+        return str(next(iter(found.values())))
+    return ", ".join(f"{_EVIDENCE_OF.get(name, name)} {origin}" for name, origin in found.items())
