@@ -1,4 +1,4 @@
-"""Copies the table of models and engines from the demo's report to README.md, between its markers.
+"""Copies the table of results from the demo's report to README.md, between its markers.
 
 make demo && .venv/bin/python tools/update_readme.py
 """
@@ -18,7 +18,7 @@ def main() -> None:
     """Updates the table in README.md."""
     if not REPORT.is_file():
         sys.exit(f"{REPORT} does not exist. Run `make demo`.")
-    section = REPORT.read_text().split("## Models and engines\n", 1)[1].split("\n## ", 1)[0]
+    section = REPORT.read_text().split("## Results\n", 1)[1].split("\n## ", 1)[0]
     table = "".join(f"{line}\n" for line in section.splitlines() if line.startswith("|"))
     readme = ROOT / "README.md"
     text, found = MARKERS.subn(lambda match: f"{match[1]}{table}{match[2]}", readme.read_text())
