@@ -15,7 +15,12 @@ from tfkd.targets import android
 
 NEEDED = ("javac", "maven", "aapt", "framework")
 MISSING = desktop_app.unable() or next(filter(None, map(system_packages.skip_reason, NEEDED)), None)
-pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.network,
+    pytest.mark.android,
+    pytest.mark.skipif(MISSING is not None, reason=str(MISSING)),
+]
 CLASSES = sorted(path.stem for path in desktop_app.APP.glob("src/test/java/**/*Test.java"))
 SOURCES = sorted(desktop_app.APP.glob("src/main/java/**/*.java"))
 
