@@ -1,4 +1,4 @@
-"""README.md says what is so: its Python runs, its verbs and files exist."""
+"""README.md is correct: its Python runs, and the commands, files and make targets that it names exist."""
 
 import os
 import re
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import typer.main
 
-import tfkd
 from tfkd import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,9 +21,9 @@ def blocks(language):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The folder in which the Python of the README ran, and what it printed."""
+    """The folder in which the Python of the README ran, and the lines that it printed."""
     folder = tmp_path_factory.mktemp("readme")
-    code, _ = blocks("python")
+    (code,) = blocks("python")
     child = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
@@ -37,40 +36,48 @@ def ran(tmp_path_factory):
     return folder, child.stdout.splitlines()
 
 
-def test_python_leaves_a_model_and_a_report(ran):
+def test_python_writes_a_model_and_a_report(ran):
     folder, _ = ran
     assert {path.name for path in folder.iterdir()} == {"student.tflite", "report.html"}
 
 
-def test_python_prints_a_verdict_and_what_the_target_gave(ran):
+def test_python_prints_a_verdict(ran):
     _, lines = ran
-    assert lines[-2] in ("SHIP", "NO")  # every limit of its contract is known on these targets
-    arena_bytes, shape = lines[-1].split(maxsplit=1)
-    assert int(arena_bytes) > 0
-    assert re.fullmatch(r"\(\d+, 10\)", shape)
+    assert lines[-1] in ("SHIP", "NO")  # every limit of its contract is known on the host
 
 
-def test_labels_of_any_framework_are_stored(tmp_path):
-    _, code = blocks("python")
-    child = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert child.returncode == 0, child.stderr[-4000:]
-    assert "torch" not in {line.split()[1] for line in code.splitlines() if line.startswith(("import", "from"))}
-    store = tfkd.SoftLabels.open(tmp_path / "labels")
-    assert store.missing == 0
-    assert store.read(store.ids).shape == (len(store.ids), 10)
+def test_commands_exist_with_their_options():
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    lines = re.findall(r"^tfkd (\S+)([^#\n]*)", "".join(blocks("sh")), re.MULTILINE)
+    assert lines
+    for name, arguments in lines:
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", arguments)) <= known, name
 
 
-def test_verbs_are_those_of_the_command_line():
-    named = re.findall(r"^\| `tfkd (\S+)", README, re.MULTILINE)
-    assert sorted(named) == sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+NAMED = re.findall(r"(?<![\w/])(?:tfkd|tests|tools|recipes)/[\w/]+\.\w+", README)
+LINKED = re.findall(r"\]\(([\w./]+)\)", README)
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:tfkd|tests|tools|recipes)/[\w/]+\.\w+", README))))
+@pytest.mark.parametrize("path", sorted({*NAMED, *LINKED}))
 def test_file_that_is_named_exists(path):
-    assert (ROOT / path).is_file()
+    assert (ROOT / path).exists()
+
+
+def test_pictures_have_absolute_addresses_of_files_in_the_repository():
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+    prefix = "https://raw.githubusercontent.com/tfkd/tfkd/main/"
+    assert pictures
+    for picture in pictures:
+        assert picture.startswith(prefix)
+        assert (ROOT / picture.removeprefix(prefix)).is_file()
 
 
 def test_make_targets_that_are_named_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))
-    assert {"demo", "test"} <= named <= targets
+    named = {
+        target
+        for words in re.findall(r"(?:`|^)make ((?:[a-z-]+ ?)+)", README, re.MULTILINE)
+        for target in words.split()
+    }
+    assert {"demo", "test", "system-packages"} <= named <= targets
