@@ -129,12 +129,15 @@ def _section_of(annotation: Any) -> type[pydantic.BaseModel] | None:
 
 
 def _key(name: str, field: Any) -> tuple[str, str, str, str]:
-    default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+    default = field.get_default(call_default_factory=True)
+    default = "required" if field.is_required() else "–" if default is None else f"`{default!r}`"
     return f"`{name}`", _type_name(field.annotation), default, field.description or ""
 
 
 def _type_name(annotation: Any) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(args[0])
     if origin is typing.Literal:
         return " or ".join(f"`{value!r}`" for value in args)
     if origin in (typing.Union, types.UnionType):
