@@ -34,6 +34,7 @@ def write() -> None:
         "losses": losses,
         "models": models,
         "boards": boards,
+        "c_operators": c_operators,
     }
     for name, make in pages.items():
         path, text = FOLDER / f"{name}.md", "\n".join(make()) + "\n"
@@ -177,6 +178,13 @@ def boards() -> Iterator[str]:
         for board in boards().values()
     ]  # fmt: skip
     yield from _table(("Board", "Core", "Flash, bytes", "RAM, bytes", "Clock", "Source"), rows)
+
+
+def c_operators() -> Iterator[str]:
+    """The operators that `tfkd export-c` generates code for."""
+    from tfkd.micro import lowering
+
+    yield ", ".join(f"`{name}`" for name in sorted(lowering.OPS)) + "."
 
 
 def _summary(thing: Any) -> str:
