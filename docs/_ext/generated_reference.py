@@ -1,4 +1,4 @@
-"""Writes the pages that follow from the code: commands, the keys of a recipe, limits of a contract, targets, boards, ops.
+"""Writes the pages that follow from the code: commands, recipe keys, losses, models, boards, operators.
 
 The pages are written into `docs/reference/generated/` before each build and are not kept in git.
 """
@@ -26,7 +26,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def write() -> None:
-    """Writes every generated page; a page whose text is unchanged is left alone, so that Sphinx does not read it anew."""
+    """Writes every generated page whose text changed, so that Sphinx rebuilds only those."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     pages = {
         "commands": commands,
@@ -173,10 +173,16 @@ def boards() -> Iterator[str]:
     from tfkd.targets.cortex_m import boards
 
     rows = [
-        (f"`{board.name}`", f"`{board.core}`" if board.core else "any", f"{board.flash_bytes:,}", f"{board.ram_bytes:,}",
-         f"{board.clock_hz / 1e6:g} MHz" if board.clock_hz else "–", board.source)
+        (
+            f"`{board.name}`",
+            f"`{board.core}`" if board.core else "any",
+            f"{board.flash_bytes:,}",
+            f"{board.ram_bytes:,}",
+            f"{board.clock_hz / 1e6:g} MHz" if board.clock_hz else "–",
+            board.source,
+        )
         for board in boards().values()
-    ]  # fmt: skip
+    ]
     yield from _table(("Board", "Core", "Flash, bytes", "RAM, bytes", "Clock", "Source"), rows)
 
 

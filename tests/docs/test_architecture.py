@@ -10,8 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from tfkd import cli, data
-from tfkd.cli.application import ModelFile, command
-from tfkd.data import sources
+from tfkd.cli.application import TFLiteFile, command
+from tfkd.data import loading
 from tfkd.data.sources.source import Arrays, Request, Source
 from tfkd.errors import InputError
 
@@ -29,7 +29,7 @@ def test_data_source_is_loaded(tmp_path, monkeypatch):
     source = example(
         "tfkd/data/sources/csv.py", np=np, Arrays=Arrays, Request=Request, Source=Source, InputError=InputError
     )["SOURCE"]
-    monkeypatch.setattr(sources, "SOURCES", (source, *sources.SOURCES))
+    monkeypatch.setattr(loading, "SOURCES", (source, *loading.SOURCES))
     rows = np.column_stack([np.arange(60.0), np.arange(60) % 3])
     np.savetxt(tmp_path / "table.csv", rows, delimiter=",")
     train, _, test = data.load(tmp_path / "table.csv")
@@ -42,7 +42,7 @@ def test_data_source_is_loaded(tmp_path, monkeypatch):
 def test_command_is_registered(tmp_path):
     known = list(cli.app.registered_commands)
     try:
-        example("tfkd/cli/sha256.py", typer=typer, command=command, ModelFile=ModelFile)
+        example("tfkd/cli/sha256.py", typer=typer, command=command, TFLiteFile=TFLiteFile)
         missing = CliRunner().invoke(cli.app, ["sha256", str(tmp_path / "missing.tflite")])
         assert missing.exit_code == 2
         assert "missing.tflite" in missing.stderr
