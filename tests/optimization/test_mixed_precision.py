@@ -113,7 +113,7 @@ def make(names):
 
 def test_take_most_gives_the_longest_prefix_and_single_later_layers():
     fake = Fake({"a": 1, "b": 1, "c": 9, "d": 1, "e": 9}, limit=3)
-    mixed_precision._fill(fake, "abcde", make)
+    mixed_precision._take_most(fake, "abcde", make)
     assert set(fake.taken()) == set("abd")
 
 
@@ -121,21 +121,21 @@ def test_take_fewest_leaves_out_unneeded_layers():
     need = {"b", "d"}
     fake = Fake({}, 0)
     fake.attempt = lambda what, names: (fake.tried.append(names), Trial(what, None, ok=need <= set(names)))[1]
-    mixed_precision._cover(fake, list("abcde"), make)
+    mixed_precision._take_fewest(fake, list("abcde"), make)
     assert min((names for names in fake.tried if need <= set(names)), key=len) == ["b", "d"]
 
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_search_ends_after_most_trials(most):
     fake = Fake(dict.fromkeys("abcdefgh", 1), limit=3, most=most)
-    mixed_precision._fill(fake, "abcdefgh", make)
+    mixed_precision._take_most(fake, "abcdefgh", make)
     assert len(fake.tried) == most
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accuracy_drop": -1}, r"accuracy_drop must be percentage points in 0..100. Received: -1. Use 0.5"),
+        ({"accuracy_drop": -1}, r"accuracy_drop must be in 0..100 points"),
         ({"accuracy_drop": 1, "most_trials": 1}, r"most_trials must be >= 2. Received: 1"),
     ],
 )
@@ -146,12 +146,12 @@ def test_arguments_are_checked(options, message, student, splits, tmp_path):
 
 def test_existing_file_and_empty_validation_split_are_refused(student, splits, tmp_path):
     (tmp_path / "m.tflite").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"m.tflite: must not exist. Received: an existing file"):
+    with pytest.raises(ValueError, match=r"m.tflite already exists"):
         search(student, tmp_path / "m.tflite", splits, accuracy_drop=1)
-    with pytest.raises(ValueError, match=r"needs a validation split. Received: an empty one"):
+    with pytest.raises(ValueError, match=r"the validation split is empty"):
         search(student, tmp_path / "n.tflite", data.load("digits", validation=0), accuracy_drop=1)
 
 
 def test_trial_is_printed_in_one_line():
     trial = Trial("int8", QuantizerSettings(), 1000, 0.9, 0.5, ok=True)
-    assert str(trial) == "int8: 1,000 bytes, 90.00%, drop 0.50 points, within"
+    assert str(trial) == "int8: 1,000 bytes, 90.00%, drop 0.50 points, accepted"

@@ -133,7 +133,7 @@ def test_run_resumes_each_optimization_after_a_kill(folder, whole):
 def test_run_refuses_a_later_method_before_any_training(folder, tmp_path):
     text = RECIPE.replace('["logits"], weight', '["loggits"], weight').replace("{folder}/teacher", f"{folder}/teacher")
     text = text.replace("{folder}/student", f"{folder}/student")
-    with pytest.raises(ValueError, match="^optimization 2 of 2, qat: optimize: int8_layers must fit .*'loggits'"):
+    with pytest.raises(ValueError, match="^optimization 2 of 2, qat: optimize: int8_layers must match .*'loggits'"):
         pipeline.run(recipe.load(write(tmp_path, "refused", text)))
     assert not (tmp_path / "refused" / "state.json").exists()
 

@@ -233,7 +233,7 @@ def test_divergence_from_the_tflite_is_an_error_that_names_the_layer(trained, tm
     high.assign(kept / 20)  # the file gets another range than the model has
     fault = converter.convert(qat.constant(trained), tmp_path / "fault.tflite", calibration=train)
     high.assign(kept)
-    with pytest.raises(ValueError, match=r"99% of 50 samples. Received: .*part at the layer 'block2_depthwise_relu'"):
+    with pytest.raises(ValueError, match=r"diverge at layer 'block2_depthwise_relu'"):
         qat.compare(trained, fault, val.sample(50, seed=0).x, "fault.tflite")
 
 
@@ -245,7 +245,7 @@ def test_export_before_training_is_refused(student, tmp_path):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"mode": "int16x8"}, "qat is for mode 'full_int8'. Received: mode='int16x8'"),
+        ({"mode": "int16x8"}, "qat supports mode 'full_int8' only"),
         ({"calibration": None}, "needs a calibration split"),
         ({"calibration": test}, "needs a split with role train or val"),
     ],
@@ -258,7 +258,7 @@ def test_export_with_bad_input_leaves_no_file(trained, tmp_path, options, match)
 
 def test_existing_file_needs_overwrite(trained, tmp_path):
     (tmp_path / "q.tflite").write_bytes(b"mine")
-    with pytest.raises(ValueError, match=r"q\.tflite: must not exist"):
+    with pytest.raises(ValueError, match=r"q\.tflite already exists"):
         qat.export(trained, tmp_path / "q.tflite", calibration=train)
 
 
@@ -325,9 +325,12 @@ def test_model_that_cannot_be_read_is_refused(build, match):
     ("options", "match"),
     [
         ({"weight_bits": 5}, "weight_bits must be 8 or 4. Received: weight_bits=5"),
-        ({"weight_bits": 4, "int8_layers": ["nothing"]}, "must fit layers that would get 4 bits. Received: 'nothing'"),
+        (
+            {"weight_bits": 4, "int8_layers": ["nothing"]},
+            "must match layers that would get 4 bits. Received: 'nothing'",
+        ),
         ({"weight_bits": 4, "int8_layers": ["("]}, "must hold regular expressions. Received: '\\('"),
-        ({"weight_bits": 4, "int8_layers": "logits"}, "must be a list of expressions. Received: 'logits'"),
+        ({"weight_bits": 4, "int8_layers": "logits"}, "must be a list of regular expressions. Received: 'logits'"),
     ],
 )
 def test_option_out_of_range_is_refused(student, options, match):

@@ -153,7 +153,7 @@ def test_divergence_from_the_tflite_is_an_error_that_names_the_layer(kept, tmp_p
         return made
 
     monkeypatch.setattr(converter, "convert", faulty)
-    with pytest.raises(ValueError, match=r"99% of 512 samples. Received: .*part at the layer 'second', by"):
+    with pytest.raises(ValueError, match=r"diverge at layer 'second'"):
         kept.export(tmp_path / "pqat.tflite", calibration=TRAIN)
     assert not list(tmp_path.iterdir())
     kernel.assign(trained)
@@ -238,7 +238,9 @@ def test_layers_that_tfmot_does_not_quantize_are_named_in_one_error():
     image = keras.Input((8, 4))
     x = layers.LayerNormalization(name="norm")(layers.Conv1D(4, 3, name="line")(image))
     student = keras.Model(image, layers.Dense(10)(layers.Flatten()(x)), name="odd")
-    with pytest.raises(ValueError, match=r"(?s)tfmot_qat: 'odd' has.*line \(Conv1D\).*norm \(LayerNormalization\)"):
+    with pytest.raises(
+        ValueError, match=r"(?s)tfmot_qat: .*layers of 'odd'.*line \(Conv1D\).*norm \(LayerNormalization\)"
+    ):
         optimize(student, "tfmot_qat")
 
 
@@ -249,10 +251,10 @@ def test_layers_that_tfmot_does_not_quantize_are_named_in_one_error():
         ("prune", {"pattern": "4:2"}, "prune: pattern must be unstructured, M:N"),
         ("prune", {"schedule": "linear"}, "prune: schedule must be polynomial or constant"),
         ("prune", {"layers": "("}, "prune: layers must be a regular expression"),
-        ("prune", {"layers": "nowhere"}, "prune: there must be layers to take"),
+        ("prune", {"layers": "nowhere"}, "prune: layers='nowhere' matches no layer"),
         ("prune", {"pattern": "2:4", "layers": "first"}, r"(?s)first \(Conv2D\): pattern 2:4 needs input channels"),
-        ("cluster", {"clusters": 1}, "cluster: clusters must be a whole number >= 2"),
-        ("cluster", {"clusters": 100, "layers": "first"}, r"(?s)first \(Conv2D\): has no more than 100 weights"),
+        ("cluster", {"clusters": 1}, "cluster: clusters must be an integer >= 2"),
+        ("cluster", {"clusters": 100, "layers": "first"}, r"(?s)first \(Conv2D\): it has 100 weights or fewer"),
     ],
 )
 def test_bad_option_is_refused(method, options, message):

@@ -1,4 +1,4 @@
-"""Whether a .tflite answers as the model that was trained to become it, and if not, at which layer they part."""
+"""Compares the labels of a .tflite with those of the trained Keras model, and finds the layer at which they diverge."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from tfkd._internal import isolation
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.layer_names import known_layers
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import ModelError
 
-# The least share of samples on which both must give the same label, and how many are asked.
+# The smallest share of samples with equal labels, and the number of samples that are compared.
 LEAST = 0.99
 SAMPLES = 512
 _BATCH = 256
-_ROUNDING = 2.0  # steps between two ways to round; a fault makes more
+_ROUNDING = 2.0  # steps: two correct ways of rounding differ by less, a fault by more
 
 
-def hold(
-    made: TFLiteModel,
+def check(
+    model: TFLiteModel,
     x: np.ndarray,
-    answers: Callable[[np.ndarray], np.ndarray],
+    logits: Callable[[np.ndarray], np.ndarray],
     layers: Callable[[np.ndarray], Mapping[str, np.ndarray]],
     where: str,
 ) -> float:
-    """Holds a .tflite against the model that it came from.
+    """Raises when a .tflite and the model that it came from predict different labels.
 
     Args:
-        made: the .tflite.
-        x: [N, ...], samples as the data has them.
-        answers: gives the trained model's logits [B, ..., C] for a batch of x.
-        layers: gives the outputs of the model's layers, [B, ...] by name in the order in which they run, each rounded
-            as the model trains it; the tensors of the .tflite must hold the names.
-        where: what the message begins with.
+        model: The .tflite.
+        x: Samples [N, ...] as the data set stores them.
+        logits: Returns the trained model's logits [B, ..., C] for a batch of x.
+        layers: Returns the outputs [B, ...] of the model's layers by name, in the order of computation, each rounded
+            as in training; the tensor names of the .tflite contain the layer names.
+        where: Beginning of the error message.
 
     Returns:
-        The share of samples on which both give the same label, 0..1.
+        The share of samples with equal labels, 0..1.
 
     Raises:
-        ValueError: that is less than `LEAST`; the message names the layer.
+        ModelError: The share is below `LEAST`; the message names the layer at which both diverge.
     """
-    expected = np.concatenate([answers(x[first : first + _BATCH]) for first in range(0, len(x), _BATCH)])
-    given = targets.get("host:plain").run(made, made.quantize_input(x), latency=False).outputs[0]
-    agreement = float(np.mean(_labels(expected) == _labels(given)))
+    expected = np.concatenate([logits(x[first : first + _BATCH]) for first in range(0, len(x), _BATCH)])
+    outputs = targets.get("host:plain").run(model, model.quantize_input(x), latency=False).outputs[0]
+    agreement = float(np.mean(_labels(expected) == _labels(outputs)))
     if agreement >= LEAST:
         return agreement
-    layer, steps = _parting(gaps(made, x[:32], layers))
+    layer, steps = _first_divergence(differences(model, x[:32], layers))
     remedy = (
         "Replace that layer, or convert the student without this training (tfkd.convert)."
         if steps > _ROUNDING
-        else "That is rounding alone, on labels that the model hardly prefers to others: train it longer."
+        else "Such differences come from rounding alone; they change labels whose logits are nearly equal. Train longer."
     )
-    raise InputError(
-        f"{where}: the .tflite must give the labels of the trained model on {LEAST:.0%} of {len(x)} samples. Received: "
-        f"{agreement:.1%}. They part at the layer {layer!r}, by {steps:.1f} of 256 steps on average. {remedy}"
+    raise ModelError(
+        f"{where}: the .tflite and the trained model must predict equal labels on {LEAST:.0%} of {len(x)} samples. "
+        f"Received: {agreement:.1%}. They diverge at layer {layer!r}, by {steps:.1f} of 256 steps on average. {remedy}"
     )
 
 
@@ -65,50 +65,54 @@ def _labels(outputs: np.ndarray) -> np.ndarray:
     return outputs.reshape(len(outputs), -1, outputs.shape[-1]).argmax(axis=-1)[:, -1]
 
 
-def _parting(found: Mapping[str, float]) -> tuple[str, float]:
-    """The layer whose gap exceeds those before it the most, since later layers inherit it, and that gap."""
-    layer, largest, growth = "none alone", _ROUNDING / 4, 0.0
-    for name, gap in found.items():
-        if gap / largest > growth:
-            layer, growth = name, gap / largest
-        largest = max(largest, gap)
+def _first_divergence(found: Mapping[str, float]) -> tuple[str, float]:
+    """The layer whose difference grows the most over those before it, since later layers inherit it; and that value."""
+    layer, largest, growth = "(no single layer)", _ROUNDING / 4, 0.0
+    for name, difference in found.items():
+        if difference / largest > growth:
+            layer, growth = name, difference / largest
+        largest = max(largest, difference)
     return layer, found.get(layer, 0.0)
 
 
-def gaps(
-    made: TFLiteModel, x: np.ndarray, layers: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+def differences(
+    model: TFLiteModel, x: np.ndarray, layers: Callable[[np.ndarray], Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
-    """The mean difference of each layer between a model and its .tflite, in steps of its range, in their order.
+    """The mean absolute difference of each layer's output between model and .tflite, in quantization steps.
 
     Args:
-        made: see `hold`.
-        x: see `hold`.
-        layers: see `hold`.
+        model: The .tflite.
+        x: Samples, see `check`.
+        layers: Layer outputs of the Keras model, see `check`.
+
+    Returns:
+        Differences by layer name, in the order of computation.
     """
     expected = layers(x)
     order = {name: place for place, name in enumerate(expected)}
-    got = isolation.run(
+    outputs = isolation.run(
         "tfkd.optimization.agreement:_activations",
         timeout_s=600.0,
-        what="running it layer by layer",
-        content=made.content,
-        inputs=made.quantize_input(x),
+        what="running the .tflite layer by layer",
+        content=model.content,
+        inputs=model.quantize_input(x),
     )
     found: dict[str, float] = {}
-    for number in (op.outputs[0] for op in made.graph.ops):
-        tensor = made.graph.tensors[number]
-        # One op may hold several layers; its output is that of the last.
-        fits = known_layers(re.sub(r"(?<![^/;:])quant_", "", tensor.name), order)
-        if number in made.graph.outputs:  # it has a name of its own
-            fits = [*expected][-1:]
-        last = max(fits, key=order.__getitem__, default="")
-        if last and len(tensor.scales) == 1 and got[tensor.name].size == expected[last].size:
-            values = (got[tensor.name].astype("float64") - tensor.zero_points[0]) * tensor.scales[0]
+    for number in (op.outputs[0] for op in model.graph.ops):
+        tensor = model.graph.tensors[number]
+        # Several layers may be fused into one operator; its output is that of the last one.
+        names = known_layers(re.sub(r"(?<![^/;:])quant_", "", tensor.name), order)
+        if number in model.graph.outputs:  # whose name is that of the signature
+            names = [*expected][-1:]
+        last = max(names, key=order.__getitem__, default="")
+        if last and len(tensor.scales) == 1 and outputs[tensor.name].size == expected[last].size:
+            values = (outputs[tensor.name].astype("float64") - tensor.zero_points[0]) * tensor.scales[0]
             found[last] = float(np.abs(values.ravel() - expected[last].ravel()).mean() / tensor.scales[0])
     return {name: found[name] for name in expected if name in found}
 
 
-def _activations(content: bytes, inputs: np.ndarray) -> dict[str, np.ndarray]:  # runs in a child
+def _activations(content: bytes, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """All activations of a .tflite by tensor name; runs in a child process."""
     recorder, graph = TensorRecorder(content), TFLiteModel.load(content).graph
     indices = {graph.tensors[op.outputs[0]].name: op.outputs[0] for op in graph.ops}
     found: dict[str, list[np.ndarray]] = {name: [] for name in indices}

@@ -209,7 +209,7 @@ def _export(
 
 
 def _compare(model: Any, made: TFLiteModel, x: np.ndarray, where: str) -> None:
-    """Compares a .tflite with the trained model; see `tfkd.optimization.agreement`."""
+    """Compares a .tflite with the trained model; see `tfkd.optimization.agreement.check`."""
     wrapped = [layer for layer in model.layers if type(layer).__name__ == "QuantizeWrapperV2"]
     inner = load_tfmot()[0].Model(model.inputs, [layer.get_output_at(-1) for layer in wrapped])
 
@@ -220,4 +220,4 @@ def _compare(model: Any, made: TFLiteModel, x: np.ndarray, where: str) -> None:
         outputs = inner(tf.cast(x, model.inputs[0].dtype), training=False)
         return {layer.layer.name: np.asarray(output) for layer, output in zip(wrapped, outputs, strict=True)}
 
-    agreement.hold(made, x, answers, layers, where)
+    agreement.check(made, x, answers, layers, where)

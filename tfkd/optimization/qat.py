@@ -144,7 +144,7 @@ def _weighted(model: keras.Model) -> list[QuantizedWeights]:
 
 
 def compare(model: keras.Model, made: TFLiteModel, x: np.ndarray, where: str) -> float:
-    """Compares a .tflite with the model that it came from; see `tfkd.optimization.agreement`.
+    """Compares a .tflite with the model that it came from; see `tfkd.optimization.agreement.check`.
 
     Args:
         model: The trained model that `prepare` built.
@@ -164,7 +164,7 @@ def compare(model: keras.Model, made: TFLiteModel, x: np.ndarray, where: str) ->
         return dict(zip(names, map(np.asarray, inner(x.astype("float32"), training=False)), strict=True))
 
     with _as_kernels(model):
-        return agreement.hold(made, x, answers, layers, where)
+        return agreement.check(made, x, answers, layers, where)
 
 
 @contextlib.contextmanager
