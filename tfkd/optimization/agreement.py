@@ -53,7 +53,7 @@ def check(
     remedy = (
         "Replace that layer, or convert the student without this training (tfkd.convert)."
         if steps > _ROUNDING
-        else "Such differences come from rounding alone; they change labels whose logits are nearly equal. Train longer."
+        else "Such differences come from rounding alone; they change labels with nearly equal logits. Train longer."
     )
     raise ModelError(
         f"{where}: the .tflite and the trained model must predict equal labels on {LEAST:.0%} of {len(x)} samples. "
