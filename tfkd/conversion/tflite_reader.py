@@ -29,6 +29,8 @@ _DTYPES = {
 _OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 # Offset of `builtin_code` in the vtable of an OperatorCode.
 _BUILTIN_CODE = 10
+# Offset of `data` in the vtable of a Buffer.
+_BUFFER_DATA = 4
 _OPS_WITHOUT_OUTPUT = ("ASSIGN_VARIABLE", "CALL_ONCE")
 
 
@@ -132,9 +134,7 @@ def _read(content: bytes) -> TFLiteGraph:
         buffer = tensor.Buffer()
         if not 0 <= buffer < model.BuffersLength():
             raise ModelError(f"tensor {i} refers to buffer {buffer} of {model.BuffersLength()}")
-        size = model.Buffers(buffer).DataLength()
-        if not 0 <= size <= len(content):
-            raise ModelError(f"buffer {buffer} has {size} bytes in a file of {len(content)}")
+        size = _buffer_size(model.Buffers(buffer), buffer, len(content))
         tensors.append(_tensor(tensor, budget))
         constants.append(size)
     ops = [_op(graph.Operators(i), codes, len(tensors), budget) for i in budget.indices(graph.OperatorsLength(), "ops")]
@@ -149,6 +149,15 @@ def _read(content: bytes) -> TFLiteGraph:
         _tensor_indices(inputs, len(tensors)),
         _tensor_indices(outputs, len(tensors)),
     )
+
+
+def _buffer_size(buffer: Any, index: int, limit: int) -> int:
+    """The size of a buffer's data in bytes, all of which lie in the file."""
+    size: int = buffer.DataLength()
+    start = buffer._tab.Vector(buffer._tab.Offset(_BUFFER_DATA)) if size else 0
+    if min(size, start) < 0 or start + size > limit:
+        raise ModelError(f"buffer {index} has {size} bytes in a file of {limit}")
+    return size
 
 
 def _tensor_indices(values: list[int], tensors: int, *, optional: bool = False) -> tuple[int, ...]:
