@@ -157,13 +157,13 @@ def train(
     """
     _check(job)
     splits = data.load(job.data)
+    keras.utils.set_random_seed(job.seed)
+    model, optimized = _student(job, splits)  # before the folder: a refused option leaves no files
+    for note in optimized.notes if optimized else ():
+        on_note(note)
+    fitted = job.distillation.distiller(model) if job.distillation else model
     job.out.parent.mkdir(parents=True, exist_ok=True)
     with _working_folder(job.out, job.key(splits)) as folder:
-        keras.utils.set_random_seed(job.seed)
-        model, optimized = _student(job, splits)
-        for note in optimized.notes if optimized else ():
-            on_note(note)
-        fitted = job.distillation.distiller(model) if job.distillation else model
         history = fit(
             fitted,
             splits,
