@@ -155,7 +155,8 @@ def test_convert_layer_with_tensorflow_variables(tmp_path):
     model = sequential((3,), Scale(), keras.layers.Dense(2))
     x = np.float32([[4, 5, 6]])
     made = convert(model, tmp_path / "m.tflite", mode="float32")
-    np.testing.assert_allclose(outputs(made, x)[0], model(x), rtol=1e-5)
+    # Two engines, whose float kernels differ from CPU to CPU.
+    np.testing.assert_allclose(outputs(made, x)[0], model(x), rtol=1e-4, atol=1e-5)
 
 
 class Count(keras.layers.Layer):

@@ -11,6 +11,8 @@ from tfkd.conversion import layer_errors, rnn
 from tfkd.conversion.converter import convert
 
 STEPS, FEATURES = 12, 5
+# Of the range of the outputs: the float kernels of LiteRT and TensorFlow sum in an order that depends on the CPU.
+FLOAT_TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def difference(model, keras_model, x, target):
 
 
 @pytest.mark.parametrize("target", ["host", "tflm"])
-@pytest.mark.parametrize(("mode", "limit"), [("float32", 1e-5), ("full_int8", 0.1)])
+@pytest.mark.parametrize(("mode", "limit"), [("float32", FLOAT_TOLERANCE), ("full_int8", 0.1)])
 def test_lstm_becomes_one_op_with_the_same_outputs(mode, limit, target, splits, stacked_model, converted):
     model = converted(mode)
     assert model.ops["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 2
@@ -82,7 +84,7 @@ def test_bidirectional_lstm_has_the_same_outputs(splits, tmp_path):
     keras_model = built(keras.layers.Bidirectional(keras.layers.LSTM(6, return_sequences=True)), keras.layers.Flatten())
     model = convert(keras_model, tmp_path / "m.tflite", mode="float32")
     assert model.ops["UNIDIRECTIONAL_SEQUENCE_LSTM"] == 2
-    assert difference(model, keras_model, splits.test.x, "host") < 1e-5
+    assert difference(model, keras_model, splits.test.x, "host") < FLOAT_TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -98,14 +100,17 @@ def test_lstm_with_other_settings_stays_a_loop_with_the_same_outputs(layer, spli
     keras_model = built(type(layer).from_config(layer.get_config()))
     model = convert(keras_model, tmp_path / "m.tflite", mode="float32")
     assert "UNIDIRECTIONAL_SEQUENCE_LSTM" not in model.ops
-    assert difference(model, keras_model, splits.test.x, "host") < 1e-5
+    assert difference(model, keras_model, splits.test.x, "host") < FLOAT_TOLERANCE
 
 
 def test_masked_lstm_keeps_its_mask(splits, tmp_path):
     keras_model = built(keras.layers.Masking(), keras.layers.LSTM(4))
     x = splits.test.x.copy()
     x[:, 8:] = 0
-    assert difference(convert(keras_model, tmp_path / "m.tflite", mode="float32"), keras_model, x, "host") < 1e-5
+    assert (
+        difference(convert(keras_model, tmp_path / "m.tflite", mode="float32"), keras_model, x, "host")
+        < FLOAT_TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("kind", ["GRU", "SimpleRNN"])
