@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tfkd import cli, data
 from tfkd.cli.application import TFLiteFile, command
-from tfkd.data import loading
+from tfkd.data import loading, sources
 from tfkd.data.sources.source import Arrays, Request, Source
 from tfkd.errors import InputError
 
@@ -29,7 +29,7 @@ def test_data_source_is_loaded(tmp_path, monkeypatch):
     source = example(
         "tfkd/data/sources/csv.py", np=np, Arrays=Arrays, Request=Request, Source=Source, InputError=InputError
     )["SOURCE"]
-    monkeypatch.setattr(loading, "SOURCES", (source, *loading.SOURCES))
+    monkeypatch.setattr(loading, "SOURCES", (source, *sources.SOURCES))
     rows = np.column_stack([np.arange(60.0), np.arange(60) % 3])
     np.savetxt(tmp_path / "table.csv", rows, delimiter=",")
     train, _, test = data.load(tmp_path / "table.csv")

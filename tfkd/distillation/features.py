@@ -126,7 +126,7 @@ class Adapter(keras.layers.Layer):
         x: Student's feature [B, H, W, C], [B, T, C] or [B, C].
 
     Returns:
-        float32 [B, *shape].
+        float32 tensor `[B, *shape]`.
 
     Raises:
         InputError: The teacher's feature has more axes than the student's.

@@ -1,7 +1,7 @@
 """Distillation losses: (teacher, student, y) -> one float32 value per sample.
 
 Each loss is a Keras layer, so that weights of its own (a learned temperature, a projection) are tracked, trained and
-saved. To add a loss on outputs, write a subclass of `DistillationLoss` and add one line to `NAMES`:
+saved. To add a loss on outputs, write a subclass of `DistillationLoss` and add one line to `NAMES`::
 
     @keras.saving.register_keras_serializable(package="tfkd")
     class Absolute(DistillationLoss):
