@@ -84,3 +84,7 @@ def test_module_with_a_short_name_is_imported_when_it_is_used():
         "from tfkd.features import Feature; from tfkd.teachers import ensemble; from tfkd.augmentation import crop_flip"
     )
     assert "keras" in loaded_by(script)
+
+
+def test_recipe_is_read_without_keras():
+    assert not {"keras", "tensorflow", "scipy"} & set(loaded_by("from tfkd.recipes import recipe, template"))

@@ -7,9 +7,10 @@ lacks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
+if TYPE_CHECKING:
+    import keras
 
 
 def inner_layers(layer: keras.Layer, *, recursive: bool = True) -> list[keras.Layer]:
@@ -29,11 +30,15 @@ def shows_layers(model: Any) -> bool:
 
 def functional(model: Any) -> Any:
     """The functional model inside a built Sequential; a functional model itself."""
+    import keras  # here, since recipes are read without Keras
+
     return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def input_structure(model: Any) -> Any:
     """The symbolic inputs of a functional model: a tensor, or the list or dict that it was built with."""
+    import keras
+
     return model.inputs[0] if isinstance(model, keras.Sequential) else model._inputs_struct
 
 
