@@ -88,7 +88,7 @@ public final class Agreement {
         result.put("samples", outputs.count);
         result.put("same_class", same);
         result.put("bit_equal", equal);
-        result.put("worst", worst);
+        result.put("worst", Json.finite(worst));
         result.put("unit", steps ? "steps" : "");
         result.put("agrees", same >= LEAST_SAME * outputs.count && (!steps || worst <= MOST_STEPS));
         return result;

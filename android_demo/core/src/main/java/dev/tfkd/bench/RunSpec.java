@@ -3,9 +3,11 @@ package dev.tfkd.bench;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
+import java.util.Iterator;
 import java.util.List;
-import java.util.Map;
 import java.util.regex.Pattern;
+import org.json.JSONArray;
+import org.json.JSONObject;
 
 /** Specification of a run. Every key is required, so that a mistake is an error and not a default. */
 public final class RunSpec {
@@ -24,7 +26,7 @@ public final class RunSpec {
         public final String sha256;
         public final long bytes;
 
-        private Asset(Map<?, ?> from, String where, long largest) throws BenchException {
+        private Asset(JSONObject from, String where, long largest) throws BenchException {
             keys(from, where, "file", "sha256", "bytes");
             file = text(from, where, "file", FILE);
             sha256 = text(from, where, "sha256", HASH);
@@ -33,7 +35,7 @@ public final class RunSpec {
 
         /** Samples or outputs, from a parsed JSON object. */
         public static Asset data(Object from, String where) throws BenchException {
-            return new Asset(map(from, where), where, LARGEST_DATA);
+            return new Asset(object(from, where), where, LARGEST_DATA);
         }
     }
 
@@ -49,20 +51,20 @@ public final class RunSpec {
     public final double sustainedSeconds;
     public final boolean accuracy;
 
-    private RunSpec(Map<?, ?> from) throws BenchException {
+    private RunSpec(JSONObject from) throws BenchException {
         keys(from, "run", "format", "id", "nonce", "model", "inputs", "threads", "accelerator", "min_runs",
                 "min_seconds", "max_seconds", "sustained_seconds", "accuracy");
         whole(from, "run", "format", 1, 1);
         id = text(from, "run", "id", ID);
         nonce = text(from, "run", "nonce", NONCE);
-        model = new Asset(map(from.get("model"), "model"), "model", LARGEST_MODEL);
-        if (!(from.get("inputs") instanceof List) || ((List<?>) from.get("inputs")).isEmpty()) {
-            throw new BenchException("run.inputs", "a list of one file per input", from.get("inputs"));
+        model = new Asset(object(from.opt("model"), "model"), "model", LARGEST_MODEL);
+        JSONArray files = from.optJSONArray("inputs");
+        if (files == null || files.length() == 0) {
+            throw new BenchException("run.inputs", "a list of one file per input", from.opt("inputs"));
         }
         List<Asset> found = new ArrayList<Asset>();
-        for (Object one : (List<?>) from.get("inputs")) {
-            String where = "inputs[" + found.size() + "]";
-            found.add(Asset.data(one, where));
+        for (int i = 0; i < files.length(); i++) {
+            found.add(Asset.data(files.opt(i), "inputs[" + i + "]"));
         }
         inputs = Collections.unmodifiableList(found);
         threads = (int) whole(from, "run", "threads", 1, 64);
@@ -71,50 +73,52 @@ public final class RunSpec {
         minSeconds = number(from, "min_seconds", 0, 3600);
         maxSeconds = number(from, "max_seconds", minSeconds, 7200);
         sustainedSeconds = number(from, "sustained_seconds", 0, 7200);
-        if (!(from.get("accuracy") instanceof Boolean)) {
-            throw new BenchException("run.accuracy", "true or false", from.get("accuracy"));
+        if (!(from.opt("accuracy") instanceof Boolean)) {
+            throw new BenchException("run.accuracy", "true or false", from.opt("accuracy"));
         }
-        accuracy = (Boolean) from.get("accuracy");
+        accuracy = (Boolean) from.opt("accuracy");
     }
 
     /** Parses a specification. Missing and unknown keys are errors. */
     public static RunSpec parse(String text) throws BenchException {
-        return new RunSpec(map(Json.parse(text), "run"));
+        return new RunSpec(Json.parse(text, "spec.json"));
     }
 
-    private static Map<?, ?> map(Object value, String where) throws BenchException {
-        if (!(value instanceof Map)) {
+    private static JSONObject object(Object value, String where) throws BenchException {
+        if (!(value instanceof JSONObject)) {
             throw new BenchException(where, "an object", value);
         }
-        return (Map<?, ?>) value;
+        return (JSONObject) value;
     }
 
-    private static void keys(Map<?, ?> from, String where, String... wanted) throws BenchException {
-        for (Object key : from.keySet()) {
+    private static void keys(JSONObject from, String where, String... wanted) throws BenchException {
+        for (Iterator<String> names = from.keys(); names.hasNext(); ) {
+            String key = names.next();
             if (!Arrays.asList(wanted).contains(key)) {
                 throw new BenchException(where, "an object with the keys " + Arrays.toString(wanted), key);
             }
         }
     }
 
-    private static String text(Map<?, ?> from, String where, String key, Pattern form) throws BenchException {
-        Object value = from.get(key);
+    private static String text(JSONObject from, String where, String key, Pattern form) throws BenchException {
+        Object value = from.opt(key);
         if (!(value instanceof String) || !form.matcher((String) value).matches()) {
             throw new BenchException(where + "." + key, "a string of the form " + form, value);
         }
         return (String) value;
     }
 
-    private static long whole(Map<?, ?> from, String where, String key, long least, long most) throws BenchException {
-        Object value = from.get(key);
-        if (!(value instanceof Long) || (Long) value < least || (Long) value > most) {
+    private static long whole(JSONObject from, String where, String key, long least, long most) throws BenchException {
+        Object value = from.opt(key);
+        long found = Json.isWhole(value) ? ((Number) value).longValue() : least - 1;
+        if (found < least || found > most) {
             throw new BenchException(where + "." + key, "a whole number from " + least + " to " + most, value);
         }
-        return (Long) value;
+        return found;
     }
 
-    private static double number(Map<?, ?> from, String key, double least, double most) throws BenchException {
-        Object value = from.get(key);
+    private static double number(JSONObject from, String key, double least, double most) throws BenchException {
+        Object value = from.opt(key);
         double found = value instanceof Number ? ((Number) value).doubleValue() : Double.NaN;
         if (!(found >= least && found <= most)) {
             throw new BenchException("run." + key, "a number from " + least + " to " + most, value);

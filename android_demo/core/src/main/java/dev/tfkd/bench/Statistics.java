@@ -10,7 +10,7 @@ import java.util.Map;
 public final class Statistics {
     private Statistics() {}
 
-    /** Count, percentiles, standard deviation, and {@code drift}: median of the second half divided by that of the first. */
+    /** Count, percentiles, standard deviation, and {@code latency_trend}: median of the second half divided by that of the first. */
     public static Map<String, Object> of(long[] nanos) {
         Map<String, Object> found = new LinkedHashMap<String, Object>();
         found.put("count", (long) nanos.length);
@@ -38,7 +38,7 @@ public final class Statistics {
         if (nanos.length > 1) {
             int half = nanos.length / 2;
             long before = median(Arrays.copyOf(nanos, half));
-            found.put("latency_trend", (double) median(Arrays.copyOfRange(nanos, half, nanos.length)) / before);
+            found.put("latency_trend", Json.finite((double) median(Arrays.copyOfRange(nanos, half, nanos.length)) / before));
         }
         return found;
     }

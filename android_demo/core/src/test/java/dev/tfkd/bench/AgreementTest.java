@@ -8,6 +8,7 @@ import java.io.File;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.Map;
+import org.json.JSONObject;
 import org.junit.Rule;
 import org.junit.Test;
 import org.junit.rules.TemporaryFolder;
@@ -70,6 +71,8 @@ public class AgreementTest {
         Map<String, Object> found =
                 Agreement.of(file(TensorType.FLOAT32, shape, 0.5, 20), file(TensorType.FLOAT32, shape, 0.5, 40));
         assertEquals("", check(found, 1, 0, 20, true).get("unit"));
+        File notANumber = file(TensorType.FLOAT32, shape, 0.5, Double.NaN);
+        assertEquals(JSONObject.NULL, Agreement.of(notANumber, notANumber).get("worst"));
     }
 
     @Test

@@ -46,6 +46,16 @@ public class RunSpecTest {
             {"\"accuracy\":true", "\"accuracy\":1", "accuracy"},
             {"\"accuracy\":true", "\"accuracy\":true,\"more\":1", "more"},
             {"\"threads\":2,", "", "threads"},
+            {"\"threads\":2", "\"threads\":99999999999999999999", "threads"},
+            {"\"threads\":2", "\"threads\":null", "threads"},
+            {"\"min_seconds\":1", "\"min_seconds\":NaN", "NaN"},
+            {"\"max_seconds\":150", "\"max_seconds\":1e400", "Infinity"},
+            {"\"max_seconds\":150", "\"max_seconds\":1e300", "max_seconds"},
+            {"\"sustained_seconds\":0", "\"sustained_seconds\":\"0\"", "sustained_seconds"},
+            {"\"inputs\":[{", "\"inputs\":[1,{", "inputs[0]"},
+            {"\"model\":{", "\"model\":[],\"x\":{", "x"},
+            {"true}", "true} {}", "spec.json"},
+            {"true}", "true", "spec.json"},
             {"\"inputs\":[", "\"inputs\":[],\"x\":[", "x"},
         };
         for (String[] change : changes) {

@@ -5,9 +5,10 @@ import android.graphics.Canvas;
 import android.graphics.Paint;
 import android.util.AttributeSet;
 import android.view.View;
+import dev.tfkd.bench.Json;
 import dev.tfkd.bench.Statistics;
 import java.util.Arrays;
-import java.util.Map;
+import org.json.JSONObject;
 
 /** Histogram of latencies with marks at p50 and p90. It ends at p95, as outliers would compress all other bars. */
 public final class HistogramView extends View {
@@ -34,7 +35,7 @@ public final class HistogramView extends View {
     }
 
     /** Shows latencies. Some may have been thinned out; {@code figures} are the statistics of all. */
-    void show(long[] nanos, Map<?, ?> figures) {
+    void show(long[] nanos, JSONObject figures) {
         long[] sorted = nanos.clone();
         Arrays.sort(sorted);
         low = figure(figures, "min_ns", sorted[0]);
@@ -52,8 +53,8 @@ public final class HistogramView extends View {
         invalidate();
     }
 
-    private static long figure(Map<?, ?> figures, String name, long otherwise) {
-        return figures.get(name) instanceof Long ? (Long) figures.get(name) : otherwise;
+    private static long figure(JSONObject figures, String name, long otherwise) {
+        return Json.isWhole(figures.opt(name)) ? figures.optLong(name) : otherwise;
     }
 
     @Override

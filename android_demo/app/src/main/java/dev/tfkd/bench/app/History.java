@@ -8,10 +8,11 @@ import java.io.File;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Collections;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import org.json.JSONArray;
+import org.json.JSONObject;
 
 /** Results of earlier runs, one file each in the app's own storage, written atomically. */
 final class History {
@@ -44,8 +45,8 @@ final class History {
     }
 
     /** All readable results, the newest first. */
-    List<Map<String, Object>> results() {
-        List<Map<String, Object>> found = new ArrayList<Map<String, Object>>();
+    List<JSONObject> results() {
+        List<JSONObject> found = new ArrayList<JSONObject>();
         for (String name : names()) {
             try {
                 found.add(read(name));
@@ -58,16 +59,12 @@ final class History {
         return found;
     }
 
-    private Map<String, Object> read(String name) throws BenchException, IOException {
-        Object result = Json.parse(folder().text(name));
-        if (!(result instanceof Map) || !(((Map<?, ?>) result).get("when") instanceof Long)) {
+    private JSONObject read(String name) throws BenchException, IOException {
+        JSONObject result = Json.parse(folder().text(name), name);
+        if (!Json.isWhole(result.opt("when"))) {
             throw new BenchException(name, "a result with a time", "another object");
         }
-        Map<String, Object> found = new LinkedHashMap<String, Object>();
-        for (Map.Entry<?, ?> entry : ((Map<?, ?>) result).entrySet()) {
-            found.put(String.valueOf(entry.getKey()), entry.getValue());
-        }
-        return found;
+        return result;
     }
 
     private RunFolder folder() throws BenchException, IOException {
@@ -103,16 +100,12 @@ final class History {
         result.put("kept_every", every * (Long) result.get("kept_every"));
     }
 
-    /** Latencies of a result, whether just measured or read from a file. */
-    static long[] latencies(Map<String, Object> result) {
-        Object found = result.get("latencies_ns");
-        if (found instanceof long[]) {
-            return (long[]) found;
-        }
-        List<?> list = found instanceof List ? (List<?>) found : Collections.emptyList();
-        long[] nanos = new long[list.size()];
+    /** Latencies of a result; 0 for what is not a number. */
+    static long[] latencies(JSONObject result) {
+        JSONArray found = result.optJSONArray("latencies_ns");
+        long[] nanos = new long[found == null ? 0 : found.length()];
         for (int i = 0; i < nanos.length; i++) {
-            nanos[i] = list.get(i) instanceof Long ? (Long) list.get(i) : 0;
+            nanos[i] = found.optLong(i);
         }
         return nanos;
     }

@@ -13,11 +13,10 @@ import android.widget.ProgressBar;
 import android.widget.Spinner;
 import android.widget.Switch;
 import android.widget.TextView;
-import dev.tfkd.bench.Json;
 import dev.tfkd.bench.LiteRTEngine;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
+import org.json.JSONObject;
 
 /** The only screen: device, settings, a run with progress and cancel, its result, earlier results. */
 public final class MainActivity extends Activity implements Session.Screen, View.OnClickListener {
@@ -31,8 +30,8 @@ public final class MainActivity extends Activity implements Session.Screen, View
     private Models stored;
     private History history;
     private Session session; // null while nothing runs
-    private List<Map<String, Object>> past = new ArrayList<Map<String, Object>>();
-    private Map<String, Object> shown;
+    private List<JSONObject> past = new ArrayList<JSONObject>();
+    private JSONObject shown;
 
     @Override
     protected void onCreate(Bundle state) {
@@ -108,7 +107,7 @@ public final class MainActivity extends Activity implements Session.Screen, View
     public void onClick(View view) {
         if (view.getId() == R.id.share) {
             startActivity(Intent.createChooser(
-                    new Intent(Intent.ACTION_SEND).setType("application/json").putExtra(Intent.EXTRA_TEXT, Json.write(shown)),
+                    new Intent(Intent.ACTION_SEND).setType("application/json").putExtra(Intent.EXTRA_TEXT, shown.toString()),
                     getString(R.string.share)));
         } else if (view.getTag() instanceof Integer) { // a row of the history
             show(past.get((Integer) view.getTag()));
@@ -166,7 +165,7 @@ public final class MainActivity extends Activity implements Session.Screen, View
     }
 
     @Override
-    public void ended(Map<String, Object> result) {
+    public void ended(JSONObject result) {
         session = null;
         showRunning();
         showDevice();
@@ -174,7 +173,7 @@ public final class MainActivity extends Activity implements Session.Screen, View
         showHistory();
     }
 
-    private void show(Map<String, Object> result) {
+    private void show(JSONObject result) {
         shown = result;
         new ResultCard(this).show(result);
         findViewById(R.id.share).setVisibility(View.VISIBLE);
@@ -197,11 +196,10 @@ public final class MainActivity extends Activity implements Session.Screen, View
         rows.removeAllViews();
         findViewById(R.id.history_card).setVisibility(past.isEmpty() ? View.GONE : View.VISIBLE);
         for (int i = 0; i < past.size(); i++) {
-            Map<String, Object> result = past.get(i);
+            JSONObject result = past.get(i);
             View row = View.inflate(this, R.layout.past, null);
             ResultCard.Verdict verdict = ResultCard.Verdict.of(result);
-            Object figures = result.get("statistics");
-            String median = figures instanceof Map ? ResultCard.time(((Map<?, ?>) figures).get("p50_ns")) : "";
+            String median = ResultCard.time(ResultCard.object(result, "statistics").opt("p50_ns"));
             ((TextView) row.findViewById(R.id.label)).setText(ResultCard.setting(this, result));
             ((TextView) row.findViewById(R.id.value)).setText(median);
             TextView words = (TextView) row.findViewById(R.id.verdict_short);

@@ -17,6 +17,7 @@ import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.json.JSONObject;
 
 /**
  * Models to choose from, with samples, each in a folder of the app's own storage. {@code model.json} holds the files and
@@ -56,13 +57,13 @@ final class Models {
             unpack();
         }
         RunFolder folder = new RunFolder(root, id);
-        Map<?, ?> description = description(folder);
+        JSONObject description = description(folder);
         Map<String, Object> spec = new LinkedHashMap<String, Object>();
         spec.put("format", 1L);
         spec.put("id", id);
         spec.put("nonce", String.format("%032x", new BigInteger(128, new SecureRandom())));
-        spec.put("model", description.get("model"));
-        spec.put("inputs", description.get("inputs"));
+        spec.put("model", description.opt("model"));
+        spec.put("inputs", description.opt("inputs"));
         spec.put("threads", (long) threads);
         spec.put("accelerator", accelerator);
         spec.put("min_runs", 50L);
@@ -76,24 +77,20 @@ final class Models {
 
     /** Adds {@code agreement} and {@code correct} to a finished run, as far as the model has golden outputs and labels. */
     void judge(RunFolder folder, Map<String, Object> result) throws BenchException, IOException {
-        Map<?, ?> description = description(folder);
+        JSONObject description = description(folder);
         File outputs = folder.output("output_0.npy");
-        if (description.get("golden") != null) {
-            File golden = folder.verified(RunSpec.Asset.data(description.get("golden"), DESCRIPTION + " golden"));
+        if (!description.isNull("golden")) {
+            File golden = folder.verified(RunSpec.Asset.data(description.opt("golden"), DESCRIPTION + " golden"));
             result.put("agreement", Agreement.of(outputs, golden));
         }
-        if (description.get("labels") != null) {
-            File labels = folder.verified(RunSpec.Asset.data(description.get("labels"), DESCRIPTION + " labels"));
+        if (!description.isNull("labels")) {
+            File labels = folder.verified(RunSpec.Asset.data(description.opt("labels"), DESCRIPTION + " labels"));
             result.put("correct", Agreement.correct(outputs, labels));
         }
     }
 
-    private static Map<?, ?> description(RunFolder folder) throws BenchException, IOException {
-        Object description = Json.parse(folder.text(DESCRIPTION));
-        if (!(description instanceof Map)) {
-            throw new BenchException(DESCRIPTION, "an object", description);
-        }
-        return (Map<?, ?>) description;
+    private static JSONObject description(RunFolder folder) throws BenchException, IOException {
+        return Json.parse(folder.text(DESCRIPTION), DESCRIPTION);
     }
 
     /** Copies the bundled model from the assets; each time, as an update of the app may contain another one. */

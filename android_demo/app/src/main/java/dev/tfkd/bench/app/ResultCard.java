@@ -7,11 +7,12 @@ import android.view.View;
 import android.view.ViewGroup;
 import android.widget.LinearLayout;
 import android.widget.TextView;
+import dev.tfkd.bench.Json;
 import java.util.ArrayList;
-import java.util.Collections;
 import java.util.List;
 import java.util.Locale;
-import java.util.Map;
+import org.json.JSONArray;
+import org.json.JSONObject;
 
 /** Shows a result: verdict, then figures. */
 final class ResultCard {
@@ -37,17 +38,17 @@ final class ResultCard {
             this.background = background;
         }
 
-        static Verdict of(Map<String, Object> result) {
-            if (result.get("error") != null) {
+        static Verdict of(JSONObject result) {
+            if (!result.isNull("error")) {
                 return FAILED;
             }
-            if (!Boolean.TRUE.equals(result.get("valid"))) {
+            if (!result.optBoolean("valid")) {
                 return NOT_VALID;
             }
-            if (!(result.get("agreement") instanceof Map)) {
+            if (result.optJSONObject("agreement") == null) {
                 return VALID;
             }
-            return Boolean.TRUE.equals(((Map<?, ?>) result.get("agreement")).get("agrees")) ? GOOD : DIFFERS;
+            return object(result, "agreement").optBoolean("agrees") ? GOOD : DIFFERS;
         }
     }
 
@@ -57,7 +58,7 @@ final class ResultCard {
         this.screen = screen;
     }
 
-    void show(Map<String, Object> result) {
+    void show(JSONObject result) {
         screen.findViewById(R.id.none).setVisibility(View.GONE);
         screen.findViewById(R.id.result).setVisibility(View.VISIBLE);
         Verdict verdict = Verdict.of(result);
@@ -67,12 +68,12 @@ final class ResultCard {
         banner.setBackgroundResource(verdict.background);
         text(R.id.reason, reason(result));
         text(R.id.setting, setting(screen, result) + "\n" + when(screen, result));
-        Map<?, ?> figures = map(result.get("statistics"));
-        text(R.id.median, time(figures.get("p50_ns")));
+        JSONObject figures = object(result, "statistics");
+        text(R.id.median, time(figures.opt("p50_ns")));
         ((TextView) screen.findViewById(R.id.median))
                 .setTextColor(screen.getColor(verdict == Verdict.NOT_VALID ? R.color.faint : R.color.text));
-        boolean timed = figures.get("p50_ns") instanceof Long;
-        text(R.id.caption, timed ? screen.getString(R.string.median, count(result.get("runs"))) : "");
+        boolean timed = Json.isWhole(figures.opt("p50_ns"));
+        text(R.id.caption, timed ? screen.getString(R.string.median, count(result.opt("runs"))) : "");
         rows(result, figures);
         HistogramView histogram = (HistogramView) screen.findViewById(R.id.histogram);
         long[] latencies = History.latencies(result);
@@ -82,50 +83,53 @@ final class ResultCard {
         }
     }
 
-    private void rows(Map<String, Object> result, Map<?, ?> figures) {
+    private void rows(JSONObject result, JSONObject figures) {
         ViewGroup figuresView = (ViewGroup) screen.findViewById(R.id.figures);
         figuresView.removeAllViews();
         for (String percentile : new String[] {"p90", "p95", "p99"}) {
-            row(figuresView, percentile, time(figures.get(percentile + "_ns")));
+            row(figuresView, percentile, time(figures.opt(percentile + "_ns")));
         }
-        if (figures.get("latency_trend") instanceof Double) {
+        if (figures.opt("latency_trend") instanceof Number) {
             row(figuresView, screen.getString(R.string.latency_trend),
-                    screen.getString(R.string.times, figures.get("latency_trend")));
+                    screen.getString(R.string.times, figures.optDouble("latency_trend")));
         }
         List<String> minutes = new ArrayList<String>();
-        for (Object one : list(result.get("per_minute"))) {
-            minutes.add(time(map(one).get("p50_ns")));
+        JSONArray perMinute = array(result, "per_minute");
+        for (int i = 0; i < perMinute.length(); i++) {
+            JSONObject minute = perMinute.optJSONObject(i);
+            minutes.add(minute == null ? "" : time(minute.opt("p50_ns")));
         }
         if (minutes.size() > 1) {
             row(figuresView, screen.getString(R.string.minutes), join(minutes));
         }
-        Map<?, ?> agreement = map(result.get("agreement"));
-        if (!agreement.isEmpty()) {
+        JSONObject agreement = object(result, "agreement");
+        if (agreement.length() > 0) {
             row(figuresView, screen.getString(R.string.agreement), screen.getString(R.string.agrees,
-                    agreement.get("same_class"), agreement.get("samples"), apart(agreement)));
+                    agreement.opt("same_class"), agreement.opt("samples"), apart(agreement)));
         }
-        if (result.get("correct") instanceof Long && result.get("samples") instanceof Long) {
-            double share = 100.0 * (Long) result.get("correct") / Math.max(1, (Long) result.get("samples"));
+        if (Json.isWhole(result.opt("correct")) && Json.isWhole(result.opt("samples"))) {
+            double share = 100.0 * result.optLong("correct") / Math.max(1, result.optLong("samples"));
             row(figuresView, screen.getString(R.string.accuracy),
-                    screen.getString(R.string.correct, share, result.get("correct"), result.get("samples")));
+                    screen.getString(R.string.correct, share, result.opt("correct"), result.opt("samples")));
         }
         long hottest = -1;
-        for (Object one : list(result.get("thermal"))) {
-            Object status = one instanceof long[] ? ((long[]) one)[1] : list(one).size() > 1 ? list(one).get(1) : null;
-            hottest = status instanceof Long ? Math.max(hottest, (Long) status) : hottest;
+        JSONArray thermal = array(result, "thermal");
+        for (int i = 0; i < thermal.length(); i++) {
+            JSONArray one = thermal.optJSONArray(i);
+            hottest = one == null ? hottest : Math.max(hottest, one.optLong(1, -1));
         }
-        if (!list(result.get("thermal")).isEmpty()) {
+        if (thermal.length() > 0) {
             row(figuresView, screen.getString(R.string.hottest), Device.thermal(hottest));
         }
     }
 
     private static String count(Object value) {
-        return value instanceof Long ? String.format("%,d", value) : String.valueOf(value);
+        return Json.isWhole(value) ? String.format("%,d", value) : String.valueOf(value);
     }
 
-    private String apart(Map<?, ?> agreement) {
-        double worst = agreement.get("worst") instanceof Double ? (Double) agreement.get("worst") : 0;
-        return "steps".equals(agreement.get("unit"))
+    private String apart(JSONObject agreement) {
+        double worst = agreement.optDouble("worst"); // NaN if it is not a number
+        return "steps".equals(agreement.opt("unit"))
                 ? screen.getResources().getQuantityString(R.plurals.steps, (int) worst, (int) worst)
                 : String.format("%.3g", worst);
     }
@@ -150,39 +154,40 @@ final class ResultCard {
 
     /** A latency in µs or ms; empty if the value is not one. */
     static String time(Object nanos) {
-        if (!(nanos instanceof Long)) {
+        if (!Json.isWhole(nanos)) {
             return "";
         }
-        double value = (Long) nanos;
+        double value = ((Number) nanos).doubleValue();
         return value < MILLI ? String.format("%.1f µs", value / MICRO) : String.format("%.2f ms", value / MILLI);
     }
 
     /** Model, threads, accelerator. */
-    static String setting(Context context, Map<String, Object> result) {
-        String model = String.valueOf(result.get("model"));
-        boolean sustained = result.get("sustained_seconds") instanceof Double && (Double) result.get("sustained_seconds") > 0;
-        long threads = result.get("threads") instanceof Long ? (Long) result.get("threads") : 1;
-        return context.getResources().getQuantityString(R.plurals.setting, (int) threads, (int) threads,
+    static String setting(Context context, JSONObject result) {
+        String model = String.valueOf(result.opt("model"));
+        boolean sustained = result.optDouble("sustained_seconds") > 0;
+        int threads = result.optInt("threads", 1);
+        return context.getResources().getQuantityString(R.plurals.setting, threads, threads,
                 model.equals(Models.BUNDLED) ? context.getString(R.string.bundled) : model,
-                String.valueOf(result.get("accelerator")).toUpperCase(Locale.ROOT))
+                String.valueOf(result.opt("accelerator")).toUpperCase(Locale.ROOT))
                 + (sustained ? ", " + context.getString(R.string.sustained_short) : "");
     }
 
-    static String when(Context context, Map<String, Object> result) {
-        return DateUtils.formatDateTime(context, (Long) result.get("when"),
+    static String when(Context context, JSONObject result) {
+        return DateUtils.formatDateTime(context, result.optLong("when"),
                 DateUtils.FORMAT_SHOW_DATE | DateUtils.FORMAT_SHOW_TIME | DateUtils.FORMAT_ABBREV_MONTH);
     }
 
-    private static String reason(Map<String, Object> result) {
-        if (result.get("error") != null) {
-            return String.valueOf(result.get("error"));
+    private static String reason(JSONObject result) {
+        if (!result.isNull("error")) {
+            return String.valueOf(result.opt("error"));
         }
         List<String> reasons = new ArrayList<String>();
-        for (Object one : list(result.get("reasons"))) {
-            reasons.add(String.valueOf(one));
+        JSONArray found = array(result, "reasons");
+        for (int i = 0; i < found.length(); i++) {
+            reasons.add(String.valueOf(found.opt(i)));
         }
-        if (result.get("unsaved") != null) {
-            reasons.add("not kept in the history: " + result.get("unsaved"));
+        if (!result.isNull("unsaved")) {
+            reasons.add("not kept in the history: " + result.opt("unsaved"));
         }
         return join(reasons);
     }
@@ -195,12 +200,15 @@ final class ResultCard {
         return joined.toString();
     }
 
-    private static Map<?, ?> map(Object value) {
-        return value instanceof Map ? (Map<?, ?>) value : Collections.emptyMap();
+    /** The object of a key; an empty one if there is none. */
+    static JSONObject object(JSONObject from, String key) {
+        JSONObject found = from.optJSONObject(key);
+        return found == null ? new JSONObject() : found;
     }
 
-    private static List<?> list(Object value) {
-        return value instanceof List ? (List<?>) value : Collections.emptyList();
+    private static JSONArray array(JSONObject from, String key) {
+        JSONArray found = from.optJSONArray(key);
+        return found == null ? new JSONArray() : found;
     }
 
     private void text(int id, String words) {

@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.json.JSONObject;
 
 /** One run started on the screen, on a thread of its own. It continues when the screen is recreated, as by a rotation. */
 final class Session implements LatencyRunner.Listener, Runnable {
@@ -19,7 +20,7 @@ final class Session implements LatencyRunner.Listener, Runnable {
     interface Screen {
         void at(String phase, double share);
 
-        void ended(Map<String, Object> result);
+        void ended(JSONObject result);
     }
 
     /** Lock of the run in progress: two at once would disturb each other's latency. */
@@ -35,7 +36,7 @@ final class Session implements LatencyRunner.Listener, Runnable {
 
     private final Handler main = new Handler(Looper.getMainLooper());
     private Screen screen; // used on the main thread only
-    private Map<String, Object> result; // used on the main thread only
+    private JSONObject result; // used on the main thread only
     private volatile String cancelled;
 
     Session(Models models, History history, Device device, String model, int threads, String accelerator,
@@ -67,7 +68,7 @@ final class Session implements LatencyRunner.Listener, Runnable {
 
     @Override
     public void run() {
-        final Map<String, Object> found;
+        final JSONObject found;
         synchronized (TURN) {
             found = measured();
         }
@@ -83,7 +84,7 @@ final class Session implements LatencyRunner.Listener, Runnable {
     }
 
     /** Returns the result, or one with {@code error} after a failure; saves either in the history. */
-    private Map<String, Object> measured() {
+    private JSONObject measured() {
         Map<String, Object> found = new LinkedHashMap<String, Object>();
         found.put("model", model);
         found.put("when", System.currentTimeMillis());
@@ -115,7 +116,7 @@ final class Session implements LatencyRunner.Listener, Runnable {
         } catch (IOException error) {
             found.put("unsaved", error.toString());
         }
-        return found;
+        return new JSONObject(found);
     }
 
     @Override

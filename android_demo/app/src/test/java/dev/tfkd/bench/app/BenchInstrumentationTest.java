@@ -8,13 +8,12 @@ import android.app.Activity;
 import android.app.Instrumentation;
 import android.content.Context;
 import android.os.Bundle;
-import dev.tfkd.bench.Json;
 import dev.tfkd.bench.RunFolder;
 import java.io.File;
 import java.nio.file.Files;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
+import org.json.JSONObject;
 import org.junit.Test;
 import org.junit.runner.RunWith;
 import org.robolectric.RobolectricTestRunner;
@@ -89,10 +88,10 @@ public class BenchInstrumentationTest {
         assertEquals("true", Shell.result.getString("valid"));
         assertEquals("checking files", Shell.STATUS.get(0).getString("phase"));
         assertEquals("accuracy", Shell.STATUS.get(Shell.STATUS.size() - 1).getString("phase"));
-        Map<?, ?> spec = (Map<?, ?>) Json.parse(new String(Files.readAllBytes(new File(folder, "spec.json").toPath())));
-        Map<?, ?> result = (Map<?, ?>) Json.parse(new String(Files.readAllBytes(new File(folder, "result.json").toPath())));
+        JSONObject spec = new JSONObject(new String(Files.readAllBytes(new File(folder, "spec.json").toPath())));
+        JSONObject result = new JSONObject(new String(Files.readAllBytes(new File(folder, "result.json").toPath())));
         assertEquals(spec.get("nonce"), result.get("nonce"));
-        assertEquals("2.16.1", ((Map<?, ?>) result.get("engine")).get("version"));
+        assertEquals("2.16.1", result.getJSONObject("engine").get("version"));
         assertTrue(new File(folder, "output_0.npy").isFile());
     }
 

@@ -10,6 +10,7 @@ import java.nio.file.Files;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.json.JSONObject;
 import org.junit.Test;
 import org.junit.runner.RunWith;
 import org.robolectric.RobolectricTestRunner;
@@ -38,18 +39,18 @@ public class HistoryTest {
         for (int i = 0; i < History.MOST + 3; i++) {
             history.add(result(1700000000000L + i, 1));
         }
-        List<Map<String, Object>> found = new History(RuntimeEnvironment.getApplication()).results();
+        List<JSONObject> found = new History(RuntimeEnvironment.getApplication()).results();
         assertEquals(History.MOST, found.size());
-        assertEquals(1700000000000L + History.MOST + 2, found.get(0).get("when"));
+        assertEquals(1700000000000L + History.MOST + 2, found.get(0).getLong("when"));
         assertEquals(History.MOST, folder.list().length); // no temporary file remains
     }
 
     @Test
     public void manyLatenciesAreThinnedAndKeptEverySaysSo() throws Exception {
         history.add(result(1700000000000L, 2 * History.MOST_LATENCIES + 1));
-        Map<String, Object> found = history.results().get(0);
+        JSONObject found = history.results().get(0);
         long[] kept = History.latencies(found);
-        assertEquals(6L, found.get("kept_every")); // every third of every second
+        assertEquals(6, found.getLong("kept_every")); // every third of every second
         assertArrayEquals(new long[] {0, 3, 6}, java.util.Arrays.copyOf(kept, 3));
         assertTrue(kept.length <= History.MOST_LATENCIES);
     }
@@ -64,6 +65,6 @@ public class HistoryTest {
         Files.write(new File(folder, "1700000000004.json.partial").toPath(), "{".getBytes());
         Files.createSymbolicLink(new File(folder, "1700000000005.json").toPath(), new File(folder, "1700000000000.json").toPath());
         assertEquals(1, history.results().size());
-        assertFalse(history.results().get(0).containsKey("error"));
+        assertFalse(history.results().get(0).has("error"));
     }
 }
