@@ -165,7 +165,7 @@ def test_benchmark_refuses_what_is_no_graph(tmp_path):
     (tmp_path / "empty").mkdir()
     done = tfkd_cli("benchmark", tmp_path / "empty")
     assert done.exit_code == 2
-    assert "must be a .tflite, a .keras file of Keras 3 or the folder of a SavedModel" in done.stderr
+    assert "is neither a .tflite, a .keras file of Keras 3 nor the folder of a SavedModel" in done.stderr
     (tmp_path / "no.keras").write_text("no")
     done = tfkd_cli("benchmark", tmp_path / "no.keras")
     assert done.exit_code == 2
@@ -306,7 +306,7 @@ def test_convert_writes_golden_vectors_and_refuses_existing_ones(student, tmp_pa
     out.unlink()
     result = tfkd_cli(*arguments, "--calibration", "digits")
     assert result.exit_code == 2
-    assert "m.golden.npz: must not exist" in result.stderr
+    assert "m.golden.npz already exists" in result.stderr
     assert not out.exists()
 
 

@@ -359,7 +359,7 @@ def test_script_exits_with_3_if_the_phone_is_unplugged_meanwhile(phone, model, c
     monkeypatch.setattr(sys, "argv", ["benchmark_android.py", str(model.path), "--threads", "1", "2"])
     assert benchmark_android.main() == 3
     printed = capsys.readouterr()
-    assert printed.out.count("does not run") == 2
+    assert printed.out.count("  failed: ") == 2
     assert "benchmark_android: android" in printed.err
 
 

@@ -313,4 +313,4 @@ def test_report_shows_instructions_estimate_and_arena(
     assert "at 64 MHz" in page
     assert "estimated" in page
     markdown = tfkd.write_report(validation, folder / "report.md").read_text()
-    assert "## On the microcontroller" in markdown
+    assert "## Microcontrollers" in markdown
