@@ -169,7 +169,7 @@ def test_benchmark_refuses_what_is_no_graph(tmp_path):
     (tmp_path / "no.keras").write_text("no")
     done = tfkd_cli("benchmark", tmp_path / "no.keras")
     assert done.exit_code == 2
-    assert "Received: another file" in done.stderr
+    assert "no.keras is neither a .tflite, a .keras file of Keras 3" in done.stderr
 
 
 def test_benchmark_gives_latency(student):
