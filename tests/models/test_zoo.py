@@ -1,5 +1,6 @@
 """Builders, loading and weight inheritance, against published parameter counts and keras.applications."""
 
+import json
 import math
 import zipfile
 
@@ -170,6 +171,28 @@ def test_load_archive_without_model_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("readme", "nothing")
     with pytest.raises(ValueError, match="could not load .*model.keras"):
+        models.load(tmp_path / "model.keras")
+
+
+def test_load_of_a_file_of_keras_2_names_the_way_through_h5(tmp_path):
+    config = {
+        "module": "keras",
+        "class_name": "Sequential",
+        "config": {
+            "name": "m",
+            "layers": [
+                {
+                    "module": "keras.layers",
+                    "class_name": "Dense",
+                    "config": {"units": 2, "batch_input_shape": [None, 3]},
+                }
+            ],
+        },
+    }
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": "2.13.1"}))
+        archive.writestr("config.json", json.dumps(config))
+    with pytest.raises(ValueError, match=r"could not load \S*model.keras: .* written by Keras 2.13.1: .* as .h5"):
         models.load(tmp_path / "model.keras")
 
 

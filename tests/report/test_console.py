@@ -5,7 +5,8 @@ from pathlib import Path
 from tfkd.report import console
 from tfkd.targets.measurement import LatencySummary, Measurement, Memory
 
-VERDICT = {"status": "UNKNOWN", "binding": "max_p90_ms"}
+CHECK = {"name": "max_p90_ms", "value": None, "target": "tflm", "status": "unknown", "detail": "tflm measures no time."}
+VERDICT = {"status": "UNKNOWN", "binding": "max_p90_ms", "checks": [CHECK]}
 ROW = {"name": "full_int8", "target": "host", "bytes": 12_345, "accuracy": 0.9712, "valid": True, "measurement": None}
 RECORD = {
     "path": "m.tflite",
@@ -28,11 +29,13 @@ def measured(**values):
 def test_summary_has_a_line_for_each_row_and_the_verdict():
     reason = "tflite-micro is not installed"
     failed = {**ROW, "target": "tflm", "valid": False, "broken": False, "unavailable": True, "invalid_reason": reason}
-    lines = console.summary({"rows": [ROW, failed], "verdict": VERDICT}).splitlines()
+    lines = console.summary({"rows": [ROW, failed], "verdict": VERDICT, "ship": "full_int8"}).splitlines()
     assert lines[1].split() == ["full_int8", "host", "12,345", "97.12%", "-", "-"]
     assert lines[2].split()[:2] == ["full_int8", "tflm"]
     assert lines[3].strip() == "unavailable: tflite-micro is not installed"
     assert lines[4] == "Verdict: UNKNOWN (decided by max_p90_ms)"
+    assert lines[5].startswith("No limit is broken, but one could not be checked")
+    assert "measures no time" in lines[5]
 
 
 def test_summary_without_a_contract_has_no_verdict():

@@ -69,7 +69,7 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
     if not hasattr(split, "require"):
         raise InputError(
             f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
-            "Pass the train split of tfkd.data.load."
+            "Pass the train split of tfkd.data.load; on the command line, the name or path of a data set."
         )
     split.require("train", "val", purpose="calibration")
     if len(split) == 0 or count < 1:

@@ -162,7 +162,8 @@ def _check_x(x: np.ndarray, key: str, where: str, fits_uint8: bool) -> np.ndarra
 def _check_y(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
     if y.dtype.kind not in "bui":
         raise InputError(
-            f"load: {where}: {key} must be integers. Received: dtype {y.dtype}. Save class numbers 0..C-1."
+            f"load: {where}: {key} must be integers. Received: dtype {y.dtype}. Save class numbers 0..C-1; "
+            f"those of one-hot rows are np.argmax({key}, axis=1)."
         )
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

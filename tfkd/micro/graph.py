@@ -141,8 +141,9 @@ def read(model: TFLiteModel) -> Graph:
         return _read(model)
     except _DAMAGE as error:
         raise ModelError(
-            f"{where}: must be an undamaged .tflite of one subgraph with fixed shapes. "
-            f"Received: {error or type(error).__name__}. Convert the model with `tfkd convert --mode full_int8`."
+            f"{where}: must be an undamaged .tflite of one subgraph with fixed shapes, the batch included. "
+            f"Received: {error or type(error).__name__}. Convert the Keras model with `tfkd convert --mode full_int8`, "
+            f"which fixes the batch at 1."
         ) from None
 
 

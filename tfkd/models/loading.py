@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -66,18 +68,35 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise InputError(
             f"models.load: {path} must be a .keras file of Keras 3. Received: another format. "
-            f"Load it with the Keras that wrote it, then save it with model.save('model.keras')."
+            f"Load a .h5 file with keras.saving.load_model(path, compile=False), then save it with "
+            f"model.save('model.keras')."
         )
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
+        reason = (
+            str(error).rpartition("Exception encountered: ")[2].rstrip(". \n")
+        )  # without each layer's configuration
         raise ModelError(
-            f"models.load: Keras could not load {path}: {type(error).__name__}: {error} "
-            f"Register custom classes (keras.saving.register_keras_serializable) and import their module first; "
-            f"replace Lambda layers by built-in layers."
+            f"models.load: Keras could not load {path}: {type(error).__name__}: {reason}. {_remedy(path)}"
         ) from error
     if not isinstance(model, keras.Model):
         raise ModelError(
             f"models.load: {path} must hold a model. Received: {type(model).__name__}. Save a keras.Model."
         )
     return model
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that Keras cannot load."""
+    with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged file has no version
+        version = str(json.loads(archive.read("metadata.json"))["keras_version"])
+        if version.startswith("2."):
+            return (
+                f"It was written by Keras {version}: load it there, save it as .h5, load that with "
+                f"keras.saving.load_model of Keras 3, and save it as .keras."
+            )
+    return (
+        "Register custom classes (keras.saving.register_keras_serializable) and import their module first; "
+        "replace Lambda layers by built-in layers."
+    )

@@ -53,7 +53,7 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
 
 def text(findings: Sequence[Finding]) -> str:
     """The findings as lines for a terminal."""
-    return "\n".join(map(str, findings)) or "Nothing was found."
+    return "\n".join(map(str, findings)) or "No problem was found."
 
 
 def _examine_settings(recipe: Recipe) -> Iterator[Finding]:

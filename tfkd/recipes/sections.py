@@ -307,7 +307,8 @@ _LIMIT_EXAMPLES = {"share": 0.95, "points": 1.0, "bytes": 65_536, "ms": 5.0, "st
 ContractSection = pydantic.create_model(
     "ContractSection",
     __base__=Section,
-    __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked.",
+    __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked: "
+    "without min_accuracy a student that learned little can ship.",
     __validators__={"_check_limits": pydantic.model_validator(mode="after")(_limits)},
     **{
         limit.name: (

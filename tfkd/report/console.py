@@ -16,7 +16,7 @@ _SPARSE = 0.25
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """The rows and the verdict of a validation.
+    """The rows of a validation, and the verdict with its reason.
 
     Args:
         record: A validation as JSON, see `tfkd.Validation.to_json`.
@@ -39,6 +39,7 @@ def summary(record: Mapping[str, Any]) -> str:
     verdict = record["verdict"]
     if verdict["status"]:
         lines.append(f"Verdict: {verdict['status']} (decided by {verdict['binding']})")
+        lines.append(words.headline(record))
     return "\n".join(lines)
 
 
@@ -48,9 +49,10 @@ def latencies(runs: Sequence[tuple[Path, Measurement]]) -> str:
     Args:
         runs: Path of the model and measurement of each run.
     """
-    lines = [f"{'model':<22} {'target':<32} {'p50':>9} {'p90':>9} {'p99':>9} {'runs':>7} {'samples/s':>10}"]
+    width = max([22, *(len(path.name) for path, _ in runs)])
+    lines = [f"{'model':<{width}} {'target':<32} {'p50':>9} {'p90':>9} {'p99':>9} {'runs':>7} {'samples/s':>10}"]
     for path, run in runs:
-        start = f"{path.name:<22} {run.target:<32}"
+        start = f"{path.name:<{width}} {run.target:<32}"
         if run.latency is None:
             lines.append(f"{start} {_instructions(run.to_json()) or 'latency is not measured on this target'}")
             continue

@@ -84,7 +84,7 @@ def _memory(field: str) -> Callable[[Row, float | None], float | None]:
 
 
 _SHARE = "Write a share: 0.95 for 95 %."
-_NO_REFERENCE = "A reference model is needed, and a target that returns outputs."
+_NO_REFERENCE = "A reference model (--reference) is needed, and a target that returns outputs."
 
 LIMITS: dict[str, Limit] = {
     limit.name: limit

@@ -60,7 +60,8 @@ def _read_classes(path: Path, image_size: tuple[int, int] | None) -> tuple[np.nd
             if images[-1].shape[:2] != images[0].shape[:2]:
                 raise InputError(
                     f"load: {file} must have the size of the first image, {images[0].shape[:2]} (height, width). "
-                    f"Received: {images[-1].shape[:2]}. Resize it, or pass image_size=(height, width) to load()."
+                    f"Received: {images[-1].shape[:2]}. Resize the files, or in Python load them with "
+                    f"tfkd.data.load(folder, image_size=(height, width))."
                 )
     if len({image.shape for image in images}) > 1:  # some are grayscale, some in colour
         images = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in images]
