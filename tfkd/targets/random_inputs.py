@@ -20,7 +20,7 @@ def random_input(shape: Sequence[int], dtype: str, *, quantized: bool, seed: int
             token ids, 0..127, or less where the data type ends before. Floats are in [0, 1).
         seed: Random seed, >= 0.
 
-    >>> random_input((2, 3), "int32", quantized=False).max() < 128
+    >>> bool(random_input((2, 3), "int32", quantized=False).max() < 128)
     True
     """
     rng = np.random.default_rng(seed)
