@@ -70,3 +70,8 @@ def test_measurement_json_tells_outputs_by_hash():
 def test_measurement_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign"):
         measurement().valid = False
+
+
+def test_repr_leaves_out_outputs_and_single_latencies():
+    measured = Measurement("host", "0" * 64, 10, (np.zeros((1000, 10)),), {}, latencies_ns=tuple(range(1, 100_001)))
+    assert len(repr(measured)) < 1000

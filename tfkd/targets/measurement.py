@@ -131,9 +131,9 @@ class Measurement:
     target: str
     model_sha256: str
     model_bytes: int
-    outputs: tuple[Any, ...]
+    outputs: tuple[Any, ...] = dataclasses.field(repr=False)
     evidence: Mapping[str, Evidence]
-    latencies_ns: tuple[int, ...] | None = None
+    latencies_ns: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
     memory: Memory = Memory()
     instructions: int | None = None
     estimated_ms: tuple[float, float] | None = None
