@@ -272,7 +272,8 @@ def test_run_of_several_teachers_starts_the_student_from_a_file(tmp_path, frozen
     difference = max(np.abs(one - other).max() for one, other in zip(before, after, strict=True))
     assert 0 < difference < 0.1
     test = data.load("digits").test
-    assert abs(result.record["rows"][2]["accuracy"] - training.accuracy(models.load(frozen), test)) < 0.02
+    # An untrained student has 0.1. BatchNormalization statistics follow the data even at this learning rate.
+    assert abs(result.record["rows"][2]["accuracy"] - training.accuracy(models.load(frozen), test)) < 0.05
 
 
 def test_run_starts_the_student_from_layers_of_another_model(tmp_path, frozen, digits_teacher_file):
