@@ -252,6 +252,10 @@ def test_run_with_views_labels_once_and_trains_from_the_store(tmp_path, digits_t
 def frozen(tmp_path_factory, digits_student_file):
     """A trained student that was saved frozen."""
     model = models.load(digits_student_file)
+    # Training moves the BatchNormalization statistics even at a tiny learning rate: here they fit the weights already.
+    for _ in range(10):
+        for x, _ in data.load("digits").train.batches(64, shuffle=True):
+            model(x, training=True)
     model.trainable = False
     path = tmp_path_factory.mktemp("frozen") / "frozen.keras"
     model.save(path)
@@ -272,8 +276,7 @@ def test_run_of_several_teachers_starts_the_student_from_a_file(tmp_path, frozen
     difference = max(np.abs(one - other).max() for one, other in zip(before, after, strict=True))
     assert 0 < difference < 0.1
     test = data.load("digits").test
-    # An untrained student has 0.1. BatchNormalization statistics follow the data even at this learning rate.
-    assert abs(result.record["rows"][2]["accuracy"] - training.accuracy(models.load(frozen), test)) < 0.05
+    assert abs(result.record["rows"][2]["accuracy"] - training.accuracy(models.load(frozen), test)) < 0.02
 
 
 def test_run_starts_the_student_from_layers_of_another_model(tmp_path, frozen, digits_teacher_file):
