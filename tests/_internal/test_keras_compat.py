@@ -35,6 +35,7 @@ def attribute(thing, name):
     [
         (functional, "_flatten_layers"),
         (functional, "_inputs_struct"),
+        (functional, "_open_name_scope"),
         (functional, "_nodes_by_depth"),
         (functional, "_run_through_graph"),
         (lambda: functional().outputs[0], "_keras_history"),
@@ -50,6 +51,23 @@ def test_keras_has_private_attribute(make, name):
 def test_node_has_attribute(name):
     for node in keras_compat.nodes(functional()):
         attribute(node, name)
+
+
+def test_traced_ops_are_named_by_the_path_of_their_layer():
+    """Layers of equal names in two models, a name with a number, a layer called twice, a name TensorFlow refuses."""
+    import tensorflow as tf
+
+    def branch(name):
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="dense")], name=name)
+
+    inputs, twice = keras.Input((4,)), keras.layers.Dense(4, name="dense_1")
+    hidden = twice(twice(branch("left")(inputs) + branch("right")(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(4, name="the last")(hidden), name="m")
+    with keras_compat.scopes_by_path():
+        graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec((1, 4))).graph
+    multiplied = [op.name for op in graph.get_operations() if op.type == "MatMul"]
+    names = ["left/dense/MatMul", "right/dense/MatMul", "dense_1/MatMul", "dense_1/MatMul_1", "the_last/MatMul"]
+    assert multiplied == [f"m/{name}" for name in names]
 
 
 def test_mask_is_attached_to_tensors():

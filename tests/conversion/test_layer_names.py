@@ -29,10 +29,14 @@ def graph():
         ("StatefulPartitionedCall:0", "m/conv_2_1/MatMul", "conv_2"),
         ("StatefulPartitionedCall:0", "", "StatefulPartitionedCall:0"),
         ("m/conv_2/convolution", "", "conv_2"),
+        ("m/block/act/Relu;m/block/conv_2/convolution", "", "block/conv_2"),
+        ("m_1/block_1/conv_2_1/convolution", "", "block/conv_2"),  # a SavedModel that Keras wrote
+        ("m/block/add", "", "block"),
     ],
 )
 def test_layer_of_fused_op_is_the_one_with_a_kernel(tensor, weights, layer):
-    assert layer_names.layer_of(tensor, weights, {"act": False, "bn": False, "conv_2": True}) == layer
+    known = {"act": False, "bn": False, "conv_2": True, "block": False, "block/act": False, "block/conv_2": True}
+    assert layer_names.layer_of(tensor, weights, known) == layer
 
 
 def test_layers_of_a_model_tell_which_have_a_kernel():
@@ -43,14 +47,18 @@ def test_layers_of_a_model_tell_which_have_a_kernel():
 
 
 def test_op_names_include_fused_layers_and_layers_of_constants(graph):
-    assert {"conv", "conv_1", "relu", "m/relu_1/Relu;m/conv_1/convolution"} <= set(layer_names.op_names(graph, 0))
-    assert {"logits", "Identity"} <= set(layer_names.op_names(graph, 1))
-    assert "conv" not in layer_names.op_names(graph, 1)
+    exact, plain = layer_names.op_names(graph, 0)
+    assert {"conv_1", "m/relu_1", "m/relu_1/Relu;m/conv_1/convolution"} <= set(exact)
+    assert {"conv", "relu", "m/conv"} <= set(plain)
+    exact, plain = layer_names.op_names(graph, 1)
+    assert {"logits_1", "Identity"} <= set(exact)
+    assert "conv" not in plain
 
 
 def test_select_ops_searches_each_expression_in_all_names(graph):
     assert layer_names.select_ops(graph, ["^relu$"], "int16") == {0}
     assert layer_names.select_ops(graph, ["^conv$", "logits"], "int16") == {0, 1}
     assert layer_names.select_ops(graph, [], "int16") == set()
+    assert layer_names.select_ops(graph, ["^conv_1$"], "int16") == {0}
     with pytest.raises(InputError, match="int16: no layer matches 'logit_'.*Did you mean 'logits"):
         layer_names.select_ops(graph, ["logit_"], "int16")

@@ -6,6 +6,8 @@ lacks.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +78,47 @@ def run_through(model: Any, inputs: Any, operation: Callable[[Any], Callable[...
         operation: Function from an operation of the model to the callable that replaces it.
     """
     return functional(model)._run_through_graph(inputs, operation_fn=operation)
+
+
+def scope_name(layer: keras.Layer) -> str:
+    """The name of a layer as part of the name of a TensorFlow op, which has fewer characters to choose from."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", layer.name)
+
+
+@contextlib.contextmanager
+def scopes_by_path() -> Iterator[None]:
+    """Names TensorFlow ops that are traced while the context is open by the path of their layer: `model/backbone/conv`.
+
+    Keras opens the scope of a layer to build it and again to call it, so that TensorFlow appends a number to its name:
+    `conv_1` is then the layer `conv` or the layer `conv_1`. TensorFlow adds no number to a scope that ends in a slash.
+    """
+    import keras
+    import tensorflow as tf
+
+    opened: list[tuple[keras.Layer, str]] = []
+
+    @contextlib.contextmanager
+    def open_scope(layer: keras.Layer) -> Iterator[None]:
+        name = scope_name(layer)
+        if not opened:
+            path = name if name[:1].isalnum() else f".{name}"  # a name of TensorFlow does not begin with "_"
+        elif opened[-1][0] is layer:  # Keras opens the scope of a layer again inside it
+            path = opened[-1][1]
+        else:
+            path = f"{opened[-1][1]}/{name}"
+        opened.append((layer, path))
+        try:
+            with tf.name_scope(f"{path}/"):
+                yield
+        finally:
+            opened.pop()
+
+    original = keras.Layer._open_name_scope
+    keras.Layer._open_name_scope = open_scope
+    try:
+        yield
+    finally:
+        keras.Layer._open_name_scope = original
 
 
 def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:

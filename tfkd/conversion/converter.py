@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd._internal import isolation
+from tfkd._internal import isolation, keras_compat
 from tfkd.conversion import rnn
 from tfkd.conversion.calibration import Source, draw, saturation
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
@@ -203,7 +203,7 @@ def _export(model: Any, folder: Path, *, integers: bool) -> Source:
                 f"convert: model {model.name!r} must have a fixed sample shape. Received: {spec.shape[1:]} for input "
                 f"{spec.name!r}. Rebuild it with keras.Input of the size used on the device."
             )
-    with rnn.exportable(model, integers=integers):
+    with rnn.exportable(model, integers=integers), keras_compat.scopes_by_path():
         _save(model, folder, specs)
     scales = [layer.scale for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
     return Source(
