@@ -56,6 +56,10 @@ def die(number):
     os.kill(os.getpid(), number)
 
 
+def abort():
+    os.abort()
+
+
 def leave(status):
     os._exit(status)
 
@@ -82,16 +86,15 @@ def sleep_with_the_lock(path):
     ctypes.PyDLL(None).sleep(600)
 
 
-def mark():
-    os.environ["TFKD_TEST_MARK"] = "and marked"
+prepared_by = []
 
 
-def marked(word):
-    return f"{word} {os.environ['TFKD_TEST_MARK']}"
+def prepare():
+    prepared_by.append(os.getpid())
 
 
-def sleep_at_pids():
-    sleep("pids")
+def who_prepared():
+    return prepared_by, os.getpid(), os.environ.get("WORD"), os.getcwd()
 
 
 def environment(name):
@@ -174,7 +177,7 @@ def test_run_unexpected_error_has_the_traceback_of_the_child(function, kwargs, t
 def test_run_value_error_in_frames_of_tfkd_is_a_bug():
     # Unpacking three values into two, as an example of a bug.
     with pytest.raises(isolation.ChildFailed, match="unexpected ValueError: too many values to unpack"):
-        isolation.run("tfkd._internal.isolation:_find", timeout_s=60, what="testing", function="a:b:c")
+        isolation.run("tfkd._internal.worker:_find", timeout_s=60, what="testing", function="a:b:c")
 
 
 @pytest.mark.parametrize(
@@ -205,16 +208,20 @@ def test_run_child_that_hangs_is_killed_with_what_it_started(tmp_path):
         assert wait_for(lambda pid=pid: not alive(pid))
 
 
+def started(script):
+    """A Python process that runs lines which use `isolation`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from tfkd._internal import isolation\n{script}"],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
 def started_by_another_process(function, path):
     """A process that runs a function in two children, once both children and what they started live; and their ids."""
     paths = [f"{path}-{i}" for i in range(2)]
-    script = (
-        f"from tfkd._internal import isolation\n"
+    parent = started(
         f"isolation.run_all('{HERE}:{function}', [dict(path=p) for p in {paths!r}], timeout_s=600, what='testing')"
-    )
-    root = Path(__file__).parents[2]
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
     )
     assert wait_for(lambda: all(Path(p).exists() and len(Path(p).read_text().split()) == 2 for p in paths))
     return parent, [pid for p in paths for pid in Path(p).read_text().split()]
@@ -236,9 +243,9 @@ def test_child_without_a_supervisor_ends_with_its_parent(tmp_path):
     request, pids = tmp_path / "request", tmp_path / "pids"
     request.write_bytes(pickle.dumps((f"{HERE}:sleep", {"path": str(pids), "seconds": 600})))
     script = (
-        "import sys; from pathlib import Path; from tfkd._internal import isolation\n"
+        "import sys; from pathlib import Path; from tfkd._internal import worker\n"
         "sys.platform = 'darwin'\n"
-        f"isolation._serve(Path({str(request)!r}), Path({str(tmp_path / 'reply')!r}), '')"
+        f"worker.serve(Path({str(request)!r}), Path({str(tmp_path / 'reply')!r}), '')"
     )
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     child = subprocess.Popen(
@@ -257,25 +264,71 @@ def test_child_without_a_supervisor_ends_with_its_parent(tmp_path):
         assert wait_for(lambda pid=pid: not alive(pid))
 
 
-def test_warm_child_runs_what_it_is_given_later():
-    with isolation.warm(f"{HERE}:mark") as call:
-        assert call(f"{HERE}:marked", timeout_s=60, what="testing", word="warm") == "warm and marked"
+def call_prepared(function, first="prepare", **kwargs):
+    with isolation.prepared(f"{HERE}:{first}") as call:
+        return call(f"{HERE}:{function}", **{"timeout_s": 60, "what": "testing", **kwargs})
 
 
-def test_warm_child_that_fails_early_says_so():
-    with (
-        isolation.warm(f"{HERE}:raise_value_error") as call,
-        pytest.raises(isolation.ChildRefused, match="scale must be > 0"),
-    ):
-        call(f"{HERE}:marked", timeout_s=60, what="testing", word="warm")
-
-
-def test_warm_child_that_is_not_asked_is_killed(tmp_path, monkeypatch):
+def test_prepared_child_is_new_for_each_call_and_its_preparations_are_not(monkeypatch, tmp_path):
+    (preparer, *_), first, *_ = call_prepared("who_prepared")
+    monkeypatch.setenv("WORD", "later")
     monkeypatch.chdir(tmp_path)
+    (again, *_), second, word, folder = call_prepared("who_prepared")
+    assert (word, folder) == ("later", str(tmp_path))
+    assert len({first, second, os.getpid()}) == 3
+    assert sys.platform != "linux" or preparer == again != first
+
+
+def test_prepared_child_reads_import_variables_anew(monkeypatch):
+    (first, *_), *_ = call_prepared("who_prepared")
+    monkeypatch.setenv("TF_TEST", "1")
+    (second, *_), *_ = call_prepared("who_prepared")
+    assert first != second
+
+
+def test_prepared_child_reports_failed_preparations():
+    with pytest.raises(isolation.ChildRefused, match="scale must be > 0"):
+        call_prepared("who_prepared", first="raise_value_error")
+
+
+def test_prepared_child_whose_preparations_crash_is_a_crash():
+    with pytest.raises(isolation.ChildCrashed, match=r"testing: the process crashed \(while it started\)"):
+        call_prepared("who_prepared", first="abort")
+
+
+def test_prepared_child_keeps_exit_status_and_output_of_a_crash():
+    with pytest.raises(isolation.ChildCrashed, match=r"the process crashed \(signal SIGSEGV\)(.|\n)*last words$"):
+        call_prepared("die", number=int(signal.SIGSEGV))
+    assert call_prepared("double", array=2) == 4
+
+
+def test_prepared_child_that_hangs_is_killed_with_what_it_started(tmp_path):
     path = tmp_path / "pids"
-    with isolation.warm(f"{HERE}:sleep_at_pids"):
-        assert wait_for(lambda: path.exists() and len(path.read_text().split()) == 2)
+    with pytest.raises(isolation.ChildTimedOut, match=r"testing: timed out after 5 s(.|\n)*waiting$"):
+        call_prepared("sleep", path=str(path), timeout_s=5)
     for pid in path.read_text().split():
+        assert wait_for(lambda pid=pid: not alive(pid))
+
+
+def test_prepared_child_that_gets_no_request_does_no_harm():
+    with isolation.prepared(f"{HERE}:prepare"):
+        pass
+    assert call_prepared("double", array=2) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_prepared_child_ends_with_its_parent(number, tmp_path):
+    pids = tmp_path / "pids"
+    parent = started(
+        f"with isolation.prepared('{HERE}:prepare') as call:\n"
+        f"    call('{HERE}:sleep', path='{pids}', seconds=600, timeout_s=600, what='testing')"
+    )
+    assert wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    templates = children.read_text().split() if children.exists() else []
+    parent.send_signal(number)
+    parent.communicate(timeout=30)
+    for pid in [*pids.read_text().split(), *templates]:
         assert wait_for(lambda pid=pid: not alive(pid))
 
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import importlib
 import os
 import pickle
-import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from tfkd.errors import DeviceError, ModelError, TfkdError
+from tfkd._internal.worker import IDLE_S, RAISED, ChildFailed, ChildRefused, pickled
+from tfkd.errors import DeviceError
 
-_PACKAGE = Path(__file__).parents[1]
 # An error message ends with what the child printed last, up to this length.
 _OUTPUT_CHARACTERS = 4000
-# The exit status of a child whose function raised an exception; no other cause gives it.
-_RAISED = 87
+# Environment variables that libraries read while they are imported begin with these.
+_IMPORT_VARIABLES = ("CUDA", "KERAS", "KMP", "LD_", "MKL", "OMP", "PYTHON", "TF_", "XLA")
 # Lines that TensorFlow prints at each start, on a healthy machine too.
 _STARTUP_LINES = (
     "WARNING: All log messages before absl",
@@ -34,14 +33,6 @@ _STARTUP_LINES = (
     "cpu_feature_guard",
     "To enable the following instructions",
 )
-
-
-class ChildRefused(ModelError):
-    """A library that the function called raised an error: it does not accept the model."""
-
-
-class ChildFailed(RuntimeError):
-    """The function raised an error that nothing expected, a bug of tfkd; the message has the child's traceback."""
 
 
 class ChildCrashed(DeviceError):
@@ -74,17 +65,20 @@ def run(function: str, /, *, timeout_s: float, what: str, **kwargs: Any) -> Any:
 
 
 @contextlib.contextmanager
-def warm(first: str, /) -> Iterator[Callable[..., Any]]:
+def prepared(first: str, /) -> Iterator[Callable[..., Any]]:
     """Starts a process that does slow preparations, such as an import, while this one prepares the arguments.
 
+    On Linux the process stays for later calls with the same preparations: it forks a new process for each of them. It
+    ends when this process ends, or when it was not used for two minutes.
+
     Args:
-        first: `"module:function"` without arguments, which the child runs at once.
+        first: `"module:function"` without arguments: the preparations.
 
     Yields:
         A function like `run`, which may be called once and uses the process.
     """
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        child = _Child(Path(folder) / "0", first)
+        child = (_ForkedChild if sys.platform == "linux" else _Child)(Path(folder) / "0", first)
 
         def call(function: str, /, *, timeout_s: float, what: str, **kwargs: Any) -> Any:
             child.request(function, kwargs)
@@ -127,32 +121,34 @@ class _Child:
     def __init__(self, folder: Path, first: str = "") -> None:
         folder.mkdir()
         self._request, self._reply, self._output = (folder / name for name in ("request", "reply", "output"))
-        # The child imports from where this process does, and from no other place: not from the working directory.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self._start(first)
+
+    def _start(self, first: str) -> None:
         with self._output.open("wb") as sink:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tfkd._internal.isolation", str(self._request), str(self._reply), first],
-                stdin=subprocess.PIPE,
-                stdout=sink,
-                stderr=sink,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": path},
+            self._process = _python(
+                str(self._request), str(self._reply), first, stdin=subprocess.PIPE, stdout=sink, stderr=sink
             )
 
     def request(self, function: str, kwargs: Mapping[str, Any]) -> None:
         """Tells the child what to run."""
-        self._request.write_bytes(pickle.dumps((function, dict(kwargs)), protocol=pickle.HIGHEST_PROTOCOL))
+        self._request.write_bytes(pickled((function, dict(kwargs))))
+        self._wake()
+
+    def _wake(self) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the child died: `result` reports it
             self._process.stdin.write(b"\n")
             self._process.stdin.flush()
 
+    def _wait(self, timeout_s: float) -> int | None:
+        return self._process.wait(timeout_s)
+
     def result(self, deadline: float, timeout_s: float, what: str) -> Any:
         try:
-            code = self._process.wait(max(0.0, deadline - time.monotonic()))
+            code = self._wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise ChildTimedOut(f"{what}: timed out after {timeout_s:g} s.{self._tail()}") from None
-        if code in (0, _RAISED) and self._reply.exists():
+        if code in (0, RAISED) and self._reply.exists():
             reply = pickle.loads(self._reply.read_bytes())
             if code == 0:
                 return reply
@@ -160,7 +156,10 @@ class _Child:
             if error is ChildFailed:
                 raise ChildFailed(f"{what}: {message}{self._tail()}")
             raise error(f"{message}{self._tail()}" if error is ChildRefused else message)
-        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        if code is None:
+            cause = "while it started"
+        else:
+            cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         raise ChildCrashed(f"{what}: the process crashed ({cause}).{self._tail()}")
 
     def kill(self) -> None:
@@ -181,119 +180,112 @@ class _Child:
         return f"\nLast output of the process:\n{text[-_OUTPUT_CHARACTERS:]}" if text else ""
 
 
-# From here on: what the child runs.
+class _ForkedChild(_Child):
+    """A child that a template forks when the request is known. A socket tells each side of the end of the other."""
+
+    def _start(self, first: str) -> None:
+        self._first = first
+        self._socket: socket.socket | None = None
+        self._code: int | None = None
+        _template(first)  # starts it
+
+    def _wake(self) -> None:
+        with self._output.open("wb") as sink:
+            self._socket = _template(self._first).fork((self._request, self._reply), sink.fileno())
+
+    def _wait(self, timeout_s: float) -> int | None:
+        assert self._socket is not None
+        self._socket.settimeout(max(timeout_s, 0.001))
+        try:
+            status = self._socket.recv(16)
+        except TimeoutError:
+            raise subprocess.TimeoutExpired([], timeout_s) from None
+        except ConnectionResetError:  # the request was not read
+            status = b""
+        self._code = int(status) if status else None
+        return self._code
+
+    def kill(self) -> None:
+        """See `_Child.kill`."""
+        if self._socket is None:
+            return
+        with self._socket, contextlib.suppress(OSError):
+            if self._code != 0:
+                self._socket.shutdown(socket.SHUT_WR)
+                self._socket.settimeout(5)
+                while self._socket.recv(16):  # until the last process that holds the other end has ended
+                    pass
 
 
-def _serve(request: Path, reply: Path, first: str) -> int:
-    """Runs the requested function and writes its result or its error; returns the exit status."""
-    try:
-        if first:
-            _find(first)()
-        if not os.read(sys.stdin.fileno(), 1):
-            return 1  # the parent ended without a request
-        if sys.platform != "linux":
-            threading.Thread(target=_end_with_parent, daemon=True).start()
-        function, kwargs = pickle.loads(request.read_bytes())
-        content, code = _pickled(_find(function)(**kwargs)), 0
-    except Exception as error:
-        content, code = _pickled(_described(error)), _RAISED
-    partial = reply.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(reply)
-    return code
+class _Template:
+    """A process that has done its preparations and forks a new process for each request.
 
-
-def _described(error: Exception) -> tuple[type[Exception], str]:
-    """The class of the exception that the parent raises, and its message.
-
-    Exceptions of tfkd are meant for the user. A ValueError, a RuntimeError or an exception class of its own that a
-    library raises says that it does not accept the model. Everything else is a bug: any other error in tfkd's frames,
-    and a TypeError, KeyError and the like anywhere.
+    this process ---- request and one end of a socket ----> template
+         |                                                      | forks
+         +--------- other end: exit status, end of life ---- supervisor ---- forks ---- worker
     """
-    if isinstance(error, TfkdError):
-        return type(error), str(error)
-    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-    deliberate = isinstance(error, (ValueError, RuntimeError)) or type(error).__module__ != "builtins"
-    if deliberate and _PACKAGE not in Path(innermost).parents:
-        plain = isinstance(error, (ValueError, RuntimeError)) and str(error)
-        return ChildRefused, str(error) if plain else f"{type(error).__name__}: {error}"
-    lines = "".join(traceback.format_exception(error))
-    return ChildFailed, f"unexpected {type(error).__name__}: {error}\nIn the child process:\n{lines.rstrip()}"
+
+    def __init__(self, first: str) -> None:
+        self._socket, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        silent = subprocess.DEVNULL
+        with end:
+            self._process = _python(first, stdin=end.fileno(), stdout=silent, stderr=silent)
+        self._used = time.monotonic()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the process runs and will not end of itself before the next request reaches it."""
+        return self._process.poll() is None and time.monotonic() - self._used < IDLE_S
+
+    def fork(self, paths: tuple[Path, Path], output: int) -> socket.socket:
+        """Starts a worker that reads its request at the first path and writes its reply to the second one."""
+        job, end = socket.socketpair()
+        message = pickled((*map(str, paths), os.getcwd(), dict(os.environ)))
+        # A template that has died leaves `job` without a peer, which is how a crash at the start is seen.
+        with end, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._socket, [message], [end.fileno(), output])
+            job.send(b"\n")
+        self._used = time.monotonic()
+        return job
+
+    def close(self) -> None:
+        """Ends the template; the workers that it forked go on."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
 
 
-def _pickled(value: Any) -> bytes:
-    return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+_templates: dict[Any, _Template] = {}
+_templates_lock = threading.Lock()
 
 
-def _find(function: str) -> Callable[..., Any]:
-    module, name = function.split(":")
-    return getattr(importlib.import_module(module), name)
+def _template(first: str) -> _Template:
+    """The template of these preparations. One is kept; another takes its place when the preparations differ."""
+    variables = tuple(sorted(item for item in os.environ.items() if item[0].startswith(_IMPORT_VARIABLES)))
+    key = (first, _import_path(), variables)
+    with _templates_lock:
+        if not (key in _templates and _templates[key].usable):
+            _close_templates()
+            _templates[key] = _Template(first)
+        return _templates[key]
 
 
-def _end_with_parent() -> None:
-    """Kills this process and what it started when the parent's end of the pipe closes."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    _kill_group()
+@atexit.register
+def _close_templates() -> None:
+    while _templates:
+        _templates.popitem()[1].close()
 
 
-def _kill_group() -> NoReturn:
-    if hasattr(os, "killpg"):
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+def _python(*arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
+    """A new process that runs `tfkd._internal.worker`."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "tfkd._internal.worker", *arguments],
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": _import_path()},
+        **streams,
+    )
 
 
-def _supervised() -> None:
-    """Forks: returns in the new process, which works; this one waits for its end and passes its exit status on.
-
-    If the parent ends first, this process kills the whole process group. The worker could not do that itself: native
-    code may hold the interpreter's lock for hours, and no thread of the worker would run. Only Linux forks, since
-    frameworks of macOS may crash in a process that was forked.
-    """
-    wake, signalled = os.pipe()
-    os.set_blocking(signalled, False)
-    signal.set_wakeup_fd(signalled)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only handled signals write to the pipe
-    worker = os.fork()
-    if worker == 0:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.close(wake)
-        os.close(signalled)
-        return
-    events = select.poll()
-    events.register(sys.stdin.fileno(), 0)  # a closed pipe is reported without being asked for
-    events.register(wake, select.POLLIN)
-    while True:
-        ready = [number for number, _ in events.poll()]
-        if sys.stdin.fileno() in ready:
-            _kill_group()
-        os.read(wake, 64)
-        ended, status = os.waitpid(worker, os.WNOHANG)
-        if ended:
-            _end_like(os.waitstatus_to_exitcode(status))
-
-
-def _end_like(code: int) -> NoReturn:
-    """Ends this process with an exit code of `subprocess.Popen`, in which a signal is negative."""
-    if code < 0:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the worker has left the core dump
-        with contextlib.suppress(OSError):  # SIGKILL has no handler
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    if sys.platform == "linux":
-        _supervised()
-    from tfkd._internal import isolation  # exceptions of `__main__` would have another name in the parent
-
-    status = isolation._serve(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # The reply is written. A normal exit would unload the libraries, which takes TensorFlow half a second, and in which
-    # some of them crash.
-    os._exit(status)
+def _import_path() -> str:
+    """The child imports from where this process does, and from no other place: not from the working directory."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)

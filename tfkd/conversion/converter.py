@@ -92,7 +92,7 @@ def convert(
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
     with (
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
-        isolation.warm("tfkd.conversion.converter:_tensorflow") as run,
+        isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
     ):
         source = _export(model, Path(folder) / "model", integers=mode in _CALIBRATED)
         samples, audit = None, None
