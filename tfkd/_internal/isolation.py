@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfkd._internal.worker import IDLE_S, RAISED, ChildFailed, ChildRefused, pickled
+from tfkd._internal.worker import IDLE_S, RAISED, pickled
+from tfkd._internal.worker import ChildFailed as ChildFailed
+from tfkd._internal.worker import ChildRefused as ChildRefused
 from tfkd.errors import DeviceError
 
 # An error message ends with what the child printed last, up to this length.
