@@ -35,12 +35,14 @@ class Source(NamedTuple):
         folder: Folder of the SavedModel.
         inputs: Names of the inputs in the order of the Keras model, which a SavedModel does not keep; empty where the
             user gave a SavedModel.
+        outputs: Names of the outputs in the same order; empty in the same case.
         sample_shape: Shape of one sample of a model with one input, or None where it is unknown.
         rescaling: Factor of the model's own Rescaling layer on its input, or None without one.
     """
 
     folder: Path
     inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     sample_shape: tuple[int, ...] | None = None
     rescaling: float | None = None
 

@@ -1,4 +1,4 @@
-"""Export of LSTM, GRU and SimpleRNN layers in a form that TensorFlow Lite has ops for."""
+"""Export of recurrent layers in a form that TensorFlow Lite has ops for."""
 
 from __future__ import annotations
 
@@ -18,72 +18,86 @@ _MAX_UNROLLED_STEPS = 256
 
 
 @contextlib.contextmanager
-def exportable(model: keras.Model, *, integers: bool) -> Iterator[None]:
+def exportable(model: keras.Model, *, integers: bool, lstm_op: bool = True) -> Iterator[None]:
     """Replaces the computation of recurrent layers by an equivalent one while the context is open.
 
-    An LSTM with the default activations and without state becomes one op, UNIDIRECTIONAL_SEQUENCE_LSTM. Where the
-    model is to be quantized to integers, other recurrent layers are unrolled, since the converter's quantizer crashes
-    on loops.
+    An LSTM with the default activations, and without mask, initial state and other use of its states, becomes one op,
+    UNIDIRECTIONAL_SEQUENCE_LSTM. Where the model is to be quantized to integers, all other recurrent layers are
+    unrolled, since the converter's quantizer crashes on loops.
 
     Args:
         model: Any Keras model; it is unchanged afterwards.
         integers: Whether the model is to be quantized to integers.
+        lstm_op: Whether UNIDIRECTIONAL_SEQUENCE_LSTM may be used.
 
     Raises:
         ModelError: A layer would have to be unrolled over too many steps.
     """
     import keras
 
-    layers = [
-        layer
-        for layer in (model, *keras_compat.inner_layers(model))
-        if isinstance(layer, (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)) and not layer.unroll
-    ]
-    fused = [layer for layer in layers if isinstance(layer, keras.layers.LSTM) and _can_fuse(layer)]
-    unrolled = [layer for layer in layers if layer not in fused] if integers else []
-    for layer in unrolled:
-        _check_steps(layer)
+    layers = [layer for layer in (model, *keras_compat.inner_layers(model)) if isinstance(layer, keras.layers.RNN)]
+    too_long: list[str] = []
+    before = [(layer, layer.unroll, getattr(layer, "use_cudnn", None)) for layer in layers]
     try:
-        for layer in fused:
+        for layer in layers:
             # Written to the instance's dictionary directly, since Keras tracks attributes that are assigned.
-            layer.__dict__["call"] = _fused_call(layer)
-        for layer in unrolled:
-            layer.unroll = True
+            layer.__dict__["call"] = _call(layer, integers, lstm_op, too_long)
+            if hasattr(layer, "use_cudnn"):
+                layer.use_cudnn = False  # on a machine with a GPU, Keras would use an op of cuDNN
         yield
     finally:
-        for layer in fused:
+        for layer, unroll, use_cudnn in before:
             layer.__dict__.pop("call", None)
-        for layer in unrolled:
-            layer.unroll = False
+            layer.unroll = unroll
+            if hasattr(layer, "use_cudnn"):
+                layer.use_cudnn = use_cudnn
+    if too_long:
+        raise ModelError(
+            f"convert: {', '.join(too_long)}: recurrent layers other than a plain LSTM have no TensorFlow Lite op and "
+            f"are unrolled for integer modes, for which they must have at most {_MAX_UNROLLED_STEPS} steps. Use an "
+            "LSTM with default activations, fewer steps, or mode='dynamic_range'."
+        )
+
+
+def _call(layer: Any, integers: bool, lstm_op: bool, too_long: list[str]) -> Callable[..., Any]:
+    """A `call` of a layer for its export; the layer is added to `too_long` where it has too many steps to unroll."""
+    original = layer.call
+    fused = _fused_call(layer) if lstm_op and _can_fuse(layer) else None
+
+    def call(sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        states_and_mask = (*args[:2], kwargs.get("initial_state"), kwargs.get("mask"))
+        if fused and all(value is None for value in states_and_mask):
+            return fused(sequences)
+        if integers and not layer.unroll:
+            steps = sequences.shape[1]
+            if steps is None or steps > _MAX_UNROLLED_STEPS:
+                too_long.append(f"{type(layer).__name__} {layer.name!r} of {steps or 'an unknown number of'} steps")
+            else:
+                layer.unroll = True
+        return original(sequences, *args, **kwargs)
+
+    return call
 
 
 def _can_fuse(layer: Any) -> bool:
+    """Whether a layer is an LSTM of Keras itself, not of a subclass, with the settings of the op."""
     import keras
 
     cell = layer.cell
     return (
-        cell.activation is keras.activations.tanh
+        type(layer) is keras.layers.LSTM
+        and type(cell) is keras.layers.LSTMCell
+        and cell.activation is keras.activations.tanh
         and cell.recurrent_activation is keras.activations.sigmoid
         and cell.use_bias
         and not layer.stateful
         and not layer.return_state
+        and not layer.unroll
     )
 
 
-def _check_steps(layer: Any) -> None:
-    try:
-        steps = layer.input.shape[1]
-    except AttributeError:  # a layer inside a wrapper, such as Bidirectional, has no input of its own
-        return
-    if steps is not None and steps > _MAX_UNROLLED_STEPS:
-        raise ModelError(
-            f"convert: {type(layer).__name__} {layer.name!r} has no TensorFlow Lite op and is unrolled, for which it "
-            f"must have at most {_MAX_UNROLLED_STEPS} steps. Received: {steps} steps. Use an LSTM or fewer steps."
-        )
-
-
 def _fused_call(layer: Any) -> Callable[..., Any]:
-    """The layer's `call` as a function that the converter recognises and replaces by the op of an LSTM.
+    """An LSTM's `call` without initial state and mask, which the converter recognises and replaces by one op.
 
     The converter (tensorflow/compiler/mlir/lite/utils/lstm_utils.cc) recognises it by the attribute `api_implements`
     and by the order of arguments and results; the results that hold states must be unused.
@@ -103,11 +117,9 @@ def _fused_call(layer: Any) -> Callable[..., Any]:
 
     marked = {"api_implements": f"lstm_{uuid.uuid4()}", "go_backwards": False, "time_major": False}
     function = tf.function(compute, autograph=False, experimental_attributes=marked)
-    original, cell = layer.call, layer.cell
+    cell = layer.cell
 
-    def call(sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
-        if initial_state is not None or mask is not None:
-            return original(sequences, initial_state=initial_state, mask=mask, training=training)
+    def call(sequences: Any) -> Any:
         if layer.go_backwards:
             sequences = tf.reverse(sequences, axis=[1])
         zeros = tf.zeros((sequences.shape[0] or tf.shape(sequences)[0], cell.units), sequences.dtype)

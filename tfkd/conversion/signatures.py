@@ -1,0 +1,122 @@
+"""Names and order of a model's inputs and outputs, from the Keras model through the SavedModel to the .tflite.
+
+The signature of a SavedModel has names but no order, and the converter changes the order again. The order that a user
+sees is that of `keras.tree.flatten`: lists as they are, dictionaries sorted by their keys.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+
+def input_names(names: Iterable[str]) -> list[str]:
+    """Different names that TensorFlow accepts as names of arguments and keeps unchanged.
+
+    >>> input_names(["x", "image/left", "class", "1st", "x"])
+    ['x', 'image_left', 'input_2', 'input_3', 'input_4']
+    """
+    valid: list[str] = []
+    for index, name in enumerate(names):
+        name = re.sub(r"\W", "_", name, flags=re.ASCII)
+        usable = re.match("[A-Za-z]", name) and not keyword.iskeyword(name) and name not in ("self", *valid)
+        valid.append(name if usable else f"input_{index}")
+    return valid
+
+
+def output_names(outputs: Any) -> list[str]:
+    """The keys of a dictionary of tensors, and `output_0`, `output_1` and so on for any other structure.
+
+    Args:
+        outputs: The outputs of a Keras model.
+
+    Returns:
+        One name for each tensor, in the order of `keras.tree.flatten`.
+    """
+    import keras
+
+    if isinstance(outputs, dict) and not any(map(keras.tree.is_nested, outputs.values())):
+        keys = [str(key) for key in keras.tree.flatten({key: key for key in outputs})]
+        if all(re.fullmatch(r"[A-Za-z]\w*", key, re.ASCII) for key in keys):
+            return keys
+    return [f"output_{index}" for index in range(len(keras.tree.flatten(outputs)))]
+
+
+def orders(loaded: Any, signature: Any, folder: str) -> tuple[list[str], list[str]]:
+    """The names of a SavedModel's inputs and outputs in the order of the Keras model that it was made from.
+
+    Keras keeps the structure of inputs and outputs in the function `serve` (`export`) or `__call__` (`save` of
+    Keras 2). Without it, inputs are sorted by name, and outputs by number or name.
+
+    Args:
+        loaded: The SavedModel as TensorFlow loads it.
+        signature: Its signature.
+        folder: Its folder.
+    """
+    inputs = sorted(signature.structured_input_signature[1])
+    outputs = sorted(signature.structured_outputs)
+    numbered = all(re.fullmatch(r"output_\d+", name) for name in outputs)
+    for function in (getattr(loaded, name, None) for name in ("serve", "__call__")):
+        for concrete in getattr(function, "concrete_functions", ()):
+            arguments = [spec.name for spec in _flatten(concrete.structured_input_signature[0]) if hasattr(spec, "name")]
+            if sorted(arguments) == inputs:
+                inputs = arguments
+                numbered &= not isinstance(concrete.structured_outputs, dict)
+    if numbered:
+        outputs.sort(key=lambda name: int(name.removeprefix("output_")))
+    layers = _output_layers(Path(folder) / "keras_metadata.pb")
+    return inputs, layers if sorted(layers) == outputs else outputs
+
+
+def _flatten(structure: Any) -> list[Any]:
+    """The leaves of lists, tuples and dictionaries, in the order of `keras.tree.flatten`; Keras is not loaded here."""
+    if isinstance(structure, dict):
+        structure = [structure[key] for key in sorted(structure)]
+    if isinstance(structure, (list, tuple)) and not hasattr(structure, "_fields"):
+        return [leaf for part in structure for leaf in _flatten(part)]
+    return [structure]
+
+
+def _output_layers(metadata: Path) -> list[str]:
+    """The layers of a model's outputs in their order, from the file that `save` of Keras 2 writes beside the graph."""
+    if not metadata.is_file():
+        return []
+    text = metadata.read_text("latin-1")  # a protocol buffer whose first string with a brace is the model's JSON
+    try:
+        config = json.JSONDecoder().raw_decode(text, text.index("{"))[0]["config"]
+        entries = config["output_layers"]
+    except (ValueError, KeyError, TypeError):  # a subclassed model has no graph of layers
+        return []
+    if isinstance(entries, dict):
+        entries = [entries[key] for key in sorted(entries)]
+    return [entry[0] for entry in (entries if isinstance(entries[0], list) else [entries])]
+
+
+def reorder(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """Puts the inputs and outputs of a .tflite into an order.
+
+    Both vectors of tensor indices are overwritten in place, so that the rest of the file stays as it is.
+
+    Args:
+        content: A .tflite with one signature.
+        inputs: Names of all inputs in the signature, in the new order.
+        outputs: Names of all outputs.
+    """
+    reordered = bytearray(content)
+    model = schema.Model.GetRootAs(reordered, 0)
+    signature, graph = model.SignatureDefs(0), model.Subgraphs(0)
+    indices = {
+        entry.Name().decode(): entry.TensorIndex() for entry in map(signature.Inputs, range(signature.InputsLength()))
+    }
+    graph.InputsAsNumpy()[:] = [indices[name] for name in inputs]
+    indices = {
+        entry.Name().decode(): entry.TensorIndex() for entry in map(signature.Outputs, range(signature.OutputsLength()))
+    }
+    graph.OutputsAsNumpy()[:] = [indices[name] for name in outputs]
+    return bytes(reordered)
