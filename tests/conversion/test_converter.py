@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from tests.conversion.execution import outputs
 from tfkd import data
 from tfkd._internal import isolation
 from tfkd.conversion import calibration
@@ -66,17 +67,6 @@ def sequences(n=60):
     walks = np.cumsum(np.random.default_rng(0).normal(size=(2 * n, 5, 3)), 1, dtype="float32")
     labels = np.arange(n) % 2
     return data.from_arrays((walks[:n], labels), (walks[n:], labels), validation=0).train
-
-
-def outputs(model, *inputs):
-    """The dequantized outputs of LiteRT for one sample."""
-    interpreter = Interpreter(model_content=model.content)
-    interpreter.allocate_tensors()
-    for index, (detail, x) in enumerate(zip(interpreter.get_input_details(), inputs, strict=True)):
-        interpreter.set_tensor(detail["index"], model.quantize_input(x, index))
-    interpreter.invoke()
-    details = enumerate(interpreter.get_output_details())
-    return [model.dequantize_output(interpreter.get_tensor(detail["index"]), index) for index, detail in details]
 
 
 def agreement(model, student, x):
@@ -188,32 +178,6 @@ def test_convert_model_that_assigns_variables_keeps_state(layer, tmp_path):
     assert not np.allclose(answers[0], answers[1])
 
 
-@pytest.mark.parametrize("form", ["list", "dict"])
-def test_convert_keeps_the_order_of_inputs_and_outputs(form, tmp_path):
-    inputs = [keras.Input((size,), name=name) for name, size in (("zeta", 4), ("alpha", 3), ("mid", 2))]
-    joined = keras.layers.Concatenate()(inputs)
-    heads = [keras.layers.Dense(units)(joined) for units in range(1, 13)]
-    if form == "dict":
-        model = keras.Model({i.name: i for i in inputs}, {f"head_{i}": head for i, head in enumerate(heads)})
-    else:
-        model = keras.Model(inputs, heads)
-    converted = convert(model, tmp_path / "m.tflite", mode="float32")
-    expected = {"list": [4, 3, 2], "dict": [3, 2, 4]}[form]  # Keras sorts a dict by its keys
-    assert [tensor.shape[1] for tensor in converted.inputs] == expected
-    assert [tensor.shape[1] for tensor in converted.outputs] == list(range(1, 13))
-    x = [
-        np.random.default_rng(i).normal(size=tensor.shape).astype("float32")
-        for i, tensor in enumerate(converted.inputs)
-    ]
-    by_size = {array.shape[1]: array for array in x}
-    ordered = [by_size[4], by_size[3], by_size[2]]
-    given = dict(zip(("zeta", "alpha", "mid"), ordered, strict=True)) if form == "dict" else ordered
-    answers = model(given)
-    answers = [answers[f"head_{i}"] for i in range(12)] if form == "dict" else answers
-    for received, answer in zip(outputs(converted, *x), answers, strict=True):
-        np.testing.assert_allclose(received, answer, rtol=1e-4, atol=1e-5)
-
-
 def test_convert_integer_input_is_calibrated_in_its_own_type(tmp_path):
     rng = np.random.default_rng(0)
     tokens = (rng.integers(0, 50, (120, 6)) * rng.random((120, 1))).astype(int)
@@ -295,12 +259,15 @@ def test_convert_variable_sample_shape_is_refused(tmp_path):
         convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32")
 
 
-def test_convert_half_precision_is_refused(tmp_path):
-    model = dense(dtype="mixed_float16", name="half")
-    with pytest.raises(
-        ValueError, match=r"must compute in float32. Received: half precision in 'half'. Build it again"
-    ):
+@pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
+def test_convert_other_precision_is_refused(dtype, tmp_path):
+    model = dense(dtype=dtype, name="half")
+    message = rf"Dense 'half' must compute in float32. Received: {dtype.removeprefix('mixed_')}. Build the model again"
+    with pytest.raises(ValueError, match=message):
         convert(model, tmp_path / "m.tflite", mode="float32")
+    model = dense(name="half")  # as the message says
+    model.set_weights(dense(dtype=dtype).get_weights())
+    convert(model, tmp_path / "m.tflite", mode="float32")
 
 
 def test_convert_model_never_called_is_refused(tmp_path):

@@ -163,7 +163,8 @@ def _save(model: Any, folder: Path, specs: Any) -> list[str]:
     import tensorflow as tf
 
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
-    assigns, names = False, []
+    assigns = False
+    names: list[str] = []
 
     def named(outputs: Any) -> dict[str, Any]:
         names[:] = signatures.output_names(outputs)

@@ -64,7 +64,9 @@ def orders(loaded: Any, signature: Any, folder: str) -> tuple[list[str], list[st
     numbered = all(re.fullmatch(r"output_\d+", name) for name in outputs)
     for function in (getattr(loaded, name, None) for name in ("serve", "__call__")):
         for concrete in getattr(function, "concrete_functions", ()):
-            arguments = [spec.name for spec in _flatten(concrete.structured_input_signature[0]) if hasattr(spec, "name")]
+            arguments = [
+                spec.name for spec in _flatten(concrete.structured_input_signature[0]) if hasattr(spec, "name")
+            ]
             if sorted(arguments) == inputs:
                 inputs = arguments
                 numbered &= not isinstance(concrete.structured_outputs, dict)
