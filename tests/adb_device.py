@@ -255,7 +255,8 @@ def instrument(root, *words):
     """`am instrument`: does what the app does, with LiteRT on this machine."""
     import numpy as np
 
-    from tfkd.targets import litert
+    from tfkd.conversion import litert
+    from tfkd.conversion.tflite import TFLiteModel
 
     fault = (root / "fault").read_text() if (root / "fault").exists() else ""
     run_id = words[words.index("run_id") + 1]
@@ -280,11 +281,12 @@ def instrument(root, *words):
         (root / "hanging").touch()
         time.sleep(60)
     model = (folder / "model.tflite").read_bytes()
+    restart = litert.needs_restart(TFLiteModel(model).ops)
     inputs = [np.load(folder / asset["file"]) for asset in spec["inputs"]]
     timed = litert.time_runs(model, "xnnpack", [x[:1] for x in inputs], spec["threads"]) if spec["min_runs"] else None
     status("latency", 100)
     outputs = []
-    for i, array in enumerate(litert.run(model, "xnnpack", inputs)["outputs"]):
+    for i, array in enumerate(litert.run(model, "xnnpack", inputs, restart=restart)["outputs"]):
         file = io.BytesIO()
         np.save(file, array[:-1] if fault == "short" else array)
         content = file.getvalue()

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -29,3 +31,41 @@ def digits_int8(digits_student_file: Path, splits) -> TFLiteModel:
         if not path.exists():
             convert(models.load(digits_student_file), path, calibration=splits.train)
     return TFLiteModel.load(path)
+
+
+class Gain(keras.layers.Layer):
+    """Multiplies by a variable whose initial value is not 0, and halves the variable."""
+
+    def build(self, shape):
+        self.gain = self.add_weight(shape=(), initializer=keras.initializers.Constant(3.0), trainable=False)
+
+    def call(self, x):
+        gain = self.gain + 0.0
+        self.gain.assign(gain / 2)
+        return x * gain
+
+
+@pytest.fixture(scope="session")
+def resource_states(digits_student_file: Path):
+    """A model with states in resource variables, samples, and the outputs of Keras from the initial state.
+
+    The state of the GRU, which Keras converts to a loop, was left by earlier samples: it is not the initial state.
+    """
+    inputs = keras.Input((3, 2), batch_size=1)
+    gru = keras.layers.GRU(4, stateful=True)
+    gain, outputs = Gain(), keras.layers.Dense(2)
+    model = keras.Model(inputs, outputs(gain(gru(inputs))))
+    gru.cell.set_weights([np.linspace(-1, 1, weight.size).reshape(weight.shape) for weight in gru.cell.get_weights()])
+    outputs.set_weights([np.linspace(-1, 1, 8).reshape(4, 2), np.zeros(2)])
+    x = np.random.default_rng(0).normal(size=(6, 3, 2)).astype("float32")
+    expected = []
+    for sample in x:
+        gru.reset_state()
+        gain.gain.assign(3.0)
+        expected.append(model(sample[None])[0])
+    gain.gain.assign(3.0)
+    path = digits_student_file.with_name("resource_states.tflite")
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            convert(model, path, mode="float32")
+    return TFLiteModel.load(path), x, np.stack(expected)

@@ -1,18 +1,22 @@
 """The protocol of targets on LiteRT and TensorFlow Lite Micro, and their failures."""
 
 import json
+import random
 
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from tests import random_graph
 from tfkd import targets
 from tfkd._internal import isolation
+from tfkd.conversion import litert
 from tfkd.conversion.converter import convert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
-from tfkd.targets import host, litert, target, tflm
+from tfkd.targets import host, target, tflm
 
 SHAPE = (8, 8, 1)
 PLAIN = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -223,6 +227,82 @@ def test_run_passes_no_state_from_sample_to_sample(spec, stateful):
     outputs = targets.get(spec).run(stateful, x, latency=False).outputs[0]
     assert np.ptp(outputs[0]) > 0
     np.testing.assert_array_equal(outputs, np.broadcast_to(outputs[0], outputs.shape))
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_run_computes_each_sample_from_the_initial_resource_variables(spec, resource_states):
+    model, x, expected = resource_states
+    assert {"WHILE", "VAR_HANDLE", "CALL_ONCE"} <= set(model.ops)
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    outputs = targets.get(spec).run(model, x, latency=False).outputs[0]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ops_macs_and_float_ops_include_the_bodies_of_loops(resource_states):
+    model, _, _ = resource_states
+    assert model.ops["ASSIGN_VARIABLE"] == 2 * 2  # an initial and a new value for each of two states
+    assert model.macs == 12 * (2 + 4) + 4 * 2  # the GRU's matrices once, and the dense layer
+    assert any("TANH" in op for op in model.float_ops)
+
+
+@pytest.mark.parametrize("spec", ["host", "tflm"])
+def test_outputs_with_states_do_not_depend_on_the_number_of_cores(spec, resource_states, monkeypatch):
+    model, x, _ = resource_states
+    for module in (host, tflm):
+        monkeypatch.setattr(module, "_SMALLEST_SHARD", 3)
+    outputs = []
+    for cores in (1, 2):
+        monkeypatch.setattr(target, "cores", lambda cores=cores: cores)
+        outputs.append(targets.get(spec).run(model, x, latency=False).outputs[0])
+    np.testing.assert_array_equal(*outputs)
+
+
+def svdf(seed):
+    """An SVDF, whose state is int16 with some seeds and int8 with others."""
+    net = random_graph.Net(random.Random(seed))
+    return TFLiteModel(net.bytes(net.svdf(net.input((1, 3, 3, 2)))))
+
+
+def seeded_random():
+    """A model that returns random numbers from a fixed seed."""
+    net = random_graph.Net(random.Random(0))
+    net.input((1, 3))
+    output = net.tensor((1, 3), "float32")
+    net.op("RANDOM_UNIFORM", [net.ints([1, 3])], [output], schema.RandomOptionsT(seed=1, seed2=2))
+    return TFLiteModel(net.bytes(output))
+
+
+@pytest.mark.parametrize("spec", ["host", "host:reference"])
+@pytest.mark.parametrize("build", [lambda: svdf(4), seeded_random])
+def test_run_of_the_same_sample_returns_the_same_outputs(spec, build):
+    model = build()
+    sample = np.random.default_rng(0).integers(-128, 128, model.inputs[0].shape, "int8")
+    outputs = targets.get(spec).run(model, np.repeat(sample, 130, axis=0), latency=False).outputs[0]
+    np.testing.assert_array_equal(outputs, np.broadcast_to(outputs[0], outputs.shape))
+
+
+def test_svdf_with_an_int8_state_is_refused_by_litert_only():
+    model, x = svdf(2), np.full((2, 1, 3, 3, 2), 50, "int8")[:, 0]
+    with pytest.raises(ModelError, match="state of SVDF.* must be int16"):
+        targets.get("host").run(model, x, latency=False)
+    first, second = targets.get("tflm").run(model, x, latency=False).outputs[0]
+    np.testing.assert_array_equal(first, second)
+
+
+def test_scalar_output_has_one_value_per_sample():
+    net = random_graph.Net(random.Random(0))
+    source = net.input((1, 1))
+    output = net.same(source, ())
+    net.op(
+        "RESHAPE",
+        [source, net.tensor((0,), "int32", np.zeros(0, "int32"))],
+        [output],
+        schema.ReshapeOptionsT(newShape=[]),
+    )
+    x = np.arange(5, dtype="int8")[:, None]
+    for spec in ("host", "tflm"):
+        outputs = targets.get(spec).run(net.bytes(output), x, latency=False).outputs[0]
+        np.testing.assert_array_equal(outputs, x[:, 0])
 
 
 def test_run_on_host_times_before_it_runs(model, x):

@@ -62,7 +62,8 @@ def export(model: Any, folder: Path, *, integers: bool, lstm_op: bool) -> Source
     _check_layers(model)
     specs = input_specs(model)
     flat = keras.tree.flatten(specs)
-    with rnn.exportable(model, integers=integers, lstm_op=lstm_op), keras_compat.scopes_by_path():
+    exportable = rnn.exportable(model, integers=integers, lstm_op=lstm_op)
+    with rnn.initial_states(model), exportable, keras_compat.scopes_by_path():
         outputs = _save(model, folder, specs)
     scales = [layer.scale for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
     return Source(

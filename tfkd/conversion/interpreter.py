@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.conversion.litert import SampleInterpreter, needs_restart
+from tfkd.conversion.tflite import TFLiteModel
 
 
 class TensorRecorder:
     """A LiteRT interpreter that keeps all intermediate tensors of the last sample.
 
-    Delegates are off, since a delegate such as XNNPACK replaces ops by its own and does not write their tensors. State
-    variables, such as those of an LSTM, are reset before each sample.
+    Delegates are off, since a delegate such as XNNPACK replaces ops by its own and does not write their tensors. Each
+    sample is computed from the initial state of the model.
 
     Args:
         content: The .tflite file.
@@ -24,12 +26,7 @@ class TensorRecorder:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        model = schema.Model.GetRootAs(content, 0)
-        codes = {model.OperatorCodes(i).BuiltinCode() for i in range(model.OperatorCodesLength())}
-        # LiteRT's reset clears variable tensors, but not the resource variables of layers with `stateful=True`.
-        self._has_resources = schema.BuiltinOperator.VAR_HANDLE in codes
-        self._interpreter = self._start()
-        self._inputs = [detail["index"] for detail in self._interpreter.get_input_details()]
+        self._runner = SampleInterpreter(self._start, restart=needs_restart(TFLiteModel(content).ops))
 
     def run(self, inputs: Sequence[np.ndarray]) -> Callable[[int], np.ndarray]:
         """Runs one sample.
@@ -40,13 +37,8 @@ class TensorRecorder:
         Returns:
             A function from a tensor index to a copy of the tensor's raw values. It is valid until the next run.
         """
-        if self._has_resources:
-            self._interpreter = self._start()
-        self._interpreter.reset_all_variables()
-        for index, array in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, array)
-        self._interpreter.invoke()
-        read: Callable[[int], np.ndarray] = self._interpreter.get_tensor
+        self._runner.invoke(inputs)
+        read: Callable[[int], np.ndarray] = self._runner.interpreter.get_tensor
         return read
 
     def _start(self) -> Any:

@@ -129,3 +129,24 @@ def _fused_call(layer: Any) -> Callable[..., Any]:
         return outputs if layer.return_sequences else last
 
     return call
+
+
+@contextlib.contextmanager
+def initial_states(model: keras.Model) -> Iterator[None]:
+    """Sets the states of layers with `stateful=True` to zero while the context is open, and restores them afterwards.
+
+    Args:
+        model: Any Keras model.
+    """
+    import keras
+
+    layers = [layer for layer in (model, *keras_compat.inner_layers(model)) if isinstance(layer, keras.layers.RNN)]
+    states = [state for layer in layers if layer.stateful for state in keras.tree.flatten(layer.states or ())]
+    values = [keras.ops.convert_to_numpy(state) for state in states]
+    for state in states:
+        state.assign(keras.ops.zeros_like(state))
+    try:
+        yield
+    finally:
+        for state, value in zip(states, values, strict=True):
+            state.assign(value)

@@ -153,9 +153,14 @@ class TFLiteModel:
         return hashlib.sha256(self.content).hexdigest()
 
     @functools.cached_property
+    def subgraphs(self) -> tuple[TFLiteGraph, ...]:
+        """Tensors and ops of the model itself, and after it those of the bodies of loops and branches."""
+        return tflite_reader.read(self.content, self._where)
+
+    @property
     def graph(self) -> TFLiteGraph:
         """Tensors and ops of the first subgraph."""
-        return tflite_reader.read(self.content, self._where)
+        return self.subgraphs[0]
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -169,26 +174,33 @@ class TFLiteModel:
 
     @property
     def ops(self) -> dict[str, int]:
-        """The number of occurrences of each op."""
-        return dict(sorted(Counter(op.name for op in self.graph.ops).items()))
+        """The number of occurrences of each op in all subgraphs."""
+        return dict(sorted(Counter(op.name for graph in self.subgraphs for op in graph.ops).items()))
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one inference in convolutions and matrix products; loop bodies are not counted."""
-        shapes = [tensor.shape for tensor in self.graph.tensors]
-        return sum(op_macs(op.name, op.inputs, op.outputs, shapes) for op in self.graph.ops)
+        """Multiply-accumulates of one inference in convolutions and matrix products; a loop body is counted once."""
+        return sum(
+            op_macs(op.name, op.inputs, op.outputs, [tensor.shape for tensor in graph.tensors])
+            for graph in self.subgraphs
+            for op in graph.ops
+        )
 
     @property
     def parameter_bytes(self) -> int:
         """Size of all constants in bytes: weights, biases and shape operands."""
-        return sum(self.graph.constants)
+        model = schema.Model.GetRootAs(self.content, 0)
+        subgraphs = [model.Subgraphs(i) for i in range(len(self.subgraphs))]
+        # Subgraphs may share a constant.
+        used = {graph.Tensors(i).Buffer() for graph in subgraphs for i in range(graph.TensorsLength())}
+        return sum(model.Buffers(index).DataLength() for index in used)
 
     @property
     def float_ops(self) -> tuple[str, ...]:
         """Ops that compute in floating point, as `NAME (output tensor)`; QUANTIZE and DEQUANTIZE are not counted."""
-        graph = self.graph
         return tuple(
             f"{op.name} ({graph.tensors[(op.outputs or op.inputs)[0]].name})"
+            for graph in self.subgraphs
             for op in graph.ops
             if op.name not in ("QUANTIZE", "DEQUANTIZE")
             and any(graph.tensors[i].dtype.startswith("float") for i in (*op.inputs, *op.outputs) if i >= 0)

@@ -31,7 +31,7 @@ _OP_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items()
 _BUILTIN_CODE = 10
 # Offset of `data` in the vtable of a Buffer.
 _BUFFER_DATA = 4
-_OPS_WITHOUT_OUTPUT = ("ASSIGN_VARIABLE", "CALL_ONCE")
+_OPS_WITHOUT_OUTPUT = ("ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE_IMPORT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +72,14 @@ class OpInfo:
 
 @dataclasses.dataclass(frozen=True)
 class TFLiteGraph:
-    """The first subgraph of a .tflite.
+    """A subgraph of a .tflite: the model itself, or the body of a loop or a branch.
 
     Args:
         tensors: All tensors, in the order of the file.
         constants: Size of each tensor's constant in bytes, 0 for an activation.
         ops: All ops, in the order of execution.
-        inputs: Tensor indices of the model's inputs.
-        outputs: Tensor indices of the model's outputs.
+        inputs: Tensor indices of the subgraph's inputs.
+        outputs: Tensor indices of the subgraph's outputs.
     """
 
     tensors: tuple[TensorInfo, ...]
@@ -89,12 +89,15 @@ class TFLiteGraph:
     outputs: tuple[int, ...]
 
 
-def read(content: bytes, where: str) -> TFLiteGraph:
-    """Reads and checks the first subgraph.
+def read(content: bytes, where: str) -> tuple[TFLiteGraph, ...]:
+    """Reads and checks all subgraphs.
 
     Args:
         content: The .tflite file.
         where: Path or name of the model, for the message.
+
+    Returns:
+        The subgraphs in the order of the file. The first is the model itself.
 
     Raises:
         ModelError: The file is damaged.
@@ -122,26 +125,32 @@ class _ItemBudget:
         return range(length)
 
 
-def _read(content: bytes) -> TFLiteGraph:
+def _read(content: bytes) -> tuple[TFLiteGraph, ...]:
     model, budget = schema.Model.GetRootAs(content, 0), _ItemBudget(content)
-    if not budget.indices(model.SubgraphsLength(), "subgraphs"):
-        raise ModelError("no subgraph")
-    graph = model.Subgraphs(0)
+    subgraphs = budget.indices(model.SubgraphsLength(), "subgraphs")
     codes = [_op_name(model.OperatorCodes(i)) for i in budget.indices(model.OperatorCodesLength(), "operator codes")]
+    graphs = tuple(_graph(model, model.Subgraphs(i), codes, budget, len(content)) for i in subgraphs)
+    if not graphs:
+        raise ModelError("no subgraph")
+    if not graphs[0].inputs or not graphs[0].outputs:
+        raise ModelError("no input or no output")
+    return graphs
+
+
+def _graph(model: Any, graph: Any, codes: list[str], budget: _ItemBudget, limit: int) -> TFLiteGraph:
+    """Reads a subgraph of a file of `limit` bytes."""
     tensors, constants = [], []
     for i in budget.indices(graph.TensorsLength(), "tensors"):
         tensor = graph.Tensors(i)
         buffer = tensor.Buffer()
         if not 0 <= buffer < model.BuffersLength():
             raise ModelError(f"tensor {i} refers to buffer {buffer} of {model.BuffersLength()}")
-        size = _buffer_size(model.Buffers(buffer), buffer, len(content))
+        size = _buffer_size(model.Buffers(buffer), buffer, limit)
         tensors.append(_tensor(tensor, budget))
         constants.append(size)
     ops = [_op(graph.Operators(i), codes, len(tensors), budget) for i in budget.indices(graph.OperatorsLength(), "ops")]
     inputs = [graph.Inputs(i) for i in budget.indices(graph.InputsLength(), "inputs")]
     outputs = [graph.Outputs(i) for i in budget.indices(graph.OutputsLength(), "outputs")]
-    if not inputs or not outputs:
-        raise ModelError("no input or no output")
     return TFLiteGraph(
         tuple(tensors),
         tuple(constants),

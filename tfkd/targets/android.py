@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ToolMissingError
-from tfkd.targets import adb, litert, target
+from tfkd.targets import adb, target
 from tfkd.targets.measurement import Measurement
 
 PACKAGE = "dev.tfkd.bench.app"
@@ -98,6 +99,7 @@ class Android(target.Target):
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
+        target.check_litert(model, self.spec)
         device = self.phone()
         run_id, nonce = f"run-{secrets.token_hex(8)}", secrets.token_hex(16)
         files = {"model.tflite": model.content, **{f"input_{i}.npy": litert.packed(x) for i, x in enumerate(arrays)}}

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tfkd._internal import isolation
+from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError
-from tfkd.targets import foreign_root, litert, target
+from tfkd.targets import foreign_root, target
 from tfkd.targets.host import KERNELS
 from tfkd.targets.measurement import Measurement
 
@@ -78,6 +79,7 @@ class ARM64(target.Target):
         """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
+        target.check_litert(model, self.spec)
         root = foreign_root.prepare(lambda line: print(f"tfkd: {line}", file=sys.stderr, flush=True))
         command = foreign_root.command(root, self.cpu, "-B", litert.__file__)
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
@@ -87,7 +89,10 @@ class ARM64(target.Target):
                 path.write_bytes(content)
                 return {"path": str(path), "sha256": hashlib.sha256(content).hexdigest()}
 
-            job = {"nonce": "", "model": put("model", model.content), "kernels": self.kernels, "latency": False}
+            job = {
+                "nonce": "", "model": put("model", model.content), "kernels": self.kernels, "latency": False,
+                "restart": litert.needs_restart(model.ops),
+            }  # fmt: skip
             shards = target.shards(arrays, least=_SMALLEST_SHARD)
             files = [[put(f"{i}-{j}", litert.packed(x)) for j, x in enumerate(part)] for i, part in enumerate(shards)]
             try:

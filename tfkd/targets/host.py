@@ -9,9 +9,10 @@ import platform
 from typing import Any
 
 from tfkd._internal import isolation
+from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, ToolMissingError
-from tfkd.targets import litert, target
+from tfkd.targets import target
 from tfkd.targets.measurement import Measurement, Memory
 
 KERNELS = ("plain", "reference")
@@ -80,6 +81,7 @@ class Host(target.Target):
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
+        target.check_litert(model, self.spec)
         call: dict[str, Any] = {"content": model.content, "kernels": self.kernels}
         limits: dict[str, Any] = {
             "timeout_s": self.timeout_s,
@@ -91,8 +93,9 @@ class Host(target.Target):
                 first = [array[:1] for array in arrays]
                 settings: dict[str, Any] = {"threads": self.threads, "batch": self.batch}
                 timed = isolation.run("tfkd.targets.host:_time_runs", inputs=first, **settings, **call, **limits)
+            call["restart"] = litert.needs_restart(model.ops)
             calls = [{**call, "inputs": part} for part in target.shards(arrays, least=_SMALLEST_SHARD)]
-            results = isolation.run_all("tfkd.targets.litert:run", calls, **limits)
+            results = isolation.run_all("tfkd.conversion.litert:run", calls, **limits)
         except isolation.ChildRefused as error:
             raise ModelError(
                 f"{self.spec}: LiteRT does not accept the model: {error}\nConvert it with `tfkd convert`, which uses "

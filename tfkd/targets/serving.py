@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
+from tfkd.conversion import litert
 from tfkd.errors import InputError, ModelError
-from tfkd.targets import litert, target
+from tfkd.targets import target
 from tfkd.targets.measurement import Measurement, Memory
 from tfkd.targets.random_inputs import random_input
 

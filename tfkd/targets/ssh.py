@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
-from tfkd.targets import litert, target
+from tfkd.targets import target
 from tfkd.targets.host import KERNELS
 from tfkd.targets.measurement import Measurement, Memory
 
@@ -119,6 +120,7 @@ class SSH(target.Target):
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
+        target.check_litert(model, self.spec)
         # All steps share one connection, whose socket is in the folder.
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
             try:
@@ -177,6 +179,7 @@ class SSH(target.Target):
             "nonce": secrets.token_hex(16), "model": put(model.content),
             "inputs": [put(litert.packed(array)) for array in arrays],
             "kernels": self.kernels, "threads": self.threads, "latency": latency,
+            "restart": litert.needs_restart(model.ops),
         }  # fmt: skip
         return self._remote_python(folder, [runner["path"]], json.dumps(job).encode()), job
 

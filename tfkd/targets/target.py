@@ -142,6 +142,25 @@ def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray
     return arrays
 
 
+def check_litert(model: TFLiteModel, where: str) -> None:
+    """Checks that the kernels of LiteRT compute a model right.
+
+    Args:
+        model: The model.
+        where: Name of the target, for the error message.
+
+    Raises:
+        ModelError: An SVDF op has an int8 state, which LiteRT takes for int16 and reads beyond its end.
+    """
+    tensors = model.graph.tensors
+    for op in model.graph.ops:
+        if op.name == "SVDF" and {tensors[i].dtype for i in (*op.inputs[:1], *op.inputs[4:])} == {"int8"}:
+            raise ModelError(
+                f"{where}: the state of SVDF ({tensors[op.outputs[0]].name}) must be int16. Received: int8, which "
+                "only TensorFlow Lite Micro and the generated C compute. Use the target tflm or cortex-m4."
+            )
+
+
 def cores() -> int:
     """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal import isolation
 from tfkd.conversion.tflite import TFLiteModel
@@ -116,19 +117,40 @@ _ARENA = {"": "total", "head_": "head", "tail_": "tail"}
 def _run(content: bytes, inputs: list[np.ndarray]) -> dict[str, Any]:  # in the child
     from tflite_micro import runtime
 
+    model = TFLiteModel(content)
     interpreter = runtime.Interpreter.from_bytes(content, arena_size=_ARENA_BYTES)
-    outputs = range(len(TFLiteModel(content).outputs))
+    outputs, restart = range(len(model.outputs)), not _reset_restores_variables(model)
     rows = []
     for i in range(len(inputs[0])):
-        interpreter.reset()  # the state of an LSTM must not pass from one sample to the next
+        # No state passes from one sample to the next.
+        if restart:
+            interpreter = runtime.Interpreter.from_bytes(content, arena_size=_ARENA_BYTES)
+        interpreter.reset()
         for index, array in enumerate(inputs):
             interpreter.set_input(array[i : i + 1], index)
         interpreter.invoke()
-        rows.append([interpreter.get_output(index) for index in outputs])
+        rows.append([np.atleast_1d(interpreter.get_output(index)) for index in outputs])
     return {
         "outputs": [np.concatenate(output) for output in zip(*rows, strict=True)],
         "arena": _arena(interpreter),
     }
+
+
+def _reset_restores_variables(model: TFLiteModel) -> bool:
+    """Whether resource variables have their initial values after a reset, which sets them to 0 or their zero point.
+
+    The values that CALL_ONCE assigns to them are constants of another subgraph. They are not assigned a second time.
+    """
+    root = schema.Model.GetRootAs(model.content, 0)
+    for index, graph in enumerate(model.subgraphs):
+        for op in graph.ops if index else ():
+            if op.name == "ASSIGN_VARIABLE":
+                value = op.inputs[1]
+                buffer = root.Buffers(root.Subgraphs(index).Tensors(value).Buffer())
+                default = np.array((graph.tensors[value].zero_points or (0,))[0]).astype("int8")
+                if not buffer.DataLength() or (buffer.DataAsNumpy().view("int8") != default).any():
+                    return False
+    return True
 
 
 def _arena(interpreter: Any) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""LiteRT itself: latencies and outputs; needs only NumPy and ai-edge-litert.
+"""LiteRT itself: outputs, each from the initial state of the model, and latencies.
 
 This file is also copied to edge devices, where tfkd is not installed: `python3 litert.py` reads a job as JSON from
-standard input and writes a .npz to standard output. So it must not import tfkd, nor need Python > 3.10.
+standard input and writes a .npz to standard output. So it needs only NumPy and ai-edge-litert, and must neither import
+tfkd nor need Python > 3.10.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ _RUNS = 50
 _RUN_NS = 1_000_000_000
 _KEPT_RUNS = 10_000
 _BATCH = 64
+# Ops whose state stays as it is when LiteRT resets a model: variables that are resources, and random generators.
+_NEVER_RESET = frozenset({"VAR_HANDLE", "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"})
 
 
 class BatchError(ValueError):
@@ -36,7 +39,48 @@ class AnswerError(ValueError):
     """The output of `main` is incomplete or something else."""
 
 
-def _interpreter(content: bytes, kernels: str, threads: int) -> Any:
+def needs_restart(ops: Iterable[str]) -> bool:
+    """Whether only a new interpreter has the initial state of a model.
+
+    Args:
+        ops: Names of the ops of all subgraphs.
+    """
+    return not _NEVER_RESET.isdisjoint(ops)
+
+
+class SampleInterpreter:
+    """An interpreter that computes each sample from the initial state of the model.
+
+    Args:
+        start: Returns a new LiteRT interpreter whose tensors are allocated.
+        restart: Whether each sample takes a new interpreter; see `needs_restart`. Otherwise LiteRT resets the
+            variable tensors, which costs next to nothing.
+    """
+
+    def __init__(self, start: Callable[[], Any], *, restart: bool) -> None:
+        self._start, self._restart = start, restart
+        self.interpreter = start()
+
+    def invoke(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Computes one sample.
+
+        Args:
+            inputs: One array for each input of the model, of its shape and type.
+
+        Returns:
+            One array for each output of the model, of shape [1] for a scalar.
+        """
+        if self._restart:
+            self.interpreter = self._start()
+        self.interpreter.reset_all_variables()
+        for detail, array in zip(self.interpreter.get_input_details(), inputs, strict=True):
+            self.interpreter.set_tensor(detail["index"], array)
+        self.interpreter.invoke()
+        indices = [detail["index"] for detail in self.interpreter.get_output_details()]
+        return [np.atleast_1d(self.interpreter.get_tensor(index)) for index in indices]
+
+
+def _interpreter(content: bytes, kernels: str, threads: int = 1, batch: int = 1) -> Any:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = {
@@ -45,20 +89,14 @@ def _interpreter(content: bytes, kernels: str, threads: int) -> Any:
         "reference": OpResolverType.BUILTIN_REF,
     }[kernels]
     interpreter = Interpreter(model_content=content, num_threads=threads, experimental_op_resolver_type=resolver)
+    for detail in interpreter.get_input_details() if batch > 1 else ():
+        interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
     interpreter.allocate_tensors()
     return interpreter
 
 
-def _invoke(interpreter: Any, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    interpreter.reset_all_variables()  # the state of an LSTM must not pass from one sample to the next
-    for detail, array in zip(interpreter.get_input_details(), inputs, strict=True):
-        interpreter.set_tensor(detail["index"], array)
-    interpreter.invoke()
-    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
-
-
 def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: int, batch: int = 1) -> dict[str, Any]:
-    """Times inferences; see `timed`.
+    """Times inferences; see `timed`. The state of the model is not reset between them.
 
     Args:
         content: The .tflite.
@@ -70,16 +108,14 @@ def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: i
     Raises:
         BatchError: The model does not accept the batch size.
     """
-    interpreter = _interpreter(content, kernels, threads)
-    if batch > 1:
-        inputs = [np.repeat(array, batch, axis=0) for array in inputs]
-        try:
-            _resize(interpreter, batch)
-            _invoke(interpreter, inputs)
-        except (RuntimeError, ValueError) as error:
-            raise BatchError(f"the model does not accept a batch of {batch}: {error}. Use batch=1.") from None
-    _invoke(interpreter, inputs)
-    return timed(interpreter.invoke)
+    try:
+        runner = SampleInterpreter(lambda: _interpreter(content, kernels, threads, batch), restart=False)
+        runner.invoke([np.repeat(array, batch, axis=0) for array in inputs])
+    except (RuntimeError, ValueError) as error:
+        if batch == 1:
+            raise
+        raise BatchError(f"the model does not accept a batch of {batch}: {error}. Use batch=1.") from None
+    return timed(runner.interpreter.invoke)
 
 
 def timed(invoke: Callable[[], Any]) -> dict[str, Any]:
@@ -122,50 +158,44 @@ def timed(invoke: Callable[[], Any]) -> dict[str, Any]:
     }
 
 
-def run(content: bytes, kernels: str, inputs: list[np.ndarray]) -> dict[str, Any]:
-    """The outputs of all samples.
+def run(content: bytes, kernels: str, inputs: list[np.ndarray], *, restart: bool) -> dict[str, Any]:
+    """The outputs of all samples, each computed from the initial state of the model.
 
     Args:
         content: The .tflite.
         kernels: `xnnpack`, `plain` or `reference`.
         inputs: One array [N, ...] for each input.
+        restart: Whether each sample takes a new interpreter; see `needs_restart`.
 
     Returns:
         `outputs` (one array [N, ...] for each output), the `batch` size that was used and `peak_rss_bytes`.
     """
-    interpreter = _interpreter(content, kernels, threads=1)
+    runner = single = SampleInterpreter(lambda: _interpreter(content, kernels), restart=restart)
     samples, batch = len(inputs[0]), 1
-    # Batches make only XNNPACK faster.
-    if kernels == "xnnpack" and samples >= 2 * _BATCH:
-        interpreter, batch = _batched(interpreter, content, kernels, [array[:_BATCH] for array in inputs])
+    # Batches make only XNNPACK faster, and resource variables have the shape of one sample.
+    if kernels == "xnnpack" and samples >= 2 * _BATCH and not restart:
+        runner, batch = _batched(single, content, kernels, [array[:_BATCH] for array in inputs])
     whole = samples - samples % batch
-    chunks = [_invoke(interpreter, [array[i : i + batch] for array in inputs]) for i in range(0, whole, batch)]
-    if whole < samples:
-        interpreter = _interpreter(content, kernels, threads=1)
-        chunks += [_invoke(interpreter, [array[i : i + 1] for array in inputs]) for i in range(whole, samples)]
+    chunks = [runner.invoke([array[i : i + batch] for array in inputs]) for i in range(0, whole, batch)]
+    chunks += [single.invoke([array[i : i + 1] for array in inputs]) for i in range(whole, samples)]
     outputs = [np.concatenate(output) for output in zip(*chunks, strict=True)]
     return {"outputs": outputs, "batch": batch, "peak_rss_bytes": _peak_rss()}
 
 
-def _batched(interpreter: Any, content: bytes, kernels: str, first: list[np.ndarray]) -> tuple[Any, int]:
+def _batched(
+    single: SampleInterpreter, content: bytes, kernels: str, first: list[np.ndarray]
+) -> tuple[SampleInterpreter, int]:
     """An interpreter with a larger batch and that batch, if its outputs are bit for bit those of single samples."""
-    single = [_invoke(interpreter, [array[i : i + 1] for array in first]) for i in range(_BATCH)]
-    resized = _interpreter(content, kernels, threads=1)
+    outputs = [single.invoke([array[i : i + 1] for array in first]) for i in range(_BATCH)]
     try:
-        _resize(resized, _BATCH)
-        together = _invoke(resized, first)
+        resized = SampleInterpreter(lambda: _interpreter(content, kernels, batch=_BATCH), restart=False)
+        together = resized.invoke(first)
     except (RuntimeError, ValueError):  # a RESHAPE to a fixed size, for example, cannot be resized
-        return interpreter, 1
-    for expected, received in zip(zip(*single, strict=True), together, strict=True):
+        return single, 1
+    for expected, received in zip(zip(*outputs, strict=True), together, strict=True):
         if not np.array_equal(np.concatenate(expected), received):
-            return interpreter, 1
+            return single, 1
     return resized, _BATCH
-
-
-def _resize(interpreter: Any, batch: int) -> None:
-    for detail in interpreter.get_input_details():
-        interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
-    interpreter.allocate_tensors()
 
 
 def _peak_rss() -> int | None:
@@ -252,7 +282,7 @@ def main() -> None:
         print("latency", file=sys.stderr, flush=True)
         timed = time_runs(content, job["kernels"], [x[:1] for x in inputs], job["threads"])
     print(f"outputs of {len(inputs[0])} samples", file=sys.stderr, flush=True)
-    done = run(content, job["kernels"], inputs)
+    done = run(content, job["kernels"], inputs, restart=job["restart"])
     outputs = done.pop("outputs")
     record = {
         "nonce": job["nonce"],
