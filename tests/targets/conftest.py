@@ -1,5 +1,6 @@
 """Models that the tests of several targets share."""
 
+import os
 from pathlib import Path
 
 import keras
@@ -46,7 +47,7 @@ class Gain(keras.layers.Layer):
 
 
 @pytest.fixture(scope="session")
-def resource_states(digits_student_file: Path):
+def resource_states(tmp_path_factory):
     """A model with states in resource variables, samples, and the outputs of Keras from the initial state.
 
     The state of the GRU, which Keras converts to a loop, was left by earlier samples: it is not the initial state.
@@ -64,7 +65,9 @@ def resource_states(digits_student_file: Path):
         gain.gain.assign(3.0)
         expected.append(model(sample[None])[0])
     gain.gain.assign(3.0)
-    path = digits_student_file.with_name("resource_states.tflite")
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one file for all worker processes
+    path = base / "resource_states.tflite"
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             convert(model, path, mode="float32")
