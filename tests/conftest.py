@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from tests.adb_device import Phone, adb
+from tests.forks import Forks
 
 # Epochs of the digits models that the tests share: enough for labels that mean something.
 DIGITS_EPOCHS = {"teacher": 5, "student": 10}
@@ -48,6 +49,14 @@ def phone(adb_server, tmp_path):
     adb("disconnect", one.serial)
     one.asleep = False
     one.pull_the_cable()
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Starts Python scripts and `tfkd` commands in processes that have TensorFlow loaded; see `Forks`."""
+    started = Forks()
+    yield started
+    started.close()
 
 
 # Training ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,4 @@
 import signal
-import subprocess
-import sys
 import textwrap
 
 import keras
@@ -324,19 +322,21 @@ RESUMABLE = """
 """
 
 
-def run_script(script, *arguments):
-    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def run_script(forks, script, *arguments):
+    """Runs a script in a process of its own; returns its exit status and what it printed."""
+    process = forks.start(textwrap.dedent(script), *arguments)
+    printed = process.communicate()
+    return process.returncode, printed
 
 
-def test_resume_after_kill_9_continues_with_equal_weights(tmp_path):
-    whole = run_script(RESUMABLE, tmp_path / "whole", tmp_path / "whole.npz", -1)
-    assert whole.returncode == 0, whole.stderr
-    killed = run_script(RESUMABLE, tmp_path / "backup", tmp_path / "resumed.npz", 2)
-    assert killed.returncode == -signal.SIGKILL
+def test_resume_after_kill_9_continues_with_equal_weights(forks, tmp_path):
+    status, printed = run_script(forks, RESUMABLE, tmp_path / "whole", tmp_path / "whole.npz", -1)
+    assert status == 0, printed
+    status, printed = run_script(forks, RESUMABLE, tmp_path / "backup", tmp_path / "resumed.npz", 2)
+    assert status == -signal.SIGKILL, printed
     assert not (tmp_path / "resumed.npz").exists()
-    resumed = run_script(RESUMABLE, tmp_path / "backup", tmp_path / "resumed.npz", -1)
-    assert resumed.returncode == 0, resumed.stderr
+    status, printed = run_script(forks, RESUMABLE, tmp_path / "backup", tmp_path / "resumed.npz", -1)
+    assert status == 0, printed
     with np.load(tmp_path / "whole.npz") as expected, np.load(tmp_path / "resumed.npz") as received:
         for name in expected:
             np.testing.assert_array_equal(received[name], expected[name])
@@ -373,9 +373,9 @@ MIRRORED = """
 """
 
 
-def test_mirrored_strategy_over_two_devices_equals_one():
-    result = run_script(MIRRORED)
-    assert result.returncode == 0, result.stderr
+def test_mirrored_strategy_over_two_devices_equals_one(forks):
+    status, printed = run_script(forks, MIRRORED)
+    assert status == 0, printed
 
 
 def test_frozen_student_is_refused():

@@ -1,10 +1,7 @@
 """Two worker processes on the loopback interface compute the same as one process with the whole batch."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -52,25 +49,24 @@ def free_ports(count):
     return ",".join(ports)
 
 
-def start(rank, ports, out):
-    command = [sys.executable, "-c", textwrap.dedent(WORKER), str(rank), ports, str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("workers")
-    files = [folder / "one.npz", folder / "first.npz", folder / "second.npz"]
-    ports = free_ports(2)
-    running = [start(0, "0", files[0]), start(0, ports, files[1]), start(1, ports, files[2])]
+def finish(running):
+    """Waits for all processes, which must end well."""
     try:
         for process in running:
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output
+            printed = process.communicate()
+            assert process.returncode == 0, printed
     finally:
         for process in running:
             process.kill()
-            process.wait()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, forks):
+    folder = tmp_path_factory.mktemp("workers")
+    files = [folder / "one.npz", folder / "first.npz", folder / "second.npz"]
+    ports = free_ports(2)
+    workers = [(0, "0"), (0, ports), (1, ports)]
+    finish([forks.start(textwrap.dedent(WORKER), *worker, file) for worker, file in zip(workers, files, strict=True)])
     return [dict(np.load(file)) for file in files]
 
 
@@ -87,33 +83,18 @@ def test_workers_compute_the_same_as_one_process(results):
         np.testing.assert_allclose(np.ravel(first[name]), np.ravel(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_script_of_distill_workers_trains_on_two_processes(tmp_path):
+def test_script_of_distill_workers_trains_on_two_processes(tmp_path, forks):
     import tfkd
 
     text = CliRunner().invoke(cli.app, ["distill", "--workers"]).stdout
     script, command = text[text.index("import keras") :].split("\n\nStart it")
-    (tmp_path / "distill.py").write_text(script.replace("epochs=20", "epochs=1"))
+    script = script.replace("epochs=20", "epochs=1")
     train = tfkd.data.load("digits").train
     tfkd.models.build("digits_teacher", train.input_shape, train.num_classes).save(tmp_path / "teacher.keras")
     first, second = free_ports(2).split(",")
     environment = re.search(r"TF_CONFIG='(.*)'", command)[1]
     environment = environment.replace("first:2222", f"localhost:{first}").replace("second:2222", f"localhost:{second}")
-    running = [
-        subprocess.Popen(
-            [sys.executable, "distill.py"],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "TF_CONFIG": environment.replace('"index": 0', f'"index": {index}')},
-        )
-        for index in (0, 1)
-    ]
-    try:
-        for process in running:
-            output = process.communicate(timeout=240)[0]
-            assert process.returncode == 0, output
-    finally:
-        for process in running:
-            process.kill()
+    first_lines = 'import os, sys; os.environ["TF_CONFIG"] = sys.argv[1]\n'
+    clusters = [environment.replace('"index": 0', f'"index": {index}') for index in (0, 1)]
+    finish([forks.start(first_lines + script, cluster, cwd=tmp_path) for cluster in clusters])
     assert tfkd.models.load(tmp_path / "student.keras").count_params() > 0

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,38 +14,33 @@ pytestmark = pytest.mark.slow
 DOCS = Path(__file__).parents[2] / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# tfkd of this checkout, whatever is installed.
-COMMAND = f'#!/bin/sh\nexec "{sys.executable}" -m tfkd.cli "$@"\n'
 
 
-def run(code: str, language: str, folder: Path) -> str:
-    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(DOCS.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    program = [sys.executable, "-c", code] if language == "python" else ["bash", "-ec", code]
-    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    # 1: a verdict of NO, which a tutorial may show on purpose.
-    assert done.returncode in ((0,) if language == "python" else (0, 1)), (
-        f"{code}\n{done.stdout}\n{done.stderr[-3000:]}"
-    )
-    return done.stdout
+def run(forks, language, code, folder):
+    """Runs a block in a new process, or each of its commands; returns what it printed."""
+    if language == "python":
+        processes = [forks.start(code, cwd=folder)]
+    else:
+        lines = [shlex.split(line) for line in code.splitlines()]
+        assert {line[0] for line in lines} == {"tfkd"}
+        processes = (forks.tfkd(*line[1:], cwd=folder) for line in lines)
+    printed = ""
+    for process in processes:
+        printed += process.communicate()
+        # 1: a verdict of NO, which a tutorial may show on purpose.
+        assert process.returncode in ((0,) if language == "python" else (0, 1)), f"{code}\n{printed[-3000:]}"
+    return printed
 
 
 @pytest.fixture(scope="module", params=TUTORIALS, ids=lambda path: path.stem)
-def tutorial(request, tmp_path_factory):
+def tutorial(request, forks, tmp_path_factory):
     """The name of a tutorial, the folder in which its blocks ran, and what each shell block printed."""
     folder = tmp_path_factory.mktemp(request.param.stem)
-    (folder / "bin").mkdir()
-    (folder / "bin" / "tfkd").write_text(COMMAND)
-    (folder / "bin" / "tfkd").chmod(0o755)
-    printed = []
-    for language, code in BLOCK.findall(request.param.read_text()):
-        output = run(code, language, folder)
-        if language == "sh":
-            printed.append(output)
-    return request.param.stem, folder, printed
+    blocks = BLOCK.findall(request.param.read_text())
+    printed = [(language, run(forks, language, code, folder)) for language, code in blocks]
+    return request.param.stem, folder, [text for language, text in printed if language == "sh"]
 
 
-@pytest.mark.slow
 def test_tutorial_ends_where_it_says(tutorial):
     name, folder, printed = tutorial
     if name == "images_on_a_phone":

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -100,7 +97,7 @@ def test_report_shows_zeros_and_compressed_sizes(whole):
     assert "gzip" in page
 
 
-def test_run_resumes_each_optimization_after_a_kill(folder, whole):
+def test_run_resumes_each_optimization_after_a_kill(folder, whole, forks):
     path = write(folder, "killed")
     shutil.copytree(whole.folder, folder / "killed")  # all steps before these are kept
     state = json.loads((whole.folder / "state.json").read_text())
@@ -108,15 +105,7 @@ def test_run_resumes_each_optimization_after_a_kill(folder, whole):
         del state[step]
     (folder / "killed" / "state.json").write_text(json.dumps(state))
     for last in ("optimize-prune 1/2", "optimize-qat 2/3"):  # the third epoch freezes the ranges
-        command = [sys.executable, "-m", "tfkd.cli", "run", str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
-            seen = []
-            for line in first.stdout:
-                seen.append(line)
-                if line.startswith(last):
-                    first.send_signal(signal.SIGKILL)
-                    break
-        assert first.returncode == -signal.SIGKILL, "".join(seen)
+        forks.tfkd("run", path).kill_at(last)
     resumed = pipeline.run(recipe.load(path))
     assert {name: resumed.steps[name] for name in ("student-distilled-0", "export-prune", "optimize-qat")} == {
         "student-distilled-0": "kept",

@@ -9,16 +9,17 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.forks import Forks
 from tfkd import SoftLabels, data, models
+from tfkd.conversion import converter
+from tfkd.recipes import labels, pipeline, recipe, training
 
 pytestmark = pytest.mark.slow
 
@@ -48,49 +49,23 @@ names = ["tflm"]
 FILES = ("student-alone-0/model.keras", "student-distilled-0/model.keras", "full_int8.tflite")
 
 
-class Forks:
-    """A process with TensorFlow loaded that forks a child for each task, so that no task waits for the import."""
-
-    def __init__(self) -> None:
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        assert self.process.stdout.readline() == "ready\n"
-
-    def run(self, task: str, *arguments: object, kill_after: float | None = None) -> tuple[bool, float]:
-        """Runs a task, or kills it after `kill_after` seconds.
-
-        Returns:
-            Whether the task ended by itself, and its seconds.
-        """
-        start = time.monotonic()
-        self.process.stdin.write(json.dumps([task, *map(str, arguments)]) + "\n")
-        self.process.stdin.flush()
-        pid = int(self.process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(pid, signal.SIGKILL)  # the pid of a finished process stays until it is reaped
-        self.process.stdin.write("reap\n")
-        self.process.stdin.flush()
-        status = int(self.process.stdout.readline())
-        assert status in (0, -signal.SIGKILL), f"{task} ended with {status}"
-        return status == 0, time.monotonic() - start
-
-    def close(self) -> None:
-        self.process.communicate(timeout=30)  # closes both pipes
+Attempt = Callable[[Path, float | None], tuple[bool, float]]
 
 
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    started = Forks()
-    yield started
-    started.close()
+def run(forks: Forks, task: str, *arguments: object, kill_after: float | None = None) -> tuple[bool, float]:
+    """Runs a function of this module, or kills it after `kill_after` seconds.
+
+    Returns:
+        Whether the function ended by itself, and its seconds.
+    """
+    start = time.monotonic()
+    process = forks.start(f"import sys; from {__name__} import {task}; {task}(*sys.argv[1:])", *arguments)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        process.kill()
+    printed = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), f"{task}: {printed}"
+    return process.returncode == 0, time.monotonic() - start
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +81,7 @@ def kills(request: pytest.FixtureRequest) -> int:
     return 2 if request.param == "short" else -(-int(request.config.getoption("--kills")) // 3)
 
 
-def disturb(
-    count: int, whole: Path, attempt: Callable[[Path, float | None], tuple[bool, float]], check: Callable[[Path], None]
-) -> None:
+def disturb(count: int, whole: Path, attempt: Attempt, check: Callable[[Path], None]) -> None:
     """Kills `attempt` at `count` random moments; it resumes each time, in a new folder each time that it finishes."""
     _, seconds = attempt(whole, None)
     numbers, killed, folder = random.Random(count), 0, 0
@@ -132,14 +105,16 @@ def test_label_resumes_after_kills_with_equal_labels(forks: Forks, teacher: Path
             np.testing.assert_array_equal(one.read(train.ids, view), other.read(train.ids, view))
         assert other.missing == 0
 
-    disturb(kills, tmp_path / "store", lambda place, after: forks.run("label", teacher, place, kill_after=after), check)
+    disturb(
+        kills, tmp_path / "store", lambda place, after: run(forks, "label", teacher, place, kill_after=after), check
+    )
 
 
 def test_run_resumes_after_kills_with_equal_models(forks: Forks, tmp_path: Path, kills: int) -> None:
     def attempt(place: Path, after: float | None) -> tuple[bool, float]:
         path = tmp_path / f"{place.name}.toml"
         path.write_text(RECIPE.format(output=place))
-        return forks.run("run", path, kill_after=after)
+        return run(forks, "run_recipe", path, kill_after=after)
 
     def check(place: Path) -> None:
         for file in FILES[:2]:
@@ -158,7 +133,7 @@ def test_convert_leaves_no_file_or_a_complete_one_after_kills(
         assert place.read_bytes() == (tmp_path / "whole.tflite").read_bytes()
 
     def attempt(place: Path, after: float | None) -> tuple[bool, float]:
-        done = forks.run("convert", teacher, place, kill_after=after)
+        done = run(forks, "convert", teacher, place, kill_after=after)
         if place.exists():
             assert len(place.read_bytes()) == len((tmp_path / "whole.tflite").read_bytes())
         return done
@@ -173,10 +148,10 @@ def test_distill_resumes_optimization_after_a_kill_with_equal_weights(
     student = tmp_path / "student.keras"
     models.build("digits_student", (8, 8, 1), 10).save(student)
     whole, killed = (tmp_path / f"{name}.keras" for name in ("whole", "killed"))
-    forks.run("distill", method, teacher, student, whole)
-    assert not forks.run("distill", method, teacher, student, killed, 1)[0]
+    run(forks, "distill", method, teacher, student, whole)
+    assert not run(forks, "distill", method, teacher, student, killed, 1)[0]
     assert list(tmp_path.glob(".killed.keras.tfkd-*/epoch-000001.weights.h5"))
-    assert forks.run("distill", method, teacher, student, killed, 1)[0]  # it does not reach that epoch again
+    assert run(forks, "distill", method, teacher, student, killed, 1)[0]  # it does not reach that epoch again
     _assert_equal_weights(whole, killed)
 
 
@@ -185,52 +160,32 @@ def _assert_equal_weights(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def _serve() -> None:
-    from tfkd.conversion import converter
-    from tfkd.recipes import labels, pipeline, recipe, training
-
-    def label(teacher: str, out: str) -> None:
-        labels.build(labels.Job(Path(teacher), out, "digits", views=20, padding=1, flip=False, batch_size=64))
-
-    def run(path: str) -> None:
-        pipeline.run(recipe.load(path))
-
-    def distill(method: str, teacher: str, student: str, out: str, last: str = "") -> None:
-        def on_epoch(done: int, *_: object) -> None:
-            if str(done) == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        config = recipe.training_config(epochs=2, batch_size=256)
-        job = training.Job(
-            student,
-            Path(out),
-            "digits",
-            config,
-            distillation=training.Distillation(Path(teacher)),
-            optimization=training.Optimization(method),
-        )
-        training.train(job, on_epoch=on_epoch)
-
-    def convert(model: str, out: str) -> None:
-        train = data.load("digits").train
-        converter.convert(model, out, calibration=train, calibration_samples=50, overwrite=True)
-
-    tasks = {"label": label, "run": run, "convert": convert, "distill": distill}
-    print("ready", flush=True)
-    while line := sys.stdin.readline():
-        task, *arguments = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            try:
-                tasks[task](*arguments)
-            except BaseException:
-                os._exit(1)
-            os._exit(0)
-        print(pid, flush=True)
-        sys.stdin.readline()
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+# What the processes run.
 
 
-if __name__ == "__main__":
-    _serve()
+def label(teacher: str, out: str) -> None:
+    labels.build(labels.Job(Path(teacher), out, "digits", views=20, padding=1, flip=False, batch_size=64))
+
+
+def run_recipe(path: str) -> None:
+    pipeline.run(recipe.load(path))
+
+
+def distill(method: str, teacher: str, student: str, out: str, last: str = "") -> None:
+    def on_epoch(done: int, *_: object) -> None:
+        if str(done) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job = training.Job(
+        student,
+        Path(out),
+        "digits",
+        recipe.training_config(epochs=2, batch_size=256),
+        distillation=training.Distillation(Path(teacher)),
+        optimization=training.Optimization(method),
+    )
+    training.train(job, on_epoch=on_epoch)
+
+
+def convert(model: str, out: str) -> None:
+    converter.convert(model, out, calibration=data.load("digits").train, calibration_samples=50, overwrite=True)

@@ -1,7 +1,6 @@
 """Runs of a recipe: kept steps, a kill in the middle, the report."""
 
 import json
-import signal
 import subprocess
 import sys
 
@@ -129,25 +128,18 @@ def test_run_redoes_a_step_whose_file_was_altered(finished):
     assert again.ok
 
 
-def test_run_killed_in_training_resumes_with_equal_weights(finished):
+def test_run_killed_in_training_resumes_with_equal_weights(finished, forks):
     folder, _ = finished
     path = write_whole(folder, "killed")
-    command = [sys.executable, "-m", "tfkd.cli", "run", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
-        seen = []
-        for line in first.stdout:
-            seen.append(line)
-            if line.startswith("student-distilled-0 2/4"):
-                first.send_signal(signal.SIGKILL)
-                break
-    assert first.returncode == -signal.SIGKILL, "".join(seen)
+    forks.tfkd("run", path).kill_at("student-distilled-0 2/4")
     kept = list((folder / "killed" / "student-distilled-0").glob("checkpoint-*/epoch-*.json"))
     assert len(json.loads(kept[0].read_text())["loss"]) in (2, 3)
-    second = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
-    assert second.returncode == 0, second.stderr
-    steps = json.loads(second.stdout)["steps"]
+    second = forks.tfkd("run", path, "--json")
+    printed = second.communicate()
+    assert second.returncode == 0, printed
+    steps = json.loads(printed[printed.index("\n{") :])["steps"]
     assert (steps["student-alone-0"], steps["student-distilled-0"]) == ("kept", "done")
-    assert "student-distilled-0 1/4" not in second.stderr
+    assert "student-distilled-0 1/4" not in printed
     for name in ("teacher", "student-alone-0", "student-distilled-0"):
         resumed, whole = (weights(folder / run / name / "model.keras") for run in ("killed", "whole"))
         for one, other in zip(resumed, whole, strict=True):
