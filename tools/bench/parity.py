@@ -1,8 +1,8 @@
 """Benchmark of exactness: about 200 models x modes x engines, each compared with the Keras model.
 
 Each result is `right`, `refused` (with an error that names the cause) or `wrong`: a file was written whose outputs
-differ from those of the Keras model by more than the tolerance; `failed` is any other error. Rows are appended to a file, so that an interrupted run
-goes on where it stopped.
+differ from those of the Keras model by more than the tolerance. `failed` is any other error. Rows are appended to a
+file, so that an interrupted run goes on where it stopped.
 
     python tools/bench/parity.py --rows parity.jsonl --out docs/reference/parity.md
     python tools/bench/parity.py --rows parity.jsonl --match 'LSTM|GRU' --mode full_int8
@@ -48,7 +48,7 @@ CALIBRATION, COMPARED = 64, 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compares the models that are not in the file of rows yet, and writes the page; 1 if a result is wrong or failed."""
+    """Compares the models that are not in the file of rows yet, and writes the page; 1 if one is wrong or failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="JSON lines file to which results are appended")
     parser.add_argument("--out", type=Path, help="Markdown page to write; default: none")
@@ -182,9 +182,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "Written by `python tools/bench/parity.py --rows parity.jsonl --out docs/reference/parity.md`. Models with",
         f"random weights are converted with {CALIBRATION} calibration samples and run on {', '.join(ENGINES)}.",
-        "Each cell has the number of models that are right / refused with an error / wrong or failed. A model is right if no",
-        "output differs on any engine from Keras by more than a share of its range: 0.1 % in float32, 2 % in float16,",
-        "4 % in int16x8, 8 % in int8 (blocks 12 %, whole architectures, whose weights are random, 32 %).",
+        "Each cell has the number of models that are right / refused with an error / wrong or failed. A model is",
+        "right if no output differs on any engine from Keras by more than a share of its range: 0.1 % in float32, 2 %",
+        "in float16, 4 % in int16x8, 8 % in int8 (blocks 12 %, architectures, whose weights are random, 32 %).",
         "",
         f"{len({row['model'] for row in rows})} models, {len(rows)} conversions; {versions}.",
         "",
