@@ -226,6 +226,17 @@ def package(folder: Path) -> Path:
     return out
 
 
+def dynamic_classes(disassembly: str) -> list[str]:
+    """Names of the classes with an invokedynamic instruction, in what javap prints."""
+    found, name = [], ""
+    for line in disassembly.splitlines():
+        if line.endswith("{") and (heading := re.search(r"\b(?:class|interface) ([\w.$]+)", line)):
+            name = heading[1]
+        elif "invokedynamic" in line and name not in found:
+            found.append(name)
+    return found
+
+
 def compiled(folder: Path, jars: dict[str, Path]) -> Path:
     """Compiles all classes to one .dex."""
     libraries = []
@@ -261,10 +272,7 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
         with zipfile.ZipFile(jar) as archive:
             archive.extractall(folder / "libraries")
     every = sorted([*classes.rglob("*.class"), *(folder / "libraries").rglob("*.class")])
-    dynamic = []
-    if "invokedynamic" in call("javap", "-c", "-p", *every):
-        dynamic = [path.stem for path in every if "invokedynamic" in call("javap", "-c", "-p", path)]
-    if dynamic:
+    if dynamic := dynamic_classes(call("javap", "-c", "-p", *every)):
         raise InputError(
             f"no class may contain invokedynamic, which phones refuse, found in: {', '.join(dynamic)}. "
             "Replace lambdas and method references by anonymous classes."

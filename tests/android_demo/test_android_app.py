@@ -5,7 +5,6 @@ import xml.etree.ElementTree as ElementTree
 
 import build_apk
 import desktop_app
-import keras
 import pytest
 import system_packages
 from PIL import Image
@@ -26,16 +25,11 @@ SOURCES = sorted(desktop_app.APP.glob("src/main/java/**/*.java"))
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(tmp_path_factory, digits_student_file):
     """The finished Maven process, and the folder with its reports and pictures."""
     folder = tmp_path_factory.mktemp("app")
-    keras.utils.set_random_seed(0)
     train = tfkd.data.load("digits").train
-    student = tfkd.models.digits_student(train.input_shape, 10)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    student.compile(keras.optimizers.Adam(0.01), loss=loss)
-    student.fit(train.batches(128, shuffle=True), epochs=20, shuffle=False, verbose=0)
-    model = tfkd.convert(student, folder / "student.tflite", calibration=train)
+    model = tfkd.convert(digits_student_file, folder / "student.tflite", calibration=train)
     desktop_app.prepare(model.path, "digits", folder)
     return desktop_app.test(desktop_app.APP, folder, f"-Dtfkd.screens={folder}/screens"), folder
 

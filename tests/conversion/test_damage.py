@@ -59,13 +59,13 @@ def damaged(tree, rng):
     return bytes(builder.Output())
 
 
-@pytest.fixture(scope="module")
-def mutations(converted):
-    """600 damaged files, seeded."""
+@pytest.fixture(scope="module", params=[160, pytest.param(600, marks=pytest.mark.campaign)])
+def mutations(request, converted):
+    """Damaged files, seeded."""
     rng = np.random.default_rng(0)
     tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(converted("full_int8").content, 0))
     files: list[bytes] = []
-    while len(files) < 600:
+    while len(files) < request.param:
         try:
             files.append(damaged(tree, rng))
         except (TypeError, AttributeError, ValueError, OverflowError):
@@ -85,19 +85,23 @@ def test_structural_damage_is_read_as_a_model_or_refused(mutations, converted, s
         except ModelError as error:
             refusals.append(str(error))
     assert all("must be a .tflite file" in refusal or "is damaged" in refusal for refusal in refusals)
-    assert 60 < len(refusals) < 540
+    assert 0.1 < len(refusals) / len(mutations) < 0.9
 
 
-@pytest.mark.parametrize("start", range(0, 600, 40))
-def test_structural_damage_crashes_only_the_child(start, mutations, converted, splits):
+def test_structural_damage_crashes_only_the_child(mutations, converted, splits):
     """Everything that runs a file returns a result or raises an error of tfkd."""
-    content = mutations[start]
-    for work in (
-        lambda: layer_errors.measure(TFLiteModel.load(content), converted("float32"), splits.val.x[:2], timeout_s=20),
-        lambda: golden.record(TFLiteModel.load(content), splits.test, samples=1, target="host:plain"),
-    ):
-        with contextlib.suppress(InputError, DeviceError):
-            assert work() is not None
+    sound = converted("float32")
+    for content in mutations[::20]:
+        for work in (
+            lambda content=content: layer_errors.measure(
+                TFLiteModel.load(content), sound, splits.val.x[:2], timeout_s=20
+            ),
+            lambda content=content: golden.record(
+                TFLiteModel.load(content), splits.test, samples=1, target="host:plain"
+            ),
+        ):
+            with contextlib.suppress(InputError, DeviceError):
+                assert work() is not None
 
 
 def test_damage_that_crashes_the_runtime_is_an_error(converted, splits):

@@ -77,8 +77,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["short", pytest.param("campaign", marks=[pytest.mark.campaign, pytest.mark.slow])])
 def kills(request: pytest.FixtureRequest) -> int:
-    """Number of kills per test: two, and in a campaign a third of `--kills`."""
-    return 2 if request.param == "short" else -(-int(request.config.getoption("--kills")) // 3)
+    """Number of kills per test: one, and in a campaign a third of `--kills`."""
+    return 1 if request.param == "short" else -(-int(request.config.getoption("--kills")) // 3)
 
 
 def disturb(count: int, whole: Path, attempt: Attempt, check: Callable[[Path], None]) -> None:
@@ -141,7 +141,7 @@ def test_convert_leaves_no_file_or_a_complete_one_after_kills(
     disturb(kills, tmp_path / "whole.tflite", attempt, check)
 
 
-@pytest.mark.parametrize("method", ["prune", "cluster"])
+@pytest.mark.parametrize("method", ["prune", pytest.param("cluster", marks=pytest.mark.campaign)])
 def test_distill_resumes_optimization_after_a_kill_with_equal_weights(
     forks: Forks, teacher: Path, tmp_path: Path, method: str
 ) -> None:
