@@ -26,7 +26,7 @@ TOOLS = {
     'elif [ -e "$ROOT/installed" ]; then echo "    versionCode=$(cat "$ROOT/installed") minSdk=26"; fi',
     "pm": 'if [ "$(cat "$ROOT/fault" 2>/dev/null)" = refused ]; then '
     'echo "Failure [INSTALL_FAILED_INSUFFICIENT_STORAGE]"; exit 1; fi; '
-    'test "$(cat "$ROOT/fault" 2>/dev/null)" = old || echo 1 > "$ROOT/installed"; echo Success',
+    'test "$(cat "$ROOT/fault" 2>/dev/null)" = old || echo 2 > "$ROOT/installed"; echo Success',
     "settings": 'case "$1" in get) cat "$ROOT/stay_on";; put) echo "$4" > "$ROOT/stay_on";; '
     'delete) echo null > "$ROOT/stay_on";; esac',
     "svc": 'echo 7 > "$ROOT/stay_on"',
@@ -52,7 +52,7 @@ class Phone:
         self.root, self.state, self.commands = Path(root), state, []
         (self.root / "data/local/tmp").mkdir(parents=True)
         (self.root / f"data/data/{PACKAGE}").mkdir(parents=True)
-        (self.root / "installed").write_text("1")
+        (self.root / "installed").write_text("2")
         (self.root / "stay_on").write_text("0\n")
         (self.root / "bin").mkdir()
         for name, text in TOOLS.items():

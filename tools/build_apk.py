@@ -30,7 +30,7 @@ from tfkd.errors import InputError, TfkdError, ToolMissingError
 DEMO = Path(__file__).parents[1] / "android_demo"
 MANIFEST = DEMO / "app/src/main/AndroidManifest.xml"
 FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")
-MIN_SDK, TARGET_SDK, VERSION = 26, 35, 1
+MIN_SDK, TARGET_SDK, VERSION = 26, 35, 2
 # Machine number in the ELF header of each ABI's libraries.
 ABIS = {"arm64-v8a": 183, "armeabi-v7a": 40, "x86_64": 62}
 LIBRARY = "libtensorflowlite_jni.so"

@@ -1,5 +1,6 @@
 """Tests of the part of the Android app without Android: Maven runs them on the desktop with the app's own LiteRT."""
 
+import random
 import xml.etree.ElementTree as ElementTree
 
 import desktop_app
@@ -7,8 +8,12 @@ import keras
 import numpy as np
 import pytest
 import system_packages
+from ai_edge_litert import schema_py_generated as schema
 
 import tfkd
+from tests import random_graph
+from tfkd import targets
+from tfkd.conversion.tflite import TFLiteModel
 
 CORE = desktop_app.CORE
 MISSING = desktop_app.unable() or system_packages.skip_reason("maven") or system_packages.skip_reason("javac")
@@ -36,13 +41,39 @@ def built(tmp_path_factory):
     for mode in ("full_int8", "float32"):
         model = tfkd.convert(student, folder / f"{mode}.tflite", mode=mode, calibration=splits.train)
         x = model.quantize_input(splits.test.x)
-        run = tfkd.targets.get("host:reference").run(model, x, latency=False)
+        run = targets.get("host:reference").run(model, x, latency=False)
         np.save(folder / f"{mode}_x.npy", x)
         np.save(folder / f"{mode}_y.npy", run.outputs[0])
         assert len(np.unique(run.outputs[0])) > 20
+    for name, model in stateful_models(folder).items():
+        shape = (120, *model.inputs[0].shape[1:])
+        x = np.random.default_rng(0).normal(size=shape).astype(model.inputs[0].dtype)
+        run = targets.get("host:reference").run(model, x, latency=False)
+        np.save(folder / f"{name}_x.npy", x)
+        np.save(folder / f"{name}_y.npy", run.outputs[0])
+        model.save(folder / f"{name}.tflite", overwrite=True)
     desktop_app.litert(folder)
     done = desktop_app.test(CORE, folder)
     return done, folder / "target" / "surefire-reports"
+
+
+def stateful_models(folder):
+    """A model for each form in which LiteRT holds a state, from Keras but for the random generator."""
+
+    def converted(name, layer):
+        inputs = keras.Input((4, 3), batch_size=1)
+        keras.utils.set_random_seed(0)
+        return tfkd.convert(keras.Model(inputs, layer(inputs)), folder / f"{name}.tflite", mode="float32")
+
+    net = random_graph.Net(random.Random(0))
+    net.input((1, 3))
+    output = net.tensor((1, 3), "float32")
+    net.op("RANDOM_UNIFORM", [net.ints([1, 3])], [output], schema.RandomOptionsT(seed=1, seed2=2))
+    return {
+        "variable_tensors": converted("variable_tensors", keras.layers.LSTM(5)),
+        "resource_variables": converted("resource_variables", keras.layers.GRU(5, stateful=True)),
+        "random_generator": TFLiteModel(net.bytes(output)),
+    }
 
 
 def test_core_builds_and_passes(built):

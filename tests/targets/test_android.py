@@ -266,7 +266,7 @@ def test_no_phone_and_several_phones_are_different_errors(adb_server, model, x, 
 
 def test_missing_app_is_an_error_or_installed(phone, model, x, tmp_path):
     (phone.root / "installed").unlink()
-    with pytest.raises(RuntimeError, match="no version of the app; version 1 is needed. Build it"):
+    with pytest.raises(RuntimeError, match="no version of the app; version 2 is needed. Build it"):
         targets.get("android").run(model, x[:5])
     app = tmp_path / "bench.apk"
     app.write_bytes(b"PK")
@@ -276,12 +276,12 @@ def test_missing_app_is_an_error_or_installed(phone, model, x, tmp_path):
 
 def test_older_app_is_an_error_or_updated(phone, model, x, tmp_path):
     (phone.root / "installed").write_text("0")
-    with pytest.raises(RuntimeError, match="no version of the app; version 1 is needed"):
+    with pytest.raises(RuntimeError, match="no version of the app; version 2 is needed"):
         targets.get("android").run(model, x[:5])
     app = tmp_path / "bench.apk"
     app.write_bytes(b"PK")
     phone.fault("old")
-    with pytest.raises(RuntimeError, match="bench.apk is not version 1 of the app"):
+    with pytest.raises(RuntimeError, match="bench.apk is not version 2 of the app"):
         targets.get("android", apk=app).run(model, x[:5])
     phone.fault("")
     targets.get("android", apk=app).run(model, x[:5], latency=False)

@@ -147,6 +147,12 @@ def test_model_that_the_engine_refuses_is_a_model_error(cache, int8, splits):
         targets.get("arm64").run(broken, int8.quantize_input(splits.test.x[:2]))
 
 
+def test_each_sample_starts_from_the_initial_state(cache, resource_states):
+    model, x, expected = resource_states
+    outputs = targets.get("arm64").run(model, x, latency=False).outputs[0]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_model_that_kills_the_emulator_is_a_crash():
     with pytest.raises(isolation.ChildCrashed, match="SIGSEGV"):
         isolation.run(

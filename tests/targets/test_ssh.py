@@ -112,6 +112,12 @@ def test_outputs_equal_those_of_the_host(box, model, splits):
     assert there.environment["cores"] >= 1
 
 
+def test_each_sample_starts_from_the_initial_state(box, resource_states):
+    model, x, expected = resource_states
+    outputs = box.target().run(model, x, latency=False).outputs[0]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_second_run_copies_no_file(box, model, splits):
     x = model.quantize_input(splits.test.x[:20])
     box.target().run(model, x, latency=False)

@@ -289,6 +289,16 @@ def test_svdf_with_an_int8_state_is_refused_by_litert_only():
     np.testing.assert_array_equal(first, second)
 
 
+def test_uint8_weights_are_the_reason_why_tflm_refuses_a_model():
+    net = random_graph.Net(random.Random(0))
+    output = net.convolution(net.input((1, 4, 4, 2)))
+    for tensor in net.graph.tensors:
+        if tensor.type == schema.TensorType.INT8:
+            tensor.type = schema.TensorType.UINT8
+    with pytest.raises(ModelError, match="no uint8 weights"):
+        targets.get("tflm").run(net.bytes(output), np.zeros((1, 4, 4, 2), "uint8"), latency=False)
+
+
 def test_scalar_output_has_one_value_per_sample():
     net = random_graph.Net(random.Random(0))
     source = net.input((1, 1))

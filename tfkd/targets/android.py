@@ -26,7 +26,7 @@ from tfkd.targets import adb, target
 from tfkd.targets.measurement import Measurement
 
 PACKAGE = "dev.tfkd.bench.app"
-VERSION = 1
+VERSION = 2
 ACCELERATORS = ("cpu", "gpu", "nnapi")
 
 _MIN_RUNS, _MIN_SECONDS, _MAX_SECONDS = 50, 1.0, 150.0

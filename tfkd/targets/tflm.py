@@ -75,7 +75,7 @@ class TFLM(target.Target):
             )
         except isolation.ChildRefused as error:
             raise ModelError(
-                f"tflm: TensorFlow Lite Micro does not accept the model.{_explain(str(error))} Convert with "
+                f"tflm: TensorFlow Lite Micro does not accept the model.{_explain(str(error), model)} Convert with "
                 f"mode='full_int8', or replace the layer. It printed: {error}"
             ) from None
         return Measurement(
@@ -104,10 +104,13 @@ _REASONS = (
 )
 
 
-def _explain(error: str) -> str:
+def _explain(error: str, model: TFLiteModel) -> str:
     missing = sorted(set(re.findall(r"Didn't find op for builtin opcode '(\w+)'", error)))
     if missing:
         return f" It does not support {', '.join(missing)}."
+    constants = (pair for graph in model.subgraphs for pair in zip(graph.tensors, graph.constants, strict=True))
+    if any(tensor.dtype == "uint8" and size for tensor, size in constants):
+        return " It supports no uint8 weights, as TensorFlow 1 quantized them, only int8."
     return next((reason for sign, reason in _REASONS if sign in error), "")
 
 

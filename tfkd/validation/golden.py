@@ -82,7 +82,8 @@ class Golden:
         upper, tensor = name.upper(), self.model.inputs[0]
         lines = [
             f"/* {len(self.raw)} golden vectors of the model with SHA-256 {self.model.sha256}.",
-            f" * Outputs of {self.target}; those of {self.against} differ by at most {self.tolerance:g}. */",
+            f" * Outputs of {self.target}; those of {self.against} differ by at most {self.tolerance:g}.",
+            " * Each vector starts from the initial state of the model. */",
             f"#ifndef {upper}_H\n#define {upper}_H\n#include <stdint.h>\n",
             f"#define {upper}_SAMPLES {len(self.raw)}",
             *(f"#define {upper}_{part.upper()}_SIZE {getattr(self, part)[0].size}" for part in _ARRAYS[:3]),

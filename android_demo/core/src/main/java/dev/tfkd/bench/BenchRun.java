@@ -164,6 +164,7 @@ public final class BenchRun {
                 for (int i = 0; i < inputs.length; i++) {
                     readers.get(i).next(inputs[i]);
                 }
+                engine.reset(); // no state passes from one sample to the next
                 engine.run(inputs, outputs);
                 for (int i = 0; i < outputs.length; i++) {
                     writers.get(i).add(outputs[i]);

@@ -11,7 +11,10 @@ public interface InferenceEngine extends Closeable {
 
     List<TensorInfo> outputs();
 
-    /** One inference. The buffers are direct, in native byte order, one per tensor, each of the size of one sample. */
+    /** Sets the state of the model, such as that of an LSTM, to its initial value. */
+    void reset() throws BenchException;
+
+    /** One inference from the present state. The buffers are direct, in native byte order, one per tensor, each of the size of one sample. */
     void run(ByteBuffer[] inputs, ByteBuffer[] outputs);
 
     /** Duration of the last inference as the engine measured it, in nanoseconds, or -1 if unknown. */

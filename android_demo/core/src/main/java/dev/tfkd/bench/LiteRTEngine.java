@@ -26,14 +26,40 @@ public final class LiteRTEngine implements InferenceEngine {
         }
     };
 
-    private final Interpreter interpreter;
-    private final Delegate delegate;
+    private final File model;
+    private final int threads;
+    private final String accelerator;
+    private final boolean restarts;
+    private Interpreter interpreter;
+    private Delegate delegate;
     private final List<TensorInfo> inputs = new ArrayList<TensorInfo>();
     private final List<TensorInfo> outputs = new ArrayList<TensorInfo>();
     private final Map<String, Object> description = new LinkedHashMap<String, Object>();
     private final Map<Integer, Object> written = new LinkedHashMap<Integer, Object>();
 
     private LiteRTEngine(File model, int threads, String accelerator) throws BenchException {
+        this.model = model;
+        this.threads = threads;
+        this.accelerator = accelerator;
+        start();
+        try {
+            restarts = OperatorCodes.haveStateWithoutReset(model);
+        } catch (IOException error) {
+            close();
+            throw new BenchException(model.getName(), "a readable file", error.getMessage());
+        }
+        for (int i = 0; i < interpreter.getInputTensorCount(); i++) {
+            inputs.add(info(interpreter.getInputTensor(i)));
+        }
+        for (int i = 0; i < interpreter.getOutputTensorCount(); i++) {
+            outputs.add(info(interpreter.getOutputTensor(i)));
+        }
+        description.put("engine", "LiteRT");
+        description.put("version", TensorFlowLite.runtimeVersion());
+        description.put("accelerator", accelerator);
+    }
+
+    private void start() throws BenchException {
         Interpreter.Options options = new Interpreter.Options().setNumThreads(threads);
         delegate = accelerator.equals("gpu") ? gpu() : null;
         if (delegate != null) {
@@ -52,15 +78,6 @@ public final class LiteRTEngine implements InferenceEngine {
             release();
             throw new BenchException("LiteRT", "loadable on this device", error.getMessage());
         }
-        for (int i = 0; i < interpreter.getInputTensorCount(); i++) {
-            inputs.add(info(interpreter.getInputTensor(i)));
-        }
-        for (int i = 0; i < interpreter.getOutputTensorCount(); i++) {
-            outputs.add(info(interpreter.getOutputTensor(i)));
-        }
-        description.put("engine", "LiteRT");
-        description.put("version", TensorFlowLite.runtimeVersion());
-        description.put("accelerator", accelerator);
     }
 
     /** Whether the app contains the GPU delegate's classes. */
@@ -102,6 +119,16 @@ public final class LiteRTEngine implements InferenceEngine {
     @Override
     public List<TensorInfo> outputs() {
         return Collections.unmodifiableList(outputs);
+    }
+
+    @Override
+    public void reset() throws BenchException {
+        if (restarts) { // only a new interpreter has the initial values
+            close();
+            start();
+        } else {
+            interpreter.resetVariableTensors();
+        }
     }
 
     @Override

@@ -29,12 +29,14 @@ public class BenchRunTest {
     private boolean loaded;
     private boolean closed;
 
-    /** An engine that returns the first ten bytes of the image. */
+    /** An engine that returns nine bytes of the image and the number of runs since the last reset. */
     private final InferenceEngine.Factory echo = new InferenceEngine.Factory() {
         @Override
         public InferenceEngine load(File model, int threads, String accelerator) {
             loaded = true;
             return new InferenceEngine() {
+                private byte state;
+
                 @Override
                 public List<TensorInfo> inputs() {
                     return Collections.singletonList(IMAGE);
@@ -46,11 +48,17 @@ public class BenchRunTest {
                 }
 
                 @Override
+                public void reset() {
+                    state = 0;
+                }
+
+                @Override
                 public void run(ByteBuffer[] in, ByteBuffer[] out) {
                     device.run();
-                    for (int i = 0; i < 10; i++) {
+                    for (int i = 0; i < 9; i++) {
                         out[0].put(i, in[0].get(i));
                     }
+                    out[0].put(9, ++state);
                 }
 
                 @Override
@@ -109,6 +117,7 @@ public class BenchRunTest {
             assertTrue(reader.next(sample));
             assertEquals((byte) (i % 100), sample.get(0));
             assertEquals((byte) (i / 100), sample.get(1));
+            assertEquals("a state passed from one sample to the next", 1, sample.get(9));
         }
         reader.close();
         JSONObject stored = new JSONObject(new String(Files.readAllBytes(new File(folder, "result.json").toPath()), "UTF-8"));

@@ -33,6 +33,7 @@ public class LiteRTEngineTest {
         int samples = 0;
         while (x.next(in[0])) {
             assertTrue(y.next(expected));
+            engine.reset();
             engine.run(in, out);
             assertTrue(engine.lastNativeNanos() > 0);
             for (int i = 0; i < output.bytes() / output.type.bytes; i++) {
@@ -61,6 +62,15 @@ public class LiteRTEngineTest {
         double found = difference("float32");
         System.out.println("float32: at most " + found + " from the host");
         assertTrue(found <= 1e-3);
+    }
+
+    @Test
+    public void statesAreReset() throws Exception {
+        for (String name : new String[] {"variable_tensors", "resource_variables", "random_generator"}) {
+            double found = difference(name);
+            System.out.println(name + ": at most " + found + " from the host");
+            assertTrue(name, found <= 1e-3);
+        }
     }
 
     @Test
