@@ -209,28 +209,31 @@ def test_convert_loop_to_int8_crashes_only_the_child(tmp_path):
     model = sequential((5, 3), keras.layers.LSTM(4), keras.layers.Dense(2))
     signature = [keras.InputSpec(shape=(1, 5, 3), dtype="float32", name="input")]
     model.export(str(tmp_path / "saved"), verbose=False, input_signature=signature)
-    message = r"to full_int8: the converter crashed. .*build LSTM and GRU layers with unroll=True.*\(signal SIG"
-    with pytest.raises(isolation.ChildCrashed, match=message):
+    message = r"to full_int8: the converter crashed \(signal SIG\w+\). .*Give the Keras model"
+    with pytest.raises(isolation.ChildCrashed, match=message) as raised:
         convert(tmp_path / "saved", tmp_path / "m.tflite", calibration=sequences())
     assert not (tmp_path / "m.tflite").exists()
+    assert "\n" not in str(raised.value)
 
 
 def test_convert_loop_with_variable_batch_size_names_the_remedy(tmp_path):
     sequential((5, 3), keras.layers.LSTM(4, name="memory")).export(str(tmp_path / "saved"), verbose=False)
-    message = r"refused the model at '.*memory.*'. Build LSTM and GRU layers with unroll=True.*(.|\n)*TensorListReserve"
+    message = r"refused the model at '.*memory.*'. TensorListReserve: .*Give the Keras model"
     with pytest.raises(ValueError, match=message):
         convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32")
 
 
-def test_convert_op_without_builtin_names_layer_and_op_and_shows_the_output(tmp_path):
+def test_convert_op_without_builtin_names_layer_and_op(tmp_path):
     model = sequential(SHAPE, keras.layers.Flatten(), keras.layers.Dense(10, activation=erf, name="odd_one"))
     message = (
         r"converting .* to float32: the converter refused the model at '.*odd_one.*Erf'. TensorFlow Lite has no "
-        r"builtin op for it(.|\n)*'tf.Erf' op is neither(.|\n)*Last output of the process:(.|\n)*loc\("
+        r"builtin op for Erf. Replace it"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         convert(model, tmp_path / "m.tflite", mode="float32")
     assert not list(tmp_path.iterdir())
+    assert "\n" not in str(raised.value)
+    assert "loc(" in str(raised.value.__cause__)  # the converter's own output, which Python shows
 
 
 def test_convert_op_left_in_float_is_refused_unless_allowed(splits, tmp_path):
@@ -243,7 +246,7 @@ def test_convert_op_left_in_float_is_refused_unless_allowed(splits, tmp_path):
 
 
 def test_convert_op_without_int16_kernel_names_it(splits, tmp_path):
-    with pytest.raises(ValueError, match=r"Convert with mode='dynamic_range'.* not yet supported for op: 'CUMSUM'"):
+    with pytest.raises(ValueError, match=r"CUMSUM cannot be quantized to int16. Convert with mode='dynamic_range'"):
         convert(dense(activation=cumsum), tmp_path / "m.tflite", mode="int16x8", calibration=splits.train)
 
 
@@ -281,7 +284,7 @@ def test_convert_damaged_saved_model_is_refused(tmp_path):
         convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32")
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"no protobuf")
     with pytest.raises(
-        ValueError, match=r"converting .*saved to float32: cannot load the SavedModel(.|\n)*Cannot parse file"
+        ValueError, match=r"converting .*saved to float32: TensorFlow cannot load the SavedModel \(OSError\)"
     ):
         convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32")
 

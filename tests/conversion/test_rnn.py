@@ -5,10 +5,12 @@ import functools
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tfkd import data, targets
 from tfkd.conversion import layer_errors, rnn
 from tfkd.conversion.converter import convert
+from tfkd.conversion.tflite import TFLiteModel
 
 STEPS, FEATURES = 12, 5
 # Of the range of the outputs: the float kernels of LiteRT and TensorFlow sum in an order that depends on the CPU.
@@ -136,3 +138,41 @@ def test_noise_of_a_fused_lstm_is_measured(splits, converted):
     assert unmatched == []
     assert [noise.op for noise in noises].count("UNIDIRECTIONAL_SEQUENCE_LSTM") == 2
     assert all(noise.sqnr_db > 15 for noise in noises)
+
+
+@pytest.fixture(scope="module")
+def weak_lstm(splits):
+    """An LSTM with small weights, whose cell state stays far below 0.5, and its conversion to int8."""
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.LSTM(6)
+    model = built(layer)
+    kernel, recurrent, bias = layer.get_weights()
+    layer.set_weights([kernel * 0.1, recurrent, bias])
+    return model
+
+
+@pytest.mark.parametrize("target", ["host", "host:reference", "tflm"])
+def test_lstm_with_a_small_cell_state_has_the_same_outputs_on_all_engines(target, weak_lstm, splits, tmp_path):
+    model = convert(weak_lstm, tmp_path / "m.tflite", calibration=splits.train)
+    assert cell_scale(model.content)[0] == 2.0**-15
+    assert difference(model, weak_lstm, splits.test.x, target) < 0.05
+
+
+def cell_scale(content):
+    """The scale of the cell state of the first LSTM, as an array that refers to the file."""
+    subgraph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    model = TFLiteModel.load(bytes(content))
+    op = next(op for op in model.graph.ops if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM")
+    return subgraph.Tensors(op.inputs[19]).Quantization().ScaleAsNumpy()
+
+
+def test_cell_scale_changes_only_where_litert_needs_it(converted):
+    content = converted("full_int8").content
+    assert rnn.bound_cell_scales(content) == content
+    small = bytearray(content)
+    cell_scale(small)[:] = 2.0**-18
+    assert cell_scale(rnn.bound_cell_scales(bytes(small)))[0] == 2.0**-15
+    large = bytearray(content)
+    cell_scale(large)[:] = 2.0**-8
+    with pytest.raises(ValueError, match=r"cell state of the LSTM .* is beyond -64..64"):
+        rnn.bound_cell_scales(bytes(large))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import refusals, signatures
+from tfkd.conversion import refusals, rnn, signatures
 from tfkd.conversion.calibration import Source, draw, saturation
 from tfkd.conversion.export import export, load
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
@@ -66,7 +66,7 @@ def convert(
 
     Raises:
         InputError: An argument is wrong, or the calibration set does not fit the model.
-        ModelError: The model does not convert; the message holds the converter's output.
+        ModelError: The model does not convert; the message names layer, op and remedy.
         DeviceError: The converter crashed or timed out.
 
     Reference:
@@ -143,11 +143,10 @@ def _run(run: Callable[..., Any], source: Source, job: _Job) -> Quantized:
             allow_float=job.allow_float,
         )
     except InputError as error:
-        raise ModelError(f"{job.what}: {refusals.explain(str(error))}") from None
+        raise ModelError(f"{job.what}: {refusals.explain(str(error))}") from error
     except isolation.ChildCrashed as error:
-        calibrated = by_converter and job.samples is not None
-        hint = "Its quantizer crashes on loops: build LSTM and GRU layers with unroll=True. " if calibrated else ""
-        raise isolation.ChildCrashed(f"{job.what}: the converter crashed. {hint}Details: {error}") from None
+        message = refusals.crash(str(error), integers=by_converter and job.samples is not None)
+        raise isolation.ChildCrashed(f"{job.what}: {message}") from error
     if job.settings is None:
         return Quantized(content)
     return quantize(
@@ -184,8 +183,11 @@ def _convert(
     tf = _tensorflow()
     try:
         loaded = tf.saved_model.load(saved_model)
-    except OSError as error:
-        raise ModelError(f"cannot load the SavedModel: {error}. Write it again with model.export() of Keras.") from None
+    except Exception as error:  # TensorFlow raises exceptions without a common base class
+        raise ModelError(
+            f"TensorFlow cannot load the SavedModel ({type(error).__name__}): it is damaged, or has ops of another "
+            "version or library. Write it again with model.export() of Keras."
+        ) from None
     if "serving_default" not in loaded.signatures:
         raise ModelError(
             f"the SavedModel must have the signature 'serving_default'. Received: {list(loaded.signatures)}. "
@@ -219,7 +221,7 @@ def _convert(
         content = converter.convert()
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class
         raise isolation.ChildRefused(f"{refusals.REFUSED}: {error}") from None
-    return signatures.reorder(content, inputs, outputs)
+    return rnn.bound_cell_scales(signatures.reorder(content, inputs, outputs))
 
 
 def _set_mode(converter: Any, mode: str, integer_io: bool) -> None:

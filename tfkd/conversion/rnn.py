@@ -1,4 +1,4 @@
-"""Export of recurrent layers in a form that TensorFlow Lite has ops for."""
+"""Recurrent layers: their export in a form that TensorFlow Lite has ops for, and the scales of their states."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
 from tfkd._internal import keras_compat
+from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
 
 if TYPE_CHECKING:
@@ -15,6 +19,11 @@ if TYPE_CHECKING:
 
 # Each step of an unrolled layer becomes about a dozen ops.
 _MAX_UNROLLED_STEPS = 256
+# The input of UNIDIRECTIONAL_SEQUENCE_LSTM that holds its cell state, and the scales for which LiteRT computes the tanh
+# of it: 0 to 6 of its 15 bits are before the point (ApplyTanh in tensorflow/lite/kernels/internal). For other scales
+# LiteRT leaves the result unset, without an error. TensorFlow Lite Micro takes all powers of two.
+_CELL_STATE = 19
+_CELL_SCALES = (2.0**-15, 2.0**-9)
 
 
 @contextlib.contextmanager
@@ -150,3 +159,36 @@ def initial_states(model: keras.Model) -> Iterator[None]:
     finally:
         for state, value in zip(states, values, strict=True):
             state.assign(value)
+
+
+def bound_cell_scales(content: bytes) -> bytes:
+    """Raises the scales of integer LSTM cell states that are too small for LiteRT.
+
+    The kernels derive their factors from this scale when the model is loaded, so that nothing else in the file changes.
+
+    Args:
+        content: A .tflite.
+
+    Returns:
+        The file with cell states of 1/32768 or more per step.
+
+    Raises:
+        ModelError: A cell state is beyond -64..64, for which the scale is too large.
+    """
+    least, most = _CELL_SCALES
+    bounded = bytearray(content)
+    tensors = schema.Model.GetRootAs(bounded, 0).Subgraphs(0)
+    for op in TFLiteModel.load(content).graph.ops:
+        if op.name != "UNIDIRECTIONAL_SEQUENCE_LSTM" or len(op.inputs) <= _CELL_STATE:
+            continue
+        cell = tensors.Tensors(op.inputs[_CELL_STATE])
+        if cell.Type() != schema.TensorType.INT16:
+            continue
+        scales: np.ndarray = cell.Quantization().ScaleAsNumpy()  # a view of the file
+        if scales[0] > most:
+            raise ModelError(
+                f"the cell state of the LSTM {tensors.Tensors(op.outputs[0]).Name().decode()!r} is beyond -64..64, "
+                "which the integer op of LiteRT does not compute. Use fewer steps, or mode='dynamic_range'."
+            )
+        scales[0] = max(scales[0], least)
+    return bytes(bounded)

@@ -14,9 +14,11 @@ import keras
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ModelError
+from tfkd.models import legacy
 from tfkd.models.zoo import BUILDERS
 
 NAMES = tuple(BUILDERS)
+_HDF5 = (".h5", ".hdf5")
 
 
 def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: Any) -> keras.Model:
@@ -50,36 +52,35 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: 
 
 
 def load(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a `.keras` file for inference or distillation. Files with Python code (Lambda layers) are refused.
+    """Loads a model file for inference or distillation. Files with Python code (Lambda layers) are refused.
 
     Args:
-        path: Path of a `.keras` file.
+        path: Path of a `.keras` file of Keras 3, or of a `.h5` file of Keras 2 or 3 that holds a whole model.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        InputError: The file does not exist or is not a `.keras` file.
+        InputError: The file does not exist or has another format.
         ModelError: Keras cannot load the file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(
+            f"models.load: {path} is a folder. A SavedModel has no Keras layers: it can be converted, but not trained. "
+            "Pass the .keras or .h5 file of the model."
+        )
     if not path.is_file():
         raise InputError(f"models.load: {path} does not exist. Pass the path of a .keras file.")
-    if path.suffix != ".keras" or not zipfile.is_zipfile(path):
+    if path.suffix in _HDF5:
+        model = legacy.load(path)
+    elif path.suffix == ".keras" and zipfile.is_zipfile(path):
+        model = _load_keras(path)
+    else:
         raise InputError(
-            f"models.load: {path} must be a .keras file of Keras 3. Received: another format. "
-            f"Load a .h5 file with keras.saving.load_model(path, compile=False), then save it with "
-            f"model.save('model.keras')."
+            f"models.load: {path} must be a .keras file of Keras 3, or a .h5 file. Received: another format. Save the "
+            "model with model.save('model.keras')."
         )
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises any exception, according to what is wrong with the file
-        reason = (
-            str(error).rpartition("Exception encountered: ")[2].rstrip(". \n")
-        )  # without each layer's configuration
-        raise ModelError(
-            f"models.load: Keras could not load {path}: {type(error).__name__}: {reason}. {_remedy(path)}"
-        ) from error
     if not isinstance(model, keras.Model):
         raise ModelError(
             f"models.load: {path} must hold a model. Received: {type(model).__name__}. Save a keras.Model."
@@ -87,16 +88,19 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
     return model
 
 
+def _load_keras(path: Path) -> Any:
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises any exception, according to what is wrong with the file
+        raise ModelError(
+            f"models.load: Keras could not load {path}: {legacy.reason(error)}. {_remedy(path)}"
+        ) from error
+
+
 def _remedy(path: Path) -> str:
     """What to do about a file that Keras cannot load."""
     with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged file has no version
         version = str(json.loads(archive.read("metadata.json"))["keras_version"])
         if version.startswith("2."):
-            return (
-                f"It was written by Keras {version}: load it there, save it as .h5, load that with "
-                f"keras.saving.load_model of Keras 3, and save it as .keras."
-            )
-    return (
-        "Register custom classes (keras.saving.register_keras_serializable) and import their module first; "
-        "replace Lambda layers by built-in layers."
-    )
+            return f"It was written by Keras {version}: load it there, and save it as .h5, which tfkd loads."
+    return legacy.CUSTOM_CLASSES

@@ -1,0 +1,100 @@
+"""Files of Keras 2: they load with the same outputs, or the message names the version and a remedy that works."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfkd import models
+from tfkd.conversion.converter import convert
+
+tf_keras = pytest.importorskip("tf_keras")
+pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+
+
+def functional(shape, *layers):
+    """A functional model of Keras 2."""
+    x = inputs = tf_keras.Input(shape)
+    for layer in layers:
+        x = layer(x)
+    return tf_keras.Model(inputs, x)
+
+
+def recurrent():
+    layers = tf_keras.layers
+    return functional((4, 3), layers.Bidirectional(layers.LSTM(3, return_sequences=True)), layers.GRU(2))
+
+
+def convolutional():
+    layers = tf_keras.layers
+    return functional((4, 4, 2), layers.DepthwiseConv2D(3), layers.RandomFlip())
+
+
+@pytest.mark.parametrize("build", [recurrent, convolutional])
+def test_load_of_a_h5_file_of_keras_2_has_the_same_outputs(build, tmp_path):
+    old = build()
+    old.save(tmp_path / "model.h5")
+    before = (tmp_path / "model.h5").read_bytes()
+    model = models.load(tmp_path / "model.h5")
+    x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    np.testing.assert_allclose(model(x, training=False), old(x, training=False), rtol=1e-5, atol=1e-6)
+    assert (tmp_path / "model.h5").read_bytes() == before
+
+
+def test_load_of_a_keras_file_of_keras_2_names_a_remedy_that_works(tmp_path):
+    old = recurrent()
+    old.save(tmp_path / "model.keras")
+    message = rf"written by Keras {tf_keras.__version__}: load it there, and save it as .h5, which tfkd loads"
+    with pytest.raises(ValueError, match=message):
+        models.load(tmp_path / "model.keras")
+    tf_keras.models.load_model(tmp_path / "model.keras").save(tmp_path / "model.h5")
+    models.load(tmp_path / "model.h5")
+
+
+def test_load_of_a_layer_that_keras_3_lacks_names_a_remedy_that_works(tmp_path):
+    old = functional((4,), lambda x: x * 2.0, tf_keras.layers.Dense(2))
+    old.save(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match=r"which Keras 2\.\S* wrote: .*TFOpLambda.* model.export\('folder'\)"):
+        models.load(tmp_path / "model.h5")
+    old.export(str(tmp_path / "saved"))
+    assert convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32").ops["FULLY_CONNECTED"] == 1
+
+
+def test_load_of_hard_sigmoid_of_keras_2_is_refused(tmp_path):
+    functional((4, 3), tf_keras.layers.LSTM(2, recurrent_activation="hard_sigmoid", name="memory")).save(
+        tmp_path / "model.h5"
+    )
+    with pytest.raises(ValueError, match=r"layer 'memory' has the activation hard_sigmoid"):
+        models.load(tmp_path / "model.h5")
+
+
+def test_load_of_a_h5_file_without_a_model_is_refused(tmp_path):
+    recurrent().save_weights(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match=r"must hold a whole model. Received: weights only"):
+        models.load(tmp_path / "model.h5")
+    (tmp_path / "model.h5").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"must be an HDF5 file"):
+        models.load(tmp_path / "model.h5")
+
+
+def test_load_of_a_h5_file_does_not_run_code_in_it(tmp_path):
+    functional((2,), tf_keras.layers.Lambda(lambda x: x + 1)).save(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match="could not load .*replace Lambda layers"):
+        models.load(tmp_path / "model.h5")
+
+
+def test_load_of_a_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is a folder"):
+        models.load(tmp_path)
+
+
+def test_load_of_a_h5_file_of_keras_3_has_the_same_outputs(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "model.h5")
+    x = np.ones((1, 3), "float32")
+    np.testing.assert_array_equal(models.load(tmp_path / "model.h5")(x), model(x))
+
+
+def test_convert_of_a_model_object_of_keras_2_names_the_remedy(tmp_path):
+    old = functional((4,), tf_keras.layers.Dense(2))
+    with pytest.raises(ValueError, match=r"Received: Functional. It is a model of Keras 2 .*model.save\('model.h5'\)"):
+        convert(old, tmp_path / "m.tflite", mode="float32")

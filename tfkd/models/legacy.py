@@ -1,0 +1,86 @@
+"""Models in HDF5 files, the format of Keras 2."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfkd._internal import keras_compat
+from tfkd.errors import InputError, ModelError
+
+CUSTOM_CLASSES = (
+    "Register custom classes (keras.saving.register_keras_serializable) and import their module first; replace Lambda "
+    "layers by built-in layers."
+)
+# Arguments of Keras 2 that layers of Keras 3 do not have. With these values, they change nothing.
+_REMOVED = {"groups": 1, "rng_type": "stateful", "time_major": False}
+
+
+def reason(error: Exception) -> str:
+    """An error of Keras on one line, without the configuration of each layer."""
+    text = str(error).rpartition("Exception encountered: ")[2]
+    return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(". ")
+
+
+def load(path: Path) -> Any:
+    """Loads a model from an HDF5 file. Files with Python code (Lambda layers) are refused.
+
+    Args:
+        path: Path of a `.h5` or `.hdf5` file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        InputError: The file is no HDF5 file.
+        ModelError: The file holds weights only, or Keras 3 has no layer or function for one of Keras 2.
+    """
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise InputError(f"models.load: {path} must be an HDF5 file. Received: another format. Save the model again.")
+    with h5py.File(path) as file:
+        config, version = file.attrs.get("model_config"), str(file.attrs.get("keras_version", "unknown"))
+    if config is None:
+        raise ModelError(
+            f"models.load: {path} must hold a whole model. Received: weights only. Build the model, load the file with "
+            "model.load_weights, and save it with model.save('model.keras')."
+        )
+    try:
+        if version.startswith("3."):
+            return keras.saving.load_model(path, compile=False)
+        with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
+            copy = shutil.copy(path, Path(folder) / "model.h5")
+            with h5py.File(copy, "r+") as file:
+                file.attrs["model_config"] = json.dumps(json.loads(config, object_hook=_for_keras_3))
+            return _unwrapped(keras.saving.load_model(copy, compile=False))
+    except Exception as error:  # Keras raises any exception, according to what is wrong with the file
+        raise ModelError(
+            f"models.load: Keras {keras.__version__} could not load {path}, which Keras {version} wrote: "
+            f"{reason(error)}. {CUSTOM_CLASSES} To convert the model without training it, write a SavedModel with "
+            f"model.export('folder') of Keras {version} and convert the folder."
+        ) from error
+
+
+def _for_keras_3(entry: dict[str, Any]) -> dict[str, Any]:
+    """A dictionary of a model's configuration without the arguments that Keras 3 has removed."""
+    for key in ("activation", "recurrent_activation"):
+        if entry.get(key) == "hard_sigmoid":
+            raise ModelError(
+                f"layer {entry.get('name')!r} has the activation hard_sigmoid, which is clip(0.2 x + 0.5, 0, 1) in "
+                "Keras 2 and clip(x / 6 + 0.5, 0, 1) in Keras 3"
+            )
+    return {key: value for key, value in entry.items() if key not in _REMOVED or value != _REMOVED[key]}
+
+
+def _unwrapped(model: Any) -> Any:
+    """A model that takes its only input, and returns its only output, without a list around it."""
+    if not keras_compat.shows_layers(model) or not isinstance(keras_compat.input_structure(model), list):
+        return model
+    inputs, outputs = ([*tensors] if len(tensors) > 1 else tensors[0] for tensors in (model.inputs, model.outputs))
+    return keras.Model(inputs, outputs, name=model.name)
