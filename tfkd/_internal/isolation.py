@@ -257,25 +257,29 @@ class _Template:
         self._process.wait()
 
 
-_templates: dict[Any, _Template] = {}
+# The template of each preparation, and what its imports depend on.
+_templates: dict[str, tuple[Any, _Template]] = {}
 _templates_lock = threading.Lock()
 
 
 def _template(first: str) -> _Template:
-    """The template of these preparations. One is kept; another takes its place when the preparations differ."""
-    variables = tuple(sorted(item for item in os.environ.items() if item[0].startswith(_IMPORT_VARIABLES)))
-    key = (first, _import_path(), variables)
+    """The template with these preparations; another takes its place when what imports depend on has changed."""
+    variables = sorted(item for item in os.environ.items() if item[0].startswith(_IMPORT_VARIABLES))
+    key = (_import_path(), variables)
     with _templates_lock:
-        if not (key in _templates and _templates[key].usable):
-            _close_templates()
-            _templates[key] = _Template(first)
-        return _templates[key]
+        known, template = _templates.get(first, (None, None))
+        if template is None or known != key or not template.usable:
+            if template is not None:
+                template.close()
+            template = _Template(first)
+            _templates[first] = (key, template)
+        return template
 
 
 @atexit.register
 def _close_templates() -> None:
     while _templates:
-        _templates.popitem()[1].close()
+        _templates.popitem()[1][1].close()
 
 
 def _python(*arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
