@@ -18,14 +18,11 @@ BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 def run(forks, language, code, folder):
     """Runs a block in a new process, or each of its commands; returns what it printed."""
-    if language == "python":
-        processes = [forks.start(code, cwd=folder)]
-    else:
-        lines = [shlex.split(line) for line in code.splitlines()]
-        assert {line[0] for line in lines} == {"tfkd"}
-        processes = (forks.tfkd(*line[1:], cwd=folder) for line in lines)
+    lines = [] if language == "python" else [shlex.split(line) for line in code.splitlines()]
+    assert {line[0] for line in lines} <= {"tfkd"}
     printed = ""
-    for process in processes:
+    for line in lines or [None]:
+        process = forks.start(code, cwd=folder) if line is None else forks.tfkd(*line[1:], cwd=folder)
         printed += process.communicate()
         # 1: a verdict of NO, which a tutorial may show on purpose.
         assert process.returncode in ((0,) if language == "python" else (0, 1)), f"{code}\n{printed[-3000:]}"

@@ -131,9 +131,9 @@ def outcome(
                 return "refused", str(error)
             continue
         outputs = [converted.dequantize_output(one, index) for index, one in enumerate(run.outputs)]
-        error = max(map(difference, outputs, expected)) if len(outputs) == len(expected) else np.inf
-        wrong |= not error <= tolerance
-        details.append(f"{engine} {error:.2%}")
+        largest = max(map(difference, outputs, expected)) if len(outputs) == len(expected) else np.inf
+        wrong |= not largest <= tolerance
+        details.append(f"{engine} {largest:.2%}")
     return "wrong" if wrong else "right", ", ".join(details)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -410,9 +411,9 @@ ARCHITECTURES: dict[str, Callable[[], keras.Model]] = {
 
 def all_models() -> Iterator[tuple[str, str, Callable[[], keras.Model]]]:
     """Family, name and builder of each model."""
-    for activation in ACTIVATIONS:
-        yield "activation", activation, lambda name=activation: image_model(lambda x: layers.Activation(name)(2.0 * x))
+    steps: dict[str, Step] = {name: functools.partial(activated, name) for name in ACTIVATIONS}
     families = (
+        ("activation", steps, image_model),
         ("layer", IMAGE_STEPS, image_model),
         ("sequence", SEQUENCE_STEPS, sequence_model),
         ("vector", VECTOR_STEPS, vector_model),
@@ -420,9 +421,14 @@ def all_models() -> Iterator[tuple[str, str, Callable[[], keras.Model]]]:
     )
     for family, steps, build in families:
         for name, step in steps.items():
-            yield family, name, lambda step=step, build=build: build(step)
+            yield family, name, functools.partial(build, step)
     for name, builder in ARCHITECTURES.items():
         yield "architecture", name, builder
+
+
+def activated(name: str, x: Tensor) -> Tensor:
+    """An activation of `keras.activations` on values that reach beyond its bends."""
+    return layers.Activation(name)(2.0 * x)
 
 
 def settle(model: keras.Model, x: Any) -> None:
