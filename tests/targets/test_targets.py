@@ -299,6 +299,20 @@ def test_uint8_weights_are_the_reason_why_tflm_refuses_a_model():
         targets.get("tflm").run(net.bytes(output), np.zeros((1, 4, 4, 2), "uint8"), latency=False)
 
 
+def test_slice_of_variable_size_is_refused_by_tflm_only():
+    net = random_graph.Net(random.Random(0))
+    source, given, size = net.input((1, 4)), net.tensor((1, 2), "int32"), net.tensor((2,), "int32")
+    net.graph.inputs.append(given)
+    net.op("RESHAPE", [given, net.ints([2])], [size], schema.ReshapeOptionsT(newShape=[2]))
+    output = net.same(source, (1, 1))
+    net.op("SLICE", [source, net.ints([0, 0]), size], [output], schema.SliceOptionsT())
+    net.graph.tensors[output].shapeSignature = np.array([1, -1], "i4")
+    model, x = net.bytes(output), [np.array([[1, 2, 3, 4]], "int8"), np.array([[1, 3]], "int32")]
+    np.testing.assert_array_equal(targets.get("host").run(model, x, latency=False).outputs[0], [[1, 2, 3]])
+    with pytest.raises(ModelError, match="SLICE .* must have a constant size"):
+        targets.get("tflm").run(model, x, latency=False)
+
+
 def test_scalar_output_has_one_value_per_sample():
     net = random_graph.Net(random.Random(0))
     source = net.input((1, 1))

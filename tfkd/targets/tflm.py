@@ -65,6 +65,7 @@ class TFLM(target.Target):
         """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
+        _check_sizes(model)
         parts = target.shards(arrays, least=_SMALLEST_SHARD)
         try:
             done = isolation.run_all(
@@ -94,6 +95,24 @@ class TFLM(target.Target):
                 "note": _POINTERS,
             },
         )
+
+
+def _check_sizes(model: TFLiteModel) -> None:
+    """Refuses slices of variable size, for which TensorFlow Lite Micro takes the size that the file has as placeholder.
+
+    A loop over the steps of a layer with `return_sequences=True` has such slices.
+    """
+    for graph in model.subgraphs:
+        for op in graph.ops:
+            if op.name != "SLICE" or graph.constants[op.inputs[2]]:
+                continue
+            output = graph.tensors[op.outputs[0]]
+            if -1 in output.shape:
+                raise ModelError(
+                    f"tflm: SLICE ({output.name}) must have a constant size, since TensorFlow Lite Micro computes "
+                    f"others wrong. Received: shape {output.shape}. Build GRU and SimpleRNN layers with unroll=True, or "
+                    "use an LSTM without `stateful`."
+                )
 
 
 # What it prints about models that it does not support, and what that means.
