@@ -110,8 +110,8 @@ def _check_sizes(model: TFLiteModel) -> None:
             if -1 in output.shape:
                 raise ModelError(
                     f"tflm: SLICE ({output.name}) must have a constant size, since TensorFlow Lite Micro computes "
-                    f"others wrong. Received: shape {output.shape}. Build GRU and SimpleRNN layers with unroll=True, or "
-                    "use an LSTM without `stateful`."
+                    f"others wrong. Received: shape {output.shape}. Build GRU and SimpleRNN layers with unroll=True, "
+                    "or use an LSTM without `stateful`."
                 )
 
 
