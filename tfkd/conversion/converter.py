@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import refusals, rnn, signatures
+from tfkd.conversion import refusals, rewriting, rnn, signatures
 from tfkd.conversion.calibration import Source, draw, saturation
 from tfkd.conversion.export import export, load
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
@@ -217,6 +217,7 @@ def _convert(
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         if allow_float:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
+        rewriting.install(converter, mode)
     try:
         content = converter.convert()
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class

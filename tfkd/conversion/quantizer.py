@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import activation_ranges, layer_names
+from tfkd.conversion import activation_ranges, biases, layer_names
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
 from tfkd.errors import InputError, ModelError
@@ -211,7 +211,7 @@ def _quantize(
         int16_ops = range(len(graph.ops)) if mode == "int16x8" else int16
         steps = {tensor: 2**16 for index in int16_ops for tensor in graph.ops[index].outputs}
         ranges, outliers = activation_ranges.find(content, graph, samples, settings.ranges, settings.percentile, steps)
-    quantized = _run_quantizer(content, graph, mode, precisions, ranges, float_io)
+    quantized = biases.correct(_run_quantizer(content, graph, mode, precisions, ranges, float_io), content)
     kept_float = tuple(graph.tensors[i].name for index in floats for i in graph.ops[index].outputs)
     return Quantized(quantized, kept_float, outliers)
 

@@ -1,0 +1,105 @@
+"""Biases of an integer .tflite: both quantizers store some of them with a wrong value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.conversion.model_editor import ModelEditor
+from tfkd.errors import ModelError
+
+# Positions of the input, the weights and the bias among an op's inputs.
+_POSITIONS = {
+    "CONV_2D": (0, 1, 2),
+    "DEPTHWISE_CONV_2D": (0, 1, 2),
+    "FULLY_CONNECTED": (0, 1, 2),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
+# Largest quantized bias. It leaves the other half of int32 to the sum of products.
+_LARGEST = 2**30
+_LARGEST_WEIGHT = 127
+_SMALLEST_SCALE = 1e-30
+# Largest error of a bias that is right, in its steps and as a part of it: quantizers compute in float32.
+_TOLERANCE = 2.0
+_ROUNDING = 2.0**-22
+
+
+def correct(content: bytes, original: bytes) -> bytes:
+    """Corrects the biases that differ from those of the float model.
+
+    A bias is stored in steps of input scale x weight scale. litert-quantizer's wraps around in 32 bits where weights
+    are near 0, such as behind a BatchNormalization whose gamma has decayed; there the weights get a larger scale,
+    which changes the result by less than 2**-30 of the bias per product. TensorFlow's quantizer for 16-bit activations
+    stores a bias that two layers share, or that equals another one, in the steps of one of them.
+
+    Args:
+        content: The quantized .tflite.
+        original: The float .tflite that it was made from.
+
+    Returns:
+        The file with other biases and weights in these layers, or `content` where all biases are right.
+
+    Raises:
+        ModelError: The weights of such a layer have 4 bits.
+    """
+    editor, floats = ModelEditor(content), ModelEditor(original)
+    corrected = [
+        _correct(editor, op, *(floats.constant(int(float_op.inputs[i])) for i in _POSITIONS[editor.name(op)][1:]))
+        for op, float_op in zip(_layers(editor), _layers(floats), strict=True)
+        if editor.tensors[int(op.inputs[_POSITIONS[editor.name(op)][2]])].type != schema.TensorType.FLOAT32
+    ]
+    return editor.pack() if any(corrected) else content
+
+
+def _layers(editor: ModelEditor) -> list[Any]:
+    """The ops that have a constant bias, in the order of the file, which is the same in both files."""
+
+    def has_bias(op: Any) -> bool:
+        position = _POSITIONS.get(editor.name(op), (0, 0, len(op.inputs)))[2]
+        return position < len(op.inputs) and op.inputs[position] >= 0 and not editor.is_activation(op.inputs[position])
+
+    return [op for op in editor.graph.operators if has_bias(op)]
+
+
+def _correct(editor: ModelEditor, op: Any, weights: np.ndarray, bias: np.ndarray) -> bool:
+    """Gives a layer the right bias, and weights in a larger scale where it needs them; returns whether it did.
+
+    Args:
+        editor: The quantized file.
+        op: The layer in it.
+        weights: The layer's weights in the float file.
+        bias: The layer's bias in the float file.
+    """
+    positions = _POSITIONS[editor.name(op)]
+    source, tensor, _ = (editor.tensors[int(op.inputs[position])] for position in positions)
+    input_scale = float(source.quantization.scale[0])
+    old_scales = np.asarray(tensor.quantization.scale, np.float64)
+    smallest = np.abs(bias.astype(np.float64)) / (_LARGEST * input_scale)
+    scales = np.maximum(old_scales, smallest if len(old_scales) > 1 else smallest.max())
+    if not np.all(np.isfinite(scales)):  # TensorFlow's quantizer divided by the scale of an input that is always 0
+        scales = np.full_like(scales, max(smallest.max(), np.abs(weights).max() / _LARGEST_WEIGHT, _SMALLEST_SCALE))
+    quantized = bias / (scales * input_scale)
+    stored = editor.constant(int(op.inputs[positions[2]]))
+    if np.any(scales != old_scales):
+        _rescale_weights(editor, op, weights, scales)
+    elif np.all(np.abs(stored - quantized) <= _TOLERANCE + np.abs(quantized) * _ROUNDING):
+        return False
+    editor.replace_constant(op, positions[2], np.round(quantized).astype(stored.dtype), scales * input_scale)
+    return True
+
+
+def _rescale_weights(editor: ModelEditor, op: Any, weights: np.ndarray, scales: np.ndarray) -> None:
+    position = _POSITIONS[editor.name(op)][1]
+    tensor = editor.tensors[int(op.inputs[position])]
+    if tensor.type != schema.TensorType.INT8:
+        raise ModelError(
+            f"{editor.name(op)} {editor.tensors[int(op.outputs[0])].name.decode()!r}: its bias must fit into 32 bits. "
+            "Received: 4-bit weights that are too small beside it. Leave the layer out of int4."
+        )
+    shape = np.ones(len(tensor.shape), np.int64)
+    if len(scales) > 1:
+        shape[tensor.quantization.quantizedDimension] = len(scales)
+    quantized = np.round(weights.reshape(tensor.shape) / scales.reshape(shape))
+    editor.replace_constant(op, position, np.clip(quantized, -_LARGEST_WEIGHT, _LARGEST_WEIGHT).astype(np.int8), scales)

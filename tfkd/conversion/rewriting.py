@@ -1,0 +1,155 @@
+"""Equivalent forms of ops that TensorFlow's quantizers compute wrongly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.conversion import biases
+from tfkd.conversion.model_editor import ModelEditor
+
+# Ops whose operands and result share one scale. TensorFlow's int8 quantizer gives all of them the range of the result.
+_SHARING_SCALE = ("MINIMUM", "MAXIMUM", "SELECT", "SELECT_V2", "CONCATENATION", "PACK")
+# Ops of one operand that shares its scale with the result, so that the range is handed on to the operand's producer.
+_HANDING_ON = (
+    "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER", "GATHER_ND",
+    "MAX_POOL_2D", "MIRROR_PAD", "PAD", "PADV2", "REDUCE_MAX", "REDUCE_MIN", "RESHAPE", "RESIZE_BILINEAR",
+    "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V",
+    "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
+)  # fmt: skip
+# Among them, those whose result depends on values outside of its range.
+_AVERAGING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
+# A range may exceed the shared one by this part of it, and be narrower by this factor.
+_EXCESS = 1 / 255
+_COARSENING = 8
+# Scales below the first are those of tensors that are always 0, which get the second.
+_SMALLEST_SCALE = 1e-30
+_ZERO_SCALE = 2.0**-15
+
+
+def install(converter: Any, mode: str) -> None:
+    """Rewrites the model of a converter around its quantizer, which has no public place for it.
+
+    Args:
+        converter: A TFLiteConverter with calibration samples.
+        mode: `full_int8` or `int16x8`.
+    """
+    if mode == "full_int8":
+        module: Any = sys.modules[type(converter).__module__]
+        quantize_calibrated = module._mlir_quantize
+
+        def quantize_int8(calibrated: bytes, *args: Any, **options: Any) -> bytes:
+            return _join_separated(quantize_calibrated(separate_operands(bytes(calibrated)), *args, **options))
+
+        module._mlir_quantize = quantize_int8
+        return
+    quantize_float = converter._quantize
+
+    def quantize_int16(content: bytes, *args: Any, **options: Any) -> bytes:
+        rewritten = replace_sums(content)
+        return biases.correct(_replace_zero_scales(bytes(quantize_float(rewritten, *args, **options))), rewritten)
+
+    converter._quantize = quantize_int16
+
+
+def separate_operands(content: bytes) -> bytes:
+    """Separates tensors from ops that would spoil their range.
+
+        x ──┬── ADD                      x ──┬── ADD
+            └── MINIMUM        =>            └── LEAKY_RELU(1.0) ── MINIMUM
+
+    MINIMUM(x, 0) has no values above 0, and its operand takes its range; ADD needs the range of x. LEAKY_RELU with a
+    slope of 1 is the identity, is not folded, and has a range of its own on both sides.
+
+    Args:
+        content: A float .tflite with the range of each tensor.
+
+    Returns:
+        The file with the separations, or `content` where no range is spoilt.
+    """
+    editor = ModelEditor(content)
+    producers = {int(i): op for op in editor.graph.operators for i in op.outputs}
+    readers, changed = editor.readers(), False
+
+    def spoilt(index: int, shared: tuple[float, float], needed: bool) -> Iterator[bool]:
+        """Whether `shared` spoils a tensor or the ones that it is computed from by ops that hand on their range."""
+        own = _range(editor.tensors[index])
+        if own is None or not editor.is_activation(index):
+            return
+        width = shared[1] - shared[0]
+        exceeds = own[0] < shared[0] - width * _EXCESS or own[1] > shared[1] + width * _EXCESS
+        yield (needed or readers.get(index, 1) > 1) and (exceeds or (own[1] - own[0]) * _COARSENING < width)
+        producer = producers.get(index)
+        if producer is not None and editor.name(producer) in (*_SHARING_SCALE, *_HANDING_ON):
+            for operand in producer.inputs.tolist():
+                if operand >= 0:
+                    yield from spoilt(operand, shared, editor.name(producer) in _AVERAGING)
+
+    for op in list(editor.graph.operators):
+        shared = _range(editor.tensors[int(op.outputs[0])])
+        if editor.name(op) not in _SHARING_SCALE or shared is None:
+            continue
+        for position, index in enumerate(op.inputs.tolist()):
+            if any(spoilt(index, shared, needed=False)):
+                options = schema.LeakyReluOptionsT()
+                options.alpha = 1.0
+                separate = editor.copy_tensor(index, f"/separate{len(editor.tensors)}")
+                editor.insert(editor.new_op("LEAKY_RELU", [index], [separate], options), before=op)
+                editor.set_input(op, position, separate)
+                changed = True
+    return editor.pack() if changed else content
+
+
+def _range(tensor: Any) -> tuple[float, float] | None:
+    """The calibrated range of a tensor, which includes 0."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.min is None or not len(quantization.min):
+        return None
+    return min(float(quantization.min[0]), 0.0), max(float(quantization.max[0]), 0.0)
+
+
+def _join_separated(content: bytes) -> bytes:
+    """Replaces the separations by QUANTIZE, which all engines have."""
+    editor, changed = ModelEditor(content), False
+    for index, op in enumerate(editor.graph.operators):
+        integers = all(editor.tensors[i].type == schema.TensorType.INT8 for i in (*op.inputs, *op.outputs))
+        if editor.name(op) == "LEAKY_RELU" and op.builtinOptions.alpha == 1 and integers:
+            inputs, outputs = op.inputs.tolist(), op.outputs.tolist()
+            editor.graph.operators[index] = editor.new_op("QUANTIZE", inputs, outputs, schema.QuantizeOptionsT())
+            changed = True
+    return editor.pack() if changed else content
+
+
+def replace_sums(content: bytes) -> bytes:
+    """Replaces SUM by MEAN and a multiplication by the number of terms.
+
+    TensorFlow's quantizer for 16-bit activations gives the sum the scale of a term, so that it saturates.
+    """
+    editor, changed = ModelEditor(content), False
+    for op in list(editor.graph.operators):
+        if editor.name(op) != "SUM" or editor.tensors[int(op.inputs[0])].type != schema.TensorType.FLOAT32:
+            continue
+        source, axes, output = int(op.inputs[0]), int(op.inputs[1]), int(op.outputs[0])
+        terms = np.prod(np.asarray(editor.tensors[source].shape)[editor.constant(axes)])
+        mean = editor.copy_tensor(output, "/mean")
+        count = editor.new_constant(np.array(terms, np.float32), f"terms{len(editor.tensors)}")
+        editor.insert(editor.new_op("MEAN", [source, axes], [mean], op.builtinOptions), before=op)
+        editor.insert(editor.new_op("MUL", [mean, count], [output], schema.MulOptionsT()), before=op)
+        editor.graph.operators = [each for each in editor.graph.operators if each is not op]
+        changed = True
+    return editor.pack() if changed else content
+
+
+def _replace_zero_scales(content: bytes) -> bytes:
+    """Gives tensors that are always 0 a scale, since interpreters divide by it."""
+    editor, changed = ModelEditor(content), False
+    for tensor in editor.tensors:
+        scale = None if tensor.quantization is None else tensor.quantization.scale
+        if scale is not None and np.any(np.asarray(scale) < _SMALLEST_SCALE):
+            tensor.quantization.scale = np.where(scale < _SMALLEST_SCALE, np.float32(_ZERO_SCALE), scale)
+            changed = True
+    return editor.pack() if changed else content
