@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import keras_compat
-from tfkd.conversion import rnn, signatures
+from tfkd.conversion import layer_forms, rnn, signatures
 from tfkd.conversion.calibration import Source
 from tfkd.errors import InputError, ModelError, TfkdError
 
@@ -63,7 +63,7 @@ def export(model: Any, folder: Path, *, integers: bool, lstm_op: bool) -> Source
     specs = input_specs(model)
     flat = keras.tree.flatten(specs)
     exportable = rnn.exportable(model, integers=integers, lstm_op=lstm_op)
-    with rnn.initial_states(model), exportable, keras_compat.scopes_by_path():
+    with rnn.initial_states(model), exportable, layer_forms.exportable(model), keras_compat.scopes_by_path():
         outputs = _save(model, folder, specs)
     scales = [layer.scale for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
     return Source(

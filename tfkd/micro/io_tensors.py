@@ -126,6 +126,12 @@ def check_io(tensors: Sequence[Tensor | TensorInfo]) -> None:
         ModelError: They are not all int8 or all int16 with one scale each.
     """
     for tensor in tensors:
+        if tensor.dtype in ("int32", "int64", "bool"):
+            raise ModelError(
+                f"micro.emit: inputs and outputs must be quantized. Received: {tensor.name!r} of {tensor.dtype}, such "
+                "as token ids of an Embedding or the result of an argmax. Compute that layer outside of the model, or "
+                "export the model for TensorFlow Lite Micro: `tfkd export-c --format tflm`."
+            )
         if tensor.dtype not in ("int8", "int16") or tensor.dtype != tensors[0].dtype or len(tensor.scales) != 1:
             raise ModelError(
                 "micro.emit: inputs and outputs must be all int8 or all int16, or float32 with one QUANTIZE or "

@@ -1,0 +1,139 @@
+"""Layers that need a form of their own in a .tflite, or cannot be in one: parity, or a remedy that works."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.conversion.execution import outputs
+from tests.micro.execution import interpret, native
+from tfkd import data, micro, targets
+from tfkd.conversion.converter import convert
+from tfkd.micro import export
+
+layers = keras.layers
+
+
+def functional(shape, *steps, dtype="float32"):
+    x = inputs = keras.Input(shape, dtype=dtype)
+    for step in steps:
+        x = step(x)
+    return keras.Model(inputs, x)
+
+
+def split(x):
+    labels, half = np.arange(len(x)) % 2, len(x) // 2
+    return data.from_arrays((x[:half], labels[:half]), (x[half:], labels[half:]), validation=0).train
+
+
+def assert_same(model, keras_model, x):
+    """Outputs of LiteRT and Keras for one sample are equal."""
+    expected = keras.tree.flatten(keras_model.predict(x, verbose=0))
+    for received, answer in zip(outputs(model, x), expected, strict=True):
+        np.testing.assert_allclose(received, answer, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def walks():
+    """[60, 6, 4, 2] random walks."""
+    return np.cumsum(np.random.default_rng(0).normal(size=(60, 6, 4, 2)), axis=1).astype("float32")
+
+
+def upsampling():
+    return functional(
+        (6, 4, 2),
+        layers.UpSampling2D((2, 3)),
+        layers.Conv2D(2, 3),
+        layers.Reshape((100, 2)),
+        layers.UpSampling1D(3),
+        layers.AveragePooling1D(150),
+    )
+
+
+def test_upsampling_runs_on_all_engines(walks, tmp_path):
+    keras_model = upsampling()
+    real = convert(keras_model, tmp_path / "float.tflite", mode="float32")
+    assert real.ops["RESIZE_NEAREST_NEIGHBOR"] == 2
+    assert_same(real, keras_model, walks[:1])
+    model = convert(keras_model, tmp_path / "m.tflite", calibration=split(walks))
+    x = model.quantize_input(walks[:4])
+    generated = native(tmp_path, [micro.emit(model)], [x])[0]
+    np.testing.assert_array_equal(generated.reshape(4, -1), interpret([model.content], [x])[0])
+    expected = keras_model.predict(walks[:4], verbose=0).reshape(4, -1)
+    assert np.abs(model.dequantize_output(generated.reshape(4, -1)) - expected).max() < 0.05 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_upsampling_leaves_the_model_unchanged(data_format, walks, tmp_path):
+    keras_model = functional((6, 4, 2), layers.UpSampling2D(2, data_format=data_format))
+    before = keras_model.predict(walks[:1], verbose=0)
+    assert_same(convert(keras_model, tmp_path / "m.tflite", mode="float32"), keras_model, walks[:1])
+    assert "call" not in vars(keras_model.layers[1])
+    np.testing.assert_array_equal(keras_model.predict(walks[:1], verbose=0), before)
+
+
+def test_embedding_for_a_microcontroller_names_a_remedy_that_works(tmp_path):
+    rng = np.random.default_rng(0)
+    tokens = np.unique((rng.integers(0, 9, (200, 6)) * rng.random((200, 1))).astype("int32"), axis=0)
+    rng.shuffle(tokens)
+    keras_model = functional((6,), layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3), dtype="int32")
+    model = convert(keras_model, tmp_path / "m.tflite", calibration=split(tokens))
+    with pytest.raises(ValueError, match=r"Received: .* of int32, .*--format tflm"):
+        micro.emit(model)
+    report = export.write(model, tmp_path / "firmware", format="tflm", oracle=targets.get("tflm"))
+    assert report["arena_bytes"] > 0
+    expected = keras_model.predict(tokens[:9], verbose=0)
+    for target in ("host", "tflm"):
+        raw = targets.get(target).run(model, tokens[:9], latency=False).outputs[0]
+        assert np.abs(model.dequantize_output(raw) - expected).max() < 0.05 * np.ptp(expected)
+
+
+def test_lookup_layer_names_a_remedy_that_works(tmp_path):
+    lookup = layers.IntegerLookup(vocabulary=[7, 5, 3], name="ids")
+    keras_model = functional((4,), lookup, layers.Embedding(5, 3), layers.Flatten(), dtype="int64")
+    with pytest.raises(ValueError, match=r"IntegerLookup 'ids' looks up .*keras.Model\(layer.output, model.output\)"):
+        convert(keras_model, tmp_path / "m.tflite", mode="float32")
+    raw = np.array([[7, 3, 4, 5]])
+    rest = keras.Model(lookup.output, keras_model.output)
+    made = convert(rest, tmp_path / "m.tflite", mode="float32")
+    np.testing.assert_allclose(outputs(made, lookup(raw).numpy())[0], keras_model(raw), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.StringLookup(vocabulary=["a"], name="odd"),
+        lambda: layers.TextVectorization(vocabulary=["a"], name="odd"),
+        lambda: layers.Hashing(4, name="odd"),
+    ],
+)
+def test_layer_of_strings_inside_a_nested_model_is_refused_by_name(layer, tmp_path):
+    inner = functional((1,), layer(), dtype="string")
+    with pytest.raises(ValueError, match=r"'odd' looks up or hashes values"):
+        convert(functional((1,), inner, dtype="string"), tmp_path / "m.tflite", mode="float32")
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras and NumPy warn in `quantize`
+def test_model_quantized_by_keras_names_a_remedy_that_works(tmp_path):
+    keras_model = functional((4,), layers.Dense(3, name="odd"))
+    quantized = keras.models.clone_model(keras_model)
+    quantized.set_weights(keras_model.get_weights())
+    quantized.quantize("int8")
+    with pytest.raises(ValueError, match=r"Dense 'odd' was quantized by model.quantize\('int8'\)"):
+        convert(quantized, tmp_path / "m.tflite", mode="float32")
+    convert(keras_model, tmp_path / "m.tflite", mode="float32")
+
+
+def test_batch_size_in_the_model_names_layer_and_remedy(tmp_path):
+    inputs = keras.Input(batch_shape=(4, 6))
+    flat = layers.Dense(6)(inputs)
+    with pytest.raises(ValueError, match=r"Reshape 'reshape\w*' does not run on one sample, .*-1 as first size"):
+        convert(keras.Model(inputs, keras.ops.reshape(flat, (4, 2, 3))), tmp_path / "m", mode="float32")
+    model = keras.Model(inputs, keras.ops.reshape(flat, (-1, 2, 3)))
+    assert convert(model, tmp_path / "m", mode="float32").outputs[0].shape == (1, 2, 3)
+
+
+def test_argmax_names_a_remedy_that_works(tmp_path):
+    scores = functional((4,), layers.Dense(3))
+    with pytest.raises(ValueError, match=r"no builtin op for BitwiseAnd. It comes from keras.ops.argmax .*outside"):
+        convert(keras.Model(scores.input, keras.ops.argmax(scores.output, -1)), tmp_path / "m", mode="float32")
+    convert(scores, tmp_path / "m", mode="float32")

@@ -1,0 +1,54 @@
+"""Export of UpSampling1D, UpSampling2D and Embedding in a form that all engines have ops for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tfkd._internal import keras_compat
+
+if TYPE_CHECKING:
+    import keras
+
+
+@contextlib.contextmanager
+def exportable(model: keras.Model) -> Iterator[None]:
+    """Replaces the computation of layers by an equivalent one while the context is open.
+
+    UpSampling becomes RESIZE_NEAREST_NEIGHBOR instead of TILE, and Embedding GATHER alone: Keras also lets negative ids
+    count from the end, with SELECT. TensorFlow Lite Micro has neither TILE nor SELECT.
+
+    Args:
+        model: Any Keras model; it is unchanged afterwards.
+    """
+    replaced = [(layer, call) for layer in keras_compat.inner_layers(model) if (call := _call(layer)) is not None]
+    try:
+        for layer, call in replaced:
+            # Written to the instance's dictionary directly, since Keras tracks attributes that are assigned.
+            layer.__dict__["call"] = call
+        yield
+    finally:
+        for layer, _ in replaced:
+            layer.__dict__.pop("call", None)
+
+
+def _call(layer: Any) -> Callable[[Any], Any] | None:
+    """A `call` for a layer of Keras itself, not of a subclass; None for a layer that stays as it is."""
+    import keras
+    import tensorflow as tf
+
+    def resize(images: Any, rows: int, columns: int) -> Any:
+        return tf.image.resize(images, (images.shape[1] * rows, images.shape[2] * columns), method="nearest")
+
+    def channels_first(images: Any) -> Any:
+        return tf.transpose(resize(tf.transpose(images, (0, 2, 3, 1)), *layer.size), (0, 3, 1, 2))
+
+    if type(layer) is keras.layers.Embedding:
+        return lambda ids: tf.gather(tf.convert_to_tensor(layer.embeddings), tf.cast(ids, "int32"))
+    if type(layer) is keras.layers.UpSampling1D:
+        return lambda sequences: tf.squeeze(resize(tf.expand_dims(sequences, 2), layer.size, 1), 2)
+    if type(layer) is keras.layers.UpSampling2D and layer.interpolation == "nearest":
+        last = layer.data_format == "channels_last"
+        return (lambda images: resize(images, *layer.size)) if last else channels_first
+    return None
