@@ -140,6 +140,14 @@ def _fused_call(layer: Any) -> Callable[..., Any]:
     return call
 
 
+def states(model: keras.Model) -> list[Any]:
+    """The variables in which layers with `stateful=True` keep their states."""
+    import keras
+
+    layers = [layer for layer in (model, *keras_compat.inner_layers(model)) if isinstance(layer, keras.layers.RNN)]
+    return [state for layer in layers if layer.stateful for state in keras.tree.flatten(layer.states or ())]
+
+
 @contextlib.contextmanager
 def initial_states(model: keras.Model) -> Iterator[None]:
     """Sets the states of layers with `stateful=True` to zero while the context is open, and restores them afterwards.
@@ -149,15 +157,13 @@ def initial_states(model: keras.Model) -> Iterator[None]:
     """
     import keras
 
-    layers = [layer for layer in (model, *keras_compat.inner_layers(model)) if isinstance(layer, keras.layers.RNN)]
-    states = [state for layer in layers if layer.stateful for state in keras.tree.flatten(layer.states or ())]
-    values = [keras.ops.convert_to_numpy(state) for state in states]
-    for state in states:
+    before = [(state, keras.ops.convert_to_numpy(state)) for state in states(model)]
+    for state, _ in before:
         state.assign(keras.ops.zeros_like(state))
     try:
         yield
     finally:
-        for state, value in zip(states, values, strict=True):
+        for state, value in before:
             state.assign(value)
 
 

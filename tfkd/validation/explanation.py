@@ -14,7 +14,7 @@ import numpy as np
 from tfkd.conversion import converter, layer_errors, layer_names
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
-from tfkd.validation import diagnosis, diagnosis_texts
+from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs
 from tfkd.validation.diagnosis import Finding
 from tfkd.validation.scores import count_flips
 
@@ -203,7 +203,7 @@ def _stages(
     previous: np.ndarray | None = None
     for name, keras_model in keras_models.items():
         progress(name)
-        outputs = np.asarray(keras_model.predict(test.batches(256), verbose=0))
+        outputs = keras_outputs.compute(keras_model, test)
         stage, previous = _stage(name, outputs, test, previous)
         yield stage
     first: np.ndarray | None = None

@@ -15,6 +15,7 @@ import numpy as np
 from tfkd._internal.isolation import ChildCrashed
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets.measurement import Measurement
+from tfkd.validation import keras_outputs
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.results import Row
 from tfkd.validation.scores import measure_divergence, score
@@ -289,7 +290,7 @@ def _keras_rows(
     logits = {}
     for name, one in models.items():
         step(f"{name} in Keras")
-        logits[name] = np.asarray(one.model.predict(one.test.batches(256), verbose=0)).reshape(len(one.test), -1)
+        logits[name] = keras_outputs.compute(one.model, one.test).reshape(len(one.test), -1)
     finite = {name: bool(np.isfinite(values).all()) for name, values in logits.items()}
     labels = logits[reference].argmax(axis=1) if reference and finite[reference] else None
     rows = []

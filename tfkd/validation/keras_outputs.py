@@ -1,0 +1,30 @@
+"""Outputs of a Keras model on a split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfkd.conversion import rnn
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfkd.data import Split
+
+
+def compute(model: keras.Model, split: Split) -> np.ndarray:
+    """The outputs [N, ...] of a model with one output. Each sample is computed from a state of zero, as on all targets.
+
+    Args:
+        model: A Keras model.
+        split: Samples.
+    """
+    if not rnn.states(model):
+        return np.asarray(model.predict(split.batches(256), verbose=0))
+    rows = []
+    for x, _ in split.batches(1):
+        with rnn.initial_states(model):
+            rows.append(np.asarray(model(x, training=False)))
+    return np.concatenate(rows)
