@@ -117,6 +117,8 @@ def test_producer_and_first_call_of_a_layer():
     model = functional()
     hidden, logits = model.get_layer("hidden"), model.get_layer("logits")
     assert keras_compat.producer(model.outputs[0]) is logits
+    assert keras_compat.node(model.outputs[0]).operation is logits
+    assert keras_compat.node(model.inputs[0]).is_input
     assert keras_compat.first_inputs(hidden)[0] is model.inputs[0]
     assert keras_compat.producer(keras_compat.first_outputs(hidden)[0]) is hidden
 

@@ -286,6 +286,85 @@ def test_teacher_that_is_a_path_is_refused():
         tfkd.Distiller(net(), "teacher.keras")
 
 
+def test_export_writes_the_student(tmp_path):
+    distiller, _ = distil(Opaque(None), net())
+    distiller.export(tmp_path / "student", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "student"))
+    np.testing.assert_allclose(exported.serve(X), distiller.student(X), rtol=1e-5, atol=1e-6)
+
+
+def test_sigmoid_of_a_subclassed_model_is_found_in_its_graph():
+    with pytest.raises(InputError, match="student must return logits.*applies sigmoid"):
+        distil(Opaque("sigmoid"), net())
+
+
+def test_softmax_written_by_hand_is_found_on_the_first_batch():
+    def by_hand(z):
+        return keras.ops.exp(z) / keras.ops.sum(keras.ops.exp(z), axis=-1, keepdims=True)
+
+    inputs = keras.Input((8,))
+    teacher = keras.Model(inputs, keras.layers.Lambda(by_hand)(keras.layers.Dense(3)(inputs)))
+    batches = [
+        (X, Y),
+        (tf.data.Dataset.from_tensor_slices((X, Y)).batch(1),),
+        ((batch for batch in [(X, Y)]),),
+    ]
+    for data in batches:
+        with pytest.raises(InputError, match="teacher must return logits"):
+            distil(net(), teacher, data=data, fit_options={"batch_size": None})
+
+
+def test_generator_is_trained_on_its_first_batch_too():
+    """The batch that is examined is not lost: the weights are those of training on arrays."""
+    results = []
+    for data in [(X, Y), ((X[i : i + 32], Y[i : i + 32]) for i in range(0, 96, 32))]:
+        student = linear(np.ones((8, 3)), np.zeros(3))
+        teacher = linear(np.eye(8, 3), np.ones(3))
+        arrays = isinstance(data, tuple)
+        distiller = tfkd.Distiller(student, teacher)
+        distiller.compile(keras.optimizers.SGD(0.1), loss=HARD)
+        options = {"batch_size": 32} if arrays else {"steps_per_epoch": 3}
+        distiller.fit(*(data if arrays else (data,)), shuffle=False, verbose=0, **options)
+        results.append(student.get_weights()[0])
+    np.testing.assert_array_equal(*results)
+
+
+def wide(outputs):
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(outputs)])
+
+
+BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", keras.losses.Huber(), keras.losses.mean_squared_error, ["mse"]])
+def test_regression_loss_with_a_soft_loss_on_classes_is_refused(loss):
+    with pytest.raises(InputError, match="loss is one of regression.*MeanSquared"):
+        tfkd.Distiller(wide(2), wide(2)).compile("sgd", loss=loss)
+
+
+@pytest.mark.parametrize("loss", [HARD, "mse"], ids=["classes", "regression"])
+def test_regression_loss_is_accepted_without_a_soft_loss_on_classes(loss):
+    tfkd.Distiller(wide(2), wide(2), alpha=0.0).compile("sgd", loss=loss)
+    tfkd.Distiller(wide(2), wide(2), soft_loss=tfkd.losses.MeanSquared()).compile("sgd", loss=loss)
+
+
+def test_one_output_with_a_soft_loss_on_classes_is_refused():
+    with pytest.raises(InputError, match="needs at least 2 classes.*1 output.*MeanSquared"):
+        tfkd.Distiller(wide(1), wide(1))
+    tfkd.Distiller(wide(1), wide(1), soft_loss=tfkd.losses.MeanSquared())
+
+
+@pytest.mark.parametrize(("loss", "rows"), [(BINARY, [1, 0, 1]), (BINARY, [0, 0, 0]), ("categorical", [1, 1, 0])])
+def test_labels_of_several_classes_with_a_soft_loss_on_classes_are_refused(loss, rows):
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True) if loss == "categorical" else loss
+    y = np.eye(3)[Y]
+    y[5] = rows
+    with pytest.raises(InputError, match="samples of exactly one class.*MeanSquared"):
+        distil(wide(3), wide(3), data=(X, y), compile_options={"loss": loss, "metrics": None})
+    squared = tfkd.losses.MeanSquared()
+    distil(wide(3), wide(3), data=(X, y), soft_loss=squared, compile_options={"loss": loss, "metrics": None})
+
+
 def test_summary_names_teacher_and_loss():
     lines = []
     tfkd.Distiller(net(), net(32, name="big"), temperature=3.0).summary(print_fn=lines.append)
@@ -343,37 +422,66 @@ def test_resume_after_kill_9_continues_with_equal_weights(forks, tmp_path):
 
 
 MIRRORED = """
-    import sys
+    import contextlib
     import keras, numpy as np, tensorflow as tf
     import tfkd
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 8)).astype("float32"), rng.integers(0, 3, 64)
+    weights = rng.uniform(0, 2, 64).astype("float32")
 
-    def net(units):
-        return keras.Sequential([keras.Input((8,)), keras.layers.Dense(units), keras.layers.Dense(3)])
+    class Addition(keras.layers.Layer):
+        def call(self, x):
+            self.add_loss(0.1 * keras.ops.mean(x**2))
+            return x
 
-    def run(strategy):
-        keras.utils.set_random_seed(0)
-        teacher = net(32)
-        with strategy.scope():
-            distiller = tfkd.Distiller(net(6), teacher)
-            distiller.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        history = distiller.fit(x, y, batch_size=32, epochs=3, shuffle=False, verbose=0).history
-        return history, distiller.student.get_weights()
+    def net(units, **options):
+        layers = [keras.layers.Dense(units, **options), Addition(), keras.layers.Dense(3)]
+        return keras.Sequential([keras.Input((8,)), *layers])
 
-    one, two = run(tf.distribute.get_strategy()), run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-    assert two[0].keys() == one[0].keys()
-    for name in one[0]:
-        np.testing.assert_allclose(two[0][name], one[0][name], rtol=1e-5)
-    for a, b in zip(one[1], two[1]):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    def run(make, replicas):
+        scope = contextlib.nullcontext()
+        if replicas > 1:
+            devices = [f"CPU:{i}" for i in range(replicas)]
+            scope = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice()).scope()
+        with scope:
+            keras.utils.set_random_seed(0)
+            student = net(6, kernel_regularizer=keras.regularizers.L2(0.05), activity_regularizer="l2")
+            model = make(student)
+            model.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        data = {"sample_weight": weights, "batch_size": 32, "verbose": 0}
+        history = model.fit(x, y, epochs=2, shuffle=False, **data).history
+        logs = model.evaluate(x, y, return_dict=True, **data)
+        return {**history, "evaluate": [logs["loss"]]}, [w.numpy() for w in student.weights]
+
+    def equal(one, other, names):
+        for name in names:
+            np.testing.assert_allclose(other[0][name], one[0][name], rtol=1e-5, err_msg=name)
+        for a, b in zip(one[1], other[1], strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+    def distiller(student):
+        return tfkd.Distiller(student, net(32), alpha=0.6)
+
+    def undistilled(student):
+        return tfkd.Distiller(student, net(32), alpha=0.0)
+
+    def mutual(student):
+        return tfkd.teachers.MutualLearning([student, net(5, bias_regularizer="l1")])
+
+    equal(run(lambda student: student, 1), run(undistilled, 4), ("loss", "evaluate"))
+    one = run(distiller, 1)
+    for replicas in (2, 4):
+        equal(one, run(distiller, replicas), one[0])
+    one = run(mutual, 1)
+    equal(one, run(mutual, 2), one[0])
 """
 
 
-def test_mirrored_strategy_over_two_devices_equals_one(forks):
+def test_mirrored_strategy_with_regularization_and_sample_weights_equals_one_device(forks):
+    """The losses are those of one device and, with alpha = 0, of a plain Keras model."""
     status, printed = run_script(forks, MIRRORED)
     assert status == 0, printed
 

@@ -275,6 +275,79 @@ def test_soft_target_returns_one_value_per_position():
     assert losses.SoftTarget(2.0)(np.zeros((2, 7, 3)), np.zeros((2, 7, 3))).shape == (2, 7)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("temperature", [1.0, 20.0, 300.0, 1e4])
+def test_high_temperatures_match_float64_numpy(temperature, dtype):
+    """Teacher logits of lower precision, values and gradients: float32 must not cancel at high temperatures."""
+    teacher, student = tf.cast(TEACHER, dtype), STUDENT.astype("float32").astype("float64")
+    t = tf.cast(teacher, "float64").numpy()
+    scaled = t / temperature, student / temperature
+    exact = soft_target(t, student, None, temperature)
+    np.testing.assert_allclose(losses.SoftTarget(temperature)(teacher, student), exact, rtol=2e-6)
+    slopes = temperature * (softmax(scaled[1]) - softmax(scaled[0]))
+    received = gradient(losses.SoftTarget(temperature), tf.cast(teacher, "float32"), student, None)
+    np.testing.assert_allclose(received, slopes, rtol=2e-5, atol=2e-6)
+    rows = np.arange(len(Y))
+    b_t, b_s = (np.stack([softmax(z)[rows, Y], 1 - softmax(z)[rows, Y]], axis=-1) for z in scaled)
+    others = [z[np.arange(5) != Y[:, None]].reshape(6, 4) for z in (t, student)]
+    exact = temperature**2 * kl(b_t, b_s) + 8 * soft_target(*others, None, temperature)
+    np.testing.assert_allclose(losses.DKD(temperature)(teacher, student, Y), exact, rtol=2e-6)
+    p, q = map(softmax, scaled)
+    columns = np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)])
+    exact = 2 * temperature**2 * (np.array([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)]) + columns)
+    np.testing.assert_allclose(losses.DIST(temperature)(teacher, student), exact, rtol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [losses.SoftTarget, losses.DKD, losses.DIST])
+def test_equal_logits_have_no_loss_at_a_high_temperature(kind):
+    np.testing.assert_allclose(kind(1e4)(TEACHER, TEACHER, Y), np.zeros(6), atol=1e-12)
+
+
+def dense(x):
+    """Logits or labels [6, ...] as those of two images of 1 x 3 pixels."""
+    return x.reshape(2, 1, 3, *x.shape[1:])
+
+
+@pytest.mark.parametrize("kind", OUTPUT_LOSSES)
+@pytest.mark.parametrize("form", ["indices", "column", "one-hot"])
+def test_dense_outputs_are_compared_per_pixel(kind, form):
+    y = {"indices": Y, "column": Y[:, None], "one-hot": np.eye(5)[Y]}[form]
+    values = kind()(dense(TEACHER), dense(STUDENT), dense(y))
+    np.testing.assert_allclose(values, dense(OUTPUT_LOSSES[kind](TEACHER, STUDENT, Y)), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [losses.DKD, losses.WSLD])
+def test_ignored_pixels_have_no_loss(kind):
+    y = Y.copy()
+    y[[1, 4]] = 255, -1
+    values = kind()(dense(TEACHER), dense(STUDENT), dense(y)).numpy().reshape(-1)
+    expected = kind()(TEACHER, STUDENT, Y).numpy()
+    expected[[1, 4]] = 0
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_dkd_takes_the_most_probable_class_of_soft_labels():
+    soft = 0.9 * np.eye(5)[Y] + 0.02
+    np.testing.assert_allclose(losses.DKD()(TEACHER, STUDENT, soft), losses.DKD()(TEACHER, STUDENT, Y), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [losses.DKD, losses.WSLD])
+def test_labels_of_other_positions_are_refused(kind):
+    with pytest.raises(ValueError, match="one class index, or one one-hot row, for each row"):
+        kind()(dense(TEACHER), dense(STUDENT), Y[:2])
+
+
+@pytest.mark.parametrize("kind", [losses.SoftTarget, losses.DKD, losses.DIST, losses.WSLD, losses.MeanSquared])
+def test_different_positions_are_refused(kind):
+    with pytest.raises(ValueError, match="must have the same positions"):
+        kind()(dense(TEACHER)[:, :, :1], dense(STUDENT), dense(Y))
+
+
+def test_dist_of_a_constant_student_is_finite():
+    assert np.isfinite(losses.DIST()(TEACHER, np.zeros((6, 5)))).all()
+    assert np.isfinite(gradient(losses.DIST(), TEACHER, np.zeros((6, 5)), None)).all()
+
+
 @pytest.mark.parametrize("kind", [losses.DKD, losses.DIST, losses.StandardizedSoftTarget])
 def test_two_classes_are_refused_where_the_formula_is_empty(kind):
     with pytest.raises(ValueError, match="needs at least 3 classes.*Received: 2. Use SoftTarget"):
@@ -417,7 +490,14 @@ def test_loss_of_keras_distillation_is_wrapped():
 
 
 @pytest.mark.parametrize(
-    "loss", [keras.losses.KLDivergence(), "kl_divergence", keras.distillation.LogitsDistillation()]
+    "loss",
+    [
+        keras.losses.KLDivergence(),
+        "kl_divergence",
+        keras.distillation.LogitsDistillation(),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    ],
 )
 def test_losses_on_probabilities_are_refused(loss):
     with pytest.raises(ValueError, match="FromKeras: .*use SoftTarget|FromKeras: .*Use SoftTarget"):

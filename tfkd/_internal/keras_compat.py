@@ -59,6 +59,11 @@ def producer(tensor: Any) -> Any:
     return tensor._keras_history.operation
 
 
+def node(tensor: Any) -> Any:
+    """The node of a symbolic tensor: `arguments`, `input_tensors`, `outputs` and `is_input` of the call."""
+    return tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
+
+
 def first_inputs(layer: keras.Layer) -> list[Any]:
     """The symbolic inputs of a layer's first call."""
     return list(layer._inbound_nodes[0].input_tensors)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses
@@ -53,12 +54,74 @@ def check_teachers(
             f"{len(teachers)} teachers. Pass as many losses as teachers."
         )
     for teacher, loss in zip(teachers, soft_losses, strict=True):
+        check_classes(loss, logits.known_classes(student))
         sizes = {logits.known_classes(student), logits.known_classes(teacher)}
         if loss.aligns == "all" and None not in sizes and len(sizes) > 1:
             raise ModelError(
                 f"Distiller: teacher and student must have the same classes. Received: teacher "
                 f"{teacher.output_shape}, student {student.output_shape}. Give both the same number of logits."
             )
+
+
+def check_classes(loss: losses.DistillationLoss, outputs: int | None) -> None:
+    """Raises where a loss on classes is used for one output.
+
+    Args:
+        loss: Soft loss.
+        outputs: Number of outputs, >= 1; None if it is not known yet.
+
+    Raises:
+        ModelError: The softmax over one output is 1 for all values.
+    """
+    if loss.needs_classes and outputs == 1:
+        raise ModelError(
+            f"Distiller: {type(loss).__name__} needs at least 2 classes, one logit each. Received: 1 output. Use "
+            "soft_loss=tfkd.losses.MeanSquared(), or build binary models with two logits instead of one."
+        )
+
+
+def check_losses(hard_loss: Any, soft_losses: Sequence[losses.DistillationLoss]) -> None:
+    """Raises where the compiled loss is one of regression, but a soft loss compares classes.
+
+    Args:
+        hard_loss: Compiled loss: name, function or instance, or None.
+        soft_losses: Loss of each teacher.
+
+    Raises:
+        InputError: They do not fit each other.
+    """
+    for loss in soft_losses:
+        if loss.needs_classes and logits.is_regression(hard_loss):
+            raise InputError(
+                f"Distiller: {type(loss).__name__} compares probabilities of classes, the compiled loss is one of "
+                f"regression. Received: loss={hard_loss!r}. Use soft_loss=tfkd.losses.MeanSquared() for regression, or "
+                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) for classes."
+            )
+
+
+def check_targets(
+    y: Any, outputs: tuple[int | None, ...], soft_losses: Sequence[losses.DistillationLoss], *, binary: bool
+) -> None:
+    """Raises where samples have several classes, but a soft loss compares classes that exclude each other.
+
+    Args:
+        y: Labels of a batch, or None. Only rows with one value per class are examined.
+        outputs: Shape of the logits, [B, ..., C].
+        soft_losses: Loss of each teacher.
+        binary: Whether the compiled loss is a binary one, which allows rows without a class.
+
+    Raises:
+        InputError: A row of labels has a sum above 1, or, under a binary loss, another sum than 1.
+    """
+    loss = next((loss for loss in soft_losses if loss.needs_classes), None)
+    if loss is None or not hasattr(y, "shape") or len(y.shape) != len(outputs) or y.shape[-1] != outputs[-1]:
+        return
+    sums = np.asarray(y, "float32").sum(axis=-1)
+    if (sums > 1.001).any() or (binary and (sums < 0.999).any()):
+        raise InputError(
+            f"Distiller: {type(loss).__name__} needs samples of exactly one class. Received: labels of several "
+            f"classes, rows with sums {sums.min():g}..{sums.max():g}. Use soft_loss=tfkd.losses.MeanSquared()."
+        )
 
 
 def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feature]) -> None:

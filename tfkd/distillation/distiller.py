@@ -19,7 +19,7 @@ from tfkd.distillation.compilation import jit_by_device
 from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.features import Adapter, Feature, tap
 from tfkd.distillation.labels.store import SoftLabels
-from tfkd.distillation.reduction import weighted_mean
+from tfkd.distillation.reduction import add_regularization, gatherable, replicas, weighted_mean
 from tfkd.distillation.schedules import scheduled_settings
 from tfkd.errors import InputError
 from tfkd.models import logits
@@ -106,12 +106,16 @@ class Distiller(keras.Model):
         self._trackers = {
             name: keras.metrics.Mean(name=name) for name in ("soft_loss", "hard_loss", *self._optional_logs())
         }
+        self._examined = self._binary = False
         self.built = student.built
         if features and all(keras_compat.shows_layers(model) for model in (student, *teachers)):
             self._connect(inputs.zeros(teachers[0]), inputs.zeros(student))
 
     def _schedules(self) -> dict[str, LearningRateSchedule]:
         return scheduled_settings(self.alpha, self.soft_losses, self._features())
+
+    def _used_soft_losses(self) -> list[losses.DistillationLoss]:
+        return [] if self.alpha == 0 else self.soft_losses
 
     def _optional_logs(self) -> tuple[str, ...]:
         return (*(("feature_loss",) if self.feature_losses else ()), *self._schedules())
@@ -123,10 +127,13 @@ class Distiller(keras.Model):
         convolutional networks. The choice is logged and is the value of `self.jit_compile`.
 
         Raises:
-            InputError: The loss expects probabilities.
+            InputError: The loss expects probabilities, or is one of regression while the soft loss compares classes.
         """
         bound = inspect.signature(super().compile).bind(*args, **kwargs)
-        logits.check_takes_logits(bound.arguments.get("loss"))
+        loss = bound.arguments.get("loss")
+        logits.check_takes_logits(loss)
+        arguments.check_losses(loss, self._used_soft_losses())
+        self._binary = logits.is_binary(loss)
         if bound.arguments.get("jit_compile", "auto") == "auto":
             bound.arguments["jit_compile"] = jit_by_device()
         super().compile(*bound.args, **bound.kwargs)
@@ -140,11 +147,11 @@ class Distiller(keras.Model):
         """Trains as `keras.Model.fit` does.
 
         Raises:
-            InputError: Every weight of the student is frozen, or the data do not fit the models.
+            InputError: Every weight of the student is frozen, or the data do not fit the models or the losses.
+            ModelError: A model returns probabilities.
         """
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
-        x = bound.arguments.get("x")
-        self._inspect_data(x)
+        x = bound.arguments["x"] = self._examine(bound.arguments.get("x"), bound.arguments.get("y"))
         if self.student.built and not self.trainable_weights:
             raise InputError(
                 "Distiller: the student must have weights to train. Received: all are frozen. Set "
@@ -168,27 +175,35 @@ class Distiller(keras.Model):
                 break
         super()._maybe_symbolic_build(iterator, data_batch)
 
-    def _inspect_data(self, x: Any) -> None:
-        """Runs models that do not show their layers on a first batch, to check for logits and find feature shapes."""
-        models = [("student", self.student), *(("teacher", teacher) for teacher in self._teachers())]
-        opaque = [(role, model) for role, model in models if not keras_compat.shows_layers(model)]
+    def _examine(self, x: Any, y: Any) -> Any:
+        """Runs the models on the first samples, once, to check for logits and to find feature shapes.
+
+        Returns:
+            x, or what replaces a generator.
+        """
         unconnected = bool(self.feature_losses) and not self.adapters
-        if not opaque and not unconnected:
-            return
-        batch = inputs.first_batch(x)
-        if batch is None and unconnected:
+        if self._examined and not unconnected:
+            return x
+        batches, x = inputs.first_batches(x, y)
+        if not batches and unconnected:
             raise InputError(
-                "Distiller: feature shapes of a subclassed model are found by running it on the data. Received: a "
-                "generator, which would lose its first batch. Pass arrays or a tf.data.Dataset."
+                "Distiller: feature shapes of a subclassed model are found by running it on the data. Received: data "
+                f"of type {type(x).__name__}. Pass arrays or a tf.data.Dataset."
             )
-        if batch is None:
-            return
-        for role, model in opaque:
-            logits.check_are_logits(
-                role, model, inputs.student_input(batch) if role == "student" else inputs.teacher_input(batch)
-            )
-        if unconnected:
-            self._connect(inputs.teacher_input(batch), inputs.student_input(batch))
+        if not batches:
+            return x
+        with self.distribute_strategy.scope():  # where a model is built when it is run
+            shape = logits.check_are_logits("student", self.student, *(inputs.student_input(x) for x, _ in batches))
+            for teacher in self._teachers():
+                logits.check_are_logits("teacher", teacher, *(inputs.teacher_input(x) for x, _ in batches))
+            if unconnected:
+                self._connect(inputs.teacher_input(batches[0][0]), inputs.student_input(batches[0][0]))
+        for loss in self._used_soft_losses():
+            arguments.check_classes(loss, shape[-1])
+        for _, y in batches:
+            arguments.check_targets(y, shape, self._used_soft_losses(), binary=self._binary)
+        self._examined = True
+        return x
 
     def _connect(self, teacher_x: Any, student_x: Any) -> None:
         """Makes the adapter of each feature and the weights of its loss, by running both models once."""
@@ -234,7 +249,7 @@ class Distiller(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         student_logits = self(x, training=False)
         hard_loss = self._hard_loss(y, student_logits, sample_weight)
-        self._track(x, {"loss": self._add_regularization(hard_loss), "hard_loss": hard_loss})
+        self._track(x, {"loss": add_regularization(hard_loss, self.losses), "hard_loss": hard_loss})
         return self._logs(x, y, student_logits, sample_weight, without=("soft_loss", *self._optional_logs()))
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
@@ -246,6 +261,16 @@ class Distiller(keras.Model):
             **kwargs: Further arguments of `keras.Model.save`.
         """
         self.student.save(filepath, overwrite=overwrite, **kwargs)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Exports the student for inference, as `keras.Model.export` does.
+
+        Args:
+            filepath: Path of the SavedModel, or of the file of another format.
+            *args: Further arguments of `keras.Model.export`.
+            **kwargs: Further arguments of `keras.Model.export`.
+        """
+        self.student.export(filepath, *args, **kwargs)
 
     def summary(self, print_fn: Callable[[str], Any] = print, **kwargs: Any) -> None:
         """Prints the student, then the teachers, the loss and the features.
@@ -311,30 +336,21 @@ class Distiller(keras.Model):
             loss = soft_loss
         else:
             loss = alpha * soft_loss + (1 - alpha) * hard_loss
-        return self._add_regularization(loss if feature_loss is None else loss + feature_loss)
-
-    def _add_regularization(self, loss: Any) -> Any:
-        terms = [] if loss is None else [loss]
-        terms += [ops.sum(ops.cast(term, "float32")) for term in self.losses]
-        return terms[0] if len(terms) == 1 else ops.sum(terms)
+        return add_regularization(loss if feature_loss is None else loss + feature_loss, self.losses)
 
     def _track(self, x: Any, values: Mapping[str, Any]) -> None:
-        # Keras divides a loss by the number of replicas, so that their gradients add up; the logs are undivided.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
         for name, value in values.items():
             if value is not None:
                 tracker = keras_compat.loss_tracker(self) if name == "loss" else self._trackers[name]
-                tracker.update_state(value * replicas, sample_weight=batch_size)
+                tracker.update_state(value * replicas(), sample_weight=batch_size)
 
     def _logs(
         self, x: Any, y: Any, student_logits: Any, sample_weight: Any, without: tuple[str, ...]
     ) -> dict[str, Any]:
         if y is None:  # the compiled metrics need labels
-            kept = {"loss": keras_compat.loss_tracker(self), **self._trackers}
-            return {name: metric.result() for name, metric in kept.items() if name not in without}
-        logs = self.compute_metrics(x, y, student_logits, sample_weight=sample_weight)
-        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-            # Keras averages the logs of the workers along an axis that scalars do not have.
-            logs = {name: ops.reshape(value, (1,)) for name, value in logs.items()}
-        return {name: value for name, value in logs.items() if name not in without}
+            metrics = {"loss": keras_compat.loss_tracker(self), **self._trackers}
+            logs = {name: metric.result() for name, metric in metrics.items()}
+        else:
+            logs = self.compute_metrics(x, y, student_logits, sample_weight=sample_weight)
+        return gatherable({name: value for name, value in logs.items() if name not in without})

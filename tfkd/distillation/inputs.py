@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -57,17 +59,49 @@ def check_pairing(x: Any, student: Any) -> None:
         )
 
 
-def first_batch(x: Any) -> Any:
-    """The inputs of a first batch; None for a generator, which would lose it.
+# Samples that are examined before a training.
+_EXAMINED = 8
+
+
+def first_batches(x: Any, y: Any = None) -> tuple[list[tuple[Any, Any]], Any]:
+    """The first batches of inputs and labels: enough for a few samples.
 
     Args:
-        x: What `fit` is given: a `tf.data.Dataset`, or an array or nested structure of arrays [N, ...].
+        x: What `fit` is given: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator, or an array or nested
+            structure of arrays [N, ...].
+        y: Labels of arrays.
+
+    Returns:
+        Pairs of inputs and labels, the labels None where there are none; no pairs for other types of x. And x, or for a
+        generator its replacement, which yields the first batch again.
     """
     if isinstance(x, tf.data.Dataset):
-        return keras.utils.unpack_x_y_sample_weight(next(iter(x.take(1))))[0]
+        found, samples = [], 0
+        for batch in x.take(_EXAMINED):
+            found.append(_inputs_and_labels(batch))
+            samples += keras.tree.flatten(batch)[0].shape[0]
+            if samples >= _EXAMINED:
+                break
+        return found, x
+    if isinstance(x, keras.utils.PyDataset):
+        return [_inputs_and_labels(x[0])], x
+    if isinstance(x, types.GeneratorType):
+        first = next(x, None)
+        return ([], x) if first is None else ([_inputs_and_labels(first)], _again(first, x))
     if all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x)):
-        return keras.tree.map_structure(lambda leaf: ops.convert_to_tensor(leaf[:32]), x)
-    return None
+        return [(keras.tree.map_structure(lambda leaf: ops.convert_to_tensor(leaf[:32]), x), y)], x
+    return [], x
+
+
+def _again(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    """A generator like the one whose first batch was taken."""
+    yield first
+    yield from rest
+
+
+def _inputs_and_labels(batch: Any) -> tuple[Any, Any]:
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    return keras.tree.map_structure(lambda leaf: leaf if tf.is_tensor(leaf) else ops.convert_to_tensor(leaf), x), y
 
 
 def zeros(model: keras.Model) -> Any:

@@ -1,10 +1,16 @@
-"""The mean of per-sample losses, weighted and masked as Keras does it for a compiled loss."""
+"""Losses and logs of one step on one replica, weighted, masked and divided as Keras does it for a compiled loss.
+
+Keras divides each loss by the number of replicas, whose gradients are added. A mean over the batch of all replicas is
+then exact where they have equally many samples. In the logs the losses are undivided.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+import tensorflow as tf
+from keras import ops
 
 from tfkd._internal import keras_compat
 
@@ -31,3 +37,30 @@ def weighted_mean(values: Any, student_logits: Any, sample_weight: Any) -> Any:
     if mask is not None:
         keras_compat.set_mask(values, mask)
     return _Identity(name="mean", dtype="float32")(values, values, sample_weight)
+
+
+def replicas() -> int:
+    """Number of replicas that compute the step together, >= 1."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def add_regularization(loss: Any, terms: list[Any]) -> Any:
+    """A loss plus regularization and activity losses, divided by the number of replicas.
+
+    Args:
+        loss: Scalar, float32, divided already; None for no loss.
+        terms: The `losses` of a Keras model.
+
+    Returns:
+        A float32 scalar.
+    """
+    values = [] if loss is None else [loss]
+    values += [ops.sum(ops.cast(term, "float32")) / replicas() for term in terms]
+    return values[0] if len(values) == 1 else ops.sum(values)
+
+
+def gatherable(logs: dict[str, Any]) -> dict[str, Any]:
+    """Logs in the shape that Keras averages: under several workers along an axis that scalars do not have."""
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+        return {name: ops.reshape(value, (1,)) for name, value in logs.items()}
+    return logs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from keras import ops
 from tfkd import losses
 from tfkd._internal import keras_compat
 from tfkd.distillation.compilation import jit_by_device
+from tfkd.distillation.inputs import first_batches
+from tfkd.distillation.reduction import add_regularization, gatherable, replicas, weighted_mean
 from tfkd.errors import InputError, ModelError
 from tfkd.models import logits
 
@@ -64,7 +67,7 @@ def ensemble(
     for model, weight in zip(models, weights, strict=True):
         share = weight / sum(weights)
         if share > 0:
-            term = model(inputs)
+            term = ops.cast(model(inputs), "float32")
             terms.append(ops.log_softmax(term) + math.log(share) if combine == "probabilities" else term * share)
     stacked = ops.stack(terms, axis=0)
     outputs = ops.logsumexp(stacked, axis=0) if combine == "probabilities" else ops.sum(stacked, axis=0)
@@ -118,6 +121,20 @@ class MutualLearning(keras.Model):
         logits.check_takes_logits(kwargs.get("loss", args[1] if len(args) > 1 else None))
         super().compile(*args, **{"jit_compile": jit_by_device(), **kwargs})
 
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does.
+
+        Raises:
+            ModelError: A student returns probabilities.
+        """
+        bound = inspect.signature(super().fit).bind(*args, **kwargs)
+        batches, bound.arguments["x"] = first_batches(bound.arguments.get("x"))
+        if batches:
+            with self.distribute_strategy.scope():
+                for student in self.students:
+                    logits.check_are_logits("student", student, *(x for x, _ in batches))
+        return super().fit(*bound.args, **bound.kwargs)
+
     def call(self, x: Any, training: bool = False) -> Any:
         return self.students[0](x, training=training)
 
@@ -136,24 +153,24 @@ class MutualLearning(keras.Model):
         with tf.GradientTape() as tape:
             logits_of_all = [student(x, training=True) for student in self.students]
             hard = [hard_loss(y, student_logits, sample_weight) for student_logits in logits_of_all]
-            soft = [
-                ops.mean(ops.stack([self.soft_loss(other, one) for other in logits_of_all if other is not one]))
-                for one in logits_of_all
-            ]
-            loss = ops.sum(hard) + ops.sum(soft) + sum(map(ops.sum, self.losses), 0.0)
+            soft = []
+            for one in logits_of_all:
+                values = [self.soft_loss(other, one) for other in logits_of_all if other is not one]
+                soft.append(weighted_mean(sum(values[1:], values[0]) / len(values), one, sample_weight))
+            loss = add_regularization(ops.sum(hard) + ops.sum(soft), self.losses)
             scaled_loss = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, weights), weights, strict=True))
         size = ops.shape(keras.tree.flatten(x)[0])[0]
-        keras_compat.loss_tracker(self).update_state(loss, sample_weight=size)
-        self._soft_loss_tracker.update_state(ops.mean(soft), sample_weight=size)
-        self._hard_loss_tracker.update_state(ops.mean(hard), sample_weight=size)
-        return self.compute_metrics(x, y, logits_of_all[0], sample_weight=sample_weight)
+        keras_compat.loss_tracker(self).update_state(loss * replicas(), sample_weight=size)
+        self._soft_loss_tracker.update_state(ops.mean(soft) * replicas(), sample_weight=size)
+        self._hard_loss_tracker.update_state(ops.mean(hard) * replicas(), sample_weight=size)
+        return gatherable(self.compute_metrics(x, y, logits_of_all[0], sample_weight=sample_weight))
 
     def test_step(self, data: Any) -> dict[str, Any]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         student_logits = self(x, training=False)
-        loss = self._hard_loss()(y, student_logits, sample_weight)
+        loss = self._hard_loss()(y, student_logits, sample_weight) * replicas()
         keras_compat.loss_tracker(self).update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
         logs = self.compute_metrics(x, y, student_logits, sample_weight=sample_weight)
-        return {name: value for name, value in logs.items() if name not in ("soft_loss", "hard_loss")}
+        return gatherable({name: value for name, value in logs.items() if name not in ("soft_loss", "hard_loss")})

@@ -14,6 +14,7 @@ from tfkd.distillation.distiller import Distiller
 from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.distillation.training_config import TrainingConfig
+from tfkd.models import logits
 
 
 def fit(
@@ -47,7 +48,10 @@ def fit(
 
     Raises:
         InputError: The model, the data and the store or partner do not belong together.
+        ModelError: The model returns probabilities.
     """
+    if not isinstance(model, Distiller):  # which checks its models itself
+        logits.check_are_logits("student", model, splits.train.x[:8].astype("float32"))
     augment = None if soft_labels is not None else augmentation(config)
     dataset = splits.train.batches(
         config.batch_size, shuffle=True, augment=augment, seed=seed, soft_labels=soft_labels, partner=partner

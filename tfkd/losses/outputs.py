@@ -14,6 +14,7 @@ from tfkd.losses.loss import (
     check_number,
     cross_entropy,
     divergence,
+    divergence_of,
     labels,
     to_config,
     value_at,
@@ -45,6 +46,8 @@ class SoftTarget(DistillationLoss):
     >>> round(float(SoftTarget(temperature=2.0)([[2.0, 0.0]], [[0.0, 0.0]])[0]), 4)
     0.4438
     """
+
+    needs_classes = True
 
     def __init__(self, temperature: Any = 4.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -114,12 +117,13 @@ class DKD(SoftTarget):
         beta: Weight of the other classes >= 0, or a schedule.
 
     Call arguments:
-        teacher: [B, C] teacher logits.
-        student: [B, C] student logits.
-        y: [B] class indices or [B, C] one-hot rows; required.
+        teacher: [B, ..., C] teacher logits.
+        student: [B, ..., C] student logits.
+        y: [B, ...] class indices or [B, ..., C] one-hot rows; required. The target of a row of probabilities is its
+            most probable class.
 
     Returns:
-        [B] float32, each >= 0 up to rounding.
+        [B, ...] float32, each >= 0 up to rounding; 0 where y is no class, such as an ignored pixel.
 
     Reference:
         Zhao et al.: Decoupled Knowledge Distillation (arXiv:2203.08679), equation 7.
@@ -132,20 +136,29 @@ class DKD(SoftTarget):
 
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
         check_logits("DKD", teacher, student, least=3)
-        target = labels("DKD", y, student.shape[-1])
+        classes = student.shape[-1]
+        rows = labels("DKD", y, student)
+        known = ops.sum(rows, axis=-1, keepdims=True) > 0.5
+        target = ops.where(known, ops.one_hot(ops.argmax(rows, axis=-1), classes), 0.0)
         temperature = value_at(self.temperature, step)
         teacher, student = teacher / temperature, student / temperature
-        binary = divergence(_target_and_rest(teacher, target), _target_and_rest(student, target))
+        difference = teacher - student
         # Subtracting 1e4 from the target's logit removes it from the softmax: e^-10000 is 0 in float32.
-        others = divergence(teacher - 1e4 * target, student - 1e4 * target)
-        return temperature**2 * (value_at(self.alpha, step) * binary + value_at(self.beta, step) * others)
+        log_p, log_q = (ops.log_softmax(z - 1e4 * target, axis=-1) for z in (teacher, student))
+        others = divergence_of(log_p, log_q, (1 - target) * difference)
+        # Of the other classes together: logsumexp(teacher) − logsumexp(student) = Σ p̂ · difference − KL(p̂ || q̂).
+        rest = ops.sum(ops.exp(log_p) * difference, axis=-1) - others
+        log_p, log_q = (ops.log_softmax(_target_and_rest(z, target), axis=-1) for z in (teacher, student))
+        binary = divergence_of(log_p, log_q, ops.stack([ops.sum(target * difference, axis=-1), rest], axis=-1))
+        value = temperature**2 * (value_at(self.alpha, step) * binary + value_at(self.beta, step) * others)
+        return ops.where(known[..., 0], value, 0.0)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": to_config(self.alpha), "beta": to_config(self.beta)}
 
 
 def _target_and_rest(logits: Any, target: Any) -> Any:
-    """[B, 2] logits whose softmax is (p_y, 1 − p_y), from [B, C] logits and one-hot targets."""
+    """[..., 2] logits whose softmax is (p_y, 1 − p_y), from [..., C] logits and one-hot targets."""
     return ops.stack([ops.sum(logits * target, axis=-1), ops.logsumexp(logits - 1e4 * target, axis=-1)], axis=-1)
 
 
@@ -154,8 +167,9 @@ class DIST(SoftTarget):
     """Pearson correlation with the teacher, over the classes of each sample and over the samples of each class.
 
     `T² · [beta · (1 − ρ(rows)) + gamma · (1 − mean_c ρ(column c))]`, with ρ the Pearson correlation of
-    `softmax(teacher / T)` and `softmax(student / T)`. The second term is one value per batch and is added to each
-    sample. With two classes the correlation of rows is ±1 for any logits, so C >= 3.
+    `softmax(teacher / T)` and `softmax(student / T)`. Each position of a dense output is a row. The second term is one
+    value per batch, over all its rows whatever their weight or mask, and is added to each row. With two classes the
+    correlation of rows is ±1 for any logits, so C >= 3. ρ is 0 where the teacher or the student is constant.
 
     Args:
         temperature: Temperature T > 0, or a schedule over steps.
@@ -163,12 +177,12 @@ class DIST(SoftTarget):
         gamma: Weight of the correlation within classes >= 0, or a schedule.
 
     Call arguments:
-        teacher: [B, C] teacher logits.
-        student: [B, C] student logits.
+        teacher: [B, ..., C] teacher logits.
+        student: [B, ..., C] student logits.
         y: Not used.
 
     Returns:
-        [B] float32, each >= 0 up to rounding.
+        [B, ...] float32, each >= 0.
 
     Reference:
         Huang et al.: Knowledge Distillation from A Stronger Teacher (arXiv:2205.10536), equations 8 to 10.
@@ -182,19 +196,30 @@ class DIST(SoftTarget):
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
         check_logits("DIST", teacher, student, least=3)
         temperature = value_at(self.temperature, step)
-        p, q = (ops.softmax(z / temperature, axis=-1) for z in (teacher, student))
-        rows = 1 - _correlation(p, q, axis=-1)
-        columns = ops.mean(1 - _correlation(p, q, axis=0))
+        p, q = (_from_uniform(z / temperature) for z in (teacher, student))
+        rows = _decorrelation(p, q, axis=-1)
+        columns = ops.mean(_decorrelation(p, q, axis=tuple(range(len(p.shape) - 1))))
         return temperature**2 * (value_at(self.beta, step) * rows + value_at(self.gamma, step) * columns)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": to_config(self.beta), "gamma": to_config(self.gamma)}
 
 
-def _correlation(a: Any, b: Any, axis: int) -> Any:
+def _from_uniform(logits: Any) -> Any:
+    """softmax(z) − 1/C, whose small values at high temperatures have the relative precision of float32."""
+    excess = ops.expm1(logits - ops.max(logits, axis=-1, keepdims=True))
+    mean = ops.mean(excess, axis=-1, keepdims=True)
+    return (excess - mean) / (logits.shape[-1] * (1 + mean))
+
+
+def _decorrelation(a: Any, b: Any, axis: Any) -> Any:
+    """1 − ρ along axes, as ½‖a/‖a‖ − b/‖b‖‖² of the centred values; 1 where one of them is constant."""
     a, b = (x - ops.mean(x, axis=axis, keepdims=True) for x in (a, b))
-    norms = ops.sqrt(ops.maximum(ops.sum(a * a, axis=axis) * ops.sum(b * b, axis=axis), 1e-16))
-    return ops.sum(a * b, axis=axis) / norms
+    squares = [ops.sum(ops.square(x), axis=axis, keepdims=True) for x in (a, b)]
+    varies = ops.minimum(*squares) > 1e-24
+    a, b = (x * ops.rsqrt(ops.where(varies, square, 1.0)) for x, square in zip((a, b), squares, strict=True))
+    half = ops.sum(ops.square(a - b), axis=axis, keepdims=True) / 2
+    return ops.squeeze(ops.where(varies, half, 1.0), axis=axis)
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
@@ -221,6 +246,8 @@ class CTKD(DistillationLoss):
     Reference:
         Li et al.: Curriculum Temperature for Knowledge Distillation (arXiv:2211.16231), section 3.2, global version.
     """
+
+    needs_classes = True
 
     def __init__(self, low: float = 1.0, span: float = 20.0, reversal: Any = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -254,12 +281,12 @@ class WSLD(SoftTarget):
         temperature: Temperature T > 0, or a schedule over steps.
 
     Call arguments:
-        teacher: [B, C] teacher logits.
-        student: [B, C] student logits.
-        y: [B] class indices or [B, C] one-hot rows; required.
+        teacher: [B, ..., C] teacher logits.
+        student: [B, ..., C] student logits.
+        y: [B, ...] class indices or [B, ..., C] one-hot rows; required.
 
     Returns:
-        [B] float32, each >= 0.
+        [B, ...] float32, each >= 0; 0 where y is no class, such as an ignored pixel.
 
     Reference:
         Zhou et al.: Rethinking Soft Labels for Knowledge Distillation (arXiv:2102.00650), equation 10.
@@ -270,10 +297,12 @@ class WSLD(SoftTarget):
 
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
         check_logits("WSLD", teacher, student)
-        target = labels("WSLD", y, student.shape[-1])
+        target = labels("WSLD", y, student)
         ratio = cross_entropy(target, ops.stop_gradient(student)) / (cross_entropy(target, teacher) + 1e-7)
         temperature = value_at(self.temperature, step)
-        entropy = cross_entropy(ops.softmax(teacher / temperature, axis=-1), student / temperature)
+        teacher, student = teacher / temperature, student / temperature
+        # H(p, q) = H(p) + KL(p || q), since the gradient of KL is precise at high temperatures too.
+        entropy = cross_entropy(ops.softmax(teacher, axis=-1), teacher) + divergence(teacher, student)
         return temperature**2 * (1 - ops.exp(-ratio)) * entropy
 
 
@@ -298,6 +327,10 @@ class MeanSquared(DistillationLoss):
         return ops.mean(ops.square(teacher - student), axis=-1)
 
 
+# Losses whose targets are probabilities; so are those of every cross-entropy.
+_ON_PROBABILITIES = (keras.losses.KLDivergence, keras.losses.Poisson, keras.losses.Dice, keras.losses.Tversky)
+
+
 @keras.saving.register_keras_serializable(package="tfkd")
 class FromKeras(DistillationLoss):
     """Adapter for a `keras.losses.Loss` on logits or a loss of `keras.distillation`.
@@ -317,24 +350,26 @@ class FromKeras(DistillationLoss):
         [B, ...] float32.
 
     Raises:
-        InputError: `loss` is of another type, or takes probabilities.
+        InputError: `loss` is of another type, or its targets are probabilities.
     """
 
     def __init__(self, loss: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.loss = keras.saving.deserialize_keras_object(loss) if isinstance(loss, dict) else loss
-        probabilities = (keras.losses.KLDivergence, keras.losses.Poisson)
         batch_loss = getattr(self.loss, "compute_loss", None)
         if isinstance(getattr(self.loss, "loss", None), type(keras.losses.kl_divergence)) and batch_loss:
             raise InputError(
                 f"FromKeras: the loss inside {type(self.loss).__name__} must be an instance. Received: a function, "
                 "which keras.distillation applies without softmax. Pass keras.losses.KLDivergence(), or use SoftTarget."
             )
-        if isinstance(self.loss, probabilities) or not (isinstance(self.loss, keras.losses.Loss) or batch_loss):
+        probabilities = isinstance(self.loss, _ON_PROBABILITIES) or "Crossentropy" in type(self.loss).__name__
+        if probabilities or not (isinstance(self.loss, keras.losses.Loss) or batch_loss):
             raise InputError(
-                f"FromKeras: loss must be a keras.losses.Loss on logits or a loss of keras.distillation. Received: "
-                f"{self.loss!r}. Use SoftTarget for the divergence of softened probabilities."
+                f"FromKeras: loss must be a loss of keras.distillation, or a keras.losses.Loss that takes logits as "
+                f"targets too, such as MeanSquaredError(). Received: {self.loss!r}. Use SoftTarget for the divergence "
+                "of softened probabilities."
             )
+        self.needs_classes = isinstance(self.loss, keras.distillation.LogitsDistillation)
 
     def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
         if isinstance(self.loss, keras.losses.Loss):

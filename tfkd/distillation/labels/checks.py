@@ -9,6 +9,7 @@ import numpy as np
 
 from tfkd.distillation.labels import codec
 from tfkd.errors import InputError
+from tfkd.models.logits import are_softmax
 
 # Largest Kullback-Leibler divergence, at temperature 1, between logits and their stored form.
 TOLERANCE = 1e-3
@@ -77,7 +78,7 @@ def check_logits(path: str, ids: np.ndarray, logits: np.ndarray, classes: int) -
             f"{path}: logits must be finite. Received: NaN or infinity for ids {ids[~finite][:5].tolist()}. Check the "
             "teacher and its inputs."
         )
-    if len(logits) > 1 and (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+    if are_softmax(logits):
         raise InputError(f"{path}: needs logits. Received: probabilities. Remove the softmax of the teacher.")
 
 

@@ -15,7 +15,7 @@ from tfkd.data.augmentation import Augment, CropFlip, augment_batch, view_seeds
 from tfkd.data.batches import Samples
 from tfkd.distillation.labels import archive, checks, codec, identity, teacher_pass
 from tfkd.errors import InputError, ModelError
-from tfkd.models.logits import check_gives_logits
+from tfkd.models.logits import check_are_logits, check_gives_logits
 
 if TYPE_CHECKING:
     import keras
@@ -168,7 +168,7 @@ class SoftLabels:
                 f"SoftLabels.build: {views} views need an augmentation. Received: augment=None. Pass one, or views=1."
             )
         batch_size = options.pop("batch_size", 256)
-        classes = int(teacher(split.x[:1].astype("float32"), training=False).shape[-1])
+        classes = check_are_logits("teacher", teacher, split.x[:8].astype("float32"))[-1]
         if classes != split.num_classes:
             raise ModelError(
                 f"SoftLabels.build: the teacher must have the {split.num_classes} classes of the data. Received: "
