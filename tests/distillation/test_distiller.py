@@ -304,14 +304,12 @@ def test_softmax_written_by_hand_is_found_on_the_first_batch():
 
     inputs = keras.Input((8,))
     teacher = keras.Model(inputs, keras.layers.Lambda(by_hand)(keras.layers.Dense(3)(inputs)))
-    batches = [
-        (X, Y),
-        (tf.data.Dataset.from_tensor_slices((X, Y)).batch(1),),
-        ((batch for batch in [(X, Y)]),),
-    ]
-    for data in batches:
+    single = tf.data.Dataset.from_tensor_slices((X, Y)).batch(1)
+    for data in [(X, Y), (single,), ((batch for batch in [(X, Y)]),)]:
+        distiller = tfkd.Distiller(net(), teacher)
+        distiller.compile("sgd", loss=HARD)
         with pytest.raises(InputError, match="teacher must return logits"):
-            distil(net(), teacher, data=data, fit_options={"batch_size": None})
+            distiller.fit(*data, verbose=0)
 
 
 def test_generator_is_trained_on_its_first_batch_too():
@@ -452,7 +450,7 @@ MIRRORED = """
             model = make(student)
             model.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         data = {"sample_weight": weights, "batch_size": 32, "verbose": 0}
-        history = model.fit(x, y, epochs=2, shuffle=False, **data).history
+        history = model.fit(x, y, shuffle=False, **data).history
         logs = model.evaluate(x, y, return_dict=True, **data)
         return {**history, "evaluate": [logs["loss"]]}, [w.numpy() for w in student.weights]
 
@@ -471,7 +469,7 @@ MIRRORED = """
     def mutual(student):
         return tfkd.teachers.MutualLearning([student, net(5, bias_regularizer="l1")])
 
-    equal(run(lambda student: student, 1), run(undistilled, 4), ("loss", "evaluate"))
+    equal(run(lambda student: student, 1), run(undistilled, 2), ("loss", "evaluate"))
     one = run(distiller, 1)
     for replicas in (2, 4):
         equal(one, run(distiller, replicas), one[0])

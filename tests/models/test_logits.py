@@ -152,7 +152,7 @@ LOGITS = {
     "gate": lambda x: dense()(x) * dense("sigmoid")(x),
     "swish": lambda x: dense("swish")(x),
     "softmax inside": lambda x: dense()(dense("softmax")(x)),
-    "recurrent": lambda x: layers.LSTM(3, activation="sigmoid")(pair(x)),
+    "recurrent": lambda x: layers.LSTM(3)(pair(x)),
     "attention": lambda x: layers.MultiHeadAttention(1, 3)(pair(x), pair(x)),
     "one output": lambda x: dense(units=1)(x),
 }
@@ -167,6 +167,10 @@ def test_logits_raise_no_alarm(form, samples):
         logits.check_gives_logits("teacher", built)
         shape = logits.check_are_logits("teacher", built, X[:samples])
     assert shape == built(X[: min(samples, 8)]).shape
+
+
+def test_activation_of_a_recurrent_layer_is_not_that_of_its_output():
+    assert final_activation(model(lambda x: layers.LSTM(3, activation="sigmoid")(pair(x)))) is None
 
 
 def test_sigmoid_of_unknown_form_is_a_warning():

@@ -103,8 +103,22 @@ def test_softmax_taken_for_logits_is_found(folder):
 
 
 def test_probabilities_of_unseen_origin_are_found(folder):
-    teacher = changed(folder, "ops", lambda model, x: keras.ops.softmax(model(x)))
+    def softmax(z):
+        return keras.ops.exp(z) / keras.ops.sum(keras.ops.exp(z), axis=-1, keepdims=True)
+
+    teacher = changed(folder, "ops", lambda model, x: softmax(model(x)))
     only(findings(folder, teacher), "error", "The teacher returns probabilities.")
+
+
+def test_sigmoid_at_the_end_of_a_student_is_found(folder):
+    student = changed(folder, "sigmoid", lambda model, x: keras.layers.Reshape((10,))(keras.ops.sigmoid(model(x))))
+    path = folder / "sigmoid.toml"
+    path.write_text(
+        f'output = "{folder}/out"\n[data]\nname = "digits"\n[teacher]\npath = "{folder}/sound.keras"\n'
+        f'[student]\npath = "{folder}/{student}"\n[targets]\nnames = ["host:plain"]\n'
+    )
+    found = doctor.examine(recipe.load(path))
+    assert "student must return logits" in only(found, "error", "The student's outputs cannot be used.")
 
 
 def test_dropout_left_on_is_found(folder):

@@ -192,6 +192,8 @@ class Distiller(keras.Model):
             )
         if not batches:
             return x
+        for x_of_batch, _ in batches:
+            inputs.check_pairing(x_of_batch, self.student)
         with self.distribute_strategy.scope():  # where a model is built when it is run
             shape = logits.check_are_logits("student", self.student, *(inputs.student_input(x) for x, _ in batches))
             for teacher in self._teachers():

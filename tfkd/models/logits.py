@@ -181,8 +181,8 @@ def _stays_in_range(model: keras.Model, x: Any, outputs: np.ndarray) -> bool:
     if not all(tf.is_tensor(leaf) and leaf.dtype.is_floating for leaf in keras.tree.flatten(x)):
         return False
     large = [
-        ops.convert_to_numpy(model(keras.tree.map_structure(lambda leaf, factor=factor: leaf * factor, x)))
-        for factor in (1e4, -1e4)
+        ops.convert_to_numpy(ops.cast(model(keras.tree.map_structure(lambda leaf, f=f: leaf * f, x)), "float32"))
+        for f in (1e4, -1e4)
     ]
     in_range = all(((values >= 0) & (values <= 1)).all() for values in large)
     return in_range and not np.array_equal(large[0], outputs)
@@ -206,7 +206,7 @@ def check_takes_logits(loss: Any) -> None:
     """
     for one in keras.tree.flatten(loss):
         name = _loss_name(one)
-        from_logits = isinstance(one, keras.losses.Loss) and one.get_config().get("from_logits")
+        from_logits = one.get_config().get("from_logits") if isinstance(one, keras.losses.Loss) else None
         if name in _ON_PROBABILITIES or (name.endswith("crossentropy") and not from_logits) or from_logits is False:
             raise InputError(
                 f"Distiller: the compiled loss must take logits. Received: loss={one!r}, which expects probabilities. "

@@ -102,6 +102,7 @@ def _examine_data(splits: data.Splits) -> Iterator[Finding]:
 def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
     """Converts and runs the student with untrained weights: size and memory do not depend on the training."""
     from tfkd.conversion import converter
+    from tfkd.models import logits
     from tfkd.optimization import rehearse
     from tfkd.recipes import student as students
 
@@ -115,6 +116,17 @@ def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
             "Correct [student] in the recipe: the builder's name, its options, the file, or the layers that inherit.",
         )
         return
+    try:
+        logits.check_gives_logits("student", student)
+        if student.input_shape == (None, *splits.train.input_shape):
+            logits.check_are_logits("student", student, splits.train.x[:8].astype("float32"))
+    except InputError as error:
+        yield Finding(
+            "error",
+            "The student's outputs cannot be used.",
+            str(error),
+            "Save the student with one output of logits [batch, classes]: without a softmax at its end.",
+        )
     try:
         rehearse(student, [(one.method, one.options) for one in recipe.optimization])
     except InputError as error:

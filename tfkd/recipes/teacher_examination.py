@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -56,15 +57,16 @@ def examine(teacher: keras.Model, splits: data.Splits, recipe: Recipe) -> Iterat
             "Give the teacher that was trained on this data set.",
         )
         return
-    outputs = _run(teacher, x)
-    if (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-3):
-        yield Finding(
-            "error",
-            "The teacher returns probabilities.",
-            "its outputs are >= 0 and sum to 1",
-            "Remove its softmax.",
-        )
+    try:
+        with warnings.catch_warnings(record=True) as hints:
+            warnings.simplefilter("always")
+            logits.check_are_logits("teacher", teacher, x)
+    except InputError as error:
+        yield Finding("error", "The teacher returns probabilities.", str(error), "Remove its softmax or sigmoid.")
         return
+    for hint in hints:
+        yield Finding("warning", "The teacher may return probabilities.", str(hint.message), "Check its last layer.")
+    outputs = _run(teacher, x)
     yield from _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
     if len(y) < max(_LEAST, _LEAST_PER_CLASS * classes):
         yield Finding(

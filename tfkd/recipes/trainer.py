@@ -200,6 +200,8 @@ class Trainer:
         name, settings = f"student-{kind}-{seed}", self.recipe.distillation
 
         def work(key: str) -> Trained:
+            if kind == "alone" and seed == self.recipe.seed:  # before the first student is trained
+                self._check_teacher(teaching)
             student = self._build_student(seed)
             if kind == "alone":
                 return self._train(_Training(name, key, student, student, settings, seed))
@@ -212,6 +214,18 @@ class Trainer:
         if kind == "distilled":
             inputs += [settings.alpha, settings.soft, teaching.hashes]
         return self.steps.do(name, inputs, Trained, work)
+
+    def _check_teacher(self, teaching: Teaching) -> None:
+        """Checks that a teacher from files returns logits; those in a store are checked when it is built.
+
+        Raises:
+            ModelError: It returns probabilities.
+        """
+        from tfkd.models import logits
+
+        if self.recipe.teacher.files and teaching.labels is None:
+            sample = self.teacher_splits.train.x[:8].astype("float32")
+            logits.check_are_logits("teacher", teaching.teacher.load(), sample)
 
     def _build_student(self, seed: int) -> keras.Model:
         """The student before its training."""
