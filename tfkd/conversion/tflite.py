@@ -64,6 +64,7 @@ class TFLiteModel:
         content: Bytes of the file.
         path: Path of the file, or None for a model in memory.
         audit: Audit of the calibration set, where tfkd converted the model with one.
+        findings: Findings of the comparison with the Keras model, where tfkd converted it, as sentences.
 
     Raises:
         ModelError: The bytes are not a .tflite, or (on reading `graph`) the file is damaged.
@@ -72,6 +73,7 @@ class TFLiteModel:
     content: bytes = dataclasses.field(repr=False)
     path: Path | None = None
     audit: CalibrationAudit | None = None
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.content) < 16 or self.content[4:8] != b"TFL3":
@@ -286,6 +288,7 @@ class TFLiteModel:
             "macs": self.macs,
             "parameter_bytes": self.parameter_bytes,
             "float_ops": list(self.float_ops),
+            "findings": list(self.findings),
         }
 
 

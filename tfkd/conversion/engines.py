@@ -1,0 +1,245 @@
+"""Outputs of a .tflite on the engines of this machine, and of copies whose constants are moved by rounding errors.
+
+The engines run native code on the model, which may crash: everything here but `constants` runs in a child process.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.conversion.interpreter import TensorRecorder
+from tfkd.conversion.tflite import TFLiteModel
+
+PLAIN, XNNPACK, MICRO = "LiteRT's plain kernels", "XNNPACK", "TensorFlow Lite Micro"
+
+# Untouched pages of the arena take no memory.
+_ARENA_BYTES = 256 << 20
+# The error of rounding to steps has a variance of 1/12 step². So has a constant that moves by one step up or down with
+# these probabilities.
+_MOVES, _PROBABILITIES = (-1, 0, 1), (1 / 24, 11 / 12, 1 / 24)
+# Largest magnitude of a constant: converters use symmetric ranges.
+_LARGEST = {"INT4": 7, "INT8": 127, "INT16": 2**15 - 1}
+# Engines that compute the same differ by less in each tensor, as a share of its range.
+_DIVERGENCE = 0.05
+
+Sample = Sequence[np.ndarray]  # one array [1, ...] per input or output
+Rows = list[list[np.ndarray]]  # one Sample each
+
+
+def has_micro() -> bool:
+    """Whether TensorFlow Lite Micro is installed."""
+    return importlib.util.find_spec("tflite_micro") is not None
+
+
+class Constant(NamedTuple):
+    """A constant of a .tflite.
+
+    Args:
+        name: Name of the tensor.
+        type: Name of its type in the schema, such as `INT8`.
+        quantized: Whether it has scales.
+        values: [N] its values, int4 as packed bytes; a view that can be written where the buffer can be.
+    """
+
+    name: str
+    type: str
+    quantized: bool
+    values: np.ndarray
+
+
+def constants(content: bytes | bytearray) -> Iterator[Constant]:
+    """The numeric constants of all subgraphs; a buffer that several tensors share comes once."""
+    names = {number: name for name, number in vars(schema.TensorType).items() if not name.startswith("_")}
+    dtypes = {"INT4": "uint8", "INT8": "int8", "INT16": "int16", "FLOAT16": "float16", "FLOAT32": "float32"}
+    model, seen = schema.Model.GetRootAs(content, 0), {0}
+    for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+            number, kind, quantization = tensor.Buffer(), names[tensor.Type()], tensor.Quantization()
+            if number in seen or kind not in dtypes or not (data := model.Buffers(number)).DataLength():
+                continue
+            seen.add(number)
+            quantized = quantization is not None and quantization.ScaleLength() > 0
+            yield Constant(tensor.Name().decode(), kind, quantized, data.DataAsNumpy().view(dtypes[kind]))
+
+
+def perturbed(content: bytes, seed: int) -> bytes:
+    """A copy of a .tflite whose quantized constants are moved by errors of the size of rounding errors.
+
+    Args:
+        content: The .tflite file.
+        seed: Random seed of the errors.
+    """
+    changed, rng = bytearray(content), np.random.default_rng(seed)
+    for constant in constants(changed):
+        if constant.quantized and constant.type in _LARGEST:
+            _move(constant.values, constant.type, rng)
+    return bytes(changed)
+
+
+def _move(values: np.ndarray, kind: str, rng: np.random.Generator) -> None:
+    def moved(steps: np.ndarray) -> np.ndarray:
+        largest = _LARGEST[kind]
+        return np.clip(steps + rng.choice(_MOVES, steps.shape, p=_PROBABILITIES), -largest, largest)
+
+    if kind == "INT4":  # two in a byte, the first in the lower half
+        low, high = moved((values << 4).view("int8") >> 4), moved(values.view("int8") >> 4)
+        values[:] = (low & 15 | (high & 15) << 4).astype("uint8")
+    else:
+        values[:] = moved(values.astype("int32"))
+
+
+# Entry points of child processes.
+
+
+def load() -> None:
+    """Imports LiteRT."""
+    importlib.import_module("ai_edge_litert.interpreter")
+
+
+def load_micro() -> None:
+    """Imports TensorFlow Lite Micro."""
+    importlib.import_module("tflite_micro.runtime")
+
+
+def compute(
+    content: bytes, engines: Sequence[str], samples: Sequence[Sample], moved: Sequence[Sample], files: int
+) -> dict[str, tuple[Rows, Rows] | str]:
+    """Runs a .tflite and its perturbed copies on engines.
+
+    Args:
+        content: The .tflite file.
+        engines: Names of the engines.
+        samples: Inputs of each sample.
+        moved: The same with rounding errors added; empty for no perturbed copies.
+        files: Number of perturbed copies, which share the samples.
+
+    Returns:
+        For each engine the outputs of the file and of the copies, or the message with which it refused the file.
+    """
+    files = min(files, len(moved))
+    copies = [perturbed(content, seed) for seed in range(files)]
+    results: dict[str, tuple[Rows, Rows] | str] = {}
+    for engine in engines:
+        try:
+            parts = [run(one, engine, moved[index::files]) for index, one in enumerate(copies)]
+            own = run(content, engine, samples)
+        except (RuntimeError, ValueError) as error:
+            results[engine] = str(error)
+        else:
+            results[engine] = own, [parts[i % files][i // files] for i in range(len(moved))]
+    return results
+
+
+def diverge(content: bytes, engine: str, samples: Sequence[Sample]) -> tuple[str, str] | None:
+    """The first op whose outputs differ between an engine and the plain kernels: its name and output tensor, or None.
+
+    Args:
+        content: The .tflite file.
+        engine: The other engine.
+        samples: Inputs of each sample.
+    """
+    graph = TFLiteModel.load(content).graph
+    # The last op that writes a tensor; TensorFlow Lite Micro cannot have more outputs than it has ops.
+    ops = [op for op in graph.ops if op.outputs]
+    exposed = _with_outputs(content, [op.outputs[0] for op in ops])
+    expected, received = (run(exposed, name, samples) for name in (PLAIN, engine))
+    for index, op in enumerate(ops):
+        a, b = (np.stack([row[index].astype("float64") for row in rows]) for rows in (expected, received))
+        if np.abs(a - b).max() > _DIVERGENCE * max(float(np.ptp(a)), 1e-30):
+            return op.name, graph.tensors[op.outputs[0]].name
+    return None
+
+
+def first_non_finite(content: bytes, samples: Sequence[Sample]) -> tuple[str, str] | None:
+    """The first op whose output has NaN or infinity: its name and output tensor, or None.
+
+    Args:
+        content: The .tflite file.
+        samples: Inputs of each sample.
+    """
+    graph, recorder = TFLiteModel.load(content).graph, TensorRecorder(content)
+    found: list[int] = []
+    for sample in samples:
+        read = recorder.run(sample)
+        places = range(len(graph.ops))
+        floats = (
+            i for i in places if graph.ops[i].outputs and graph.tensors[graph.ops[i].outputs[0]].dtype == "float32"
+        )
+        found += [i for i in floats if not np.isfinite(read(graph.ops[i].outputs[0])).all()][:1]
+    op = graph.ops[min(found)] if found else None
+    return (op.name, graph.tensors[op.outputs[0]].name) if op else None
+
+
+def run(content: bytes, engine: str, samples: Sequence[Sample]) -> Rows:
+    """The outputs of each sample, computed from the initial state.
+
+    Args:
+        content: The .tflite file.
+        engine: `PLAIN`, `XNNPACK` or `MICRO`.
+        samples: Inputs of each sample, of the types of the model's inputs.
+    """
+    model = schema.Model.GetRootAs(content, 0)
+    codes = {model.OperatorCodes(i).BuiltinCode() for i in range(model.OperatorCodesLength())}
+    # No engine resets resource variables, so each sample needs its own interpreter.
+    fresh = schema.BuiltinOperator.VAR_HANDLE in codes
+    start = _micro if engine == MICRO else _litert
+    invoke, rows = None, []
+    for sample in samples:
+        if invoke is None or fresh:
+            invoke = start(content, engine)
+        rows.append(invoke(sample))
+    return rows
+
+
+def _litert(content: bytes, engine: str) -> Callable[[Sample], list[np.ndarray]]:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = engine == PLAIN
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else OpResolverType.AUTO
+    interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def invoke(sample: Sample) -> list[np.ndarray]:
+        interpreter.reset_all_variables()
+        for detail, array in zip(inputs, sample, strict=True):
+            interpreter.set_tensor(detail["index"], array)
+        interpreter.invoke()
+        return [interpreter.get_tensor(detail["index"]) for detail in outputs]
+
+    return invoke
+
+
+def _micro(content: bytes, engine: str) -> Callable[[Sample], list[np.ndarray]]:
+    from tflite_micro import runtime
+
+    interpreter: Any = runtime.Interpreter.from_bytes(content, arena_size=_ARENA_BYTES)
+    outputs = range(schema.Model.GetRootAs(content, 0).Subgraphs(0).OutputsLength())
+
+    def invoke(sample: Sample) -> list[np.ndarray]:
+        interpreter.reset()
+        for index, array in enumerate(sample):
+            interpreter.set_input(array, index)
+        interpreter.invoke()
+        return [interpreter.get_output(index) for index in outputs]
+
+    return invoke
+
+
+def _with_outputs(content: bytes, outputs: list[int]) -> bytes:
+    """The .tflite with other outputs."""
+    import flatbuffers
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = copy.copy(model)
+    model.subgraphs[0].outputs, model.signatureDefs = outputs, []
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

@@ -1,0 +1,256 @@
+"""Comparison of a .tflite with the Keras model that it was made from, before the file is written.
+
+Both compute a few samples; the .tflite does so on LiteRT's plain kernels, on XNNPACK and, in integer modes, on
+TensorFlow Lite Micro where it accepts the file. What error an output may have depends on the mode:
+
+- `float32`: 1e-3 of the output's range on the samples.
+- `float16`: 2 % of the range. Rounding to the 11 significant bits of float16 stays below 1 % in the deepest models
+  tried.
+- `dynamic_range`, `full_int8`, `int16x8`: a multiple of the error that rounding explains. It is estimated from the
+  scales of the file, for any architecture and any op, by rounding errors added a second time. Rounding to steps of
+  size s gives an error of variance s²/12, so in 8 copies of the file each quantized constant moves by one step with
+  probability 1/12, and the inputs by a uniform error of up to half a step. Each such change also changes how every
+  later activation is rounded. With y the outputs of the file, y' those of the copies and f those of the Keras model,
+
+      expected² = mean (y' − y)² + (range / 256)²      error² = mean (y − f)²
+
+  An output is wrong where its error is more than 6 times as large as expected (8 times in one channel), or where one
+  value differs by more than 20 times as much. A fault, such as a tensor with a range that is too narrow, does not
+  vary with rounding: it makes the error large and the expected error not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfkd._internal import isolation
+from tfkd.conversion import engines, fault_location
+from tfkd.conversion.engines import MICRO, PLAIN, XNNPACK, Sample
+from tfkd.conversion.fault_location import Conversion
+from tfkd.conversion.reference import Reference
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import DeviceError, ModelError
+
+# Largest error in shares of the output's range and of its largest magnitude.
+_FLOATS = {"float32": (1e-3, 1e-5), "float16": (2e-2, 2e-3)}
+_RESOLUTION = 256  # steps of the range: each quantized output is expected to have an error of one step
+_ERROR_RATIO, _CHANNEL_RATIO, _LARGEST_RATIO = 6.0, 8.0, 20.0
+# Share of different values of an integer output, such as labels: nearly equal logits change places.
+_MOST_DIFFERENT = {"float32": 0.05}
+_MOST_DIFFERENT_LABELS = 0.25
+_COPIES = 8
+# TensorFlow Lite Micro's reference kernels are slow: multiply-accumulates of one sample, and of all.
+_MICRO_SAMPLE, _MICRO_BUDGET = 1e8, 1.2e8
+_COMPUTE = "tfkd.conversion.engines:compute"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How far one output of the .tflite is from that of the model, on one engine.
+
+    Args:
+        engine: Name of the engine.
+        output: Index of the output.
+        error: Root mean square of the error.
+        largest: Largest error; infinite where the .tflite gives NaN or infinity.
+        expected: Root mean square of the error that rounding explains; None in float modes.
+        span: Range of the model's output over the samples.
+        labels: Share of samples with equal argmax, 0..1.
+        excess: Error over the limit; above 1 the output is wrong.
+    """
+
+    engine: str
+    output: int
+    error: float
+    largest: float
+    expected: float | None
+    span: float
+    labels: float
+    excess: float
+
+
+def check(model: TFLiteModel, reference: Reference, conversion: Conversion, *, allow_mismatch: bool) -> tuple[str, ...]:
+    """Compares a .tflite with the model that it was made from.
+
+    Args:
+        model: The .tflite.
+        reference: Samples and the model's outputs.
+        conversion: How the .tflite was made.
+        allow_mismatch: Whether a mismatch is returned instead of raised.
+
+    Returns:
+        Findings, as sentences.
+
+    Raises:
+        ModelError: The .tflite computes something else, or an engine of LiteRT cannot run it.
+    """
+    if reference.obstacle:
+        finding = f"Not compared with the Keras model: {reference.obstacle[0].lower()}{reference.obstacle[1:]}"
+        if reference.is_fault and not allow_mismatch:
+            raise ModelError(f"{conversion.what}: {reference.obstacle} Repair the model, or pass allow_mismatch=True.")
+        return (finding,)
+    try:
+        differences = compare(model, reference, conversion.mode, conversion.timeout_s, conversion.what)
+        wrong = [one for one in differences if one.excess > 1]
+        if not wrong:
+            return ()
+        finding = _described(wrong, differences, len(reference.inputs))
+        finding += " " + fault_location.locate(
+            model, reference, max(wrong, key=lambda one: one.excess).engine, conversion
+        )
+    except (ModelError, DeviceError) as error:
+        finding = f"the .tflite cannot be compared with the Keras model: {error}"
+    if allow_mismatch:
+        return (f"{finding[0].upper()}{finding[1:]}",)
+    raise ModelError(
+        f"{conversion.what}: {finding} Nothing was written. Pass allow_mismatch=True to write the file with this "
+        "finding, or check=False to skip the comparison."
+    )
+
+
+def compare(
+    model: TFLiteModel, reference: Reference, mode: str, timeout_s: float = 600.0, what: str = "comparing"
+) -> list[Difference]:
+    """The differences of all outputs on all engines.
+
+    Args:
+        model: The .tflite.
+        reference: Samples and the model's outputs, see `tfkd.conversion.reference`.
+        mode: Precision that the model was converted to.
+        timeout_s: Time limit of each child process in seconds.
+        what: The work, for messages.
+
+    Raises:
+        ModelError: LiteRT does not accept the model, or the outputs have other shapes.
+        DeviceError: LiteRT crashed or timed out.
+    """
+    integers = mode not in _FLOATS
+    samples = [_quantized(model, sample) for sample in reference.inputs]
+    moved = [_quantized(model, sample) for sample in _moved(model, reference.inputs)] if integers else []
+    # XNNPACK has no int16 kernels: LiteRT runs the plain ones.
+    names = [PLAIN] if mode == "int16x8" else [PLAIN, XNNPACK]
+    micro = mode in ("full_int8", "int16x8") and model.macs <= _MICRO_SAMPLE and engines.has_micro()
+    few = max(2, int(_MICRO_BUDGET // max(model.macs, 1)))
+    options = {"content": model.content, "files": _COPIES}
+    results: dict[str, Any] = {}
+    with contextlib.ExitStack() as children:
+        run = children.enter_context(isolation.warm("tfkd.conversion.engines:load"))
+        run_micro = children.enter_context(isolation.warm("tfkd.conversion.engines:load_micro")) if micro else None
+        limits = {"timeout_s": timeout_s, "what": what}
+        results |= run(_COMPUTE, engines=names, samples=samples, moved=moved, **options, **limits)
+        if run_micro is not None:
+            # On some models that LiteRT accepts it aborts the process; the target tflm reports that.
+            with contextlib.suppress(DeviceError):
+                results |= run_micro(
+                    _COMPUTE, engines=[MICRO], samples=samples[:few], moved=moved[:few], **options, **limits
+                )
+    for name in names:
+        if isinstance(results[name], str):
+            raise ModelError(f"{name}: LiteRT does not accept it: {results[name]}.")
+    runs = {name: result for name, result in results.items() if not isinstance(result, str)}
+    return [one for output in range(len(model.outputs)) for one in _of_output(model, reference, output, runs, mode)]
+
+
+def _quantized(model: TFLiteModel, sample: Sample) -> list[np.ndarray]:
+    return [model.quantize_input(array, index) for index, array in enumerate(sample)]
+
+
+def _moved(model: TFLiteModel, samples: Sequence[Sample]) -> list[list[np.ndarray]]:
+    """The samples with an error of up to half a quantization step of the input."""
+    rng, graph = np.random.default_rng(0), model.graph
+    steps = [tensor.scales[:1] for tensor in model.inputs]
+    for op in graph.ops:
+        if op.name == "QUANTIZE" and op.inputs[0] in graph.inputs:
+            steps[graph.inputs.index(op.inputs[0])] = graph.tensors[op.outputs[0]].scales[:1]
+
+    def moved(array: np.ndarray, step: tuple[float, ...]) -> np.ndarray:
+        if array.dtype.kind != "f":
+            return array
+        size = step[0] if step else np.ptp(array) / 255  # without a scale, the step of dynamic_range
+        return (array + rng.uniform(-size / 2, size / 2, array.shape)).astype(array.dtype)
+
+    return [[moved(array, step) for array, step in zip(sample, steps, strict=True)] for sample in samples]
+
+
+def _of_output(
+    model: TFLiteModel, reference: Reference, output: int, runs: Mapping[str, tuple[Any, Any]], mode: str
+) -> list[Difference]:
+    """The differences of one output on all engines."""
+    expected = np.stack([row[output] for row in reference.outputs])
+
+    def values(rows: Sequence[Sample]) -> np.ndarray:
+        received = np.stack([row[output] for row in rows])
+        if received[0].size != expected[0].size:
+            raise ModelError(
+                f"output {output} must have the shape {expected[0].shape} of the Keras model's. "
+                f"Received: {received[0].shape}."
+            )
+        received = received.reshape(len(rows), *expected.shape[1:])
+        return received if expected.dtype.kind in "iub" else model.dequantize_output(received, output).astype("float64")
+
+    own = {engine: values(rows) for engine, (rows, _) in runs.items()}
+    copies = {engine: values(rows) for engine, (_, rows) in runs.items() if rows}
+    if expected.dtype.kind in "iub":
+        return [
+            _of_labels(engine, output, expected, values, copies.get(engine), mode) for engine, values in own.items()
+        ]
+    expected = expected.astype("float64")
+    span, magnitude = float(np.ptp(expected)), float(np.abs(expected).max())
+    if mode in _FLOATS:
+        share, rounding = _FLOATS[mode]
+        limit, noise = share * span + rounding * magnitude + np.finfo("float32").tiny, None
+    else:
+        step = max(model.outputs[output].scales, default=0.0)
+        floor = max((span or magnitude) / _RESOLUTION, step, _FLOATS["float32"][1] * magnitude, 1e-30)
+        noise = min(float(np.hypot(_rms(copies[engine] - own[engine]), floor)) for engine in copies)
+        limit = _LARGEST_RATIO * noise
+    found = []
+    for engine, received in own.items():
+        error = received - expected[: len(received)]
+        largest = float(np.abs(error).max()) if np.isfinite(received).all() else np.inf
+        excess = largest / limit
+        if noise is not None and np.isfinite(largest):
+            channels = error.reshape(-1, error.shape[-1] if error.ndim > 2 else 1)
+            worst = float(np.sqrt(np.square(channels).mean(axis=0).max()))
+            excess = max(excess, _rms(error) / (_ERROR_RATIO * noise), worst / (_CHANNEL_RATIO * noise))
+        same = float(np.mean(_labels(received) == _labels(expected[: len(received)])))
+        found.append(Difference(engine, output, _rms(error), largest, noise, span or magnitude, same, excess))
+    return found
+
+
+def _of_labels(
+    engine: str, output: int, expected: np.ndarray, received: np.ndarray, copies: np.ndarray | None, mode: str
+) -> Difference:
+    """The difference of an output of integers, such as labels or token ids: the share of values that differ."""
+    share = float(np.mean(received != expected[: len(received)]))
+    noise = None if copies is None else float(np.mean(copies != received))
+    limit = _MOST_DIFFERENT.get(mode, _MOST_DIFFERENT_LABELS) + (noise or 0.0)
+    return Difference(engine, output, share, share, noise, 1.0, 1 - share, share / limit)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values).mean()))
+
+
+def _labels(outputs: np.ndarray) -> np.ndarray:
+    return outputs.reshape(-1, outputs.shape[-1]).argmax(axis=-1)
+
+
+def _described(wrong: Sequence[Difference], differences: Sequence[Difference], samples: int) -> str:
+    """A sentence on the worst output."""
+    worst = max(wrong, key=lambda one: one.excess)
+    by_engine = [one for one in differences if one.output == worst.output]
+    errors = ", ".join(f"{one.largest / one.span:.2%} on {one.engine}" for one in by_engine)
+    sentence = (
+        f"output {worst.output} of the .tflite must agree with the Keras model's on {samples} samples. Received: "
+        f"errors of up to {errors}, in shares of the output's range"
+    )
+    if worst.expected is not None:
+        ratio = worst.error / worst.expected
+        sentence += f"; the root mean square error {worst.error / worst.span:.2%} is {ratio:.0f} times as large as rounding explains"
+    return f"{sentence}. The labels agree on {worst.labels:.0%}."

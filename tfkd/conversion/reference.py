@@ -1,0 +1,171 @@
+"""The outputs of the model that is converted, on a few samples: what its .tflite is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tfkd._internal import keras_compat
+from tfkd.conversion.engines import Sample
+from tfkd.conversion.tflite import TFLiteModel
+
+if TYPE_CHECKING:
+    import keras
+
+MOST = 16
+_FEWEST = 4
+# Multiply-accumulates of all samples together, so that the comparison takes about a second.
+_BUDGETS = {"int16x8": 1e8}
+_BUDGET = 1e9
+# Every model with integer inputs knows these token ids.
+_TOKENS = 2
+
+
+class Reference(NamedTuple):
+    """Samples and their outputs.
+
+    Args:
+        inputs: One array [1, ...] per input of the model, for each sample.
+        outputs: One array per output, for each sample.
+        obstacle: Why there is nothing to compare, as a sentence; empty otherwise.
+        is_fault: Whether the obstacle is a fault of the model.
+    """
+
+    inputs: Sequence[Sample] = ()
+    outputs: Sequence[Sample] = ()
+    obstacle: str = ""
+    is_fault: bool = False
+
+
+def count(model: TFLiteModel, mode: str) -> int:
+    """The number of samples on which a model is compared, 4..16: fewer for a large model."""
+    return int(np.clip(_BUDGETS.get(mode, _BUDGET) // max(model.macs, 1), _FEWEST, MOST))
+
+
+def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number: int) -> Reference:
+    """The outputs of a Keras model, each sample computed from its present state; the model does not change.
+
+    Args:
+        model: The Keras model.
+        specs: Its inputs at batch size 1 as `keras.InputSpec`, in the structure in which it takes them.
+        samples: [N, ...] samples of a model with one input; None for generated ones.
+        number: Number of samples, >= 1.
+    """
+    import keras
+
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight).astype("float64")).all():
+            return Reference(obstacle=f"The weights {weight.path!r} have NaN or infinity.", is_fault=True)
+
+    def compute(sample: Sample) -> list[np.ndarray]:
+        inputs = keras.tree.pack_sequence_as(specs, [keras.ops.convert_to_tensor(array) for array in sample])
+        with keras.StatelessScope():  # what the model assigns to its variables is dropped
+            outputs = model(inputs, training=False)
+        return [np.asarray(keras.ops.convert_to_numpy(output)) for output in keras.tree.flatten(outputs)]
+
+    flat = keras.tree.flatten(specs)
+    layers = [layer for layer in keras_compat.inner_layers(model) if isinstance(layer, keras.layers.Embedding)]
+    tokens = min((layer.input_dim for layer in layers), default=_TOKENS)
+    inputs = [_Input(spec.shape, str(spec.dtype), _first_layer(model, i), tokens) for i, spec in enumerate(flat)]
+    return _reference(compute, inputs, samples, number)
+
+
+def of_signature(
+    signature: Any, names: Sequence[str], outputs: Sequence[str], samples: np.ndarray | None, number: int
+) -> Reference:
+    """The outputs of the signature of a SavedModel, each sample computed from the initial state.
+
+    Args:
+        signature: A function of `tf.saved_model.load(...).signatures`.
+        names: Its inputs in the order of the .tflite.
+        outputs: Its outputs in the order of the .tflite.
+        samples: [N, ...] samples of a model with one input; None for generated ones.
+        number: Number of samples, >= 1.
+    """
+    specs = signature.structured_input_signature[1]
+    state = [(variable, variable.numpy()) for variable in signature.graph.variables]
+
+    def compute(sample: Sample) -> list[np.ndarray]:
+        import tensorflow as tf
+
+        for variable, value in state:
+            variable.assign(value)
+        received = signature(**{name: tf.constant(array) for name, array in zip(names, sample, strict=True)})
+        return [received[name].numpy() for name in outputs]
+
+    inputs = [_Input((1, *specs[name].shape[1:]), specs[name].dtype.name) for name in names]
+    return _reference(compute, inputs, samples, number)
+
+
+class _Input(NamedTuple):
+    """An input of a model: its shape [1, ...], its type, the preprocessing layer that reads it, and how many tokens
+    the model knows."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    layer: Any = None
+    tokens: int = _TOKENS
+
+    def generate(self, rng: np.random.Generator, index: int) -> np.ndarray:
+        """Values in the range that the model takes, as far as its layers tell."""
+        kind = type(self.layer).__name__
+        if kind == "Embedding" or self.dtype.startswith(("int", "uint")):
+            # Images come as uint8.
+            high = 256 if self.dtype == "uint8" and kind != "Embedding" else self.tokens
+            return rng.integers(0, high, self.shape).astype(self.dtype)
+        if self.dtype == "bool":
+            return rng.random(self.shape) < 0.5
+        # Some models do not take negative values, for others they are important.
+        values = rng.normal(size=self.shape) if index % 2 else rng.random(self.shape)
+        if kind == "Normalization" and not self.layer.invert:
+            mean, variance = (np.asarray(value, "float64") for value in (self.layer.mean, self.layer.variance))
+            values = rng.normal(size=self.shape) * np.sqrt(variance) + mean
+        elif kind == "Rescaling":
+            # Inputs that it scales to 0..1, or to -offset..offset.
+            scale, offset = np.asarray(self.layer.scale, "float64"), np.asarray(self.layer.offset, "float64")
+            values = rng.random(self.shape) * np.where(offset == 0, 1.0, 2 * np.abs(offset)) / scale
+        return values.astype(self.dtype)
+
+
+def _first_layer(model: keras.Model, index: int) -> Any:
+    """The layer that tells the range of an input: the first that rescales, normalizes or embeds it; or None."""
+    import keras
+
+    told = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Embedding)
+    readers = [model]
+    if keras_compat.shows_layers(model):
+        tensor = keras_compat.functional(model).inputs[index]
+        nodes = (node for node in keras_compat.nodes(model) if not node.is_input)
+        readers = [node.operation for node in nodes if any(one is tensor for one in node.input_tensors)]
+    layers = [layer for layer in readers if isinstance(layer, keras.Layer)]
+    inner = [one for layer in layers for one in (layer, *keras_compat.inner_layers(layer))]
+    return next((layer for layer in inner if isinstance(layer, told)), None)
+
+
+def _reference(
+    compute: Callable[[Sample], list[np.ndarray]], inputs: list[_Input], samples: np.ndarray | None, number: int
+) -> Reference:
+    if samples is None:
+        rng = np.random.default_rng(0)
+        rows = [[one.generate(rng, index) for one in inputs] for index in range(number)]
+    else:
+        chosen = np.linspace(0, len(samples) - 1, min(number, len(samples))).astype(int)
+        rows = [[samples[index][None].astype(inputs[0].dtype)] for index in chosen]
+    try:
+        outputs, again = [compute(row) for row in rows], compute(rows[0])
+    except Exception as error:  # a model is the user's code, which may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Reference(obstacle=f"The model cannot be computed on {_described(samples)} ({reason}).")
+    if not all(np.allclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True) for a, b in zip(outputs[0], again, strict=True)):
+        return Reference(obstacle="The model returns random outputs: two calls on the same input differ.")
+    finite = [index for index, row in enumerate(outputs) if all(np.isfinite(array).all() for array in row)]
+    if not finite:
+        obstacle = f"The model returns NaN or infinity on {_described(samples)}."
+        return Reference(obstacle=obstacle, is_fault=samples is not None)
+    return Reference([rows[index] for index in finite], [outputs[index] for index in finite])
+
+
+def _described(samples: np.ndarray | None) -> str:
+    return "generated inputs" if samples is None else "calibration samples"
