@@ -149,13 +149,16 @@ def _as_options(message: str, options: dict[str, str]) -> str:
 
     >>> _as_options("Pass overwrite=True or seed=1.", {"overwrite": "--overwrite", "seed": "--seed"})
     'Pass --overwrite or --seed 1.'
+    >>> _as_options("Pass check=False.", {"check": "--check/--no-check"})
+    'Pass --no-check.'
     """
 
     def replace(found: re.Match[str]) -> str:
         name, value = found[1], found[2].strip("'\"")
         if name not in options:
             return found[0]
-        return options[name] if value == "True" else f"{options[name]} {value}"
+        on, _, off = options[name].partition("/")
+        return on if value == "True" else off if off and value == "False" else f"{on} {value}"
 
     return re.sub(r"(?<![\w,.-])(\w+)=('[^']*'|\"[^\"]*\"|[\w/-]+(?:\.\w+)*)", replace, message)
 

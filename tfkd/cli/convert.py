@@ -27,6 +27,16 @@ def convert(
     allow_float: Annotated[
         bool, typer.Option("--allow-float", help="Accept ops that stay in float in a quantized model.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Compare the outputs of the .tflite with those of the model first."),
+    ] = True,
+    allow_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-mismatch", help="Write a .tflite that computes something else, too, with a finding that says so."
+        ),
+    ] = False,
     quantizer: Annotated[
         str | None, typer.Option(help="tensorflow or litert. Default: litert if an option below needs it.")
     ] = None,
@@ -64,6 +74,8 @@ def convert(
 ) -> None:
     """Convert a Keras model to .tflite.
 
+    Before the file is written, its outputs are compared with those of the model on a few samples.
+
     Example: tfkd convert student.keras student.tflite --mode full_int8 --calibration digits
     """
     from tfkd.recipes import conversion
@@ -77,6 +89,8 @@ def convert(
         calibration_samples=calibration_samples,
         float_io=float_io,
         allow_float=allow_float,
+        check=check,
+        allow_mismatch=allow_mismatch,
         settings=conversion.select(
             quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ()
         ),

@@ -6,17 +6,19 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import refusals, rewriting, rnn, signatures
+from tfkd.conversion import layer_names, parity, reference, refusals, rewriting, rnn, signatures
 from tfkd.conversion.calibration import Source, draw, saturation
-from tfkd.conversion.export import export, load
+from tfkd.conversion.export import export, input_specs, load
+from tfkd.conversion.fault_location import Conversion
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
+from tfkd.conversion.reference import Reference
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 MODES = ("float32", "float16", "dynamic_range", "full_int8", "int16x8")
 _CALIBRATED = ("full_int8", "int16x8")
+_CONVERT = "tfkd.conversion.converter:_convert"
 
 
 def convert(
@@ -39,11 +42,13 @@ def convert(
     calibration_samples: int = 256,
     float_io: bool = False,
     allow_float: bool = False,
+    check: bool = True,
+    allow_mismatch: bool = False,
     overwrite: bool = False,
     timeout_s: float = 600.0,
     seed: int = 0,
 ) -> TFLiteModel:
-    """Converts a model to a .tflite of builtin ops at batch size 1 and writes it atomically.
+    """Converts a model to a .tflite of builtin ops at batch size 1, compares both and writes the .tflite atomically.
 
     Args:
         model: A Keras model, the path of a `.keras` file or the folder of a SavedModel.
@@ -53,10 +58,14 @@ def convert(
         quantizer: `tensorflow`, the converter's own quantizer; or `litert` or a `tfkd.QuantizerSettings`, which offer
             a choice of activation ranges and of precision per layer in the modes `dynamic_range`, `full_int8` and
             `int16x8`.
-        calibration: Train or validation split for `full_int8` and `int16x8`; the test split is refused.
+        calibration: Train or validation split for `full_int8` and `int16x8`; the test split is refused. Other modes
+            need none; its samples then serve only to compare the .tflite with the model.
         calibration_samples: Number of samples drawn from it, >= 1, stratified by class.
         float_io: Whether input and output stay in float in `full_int8` and `int16x8`.
         allow_float: Whether ops may stay in floating point in `full_int8` and `int16x8`.
+        check: Whether the outputs of the .tflite are compared with those of the model before it is written; see
+            `tfkd.conversion.parity`.
+        allow_mismatch: Whether a .tflite that computes something else is written, with the mismatch in its `findings`.
         overwrite: Whether an existing file is replaced.
         timeout_s: Time limit of the converter in seconds, > 0.
         seed: Random seed of the draw of calibration samples.
@@ -66,7 +75,8 @@ def convert(
 
     Raises:
         InputError: An argument is wrong, or the calibration set does not fit the model.
-        ModelError: The model does not convert; the message names layer, op and remedy.
+        ModelError: The model does not convert, or the .tflite computes something else; the message names layer, op
+            and remedy.
         DeviceError: The converter crashed or timed out.
 
     Reference:
@@ -83,8 +93,9 @@ def convert(
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
         isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
     ):
+        loaded = load(model)
         source = export(
-            load(model),
+            loaded,
             Path(folder) / "model",
             integers=mode in _CALIBRATED,
             lstm_op=mode != "int16x8" and (mode != "full_int8" or settings is None),
@@ -92,11 +103,19 @@ def convert(
         samples, audit = None, None
         if mode in _CALIBRATED:
             samples, audit = draw(calibration, source, calibration_samples, seed, mode)
-        job = _Job(what, mode, settings, samples, float_io, allow_float, timeout_s)
-        quantized = _run(run, source, job)
-    converted = TFLiteModel.load(quantized.content)
-    if mode in _CALIBRATED and not allow_float:
-        _check_no_float_ops(converted, quantized, what)
+        job = _Job(what, mode, settings, samples, float_io, allow_float, check, timeout_s)
+        quantized, expected = _run(run, source, job)
+        converted = TFLiteModel.load(quantized.content)
+        if mode in _CALIBRATED and not allow_float:
+            _check_no_float_ops(converted, quantized, what)
+        if check:
+            if expected is None:
+                some = reference.usable(calibration, source.sample_shape, seed) if samples is None else samples
+                expected = reference.of_keras(loaded, input_specs(loaded), some, reference.count(converted, mode))
+            findings = parity.check(
+                converted, expected, _conversion(loaded, source, job), allow_mismatch=allow_mismatch
+            )
+            converted = dataclasses.replace(converted, findings=findings)
     if audit is not None and samples is not None:
         summary = (settings.summary(),) if settings else ()
         findings = (*audit.findings, *quantized.outliers, *summary)
@@ -114,7 +133,24 @@ class _Job:
     samples: np.ndarray | None
     float_io: bool
     allow_float: bool
+    check: bool
     timeout_s: float
+
+
+def _conversion(model: Any, source: Source, job: _Job) -> Conversion:
+    layers = {} if isinstance(model, Path) else layer_names.layers(model)
+
+    def float32() -> bytes:
+        content: bytes = isolation.run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **_arguments(source))
+        return content
+
+    return Conversion(job.what, job.mode, "litert" if job.settings else "tensorflow", layers, float32, job.timeout_s)
+
+
+def _arguments(source: Source) -> dict[str, Any]:
+    """Arguments of `_convert` for mode float32."""
+    arguments = {"saved_model": str(source.folder), "inputs": source.inputs, "outputs": source.outputs}
+    return {**arguments, "mode": "float32", "samples": None, "float_io": False, "allow_float": False}
 
 
 def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, what: str) -> None:
@@ -126,30 +162,35 @@ def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, what: str)
         )
 
 
-def _run(run: Callable[..., Any], source: Source, job: _Job) -> Quantized:
-    """Converts in the child process `run`, and quantizes in another one where litert-quantizer is selected."""
-    by_converter = job.settings is None
+def _run(run: Callable[..., Any], source: Source, job: _Job) -> tuple[Quantized, Reference | None]:
+    """Converts in the child process `run`, and quantizes in another one where litert-quantizer is selected.
+
+    The second result is what a SavedModel of the user computes, which only the child process can run.
+    """
+    arguments, expected = _arguments(source), None
+    if job.settings is None:
+        arguments |= {"mode": job.mode, "samples": job.samples}
+        arguments |= {"float_io": job.float_io, "allow_float": job.allow_float}
     try:
-        content: bytes = run(
-            "tfkd.conversion.converter:_convert",
-            timeout_s=job.timeout_s,
-            what=job.what,
-            saved_model=str(source.folder),
-            inputs=source.inputs,
-            outputs=source.outputs,
-            mode=job.mode if by_converter else "float32",
-            samples=job.samples if by_converter else None,
-            float_io=job.float_io,
-            allow_float=job.allow_float,
-        )
+        if job.check and not source.inputs:
+            content, expected = run(
+                "tfkd.conversion.converter:_convert_and_evaluate",
+                timeout_s=job.timeout_s,
+                what=job.what,
+                mode=job.mode,
+                samples=job.samples,
+                arguments=arguments,
+            )
+        else:
+            content = run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **arguments)
     except InputError as error:
         raise ModelError(f"{job.what}: {refusals.explain(str(error))}") from error
     except isolation.ChildCrashed as error:
-        message = refusals.crash(str(error), integers=by_converter and job.samples is not None)
+        message = refusals.crash(str(error), integers=arguments["samples"] is not None)
         raise isolation.ChildCrashed(f"{job.what}: {message}") from error
     if job.settings is None:
-        return Quantized(content)
-    return quantize(
+        return Quantized(content), expected
+    quantized = quantize(
         content,
         job.settings,
         mode=job.mode,
@@ -158,6 +199,7 @@ def _run(run: Callable[..., Any], source: Source, job: _Job) -> Quantized:
         timeout_s=job.timeout_s,
         what=job.what,
     )
+    return quantized, expected
 
 
 # The functions below run in the child process.
@@ -223,6 +265,19 @@ def _convert(
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class
         raise isolation.ChildRefused(f"{refusals.REFUSED}: {error}") from None
     return rnn.bound_cell_scales(signatures.reorder(content, inputs, outputs))
+
+
+def _convert_and_evaluate(
+    mode: str, samples: np.ndarray | None, arguments: Mapping[str, Any]
+) -> tuple[bytes, Reference]:
+    """Converts a SavedModel, and computes its outputs on a few samples."""
+    content = _convert(**arguments)
+    folder = arguments["saved_model"]
+    loaded = _tensorflow().saved_model.load(folder)  # anew, since a calibration changes the state of the model
+    signature = loaded.signatures["serving_default"]
+    inputs, outputs = signatures.orders(loaded, signature, folder)
+    number = reference.count(TFLiteModel.load(content), mode)
+    return content, reference.of_signature(signature, inputs, outputs, samples, number)
 
 
 def _set_mode(converter: Any, mode: str, integer_io: bool) -> None:

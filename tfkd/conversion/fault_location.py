@@ -25,9 +25,8 @@ _REMEDIES = {
     "float32": "Build the layer of other operations.",
     "float16": "Convert with mode='float32' or mode='dynamic_range', or rescale the layer's constants.",
     "dynamic_range": "Convert with mode='float16', or build the layer of other operations.",
-    "full_int8": "Try quantizer='{other}', mode='int16x8' or mode='dynamic_range', or build the layer of other operations.",
-    "int16x8": "Try quantizer='{other}', mode='full_int8' or mode='dynamic_range', or build the layer of other "
-    "operations.",
+    "full_int8": "Try quantizer={other!r}, mode='int16x8' or mode='dynamic_range', or build it of other operations.",
+    "int16x8": "Try quantizer={other!r}, mode='full_int8' or mode='dynamic_range', or build it of other operations.",
 }
 
 
@@ -88,7 +87,7 @@ def _non_finite(model: TFLiteModel, reference: Reference, conversion: Conversion
         if constant.type == "FLOAT16" and not np.isfinite(constant.values).all():
             layer = _layer(constant.name, "", conversion)
             return f"{layer} has constants beyond {_LARGEST_HALF:,.0f}, the largest float16: {constant.name!r}."
-    return f"The first NaN or infinity arises in {_op(*found, conversion)}."
+    return f"The first NaN or infinity arises in {_op(found[0], found[1], conversion)}."
 
 
 def _between_engines(model: TFLiteModel, reference: Reference, engine: str, conversion: Conversion) -> str:
@@ -101,7 +100,7 @@ def _between_engines(model: TFLiteModel, reference: Reference, engine: str, conv
         engine=engine,
         samples=_inputs(model, reference),
     )
-    return f"{engine} and {engines.PLAIN} differ first in {_op(*found, conversion)}." if found else ""
+    return f"{engine} and {engines.PLAIN} differ first in {_op(found[0], found[1], conversion)}." if found else ""
 
 
 def _by_op(model: TFLiteModel, reference: Reference, conversion: Conversion) -> str:

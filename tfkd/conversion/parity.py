@@ -1,22 +1,24 @@
 """Comparison of a .tflite with the Keras model that it was made from, before the file is written.
 
 Both compute a few samples; the .tflite does so on LiteRT's plain kernels, on XNNPACK and, in integer modes, on
-TensorFlow Lite Micro where it accepts the file. What error an output may have depends on the mode:
+TensorFlow Lite Micro where it accepts the file. How large an error may be is derived from the file, for any
+architecture and any op, by a second set of rounding errors. In several copies of the file each constant moves by one
+step of its type with probability 1/12, since rounding to steps of size s gives an error of variance s²/12; so do the
+quantized inputs. Each such change also changes how every later activation is rounded. With y the outputs of the file,
+y' those of the copies, f those of the Keras model, and sums over samples and elements of one output,
 
-- `float32`: 1e-3 of the output's range on the samples.
-- `float16`: 2 % of the range. Rounding to the 11 significant bits of float16 stays below 1 % in the deepest models
-  tried.
-- `dynamic_range`, `full_int8`, `int16x8`: a multiple of the error that rounding explains. It is estimated from the
-  scales of the file, for any architecture and any op, by rounding errors added a second time. Rounding to steps of
-  size s gives an error of variance s²/12, so in 8 copies of the file each quantized constant moves by one step with
-  probability 1/12, and the inputs by a uniform error of up to half a step. Each such change also changes how every
-  later activation is rounded. With y the outputs of the file, y' those of the copies and f those of the Keras model,
+    expected² = mean (y' − y)² + max(range / 256, step of the output)²      error² = mean (y − f)²
 
-      expected² = mean (y' − y)² + (range / 256)²      error² = mean (y − f)²
+In the modes `dynamic_range`, `full_int8` and `int16x8` an output is wrong where
 
-  An output is wrong where its error is more than 6 times as large as expected (8 times in one channel), or where one
-  value differs by more than 20 times as much. A fault, such as a tensor with a range that is too narrow, does not
-  vary with rounding: it makes the error large and the expected error not.
+    error > 6 · expected,  the error of one channel > 8 · expected,  or
+    max |y − f| > 20 · expected and > 4 · max |y' − y|.
+
+A fault, such as a tensor with a range that is too narrow, does not vary with the rounding: it makes the error large,
+and the expected error not. In the float modes an output is wrong where
+
+    max |y − f| > 0.001 · range + 0.00001 · max |f| + 20 · rms(y' − y)     float32
+    max |y − f| > 0.02 · range + 0.002 · max |f| + 6 · rms(y' − y)         float16
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,18 +34,20 @@ from tfkd._internal import isolation
 from tfkd.conversion import engines, fault_location
 from tfkd.conversion.engines import MICRO, PLAIN, XNNPACK, Sample
 from tfkd.conversion.fault_location import Conversion
-from tfkd.conversion.reference import Reference
+from tfkd.conversion.reference import MOST, Reference
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, ModelError
 
-# Largest error in shares of the output's range and of its largest magnitude.
-_FLOATS = {"float32": (1e-3, 1e-5), "float16": (2e-2, 2e-3)}
-_RESOLUTION = 256  # steps of the range: each quantized output is expected to have an error of one step
-_ERROR_RATIO, _CHANNEL_RATIO, _LARGEST_RATIO = 6.0, 8.0, 20.0
+# Largest error in shares of the output's range, of its largest magnitude and of the rounding noise.
+_FLOATS = {"float32": (1e-3, 1e-5, 20.0), "float16": (2e-2, 2e-3, 6.0)}
+_STEPS = 256  # of the range: each quantized output is expected to have an error of one step
+_TINY = 1e-30  # makes quotients of zeros 0
+_ERROR_RATIO, _CHANNEL_RATIO, _LARGEST_RATIO, _LARGEST_NOISE_RATIO = 6.0, 8.0, 20.0, 4.0
 # Share of different values of an integer output, such as labels: nearly equal logits change places.
 _MOST_DIFFERENT = {"float32": 0.05}
 _MOST_DIFFERENT_LABELS = 0.25
-_COPIES = 8
+# An odd number, so that the two passes over the samples use different copies.
+_COPIES = 7
 # TensorFlow Lite Micro's reference kernels are slow: multiply-accumulates of one sample, and of all.
 _MICRO_SAMPLE, _MICRO_BUDGET = 1e8, 1.2e8
 _COMPUTE = "tfkd.conversion.engines:compute"
@@ -58,7 +62,7 @@ class Difference:
         output: Index of the output.
         error: Root mean square of the error.
         largest: Largest error; infinite where the .tflite gives NaN or infinity.
-        expected: Root mean square of the error that rounding explains; None in float modes.
+        expected: Root mean square of the error that rounding explains.
         span: Range of the model's output over the samples.
         labels: Share of samples with equal argmax, 0..1.
         excess: Error over the limit; above 1 the output is wrong.
@@ -68,7 +72,7 @@ class Difference:
     output: int
     error: float
     largest: float
-    expected: float | None
+    expected: float
     span: float
     labels: float
     excess: float
@@ -99,7 +103,7 @@ def check(model: TFLiteModel, reference: Reference, conversion: Conversion, *, a
         wrong = [one for one in differences if one.excess > 1]
         if not wrong:
             return ()
-        finding = _described(wrong, differences, len(reference.inputs))
+        finding = _described(wrong, differences, len(reference.inputs), conversion.mode)
         finding += " " + fault_location.locate(
             model, reference, max(wrong, key=lambda one: one.excess).engine, conversion
         )
@@ -129,9 +133,9 @@ def compare(
         ModelError: LiteRT does not accept the model, or the outputs have other shapes.
         DeviceError: LiteRT crashed or timed out.
     """
-    integers = mode not in _FLOATS
     samples = [_quantized(model, sample) for sample in reference.inputs]
-    moved = [_quantized(model, sample) for sample in _moved(model, reference.inputs)] if integers else []
+    passes = 2 if len(samples) == MOST else 1
+    moved = [_quantized(model, sample) for sample in _moved(model, [*reference.inputs] * passes, mode)]
     # XNNPACK has no int16 kernels: LiteRT runs the plain ones.
     names = [PLAIN] if mode == "int16x8" else [PLAIN, XNNPACK]
     micro = mode in ("full_int8", "int16x8") and model.macs <= _MICRO_SAMPLE and engines.has_micro()
@@ -139,8 +143,8 @@ def compare(
     options = {"content": model.content, "files": _COPIES}
     results: dict[str, Any] = {}
     with contextlib.ExitStack() as children:
-        run = children.enter_context(isolation.warm("tfkd.conversion.engines:load"))
-        run_micro = children.enter_context(isolation.warm("tfkd.conversion.engines:load_micro")) if micro else None
+        run = children.enter_context(isolation.prepared("tfkd.conversion.engines:load"))
+        run_micro = children.enter_context(isolation.prepared("tfkd.conversion.engines:load_micro")) if micro else None
         limits = {"timeout_s": timeout_s, "what": what}
         results |= run(_COMPUTE, engines=names, samples=samples, moved=moved, **options, **limits)
         if run_micro is not None:
@@ -160,8 +164,10 @@ def _quantized(model: TFLiteModel, sample: Sample) -> list[np.ndarray]:
     return [model.quantize_input(array, index) for index, array in enumerate(sample)]
 
 
-def _moved(model: TFLiteModel, samples: Sequence[Sample]) -> list[list[np.ndarray]]:
+def _moved(model: TFLiteModel, samples: Sequence[Sample], mode: str) -> list[list[np.ndarray]]:
     """The samples with an error of up to half a quantization step of the input."""
+    if mode in _FLOATS:
+        return [[*sample] for sample in samples]
     rng, graph = np.random.default_rng(0), model.graph
     steps = [tensor.scales[:1] for tensor in model.inputs]
     for op in graph.ops:
@@ -194,42 +200,61 @@ def _of_output(
         return received if expected.dtype.kind in "iub" else model.dequantize_output(received, output).astype("float64")
 
     own = {engine: values(rows) for engine, (rows, _) in runs.items()}
-    copies = {engine: values(rows) for engine, (_, rows) in runs.items() if rows}
+    copies = {engine: values(rows) for engine, (_, rows) in runs.items()}
+    changes = {
+        engine: copies[engine] - own[engine][np.arange(len(copies[engine])) % len(own[engine])] for engine in own
+    }
     if expected.dtype.kind in "iub":
-        return [
-            _of_labels(engine, output, expected, values, copies.get(engine), mode) for engine, values in own.items()
-        ]
-    expected = expected.astype("float64")
-    span, magnitude = float(np.ptp(expected)), float(np.abs(expected).max())
+        return [_of_labels(engine, output, expected, own[engine], changes[engine], mode) for engine in own]
+    scale = _Scale(
+        span=float(np.ptp(expected)),
+        magnitude=float(np.abs(expected).max()),
+        step=max(model.outputs[output].scales, default=0.0),
+        # A fault of one engine may also make its outputs vary more, or not at all.
+        noise=min(map(_rms, changes.values())),
+        largest_noise=min(float(np.abs(change).max()) for change in changes.values()),
+    )
+    return [_of_engine(engine, output, expected[: len(own[engine])], own[engine], scale, mode) for engine in own]
+
+
+class _Scale(NamedTuple):
+    """Magnitudes of an output: range and largest magnitude, quantization step, and changes by rounding."""
+
+    span: float
+    magnitude: float
+    step: float
+    noise: float
+    largest_noise: float
+
+
+def _of_engine(
+    engine: str, output: int, expected: np.ndarray, received: np.ndarray, scale: _Scale, mode: str
+) -> Difference:
+    error, span = received - expected, scale.span or scale.magnitude or 1.0
+    labels = float(np.mean(_labels(received) == _labels(expected)))
+    if not np.isfinite(error).all():
+        return Difference(engine, output, np.inf, np.inf, scale.noise, span, labels, np.inf)
+    rms, largest = _rms(error), float(np.abs(error).max())
     if mode in _FLOATS:
-        share, rounding = _FLOATS[mode]
-        limit, noise = share * span + rounding * magnitude + np.finfo("float32").tiny, None
+        shares = zip(_FLOATS[mode], (scale.span, scale.magnitude, scale.noise), strict=True)
+        noise, excess = scale.noise, largest / (sum(share * value for share, value in shares) + _TINY)
     else:
-        step = max(model.outputs[output].scales, default=0.0)
-        floor = max((span or magnitude) / _RESOLUTION, step, _FLOATS["float32"][1] * magnitude, 1e-30)
-        noise = min(float(np.hypot(_rms(copies[engine] - own[engine]), floor)) for engine in copies)
-        limit = _LARGEST_RATIO * noise
-    found = []
-    for engine, received in own.items():
-        error = received - expected[: len(received)]
-        largest = float(np.abs(error).max()) if np.isfinite(received).all() else np.inf
-        excess = largest / limit
-        if noise is not None and np.isfinite(largest):
-            channels = error.reshape(-1, error.shape[-1] if error.ndim > 2 else 1)
-            worst = float(np.sqrt(np.square(channels).mean(axis=0).max()))
-            excess = max(excess, _rms(error) / (_ERROR_RATIO * noise), worst / (_CHANNEL_RATIO * noise))
-        same = float(np.mean(_labels(received) == _labels(expected[: len(received)])))
-        found.append(Difference(engine, output, _rms(error), largest, noise, span or magnitude, same, excess))
-    return found
+        noise = float(np.hypot(scale.noise, max(span / _STEPS, scale.step)))
+        channels = error.reshape(-1, error.shape[-1] if error.ndim > 2 else 1)
+        excess = max(
+            rms / (_ERROR_RATIO * noise),
+            float(np.sqrt(np.square(channels).mean(axis=0).max())) / (_CHANNEL_RATIO * noise),
+            largest / max(_LARGEST_RATIO * noise, _LARGEST_NOISE_RATIO * scale.largest_noise),
+        )
+    return Difference(engine, output, rms, largest, noise, span, labels, excess)
 
 
 def _of_labels(
-    engine: str, output: int, expected: np.ndarray, received: np.ndarray, copies: np.ndarray | None, mode: str
+    engine: str, output: int, expected: np.ndarray, received: np.ndarray, changes: np.ndarray, mode: str
 ) -> Difference:
     """The difference of an output of integers, such as labels or token ids: the share of values that differ."""
-    share = float(np.mean(received != expected[: len(received)]))
-    noise = None if copies is None else float(np.mean(copies != received))
-    limit = _MOST_DIFFERENT.get(mode, _MOST_DIFFERENT_LABELS) + (noise or 0.0)
+    share, noise = float(np.mean(received != expected[: len(received)])), float(np.mean(changes != 0))
+    limit = _MOST_DIFFERENT.get(mode, _MOST_DIFFERENT_LABELS) + noise
     return Difference(engine, output, share, share, noise, 1.0, 1 - share, share / limit)
 
 
@@ -241,7 +266,7 @@ def _labels(outputs: np.ndarray) -> np.ndarray:
     return outputs.reshape(-1, outputs.shape[-1]).argmax(axis=-1)
 
 
-def _described(wrong: Sequence[Difference], differences: Sequence[Difference], samples: int) -> str:
+def _described(wrong: Sequence[Difference], differences: Sequence[Difference], samples: int, mode: str) -> str:
     """A sentence on the worst output."""
     worst = max(wrong, key=lambda one: one.excess)
     by_engine = [one for one in differences if one.output == worst.output]
@@ -250,7 +275,7 @@ def _described(wrong: Sequence[Difference], differences: Sequence[Difference], s
         f"output {worst.output} of the .tflite must agree with the Keras model's on {samples} samples. Received: "
         f"errors of up to {errors}, in shares of the output's range"
     )
-    if worst.expected is not None:
-        ratio = worst.error / worst.expected
-        sentence += f"; the root mean square error {worst.error / worst.span:.2%} is {ratio:.0f} times as large as rounding explains"
+    if mode not in _FLOATS:
+        ratio = f"{worst.error / worst.expected:.1f} times what rounding explains"
+        sentence += f"; the root mean square error, {worst.error / worst.span:.2%}, is {ratio}"
     return f"{sentence}. The labels agree on {worst.labels:.0%}."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfkd._internal import keras_compat
+from tfkd.conversion.calibration import choose
 from tfkd.conversion.engines import Sample
 from tfkd.conversion.tflite import TFLiteModel
 
@@ -42,6 +43,13 @@ class Reference(NamedTuple):
 def count(model: TFLiteModel, mode: str) -> int:
     """The number of samples on which a model is compared, 4..16: fewer for a large model."""
     return int(np.clip(_BUDGETS.get(mode, _BUDGET) // max(model.macs, 1), _FEWEST, MOST))
+
+
+def usable(split: Any, shape: tuple[int, ...] | None, seed: int) -> np.ndarray | None:
+    """A few samples of a split, if the user gave one of the model's input shape; otherwise None."""
+    if shape is None or getattr(split, "input_shape", None) != shape:
+        return None
+    return choose(split, MOST, seed).x
 
 
 def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number: int) -> Reference:
@@ -100,8 +108,7 @@ def of_signature(
 
 
 class _Input(NamedTuple):
-    """An input of a model: its shape [1, ...], its type, the preprocessing layer that reads it, and how many tokens
-    the model knows."""
+    """An input: its shape [1, ...] and type, the layer that tells its range, and the number of tokens it may have."""
 
     shape: tuple[int, ...]
     dtype: str

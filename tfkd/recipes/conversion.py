@@ -33,6 +33,8 @@ class Job:
         calibration_samples: Number of calibration samples, >= 1.
         float_io: Whether a quantized model keeps float32 inputs and outputs.
         allow_float: Whether ops may stay in float in a quantized model.
+        check: Whether the .tflite is compared with the model.
+        allow_mismatch: Whether a .tflite that computes something else is written, with a finding.
         settings: Settings of the LiteRT quantizer; None for TensorFlow's converter.
         accuracy_drop: Percentage points of accuracy that a mix of precisions may lose; None for no search.
         target: Target on which the search measures accuracy.
@@ -48,6 +50,8 @@ class Job:
     calibration_samples: int = 256
     float_io: bool = False
     allow_float: bool = False
+    check: bool = True
+    allow_mismatch: bool = False
     settings: QuantizerSettings | None = None
     accuracy_drop: float | None = None
     target: str = "host:plain"
@@ -88,7 +92,7 @@ def convert(job: Job, *, on_trial: Callable[[str], None] = lambda line: None) ->
         written = vectors.save(job.stem, overwrite=job.overwrite)
     return {
         **model.to_json(),
-        "findings": list(model.audit.findings) if model.audit else [],
+        "findings": [*model.findings, *(model.audit.findings if model.audit else ())],
         "trials": [dataclasses.asdict(trial) for trial in trials],
         "golden": [*map(str, written)],
         "seconds": round(time.monotonic() - started, 2),
@@ -120,6 +124,8 @@ def _convert(job: Job, splits: data.Splits | None) -> TFLiteModel:
         calibration_samples=job.calibration_samples,
         float_io=job.float_io,
         allow_float=job.allow_float,
+        check=job.check,
+        allow_mismatch=job.allow_mismatch,
         overwrite=job.overwrite,
         seed=job.seed,
     )

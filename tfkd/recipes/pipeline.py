@@ -140,13 +140,15 @@ class _Run:
                 quantizer=settings or "tensorflow",
                 calibration=self.trainer.splits.train,
                 calibration_samples=conversion.calibration_samples,
+                allow_mismatch=conversion.allow_mismatch,
                 overwrite=True,
                 seed=self.recipe.seed,
             )
-            return Converted(file, model.audit)
+            return Converted(file, model.audit, findings=model.findings)
 
         inputs = [mode, conversion.calibration_samples, self.recipe.seed, self.trainer.data_hash, student.hashes]
         inputs += [dataclasses.asdict(settings)] if settings else []
+        inputs += ["allow_mismatch"] if conversion.allow_mismatch else []
         return self.steps.do(f"convert-{mode}", inputs, Converted, work)
 
     def _export(self, settings: Optimization, student: Saved, trained: Finished[Trained]) -> Finished[Converted]:
@@ -162,13 +164,14 @@ class _Run:
                 overwrite=True,
                 seed=self.recipe.seed,
                 calibration_samples=conversion.calibration_samples,
+                allow_mismatch=conversion.allow_mismatch,
             )
             if optimized.student is None:
-                return Converted(file, model.audit)
+                return Converted(file, model.audit, findings=model.findings)
             changed = f"{settings.method}.keras"
             with atomic.replacing(self.folder / changed) as part:
                 optimized.student().save(part)
-            return Converted(file, model.audit, changed)
+            return Converted(file, model.audit, changed, model.findings)
 
         inputs = [
             conversion.calibration_samples,
@@ -243,7 +246,9 @@ class _Run:
     def _tflite(self, converted: Converted) -> TFLiteModel:
         from tfkd.conversion.tflite import TFLiteModel
 
-        return dataclasses.replace(TFLiteModel.load(self.folder / converted.file), audit=converted.audit)
+        return dataclasses.replace(
+            TFLiteModel.load(self.folder / converted.file), audit=converted.audit, findings=converted.findings
+        )
 
 
 def _best(runs: Mapping[int, Finished[Trained]]) -> Finished[Trained]:

@@ -59,11 +59,13 @@ class Converted(Record):
         file: .tflite file, relative to the folder of the run.
         audit: Audit of its calibration samples.
         student: .keras file with the changed weights, from which another optimization continues.
+        findings: Findings of the comparison with the Keras model.
     """
 
     file: str
     audit: CalibrationAudit | None = None
     student: str | None = None
+    findings: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -238,6 +238,11 @@ class Conversion(Section):
     keep_float: list[str] = Field(default=[], description="Regular expressions of layer names that stay in float.")
     int16: list[str] = Field(default=[], description="Regular expressions of layer names with int16 activations.")
     int4: list[str] = Field(default=[], description="Regular expressions of layer names with int4 weights.")
+    allow_mismatch: bool = Field(
+        default=False,
+        description="Whether a .tflite that does not compute what the Keras model computes is accepted, with a finding "
+        "in the report.",
+    )
 
     @pydantic.model_validator(mode="after")
     def _check_quantizer(self) -> Self:

@@ -220,6 +220,8 @@ def _audits(models: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, 
     found: list[tuple[list[str], list[tuple[str, str]]]] = []
     for name, model in models.items():
         facts = _audit(model["audit"]) if model["audit"] else []
+        if model.get("findings"):
+            facts.append(("Comparison with the Keras model", " ".join(model["findings"])))
         same = next((names for names, known in found if known == facts), None)
         if same is not None:
             same.append(name)
