@@ -1,0 +1,249 @@
+"""Tests of the comparison of a .tflite with the Keras model that it was made from."""
+
+import flatbuffers
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.conversion import engines, layer_names, parity, reference
+from tfkd.conversion.converter import convert
+from tfkd.conversion.export import input_specs
+from tfkd.conversion.fault_location import Conversion
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import ModelError
+
+LAYER = "conv1_conv"
+CONVERSIONS = [
+    ("float32",),
+    ("float16",),
+    ("dynamic_range", "litert"),
+    ("full_int8",),
+    ("full_int8", "litert"),
+    ("int16x8",),
+]
+
+
+@pytest.fixture(scope="module")
+def expected(student, splits):
+    """The outputs of the student on 16 samples."""
+    return reference.of_keras(student, input_specs(student), splits.train.x, reference.MOST)
+
+
+def damaged(model, change):
+    """A copy of a .tflite after `change` of its tensors and buffers by name."""
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model.content, 0))
+    change({tensor.name.decode(): tensor for tensor in tree.subgraphs[0].tensors}, tree.buffers)
+    builder = flatbuffers.Builder(len(model.content))
+    builder.Finish(tree.Pack(builder), b"TFL3")
+    return TFLiteModel(bytes(builder.Output()))
+
+
+def conversion(converted, student, mode, quantizer="tensorflow"):
+    float32 = converted("float32").content
+    return Conversion("converting", mode, quantizer, layer_names.layers(student), lambda: float32, 60.0)
+
+
+def tensors_of(model, layer, student):
+    """The names of the kernel and the bias of a layer, and of its output."""
+    graph, known = model.graph, layer_names.layers(student)
+    for op in graph.ops:
+        names = [graph.tensors[index].name for index in (*op.inputs[1:], *op.outputs)]
+        if len(names) == 3 and layer_names.layer_of(names[2], names[0], known) == layer:
+            return names
+    raise AssertionError(f"no op of {layer}")
+
+
+# Files that are right, and files that are not.
+
+
+@pytest.mark.parametrize("arguments", CONVERSIONS)
+def test_error_of_a_right_file_is_far_below_the_limit(arguments, converted, expected):
+    mode = arguments[0]
+    found = parity.compare(converted(*arguments), expected, mode)
+    integers = mode in ("full_int8", "int16x8")
+    assert (engines.MICRO in {one.engine for one in found}) == (integers and engines.has_micro())
+    assert max(one.excess for one in found) < 0.5
+    assert min(one.labels for one in found) >= 0.9
+
+
+def narrow(tensor, buffers):
+    tensor.quantization.scale = [tensor.quantization.scale[0] / 8]
+
+
+def wrap(tensor, buffers):
+    data = buffers[tensor.buffer].data.view("int32")
+    data[1] = -data[1] - 20_000
+
+
+def double(tensor, buffers):
+    tensor.quantization.scale = [2 * scale for scale in tensor.quantization.scale]
+
+
+@pytest.mark.parametrize(("part", "change"), [(2, narrow), (1, wrap), (0, double)])
+def test_damaged_int8_file_is_refused_with_the_layer(part, change, converted, student, expected):
+    model = converted("full_int8")
+    name = tensors_of(model, LAYER, student)[part]
+    wrong = damaged(model, lambda tensors, buffers: change(tensors[name], buffers))
+    known = conversion(converted, student, "full_int8")
+    with pytest.raises(ModelError, match="times what rounding explains.*layer 'conv1_conv'.*allow_mismatch=True"):
+        parity.check(wrong, expected, known, allow_mismatch=False)
+
+
+def test_damaged_float32_file_is_a_finding_where_allowed(converted, student, expected):
+    model = converted("float32")
+    name = tensors_of(model, "logits", student)[0]
+
+    def change(tensors, buffers):
+        values = buffers[tensors[name].buffer].data.view("float32")
+        values *= 1.01
+
+    known = conversion(converted, student, "float32")
+    (finding,) = parity.check(damaged(model, change), expected, known, allow_mismatch=True)
+    assert engines.XNNPACK in finding
+    assert parity.check(model, expected, known, allow_mismatch=False) == ()
+
+
+def test_file_with_another_number_of_outputs_is_refused(converted, student, expected):
+    two = expected._replace(outputs=[[*row, row[0]] for row in expected.outputs])
+    with pytest.raises(ModelError, match="must have 2 outputs"):
+        parity.check(converted("float32"), two, conversion(converted, student, "float32"), allow_mismatch=False)
+
+
+def test_rounding_moves_one_constant_in_twelve(converted):
+    content = converted("full_int8").content
+    for before, after in zip(engines.constants(content), engines.constants(engines.perturbed(content, 0)), strict=True):
+        steps = after.values.astype("int64") - before.values
+        assert set(np.unique(steps)) <= {-1, 0, 1}
+        if before.type == "INT8" and steps.size > 1000:
+            assert np.mean(steps != 0) == pytest.approx(1 / 12, abs=0.03)
+    assert engines.perturbed(content, 0) == engines.perturbed(content, 0) != content
+
+
+# What float16 cannot hold.
+
+
+def huge():
+    """A Dense layer with a weight beyond the largest float16."""
+    inputs = keras.Input((64,))
+    layer = keras.layers.Dense(20, name="huge")
+    model = keras.Model(inputs, layer(inputs))
+    kernel, bias = layer.get_weights()
+    kernel[0] = 1e5
+    layer.set_weights([kernel, bias])
+    return model
+
+
+def tiny():
+    """A Dense layer with weights below the smallest float16, which a later factor makes large again."""
+    inputs = keras.Input((64,))
+    kernel = keras.initializers.RandomUniform(-1e-8, 1e-8, seed=0)
+    layer = keras.layers.Dense(20, "tanh", name="tiny", kernel_initializer=kernel)
+    return keras.Model(inputs, keras.layers.Rescaling(1e8)(layer(inputs)))
+
+
+def normalized():
+    """A Normalization layer whose mean is large beside the deviation."""
+    inputs = keras.Input((2000,))
+    layer = keras.layers.Normalization(name="normalized", mean=[3e4 + 5] * 2000, variance=[1.0] * 2000)
+    return keras.Model(inputs, keras.layers.Dense(3)(layer(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (huge, "'huge' has constants beyond 65,504"),
+        (tiny, "'tiny' has constants below 6e-8"),
+        (normalized, "layer 'normalized'"),
+    ],
+)
+def test_float16_beyond_its_range_is_refused_with_the_layer(build, message, tmp_path):
+    with pytest.raises(ModelError, match=message):
+        convert(build(), tmp_path / "m.tflite", mode="float16")
+    assert not (tmp_path / "m.tflite").exists()
+
+
+def test_mismatch_is_a_finding_where_allowed_and_none_without_a_check(tmp_path):
+    model, path = huge(), tmp_path / "m.tflite"
+    (finding,) = convert(model, path, mode="float16", allow_mismatch=True).findings
+    assert "huge" in finding
+    assert convert(model, path, mode="float16", check=False, overwrite=True).findings == ()
+
+
+# The reference.
+
+
+def of(model, samples=None, number=4):
+    return reference.of_keras(model, input_specs(model), samples, number)
+
+
+def test_outputs_of_several_types_and_a_constant_agree(tmp_path):
+    tokens, features = keras.Input((5,), dtype="int32", name="tokens"), keras.Input((3,), name="features")
+    embedded = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(7, 4)(tokens))
+    joined = keras.layers.Concatenate()([embedded, features])
+    outputs = [keras.layers.Dense(4)(joined), keras.ops.cast(joined > 0, "int32"), features * 0.0 + 3.0]
+    model = keras.Model([tokens, features], outputs)
+    assert max(int(sample[0].max()) for sample in of(model, number=16).inputs) == 6
+    assert convert(model, tmp_path / "m.tflite", mode="float32").findings == ()
+
+
+def test_reference_is_computed_from_the_reset_state_and_leaves_it():
+    inputs = keras.Input((4, 3), batch_size=1)
+    layer = keras.layers.GRU(3, stateful=True)
+    model = keras.Model(inputs, layer(inputs))
+    found = of(model)
+    assert not np.any(layer.states[0].numpy())
+    for sample, outputs in zip(found.inputs, found.outputs, strict=True):
+        layer.reset_states()
+        np.testing.assert_allclose(model(sample[0]), outputs[0], rtol=1e-5)
+
+
+def test_generated_inputs_are_in_the_range_of_the_first_layer():
+    pixels = keras.Input((4, 4, 1))
+    model = keras.Model(pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))
+    values = np.concatenate([sample[0] for sample in of(model, number=16).inputs])
+    assert values.min() >= 0
+    assert 200 < values.max() <= 255
+    features = keras.Input((2,))
+    model = keras.Model(features, keras.layers.Normalization(mean=[1000.0, 0.0], variance=[1.0, 9.0])(features))
+    values = np.concatenate([sample[0] for sample in of(model, number=16).inputs])
+    np.testing.assert_allclose(values.mean(axis=0), [1000, 0], atol=3)
+
+
+def test_signature_of_a_saved_model_computes_what_the_model_computes(student, splits, tmp_path, expected):
+    import tensorflow as tf
+
+    student.export(str(tmp_path), verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path))  # its variables live as long as it
+    signature = loaded.signatures["serving_default"]
+    (name,), (output,) = signature.structured_input_signature[1], signature.structured_outputs
+    found = reference.of_signature(signature, [name], [output], splits.train.x, reference.MOST)
+    np.testing.assert_allclose(np.stack(found.outputs), np.stack(expected.outputs), rtol=1e-4, atol=1e-4)
+
+
+class Noise(keras.layers.Layer):
+    def call(self, x):
+        import tensorflow as tf
+
+        return x + tf.random.uniform(x.shape)
+
+
+def test_random_outputs_are_not_compared_and_weights_of_nan_are_a_fault():
+    inputs = keras.Input((3,), batch_size=1)
+    found = of(keras.Model(inputs, Noise()(inputs)))
+    assert "random" in found.obstacle
+    assert not found.is_fault
+    model = keras.Model(inputs, keras.layers.Dense(2, name="broken", kernel_initializer="zeros")(inputs))
+    model.layers[-1].kernel.assign(np.full((3, 2), np.nan))
+    found = of(model)
+    assert "broken" in found.obstacle
+    assert found.is_fault
+
+
+def test_samples_on_which_the_model_is_not_finite_are_left_out():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.ops.log(inputs))
+    x = np.float32([[1, 2, 3], [-1, 2, 3], [4, 5, 6], [-1, -1, -1]])
+    found = of(model, x)
+    assert [sample[0][0, 0] for sample in found.inputs] == [1, 4]
+    assert of(model, x[[1, 3]]).is_fault
