@@ -5,7 +5,6 @@ The engines run native code on the model, which may crash: everything here but `
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfkd.conversion import tflite_writer
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.tflite import TFLiteModel
 
@@ -96,9 +96,12 @@ def _move(values: np.ndarray, kind: str, rng: np.random.Generator) -> None:
         return steps + rng.choice(_MOVES, steps.shape, p=_PROBABILITIES)
 
     largest = _LARGEST.get(kind)
-    if largest is None:  # the integers that hold the bits of floats are in their order, within each sign
-        bits, normal = values.view(f"int{8 * values.itemsize}"), np.abs(values) > np.finfo(values.dtype).tiny
-        bits[:] = np.where(normal & np.isfinite(values), moved(bits.astype("int64")), bits)
+    if largest is None:  # as integers, the bits of floats of one sign are in the order of the floats
+        bits = values.view(f"int{8 * values.itemsize}")
+        changed = moved(bits.astype("int64")).astype(bits.dtype).view(values.dtype)
+        limits = np.finfo(values.dtype)
+        inside = (np.abs(values) > limits.tiny) & (np.abs(values) < limits.max)
+        values[:] = np.where(inside, changed, values)
     elif kind == "INT4":  # two in a byte, the first in the lower half
         low, high = (
             np.clip(moved(half >> 4), -largest, largest) for half in ((values << 4).view("int8"), values.view("int8"))
@@ -248,11 +251,6 @@ def _micro(content: bytes, engine: str) -> Callable[[Sample], list[np.ndarray]]:
 
 def _with_outputs(content: bytes, outputs: list[int]) -> bytes:
     """The .tflite with other outputs."""
-    import flatbuffers
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    model = copy.copy(model)
+    model = tflite_writer.read(content)
     model.subgraphs[0].outputs, model.signatureDefs = outputs, []
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return tflite_writer.write(model)

@@ -69,7 +69,8 @@ def locate(model: TFLiteModel, reference: Reference, engine: str, conversion: Co
     except TfkdError as error:
         # The conversion to float32 or an engine failed; the mismatch itself is known.
         place = f"It could not be located ({error})."
-    return f"{place or 'No single layer causes it.'} {remedy}"
+    place = place or "No single layer causes it."
+    return f"{place[0].upper()}{place[1:]} {remedy}"
 
 
 def _non_finite(model: TFLiteModel, reference: Reference, conversion: Conversion) -> str:

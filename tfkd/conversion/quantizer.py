@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import activation_ranges, biases, layer_names
+from tfkd.conversion import activation_ranges, biases, layer_names, tflite_writer
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
 from tfkd.errors import InputError, ModelError
@@ -243,7 +243,8 @@ def _run_quantizer(
         for name, (low, high) in ranges.items()
     }
     result = engine.quantize(statistics or None, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(result.quantized_model)
+    # Constants belong inside the flatbuffer: see `tflite_writer.read`.
+    return tflite_writer.write(tflite_writer.read(bytes(result.quantized_model)))
 
 
 def _set_precision(engine: Any, graph: TFLiteGraph, op: OpInfo, mode: str, precision: _Precision) -> None:
