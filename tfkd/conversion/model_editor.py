@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfkd.conversion import tflite_writer
+
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
@@ -28,24 +30,19 @@ class ModelEditor:
     """
 
     def __init__(self, content: bytes) -> None:
-        self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+        self.model = tflite_writer.read(content)
         self.graph = self.model.subgraphs[0]
         self.tensors: list[Any] = self.graph.tensors
-        self._size = len(content)
 
     def pack(self) -> bytes:
         """Returns the changed file."""
-        import flatbuffers
-
         used = {tensor.buffer for graph in self.model.subgraphs for tensor in graph.tensors}
         used |= {entry.buffer for entry in self.model.metadata or ()}
         for index, buffer in enumerate(self.model.buffers):
             if index not in used:
                 buffer.data = None
         self._remove_unused_codes()
-        builder = flatbuffers.Builder(self._size)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return tflite_writer.write(self.model)
 
     def name(self, op: Any) -> str:
         """The op's name in the schema, such as `CONV_2D`."""

@@ -39,11 +39,10 @@ def read(content: bytes) -> Any:
         content: The .tflite file.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    for index, buffer in enumerate(model.buffers):
-        data = buffer.data
+    for buffer in model.buffers:
         if buffer.offset > 1:
-            data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
-        model.buffers[index] = _AlignedBuffer(data=data)
+            buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
     return model
 
 
@@ -53,6 +52,7 @@ def write(model: Any) -> bytes:
     Args:
         model: Result of `read`, changed or not.
     """
+    model.buffers = [_AlignedBuffer(data=buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
