@@ -271,12 +271,12 @@ def test_missing_app_is_an_error_or_installed(phone, model, x, tmp_path):
     app = tmp_path / "bench.apk"
     app.write_bytes(b"PK")
     targets.get("android", apk=app).run(model, x[:5], latency=False)
-    assert (phone.root / "installed").read_text() == "1\n"
+    assert (phone.root / "installed").read_text() == "2\n"
 
 
 def test_older_app_is_an_error_or_updated(phone, model, x, tmp_path):
-    (phone.root / "installed").write_text("0")
-    with pytest.raises(RuntimeError, match="no version of the app; version 2 is needed"):
+    (phone.root / "installed").write_text("1")
+    with pytest.raises(RuntimeError, match="version 1 of the app; version 2 is needed"):
         targets.get("android").run(model, x[:5])
     app = tmp_path / "bench.apk"
     app.write_bytes(b"PK")
@@ -285,7 +285,7 @@ def test_older_app_is_an_error_or_updated(phone, model, x, tmp_path):
         targets.get("android", apk=app).run(model, x[:5])
     phone.fault("")
     targets.get("android", apk=app).run(model, x[:5], latency=False)
-    assert (phone.root / "installed").read_text() == "1\n"
+    assert (phone.root / "installed").read_text() == "2\n"
 
 
 def test_missing_adb_exits_with_3_and_the_install_command(model):
