@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfkd._internal import keras_compat
+from tfkd.conversion import rnn
 from tfkd.conversion.calibration import choose
 from tfkd.conversion.engines import Sample
 from tfkd.conversion.tflite import TFLiteModel
@@ -53,7 +54,7 @@ def usable(split: Any, shape: tuple[int, ...] | None, seed: int) -> np.ndarray |
 
 
 def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number: int) -> Reference:
-    """The outputs of a Keras model, each sample computed from its present state; the model does not change.
+    """The outputs of a Keras model, each sample computed from a state of zero; the model does not change.
 
     Args:
         model: The Keras model.
@@ -77,7 +78,8 @@ def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number:
     layers = [layer for layer in keras_compat.inner_layers(model) if isinstance(layer, keras.layers.Embedding)]
     tokens = min((layer.input_dim for layer in layers), default=_TOKENS)
     inputs = [_Input(spec.shape, str(spec.dtype), _first_layer(model, i), tokens) for i, spec in enumerate(flat)]
-    return _reference(compute, inputs, samples, number)
+    with rnn.initial_states(model):
+        return _reference(compute, inputs, samples, number)
 
 
 def of_signature(
