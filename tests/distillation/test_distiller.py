@@ -34,7 +34,8 @@ def distil(student, teacher, *, epochs=1, data=(X, Y), compile_options=None, fit
     distiller.compile(
         **{"optimizer": keras.optimizers.SGD(0.1), "loss": HARD, "metrics": ["accuracy"], **(compile_options or {})}
     )
-    history = distiller.fit(*data, epochs=epochs, batch_size=32, shuffle=False, verbose=0, **(fit_options or {}))
+    fit_options = {"epochs": epochs, "batch_size": 32, "shuffle": False, "verbose": 0, **(fit_options or {})}
+    history = distiller.fit(*data, **fit_options)
     return distiller, history.history
 
 
@@ -212,6 +213,28 @@ def test_mixed_float16_trains_with_a_scaled_loss():
     distiller, history = distil(student, net(32), epochs=20)
     assert isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer)
     assert history["loss"][-1] < history["loss"][0]
+
+
+def test_inputs_of_a_mixed_precision_student_keep_the_type_of_its_first_layer():
+    """In float16 these inputs would be infinite."""
+    layers = [keras.layers.Rescaling(1e-5, dtype="float32"), keras.layers.Dense(3, dtype="mixed_float16")]
+    student = keras.Sequential([keras.Input((8,)), *layers])
+    student.dtype_policy = keras.DTypePolicy("mixed_float16")
+    outputs = tfkd.Distiller(student, net()).predict(1e6 * X, verbose=0)
+    np.testing.assert_array_equal(outputs, student.predict(1e6 * X, verbose=0))
+    assert np.isfinite(outputs).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
+def test_soft_loss_of_a_half_precision_teacher_matches_float64_numpy(dtype):
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, dtype=dtype)])
+    student = linear(RNG.normal(size=(8, 3)), np.zeros(3))
+    z_teacher, z = (keras.ops.cast(model(X), "float64").numpy() / 1e4 for model in (teacher, student))
+    p, q = softmax(z_teacher), softmax(z)
+    _, history = distil(
+        student, teacher, temperature=1e4, fit_options={"batch_size": 96}, compile_options={"optimizer": "sgd"}
+    )
+    assert history["soft_loss"][0] == pytest.approx(1e8 * (p * np.log(p / q)).sum(-1).mean(), rel=1e-4)
 
 
 def test_input_may_be_a_dictionary():

@@ -188,7 +188,7 @@ def test_model_that_keeps_its_state_is_not_run():
     inputs = keras.Input(batch_shape=(12, 6))
     lstm = layers.LSTM(3, stateful=True)
     logits.check_are_logits("teacher", keras.Model(inputs, dense()(lstm(pair(inputs)))), X)
-    assert not np.any(lstm.states[0])
+    assert not np.any(lstm.states[0].numpy())
 
 
 def test_fixed_batch_size_is_kept():

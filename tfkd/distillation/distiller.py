@@ -120,6 +120,11 @@ class Distiller(keras.Model):
     def _optional_logs(self) -> tuple[str, ...]:
         return (*(("feature_loss",) if self.feature_losses else ()), *self._schedules())
 
+    @property
+    def input_dtype(self) -> str:
+        """The type that inputs are cast to: the student's own, which its first layer may set."""
+        return str(self.student.input_dtype)
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles as `keras.Model.compile` does.
 

@@ -83,14 +83,18 @@ def check_are_logits(role: str, model: keras.Model, *batches: Any) -> tuple[int 
     samples = [few for x in batches if (few := _few(model, x)) is not None]
     if not samples or any(getattr(layer, "stateful", False) for layer in keras_compat.inner_layers(model)):
         check_gives_logits(role, model)  # it cannot be run, or would change its state
-        return tuple(model.output_shape)
+        return tuple(model.output_shape) if keras_compat.shows_layers(model) else (None,)
     outputs = [_numbers(role, model(x, training=False)) for x in samples]
     source = final_activation(model, samples[0])  # after the run, which builds a subclassed model
     rows = np.concatenate([values.reshape(-1, values.shape[-1]) for values in outputs])
     in_range = bool(rows.size) and bool(((rows >= 0) & (rows <= 1)).all())
     if source is not None and (in_range or not source.combined):
         raise _probabilities(role, source)
-    check_rows(role, rows)
+    if are_softmax(rows):
+        raise ModelError(
+            f"Distiller: {role} must return logits. Received: rows that are >= 0 and sum to 1, as after softmax. "
+            "Remove the softmax at its end."
+        )
     if in_range and bool((rows > 0).all()) and len(rows) > 1 and _stays_in_range(model, samples[0], outputs[0]):
         warnings.warn(
             f"Distiller: the outputs of the {role} stay in 0..1, as after a sigmoid. If they are probabilities, pass a "
@@ -98,23 +102,6 @@ def check_are_logits(role: str, model: keras.Model, *batches: Any) -> tuple[int 
             stacklevel=2,
         )
     return tuple(outputs[0].shape)
-
-
-def check_rows(role: str, values: Any) -> None:
-    """Refuses outputs that are the values of a softmax.
-
-    Args:
-        role: `student` or `teacher`, for the message.
-        values: [..., C] outputs.
-
-    Raises:
-        ModelError: All rows are >= 0 and sum to 1, see `are_softmax`.
-    """
-    if are_softmax(values):
-        raise ModelError(
-            f"Distiller: {role} must return logits. Received: rows that are >= 0 and sum to 1, as after softmax. "
-            "Remove the softmax at its end."
-        )
 
 
 def are_softmax(values: Any) -> bool:
