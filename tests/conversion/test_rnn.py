@@ -1,5 +1,6 @@
 """Recurrent layers become ops of TensorFlow Lite and TensorFlow Lite Micro."""
 
+import dataclasses
 import functools
 
 import keras
@@ -140,22 +141,15 @@ def test_noise_of_a_fused_lstm_is_measured(splits, converted):
     assert all(noise.sqnr_db > 15 for noise in noises)
 
 
-@pytest.fixture(scope="module")
-def weak_lstm(splits):
-    """An LSTM with small weights, whose cell state stays far below 0.5, and its conversion to int8."""
-    keras.utils.set_random_seed(0)
+def test_lstm_with_a_small_cell_state_has_the_same_outputs_on_all_engines(splits, tmp_path):
     layer = keras.layers.LSTM(6)
-    model = built(layer)
+    keras_model = built(layer)
     kernel, recurrent, bias = layer.get_weights()
     layer.set_weights([kernel * 0.1, recurrent, bias])
-    return model
-
-
-@pytest.mark.parametrize("target", ["host", "host:reference", "tflm"])
-def test_lstm_with_a_small_cell_state_has_the_same_outputs_on_all_engines(target, weak_lstm, splits, tmp_path):
-    model = convert(weak_lstm, tmp_path / "m.tflite", calibration=splits.train)
+    model = convert(keras_model, tmp_path / "m.tflite", calibration=splits.train)
     assert cell_scale(model.content)[0] == 2.0**-15
-    assert difference(model, weak_lstm, splits.test.x, target) < 0.05
+    for target in ("host", "host:reference", "tflm"):
+        assert difference(model, keras_model, splits.test.x, target) < 0.05
 
 
 def cell_scale(content):
@@ -168,11 +162,109 @@ def cell_scale(content):
 
 def test_cell_scale_changes_only_where_litert_needs_it(converted):
     content = converted("full_int8").content
-    assert rnn.bound_cell_scales(content) == content
+    assert rnn.align_lstm_scales(content) == content
     small = bytearray(content)
     cell_scale(small)[:] = 2.0**-18
-    assert cell_scale(rnn.bound_cell_scales(bytes(small)))[0] == 2.0**-15
+    assert cell_scale(rnn.align_lstm_scales(bytes(small)))[0] == 2.0**-15
     large = bytearray(content)
     cell_scale(large)[:] = 2.0**-8
     with pytest.raises(ValueError, match=r"cell state of the LSTM .* is beyond -64..64"):
-        rnn.bound_cell_scales(bytes(large))
+        rnn.align_lstm_scales(bytes(large))
+
+
+def bidirectional():
+    """Two bidirectional LSTMs: the first one adds both directions, the second one concatenates them."""
+    lstm = functools.partial(keras.layers.LSTM, return_sequences=True)
+    return built(keras.layers.Bidirectional(lstm(6), merge_mode="sum"), keras.layers.Bidirectional(lstm(4)))
+
+
+def gru_pair():
+    return built(keras.layers.Bidirectional(keras.layers.GRU(4, return_sequences=True)), keras.layers.Flatten())
+
+
+def beside_a_feature():
+    inputs = keras.Input((STEPS, FEATURES))
+    summary = keras.layers.Bidirectional(keras.layers.LSTM(4))(inputs)
+    joined = keras.layers.Concatenate()([summary, keras.layers.Flatten()(inputs)])
+    return keras.Model(inputs, keras.layers.Dense(3)(joined))
+
+
+def gru_with_initial_state():
+    """The state comes from another layer, as in image captioning."""
+    inputs = keras.Input((STEPS, FEATURES))
+    state = keras.layers.Dense(6, activation="tanh")(inputs[:, 0])
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GRU(6)(inputs, initial_state=state)))
+
+
+def encoder_and_decoder():
+    inputs = keras.Input((STEPS, FEATURES))
+    _, hidden, cell = keras.layers.LSTM(6, return_state=True)(inputs)
+    steps = keras.layers.RepeatVector(3)(hidden)
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.LSTM(6)(steps, initial_state=[hidden, cell])))
+
+
+def cells():
+    return built(keras.layers.RNN([keras.layers.LSTMCell(4), keras.layers.GRUCell(5)]))
+
+
+def convolutional():
+    inputs = keras.Input((STEPS, FEATURES))
+    images = keras.layers.Reshape((4, 3, FEATURES))(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.ConvLSTM1D(3, 2)(images))))
+
+
+@pytest.mark.parametrize(
+    ("build", "mode"),
+    [
+        (bidirectional, "full_int8"),
+        (gru_pair, "full_int8"),
+        (beside_a_feature, "full_int8"),
+        (stacked, "int16x8"),
+        (gru_with_initial_state, "int16x8"),
+        (encoder_and_decoder, "full_int8"),
+        (cells, "full_int8"),
+        (convolutional, "full_int8"),
+    ],
+)
+def test_recurrent_layers_in_integers_have_the_same_outputs_on_all_engines(build, mode, splits, tmp_path):
+    keras.utils.set_random_seed(0)
+    keras_model = build()
+    model = convert(keras_model, tmp_path / "m.tflite", mode=mode, calibration=splits.train)
+    assert model.is_quantized
+    x = splits.test.x[:8]
+    for target in ("host", "tflm"):
+        assert difference(model, keras_model, x, target) < (0.02 if mode == "int16x8" else 0.1)
+
+
+class Doubling(keras.layers.LSTM):
+    """An LSTM whose own `call` must not be replaced."""
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        return super().call(2 * sequences, initial_state=initial_state, mask=mask, training=training)
+
+
+def test_subclass_of_lstm_keeps_its_own_call(splits, tmp_path):
+    keras_model = built(Doubling(4))
+    made = convert(keras_model, tmp_path / "m.tflite", mode="float32")
+    assert difference(made, keras_model, splits.test.x[:8], "host") < FLOAT_TOLERANCE
+
+
+def test_masked_lstm_in_integers_names_remedies_that_work(splits, tmp_path):
+    keras_model = built(keras.layers.Masking(), keras.layers.LSTM(4))
+    x = splits.train.x.copy()
+    x[:, 8:] = 0
+    split = dataclasses.replace(splits.train, x=x)
+    with pytest.raises(ValueError, match=r"floating point in NOT_EQUAL .*pass allow_float=True"):
+        convert(keras_model, tmp_path / "m", calibration=split)
+    with pytest.raises(ValueError, match=r"NOT_EQUAL, .* cannot be quantized to int16. .*mode='dynamic_range'"):
+        convert(keras_model, tmp_path / "m", mode="int16x8", calibration=split)
+    made = convert(keras_model, tmp_path / "m1", calibration=split, allow_float=True)
+    assert difference(made, keras_model, x[:8], "host") < 0.1
+    made = convert(keras_model, tmp_path / "m2", mode="dynamic_range")
+    assert difference(made, keras_model, x[:8], "host") < 0.01
+
+
+def test_no_recurrent_layer_uses_cudnn_in_an_export(stacked_model):
+    with rnn.exportable(stacked_model, integers=False):
+        assert [layer.use_cudnn for layer in stacked_model.layers[:2]] == [False, False]
+    assert [layer.use_cudnn for layer in stacked_model.layers[:2]] == ["auto", "auto"]

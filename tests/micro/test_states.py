@@ -172,6 +172,28 @@ def test_tile_repeats_as_numpy_does(tmp_path: Path) -> None:
     assert np.array_equal(got.reshape(3, 6, 4, 6), np.tile(rows, (1, 2, 1, 3)))
 
 
+def test_slice_is_equal_to_the_interpreter(tmp_path: Path) -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 3, 4, 2))
+    bounds = [made.ints([0, 1, 0, 1]), made.ints([1, 2, -1, 1])]
+    out = made.op("SLICE", [x, *bounds], [made.same(x, (1, 2, 4, 1))], schema.SliceOptionsT())
+    content = made.bytes(out)
+    rows = samples(content, 3)
+    got = native(tmp_path, [micro.emit(content)], [rows])[0]
+    assert np.array_equal(got.reshape(3, 2, 4, 1), rows.reshape(3, 3, 4, 2)[:, 1:, :, 1:])
+    assert np.array_equal(got, interpret([content], [rows])[0])
+
+
+@pytest.mark.parametrize("bounds", [([0, 2, 0, 0], [1, 2, 4, 2]), ([0, -1, 0, 0], [1, 2, 4, 2]), ([0, 1], [1, 2])])
+def test_slice_beyond_the_tensor_is_refused(bounds: tuple[list[int], list[int]]) -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 3, 4, 2))
+    constants = [made.ints(values) for values in bounds]
+    out = made.op("SLICE", [x, *constants], [made.same(x, (1, 2, 4, 2))], schema.SliceOptionsT())
+    with pytest.raises(ValueError, match="SLICE .*The file is damaged"):
+        micro.emit(made.bytes(out))
+
+
 def test_depthwise_int16_with_a_bias_of_32_bits_is_refused() -> None:
     made = Net(random.Random(0), "int16")
     x = made.input((1, 3, 3, 2))

@@ -264,7 +264,7 @@ def _convert(
         content = converter.convert()
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class
         raise isolation.ChildRefused(f"{refusals.REFUSED}: {error}") from None
-    return rnn.bound_cell_scales(signatures.reorder(content, inputs, outputs))
+    return rnn.align_lstm_scales(signatures.reorder(content, inputs, outputs))
 
 
 def _convert_and_evaluate(

@@ -1,4 +1,4 @@
-"""Export of UpSampling1D, UpSampling2D and Embedding in a form that all engines have ops for."""
+"""Export of UpSampling1D, UpSampling2D, RepeatVector and Embedding in a form that all engines have ops for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def exportable(model: keras.Model) -> Iterator[None]:
     """Replaces the computation of layers by an equivalent one while the context is open.
 
-    UpSampling becomes RESIZE_NEAREST_NEIGHBOR instead of TILE, and Embedding GATHER alone: Keras also lets negative ids
-    count from the end, with SELECT. TensorFlow Lite Micro has neither TILE nor SELECT.
+    Layers that repeat values become RESIZE_NEAREST_NEIGHBOR instead of TILE. Embedding becomes GATHER alone: Keras also
+    lets negative ids count from the end, with SELECT. TensorFlow Lite Micro has neither TILE nor SELECT.
 
     Args:
         model: Any Keras model; it is unchanged afterwards.
@@ -48,6 +48,8 @@ def _call(layer: Any) -> Callable[[Any], Any] | None:
         return lambda ids: tf.gather(tf.convert_to_tensor(layer.embeddings), tf.cast(ids, "int32"))
     if type(layer) is keras.layers.UpSampling1D:
         return lambda sequences: tf.squeeze(resize(tf.expand_dims(sequences, 2), layer.size, 1), 2)
+    if type(layer) is keras.layers.RepeatVector:
+        return lambda vectors: tf.squeeze(resize(tf.expand_dims(tf.expand_dims(vectors, 1), 1), layer.n, 1), 2)
     if type(layer) is keras.layers.UpSampling2D and layer.interpolation == "nearest":
         last = layer.data_format == "channels_last"
         return (lambda images: resize(images, *layer.size)) if last else channels_first

@@ -21,7 +21,10 @@ _HANDING_ON = (
     "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V",
     "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
 )  # fmt: skip
-# Among them, those whose result depends on values outside of its range.
+# Ops whose result must keep its own scale: the quantizer gives the result of REVERSE_V2 the shared scale but not its
+# operand, and that of an LSTM but not the hidden state, which is the same values.
+_KEEPING = ("REVERSE_V2", "UNIDIRECTIONAL_SEQUENCE_LSTM")
+# Among those of one operand, the ones whose result depends on values outside of its range.
 _AVERAGING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
 # A range may exceed the shared one by this part of it, and be narrower by this factor.
 _EXCESS = 1 / 255
@@ -43,7 +46,8 @@ def install(converter: Any, mode: str) -> None:
         quantize_calibrated = module._mlir_quantize
 
         def quantize_int8(calibrated: bytes, *args: Any, **options: Any) -> bytes:
-            return _join_separated(quantize_calibrated(separate_operands(bytes(calibrated)), *args, **options))
+            prepared = separate_operands(slice_partly_read_splits(bytes(calibrated)))
+            return _join_separated(quantize_calibrated(prepared, *args, **options))
 
         module._mlir_quantize = quantize_int8
         return
@@ -84,6 +88,7 @@ def separate_operands(content: bytes) -> bytes:
         exceeds = own[0] < shared[0] - width * _EXCESS or own[1] > shared[1] + width * _EXCESS
         yield (needed or readers.get(index, 1) > 1) and (exceeds or (own[1] - own[0]) * _COARSENING < width)
         producer = producers.get(index)
+        yield producer is not None and editor.name(producer) in _KEEPING
         if producer is not None and editor.name(producer) in (*_SHARING_SCALE, *_HANDING_ON):
             for operand in producer.inputs.tolist():
                 if operand >= 0:
@@ -101,6 +106,36 @@ def separate_operands(content: bytes) -> bytes:
                 editor.insert(editor.new_op("LEAKY_RELU", [index], [separate], options), before=op)
                 editor.set_input(op, position, separate)
                 changed = True
+    return editor.pack() if changed else content
+
+
+def slice_partly_read_splits(content: bytes) -> bytes:
+    """Replaces SPLIT by STRIDED_SLICE where nothing reads one of its results.
+
+    TensorFlow's quantizer leaves such a SPLIT in float. The first step of an unrolled LSTM or GRU has one, since a gate
+    that multiplies the state 0 is not read.
+
+    Args:
+        content: A float .tflite with the range of each tensor.
+    """
+    editor, changed = ModelEditor(content), False
+    readers = editor.readers()
+    for op in list(editor.graph.operators):
+        if editor.name(op) != "SPLIT" or all(readers.get(index) for index in op.outputs.tolist()):
+            continue
+        source = int(op.inputs[1])
+        end = np.array(editor.tensors[source].shape, np.int32)
+        axis, begin = int(editor.constant(int(op.inputs[0]))[0]) % len(end), np.zeros_like(end)
+        for output in op.outputs.tolist():
+            end[axis] = begin[axis] + editor.tensors[output].shape[axis]
+            if readers.get(output):
+                bounds = zip((begin, end, np.ones_like(end)), ("begin", "end", "strides"), strict=True)
+                constants = [editor.new_constant(values, f"{name}{len(editor.tensors)}") for values, name in bounds]
+                options = schema.StridedSliceOptionsT()
+                editor.insert(editor.new_op("STRIDED_SLICE", [source, *constants], [output], options), before=op)
+            begin[axis] = end[axis]
+        editor.graph.operators = [each for each in editor.graph.operators if each is not op]
+        changed = True
     return editor.pack() if changed else content
 
 

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal import keras_compat
@@ -23,6 +22,7 @@ _MAX_UNROLLED_STEPS = 256
 # of it: 0 to 6 of its 15 bits are before the point (ApplyTanh in tensorflow/lite/kernels/internal). For other scales
 # LiteRT leaves the result unset, without an error. TensorFlow Lite Micro takes all powers of two.
 _CELL_STATE = 19
+_HIDDEN = 4  # the intermediate tensor of the hidden state
 _CELL_SCALES = (2.0**-15, 2.0**-9)
 
 
@@ -167,34 +167,37 @@ def initial_states(model: keras.Model) -> Iterator[None]:
             state.assign(value)
 
 
-def bound_cell_scales(content: bytes) -> bytes:
-    """Raises the scales of integer LSTM cell states that are too small for LiteRT.
+def align_lstm_scales(content: bytes) -> bytes:
+    """Changes the scales of integer LSTMs so that all engines compute the same.
 
-    The kernels derive their factors from this scale when the model is loaded, so that nothing else in the file changes.
+    - LiteRT scales the hidden state like an intermediate tensor, TensorFlow Lite Micro like the output. Their values are
+      the same, but calibration may give them different ranges; the intermediate takes that of the output.
+    - Cell states with a scale that is too small for LiteRT take the smallest one that it computes.
+
+    The kernels derive their factors from these scales when the model is loaded, so that nothing else changes.
 
     Args:
         content: A .tflite.
 
-    Returns:
-        The file with cell states of 1/32768 or more per step.
-
     Raises:
-        ModelError: A cell state is beyond -64..64, for which the scale is too large.
+        ModelError: A cell state is beyond -64..64, for which LiteRT has no integer tanh.
     """
-    least, most = _CELL_SCALES
-    bounded = bytearray(content)
-    tensors = schema.Model.GetRootAs(bounded, 0).Subgraphs(0)
-    for op in TFLiteModel.load(content).graph.ops:
+    aligned = bytearray(content)
+    subgraph = schema.Model.GetRootAs(aligned, 0).Subgraphs(0)
+    for index, op in enumerate(TFLiteModel.load(content).graph.ops):
         if op.name != "UNIDIRECTIONAL_SEQUENCE_LSTM" or len(op.inputs) <= _CELL_STATE:
             continue
-        cell = tensors.Tensors(op.inputs[_CELL_STATE])
+        cell, output = (subgraph.Tensors(i) for i in (op.inputs[_CELL_STATE], op.outputs[0]))
         if cell.Type() != schema.TensorType.INT16:
             continue
-        scales: np.ndarray = cell.Quantization().ScaleAsNumpy()  # a view of the file
-        if scales[0] > most:
+        hidden = subgraph.Tensors(subgraph.Operators(index).Intermediates(_HIDDEN)).Quantization()
+        hidden.ScaleAsNumpy()[:] = output.Quantization().ScaleAsNumpy()  # views of the file
+        hidden.ZeroPointAsNumpy()[:] = output.Quantization().ZeroPointAsNumpy()
+        scales = cell.Quantization().ScaleAsNumpy()
+        if scales[0] > _CELL_SCALES[1]:
             raise ModelError(
-                f"the cell state of the LSTM {tensors.Tensors(op.outputs[0]).Name().decode()!r} is beyond -64..64, "
-                "which the integer op of LiteRT does not compute. Use fewer steps, or mode='dynamic_range'."
+                f"the cell state of the LSTM {output.Name().decode()!r} is beyond -64..64, which the integer op of "
+                "LiteRT does not compute. Use fewer steps, or mode='dynamic_range'."
             )
-        scales[0] = max(scales[0], least)
-    return bytes(bounded)
+        scales[0] = max(scales[0], _CELL_SCALES[0])
+    return bytes(aligned)

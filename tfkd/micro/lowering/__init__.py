@@ -17,6 +17,7 @@ from tfkd.micro.lowering.int16 import convolution_int16, logistic_tanh_int16, re
 from tfkd.micro.lowering.layer import Alias, Layer, Unsupported
 from tfkd.micro.lowering.matrices import batch_matmul, fully_connected
 from tfkd.micro.lowering.moves import (
+    block,
     concatenation,
     pack,
     pad,
@@ -80,6 +81,7 @@ OPS: dict[str, Lowering | ByType] = {
     "RESIZE_BILINEAR": resize_bilinear,
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
     "REVERSE_V2": reverse,
+    "SLICE": block,
     "SOFTMAX": ByType(softmax, softmax_int16),
     "SPLIT": split,
     "SQUEEZE": view,

@@ -223,6 +223,22 @@ def strided_slice(graph: Graph, op: Op) -> list[Layer]:
     return [_move(op, source, output, _copy(size, from_, strides_of(size), first=first))]
 
 
+def block(graph: Graph, op: Op) -> list[Layer]:
+    """SLICE with constant bounds; a size of -1 takes the rest of an axis."""
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
+    begin, size = (constant(graph, op, i, "int32").reshape(-1).tolist() for i in (1, 2))
+    if not len(begin) == len(size) == len(source.shape):
+        raise Unsupported(f"{len(begin)} bounds for {len(source.shape)} dimensions. The file is damaged")
+    size = [length - at if n == -1 else n for at, n, length in zip(begin, size, source.shape, strict=True)]
+    inside = all(at >= 0 < n <= length - at for at, n, length in zip(begin, size, source.shape, strict=True))
+    if not inside or math.prod(size) != output.elements:
+        raise Unsupported(f"the slice {size} of {source.shape} is not {output.shape}. The file is damaged")
+    strides = strides_of(source.shape)
+    first = sum(at * stride for at, stride in zip(begin, strides, strict=True))
+    return [_move(op, source, output, _copy(size, strides, strides_of(size), first=first))]
+
+
 def transpose(graph: Graph, op: Op) -> list[Layer]:
     """TRANSPOSE: the input's strides in another order."""
     source = values(graph, op.inputs[0])
