@@ -170,8 +170,8 @@ def initial_states(model: keras.Model) -> Iterator[None]:
 def align_lstm_scales(content: bytes) -> bytes:
     """Changes the scales of integer LSTMs so that all engines compute the same.
 
-    - LiteRT scales the hidden state like an intermediate tensor, TensorFlow Lite Micro like the output. Their values are
-      the same, but calibration may give them different ranges; the intermediate takes that of the output.
+    - LiteRT scales the hidden state like an intermediate tensor, TensorFlow Lite Micro like the output. Their values
+      are the same, but calibration may give them different ranges; the intermediate takes that of the output.
     - Cell states with a scale that is too small for LiteRT take the smallest one that it computes.
 
     The kernels derive their factors from these scales when the model is loaded, so that nothing else changes.
