@@ -121,5 +121,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in long)
 
 
+def pytest_sessionfinish():
+    """Saves the coverage that this process has measured, since pytest-xdist kills workers that take long to exit."""
+    if "coverage" in sys.modules and (measured := sys.modules["coverage"].Coverage.current()):
+        measured.save()
+
+
 def pytest_addoption(parser):
     parser.addoption("--kills", default="21", help="number of times that test_kills.py kills a process, in all")
