@@ -322,8 +322,8 @@ def test_convert_too_slow_is_stopped(tmp_path):
 # The audit of the calibration set, which runs before the converter.
 
 
-def audited(split, rescaling=None, count=256):
-    return calibration.audit(split if len(split) <= count else split.sample(count), rescaling)
+def audited(split, count=256):
+    return calibration.audit(split if len(split) <= count else split.sample(count))
 
 
 def test_audit_describes_the_samples(converted, splits):

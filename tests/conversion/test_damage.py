@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfkd.conversion import layer_errors
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError
-from tfkd.validation import difference, golden
+from tfkd.validation import difference, golden, origin
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +81,8 @@ def test_structural_damage_is_read_as_a_model_or_refused(mutations, converted, s
             model = TFLiteModel.load(content)
             list(difference._changes(difference._operators(sound), difference._operators(model)))
             model.to_json()
-            layer_errors._pairs(model.graph, converted("float32").graph, layer_errors._first_activation(model.graph))
+            with contextlib.suppress(ModelError):  # most of them differ from the Keras model
+                origin.check(model, converted("float32"), {}, "student")
         except ModelError as error:
             refusals.append(str(error))
     assert all("must be a .tflite file" in refusal or "is damaged" in refusal for refusal in refusals)

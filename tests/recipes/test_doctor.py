@@ -151,7 +151,7 @@ def test_permuted_classes_are_found_and_the_order_is_named(folder):
 def test_input_of_another_range_is_found(folder):
     teacher = changed(folder, "range", lambda model, x: model(keras.layers.Rescaling(255.0)(x)))
     evidence = only(findings(folder, teacher), "error", "The teacher expects inputs of another range.")
-    assert "on inputs divided by 255" in evidence
+    assert "of the same samples divided by 255, " in evidence
 
 
 def test_teacher_of_another_input_is_found(folder):

@@ -14,6 +14,7 @@ def one_op(**changes):
     sound = layer_errors.OpNoise(
         op="CONV_2D",
         tensor="m/conv_1/convolution",
+        reference="m/conv/convolution",
         sources=(),
         weights="",
         sqnr_db=40.0,
@@ -48,12 +49,19 @@ def one_op(**changes):
         ({"steps": None, "steps_used": None, "limits": None}, Cause.FLOAT, "It computes in floating point"),
         ({"op": "INPUT", "saturated": 0.5}, Cause.INPUT_OUT_OF_RANGE, "50% of the input values are outside"),
         ({"op": "INPUT", "steps_used": 5}, Cause.INPUT_RANGE_TOO_WIDE, "The input uses 5 of 256"),
+        (
+            {"op": "INPUT", "channel_peaks": (1.0, 1.0, 50.0), "channel_sqnr_db": 9.0},
+            Cause.INPUT_OUTLIER_FEATURE,
+            "Feature 2 reaches 50, 50 times the median feature",
+        ),
+        ({"op": "INPUT", "channel_peaks": (1.0, 1.0, 50.0)}, Cause.ROUNDING, "its range is that of the data"),
+        ({"rounding": 0.1, "weight_scales": 1, "op": "SUB"}, Cause.WEIGHT_ROUNDING, "comes from rounding its weights"),
         ({"op": "INPUT"}, Cause.ROUNDING, "its range is that of the data"),
     ],
 )
 def test_cause_follows_from_the_numbers(changes, cause, words):
     noise = one_op(**changes)
-    (finding,) = diagnose([noise], {"conv": True})
+    (finding,) = diagnose([noise], {"m/conv/convolution": "conv"})
     assert (find_cause(noise), finding.cause) == (cause, cause)
     assert finding.layer == ("input" if noise.op == "INPUT" else "conv")
     assert words in sentence(finding)
@@ -71,7 +79,7 @@ def test_texts_are_sentences_without_settings_of_the_other_interface(cause, op):
 
 def test_outlier_channel_affects_the_layers_behind_it_through_a_pooling():
     def op(name, source, **changes):
-        return one_op(tensor=f"m/{name}_1/x", sources=(f"m/{source}_1/x",), **changes)
+        return one_op(tensor=f"m/{name}_1/x", reference=name, sources=(f"m/{source}_1/x",), **changes)
 
     found = diagnose(
         [
@@ -80,7 +88,7 @@ def test_outlier_channel_affects_the_layers_behind_it_through_a_pooling():
             op("b", "pool", steps_used=20, channel_sqnr_db=1.0),
             op("c", "b", saturated=0.5),
         ],
-        dict.fromkeys(("a", "pool", "b", "c"), True),
+        {name: name for name in ("a", "pool", "b", "c")},
     )
     assert {finding.layer: finding.affected for finding in found} == {"a": ("pool", "b"), "pool": (), "b": (), "c": ()}
     assert [finding.layer for finding in rank(found)] == ["a", "c", "b", "pool"]

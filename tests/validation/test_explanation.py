@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
-from tfkd.conversion import layer_errors
-from tfkd.conversion.converter import convert
+from tfkd.conversion import layer_errors, layer_names
+from tfkd.conversion.converter import convert, float_counterpart
+from tfkd.errors import ModelError
+from tfkd.validation import origin
 from tfkd.validation.diagnosis import Cause
 from tfkd.validation.explanation import explain
 
@@ -56,11 +59,11 @@ def test_layers_that_an_outlier_channel_affects_rank_after_their_cause(student, 
 
 @pytest.mark.parametrize(("factor", "cause"), [(1 / 255, Cause.INPUT_OUT_OF_RANGE), (64, Cause.INPUT_RANGE_TOO_WIDE)])
 def test_calibration_in_another_input_range_ranks_first(factor, cause, student, splits, tmp_path):
-    # Conversion refuses such samples where it can tell: by the test split, or by the Rescaling of the model.
-    hidden = keras.Sequential([keras.Input(SHAPE), student])
+    # Conversion refuses such samples where it can tell: not for a SavedModel without a test split.
     scaled = dataclasses.replace(splits.train, x=splits.train.x.astype("float32") * factor, held_out=None)
-    model = convert(hidden, tmp_path / "m.tflite", calibration=scaled)
-    found = explain(hidden, model, splits, targets=[])
+    student.export(str(tmp_path / "saved"), verbose=False)
+    model = convert(tmp_path / "saved", tmp_path / "m.tflite", calibration=scaled)
+    found = explain(student, model, splits, targets=[])
     assert (found.worst[0].layer, found.worst[0].cause) == ("input", cause)
     assert "Calibrate with samples in the input range of the Keras model" in "\n".join(found.lines())
 
@@ -144,10 +147,72 @@ def test_float_input_before_a_quantize_op_counts_as_the_input(student, splits, t
     assert found.layers[0].noise.steps == 256
 
 
-def test_model_of_another_student_is_refused(modes, splits):
+def retrained(student, name, change):
+    """The student with another kernel in one layer."""
+    model = keras.models.clone_model(student)
+    model.set_weights(student.get_weights())
+    kernel = model.get_layer(name).kernel
+    kernel.assign(change(kernel.numpy()))
+    return model
+
+
+def test_model_of_another_structure_is_refused(modes, splits):
     other = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(10)])
-    with pytest.raises(ValueError, match=r"was not converted from 'sequential"):
+    with pytest.raises(ValueError, match=r"was not converted from 'sequential.*: the .keras has no CONV_2D"):
         explain(other, modes["full_int8"], splits, targets=[])
+
+
+def test_model_with_other_weights_or_options_is_refused(student, modes, references):
+    rng = np.random.default_rng(0)
+    other = retrained(student, "logits", lambda kernel: kernel + 0.05 * rng.normal(size=kernel.shape))
+    message = r"was not converted from 'student': .* of the weights of 'logits' differ by more than quantization"
+    reference, names = references(other)
+    for mode in modes.values():
+        with pytest.raises(ModelError, match=message):
+            origin.check(mode, reference, names, "student")
+    config = student.get_config()
+    (logits,) = (layer["config"] for layer in config["layers"] if layer["config"]["name"] == "logits")
+    logits["activation"] = "relu"
+    other = keras.Model.from_config(config)
+    other.set_weights(student.get_weights())
+    reference, names = references(other)
+    with pytest.raises(ModelError, match="FULLY_CONNECTED of 'logits' has fusedActivationFunction 0 in the .tflite"):
+        origin.check(modes["full_int8"], reference, names, "student")
+
+
+@pytest.fixture(scope="module")
+def references():
+    """A function that converts a model to float32, and names its layers."""
+
+    def convert_float(model, ops=()):
+        reference = float_counterpart(model, SimpleNamespace(ops=ops))
+        return reference, layer_names.by_tensor(reference, model)
+
+    return convert_float
+
+
+def twins():
+    """Two nested models with layers of equal names, an LSTM, and a softmax at the end."""
+
+    def branch(name):
+        layers = [keras.layers.Conv2D(3, 3, name="conv"), keras.layers.BatchNormalization(name="bn")]
+        return keras.Sequential([keras.Input(SHAPE), *layers, keras.layers.ReLU(name="act")], name=name)
+
+    inputs = keras.Input(SHAPE)
+    joined = keras.layers.Concatenate(name="join")([branch("right")(inputs), branch("left")(inputs)])
+    hidden = keras.layers.Conv2D(2, 3, name="conv")(joined)
+    hidden = keras.layers.Conv2D(2, 3, name="conv_1", activation="relu")(hidden)
+    hidden = keras.layers.Reshape((4, 2), name="flat")(hidden)
+    hidden = keras.layers.LSTM(3, name="memory")(hidden)
+    return keras.Model(inputs, keras.layers.Softmax(name="end")(keras.layers.Dense(10, name="logits")(hidden)))
+
+
+def test_layers_of_nested_models_have_their_path(references):
+    keras.utils.set_random_seed(0)
+    reference, names = references(twins(), ["UNIDIRECTIONAL_SEQUENCE_LSTM"])
+    found = {*names.values()}
+    assert {"left/conv", "right/conv", "join", "conv", "conv_1", "flat", "memory", "logits", "end"} == found
+    assert [op.name for op in reference.graph.ops].count("CONV_2D") == 4
 
 
 def test_samples_of_another_shape_are_refused(modes, splits):

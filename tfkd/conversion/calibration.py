@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tfkd.conversion import input_scale
 from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
 from tfkd.errors import InputError
 
@@ -20,7 +22,6 @@ _MAX_COMPARED = 1000
 # Fewer samples than this are a finding of the audit.
 _FEW_SAMPLES = 100
 # Limits of the checks, chosen so that data of the right kind passes with a wide margin.
-_MIN_SCALED_SPAN = 1 / 32  # of the input after the model's own Rescaling
 _MAX_OUTSIDE = 0.05  # share of values outside the range of the test split
 _MIN_DEVIATION_RATIO = 1 / 8  # standard deviation over that of the test split
 _NOISE_CORRELATION = 0.1  # neighbouring values of noise correlate less
@@ -37,14 +38,14 @@ class Source(NamedTuple):
             user gave a SavedModel.
         outputs: Names of the outputs in the same order; empty in the same case.
         sample_shape: Shape of one sample of a model with one input, or None where it is unknown.
-        rescaling: Factor of the model's own Rescaling layer on its input, or None without one.
+        model: The Keras model, or None where the user gave a SavedModel.
     """
 
     folder: Path
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     sample_shape: tuple[int, ...] | None = None
-    rescaling: float | None = None
+    model: Any = None
 
 
 def choose(split: Split, count: int, seed: int) -> Split:
@@ -89,21 +90,24 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
             f"Received: {tuple(split.input_shape)} from {split.name!r}. Use the data that the model was trained on."
         )
     chosen = choose(split, count, seed)
-    return chosen.x.astype("float32"), audit(chosen, source.rescaling)
+    result = audit(chosen)
+    if source.model is not None:
+        accuracy, findings = input_scale.audit(source.model, chosen, _where(chosen))
+        result = dataclasses.replace(result, accuracy=accuracy, findings=(*result.findings, *findings))
+    return chosen.x.astype("float32"), result
 
 
-def audit(chosen: Split, rescaling: float | None) -> CalibrationAudit:
+def audit(chosen: Split) -> CalibrationAudit:
     """Computes statistics of calibration samples, and refuses those that would give a model wrong ranges.
 
     Args:
         chosen: The calibration samples, with their labels.
-        rescaling: Factor of the model's own Rescaling layer on its input, or None.
 
     Raises:
         InputError: The samples are not finite, constant, noise, in another range than the data, or in the test split.
     """
     x = chosen.x.astype("float32")
-    where = f"convert: calibration from {chosen.name!r}"
+    where = _where(chosen)
     if not np.isfinite(x).all():
         raise InputError(f"{where} must be finite. Received: NaN or infinity. Clean the data first.")
     if x.min() == x.max() or (len(x) > 1 and (x == x[0]).all()):
@@ -119,7 +123,7 @@ def audit(chosen: Split, rescaling: float | None) -> CalibrationAudit:
             f"{where} must share no sample with the test split. Received: {overlap} equal samples. "
             "Remove them from the training data: they make the test accuracy too high."
         )
-    _check_range(where, x, test_x, rescaling)
+    _check_range(where, x, test_x)
     if _looks_random(x, test_x):
         raise InputError(
             f"{where} must be real samples. Received: values in {x.min():g}..{x.max():g} that do not correlate with "
@@ -148,14 +152,12 @@ def _findings(samples: int, covered: int, classes: int) -> tuple[str, ...]:
     return tuple(findings)
 
 
-def _check_range(where: str, x: np.ndarray, test_x: np.ndarray | None, rescaling: float | None) -> None:
-    """Refuses samples in another range than the test split, or than the model's own Rescaling layer expects."""
-    remedy = "Use samples in the range that the model takes."
-    if rescaling is not None and float(x.max() - x.min()) * rescaling < _MIN_SCALED_SPAN:
-        raise InputError(
-            f"{where} must be unscaled, since the model multiplies its input by {rescaling:g} itself. "
-            f"Received: values in {x.min():g}..{x.max():g}, which are scaled already. {remedy}"
-        )
+def _where(chosen: Split) -> str:
+    return f"convert: calibration from {chosen.name!r}"
+
+
+def _check_range(where: str, x: np.ndarray, test_x: np.ndarray | None) -> None:
+    """Refuses samples in another range than the test split."""
     if test_x is None:
         return
     low, high = test_x.min(), test_x.max()
@@ -164,7 +166,7 @@ def _check_range(where: str, x: np.ndarray, test_x: np.ndarray | None, rescaling
     if outside > _MAX_OUTSIDE or x.std() < test_x.std() * _MIN_DEVIATION_RATIO:
         raise InputError(
             f"{where} must span the range of the data, {low:g}..{high:g}. Received: {x.min():g}..{x.max():g}, "
-            f"{outside:.0%} of it outside. {remedy}"
+            f"{outside:.0%} of it outside. Use samples in the range that the model takes."
         )
 
 

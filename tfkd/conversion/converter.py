@@ -123,6 +123,27 @@ def convert(
     return dataclasses.replace(converted, audit=audit).save(path, overwrite=overwrite)
 
 
+def float_counterpart(
+    model: keras.Model | str | os.PathLike[str], converted: TFLiteModel, *, timeout_s: float = 600.0
+) -> TFLiteModel:
+    """Converts a Keras model to float32 with the ops that its conversion to another mode has.
+
+    Args:
+        model: See `convert`.
+        converted: The conversion to the other mode: whether it has loops, or ops of an LSTM, decides how recurrent
+            layers are exported.
+        timeout_s: Time limit of the converter in seconds, > 0.
+    """
+    what = f"converting {getattr(model, 'name', model)} to float32"
+    with (
+        tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
+        isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
+    ):
+        lstm_op = "UNIDIRECTIONAL_SEQUENCE_LSTM" in converted.ops
+        source = export(load(model), Path(folder) / "model", integers="WHILE" not in converted.ops, lstm_op=lstm_op)
+        return TFLiteModel.load(_run(run, source, _Job(what, "float32", None, None, False, False, timeout_s)).content)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Job:
     """Arguments of one conversion; see `convert`. `what` describes it in messages."""

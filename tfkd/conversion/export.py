@@ -7,8 +7,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfkd._internal import keras_compat
 from tfkd.conversion import layer_forms, rnn, signatures
 from tfkd.conversion.calibration import Source
@@ -65,13 +63,12 @@ def export(model: Any, folder: Path, *, integers: bool, lstm_op: bool) -> Source
     exportable = rnn.exportable(model, integers=integers, lstm_op=lstm_op)
     with rnn.initial_states(model), exportable, layer_forms.exportable(model), keras_compat.scopes_by_path():
         outputs = _save(model, folder, specs)
-    scales = [layer.scale for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]
     return Source(
         folder,
         inputs=tuple(spec.name for spec in flat),
         outputs=tuple(outputs),
         sample_shape=flat[0].shape[1:] if len(flat) == 1 else None,
-        rescaling=float(np.max(scales[0])) if scales else None,
+        model=model,
     )
 
 

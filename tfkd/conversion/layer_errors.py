@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tfkd._internal import isolation
 from tfkd.conversion.interpreter import TensorRecorder
+from tfkd.conversion.op_pairs import Pair, first_activation, pair_ops
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.conversion.tflite_reader import OpInfo, TensorInfo, TFLiteGraph
+from tfkd.conversion.tflite_reader import TensorInfo
 from tfkd.errors import InputError, ModelError
 
 # Upper bound of a signal-to-noise ratio: an exact result would have an infinite one.
 EXACT_DB = 120.0
-
-_CASTS = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +31,7 @@ class OpNoise:
     Args:
         op: Name of the op, such as `CONV_2D`; `INPUT` for the model's input.
         tensor: Name of the output tensor.
+        reference: Name of the output tensor of its counterpart in the reference.
         sources: Names of the activations that the op reads.
         weights: Name of the weights tensor, or empty.
         sqnr_db: Ratio of signal to own noise over all values, in dB.
@@ -54,6 +53,7 @@ class OpNoise:
 
     op: str
     tensor: str
+    reference: str
     sources: tuple[str, ...]
     weights: str
     sqnr_db: float
@@ -115,16 +115,6 @@ def measure(
 # The code below runs in the child process.
 
 
-class _Pair(NamedTuple):
-    """An op of the quantized model and its counterpart in the reference. All numbers are tensor indices."""
-
-    op: str
-    output: int
-    reference_output: int
-    inputs: tuple[tuple[int, int], ...]  # (quantized model, reference) for each input that is an activation
-    weights: int | None
-
-
 @dataclasses.dataclass
 class _Sums:
     """Sums over the samples for one op. Those marked "by channel" are arrays."""
@@ -170,8 +160,10 @@ class _Sums:
             half_step = tensor.scales[0] / 2
             self.saturated += int(((own < limits[0] - half_step) | (own > limits[1] + half_step)).sum())
 
-    def noise_of(self, op: str, tensor: TensorInfo, sources: tuple[str, ...], weights: TensorInfo | None) -> OpNoise:
-        """The noise over all samples that were added."""
+    def noise_of(
+        self, op: str, tensor: TensorInfo, reference: str, sources: tuple[str, ...], weights: TensorInfo | None
+    ) -> OpNoise:
+        """The noise over all samples that were added; see `OpNoise` for the arguments."""
         limits, noise = _limits(tensor), float(self.noise.sum())
         live = self.signal > 0
         channels = [_decibels(s, n) for s, n in zip(self.signal[live], self.noise[live], strict=True)]
@@ -179,6 +171,7 @@ class _Sums:
         return OpNoise(
             op=op,
             tensor=tensor.name,
+            reference=reference,
             sources=sources,
             weights=weights.name if weights else "",
             sqnr_db=_decibels(float(self.signal.sum()), noise),
@@ -202,8 +195,8 @@ class _Sums:
 def _measure(quantized: bytes, reference: bytes, x: np.ndarray) -> tuple[list[OpNoise], list[str]]:
     model = TFLiteModel.load(quantized)
     graph, reference_graph = model.graph, TFLiteModel.load(reference).graph
-    first = _first_activation(graph)
-    pairs, unmatched = _pairs(graph, reference_graph, first)
+    first = first_activation(graph)
+    pairs, unmatched, _ = pair_ops(graph, reference_graph)
     quantized_run, reference_run = TensorRecorder(quantized), TensorRecorder(reference)
     separated_run = TensorRecorder(_separated(reference, pairs))
     input_sums, sums = _Sums(), [_Sums() for _ in pairs]
@@ -222,91 +215,16 @@ def _measure(quantized: bytes, reference: bytes, x: np.ndarray) -> tuple[list[Op
         for total, pair in zip(sums, pairs, strict=True):
             tensor = graph.tensors[pair.output]
             total.add(actual(pair.output), tensor, own(pair.reference_output), expected(pair.reference_output))
-    noises = [input_sums.noise_of("INPUT", graph.tensors[first], (), None)]
+    noises = [input_sums.noise_of("INPUT", graph.tensors[first], "", (), None)]
     for total, pair in zip(sums, pairs, strict=True):
         sources = tuple(graph.tensors[index].name for index, _ in pair.inputs)
         weights = None if pair.weights is None else graph.tensors[pair.weights]
-        noises.append(total.noise_of(pair.op, graph.tensors[pair.output], sources, weights))
-    return noises, unmatched
+        reference_name = reference_graph.tensors[pair.reference_output].name
+        noises.append(total.noise_of(pair.op, graph.tensors[pair.output], reference_name, sources, weights))
+    return noises, [graph.tensors[graph.ops[place].outputs[0]].name for place in unmatched]
 
 
-def _first_activation(graph: TFLiteGraph) -> int:
-    """The tensor that the ops read as input: the output of a QUANTIZE where the model takes floats."""
-    users = [op for op in graph.ops if graph.inputs[0] in op.inputs]
-    return users[0].outputs[0] if users and users[0].name == "QUANTIZE" else graph.inputs[0]
-
-
-def _pairs(graph: TFLiteGraph, reference: TFLiteGraph, first: int) -> tuple[list[_Pair], list[str]]:
-    """Pairs the ops of the two models.
-
-    Args:
-        graph: Graph of the quantized model.
-        reference: Graph of the float model.
-        first: Result of `_first_activation` for the quantized model.
-
-    Returns:
-        The pairs, and the output tensors of the ops of the quantized model without a counterpart.
-    """
-    casts = {op.outputs[0]: op.inputs[0] for op in graph.ops if op.name in _CASTS and op.outputs}
-
-    def before_casts(tensor: int) -> int:
-        # The error of a cast between two ops is attributed to the op that reads its output. The number of iterations
-        # is bounded since the ops of a damaged file may form a cycle.
-        for _ in casts:
-            if tensor == first or tensor not in casts:
-                break
-            tensor = casts[tensor]
-        return tensor
-
-    computed = {*reference.inputs, *(i for op in reference.ops for i in op.outputs)}  # not constants or states
-    pairs, unmatched = [], []
-    counterparts = _counterparts(graph, reference)
-    for position, op in enumerate(_without_casts(graph)):
-        other = counterparts.get(position)
-        pair = None
-        if other is not None:
-            active = [i for i, index in enumerate(other.inputs) if index in computed]
-            if all(i < len(op.inputs) and op.inputs[i] >= 0 for i in active):
-                inputs = tuple((before_casts(op.inputs[i]), other.inputs[i]) for i in active)
-                weights = [index for index in op.inputs if index >= 0 and graph.constants[before_casts(index)]]
-                pair = _Pair(op.name, op.outputs[0], other.outputs[0], inputs, weights[0] if weights else None)
-        if pair is not None and _same_sizes(pair, graph, reference):
-            pairs.append(pair)
-        else:
-            unmatched.append(graph.tensors[op.outputs[0]].name)
-    return pairs, unmatched
-
-
-def _without_casts(graph: TFLiteGraph) -> list[OpInfo]:
-    return [op for op in graph.ops if op.outputs and op.name not in _CASTS]
-
-
-def _counterparts(graph: TFLiteGraph, reference: TFLiteGraph) -> dict[int, OpInfo]:
-    """The op of the reference by the position of the quantized model's op among those of `_without_casts`.
-
-    Ops match by op and name of the output tensor or by op and shape of the output, in the order of execution; the rule
-    that matches more ops is used.
-    """
-    ops, reference_ops = _without_casts(graph), _without_casts(reference)
-
-    def keys(ops: list[OpInfo], tensors: tuple[TensorInfo, ...], field: str) -> list[tuple[str, Any]]:
-        return [(op.name, getattr(tensors[op.outputs[0]], field)) for op in ops]
-
-    matched: list[tuple[int, int]] = []
-    for field in ("name", "shape"):
-        first, second = keys(ops, graph.tensors, field), keys(reference_ops, reference.tensors, field)
-        blocks = difflib.SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
-        matches = [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
-        matched = max(matched, matches, key=len)
-    return {i: reference_ops[j] for i, j in matched}
-
-
-def _same_sizes(pair: _Pair, graph: TFLiteGraph, reference: TFLiteGraph) -> bool:
-    tensors = (*pair.inputs, (pair.output, pair.reference_output))
-    return all(math.prod(graph.tensors[a].shape) == math.prod(reference.tensors[b].shape) for a, b in tensors)
-
-
-def _separated(content: bytes, pairs: list[_Pair]) -> bytes:
+def _separated(content: bytes, pairs: list[Pair]) -> bytes:
     """The float model with its ops disconnected: each activation that an op reads becomes an input of the model.
 
     x -> CONV_2D -> RELU -> y    becomes    x -> CONV_2D -> a

@@ -12,25 +12,87 @@ import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tfkd._internal import keras_compat
+from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import TFLiteGraph
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
     import keras
 
+# Scopes that TensorFlow opens inside a layer.
+_SCOPES_OF_TENSORFLOW = r"(batchnorm|einsum|moments|Tensordot|ReduceLogSumExp|normalize_moments|while)(_\d+)?"
+
 
 def layers(model: keras.Model) -> dict[str, bool]:
     """The paths of all layers of a model, such as `conv` or `backbone/conv`, and whether each has a kernel."""
+    return {path: hasattr(layer, "kernel") for path, layer in _walk(model)}
 
-    def walk(parent: keras.Layer, path: str) -> dict[str, bool]:
-        found: dict[str, bool] = {}
-        for layer in keras_compat.inner_layers(parent, recursive=False):
-            name = f"{path}{keras_compat.scope_name(layer)}"
-            found |= {name: hasattr(layer, "kernel"), **walk(layer, f"{name}/")}
-        return found
 
-    return walk(model, "")
+def by_tensor(reference: TFLiteModel, model: keras.Model) -> dict[str, str]:
+    """The layers that the ops of a float .tflite come from.
+
+    Args:
+        reference: The model converted to float32 by `tfkd.convert`.
+        model: The Keras model.
+
+    Returns:
+        The path of a layer by the name of the op's output tensor; the name itself where no layer is known.
+    """
+    graph, known = reference.graph, layers(model)
+    # The converter gives the outputs of the model and of an LSTM op names of its own.
+    outputs = dict(zip(graph.outputs, _output_layers(model), strict=False))
+    found: dict[str, str] = {}
+    for op in graph.ops:
+        if not op.outputs:
+            continue
+        name = graph.tensors[op.outputs[0]].name
+        constants = [i for i in op.inputs if i >= 0 and graph.constants[i]]
+        layer = layer_of(name, graph.tensors[constants[0]].name if constants else "", known)
+        if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+            layer = _lstm(reference.constant(op.inputs[1]), model) or name
+        elif layer == name and name.startswith("tfl."):  # an op that the converter split off the op before it
+            layer = found.get(graph.tensors[op.inputs[0]].name, name)
+        elif layer == name:
+            layer = outputs.get(op.outputs[0]) or name
+        found[name] = layer
+    return found
+
+
+def _walk(parent: keras.Layer, path: str = "") -> Iterator[tuple[str, keras.Layer]]:
+    """The paths and layers inside a layer or model."""
+    for layer in keras_compat.inner_layers(parent, recursive=False):
+        name = f"{path}{keras_compat.scope_name(layer)}"
+        yield name, layer
+        yield from _walk(layer, f"{name}/")
+
+
+def _output_layers(model: keras.Model) -> list[str]:
+    """The path of the layer that computes each output of a functional model; empty for other models."""
+    import keras
+
+    if not keras_compat.shows_layers(model):
+        return []
+    found = []
+    for tensor in keras.tree.flatten(keras_compat.functional(model).outputs):
+        layer = keras_compat.producer(tensor)
+        inner = _output_layers(layer) if isinstance(layer, keras.Model) else []
+        found.append("/".join([keras_compat.scope_name(layer), *(inner if len(inner) == 1 else ())]))
+    return found
+
+
+def _lstm(weights: np.ndarray | None, model: keras.Model) -> str | None:
+    """The path of the LSTM layer with these weights of its input gate, [units, features]."""
+    import keras
+
+    for path, layer in _walk(model):
+        if isinstance(layer, keras.layers.LSTM) and weights is not None:
+            kernel = np.asarray(layer.cell.kernel)[:, : layer.units].T
+            if kernel.shape == weights.shape and np.allclose(kernel, weights):
+                return path
+    return None
 
 
 def layer_of(tensor: str, weights: str, known: Mapping[str, bool]) -> str:
@@ -38,7 +100,8 @@ def layer_of(tensor: str, weights: str, known: Mapping[str, bool]) -> str:
 
     Args:
         tensor: Name of the op's output tensor.
-        weights: Name of the op's weights tensor, or empty.
+        weights: Name of the op's first constant, or empty. It may belong to another op with an equal constant, so that
+            it decides only where the output names no layer.
         known: Result of `layers`.
 
     Returns:
@@ -47,7 +110,7 @@ def layer_of(tensor: str, weights: str, known: Mapping[str, bool]) -> str:
     >>> layer_of("m/block/relu/Relu;m/block/conv/convolution", "", {"block/relu": False, "block/conv": True})
     'block/conv'
     """
-    found = known_layers(f"{tensor};{weights}", known)
+    found = known_layers(tensor, known) or known_layers(weights, known)
     return next((name for name in found if known[name]), found[0] if found else tensor)
 
 
@@ -66,6 +129,32 @@ def known_layers(tensor: str, known: Container[str]) -> list[str]:
         matches = [path for plain in (False, True) for path in _paths(_parts(name, plain)) if path in known]
         found += [max(matches, key=lambda path: path.count("/"))] if matches else []
     return found
+
+
+def path_of(tensor: str, weights: str = "") -> str:
+    """The path of a layer as far as the name of its tensor tells it, where the Keras model is not known.
+
+    Of several fused layers it is the first one, which has the weights; the converter lists the last one first.
+
+    Args:
+        tensor: Name of an op's output tensor.
+        weights: Name of the op's first constant, for an output that names no layer.
+
+    >>> path_of("m/block/relu/Relu;m/block/conv/convolution")
+    'block/conv'
+    >>> path_of("PartitionedCall:0", "m/logits/MatMul")
+    'logits'
+    """
+    paths = [path for names in (weights, tensor) for name in re.split("[;:]", names) if (path := _layer_part(name))]
+    return paths[-1] if paths else tensor
+
+
+def _layer_part(name: str) -> str:
+    """The part of a tensor's name between the model and the op: the layers; empty where there is none."""
+    parts = name.split("/")[1:-1]
+    while parts and re.fullmatch(_SCOPES_OF_TENSORFLOW, parts[-1]):
+        parts.pop()
+    return "/".join(parts)
 
 
 def op_names(graph: TFLiteGraph, index: int) -> tuple[list[str], list[str]]:

@@ -41,6 +41,7 @@ class CalibrationAudit:
         digest: SHA-256 of the samples, hexadecimal.
         overlap: Number of samples that are in the test split too.
         saturation: Share of input values outside the input's quantized range, 0..1; None for a float input.
+        accuracy: Accuracy of the Keras model on the samples, 0..1; None where their labels are not its classes.
         findings: Sentences about weaknesses of the calibration set that do not forbid the conversion.
     """
 
@@ -53,6 +54,7 @@ class CalibrationAudit:
     digest: str
     overlap: int
     saturation: float | None = None
+    accuracy: float | None = None
     findings: tuple[str, ...] = ()
 
 
@@ -137,17 +139,29 @@ class TFLiteModel:
 
     def weights(self) -> dict[str, np.ndarray]:
         """The stored weights by tensor name: constants with two or more dimensions and 4 to 32 bits per element."""
-        model, weights = schema.Model.GetRootAs(self.content, 0), {}
-        for index, (tensor, size) in enumerate(zip(self.graph.tensors, self.graph.constants, strict=True)):
-            count = math.prod(abs(d) for d in tensor.shape)
-            length = -(-count * _WEIGHT_BITS.get(tensor.dtype, 0) // 8)
-            # An activation has no bytes; a sparse or damaged constant has too few.
-            if len(tensor.shape) < 2 or not 0 < length <= size:
-                continue
-            data = model.Buffers(model.Subgraphs(0).Tensors(index).Buffer()).DataAsNumpy()[:length]
-            values = _unpack_int4(data)[:count] if tensor.dtype == "int4" else data.view(tensor.dtype)
-            weights[tensor.name] = values.reshape(tensor.shape)
+        weights = {}
+        for index, tensor in enumerate(self.graph.tensors):
+            values = self.constant(index) if len(tensor.shape) >= 2 else None
+            if values is not None:
+                weights[tensor.name] = values
         return weights
+
+    def constant(self, index: int) -> np.ndarray | None:
+        """The stored values of a constant of 4 to 32 bits per element; None for another tensor.
+
+        Args:
+            index: Tensor index.
+        """
+        tensor = self.graph.tensors[index]
+        count = math.prod(abs(d) for d in tensor.shape)
+        length = -(-count * _WEIGHT_BITS.get(tensor.dtype, 0) // 8)
+        # An activation has no bytes; a sparse or damaged constant has too few.
+        if not 0 < length <= self.graph.constants[index]:
+            return None
+        buffer = schema.Model.GetRootAs(self.content, 0).Subgraphs(0).Tensors(index).Buffer()
+        data = schema.Model.GetRootAs(self.content, 0).Buffers(buffer).DataAsNumpy()[:length]
+        values = _unpack_int4(data)[:count] if tensor.dtype == "int4" else data.view(tensor.dtype)
+        return values.reshape([abs(d) for d in tensor.shape])
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -108,7 +108,6 @@ def search(
         raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
     keras_model = models.load(model) if isinstance(model, (str, os.PathLike)) else model
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        reference = converter.convert(keras_model, Path(folder) / "float32.tflite", mode="float32")
         first = converter.convert(
             keras_model,
             Path(folder) / "int8.tflite",
@@ -118,11 +117,11 @@ def search(
             calibration_samples=calibration_samples,
             seed=seed,
         )
+    reference = converter.float_counterpart(keras_model, first)
     samples = calibration.choose(splits.train, calibration_samples, seed).x.astype("float32")
     val = splits.val if len(splits.val) <= _MOST_SAMPLES else splits.val.sample(_MOST_SAMPLES, seed=seed)
-    candidates = _Candidates(
-        reference, samples, val, target, accuracy_drop, most_trials, report, layer_names.layers(keras_model)
-    )
+    names = layer_names.by_tensor(reference, keras_model)
+    candidates = _Candidates(reference, samples, val, target, accuracy_drop, most_trials, report, names)
     candidates.measure("int8", QuantizerSettings(), first)
     if candidates.trials[0].ok:
         _lower_precision(candidates)
@@ -130,7 +129,11 @@ def search(
         _raise_precision(candidates, first)
     best = candidates.best or candidates.measure("float32", None, reference)
     content = candidates.contents[candidates.trials.index(best)]
-    found = dataclasses.replace(TFLiteModel.load(content), audit=first.audit).save(path, overwrite=overwrite)
+    assert first.audit is not None  # full_int8 is calibrated
+    findings = [one for one in first.audit.findings if one != QuantizerSettings().summary()]  # of the first trial
+    findings.append(f"Chosen of {len(candidates.trials)} models tried: {best}.")
+    audit = dataclasses.replace(first.audit, findings=tuple(findings))
+    found = dataclasses.replace(TFLiteModel.load(content), audit=audit).save(path, overwrite=overwrite)
     return found, tuple(candidates.trials)
 
 
@@ -145,17 +148,13 @@ class _Candidates:
     allowed: float
     most: int
     report: Callable[[Trial], None]
-    known: Mapping[str, bool]
+    layers: Mapping[str, str]  # by output tensor
     trials: list[Trial] = dataclasses.field(default_factory=list)
     contents: list[bytes] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.accuracy = float(self._correct(self.reference, "host:plain").mean())
         self.x = self.val.sample(min(_COMPARED, len(self.val))).x
-        self.layers = {}
-        for op in self.reference.graph.ops:
-            names = [self.reference.graph.tensors[i].name for i in (*op.outputs[:1], *op.inputs[1:2]) if i >= 0]
-            self.layers[names[0]] = layer_names.layer_of(names[0], names[-1], self.known)
 
     @property
     def best(self) -> Trial | None:

@@ -150,6 +150,14 @@ def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
                 'ship = "dynamic_range".',
             )
             return
+        if recipe.student.model is None and model.audit is not None:  # a built student is untrained here
+            for sentence in model.audit.findings:
+                yield Finding(
+                    "warning",
+                    "The calibration samples may not fit the student.",
+                    sentence,
+                    "Prepare the data as for the training of the student's file, or start from another file.",
+                )
         yield from _examine_size(recipe, model, mode)
         for target in target_choice.choose(recipe.targets.names, optional=recipe.targets.optional, connect=False):
             yield from _examine_target(recipe, target, model, splits)

@@ -18,7 +18,7 @@ from tfkd.recipes.step_cache import Finished, Steps, locked
 from tfkd.recipes.trainer import Kind, Saved, Teaching, Trainer, prepare
 
 if TYPE_CHECKING:
-    from tfkd.conversion.tflite import TFLiteModel
+    from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
     from tfkd.recipes.recipe import Optimization
     from tfkd.report.seeds import SeedRun
     from tfkd.targets import Target
@@ -104,16 +104,17 @@ class _Run:
             "distilled": {seed: self.trainer.train_student("distilled", seed, teaching) for seed in seeds},
         }
         best = {kind: _best(runs) for kind, runs in students.items()}
-        converted = self._convert_all(self.trainer.saved(best["distilled"]), teaching)
+        converted = self._convert_all(best["distilled"], teaching)
         validated = self._validate(teacher, students, converted, targets)
         self._report(validated, teacher, students, command)
         record = json.loads((self.folder / PAGES["json"]).read_text(encoding="utf-8"))
         return Result(self.folder, record, validated.record.ok, self.steps.outcomes)
 
-    def _convert_all(self, student: Saved, teaching: Teaching) -> dict[str, Finished[Converted]]:
+    def _convert_all(self, trained: Finished[Trained], teaching: Teaching) -> dict[str, Finished[Converted]]:
         """The student as .tflite in each mode, then after each optimization."""
+        student = self.trainer.saved(trained)
         converted: dict[str, Finished[Converted]] = {
-            mode: self._convert(mode, student) for mode in self.recipe.conversion.modes
+            mode: self._convert(mode, student, trained.record.val_accuracy) for mode in self.recipe.conversion.modes
         }
         for settings in self.recipe.optimization:
             optimized = self.trainer.optimize(settings, student, teaching)
@@ -123,7 +124,7 @@ class _Run:
                 student = Saved((self.folder / exported.record.student,), exported.hashes)
         return converted
 
-    def _convert(self, mode: str, student: Saved) -> Finished[Converted]:
+    def _convert(self, mode: str, student: Saved, accuracy: float) -> Finished[Converted]:
         from tfkd.conversion import quantizer
 
         conversion = self.recipe.conversion
@@ -144,7 +145,11 @@ class _Run:
                 overwrite=True,
                 seed=self.recipe.seed,
             )
+<<<<<<< HEAD
             return Converted(file, model.audit, findings=model.findings)
+=======
+            return Converted(file, _compared(model.audit, accuracy))
+>>>>>>> d97b61e (explain refuses another model's .tflite, and calibration runs the Keras model on its labelled samples)
 
         inputs = [mode, conversion.calibration_samples, self.recipe.seed, self.trainer.data_hash, student.hashes]
         inputs += [dataclasses.asdict(settings)] if settings else []
@@ -166,12 +171,21 @@ class _Run:
                 calibration_samples=conversion.calibration_samples,
                 allow_mismatch=conversion.allow_mismatch,
             )
+            audit = _compared(model.audit, trained.record.val_accuracy)
             if optimized.student is None:
+<<<<<<< HEAD
                 return Converted(file, model.audit, findings=model.findings)
             changed = f"{settings.method}.keras"
             with atomic.replacing(self.folder / changed) as part:
                 optimized.student().save(part)
             return Converted(file, model.audit, changed, model.findings)
+=======
+                return Converted(file, audit)
+            changed = f"{settings.method}.keras"
+            with atomic.replacing(self.folder / changed) as part:
+                optimized.student().save(part)
+            return Converted(file, audit, changed)
+>>>>>>> d97b61e (explain refuses another model's .tflite, and calibration runs the Keras model on its labelled samples)
 
         inputs = [
             conversion.calibration_samples,
@@ -249,6 +263,14 @@ class _Run:
         return dataclasses.replace(
             TFLiteModel.load(self.folder / converted.file), audit=converted.audit, findings=converted.findings
         )
+
+
+def _compared(audit: CalibrationAudit | None, reported: float) -> CalibrationAudit | None:
+    """The audit of calibration samples, with a finding where the accuracy on them is far below that of the training."""
+    from tfkd.conversion import input_scale
+
+    finding = input_scale.below_reported(audit.accuracy, reported, audit.samples) if audit else None
+    return dataclasses.replace(audit, findings=(*audit.findings, finding)) if audit and finding else audit
 
 
 def _best(runs: Mapping[int, Finished[Trained]]) -> Finished[Trained]:

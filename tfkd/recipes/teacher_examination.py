@@ -76,7 +76,7 @@ def examine(teacher: keras.Model, splits: data.Splits, recipe: Recipe) -> Iterat
             "Raise data.validation, or add samples. Without them nothing shows that the teacher fits the labels.",
         )
     else:
-        yield from _examine_accuracy(teacher, x, y, outputs, classes)
+        yield from _examine_accuracy(teacher, sample, outputs)
         yield from _examine_earlier_run(recipe, float(np.mean(outputs.argmax(-1) == y)))
     if len(recipe.teacher.files) == 1:  # a store of several teachers is keyed by all of them
         yield from _examine_stores(recipe, teacher, splits)
@@ -103,12 +103,13 @@ def _examine_mode(teacher: keras.Model, x: np.ndarray, outputs: np.ndarray) -> I
             )
 
 
-def _examine_accuracy(
-    teacher: keras.Model, x: np.ndarray, y: np.ndarray, outputs: np.ndarray, classes: int
-) -> Iterator[Finding]:
+def _examine_accuracy(teacher: keras.Model, sample: data.Split, outputs: np.ndarray) -> Iterator[Finding]:
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import confusion_matrix
 
+    from tfkd.conversion import input_scale
+
+    x, y, classes = sample.x.astype("float32"), sample.y, sample.num_classes
     accuracy = float(np.mean(outputs.argmax(-1) == y))
     confusion = confusion_matrix(y, outputs.argmax(-1), labels=range(classes))
     labels, predictions = linear_sum_assignment(-confusion)
@@ -122,14 +123,12 @@ def _examine_accuracy(
             "Reorder the labels or the teacher's outputs.",
         )
         return
-    ranges = {"divided by 255": x / 255, "scaled to -1..1": x / 127.5 - 1, "multiplied by 255": x * 255}
-    found = {name: float(np.mean(_run(teacher, scaled).argmax(-1) == y)) for name, scaled in ranges.items()}
-    best = max(found, key=lambda name: found[name])
-    if found[best] > max(accuracy + 0.1, 1.5 * accuracy):
+    better = input_scale.find_better(teacher, sample, input_scale.common_scales(x))
+    if better is not None and not better.less_confident:
         yield Finding(
             "error",
             "The teacher expects inputs of another range.",
-            f"accuracy {accuracy:.1%} on {x.min():g}..{x.max():g}, {found[best]:.1%} on inputs {best}",
+            f"accuracy {accuracy:.1%} on {x.min():g}..{x.max():g}; it {better.words}",
             "Add a Rescaling layer in front of the teacher, or give the data in its range.",
         )
     elif accuracy < 1.5 / classes:

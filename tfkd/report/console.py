@@ -94,8 +94,6 @@ def converted(record: Mapping[str, Any]) -> str:
         record: See `tfkd.recipes.conversion.convert`.
     """
     lines = [*_sizes(record), *record["findings"]]
-    if record["trials"]:
-        lines.append(f"The smallest of {len(record['trials'])} models tried that stays within the accuracy drop.")
     peak = record["peak_bytes"]
     lines.append(f"{record['seconds']:.1f} s" + (f", peak memory {peak / 1e6:,.0f} MB" if peak else ""))
     return "\n".join([*lines, *(f"{path}: golden vectors" for path in record["golden"])])

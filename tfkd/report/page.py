@@ -237,6 +237,7 @@ def _audit(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Classes", f"{audit['classes_covered']} of {audit['classes_total']}"),
         ("Also in the test split", str(audit["overlap"])),
         ("Values outside of the input range", words.percent(audit["saturation"], 2)),
+        ("Accuracy of the Keras model on them", words.percent(audit["accuracy"], 2)),
         ("SHA-256", audit["digest"]),
         ("Findings", " ".join(audit["findings"]) or "none"),
     ]

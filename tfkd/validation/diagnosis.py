@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfkd.conversion import layer_errors, layer_names
+from tfkd.conversion import layer_errors
 from tfkd.conversion.layer_errors import OpNoise
 
 # Below this SQNR (median over the channels) a layer is at fault.
@@ -38,6 +38,8 @@ _SAME_SCALE_OPS = frozenset(
         "RESIZE_NEAREST_NEIGHBOR",
     }
 )
+# Ops that TensorFlow Lite supports with one weight scale per channel.
+_PER_CHANNEL_OPS = frozenset({"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
 
 class Cause(enum.StrEnum):
@@ -51,6 +53,8 @@ class Cause(enum.StrEnum):
     """Values of the model's input lie outside of the range that it was calibrated for."""
     INPUT_RANGE_TOO_WIDE = "input_range_too_wide"
     """The model's input uses a small part of the range that it was calibrated for."""
+    INPUT_OUTLIER_FEATURE = "input_outlier_feature"
+    """One feature of the model's input is much larger than the others and determines the common step size."""
     CLIPPING = "clipping"
     """Values of the output lie outside of its quantized range."""
     OUTLIER_CHANNEL = "outlier_channel"
@@ -67,7 +71,7 @@ class Cause(enum.StrEnum):
     """The rounding of the weights, more than that of the output."""
 
 
-_INPUT = frozenset({Cause.INPUT_OUT_OF_RANGE, Cause.INPUT_RANGE_TOO_WIDE})
+_INPUT = frozenset({Cause.INPUT_OUT_OF_RANGE, Cause.INPUT_RANGE_TOO_WIDE, Cause.INPUT_OUTLIER_FEATURE})
 _ALWAYS_AT_FAULT = _INPUT | {Cause.CLIPPING, Cause.OUTLIER_CHANNEL}
 # The fault of a range that is kept is that of the layer it comes from.
 _NEVER_AT_FAULT = frozenset({Cause.FLOAT, Cause.ROUNDING, Cause.SAME_SCALE})
@@ -127,18 +131,18 @@ class Finding:
         return self.cause in _ALWAYS_AT_FAULT or self.noise.channel_sqnr_db < _FAULT_SQNR_DB
 
 
-def diagnose(measured: Sequence[OpNoise], layers: Mapping[str, bool]) -> tuple[Finding, ...]:
+def diagnose(measured: Sequence[OpNoise], layers: Mapping[str, str]) -> tuple[Finding, ...]:
     """One finding for the input and for each op, in the order of execution.
 
     Args:
         measured: Result of `layer_errors.measure`.
-        layers: Layers of the Keras model, from `layer_names.layers`.
+        layers: Layer by tensor name of the reference, from `layer_names.by_tensor`.
     """
     by_tensor: dict[str, Finding] = {}
     # An outlier channel widens the ranges of the ops behind it: here each such tensor, with the tensor where it began.
     outlier_origin: dict[str, str] = {}
     for noise in measured:
-        layer = "input" if noise.op == "INPUT" else layer_names.layer_of(noise.tensor, noise.weights, layers)
+        layer = "input" if noise.op == "INPUT" else layers.get(noise.reference, noise.tensor)
         cause = find_cause(noise)
         outlier = next((outlier_origin[source] for source in noise.sources if source in outlier_origin), None)
         kept = next((source for source in noise.sources if source in by_tensor), None)
@@ -146,7 +150,7 @@ def diagnose(measured: Sequence[OpNoise], layers: Mapping[str, bool]) -> tuple[F
         if origin and cause not in _INDEPENDENT:
             first = by_tensor[origin]
             by_tensor[origin] = dataclasses.replace(first, affected=(*first.affected, layer))
-        if cause == Cause.OUTLIER_CHANNEL or (cause == Cause.SAME_SCALE and outlier):
+        if cause in (Cause.OUTLIER_CHANNEL, Cause.INPUT_OUTLIER_FEATURE) or (cause == Cause.SAME_SCALE and outlier):
             outlier_origin[noise.tensor] = outlier or noise.tensor
         by_tensor[noise.tensor] = Finding(layer, cause, noise)
     return tuple(by_tensor.values())
@@ -175,8 +179,12 @@ def find_cause(noise: OpNoise) -> Cause:
     if noise.op == "INPUT":
         if clipped:
             return Cause.INPUT_OUT_OF_RANGE
-        too_wide = noise.steps_used < noise.steps * _USED_INPUT_STEPS and not exact
-        return Cause.INPUT_RANGE_TOO_WIDE if too_wide else Cause.ROUNDING
+        if noise.steps_used < noise.steps * _USED_INPUT_STEPS and not exact:
+            return Cause.INPUT_RANGE_TOO_WIDE
+        # A table that the model itself normalizes: features of one tensor in different units.
+        features = Channels.of(noise.channel_peaks)
+        unequal = features is not None and features.ratio >= _OUTLIER_RATIO
+        return Cause.INPUT_OUTLIER_FEATURE if unequal and noise.channel_sqnr_db < _FAULT_SQNR_DB else Cause.ROUNDING
     if clipped:
         return Cause.CLIPPING
     if (noise.rounding or 0.0) > _ROUNDING_SHARE:
@@ -185,7 +193,7 @@ def find_cause(noise: OpNoise) -> Cause:
         return Cause.ROUNDING
     if noise.weight_dtype == "int4":
         return Cause.INT4_WEIGHTS
-    if noise.weight_scales == 1 and len(noise.channel_peaks) > 1:
+    if noise.weight_scales == 1 and len(noise.channel_peaks) > 1 and noise.op in _PER_CHANNEL_OPS:
         return Cause.SHARED_WEIGHT_SCALE
     return Cause.WEIGHT_ROUNDING
 

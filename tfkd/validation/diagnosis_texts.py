@@ -16,16 +16,21 @@ class Wording:
         int16: Setting that gives a layer 16-bit activations; `{}` is the layer's name.
         keep_float: Setting that keeps a layer in float; `{}` is the layer's name.
         ranges: Setting of the calibration method; `{}` is the method.
+        mode16: Setting that gives all layers 16-bit activations.
     """
 
     int16: str
     keep_float: str
     ranges: str
+    mode16: str
 
 
-COMMAND_LINE = Wording("--int16 '^{}$'", "--keep-float '^{}$'", "--range {}")
+COMMAND_LINE = Wording("--int16 '^{}$'", "--keep-float '^{}$'", "--range {}", "--mode int16x8")
 PYTHON = Wording(
-    'QuantizerSettings(int16=("^{}$",))', 'QuantizerSettings(keep_float=("^{}$",))', 'QuantizerSettings(ranges="{}")'
+    'QuantizerSettings(int16=("^{}$",))',
+    'QuantizerSettings(keep_float=("^{}$",))',
+    'QuantizerSettings(ranges="{}")',
+    "mode='int16x8'",
 )
 
 
@@ -41,6 +46,8 @@ def sentence(finding: Finding) -> str:
             return f"{noise.saturated:.0%} of the input values are outside of {_calibrated(noise)}."
         case Cause.INPUT_RANGE_TOO_WIDE:
             return f"The input uses {used} of {_calibrated(noise)}."
+        case Cause.INPUT_OUTLIER_FEATURE:
+            return _outlier(noise, high - low).replace("Channel", "Feature").replace("channel", "feature")
         case Cause.CLIPPING:
             return (
                 f"{noise.saturated:.1%} of its values are outside of its range {low:.3g}..{high:.3g} and are clipped; "
@@ -85,6 +92,11 @@ def remedy(finding: Finding, wording: Wording) -> str:
             return (
                 "Calibrate with samples in the input range of the Keras model. The ranges of all other layers come "
                 "from the same samples and are wrong too."
+            )
+        case Cause.INPUT_OUTLIER_FEATURE:
+            return (
+                "Normalize the features before the model instead of in it, in training, in calibration and on the "
+                f"device; or use {wording.mode16}, which has 65,536 steps."
             )
         case Cause.CLIPPING:
             minimum_maximum = wording.ranges.format("min_max")

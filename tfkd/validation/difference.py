@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tfkd.conversion import layer_names
 from tfkd.conversion.tflite import TensorInfo, TFLiteModel
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.results import Row
@@ -104,8 +105,8 @@ class OpChange(NamedTuple):
 
     Args:
         op: Kind of the op, such as `CONV_2D`.
-        a: Name of its output tensor in the first model; None if the op was added.
-        b: Name of its output tensor in the second model; None if the op was removed.
+        a: Layer that it comes from in the first model, or its output tensor; None if the op was added.
+        b: The same in the second model; None if the op was removed.
         change: `added`, `removed`, or what is different.
     """
 
@@ -256,10 +257,12 @@ class _Operator(NamedTuple):
     name: str
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
+    weights: str
 
     @property
     def label(self) -> str | None:
-        return next((tensor.name for tensor in [*self.outputs, *self.inputs]), None)
+        name = next((tensor.name for tensor in [*self.outputs, *self.inputs]), None)
+        return None if name is None else layer_names.path_of(name, self.weights)
 
     @property
     def signature(self) -> tuple[str, tuple[int, ...] | None]:
@@ -267,11 +270,14 @@ class _Operator(NamedTuple):
 
 
 def _operators(model: TFLiteModel) -> list[_Operator]:
-    tensors = model.graph.tensors
-    return [
-        _Operator(op.name, [tensors[i] for i in op.inputs if i >= 0], [tensors[i] for i in op.outputs])
-        for op in model.graph.ops
-    ]
+    graph = model.graph
+    operators = []
+    for op in graph.ops:
+        inputs = [i for i in op.inputs if i >= 0]
+        weights = next((graph.tensors[i].name for i in inputs if graph.constants[i]), "")
+        outputs = [graph.tensors[i] for i in op.outputs]
+        operators.append(_Operator(op.name, [graph.tensors[i] for i in inputs], outputs, weights))
+    return operators
 
 
 def _changes(a: Sequence[_Operator], b: Sequence[_Operator]) -> Iterator[OpChange]:

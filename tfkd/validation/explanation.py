@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import numpy as np
 from tfkd.conversion import converter, layer_errors, layer_names
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
-from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs
+from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs, origin
 from tfkd.validation.diagnosis import Finding
 from tfkd.validation.scores import count_flips
 
@@ -168,17 +166,12 @@ def explain(
     quantized, student_model = TFLiteModel.load(model), _load(student)
     pool = splits.val if len(splits.val) else splits.train
     progress("layers")
-    with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        path = Path(folder) / "float32.tflite"
-        reference = converter.convert(student_model, path, mode="float32", timeout_s=timeout_s)
+    reference = converter.float_counterpart(student_model, quantized, timeout_s=timeout_s)
+    names = layer_names.by_tensor(reference, student_model)
+    origin.check(quantized, reference, names, student_model.name)
     x = pool.sample(min(samples, len(pool))).x
     measured, unmatched = layer_errors.measure(quantized, reference, x, timeout_s=timeout_s)
-    if len(measured) < 2 or len(unmatched) > len(measured):
-        raise ModelError(
-            f"explain: {quantized.path or 'the .tflite'} was not converted from {student_model.name!r}, which lacks "
-            f"{len(unmatched)} of its ops, such as {unmatched[:1]}. Pass the .keras file that was converted."
-        )
-    layers = diagnosis.diagnose(measured, layer_names.layers(student_model))
+    layers = diagnosis.diagnose(measured, names)
     teachers = {"teacher": _load(teacher)} if teacher is not None else {}
     stages = tuple(_stages({**teachers, "student": student_model}, quantized, splits.test, targets, progress))
     return Explanation(quantized, layers, tuple(diagnosis.rank(layers)[:worst]), stages, tuple(unmatched))

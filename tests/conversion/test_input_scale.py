@@ -1,0 +1,142 @@
+"""Samples in another scale than a model was trained on are refused, by its first layers and by labelled samples."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfkd import data
+from tfkd.conversion import input_scale
+from tfkd.errors import InputError
+
+L = keras.layers
+SCALES = {
+    "0..255": lambda x: x,
+    "0..1": lambda x: x / 255,
+    "-1..1": lambda x: x / 127.5 - 1,
+    "0..16": lambda x: x / 255 * 16,
+}
+
+
+class Subclassed(keras.Model):
+    """A model without a graph of layers that scales its input itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.rest = L.Rescaling(1 / 255), classifier()
+
+    def call(self, x):
+        return self.rest(self.scale(x))
+
+
+def classifier(*first):
+    conv = L.Conv2D(8, 3, activation="relu")
+    return keras.Sequential([keras.Input((8, 8, 1)), *first, conv, L.Flatten(), L.Dense(10)])
+
+
+def normalization(x):
+    layer = L.Normalization()
+    layer.adapt(x)
+    return layer
+
+
+# How each model is made from the training samples, and the scale that it is trained on.
+MODELS = {
+    "plain": (lambda x: classifier(), "-1..1"),
+    "scaled": (lambda x: classifier(), "0..1"),
+    "nested": (lambda x: classifier(keras.Sequential([keras.Input((8, 8, 1)), L.Rescaling(1 / 255)])), "0..255"),
+    "normalization": (lambda x: classifier(normalization(x)), "0..255"),
+    "batch": (lambda x: classifier(L.BatchNormalization(momentum=0.5)), "0..255"),
+    "lambda": (lambda x: classifier(L.Lambda(lambda x: x / 255)), "0..255"),
+    "subclassed": (lambda x: Subclassed(), "0..255"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The models, trained for a few epochs on their scale of digits."""
+    train, models = data.load("digits").train, {}
+    for name, (make, scale) in MODELS.items():
+        keras.utils.set_random_seed(0)
+        x = SCALES[scale](train.x.astype("float32"))
+        models[name] = make(x)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        models[name].compile(keras.optimizers.Adam(0.01), loss=loss, metrics=["accuracy"])
+        models[name].fit(x, train.y, batch_size=64, epochs=6, verbose=0)
+    return models
+
+
+def scaled(scale):
+    """256 calibration samples of digits in a scale; the test split has it, too."""
+    train, _, test = data.load("digits")
+    x, held_out = (SCALES[scale](split.x.astype("float32")) for split in (train, test))
+    return data.from_arrays((x, train.y), (held_out, test.y), validation=0.0).train.sample(256)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_of_the_training_are_accepted_and_those_of_another_scale_refused(name, trained):
+    right = MODELS[name][1]
+    accuracy, findings = input_scale.audit(trained[name], scaled(right), "convert: calibration")
+    assert accuracy > 0.85
+    assert findings == ()
+    for wrong in {"0..255", "0..1"} - {right}:
+        with pytest.raises(InputError, match=r"convert: calibration must (have the scale|be unscaled)"):
+            input_scale.audit(trained[name], scaled(wrong), "convert: calibration")
+
+
+def test_messages_name_the_layer_or_the_scale(trained):
+    with pytest.raises(InputError, match="Normalization 'normalization.*' of the model was adapted to"):
+        input_scale.audit(trained["normalization"], scaled("0..16"), "x")
+    with pytest.raises(InputError, match="Rescaling 'rescaling.*' of the model multiplies its input by 0.0039"):
+        input_scale.audit(trained["nested"], scaled("0..1"), "x")
+    with pytest.raises(InputError, match=r"of the same samples scaled to -1..1, "):
+        input_scale.audit(trained["plain"], scaled("0..1"), "x")
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_untrained_model_is_accepted_in_every_scale(scale):
+    accuracy, _ = input_scale.audit(classifier(), scaled(scale), "x")
+    assert accuracy < 0.5
+
+
+def test_accuracy_of_chance_is_a_finding():
+    model = classifier()
+    model.layers[-1].kernel.assign(np.zeros(model.layers[-1].kernel.shape))
+    (finding,) = input_scale.audit(model, scaled("0..255"), "x")[1]
+    assert "no better than chance" in finding
+
+
+def test_accuracy_below_that_of_the_training_is_a_finding(trained):
+    split = scaled("0..255")
+    swapped = data.from_arrays((split.x, (split.y + 1) % 10), (split.x[:9], split.y[:9]), validation=0.0).train
+    accuracy, (finding,) = input_scale.audit(trained["nested"], swapped, "x")
+    assert accuracy < 0.2
+    assert "in its training: they were prepared in another way, or have other labels" in finding
+
+
+def test_accuracy_below_that_of_the_test_split_is_a_finding(trained):
+    model = keras.models.clone_model(trained["nested"])  # without the logs of its training
+    model.set_weights(trained["nested"].get_weights())
+    train, _, test = data.load("digits")
+    flipped = np.where((np.arange(len(train.x)) % 2 == 0)[:, None, None, None], train.x[:, ::-1], train.x)
+    split = data.from_arrays((flipped, train.y), (test.x, test.y), validation=0.0).train.sample(256)
+    (finding,) = input_scale.audit(model, split, "x")[1]
+    assert "of the test split" in finding
+
+
+def test_labels_of_other_classes_and_few_samples_are_no_evidence(trained):
+    train = data.load("digits").train
+    ones = train.take(np.flatnonzero(train.y == 1)[:20])
+    single = data.from_arrays((ones.x, np.zeros(20, int)), (ones.x, np.zeros(20, int)), validation=0.0).train
+    assert input_scale.audit(trained["nested"], single, "x") == (None, ())
+    assert input_scale.audit(trained["nested"], train.sample(3), "x")[0] is not None
+    assert input_scale.is_far_below(0.1, 0.9, 100)
+    assert not input_scale.is_far_below(0.4, 0.9, 5)
+    assert not input_scale.is_far_below(0.85, 0.9, 10_000)
+
+
+def test_model_that_keeps_a_state_is_not_run():
+    model = keras.Sequential([keras.Input(batch_shape=(1, 8, 8)), L.LSTM(3, stateful=True), L.Dense(10)])
+    before = [state.numpy() for state in model.layers[0].states]
+    split = data.load("digits").train.sample(32)
+    assert input_scale.audit(model, split, "x") == (None, ())
+    assert all((a == b.numpy()).all() for a, b in zip(before, model.layers[0].states, strict=True))

@@ -1,0 +1,331 @@
+"""Whether samples have the scale that a Keras model was trained on: by its first layers, and by labelled samples."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tfkd._internal import keras_compat
+from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfkd.data import Split
+
+_BATCH = 64
+# Other scales are tried on so many samples, and only if the accuracy is lower or the loss higher than this.
+_TRIED = 64
+_GOOD_ACCURACY, _GOOD_LOSS = 0.95, 0.5
+# Another scale is the right one if it raises the accuracy by this, and by so many standard errors.
+_LEAST_GAIN = 0.05
+_STANDARD_ERRORS = 4.0
+# Or if it lowers the cross-entropy by so many nats while the accuracy is about equal, and not that of chance.
+_LEAST_LOSS_GAIN, _EQUAL_ACCURACY, _LEAST_ACCURACY = 1.0, 0.02, 0.8
+# Up to this multiple of the accuracy of chance, a model is no better than chance.
+_CHANCE = 1.5
+# Limits of the first layers' own statistics, chosen so that data of the right kind passes with a wide margin.
+_MIN_SCALED_SPAN = 1 / 32  # of the input after Rescaling
+_MAX_DEVIATION_RATIO = 8.0  # between the standard deviations of samples and Normalization, in either direction
+
+
+class Scale(NamedTuple):
+    """A scale of a model's input.
+
+    Args:
+        name: What would have to be done to the samples, such as `divided by 255`.
+        x: The samples in this scale.
+        fault: Why the first layers of the model expect this scale rather than that of the samples; None where they
+            do not tell.
+    """
+
+    name: str
+    x: np.ndarray
+    fault: str | None = None
+
+
+def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, tuple[str, ...]]:
+    """Runs a Keras model on labelled samples, and refuses samples in another scale than the model expects.
+
+    Args:
+        model: A model with one input.
+        chosen: Samples with their labels.
+        where: Beginning of the error message.
+
+    Returns:
+        The accuracy on the samples, 0..1, and sentences on what is suspicious about it. The accuracy is None where the
+        outputs are not one value for each class, or where the model keeps a state.
+
+    Raises:
+        InputError: The first layers of the model expect another scale and the labels do not show the contrary, or
+            the model fits the labels much better in another scale.
+    """
+    x = chosen.x.astype("float32")
+    outputs, layers = _run(model, x)
+    own = list(_own_scales(layers, x)) if x.std() > 0 else []
+    score = _score(outputs, chosen)
+    fault = next((scale.fault for scale in own if scale.fault), None)
+    if fault and (score is None or score.accuracy < (1 + 1 / chosen.num_classes) / 2):
+        raise InputError(f"{where} {fault}. Use samples in the range that the model takes.")
+    if score is None:
+        return None, ()
+    findings = [*_suspicions(model, chosen, score.accuracy)]
+    if score.accuracy < _GOOD_ACCURACY or score.loss > _GOOD_LOSS:
+        better = find_better(model, chosen, [*common_scales(x), *own])
+        if better is not None:
+            words = f"Received: {x.min():g}..{x.max():g}, where the Keras model {better.words}"
+            if not better.less_confident:
+                raise InputError(
+                    f"{where} must have the scale that the model was trained on. {words}. Prepare the samples as for "
+                    "the training of the model."
+                )
+            findings.append(f"The samples may have another scale than those of the training. {words}.")
+    return score.accuracy, tuple(findings)
+
+
+def _suspicions(model: keras.Model, chosen: Split, accuracy: float) -> Iterator[str]:
+    """What is suspicious about an accuracy on calibration samples."""
+    share = f"The Keras model classifies {accuracy:.1%} of the samples right"
+    reported, held_out = _reported_accuracy(model), chosen.held_out
+    if finding := below_reported(accuracy, reported, len(chosen)):
+        yield finding
+    elif accuracy < _CHANCE / chosen.num_classes:
+        yield (
+            f"{share}, no better than chance: it is untrained, or they were prepared in another way than for its "
+            "training, or have other labels."
+        )
+    elif held_out is not None and accuracy < _GOOD_ACCURACY:
+        rows = np.flatnonzero(np.isin(held_out.y, chosen.y))[: len(chosen)]
+        other = held_out.take(rows)
+        score = _score(_run(model, other.x.astype("float32"))[0], other) if len(rows) else None
+        if score is not None and is_far_below(accuracy, score.accuracy, len(rows)):
+            yield f"{share}, and {score.accuracy:.1%} of the test split: they were prepared in another way."
+
+
+def below_reported(accuracy: float | None, reported: float | None, samples: int) -> str | None:
+    """A sentence on an accuracy far below the one that training reported; None where it is not, or one is unknown.
+
+    Args:
+        accuracy: Accuracy on calibration samples, 0..1.
+        reported: Accuracy that training reported.
+        samples: Number of calibration samples.
+    """
+    if accuracy is None or reported is None or not is_far_below(accuracy, reported, samples):
+        return None
+    return (
+        f"The Keras model classifies {accuracy:.1%} of the samples right, after {reported:.1%} in its training: they "
+        "were prepared in another way, or have other labels."
+    )
+
+
+def is_far_below(accuracy: float, expected: float, samples: int) -> bool:
+    """Whether an accuracy on some samples is lower than the expected one by more than chance explains."""
+    error = math.sqrt(max(expected * (1 - expected), 1 / samples) / samples)
+    return expected - accuracy > max(_LEAST_GAIN, _STANDARD_ERRORS * error)
+
+
+class Score(NamedTuple):
+    """How well outputs fit labels: the accuracy, 0..1, and the cross-entropy in nats."""
+
+    accuracy: float
+    loss: float
+
+
+class Better(NamedTuple):
+    """A scale in which a model fits labels much better.
+
+    Args:
+        name: Name of the scale.
+        before: Score on the samples as they are.
+        after: Score in that scale.
+        less_confident: Whether the accuracies are about equal and the model is less confident on the samples as they
+            are, which a loss that does not determine the scale of logits has as an effect, too.
+    """
+
+    name: str
+    before: Score
+    after: Score
+    less_confident: bool
+
+    @property
+    def words(self) -> str:
+        """Both scores, as the end of a sentence."""
+        (before, loss), (after, other) = self.before, self.after
+        return (
+            f"classifies {before:.1%} right with a cross-entropy of {loss:.2g}; of the same samples {self.name}, "
+            f"{after:.1%} with {other:.2g}"
+        )
+
+
+def find_better(model: keras.Model, labelled: Split, scales: Sequence[Scale]) -> Better | None:
+    """The scale in which a model fits labels much better than it does on the samples as they are.
+
+    Args:
+        model: A model with one float input and one output for each class.
+        labelled: The samples.
+        scales: Scales of all these samples to try.
+    """
+    inputs = getattr(model, "inputs", None)
+    if inputs and not str(inputs[0].dtype).startswith("float"):
+        return None
+    rows = np.sort(np.random.default_rng(0).permutation(len(labelled))[:_TRIED])
+    some = labelled.take(rows)
+    before = _score(_run(model, some.x.astype("float32"))[0], some)
+    if before is None:
+        return None
+    found = []
+    for scale in scales:
+        after = _score(_run(model, scale.x[rows])[0], some)
+        if after is None or not math.isfinite(after.loss):
+            continue
+        if is_far_below(before.accuracy, after.accuracy, len(rows)):
+            found.append(Better(scale.name, before, after, False))
+        elif (
+            after.accuracy > max(before.accuracy - _EQUAL_ACCURACY, _LEAST_ACCURACY)
+            and before.loss - after.loss > _LEAST_LOSS_GAIN
+        ):
+            found.append(Better(scale.name, before, after, before.loss < math.log(labelled.num_classes)))
+    return max(found, key=lambda one: (one.after.accuracy, -one.after.loss), default=None)
+
+
+def common_scales(x: np.ndarray) -> list[Scale]:
+    """The scales that data commonly have, for samples of another one."""
+    low, high, mean, deviation = float(x.min()), float(x.max()), float(x.mean()), float(x.std())
+    scales = [
+        Scale("divided by 255", x / 255),
+        Scale("multiplied by 255", x * 255),
+        Scale("scaled from 0..255 to -1..1", x / 127.5 - 1),
+    ]
+    if high > low and deviation > 0:
+        unit = (x - low) / (high - low)
+        scales += [
+            Scale("scaled to 0..1", unit),
+            Scale("scaled to -1..1", unit * 2 - 1),
+            Scale("scaled to 0..255", unit * 255),
+            Scale("with mean 0 and standard deviation 1", (x - mean) / deviation),
+        ]
+    return scales
+
+
+def _own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
+    """The scales that layers on the model's input expect."""
+    import keras
+
+    for layer in layers:
+        name = f"{type(layer).__name__} {layer.name!r}"
+        if isinstance(layer, keras.layers.Rescaling):
+            factor, offset = np.asarray(layer.scale, "float32"), np.asarray(layer.offset, "float32")
+            if not np.all(factor):
+                continue
+            span = float(x.max() - x.min()) * float(np.abs(factor).max())
+            yield Scale(
+                f"multiplied by {1 / float(np.ravel(factor)[0]):g}",
+                (x - offset) / factor,
+                f"must be unscaled, since {name} of the model multiplies its input by {float(np.ravel(factor)[0]):g} "
+                f"itself. Received: values in {x.min():g}..{x.max():g}, which are scaled already"
+                if span < _MIN_SCALED_SPAN
+                else None,
+            )
+            continue
+        mean, deviation = _statistics(layer, x.ndim)
+        axes = tuple(axis for axis, size in enumerate(mean.shape) if size == 1)
+        own_mean, own_deviation = x.mean(axis=axes, keepdims=True), x.std(axis=axes, keepdims=True)
+        vary = (own_deviation > 0) & (deviation > 0)
+        if not vary.any():
+            continue
+        ratio = float(np.median((own_deviation / np.where(vary, deviation, 1))[vary]))
+        wrong = isinstance(layer, keras.layers.Normalization) and abs(math.log(ratio)) > math.log(_MAX_DEVIATION_RATIO)
+        yield Scale(
+            f"with the mean and standard deviation of {name}",
+            (x - own_mean) / np.where(vary, own_deviation, 1) * deviation + mean,
+            f"must have the scale that {name} of the model was adapted to. Received: values in {x.min():g}.."
+            f"{x.max():g}, with {ratio:.3g} times its standard deviation"
+            if wrong
+            else None,
+        )
+
+
+def _statistics(layer: Any, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation that a Normalization or BatchNormalization expects, of shape [1, ..., channels]."""
+    import keras
+
+    if isinstance(layer, keras.layers.Normalization):
+        mean, variance = np.asarray(layer.mean, "float32"), np.asarray(layer.variance, "float32")
+        shape = (1,) * (rank - mean.ndim) + mean.shape
+    else:
+        mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
+        axis = layer.axis % rank if isinstance(layer.axis, int) else rank - 1
+        shape = tuple(-1 if i == axis else 1 for i in range(rank))
+    return mean.reshape(shape), np.sqrt(variance.reshape(shape))
+
+
+def _run(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray | None, list[keras.Layer]]:
+    """The outputs of a model, None where it has several or keeps a state, and the layers of scale on its input."""
+    if any(getattr(layer, "stateful", False) for layer in keras_compat.inner_layers(model)):
+        return None, []
+    inputs = getattr(model, "inputs", None)
+    fixed = inputs[0].shape[0] if inputs else None
+    batches = [x[i : i + (fixed or _BATCH)] for i in range(0, len(x), fixed or _BATCH)]
+    outputs = []
+    with _watched(model, batches[0]) as layers:
+        for batch in batches:
+            full = np.resize(batch, (fixed, *batch.shape[1:])) if fixed else batch
+            result = model(full.astype(inputs[0].dtype) if inputs else full, training=False)
+            if isinstance(result, (list, tuple, dict)):
+                return None, layers
+            outputs.append(np.asarray(result, "float32")[: len(batch)])
+    return np.concatenate(outputs), layers
+
+
+@contextlib.contextmanager
+def _watched(model: keras.Model, x: np.ndarray) -> Iterator[list[keras.Layer]]:
+    """Collects the layers Rescaling, Normalization and BatchNormalization whose input is `x`, in the order of calls."""
+    import keras
+
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.BatchNormalization)
+    layers = [layer for layer in keras_compat.inner_layers(model) if isinstance(layer, kinds)]
+    found: list[keras.Layer] = []
+
+    def watch(layer: Any) -> Any:
+        original = layer.call
+
+        def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            values = np.asarray(inputs)
+            if layer not in found and values.size == x.size and np.array_equal(values.ravel(), x.ravel()):
+                found.append(layer)
+            return original(inputs, *args, **kwargs)
+
+        return call
+
+    try:
+        for layer in layers:
+            layer.__dict__["call"] = watch(layer)  # directly, since Keras tracks attributes that are assigned
+        yield found
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("call", None)
+
+
+def _score(outputs: np.ndarray | None, labelled: Split) -> Score | None:
+    """The score of logits or probabilities; None where the outputs are not one value for each class."""
+    classes = labelled.num_classes
+    if outputs is None or outputs.size != len(labelled) * classes or classes < 2:
+        return None
+    values = outputs.reshape(len(labelled), -1).astype("float64")
+    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
+        values = np.log(np.maximum(values, 1e-30))
+    values = values - values.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(values).sum(axis=1)) - values[np.arange(len(values)), labelled.y]
+    return Score(float((values.argmax(axis=1) == labelled.y).mean()), float(losses.mean()))
+
+
+def _reported_accuracy(model: keras.Model) -> float | None:
+    """The last accuracy that `fit` reported in this process, on validation samples where it had some."""
+    logs = getattr(getattr(model, "history", None), "history", None) or {}
+    names = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy")
+    values = [logs[key] for name in names for key in (f"val_{name}", name) if logs.get(key)]
+    return float(values[0][-1]) if values else None
