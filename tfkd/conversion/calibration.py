@@ -38,7 +38,7 @@ class Source(NamedTuple):
             user gave a SavedModel.
         outputs: Names of the outputs in the same order; empty in the same case.
         sample_shape: Shape of one sample of a model with one input, or None where it is unknown.
-        model: The Keras model, or None where the user gave a SavedModel.
+        model: The Keras model to audit the calibration with; None for a SavedModel of the user.
     """
 
     folder: Path

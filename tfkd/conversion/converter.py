@@ -63,8 +63,9 @@ def convert(
         calibration_samples: Number of samples drawn from it, >= 1, stratified by class.
         float_io: Whether input and output stay in float in `full_int8` and `int16x8`.
         allow_float: Whether ops may stay in floating point in `full_int8` and `int16x8`.
-        check: Whether the outputs of the .tflite are compared with those of the model before it is written; see
-            `tfkd.conversion.parity`.
+        check: Whether the outputs of the .tflite are compared with those of the model before it is written, see
+            `tfkd.conversion.parity`; and whether calibration samples are refused that the model, run on them, does
+            not fit, see `tfkd.conversion.input_scale`.
         allow_mismatch: Whether a .tflite that computes something else is written, with the mismatch in its `findings`.
         overwrite: Whether an existing file is replaced.
         timeout_s: Time limit of the converter in seconds, > 0.
@@ -102,7 +103,8 @@ def convert(
         )
         samples, audit = None, None
         if mode in _CALIBRATED:
-            samples, audit = draw(calibration, source, calibration_samples, seed, mode)
+            audited = source if check else source._replace(model=None)
+            samples, audit = draw(calibration, audited, calibration_samples, seed, mode)
         job = _Job(what, mode, settings, samples, float_io, allow_float, check, timeout_s)
         quantized, expected = _run(run, source, job)
         converted = TFLiteModel.load(quantized.content)
@@ -141,7 +143,8 @@ def float_counterpart(
     ):
         lstm_op = "UNIDIRECTIONAL_SEQUENCE_LSTM" in converted.ops
         source = export(load(model), Path(folder) / "model", integers="WHILE" not in converted.ops, lstm_op=lstm_op)
-        return TFLiteModel.load(_run(run, source, _Job(what, "float32", None, None, False, False, timeout_s)).content)
+        job = _Job(what, "float32", None, None, float_io=False, allow_float=False, check=False, timeout_s=timeout_s)
+        return TFLiteModel.load(_run(run, source, job)[0].content)
 
 
 @dataclasses.dataclass(frozen=True)

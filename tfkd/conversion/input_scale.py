@@ -70,7 +70,9 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
     score = _score(outputs, chosen)
     fault = next((scale.fault for scale in own if scale.fault), None)
     if fault and (score is None or score.accuracy < (1 + 1 / chosen.num_classes) / 2):
-        raise InputError(f"{where} {fault}. Use samples in the range that the model takes.")
+        raise InputError(
+            f"{where} {fault}. Use samples in the range that the model takes, or pass check=False if they are."
+        )
     if score is None:
         return None, ()
     findings = [*_suspicions(model, chosen, score.accuracy)]
@@ -81,7 +83,7 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
             if not better.less_confident:
                 raise InputError(
                     f"{where} must have the scale that the model was trained on. {words}. Prepare the samples as for "
-                    "the training of the model."
+                    "the training of the model, or pass check=False if they are."
                 )
             findings.append(f"The samples may have another scale than those of the training. {words}.")
     return score.accuracy, tuple(findings)

@@ -145,11 +145,7 @@ class _Run:
                 overwrite=True,
                 seed=self.recipe.seed,
             )
-<<<<<<< HEAD
-            return Converted(file, model.audit, findings=model.findings)
-=======
-            return Converted(file, _compared(model.audit, accuracy))
->>>>>>> d97b61e (explain refuses another model's .tflite, and calibration runs the Keras model on its labelled samples)
+            return Converted(file, _compared(model.audit, accuracy), findings=model.findings)
 
         inputs = [mode, conversion.calibration_samples, self.recipe.seed, self.trainer.data_hash, student.hashes]
         inputs += [dataclasses.asdict(settings)] if settings else []
@@ -173,19 +169,11 @@ class _Run:
             )
             audit = _compared(model.audit, trained.record.val_accuracy)
             if optimized.student is None:
-<<<<<<< HEAD
-                return Converted(file, model.audit, findings=model.findings)
+                return Converted(file, audit, findings=model.findings)
             changed = f"{settings.method}.keras"
             with atomic.replacing(self.folder / changed) as part:
                 optimized.student().save(part)
-            return Converted(file, model.audit, changed, model.findings)
-=======
-                return Converted(file, audit)
-            changed = f"{settings.method}.keras"
-            with atomic.replacing(self.folder / changed) as part:
-                optimized.student().save(part)
-            return Converted(file, audit, changed)
->>>>>>> d97b61e (explain refuses another model's .tflite, and calibration runs the Keras model on its labelled samples)
+            return Converted(file, audit, changed, model.findings)
 
         inputs = [
             conversion.calibration_samples,
