@@ -124,10 +124,10 @@ def below_reported(accuracy: float | None, reported: float | None, samples: int)
     )
 
 
-def is_far_below(accuracy: float, expected: float, samples: int) -> bool:
-    """Whether an accuracy on some samples is lower than the expected one by more than chance explains."""
+def is_far_below(accuracy: float, expected: float, samples: int, *, least: float = 0.1) -> bool:
+    """Whether an accuracy on some samples is lower than the expected one by more than `least` and than chance explains."""
     error = math.sqrt(max(expected * (1 - expected), 1 / samples) / samples)
-    return expected - accuracy > max(_LEAST_GAIN, _STANDARD_ERRORS * error)
+    return expected - accuracy > max(least, _STANDARD_ERRORS * error)
 
 
 class Score(NamedTuple):
@@ -184,7 +184,7 @@ def find_better(model: keras.Model, labelled: Split, scales: Sequence[Scale]) ->
         after = _score(_run(model, scale.x[rows])[0], some)
         if after is None or not math.isfinite(after.loss):
             continue
-        if is_far_below(before.accuracy, after.accuracy, len(rows)):
+        if is_far_below(before.accuracy, after.accuracy, len(rows), least=_LEAST_GAIN):
             found.append(Better(scale.name, before, after, False))
         elif (
             after.accuracy > max(before.accuracy - _EQUAL_ACCURACY, _LEAST_ACCURACY)
