@@ -125,7 +125,7 @@ def below_reported(accuracy: float | None, reported: float | None, samples: int)
 
 
 def is_far_below(accuracy: float, expected: float, samples: int, *, least: float = 0.1) -> bool:
-    """Whether an accuracy on some samples is lower than the expected one by more than `least` and than chance explains."""
+    """Whether an accuracy on some samples is lower than expected, by more than `least` and than chance explains."""
     error = math.sqrt(max(expected * (1 - expected), 1 / samples) / samples)
     return expected - accuracy > max(least, _STANDARD_ERRORS * error)
 
