@@ -62,6 +62,24 @@ def test_ensemble_refuses_models_with_different_classes():
         teachers.ensemble([net(8)], combine="median")
 
 
+def softmaxed(model):
+    """A model whose softmax is neither a layer nor an activation."""
+    return keras.Model(model.inputs, keras.layers.Lambda(lambda z: keras.ops.softmax(z))(model.output))
+
+
+def test_ensemble_refuses_a_model_of_probabilities():
+    with pytest.raises(InputError, match="teacher must return logits"):
+        teachers.ensemble([net(8), softmaxed(net(8))])
+
+
+def test_ensemble_of_half_precision_is_computed_in_float32():
+    inputs = keras.Input((4,))
+    half = keras.Model(inputs, keras.layers.Dense(3, dtype="bfloat16")(inputs))
+    x = RNG.normal(size=(6, 4)).astype("float32")
+    p = softmax(keras.ops.convert_to_numpy(keras.ops.cast(half(x), "float32")).astype("float64"))
+    np.testing.assert_allclose(np.exp(teachers.ensemble([half, half])(x)), p, rtol=1e-5)
+
+
 def train(model, epochs=6):
     model.compile(keras.optimizers.Adam(0.01), loss=HARD, metrics=["accuracy"])
     return model.fit(DIGITS.train.batches(64, shuffle=True), epochs=epochs, verbose=0, shuffle=False)
@@ -125,6 +143,18 @@ def test_mutual_learning_reduces_the_distance_of_students():
         return float(np.abs(one - two).mean())
 
     assert distance(together) < distance(apart)
+
+
+def test_mutual_learning_refuses_probabilities():
+    def by_hand(z):
+        return keras.ops.exp(z) / keras.ops.sum(keras.ops.exp(z), axis=-1, keepdims=True)
+
+    model = net(8)
+    student = keras.Model(model.inputs, keras.layers.Lambda(by_hand)(model.output))
+    mutual = teachers.MutualLearning([net(8), student])
+    mutual.compile("sgd", loss=HARD)
+    with pytest.raises(InputError, match="student must return logits"):
+        mutual.fit(X, DIGITS.train.y[:64], verbose=0)
 
 
 def test_mutual_learning_needs_two_students():

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -193,6 +194,17 @@ def test_run_in_a_busy_folder_is_refused(finished):
 def test_run_with_missing_teacher_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"none\.keras: must be a file"):
         pipeline.run(recipe.load(write(tmp_path, "out", teacher=tmp_path / "none.keras")))
+
+
+def test_run_with_a_teacher_of_probabilities_is_refused_before_the_training(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    teacher = models.build("digits_student", (8, 8, 1), 10)
+    keras.Model(inputs, keras.layers.Reshape((10,))(keras.ops.softmax(teacher(inputs)))).save(
+        tmp_path / "teacher.keras"
+    )
+    with pytest.raises(InputError, match="teacher must return logits"):
+        pipeline.run(recipe.load(write(tmp_path, "refused", teacher=tmp_path / "teacher.keras")))
+    assert not list(tmp_path.glob("refused/student-*/*"))
 
 
 def test_run_with_missing_tool_of_a_named_target_is_refused_before_the_training(tmp_path, monkeypatch):
