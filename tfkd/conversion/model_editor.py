@@ -63,8 +63,12 @@ class ModelEditor:
         """Inserts an op before another one."""
         self.graph.operators.insert(next(i for i, each in enumerate(self.graph.operators) if each is before), op)
 
+    def remove(self, op: Any) -> None:
+        """Removes an op."""
+        self.graph.operators = [each for each in self.graph.operators if each is not op]
+
     def copy_tensor(self, index: int, suffix: str) -> int:
-        """Appends a tensor with the type, shape and buffer of another one."""
+        """Appends a tensor with the type, shape, range and buffer of another one, and returns its index."""
         tensor = copy.copy(self.tensors[index])
         tensor.name += suffix.encode()
         tensor.quantization = copy.copy(tensor.quantization)
@@ -111,7 +115,7 @@ class ModelEditor:
         op.inputs[position] = index
 
     def new_constant(self, values: np.ndarray, name: str) -> int:
-        """Appends a constant without quantization."""
+        """Appends a constant without quantization, and returns its index."""
         tensor = schema.TensorT()
         tensor.name, tensor.shape = name.encode(), np.array(values.shape, np.int32)
         self.tensors.append(tensor)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import activation_ranges, biases, layer_names, tflite_writer
+from tfkd.conversion import activation_ranges, biases, layer_names, rewriting, tflite_writer
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
 from tfkd.errors import InputError, ModelError
@@ -195,6 +195,7 @@ _Precision = tuple[int, int] | None
 def _quantize(
     content: bytes, settings: QuantizerSettings, mode: str, samples: np.ndarray | None, float_io: bool
 ) -> Quantized:
+    content = rewriting.for_litert(content)
     graph = TFLiteModel.load(content).graph
     floats = layer_names.select_ops(graph, settings.keep_float, "keep_float")
     int16 = layer_names.select_ops(graph, settings.int16, "int16")
@@ -211,7 +212,8 @@ def _quantize(
         int16_ops = range(len(graph.ops)) if mode == "int16x8" else int16
         steps = {tensor: 2**16 for index in int16_ops for tensor in graph.ops[index].outputs}
         ranges, outliers = activation_ranges.find(content, graph, samples, settings.ranges, settings.percentile, steps)
-    quantized = biases.correct(_run_quantizer(content, graph, mode, precisions, ranges, float_io), content)
+    quantized = _run_quantizer(content, graph, mode, precisions, ranges, float_io)
+    quantized = biases.correct(rewriting.use_general_additions(quantized), content)
     kept_float = tuple(graph.tensors[i].name for index in floats for i in graph.ops[index].outputs)
     return Quantized(quantized, kept_float, outliers)
 
@@ -232,19 +234,47 @@ def _run_quantizer(
     if mode == "dynamic_range":
         engine.add_dynamic_config(".*", names.ALL_SUPPORTED, 8)
     else:
-        engine.add_static_config(".*", names.ALL_SUPPORTED, 16 if mode == "int16x8" else 8, 8)
+        for name in (names.ALL_SUPPORTED, names.BATCH_MATMUL):
+            _add_static_config(engine, ".*", name, 16 if mode == "int16x8" else 8, 8)
     if float_io:
         for border in (names.INPUT, names.OUTPUT):
             engine.update_quantization_recipe(".*", border, algorithm_key="no_quantize")
     for index, precision in precisions.items():
         _set_precision(engine, graph, graph.ops[index], mode, precision)
-    statistics = {
-        name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
-        for name, (low, high) in ranges.items()
-    }
-    result = engine.quantize(statistics or None, enable_progress_bar=False, enable_progress_report=False)
+    result = engine.quantize(
+        _statistics(graph, ranges) or None, enable_progress_bar=False, enable_progress_report=False
+    )
     # Constants belong inside the flatbuffer: see `tflite_writer.read`.
     return tflite_writer.write(tflite_writer.read(bytes(result.quantized_model)))
+
+
+def _statistics(graph: TFLiteGraph, ranges: dict[str, tuple[float, float]]) -> dict[str, dict[str, np.ndarray]]:
+    """The ranges in litert-quantizer's form.
+
+    Where a constant is quantized in the scale of a result, it takes as many dimensions of the range as of the constant.
+    Tensors that are always 0 get a range, since engines refuse scales of nearly 0.
+    """
+    ranks = {
+        graph.tensors[op.outputs[0]].name: max(len(graph.tensors[i].shape) for i in op.inputs if graph.constants[i])
+        for op in graph.ops
+        if op.name in rewriting.SHARING_SCALE and any(graph.constants[i] for i in op.inputs)
+    }
+    return {
+        name: {
+            key: np.full((1,) * max(ranks.get(name, 1), 1), value, np.float32)
+            for key, value in zip(("min", "max"), limits if any(limits) else (0.0, 1.0), strict=True)
+        }
+        for name, limits in ranges.items()
+    }
+
+
+def _add_static_config(engine: Any, scope: str, name: Any, activation_bits: int, weight_bits: int) -> None:
+    from litert_quantizer import qtyping
+
+    # The kernels of BATCH_MATMUL read one scale only.
+    by_tensor = name == qtyping.TFLOperationName.BATCH_MATMUL
+    granularity = qtyping.QuantGranularity.TENSORWISE if by_tensor else qtyping.QuantGranularity.CHANNELWISE
+    engine.add_static_config(scope, name, activation_bits, weight_bits, granularity)
 
 
 def _set_precision(engine: Any, graph: TFLiteGraph, op: OpInfo, mode: str, precision: _Precision) -> None:
@@ -263,7 +293,7 @@ def _set_precision(engine: Any, graph: TFLiteGraph, op: OpInfo, mode: str, preci
         if mode == "dynamic_range":
             engine.add_dynamic_config(scope, names(name), weight_bits)
         else:
-            engine.add_static_config(scope, names(name), activation_bits, weight_bits)
+            _add_static_config(engine, scope, names(name), activation_bits, weight_bits)
     except ValueError as error:
         reason = str(error).partition(" Error:")[0]  # the rest repeats the configuration
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Equivalent forms of ops that TensorFlow's quantizers compute wrongly."""
+"""Equivalent forms of ops that a quantizer computes wrongly or refuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tfkd.conversion import biases
 from tfkd.conversion.model_editor import ModelEditor
 
 # Ops whose operands and result share one scale. TensorFlow's int8 quantizer gives all of them the range of the result.
-_SHARING_SCALE = ("MINIMUM", "MAXIMUM", "SELECT", "SELECT_V2", "CONCATENATION", "PACK")
+SHARING_SCALE = ("MINIMUM", "MAXIMUM", "SELECT", "SELECT_V2", "CONCATENATION", "PACK")
+_BROADCASTING = ("MINIMUM", "MAXIMUM", "SELECT_V2")
 # Ops of one operand that shares its scale with the result, so that the range is handed on to the operand's producer.
 _HANDING_ON = (
     "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER", "GATHER_ND",
@@ -29,7 +30,9 @@ _AVERAGING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
 # A range may exceed the shared one by this part of it, and be narrower by this factor.
 _EXCESS = 1 / 255
 _COARSENING = 8
-# Scales below the first are those of tensors that are always 0, which get the second.
+# Distance of a logarithm from a whole number below which LiteRT takes a scale for a power of 2, with a margin.
+_POWER_TOLERANCE = 2e-3
+# Scales and ranges below the first are those of tensors that are always 0; such scales become the second.
 _SMALLEST_SCALE = 1e-30
 _ZERO_SCALE = 2.0**-15
 
@@ -46,8 +49,8 @@ def install(converter: Any, mode: str) -> None:
         quantize_calibrated = module._mlir_quantize
 
         def quantize_int8(calibrated: bytes, *args: Any, **options: Any) -> bytes:
-            prepared = separate_operands(slice_partly_read_splits(bytes(calibrated)))
-            return _join_separated(quantize_calibrated(prepared, *args, **options))
+            prepared = separate_operands(slice_partly_read_splits(_widen_zero_ranges(bytes(calibrated))))
+            return _join_separated(bytes(quantize_calibrated(prepared, *args, **options)))
 
         module._mlir_quantize = quantize_int8
         return
@@ -84,19 +87,20 @@ def separate_operands(content: bytes) -> bytes:
         own = _range(editor.tensors[index])
         if own is None or not editor.is_activation(index):
             return
+        producer = producers.get(index)
+        name = None if producer is None else editor.name(producer)
         width = shared[1] - shared[0]
         exceeds = own[0] < shared[0] - width * _EXCESS or own[1] > shared[1] + width * _EXCESS
         yield (needed or readers.get(index, 1) > 1) and (exceeds or (own[1] - own[0]) * _COARSENING < width)
-        producer = producers.get(index)
-        yield producer is not None and editor.name(producer) in _KEEPING
-        if producer is not None and editor.name(producer) in (*_SHARING_SCALE, *_HANDING_ON):
+        yield name in _KEEPING
+        if producer is not None and name in (*SHARING_SCALE, *_HANDING_ON):
             for operand in producer.inputs.tolist():
                 if operand >= 0:
-                    yield from spoilt(operand, shared, editor.name(producer) in _AVERAGING)
+                    yield from spoilt(operand, shared, name in _AVERAGING)
 
     for op in list(editor.graph.operators):
         shared = _range(editor.tensors[int(op.outputs[0])])
-        if editor.name(op) not in _SHARING_SCALE or shared is None:
+        if editor.name(op) not in SHARING_SCALE or shared is None:
             continue
         for position, index in enumerate(op.inputs.tolist()):
             if any(spoilt(index, shared, needed=False)):
@@ -134,7 +138,7 @@ def slice_partly_read_splits(content: bytes) -> bytes:
                 options = schema.StridedSliceOptionsT()
                 editor.insert(editor.new_op("STRIDED_SLICE", [source, *constants], [output], options), before=op)
             begin[axis] = end[axis]
-        editor.graph.operators = [each for each in editor.graph.operators if each is not op]
+        editor.remove(op)
         changed = True
     return editor.pack() if changed else content
 
@@ -145,6 +149,17 @@ def _range(tensor: Any) -> tuple[float, float] | None:
     if quantization is None or quantization.min is None or not len(quantization.min):
         return None
     return min(float(quantization.min[0]), 0.0), max(float(quantization.max[0]), 0.0)
+
+
+def _widen_zero_ranges(content: bytes) -> bytes:
+    """Gives tensors that are always 0 a range: with a scale of nearly 0, XNNPACK refuses the layer before them."""
+    editor, changed = ModelEditor(content), False
+    for tensor in editor.tensors:
+        limits = _range(tensor)
+        if limits is not None and limits[1] - limits[0] < _SMALLEST_SCALE:
+            tensor.quantization.max = np.ones_like(tensor.quantization.max)
+            changed = True
+    return editor.pack() if changed else content
 
 
 def _join_separated(content: bytes) -> bytes:
@@ -174,7 +189,7 @@ def replace_sums(content: bytes) -> bytes:
         count = editor.new_constant(np.array(terms, np.float32), f"terms{len(editor.tensors)}")
         editor.insert(editor.new_op("MEAN", [source, axes], [mean], op.builtinOptions), before=op)
         editor.insert(editor.new_op("MUL", [mean, count], [output], schema.MulOptionsT()), before=op)
-        editor.graph.operators = [each for each in editor.graph.operators if each is not op]
+        editor.remove(op)
         changed = True
     return editor.pack() if changed else content
 
@@ -188,3 +203,77 @@ def _replace_zero_scales(content: bytes) -> bytes:
             tensor.quantization.scale = np.where(scale < _SMALLEST_SCALE, np.float32(_ZERO_SCALE), scale)
             changed = True
     return editor.pack() if changed else content
+
+
+def for_litert(content: bytes) -> bytes:
+    """Rewrites a float .tflite for litert-quantizer.
+
+    Args:
+        content: The float .tflite.
+
+    Returns:
+        The file with constants on the right of matrix products, and of as many dimensions as the result in MINIMUM,
+        MAXIMUM and SELECT_V2; or `content` where nothing changes.
+    """
+    editor, changed = ModelEditor(content), False
+    for op in list(editor.graph.operators):
+        if editor.name(op) == "BATCH_MATMUL" and not editor.is_activation(int(op.inputs[0])):
+            _swap_factors(editor, op)
+            changed = True
+        if editor.name(op) in _BROADCASTING:
+            changed |= _expand_constants(editor, op)
+    return editor.pack() if changed else content
+
+
+def use_general_additions(content: bytes) -> bytes:
+    """Marks ADD and SUB on 16 bits whose scales happen to be powers of 2 as ordinary ones.
+
+    LiteRT has a special kernel for such scales, which refuses most of them.
+
+    Args:
+        content: A .tflite by litert-quantizer.
+
+    Returns:
+        The file with the marks, or `content` where there are no such ops.
+    """
+    editor, changed = ModelEditor(content), False
+    for op in editor.graph.operators:
+        tensors = [editor.tensors[i] for i in (*op.inputs, *op.outputs)]
+        if editor.name(op) not in ("ADD", "SUB") or any(each.type != schema.TensorType.INT16 for each in tensors):
+            continue
+        exponents = np.log2([each.quantization.scale[0] for each in tensors])
+        if np.all(np.abs(exponents - np.round(exponents)) < _POWER_TOLERANCE):
+            op.builtinOptions.potScaleInt16 = False
+            changed = True
+    return editor.pack() if changed else content
+
+
+def _expand_constants(editor: ModelEditor, op: Any) -> bool:
+    rank, changed = len(editor.tensors[int(op.outputs[0])].shape), False
+    for position, index in enumerate(op.inputs.tolist()):
+        shape = editor.tensors[index].shape
+        if not editor.is_activation(index) and 1 < len(shape) < rank:
+            values = editor.constant(index).reshape([1] * (rank - len(shape)) + list(shape))
+            expanded = editor.new_constant(values, f"{editor.tensors[index].name.decode()}/expanded")
+            editor.set_input(op, position, expanded)
+            changed = True
+    return changed
+
+
+def _swap_factors(editor: ModelEditor, op: Any) -> None:
+    """Computes constant x activation as the transpose of activation^T x constant^T.
+
+    With the constant on the left, kernels have no form for a constant of 8 bits beside an activation of 16 or 32.
+    """
+    constant, activation = op.inputs.tolist()
+    output = int(op.outputs[0])
+    transposed = editor.copy_tensor(output, "/transposed")
+    shape = list(editor.tensors[output].shape)
+    axes = np.array([*range(len(shape) - 2), len(shape) - 1, len(shape) - 2], np.int32)
+    editor.tensors[transposed].shape = np.asarray(shape, np.int32)[axes]
+    options = schema.BatchMatMulOptionsT()
+    options.adjX, options.adjY = not op.builtinOptions.adjY, not op.builtinOptions.adjX
+    order = editor.new_constant(axes, f"axes{len(editor.tensors)}")
+    editor.insert(editor.new_op("BATCH_MATMUL", [activation, constant], [transposed], options), before=op)
+    editor.insert(editor.new_op("TRANSPOSE", [transposed, order], [output], schema.TransposeOptionsT()), before=op)
+    editor.remove(op)

@@ -1,0 +1,141 @@
+"""Quantized models against Keras, with layers that the quantizers compute wrongly by themselves."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.conversion.execution import outputs
+from tfkd import data
+from tfkd.conversion import rewriting
+from tfkd.conversion.converter import convert
+
+ops = keras.ops
+layers = keras.layers
+
+# Largest error as a share of the output's range. Weights have 8 bits in all modes.
+_SHARES = {"full_int8": 0.05, "int16x8": 0.02, "dynamic_range": 0.02}
+
+
+def _branches(x):
+    """Outputs by name. Each has a convolution of its own, so that none changes the range of another one."""
+    keras.utils.set_random_seed(7)
+    generator = np.random.default_rng(0)
+
+    def features(bias=0.0):
+        return layers.Conv2D(4, 1, bias_initializer=keras.initializers.Constant(bias))(x)
+
+    def tokens():
+        return layers.Reshape((16, 4))(features())
+
+    def constant(*shape):
+        return generator.normal(size=shape).astype(np.float32)
+
+    def spatial_attention(h):
+        pooled = layers.Concatenate()([ops.mean(h, -1, keepdims=True), ops.max(h, -1, keepdims=True)])
+        return h * layers.Conv2D(1, 3, padding="same", activation="sigmoid")(pooled)
+
+    def attention_pooling(t):
+        return ops.sum(t * ops.softmax(layers.Dense(1)(t), axis=1), axis=1)
+
+    def minimum_of_reshaped(h):
+        reshaped = layers.Reshape((16, 4))(h)
+        return reshaped * 0.5 + ops.minimum(reshaped, 0.0)
+
+    def shared_layer(h, other):
+        dense = layers.Dense(3, bias_initializer=keras.initializers.Constant(-1.5))
+        return layers.Concatenate()([dense(h), dense(other * 5.0)])
+
+    def without_weights(layer, h=x):
+        outputs = layer(h)
+        layer.set_weights([np.zeros_like(layer.get_weights()[0]), np.linspace(-1.2, 0.8, outputs.shape[-1])])
+        return outputs
+
+    return {
+        "celu": layers.Activation("celu")(features()),
+        "product with clip": (lambda h: h * ops.clip(h, -0.5, 0.5))(features()),
+        "relu and minimum": (lambda h: ops.relu(h) + ops.minimum(h, 0.0))(features()),
+        "minimum of reshaped": minimum_of_reshaped(features()),
+        "maximum of two": (lambda h: ops.maximum(h, features(2.0)) - h)(features()),
+        "minimum of the input": x + ops.minimum(x, 0.0),
+        "spatial attention": spatial_attention(features(-3.0)),
+        "attention pooling": attention_pooling(tokens()),
+        "sum": ops.sum(features(), (1, 2)),
+        "shared layer": shared_layer(features(), features()),
+        "input that is always 0": layers.Dense(3, bias_initializer="ones")(layers.ReLU()(features(-100.0))),
+        "addition of zeros": features() * constant(4, 4, 4),
+        "constant on the right": ops.matmul(tokens(), constant(1, 4, 5)),
+        "constant on the left": ops.matmul(constant(5, 16), tokens()),
+        "constant of four dimensions": ops.matmul(constant(1, 4, 5, 4), features()),
+        "maximum with a constant": ops.maximum(constant(4, 4, 4), features()),
+        "convolution": without_weights(layers.Conv2D(4, 3)),
+        "depthwise convolution": without_weights(layers.DepthwiseConv2D(3)),
+        "transposed convolution": without_weights(layers.Conv2DTranspose(4, 3, strides=2)),
+        "dense": without_weights(layers.Dense(4), layers.Flatten()(x)),
+    }
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return np.random.default_rng(1).uniform(-2, 2, (96, 4, 4, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def train(samples):
+    labels = np.arange(len(samples)) % 2
+    return data.from_arrays((samples, labels), (-samples, labels), validation=0.0).train
+
+
+@pytest.fixture(scope="module")
+def reference(samples):
+    """A model with many outputs, their names, and their values on some samples."""
+    x = keras.Input((4, 4, 4))
+    branches = _branches(x)
+    model = keras.Model(x, list(branches.values()))
+    return model, list(branches), model.predict(samples[:8], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "quantizer"),
+    [
+        ("full_int8", "tensorflow"),
+        ("int16x8", "tensorflow"),
+        ("full_int8", "litert"),
+        ("int16x8", "litert"),
+        ("dynamic_range", "litert"),
+    ],
+)
+def test_outputs_of_integer_modes_are_those_of_keras(reference, samples, train, tmp_path, mode, quantizer):
+    model, names, expected = reference
+    converted = convert(
+        model,
+        tmp_path / "model.tflite",
+        mode=mode,
+        quantizer=quantizer,
+        calibration=None if mode == "dynamic_range" else train,
+        allow_float=quantizer == "litert",  # it leaves REDUCE_MAX in float
+    )
+    received = [
+        np.concatenate(values) for values in zip(*(outputs(converted, x[None]) for x in samples[:8]), strict=True)
+    ]
+    errors = {
+        name: float(np.abs(actual.reshape(right.shape) - right).max() / max(np.ptp(right), 1.0))
+        for name, actual, right in zip(names, received, expected, strict=True)
+    }
+    assert {name: error for name, error in errors.items() if error > _SHARES[mode]} == {}
+
+
+def test_separations_become_quantize_ops(train, tmp_path):
+    x = keras.Input((4, 4, 4))
+    h = layers.Conv2D(4, 1)(x)
+    model = keras.Model(x, ops.relu(h) + ops.minimum(h, 0.0))
+    converted = convert(model, tmp_path / "model.tflite", calibration=train)
+    assert [op.name for op in converted.graph.ops].count("QUANTIZE") == 1
+    assert "LEAKY_RELU" not in [op.name for op in converted.graph.ops]
+
+
+def test_models_without_such_layers_stay_as_they_are(converted):
+    content = converted("float32").content
+    assert rewriting.separate_operands(content) is content
+    assert rewriting.replace_sums(content) is content
+    assert rewriting.for_litert(content) is content
+    assert rewriting.use_general_additions(content) is content
