@@ -168,7 +168,15 @@ def _conversion(model: Any, source: Source, job: _Job) -> Conversion:
         content: bytes = isolation.run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **_arguments(source))
         return content
 
-    return Conversion(job.what, job.mode, "litert" if job.settings else "tensorflow", layers, float32, job.timeout_s)
+    return Conversion(
+        job.what,
+        job.mode,
+        "tensorflow" if job.settings is None else "litert",
+        layers,
+        float32,
+        job.timeout_s,
+        clips=job.settings is not None and job.settings.ranges != "min_max",
+    )
 
 
 def _arguments(source: Source) -> dict[str, Any]:

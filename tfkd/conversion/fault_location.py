@@ -40,6 +40,7 @@ class Conversion(NamedTuple):
         layers: Result of `tfkd.conversion.layer_names.layers`; empty for a SavedModel.
         float32: Converts the same model to float32 and returns the .tflite.
         timeout_s: Time limit of each child process in seconds, > 0.
+        clips: Whether outliers of activations are clipped on purpose.
     """
 
     what: str
@@ -48,6 +49,7 @@ class Conversion(NamedTuple):
     layers: Mapping[str, bool]
     float32: Callable[[], bytes]
     timeout_s: float
+    clips: bool = False
 
 
 def locate(model: TFLiteModel, reference: Reference, engine: str, conversion: Conversion) -> str:

@@ -15,7 +15,8 @@ In the modes `dynamic_range`, `full_int8` and `int16x8` an output is wrong where
     max |y − f| > 15 · expected and > 4 · max |y' − y|.
 
 A fault, such as a tensor with a range that is too narrow, does not vary with the rounding: it makes the error large,
-and the expected error not. For weights of 4 bits `expected` counts twice. In the float modes an output is wrong where
+and the expected error not. `expected` counts twice for weights of 4 bits, and for
+activation ranges that clip outliers. In the float modes an output is wrong where
 
     max |y − f| > 0.001 · range + 0.00001 · max |f| + 20 · rms(y' − y)     float32
     max |y − f| > 0.02 · range + 0.002 · max |f| + 6 · rms(y' − y)         float16
@@ -45,6 +46,10 @@ _TINY = 1e-30  # makes quotients of zeros 0
 _ERROR_RATIO, _CHANNEL_RATIO, _LARGEST_RATIO, _LARGEST_NOISE_RATIO = 6.0, 8.0, 15.0, 4.0
 # With weights of 4 bits activations leave their ranges, so that errors no longer add up as small ones do.
 _INT4_FACTOR = 2.0
+# Clipping of outliers on purpose is an error that rounding does not have.
+_CLIPPING_FACTOR = 2.0
+# Time limit of TensorFlow Lite Micro in seconds, which hangs on some models.
+_MICRO_S = 60.0
 # Share of different values of an integer output, such as labels: nearly equal logits change places.
 _MOST_DIFFERENT = {"float32": 0.05}
 _MOST_DIFFERENT_LABELS = 0.25
@@ -101,7 +106,9 @@ def check(model: TFLiteModel, reference: Reference, conversion: Conversion, *, a
             raise ModelError(f"{conversion.what}: {reference.obstacle} Repair the model, or pass allow_mismatch=True.")
         return (finding,)
     try:
-        differences = compare(model, reference, conversion.mode, conversion.timeout_s, conversion.what)
+        differences = compare(
+            model, reference, conversion.mode, conversion.timeout_s, conversion.what, clips=conversion.clips
+        )
         wrong = [one for one in differences if one.excess > 1]
         if not wrong:
             return ()
@@ -120,7 +127,13 @@ def check(model: TFLiteModel, reference: Reference, conversion: Conversion, *, a
 
 
 def compare(
-    model: TFLiteModel, reference: Reference, mode: str, timeout_s: float = 600.0, what: str = "comparing"
+    model: TFLiteModel,
+    reference: Reference,
+    mode: str,
+    timeout_s: float = 600.0,
+    what: str = "comparing",
+    *,
+    clips: bool = False,
 ) -> list[Difference]:
     """The differences of all outputs on all engines.
 
@@ -130,6 +143,7 @@ def compare(
         mode: Precision that the model was converted to.
         timeout_s: Time limit of each child process in seconds.
         what: The work, for messages.
+        clips: Whether outliers of activations are clipped on purpose.
 
     Raises:
         ModelError: LiteRT does not accept the model, or the outputs have other shapes.
@@ -144,24 +158,27 @@ def compare(
     names = [PLAIN] if mode == "int16x8" else [PLAIN, XNNPACK]
     micro = mode in ("full_int8", "int16x8") and model.macs <= _MICRO_SAMPLE and engines.has_micro()
     few = max(2, int(_MICRO_BUDGET // max(model.macs, 1)))
-    options = {"content": model.content, "files": _COPIES}
+    options = {"what": what, "content": model.content, "files": _COPIES}
     results: dict[str, Any] = {}
     with contextlib.ExitStack() as children:
         run = children.enter_context(isolation.prepared("tfkd.conversion.engines:load"))
         run_micro = children.enter_context(isolation.prepared("tfkd.conversion.engines:load_micro")) if micro else None
-        limits = {"timeout_s": timeout_s, "what": what}
-        results |= run(_COMPUTE, engines=names, samples=samples, moved=moved, **options, **limits)
+        results |= run(_COMPUTE, timeout_s=timeout_s, engines=names, samples=samples, moved=moved, **options)
         if run_micro is not None:
             # On some models that LiteRT accepts it aborts the process; the target tflm reports that.
             with contextlib.suppress(DeviceError):
-                results |= run_micro(
-                    _COMPUTE, engines=[MICRO], samples=samples[:few], moved=moved[:few], **options, **limits
-                )
+                some = {"samples": samples[:few], "moved": moved[:few]}
+                results |= run_micro(_COMPUTE, timeout_s=min(timeout_s, _MICRO_S), engines=[MICRO], **some, **options)
     for name in names:
         if isinstance(results[name], str):
             raise ModelError(f"{name}: LiteRT does not accept it: {results[name]}.")
+    factor = (_CLIPPING_FACTOR if clips else 1.0) * (
+        _INT4_FACTOR if any(tensor.dtype == "int4" for tensor in model.graph.tensors) else 1.0
+    )
     runs = {name: result for name, result in results.items() if not isinstance(result, str)}
-    return [one for output in range(len(model.outputs)) for one in _of_output(model, reference, output, runs, mode)]
+    return [
+        one for output in range(len(model.outputs)) for one in _of_output(model, reference, output, runs, mode, factor)
+    ]
 
 
 def _quantized(model: TFLiteModel, sample: Sample) -> list[np.ndarray]:
@@ -188,7 +205,7 @@ def _moved(model: TFLiteModel, samples: Sequence[Sample], mode: str) -> list[lis
 
 
 def _of_output(
-    model: TFLiteModel, reference: Reference, output: int, runs: Mapping[str, tuple[Any, Any]], mode: str
+    model: TFLiteModel, reference: Reference, output: int, runs: Mapping[str, tuple[Any, Any]], mode: str, factor: float
 ) -> list[Difference]:
     """The differences of one output on all engines."""
     expected = np.stack([row[output] for row in reference.outputs])
@@ -217,7 +234,7 @@ def _of_output(
         # A fault of one engine may also make its outputs vary more, or not at all.
         noise=min(map(_rms, changes.values())),
         largest_noise=min(float(np.abs(change).max()) for change in changes.values()),
-        factor=_INT4_FACTOR if any(tensor.dtype == "int4" for tensor in model.graph.tensors) else 1.0,
+        factor=factor,
     )
     return [_of_engine(engine, output, expected[: len(own[engine])], own[engine], scale, mode) for engine in own]
 

@@ -63,9 +63,10 @@ def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number:
         number: Number of samples, >= 1.
     """
     import keras
+    import tensorflow as tf
 
     for weight in model.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight).astype("float64")).all():
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             return Reference(obstacle=f"The weights {weight.path!r} have NaN or infinity.", is_fault=True)
 
     def compute(sample: Sample) -> list[np.ndarray]:
@@ -78,8 +79,13 @@ def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number:
     layers = [layer for layer in keras_compat.inner_layers(model) if isinstance(layer, keras.layers.Embedding)]
     tokens = min((layer.input_dim for layer in layers), default=_TOKENS)
     inputs = [_Input(spec.shape, str(spec.dtype), _first_layer(model, i), tokens) for i, spec in enumerate(flat)]
-    with rnn.initial_states(model):
-        return _reference(compute, inputs, samples, number)
+    rounded = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # GPUs round products of float32 to 11 bits
+    try:
+        with rnn.initial_states(model):
+            return _reference(compute, inputs, samples, number)
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(rounded)
 
 
 def of_signature(

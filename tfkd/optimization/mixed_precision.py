@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfkd.conversion import calibration, converter, layer_errors, layer_names, quantizer
+from tfkd.conversion import calibration, converter, layer_errors, layer_names, parity, quantizer, reference
+from tfkd.conversion.export import input_specs
+from tfkd.conversion.fault_location import Conversion
 from tfkd.conversion.quantizer import QuantizerSettings
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError
@@ -114,27 +116,38 @@ def search(
             quantizer="litert",
             calibration=splits.train,
             allow_float=True,
+            check=False,  # the search looks for precisions at which the model is right
             calibration_samples=calibration_samples,
             seed=seed,
         )
-    reference = converter.float_counterpart(keras_model, first)
+    float32 = converter.float_counterpart(keras_model, first)
     samples = calibration.choose(splits.train, calibration_samples, seed).x.astype("float32")
     val = splits.val if len(splits.val) <= _MOST_SAMPLES else splits.val.sample(_MOST_SAMPLES, seed=seed)
-    names = layer_names.by_tensor(reference, keras_model)
-    candidates = _Candidates(reference, samples, val, target, accuracy_drop, most_trials, report, names)
+    names = layer_names.by_tensor(float32, keras_model)
+    candidates = _Candidates(float32, samples, val, target, accuracy_drop, most_trials, report, names)
     candidates.measure("int8", QuantizerSettings(), first)
     if candidates.trials[0].ok:
         _lower_precision(candidates)
     else:
         _raise_precision(candidates, first)
-    best = candidates.best or candidates.measure("float32", None, reference)
+    best = candidates.best or candidates.measure("float32", None, float32)
     content = candidates.contents[candidates.trials.index(best)]
     assert first.audit is not None  # full_int8 is calibrated
     findings = [one for one in first.audit.findings if one != QuantizerSettings().summary()]  # of the first trial
     findings.append(f"Chosen of {len(candidates.trials)} models tried: {best}.")
     audit = dataclasses.replace(first.audit, findings=tuple(findings))
-    found = dataclasses.replace(TFLiteModel.load(content), audit=audit).save(path, overwrite=overwrite)
-    return found, tuple(candidates.trials)
+    found = dataclasses.replace(TFLiteModel.load(content), audit=audit)
+    _check(found, keras_model, float32, samples)
+    return found.save(path, overwrite=overwrite), tuple(candidates.trials)
+
+
+def _check(found: TFLiteModel, keras_model: Any, float32: TFLiteModel, samples: np.ndarray) -> None:
+    """Raises ModelError where the model that was found does not compute what the Keras model computes."""
+    expected = reference.of_keras(keras_model, input_specs(keras_model), samples, reference.count(found, "full_int8"))
+    conversion = Conversion(
+        "search", "full_int8", "litert", layer_names.layers(keras_model), lambda: float32.content, 600.0
+    )
+    parity.check(found, expected, conversion, allow_mismatch=False)
 
 
 @dataclasses.dataclass
