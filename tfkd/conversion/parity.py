@@ -15,8 +15,8 @@ In the modes `dynamic_range`, `full_int8` and `int16x8` an output is wrong where
     max |y − f| > 15 · expected and > 4 · max |y' − y|.
 
 A fault, such as a tensor with a range that is too narrow, does not vary with the rounding: it makes the error large,
-and the expected error not. `expected` counts twice for weights of 4 bits, and four
-times for activation ranges that clip outliers. In the float modes an output is wrong where
+and the expected error not. `expected` counts twice for weights of 4 bits, and four times for activation ranges that
+clip outliers. In the float modes an output is wrong where
 
     max |y − f| > 0.001 · range + 0.00001 · max |f| + 20 · rms(y' − y)     float32
     max |y − f| > 0.02 · range + 0.002 · max |f| + 6 · rms(y' − y)         float16
