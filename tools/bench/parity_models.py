@@ -21,7 +21,7 @@ IMAGE, VECTOR, SEQUENCE = (8, 8, 4), (12,), (12, 6)
 ACTIVATIONS = [
     name
     for name in dir(keras.activations)
-    if name[0] != "_" and name not in ("deserialize", "get", "linear", "serialize", "threshold")
+    if name[0] != "_" and name not in ("deserialize", "get", "glu", "linear", "serialize", "threshold")
 ]
 
 CONSTANT = np.random.default_rng(1).normal(size=(8, 8, 6)).astype("float32")
@@ -98,6 +98,7 @@ IMAGE_STEPS: dict[str, Step] = {
     "stack": lambda x: ops.max(ops.stack([x, -x], axis=1), axis=1),
     "strided slice": lambda x: x[:, ::2, 1:7:2, :],
     "tile": lambda x: ops.tile(x, (1, 1, 1, 2)),
+    "gated linear unit": lambda x: x[..., :3] * ops.sigmoid(x[..., 3:]),
     "flip": lambda x: ops.flip(x, axis=2),
     "roll": lambda x: ops.roll(x, 2, axis=1),
     "pad with a value": lambda x: ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0),
