@@ -21,6 +21,12 @@ def test_no_model_is_wrong(sample, tmp_path):
     assert "| float32 | full_int8 |" in (tmp_path / "page.md").read_text() or sample > 3
 
 
+def test_names_differ():
+    """Rows are found by the name of the model."""
+    names = [name for _, name, _ in parity_models.all_models()]
+    assert len(set(names)) == len(names)
+
+
 def test_run_goes_on_after_the_rows_of_a_file(tmp_path, monkeypatch):
     rows = tmp_path / "rows.jsonl"
     row = {"family": "vector", "model": "Dense", "mode": "float32", "result": "wrong", "detail": "host 50.00%"}

@@ -170,7 +170,7 @@ VECTOR_STEPS: dict[str, Step] = {
     "Dense of tiny weights": lambda x: layers.Dense(8, name="tiny_kernel")(x) + 0.01 * x[:, :8],
     "EinsumDense": lambda x: layers.EinsumDense("ab,bc->ac", output_shape=8, bias_axes="c")(x),
     "residual": lambda x: x + layers.Dense(16, activation="relu")(x),
-    "gated linear unit": lambda x: layers.Dense(8)(x) * ops.sigmoid(layers.Dense(8)(x)),
+    "gated dense layer": lambda x: layers.Dense(8)(x) * ops.sigmoid(layers.Dense(8)(x)),
     "mixture of experts": lambda x: experts(x),
     "saturating sum": lambda x: x + 5.0 * ops.flip(x, axis=1),
     "cosine similarity": lambda x: layers.Dot(axes=1, normalize=True)([x, layers.Dense(16)(x)]),
