@@ -41,8 +41,8 @@ def check(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping[str, s
     if difference:
         raise ModelError(
             f"explain: {quantized.path or 'the .tflite'} was not converted from {model_name!r}: {difference}. Pass the "
-            ".keras file that was converted; after quantization-aware training, pruning or clustering that is the "
-            "trained model, not the student it started from."
+            ".keras file that was converted: after quantization-aware training the trained model, and after pruning or "
+            "clustering what `Optimized.student` returns, not the student that it started from."
         )
 
 
