@@ -6,7 +6,8 @@ import pytest
 
 from tests.conversion.execution import outputs
 from tests.micro.execution import interpret, native
-from tfkd import data, micro, targets
+from tfkd import data, micro, models, targets
+from tfkd.conversion import refusals
 from tfkd.conversion.converter import convert
 from tfkd.micro import export
 
@@ -137,3 +138,22 @@ def test_argmax_names_a_remedy_that_works(tmp_path):
     with pytest.raises(ValueError, match=r"no builtin op for BitwiseAnd. It comes from keras.ops.argmax .*outside"):
         convert(keras.Model(scores.input, keras.ops.argmax(scores.output, -1)), tmp_path / "m", mode="float32")
     convert(scores, tmp_path / "m", mode="float32")
+
+
+def test_stateful_layer_in_integers_names_a_remedy_that_works(walks, tmp_path):
+    inputs = keras.Input(batch_shape=(1, 6, 8))
+    keras_model = keras.Model(inputs, layers.Dense(2)(layers.GRU(3, stateful=True)(inputs)))
+    sequences = split(walks.reshape(60, 6, 8))
+    with pytest.raises(ValueError, match=r"floating point in READ_VARIABLE .*allow_float=True"):
+        convert(keras_model, tmp_path / "m", calibration=sequences)
+    model = convert(keras_model, tmp_path / "m", calibration=sequences, allow_float=True)
+    assert "READ_VARIABLE" in model.ops
+
+
+def test_error_of_tfkd_inside_a_library_is_no_refusal(tmp_path):
+    with pytest.raises(ValueError, match="does not exist") as raised:
+        models.load(tmp_path / "none.keras")
+    assert refusals.is_ours(raised.value)
+    with pytest.raises(ValueError, match="could not convert") as raised:
+        np.array("a").astype(float)
+    assert not refusals.is_ours(raised.value)

@@ -295,6 +295,8 @@ def _convert(
     try:
         content = converter.convert()
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class
+        if refusals.is_ours(error):
+            raise
         raise isolation.ChildRefused(f"{refusals.REFUSED}: {error}") from None
     return rnn.align_lstm_scales(signatures.reorder(content, inputs, outputs))
 

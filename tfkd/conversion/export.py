@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfkd._internal import keras_compat
-from tfkd.conversion import layer_forms, rnn, signatures
+from tfkd.conversion import layer_forms, refusals, rnn, signatures
 from tfkd.conversion.calibration import Source
 from tfkd.errors import InputError, ModelError, TfkdError
 
@@ -207,7 +207,7 @@ def _trace(model: Any, function: Any, specs: Any) -> Any:
             raise
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         owners = [frame.f_locals.get("self") for frame in frames]
-        if frames[-1].f_globals["__name__"].startswith("tfkd."):  # a bug of ours
+        if refusals.is_ours(error):
             raise
         layers = [owner for owner in owners if isinstance(owner, keras.Operation) and owner is not model]
         where = f"{type(layers[-1]).__name__} {layers[-1].name!r}" if layers else f"model {model.name!r}"

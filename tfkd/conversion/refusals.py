@@ -7,6 +7,7 @@ raised: Python shows both, the command line shows ours.
 from __future__ import annotations
 
 import re
+import traceback
 
 # The beginning of the message where TensorFlow's converter itself refuses a model.
 REFUSED = "the converter refused the model"
@@ -58,6 +59,12 @@ def _cause(error: str) -> str:
         f"Use layers that TensorFlow Lite has builtin ops for; mode='float32' supports the most. Its message begins: "
         f"{first[1][:200] if first else error!r}"
     )
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether tfkd itself raised an error that a library passed on: a bug, not a model that does not convert."""
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    return str(innermost.f_globals.get("__name__")).startswith("tfkd.")
 
 
 def crash(error: str, *, integers: bool) -> str:

@@ -99,8 +99,9 @@ def separate_operands(content: bytes) -> bytes:
                     yield from spoilt(operand, shared, name in _AVERAGING)
 
     for op in list(editor.graph.operators):
-        shared = _range(editor.tensors[int(op.outputs[0])])
-        if editor.name(op) not in SHARING_SCALE or shared is None:
+        if editor.name(op) not in SHARING_SCALE:
+            continue
+        if (shared := _range(editor.tensors[int(op.outputs[0])])) is None:
             continue
         for position, index in enumerate(op.inputs.tolist()):
             if any(spoilt(index, shared, needed=False)):

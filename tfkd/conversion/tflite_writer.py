@@ -43,6 +43,11 @@ def read(content: bytes) -> Any:
         if buffer.offset > 1:
             buffer.data = np.frombuffer(content, "uint8", buffer.size, buffer.offset)
             buffer.offset = buffer.size = 0
+    for op in (op for graph in model.subgraphs for op in graph.operators or ()):
+        if op.inputs is None:  # VAR_HANDLE has no inputs
+            op.inputs = np.zeros(0, "int32")
+        if op.outputs is None:  # ASSIGN_VARIABLE has no outputs
+            op.outputs = np.zeros(0, "int32")
     return model
 
 
