@@ -117,7 +117,7 @@ def separate_operands(content: bytes) -> bytes:
 def slice_partly_read_splits(content: bytes) -> bytes:
     """Replaces SPLIT by STRIDED_SLICE where nothing reads one of its results.
 
-    TensorFlow's quantizer leaves such a SPLIT in float. The first step of an unrolled LSTM or GRU has one, since a gate
+    Both quantizers leave such a SPLIT in float. The first step of an unrolled LSTM or GRU has one, since a gate
     that multiplies the state 0 is not read.
 
     Args:
@@ -214,8 +214,9 @@ def for_litert(content: bytes) -> bytes:
 
     Returns:
         The file with constants on the right of matrix products, and of as many dimensions as the result in MINIMUM,
-        MAXIMUM and SELECT_V2; or `content` where nothing changes.
+        MAXIMUM and SELECT_V2, and with slices for partly read SPLIT; or `content` where nothing changes.
     """
+    content = slice_partly_read_splits(content)
     editor, changed = ModelEditor(content), False
     for op in list(editor.graph.operators):
         if editor.name(op) == "BATCH_MATMUL" and not editor.is_activation(int(op.inputs[0])):
