@@ -116,7 +116,7 @@ def search(
             quantizer="litert",
             calibration=splits.train,
             allow_float=True,
-            check=False,  # the search looks for precisions at which the model is right
+            allow_mismatch=True,  # the search looks for precisions at which the model is right
             calibration_samples=calibration_samples,
             seed=seed,
         )
