@@ -54,13 +54,15 @@ def correct(content: bytes, original: bytes) -> bytes:
 
 
 def _layers(editor: ModelEditor) -> list[Any]:
-    """The ops that have a constant bias, in the order of the file, which is the same in both files."""
+    """The ops with constant weights and bias, in the order of the file, which is the same in both files."""
 
-    def has_bias(op: Any) -> bool:
-        position = _POSITIONS.get(editor.name(op), (0, 0, len(op.inputs)))[2]
-        return position < len(op.inputs) and op.inputs[position] >= 0 and not editor.is_activation(op.inputs[position])
+    def has_constants(op: Any) -> bool:
+        positions = _POSITIONS.get(editor.name(op))
+        if positions is None or positions[2] >= len(op.inputs) or op.inputs[positions[2]] < 0:
+            return False
+        return not any(editor.is_activation(int(op.inputs[position])) for position in positions[1:])
 
-    return [op for op in editor.graph.operators if has_bias(op)]
+    return [op for op in editor.graph.operators if has_constants(op)]
 
 
 def _correct(editor: ModelEditor, op: Any, weights: np.ndarray, bias: np.ndarray) -> bool:
