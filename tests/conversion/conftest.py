@@ -26,8 +26,8 @@ def converted(student, splits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted")
 
     @functools.cache
-    def conversion(mode, quantizer="tensorflow"):
+    def conversion(mode, quantizer="tensorflow", check=True):
         path = folder / f"{len(list(folder.iterdir()))}.tflite"
-        return convert(student, path, mode=mode, quantizer=quantizer, calibration=splits.train)
+        return convert(student, path, mode=mode, quantizer=quantizer, calibration=splits.train, check=check)
 
     return conversion

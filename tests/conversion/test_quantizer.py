@@ -81,7 +81,8 @@ def test_float_io_keeps_float_input_and_output(student, splits, tmp_path):
 
 def test_narrower_ranges_clip_outliers_and_report_them(converted):
     full = converted("full_int8", "litert")
-    percentile = converted("full_int8", QuantizerSettings(ranges="percentile", percentile=99))
+    # It clips so much that the comparison with the Keras model refuses it.
+    percentile = converted("full_int8", QuantizerSettings(ranges="percentile", percentile=99), check=False)
     mse = converted("full_int8", QuantizerSettings(ranges="mse"))
 
     def step(model):
