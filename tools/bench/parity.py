@@ -1,9 +1,9 @@
 """Benchmark of exactness: about 200 models x modes x engines, each compared with the Keras model.
 
-Each result is `right`, `refused` (with an error that names the cause), `coarse` or `wrong`. A file is wrong if its outputs
-differ from those of the Keras model by more than a third of their range or correlate with them by less than 0.9, and
-coarse if they differ by more than the tolerance of the precision, as those of ops do that need more than 8 bits. `failed`
-is any other error. Rows are appended to a file, so that an interrupted run goes on where it stopped.
+Each result is `right`, `refused` (with an error that names the cause), `coarse` or `wrong`. A file is wrong if its
+outputs differ from those of the Keras model by more than a third of their range or correlate with them by less than
+0.9, and coarse if they differ by more than the tolerance of the precision, as those of ops do that need more than 8
+bits. `failed` is any other error. Rows are appended to a file, so that an interrupted run goes on where it stopped.
 
     python tools/bench/parity.py --rows parity.jsonl --out docs/reference/parity.md
     python tools/bench/parity.py --rows parity.jsonl --match 'LSTM|GRU' --mode full_int8
@@ -192,11 +192,11 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "Written by `python tools/bench/parity.py --rows parity.jsonl --out docs/reference/parity.md`. Models with",
         f"random weights are converted with {CALIBRATION} calibration samples and run on {', '.join(ENGINES)}.",
-        "Each cell has the number of models that are right / coarse / refused with an error / wrong or failed. A model",
-        "is right if no output differs on any engine from Keras by more than a share of its range: 0.1 % in float32, 2 %",
-        "in float16, 4 % in int16x8, 8 % in int8 (blocks 12 %, architectures, whose weights are random, 32 %). It is",
-        "wrong beyond a third of the range or below a correlation of 0.9, and coarse between: ops such as logarithms of",
-        "sums of exponentials need more than 8 bits.",
+        "Each cell has the number of models that are right / coarse / refused with an error / wrong or failed. A",
+        "model is right if no output differs on any engine from Keras by more than a share of its range: 0.1 % in",
+        "float32, 2 % in float16, 4 % in int16x8, 8 % in int8 (blocks 12 %, architectures, whose weights are random,",
+        "32 %). It is wrong beyond a third of the range or below a correlation of 0.9, and coarse between: ops such as",
+        "logarithms of sums of exponentials need more than 8 bits.",
         "",
         f"{len({row['model'] for row in rows})} models, {len(rows)} conversions; {versions}.",
         "",
