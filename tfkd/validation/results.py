@@ -64,6 +64,11 @@ class Row:
         """Whether the row has numbers that are valid."""
         return self.invalid_reason is None
 
+    @property
+    def drift(self) -> OutputDivergence | None:
+        """The former name of `output_divergence`, which scripts of the time before 0.1.0 read."""
+        return self.output_divergence
+
     def with_scores(self, scores: Scores) -> Row:
         """A copy with the scores of the model's outputs."""
         return dataclasses.replace(self, **vars(scores))
