@@ -169,7 +169,7 @@ def test_step_of_an_older_version_is_redone(tmp_path):
     "record",
     [
         records.Trained("a.keras", {"loss": [1.0, float("inf")]}, 0.5, 0.25),
-        records.Converted("a.tflite", CalibrationAudit(1, 0.0, 1.0, 0.5, 1, 2, "d", 0, None, ("few",)), "b.keras"),
+        records.Converted("a.tflite", CalibrationAudit(1, 0.0, 1.0, 0.5, 1, 2, "d", 0, findings=("few",)), "b.keras"),
         records.Converted("a.tflite"),
         records.Validated("v.json", True),
     ],
