@@ -30,7 +30,7 @@ MODELS = {
         "sha256": "ab" * 32,
         "size_bytes": 20_000,
         "audit": dataclasses.asdict(
-            CalibrationAudit(256, 0.0, 255.0, 77.75, 10, 10, "cd" * 32, 0, 0.012, ("Class 3 has 2 samples.",))
+            CalibrationAudit(256, 0.0, 255.0, 77.75, 10, 10, "cd" * 32, 0, 0.012, findings=("Class 3 has 2 samples.",))
         ),
     },
     "float32": {"sha256": "ef" * 32, "size_bytes": 70_000, "audit": None},
