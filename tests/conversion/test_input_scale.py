@@ -140,3 +140,20 @@ def test_model_that_keeps_a_state_is_not_run():
     split = data.load("digits").train.sample(32)
     assert input_scale.audit(model, split, "x") == (None, ())
     assert all((a == b.numpy()).all() for a, b in zip(before, model.layers[0].states, strict=True))
+
+
+class Count(L.Layer):
+    """Adds the number of its calls to the input."""
+
+    def build(self, shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.calls.assign(self.calls + 1.0)
+        return x + self.calls
+
+
+def test_what_the_model_assigns_to_its_variables_is_dropped():
+    model = classifier(Count())
+    input_scale.audit(model, scaled("0..1"), "convert: calibration")
+    assert float(model.layers[0].calls) == 0

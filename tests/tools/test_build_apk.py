@@ -108,7 +108,7 @@ def test_page_size_of_the_libraries_is_documented(apk):
 
 def test_badging_has_versions_and_abis_and_no_permission(apk):
     badging = output("aapt", "dump", "badging", apk)
-    assert "package: name='dev.tfkd.bench.app' versionCode='1'" in badging
+    assert f"package: name='dev.tfkd.bench.app' versionCode='{build_apk.VERSION}'" in badging
     assert "sdkVersion:'26'" in badging
     assert "targetSdkVersion:'35'" in badging
     assert "launchable-activity: name='dev.tfkd.bench.app.MainActivity'" in badging

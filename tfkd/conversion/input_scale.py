@@ -267,6 +267,8 @@ def _statistics(layer: Any, rank: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _run(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray | None, list[keras.Layer]]:
     """The outputs of a model, None where it has several or keeps a state, and the layers of scale on its input."""
+    import keras
+
     if any(getattr(layer, "stateful", False) for layer in keras_compat.inner_layers(model)):
         return None, []
     inputs = getattr(model, "inputs", None)
@@ -276,7 +278,8 @@ def _run(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray | None, list[ker
     with _watched(model, batches[0]) as layers:
         for batch in batches:
             full = np.resize(batch, (fixed, *batch.shape[1:])) if fixed else batch
-            result = model(full.astype(inputs[0].dtype) if inputs else full, training=False)
+            with keras.StatelessScope():  # what the model assigns to its variables is dropped
+                result = model(full.astype(inputs[0].dtype) if inputs else full, training=False)
             if isinstance(result, (list, tuple, dict)):
                 return None, layers
             outputs.append(np.asarray(result, "float32")[: len(batch)])

@@ -53,6 +53,8 @@ _MICRO_S = 60.0
 # Share of different values of an integer output, such as labels: nearly equal logits change places.
 _MOST_DIFFERENT = {"float32": 0.05}
 _MOST_DIFFERENT_LABELS = 0.25
+# Root mean square of an error that rounding explains, as a share of the range, from which on it is a finding.
+_COARSE = 0.1
 # An odd number, so that the two passes over the samples use different copies.
 _COPIES = 7
 # TensorFlow Lite Micro's reference kernels are slow: multiply-accumulates of one sample, and of all.
@@ -111,7 +113,7 @@ def check(model: TFLiteModel, reference: Reference, conversion: Conversion, *, a
         )
         wrong = [one for one in differences if one.excess > 1]
         if not wrong:
-            return ()
+            return _coarse(differences, conversion.mode)
         finding = _described(wrong, differences, len(reference.inputs), conversion.mode)
         finding += " " + fault_location.locate(
             model, reference, max(wrong, key=lambda one: one.excess).engine, conversion
@@ -287,6 +289,16 @@ def _rms(values: np.ndarray) -> float:
 
 def _labels(outputs: np.ndarray) -> np.ndarray:
     return outputs.reshape(-1, outputs.shape[-1]).argmax(axis=-1)
+
+
+def _coarse(differences: Sequence[Difference], mode: str) -> tuple[str, ...]:
+    """A finding on outputs that are far off although rounding explains it."""
+    worst = max(differences, key=lambda one: one.error / one.span)
+    if mode in _FLOATS or worst.error <= _COARSE * worst.span:
+        return ()
+    share = f"{worst.error / worst.span:.0%} of its range (root mean square, on {worst.engine})"
+    labels = f"the labels agree on {worst.labels:.0%} of the samples"
+    return (f"Rounding to {mode} alone changes output {worst.output} by {share}; {labels}.",)
 
 
 def _described(wrong: Sequence[Difference], differences: Sequence[Difference], samples: int, mode: str) -> str:

@@ -75,9 +75,10 @@ class TFLM(target.Target):
                 what=f"running {model.path or 'the model'} on tflm",
             )
         except isolation.ChildRefused as error:
+            remedy = "Convert with mode='full_int8', or replace the layer." if model.float_ops else "Replace the layer."
             raise ModelError(
-                f"tflm: TensorFlow Lite Micro does not accept the model.{_explain(str(error), model)} Convert with "
-                f"mode='full_int8', or replace the layer. It printed: {error}"
+                f"tflm: TensorFlow Lite Micro does not accept the model.{_explain(str(error), model)} {remedy} "
+                f"It printed: {error}"
             ) from None
         return Measurement(
             target=self.spec,
