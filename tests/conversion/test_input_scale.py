@@ -142,7 +142,7 @@ def test_model_that_keeps_a_state_is_not_run():
     assert all((a == b.numpy()).all() for a, b in zip(before, model.layers[0].states, strict=True))
 
 
-class Count(L.Layer):
+class Count(keras.layers.Layer):
     """Adds the number of its calls to the input."""
 
     def build(self, shape):
