@@ -142,6 +142,17 @@ def test_model_that_keeps_a_state_is_not_run():
     assert all((a == b.numpy()).all() for a, b in zip(before, model.layers[0].states, strict=True))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_constant_answer_of_another_scale_is_no_evidence(seed):
+    """Labels of two classes that mean nothing: a scale in which the model always answers one of them fits half."""
+    keras.utils.set_random_seed(seed)
+    x = np.random.default_rng(seed).normal(size=(96, 8, 8, 1)).astype("float32")
+    y = np.arange(96) % 2
+    split = data.from_arrays((x[:64], y[:64]), (x[64:], y[64:]), validation=0.0).train
+    model = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(16, activation="tanh"), L.Dense(5)])
+    input_scale.audit(model, split, "convert: calibration")
+
+
 class Count(keras.layers.Layer):
     """Adds the number of its calls to the input."""
 

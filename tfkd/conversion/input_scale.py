@@ -180,10 +180,13 @@ def find_better(model: keras.Model, labelled: Split, scales: Sequence[Scale]) ->
     if before is None:
         return None
     found = []
+    most_frequent = float(np.bincount(some.y).max()) / len(some)
     for scale in scales:
         after = _score(_run(model, scale.x[rows])[0], some)
         if after is None or not math.isfinite(after.loss):
             continue
+        if not is_far_below(most_frequent, after.accuracy, len(rows)):
+            continue  # a constant answer, such as that of inputs near 0, is no evidence
         if is_far_below(before.accuracy, after.accuracy, len(rows), least=_LEAST_GAIN):
             found.append(Better(scale.name, before, after, False))
         elif (

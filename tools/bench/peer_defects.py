@@ -184,7 +184,7 @@ def check_probabilities_are_refused(make: Make) -> None:
         make(net(end="softmax"), net(32)).fit(X, Y, epochs=1, verbose=0)
     except ValueError as error:
         message = str(error)
-    assert "must end in logits" in message, message
+    assert "must return logits" in message, message
 
 
 def check_teacher_stays_trainable(make: Make) -> None:
