@@ -41,7 +41,7 @@ def test_emit_float_model_is_refused() -> None:
     made = Net(random.Random(0))
     x = made.tensor((1, 4), "int32")
     made.graph.inputs.append(x)
-    with pytest.raises(ValueError, match="inputs and outputs must be all int8 or all int16"):
+    with pytest.raises(ValueError, match="inputs and outputs must be quantized"):
         micro.emit(made.bytes(made.op("ABS", [x], [made.tensor((1, 4), "int32")])))
 
 

@@ -79,7 +79,7 @@ def test_subclassed_model_is_refused():
 
 def test_probabilities_are_refused():
     image = keras.Input((4,))
-    with pytest.raises(ValueError, match="student must end in logits"):
+    with pytest.raises(ValueError, match="student must return logits"):
         Twin.of(keras.Model(image, layers.Dense(3, activation="softmax")(image)), "prune")
 
 

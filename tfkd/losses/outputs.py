@@ -119,8 +119,7 @@ class DKD(SoftTarget):
     Call arguments:
         teacher: [B, ..., C] teacher logits.
         student: [B, ..., C] student logits.
-        y: [B, ...] class indices or [B, ..., C] one-hot rows; required. The target of a row of probabilities is its
-            most probable class.
+        y: [B, ...] class indices or [B, ..., C] one-hot rows or probabilities, whose largest counts; required.
 
     Returns:
         [B, ...] float32, each >= 0 up to rounding; 0 where y is no class, such as an ignored pixel.
