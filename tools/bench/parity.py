@@ -173,7 +173,8 @@ def samples(model: keras.Model) -> Any:
 
 def split(x: Any) -> Any:
     """The calibration samples as a split of tfkd; None for several inputs, which a split cannot hold."""
-    if not isinstance(x, np.ndarray):
+    x, *others = keras.tree.flatten(x)
+    if others:
         return None
     y = np.arange(CALIBRATION + COMPARED) % 2
     train, test = (x[:CALIBRATION], y[:CALIBRATION]), (x[CALIBRATION:], y[CALIBRATION:])
