@@ -52,11 +52,9 @@ def phone(adb_server, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def forks():
+def forks(tmp_path_factory):
     """Starts Python scripts and `tfkd` commands in processes that have TensorFlow loaded; see `Forks`."""
-    started = Forks()
-    yield started
-    started.close()
+    return Forks(tmp_path_factory.mktemp("forks"))
 
 
 # Training ------------------------------------------------------------------------------------------------------------

@@ -1,17 +1,19 @@
-"""Processes that start with TensorFlow and Keras loaded: forks of one process that has imported them.
+"""Processes that start with TensorFlow and Keras loaded, forked as those of conversions are.
 
 An import of TensorFlow takes longer than most of the tests that need a process of their own.
 """
 
 import contextlib
+import importlib
 import os
 import pickle
 import signal
 import socket
-import subprocess
 import sys
 import traceback
 from pathlib import Path
+
+from tfkd._internal import isolation
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "import sys; from tfkd.cli import main; sys.exit(main())"
@@ -20,14 +22,14 @@ COMMAND = "import sys; from tfkd.cli import main; sys.exit(main())"
 class Fork:
     """A forked process, with the interface of `subprocess.Popen`. Its standard output and error are one stream."""
 
-    def __init__(self, pipe, job):
-        self.stdout, self._job = os.fdopen(pipe), job.makefile("r")
-        self.pid, self.returncode = int(self._job.readline()), None
+    def __init__(self, output, job):
+        self.stdout, self._job, self.returncode = os.fdopen(output), job, None
 
     def kill(self):
+        """Kills the process by SIGKILL, which its supervisor sends when this end of their socket closes."""
         if self.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended
-                os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):  # it has ended
+                self._job.shutdown(socket.SHUT_WR)
 
     def kill_at(self, start):
         """Kills the process when it prints a line with this start; fails if it prints none."""
@@ -41,9 +43,8 @@ class Fork:
 
     def wait(self):
         if self.returncode is None:
-            self.returncode = int(self._job.readline())
-            self.stdout.close()
-            self._job.close()
+            with self.stdout, self._job:
+                self.returncode = int(self._job.recv(16) or -signal.SIGKILL)
         return self.returncode
 
     def communicate(self):
@@ -54,74 +55,43 @@ class Fork:
 
 
 class Forks:
-    """Starts the process that forks."""
+    """Starts the processes.
 
-    def __init__(self):
-        self._socket, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with end:
-            environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forks"], stdin=end.fileno(), cwd=ROOT, env=environment
-            )
+    Args:
+        folder: A folder for requests.
+    """
+
+    def __init__(self, folder):
+        self._folder, self._started = folder, 0
 
     def start(self, code, *arguments, cwd=ROOT):
         """Runs a script with arguments."""
+        folder = self._folder / str(self._started)
+        folder.mkdir()
+        self._started += 1
+        kwargs = {"code": code, "arguments": [*map(str, arguments)], "cwd": str(cwd)}
+        (folder / "request").write_bytes(pickle.dumps((f"{__name__}:run", kwargs)))
         output, sink = os.pipe()
-        job, end = socket.socketpair()
-        with end, job:
-            request = pickle.dumps((code, ["-c", *map(str, arguments)], str(cwd)))
-            socket.send_fds(self._socket, [request], [end.fileno(), sink])
-            os.close(sink)
-            end.close()
-            return Fork(output, job)
+        job = isolation._template(f"{__name__}:load").fork((folder / "request", folder / "reply"), sink)
+        os.close(sink)
+        return Fork(output, job)
 
     def tfkd(self, *words, cwd=ROOT):
         """Runs the command `tfkd`."""
         return self.start(COMMAND, *words, cwd=cwd)
 
-    def close(self):
-        self._socket.close()
-        self._process.wait(timeout=30)
+
+# What the processes run.
 
 
-def _serve():
-    import keras  # noqa: F401
-    import tensorflow  # noqa: F401
-
-    import tfkd.cli  # noqa: F401
-
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    requests = socket.socket(fileno=os.dup(0))
-    while True:
-        request, descriptors, _, _ = socket.recv_fds(requests, 2**20, 2)
-        if not request:
-            return
-        if os.fork() == 0:
-            requests.close()
-            os._exit(_watch(*descriptors, *pickle.loads(request)))
-        for number in descriptors:
-            os.close(number)
+def load():
+    for name in ("tensorflow", "keras", "tfkd.cli"):
+        importlib.import_module(name)
 
 
-def _watch(job, output, code, arguments, folder):
-    """Forks again; tells the process number and, at its end, the exit status."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    worker = os.fork()
-    if worker == 0:
-        os.close(job)
-        for number in (1, 2):
-            os.dup2(output, number)
-        os.close(output)
-        os.chdir(folder)
-        sys.argv = arguments
-        return _status(code)
-    os.close(output)
-    os.write(job, b"%d\n" % worker)
-    os.write(job, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
-    return 0
-
-
-def _status(code):
+def run(code, arguments, cwd):
+    os.chdir(cwd)
+    sys.argv = ["-c", *arguments]
     try:
         exec(compile(code, "<script>", "exec"), {"__name__": "__main__"})
         status = 0
@@ -130,11 +100,6 @@ def _status(code):
     except BaseException:
         traceback.print_exc()
         status = 1
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return status
-
-
-if __name__ == "__main__":
-    _serve()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

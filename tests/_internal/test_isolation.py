@@ -279,6 +279,13 @@ def test_prepared_child_is_new_for_each_call_and_its_preparations_are_not(monkey
     assert sys.platform != "linux" or preparer == again != first
 
 
+def test_prepared_child_has_an_environment_of_any_size(monkeypatch):
+    for number in range(8):
+        monkeypatch.setenv(f"LARGE_{number}", "x" * 100_000)
+    monkeypatch.setenv("WORD", "small")
+    assert call_prepared("who_prepared")[2] == "small"
+
+
 def test_prepared_child_reads_import_variables_anew(monkeypatch):
     (first, *_), *_ = call_prepared("who_prepared")
     monkeypatch.setenv("TF_TEST", "1")

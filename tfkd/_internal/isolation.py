@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfkd._internal.worker import IDLE_S, RAISED, pickled
+from tfkd._internal.worker import IDLE_S, PLACE, RAISED, pickled
 from tfkd._internal.worker import ChildFailed as ChildFailed
 from tfkd._internal.worker import ChildRefused as ChildRefused
 from tfkd.errors import DeviceError
@@ -242,10 +242,11 @@ class _Template:
     def fork(self, paths: tuple[Path, Path], output: int) -> socket.socket:
         """Starts a worker that reads its request at the first path and writes its reply to the second one."""
         job, end = socket.socketpair()
-        message = pickled((*map(str, paths), os.getcwd(), dict(os.environ)))
+        # In a file, since a message has a limit that large environments exceed.
+        paths[0].with_name(PLACE).write_bytes(pickled((os.getcwd(), dict(os.environ))))
         # A template that has died leaves `job` without a peer, which is how a crash at the start is seen.
         with end, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._socket, [message], [end.fileno(), output])
+            socket.send_fds(self._socket, [pickled(tuple(map(str, paths)))], [end.fileno(), output])
             job.send(b"\n")
         self._used = time.monotonic()
         return job

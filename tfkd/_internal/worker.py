@@ -24,6 +24,8 @@ _PACKAGE = Path(__file__).parents[1]
 RAISED = 87
 # A prepared process that was not used for so long is replaced by a new one; it ends by itself after twice the time.
 IDLE_S = 60.0
+# The file beside a request with the working directory and the environment of a forked worker.
+PLACE = "place"
 
 
 class ChildRefused(ModelError):
@@ -135,7 +137,7 @@ def _fork_for_requests(first: str) -> tuple[str, str]:
         _find(first)()
     requests = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     while select.select([requests], [], [], 2 * IDLE_S)[0]:
-        message, descriptors, _, _ = socket.recv_fds(requests, 2**20, 2)
+        message, descriptors, _, _ = socket.recv_fds(requests, 2**16, 2)
         if not message:  # the parent has ended
             break
         if os.fork() == 0:
@@ -146,7 +148,8 @@ def _fork_for_requests(first: str) -> tuple[str, str]:
                 os.dup2(source, number)
             os.close(job)
             os.close(output)
-            request, reply, folder, environment = pickle.loads(message)
+            request, reply = pickle.loads(message)
+            folder, environment = pickle.loads(Path(request).with_name(PLACE).read_bytes())
             os.chdir(folder)
             os.environ.clear()
             os.environ.update(environment)
