@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import tflite_writer
+from tfkd.conversion import litert, tflite_writer
 from tfkd.conversion.interpreter import TensorRecorder
+from tfkd.conversion.micro_interpreter import MicroInterpreter
 from tfkd.conversion.tflite import TFLiteModel
 
 PLAIN, XNNPACK, MICRO = "LiteRT's plain kernels", "XNNPACK", "TensorFlow Lite Micro"
+_KERNELS = {PLAIN: "plain", XNNPACK: "xnnpack"}
 
-# Untouched pages of the arena take no memory.
-_ARENA_BYTES = 256 << 20
 # The error of rounding to steps has a variance of 1/12 step². So has a constant of which one in 24 moves up by a step,
 # and one in 24 down.
 _CHOICES = 24
@@ -202,52 +202,12 @@ def run(content: bytes, engine: str, samples: Sequence[Sample]) -> Rows:
         engine: `PLAIN`, `XNNPACK` or `MICRO`.
         samples: Inputs of each sample, of the types of the model's inputs.
     """
-    model = schema.Model.GetRootAs(content, 0)
-    codes = {model.OperatorCodes(i).BuiltinCode() for i in range(model.OperatorCodesLength())}
-    # No engine resets resource variables, so each sample needs its own interpreter.
-    fresh = schema.BuiltinOperator.VAR_HANDLE in codes
-    start = _micro if engine == MICRO else _litert
-    invoke, rows = None, []
-    for sample in samples:
-        if invoke is None or fresh:
-            invoke = start(content, engine)
-        rows.append(invoke(sample))
-    return rows
-
-
-def _litert(content: bytes, engine: str) -> Callable[[Sample], list[np.ndarray]]:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    plain = engine == PLAIN
-    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if plain else OpResolverType.AUTO
-    interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=resolver)
-    interpreter.allocate_tensors()
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def invoke(sample: Sample) -> list[np.ndarray]:
-        interpreter.reset_all_variables()
-        for detail, array in zip(inputs, sample, strict=True):
-            interpreter.set_tensor(detail["index"], array)
-        interpreter.invoke()
-        return [interpreter.get_tensor(detail["index"]) for detail in outputs]
-
-    return invoke
-
-
-def _micro(content: bytes, engine: str) -> Callable[[Sample], list[np.ndarray]]:
-    from tflite_micro import runtime
-
-    interpreter: Any = runtime.Interpreter.from_bytes(content, arena_size=_ARENA_BYTES)
-    outputs = range(schema.Model.GetRootAs(content, 0).Subgraphs(0).OutputsLength())
-
-    def invoke(sample: Sample) -> list[np.ndarray]:
-        interpreter.reset()
-        for index, array in enumerate(sample):
-            interpreter.set_input(array, index)
-        interpreter.invoke()
-        return [interpreter.get_output(index) for index in outputs]
-
-    return invoke
+    model = TFLiteModel(content)
+    if engine == MICRO:
+        return [*map(MicroInterpreter(model).invoke, samples)]
+    restart = litert.needs_restart(model.ops)
+    runner = litert.SampleInterpreter(lambda: litert.new_interpreter(content, _KERNELS[engine]), restart=restart)
+    return [*map(runner.invoke, samples)]
 
 
 def _with_outputs(content: bytes, outputs: list[int]) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
+from tfkd.conversion import tflite_writer
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.op_pairs import Pair, first_activation, pair_ops
 from tfkd.conversion.tflite import TFLiteModel
@@ -230,10 +231,7 @@ def _separated(content: bytes, pairs: list[Pair]) -> bytes:
     x -> CONV_2D -> RELU -> y    becomes    x -> CONV_2D -> a
                                             a' -> RELU -> y
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = tflite_writer.read(content)
     graph = model.subgraphs[0]
     by_output = {op.outputs[0]: op for op in graph.operators if op.outputs is not None and len(op.outputs)}
     inputs, operators = [], []
@@ -250,9 +248,7 @@ def _separated(content: bytes, pairs: list[Pair]) -> bytes:
         operators.append(op)
     graph.operators, graph.inputs, graph.outputs = operators, inputs, [pair.reference_output for pair in pairs]
     model.signatureDefs = []
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return tflite_writer.write(model)
 
 
 def _limits(tensor: TensorInfo) -> tuple[float, float] | None:

@@ -80,7 +80,15 @@ class SampleInterpreter:
         return [np.atleast_1d(self.interpreter.get_tensor(index)) for index in indices]
 
 
-def _interpreter(content: bytes, kernels: str, threads: int = 1, batch: int = 1) -> Any:
+def new_interpreter(content: bytes, kernels: str, threads: int = 1, batch: int = 1) -> Any:
+    """A LiteRT interpreter whose tensors are allocated.
+
+    Args:
+        content: The .tflite.
+        kernels: `xnnpack`, `plain` or `reference`.
+        threads: Threads per inference.
+        batch: Samples per inference.
+    """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = {
@@ -109,7 +117,7 @@ def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: i
         BatchError: The model does not accept the batch size.
     """
     try:
-        runner = SampleInterpreter(lambda: _interpreter(content, kernels, threads, batch), restart=False)
+        runner = SampleInterpreter(lambda: new_interpreter(content, kernels, threads, batch), restart=False)
         runner.invoke([np.repeat(array, batch, axis=0) for array in inputs])
     except (RuntimeError, ValueError) as error:
         if batch == 1:
@@ -170,7 +178,7 @@ def run(content: bytes, kernels: str, inputs: list[np.ndarray], *, restart: bool
     Returns:
         `outputs` (one array [N, ...] for each output), the `batch` size that was used and `peak_rss_bytes`.
     """
-    runner = single = SampleInterpreter(lambda: _interpreter(content, kernels), restart=restart)
+    runner = single = SampleInterpreter(lambda: new_interpreter(content, kernels), restart=restart)
     samples, batch = len(inputs[0]), 1
     # Batches make only XNNPACK faster, and resource variables have the shape of one sample.
     if kernels == "xnnpack" and samples >= 2 * _BATCH and not restart:
@@ -188,7 +196,7 @@ def _batched(
     """An interpreter with a larger batch and that batch, if its outputs are bit for bit those of single samples."""
     outputs = [single.invoke([array[i : i + 1] for array in first]) for i in range(_BATCH)]
     try:
-        resized = SampleInterpreter(lambda: _interpreter(content, kernels, batch=_BATCH), restart=False)
+        resized = SampleInterpreter(lambda: new_interpreter(content, kernels, batch=_BATCH), restart=False)
         together = resized.invoke(first)
     except (RuntimeError, ValueError):  # a RESHAPE to a fixed size, for example, cannot be resized
         return single, 1

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.conversion.model_editor import ModelEditor
 
 # The largest quantized weight, on both sides of 0.
 _INT4, _INT8 = 7, 127
@@ -24,16 +27,12 @@ def pack(content: bytes) -> bytes:
     Returns:
         The .tflite with int4 weights; weights that are not such multiples keep 8 bits.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    editor = ModelEditor(content)
+    model = editor.model
     for graph in model.subgraphs:
         done: set[int] = set()
         for op in graph.operators:
-            code = model.operatorCodes[op.opcodeIndex]
-            if names[max(code.builtinCode, code.deprecatedBuiltinCode)] not in OPS:
+            if editor.name(op) not in OPS:
                 continue
             weights, bias = (int(op.inputs[i]) if i < len(op.inputs) else -1 for i in (1, 2))
             if weights in done or not _narrow(model, graph.tensors[weights], schema.TensorType.INT4):
@@ -41,14 +40,7 @@ def pack(content: bytes) -> bytes:
             done.add(weights)
             if bias >= 0:
                 _rescale(model, graph.tensors[bias])
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {entry.buffer for entry in model.metadata or ()}
-    for index, buffer in enumerate(model.buffers):
-        if index not in used:
-            buffer.data = None
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return editor.pack()
 
 
 def _narrow(model: Any, tensor: Any, int4: int) -> bool:

@@ -11,17 +11,15 @@ import tempfile
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal import isolation
+from tfkd.conversion.micro_interpreter import MicroInterpreter
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError, ToolMissingError
 from tfkd.targets import target
 from tfkd.targets.measurement import Measurement, Memory
 
 _SMALLEST_SHARD = 500
-# Far more than any microcontroller has; untouched pages of it take no memory.
-_ARENA_BYTES = 256 << 20
 _POINTERS = "64-bit pointers: on a 32-bit device the tail of the arena is smaller, so arena_bytes is an upper bound"
 
 
@@ -138,42 +136,12 @@ _ARENA = {"": "total", "head_": "head", "tail_": "tail"}
 
 
 def _run(content: bytes, inputs: list[np.ndarray]) -> dict[str, Any]:  # in the child
-    from tflite_micro import runtime
-
-    model = TFLiteModel(content)
-    interpreter = runtime.Interpreter.from_bytes(content, arena_size=_ARENA_BYTES)
-    outputs, restart = range(len(model.outputs)), not _reset_restores_variables(model)
-    rows = []
-    for i in range(len(inputs[0])):
-        # No state passes from one sample to the next.
-        if restart:
-            interpreter = runtime.Interpreter.from_bytes(content, arena_size=_ARENA_BYTES)
-        interpreter.reset()
-        for index, array in enumerate(inputs):
-            interpreter.set_input(array[i : i + 1], index)
-        interpreter.invoke()
-        rows.append([np.atleast_1d(interpreter.get_output(index)) for index in outputs])
+    runner = MicroInterpreter(TFLiteModel(content))
+    rows = [runner.invoke([array[i : i + 1] for array in inputs]) for i in range(len(inputs[0]))]
     return {
         "outputs": [np.concatenate(output) for output in zip(*rows, strict=True)],
-        "arena": _arena(interpreter),
+        "arena": _arena(runner.interpreter),
     }
-
-
-def _reset_restores_variables(model: TFLiteModel) -> bool:
-    """Whether resource variables have their initial values after a reset, which sets them to 0 or their zero point.
-
-    The values that CALL_ONCE assigns to them are constants of another subgraph. They are not assigned a second time.
-    """
-    root = schema.Model.GetRootAs(model.content, 0)
-    for index, graph in enumerate(model.subgraphs):
-        for op in graph.ops if index else ():
-            if op.name == "ASSIGN_VARIABLE":
-                value = op.inputs[1]
-                buffer = root.Buffers(root.Subgraphs(index).Tensors(value).Buffer())
-                default = np.array((graph.tensors[value].zero_points or (0,))[0]).astype("int8")
-                if not buffer.DataLength() or (buffer.DataAsNumpy().view("int8") != default).any():
-                    return False
-    return True
 
 
 def _arena(interpreter: Any) -> dict[str, int]:

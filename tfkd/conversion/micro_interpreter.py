@@ -1,0 +1,69 @@
+"""TensorFlow Lite Micro: outputs of a .tflite, each from the initial state of the model.
+
+It runs native code on the model, which may crash: call it in a child process only (`tfkd._internal.isolation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.conversion.tflite import TFLiteModel
+
+# Far more than any microcontroller has; untouched pages of it take no memory.
+_ARENA_BYTES = 256 << 20
+
+
+class MicroInterpreter:
+    """An interpreter that computes each sample from the initial state of the model.
+
+    Args:
+        model: The .tflite.
+    """
+
+    def __init__(self, model: TFLiteModel) -> None:
+        self._model = model
+        self._restart = not _reset_restores_variables(model)
+        self.interpreter = self._start()
+
+    def invoke(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Computes one sample.
+
+        Args:
+            inputs: One array for each input of the model, of its shape and type.
+
+        Returns:
+            One array for each output of the model, of shape [1] for a scalar.
+        """
+        if self._restart:
+            self.interpreter = self._start()
+        self.interpreter.reset()
+        for index, array in enumerate(inputs):
+            self.interpreter.set_input(array, index)
+        self.interpreter.invoke()
+        return [np.atleast_1d(self.interpreter.get_output(index)) for index in range(len(self._model.outputs))]
+
+    def _start(self) -> Any:
+        from tflite_micro import runtime
+
+        return runtime.Interpreter.from_bytes(self._model.content, arena_size=_ARENA_BYTES)
+
+
+def _reset_restores_variables(model: TFLiteModel) -> bool:
+    """Whether resource variables have their initial values after a reset, which sets them to 0 or their zero point.
+
+    The values that CALL_ONCE assigns to them are constants of another subgraph. They are not assigned a second time.
+    """
+    root = schema.Model.GetRootAs(model.content, 0)
+    for index, graph in enumerate(model.subgraphs):
+        for op in graph.ops if index else ():
+            if op.name == "ASSIGN_VARIABLE":
+                value = op.inputs[1]
+                buffer = root.Buffers(root.Subgraphs(index).Tensors(value).Buffer())
+                default = np.array((graph.tensors[value].zero_points or (0,))[0]).astype("int8")
+                if not buffer.DataLength() or (buffer.DataAsNumpy().view("int8") != default).any():
+                    return False
+    return True
