@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import parity
 import parity_models
 import pytest
@@ -15,7 +16,7 @@ def test_no_model_is_wrong(sample, tmp_path):
     if sample == 3:
         options += ["--mode", "float32", "--mode", "full_int8"]
     assert parity.main([*options, "--out", str(tmp_path / "page.md")]) == 0
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    rows = parity.read(tmp_path / "rows.jsonl")
     assert len({row["model"] for row in rows}) == sample
     assert "right" in {row["result"] for row in rows}
     assert "| float32 | full_int8 |" in (tmp_path / "page.md").read_text() or sample > 3
@@ -30,8 +31,23 @@ def test_names_differ():
 def test_run_goes_on_after_the_rows_of_a_file(tmp_path, monkeypatch):
     rows = tmp_path / "rows.jsonl"
     row = {"family": "vector", "model": "Dense", "mode": "float32", "result": "wrong", "detail": "host 50.00%"}
-    rows.write_text(json.dumps(row) + '\n{"family": "vec')
+    old = row | {"mode": "float16", "version": "that of other code"}
+    lines = [json.dumps(one) for one in (row | {"version": parity.digest()}, old)]
+    rows.write_text("\n".join(lines) + '\n{"family": "vec')
     compared = []
-    monkeypatch.setattr(parity, "compare", lambda family, name, build, modes: compared.append((name, modes)) or [])
+    new = row | {"mode": "float16", "result": "right"}
+    monkeypatch.setattr(
+        parity, "compare", lambda family, name, build, modes: compared.append((name, modes)) or [dict(new)]
+    )
     assert parity.main(["--rows", str(rows), "--match", "^Dense$", "--mode", "float32", "--mode", "float16"]) == 1
     assert compared == [("Dense", ["float16"])]
+    assert [one["result"] for one in parity.read(rows)] == ["wrong", "wrong", "right"]
+
+
+def test_outputs_of_another_size_or_without_numbers_are_wrong():
+    expected = np.arange(6.0)
+    assert parity.difference(np.arange(5.0), expected) == np.inf
+    assert parity.difference(np.full(6, np.nan), expected) == np.inf
+    assert parity.difference(expected + 0.5, expected) == 0.1
+    assert parity.correlation(-expected, expected) == pytest.approx(-1)
+    assert parity.correlation(np.zeros(6), expected) == 0

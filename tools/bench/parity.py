@@ -3,7 +3,8 @@
 Each result is `right`, `refused` (with an error that names the cause), `coarse` or `wrong`. A file is wrong if its
 outputs differ from those of the Keras model by more than a third of their range or correlate with them by less than
 0.9, and coarse if they differ by more than the tolerance of the precision, as those of ops do that need more than 8
-bits. `failed` is any other error. Rows are appended to a file, so that an interrupted run goes on where it stopped.
+bits. `failed` is any other error. Rows are appended to a file, so that an interrupted run goes on where it stopped;
+rows of another version of the code are measured again.
 
     python tools/bench/parity.py --rows parity.jsonl --out docs/reference/parity.md
     python tools/bench/parity.py --rows parity.jsonl --match 'LSTM|GRU' --mode full_int8
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import hashlib
 import importlib.metadata
 import json
 import random
@@ -65,12 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sample:
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     shard, shards = map(int, options.shard.split("/"))
-    rows = read(options.rows)
+    version = digest()
+    rows = [row for row in read(options.rows) if row["version"] == version]
     known = {(row["model"], row["mode"]) for row in rows}
     with options.rows.open("a") as file:
+        file.write("\n" if file.tell() else "")  # behind a line that was cut off
         for family, name, build in chosen[shard::shards]:
             modes = [mode for mode in options.mode or MODES if (name, mode) not in known]
             for row in compare(family, name, build, modes) if modes else ():
+                row["version"] = version
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -81,9 +87,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; none if it does not exist. A last line that was cut off is left out."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    """The rows of a file; none if it does not exist. A line that was cut off by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def digest() -> str:
+    """A digest of what results depend on: the code of tfkd and of the models, and the versions of the packages."""
+    folders = (Path(tfkd.__file__).parent, Path(parity_models.__file__).parent)
+    files = sorted([*folders[0].rglob("*.py"), *folders[1].glob("parity*.py")])
+    texts = [*(path.read_text() for path in files), versions()]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def versions() -> str:
+    """The versions of the packages that convert and run."""
+    packages = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "tflite-micro")
+    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
 
 
 def compare(family: str, name: str, build: Any, modes: Sequence[str]) -> list[dict[str, Any]]:
@@ -135,8 +158,8 @@ def outcome(
             continue
         outputs = [converted.dequantize_output(one, index) for index, one in enumerate(run.outputs)]
         largest = max(map(difference, outputs, expected)) if len(outputs) == len(expected) else np.inf
-        coarse |= largest > tolerance
-        wrong |= largest > LARGEST or min(map(correlation, outputs, expected)) < CORRELATION
+        coarse |= not largest <= tolerance
+        wrong |= not largest <= LARGEST or not min(map(correlation, outputs, expected)) >= CORRELATION
         details.append(f"{engine} {largest:.2%}")
     return "wrong" if wrong else "coarse" if coarse else "right", ", ".join(details)
 
@@ -150,9 +173,12 @@ def difference(output: np.ndarray, expected: np.ndarray) -> float:
 
 
 def correlation(output: np.ndarray, expected: np.ndarray) -> float:
-    """The correlation of two arrays of equal size; 1 where one of them is constant."""
-    constant = np.ptp(output) == 0 or np.ptp(expected) == 0
-    return 1.0 if constant else float(np.corrcoef(output.ravel(), expected.ravel())[0, 1])
+    """The correlation of two arrays; 1 where the right one is constant, 0 where only the other is or sizes differ."""
+    if np.ptp(expected) == 0:
+        return 1.0
+    if output.size != expected.size or np.ptp(output) == 0:
+        return 0.0
+    return float(np.corrcoef(output.ravel(), expected.ravel())[0, 1])
 
 
 def samples(model: keras.Model) -> Any:
@@ -183,8 +209,6 @@ def split(x: Any) -> Any:
 
 def page(rows: list[dict[str, Any]]) -> str:
     """The Markdown page: counts by family and mode, then what was refused and what was wrong."""
-    packages = ("tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "tflite-micro")
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
     modes = [mode for mode in MODES if any(row["mode"] == mode for row in rows)]
     counts = collections.Counter((row["family"], row["mode"], row["result"]) for row in rows)
     families = list(dict.fromkeys(row["family"] for row in rows))
@@ -200,7 +224,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "logarithms of sums of exponentials need more than 8 bits. Deep networks with random weights amplify rounding,",
         "so that those of `keras.applications` count as wrong in int8 without a known fault of their conversion.",
         "",
-        f"{len({row['model'] for row in rows})} models, {len(rows)} conversions; {versions}.",
+        f"{len({row['model'] for row in rows})} models, {len(rows)} conversions; {versions()}.",
         "",
         f"| Models | {' | '.join(modes)} |",
         f"|---|{'---:|' * len(modes)}",
