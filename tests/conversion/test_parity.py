@@ -219,6 +219,22 @@ def test_reference_is_computed_from_the_initial_state_and_the_model_keeps_its_ow
         np.testing.assert_allclose(model(sample[0]), outputs[0], rtol=1e-5)
 
 
+class Single(keras.layers.Layer):
+    """Divides by the norm of the whole batch, so that samples of one batch depend on each other."""
+
+    def call(self, x):
+        return x / keras.ops.sqrt(keras.ops.sum(keras.ops.square(x)))
+
+
+@pytest.mark.parametrize("layer", [keras.layers.Dense, Single])
+def test_reference_is_that_of_single_samples(layer):
+    model = keras.Sequential([keras.Input((6,)), layer(3) if layer is keras.layers.Dense else layer()])
+    x = np.random.default_rng(0).normal(size=(9, 6)).astype("float32")
+    found = reference.of_keras(model, input_specs(model), x, 9)
+    for sample, (output,) in zip(found.inputs, found.outputs, strict=True):
+        np.testing.assert_allclose(output, model(sample[0]), rtol=1e-5, atol=1e-6)
+
+
 def test_generated_inputs_are_in_the_range_of_the_first_layer():
     pixels = keras.Input((4, 4, 1))
     model = keras.Model(pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))
