@@ -8,6 +8,7 @@ from tests.conversion.execution import outputs
 from tfkd import data
 from tfkd.conversion import rewriting
 from tfkd.conversion.converter import convert
+from tfkd.conversion.model_editor import ModelEditor
 
 ops = keras.ops
 layers = keras.layers
@@ -139,3 +140,22 @@ def test_models_without_such_layers_stay_as_they_are(converted):
     assert rewriting.replace_sums(content) is content
     assert rewriting.for_litert(content) is content
     assert rewriting.use_general_additions(content) is content
+
+
+def test_model_is_calibrated_again_where_a_range_is_garbage(converted, splits):
+    floats, quantized = converted("float32").content, converted("full_int8").content
+
+    def with_range(factor):
+        editor = ModelEditor(quantized)
+        tensor = editor.tensors[int(editor.graph.operators[2].outputs[0])]
+        tensor.quantization.scale = tensor.quantization.scale * np.float32(factor)
+        return editor.pack()
+
+    def chosen(*files):
+        made = iter(files)
+        return rewriting._reproduced(lambda: next(made), floats, splits.train.x[:9].astype("float32")), len([*made])
+
+    assert chosen(quantized, b"not reached") == (quantized, 1)
+    assert chosen(with_range(1e20), with_range(1e6), quantized, b"not reached") == (quantized, 1)
+    # A range that does not change is that of the samples.
+    assert chosen(with_range(1e3), with_range(1e3), b"not reached") == (with_range(1e3), 1)

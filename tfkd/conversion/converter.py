@@ -291,7 +291,7 @@ def _convert(
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         if allow_float:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
-        rewriting.install(converter, mode)
+        rewriting.install(converter, mode, samples)
     try:
         content = converter.convert()
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class
