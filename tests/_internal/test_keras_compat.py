@@ -149,3 +149,21 @@ def test_mask_can_be_set_and_read():
     assert keras_compat.mask_of(tensor) is None
     keras_compat.set_mask(tensor, keras.ops.convert_to_tensor([[True, False]]))
     np.testing.assert_array_equal(keras_compat.mask_of(tensor), [[True, False]])
+
+
+def test_training_step_is_traced_once_where_its_variables_exist():
+    traces = []
+
+    class Counting(keras.Model):
+        def train_step(self, data):
+            traces.append(data)
+            return super().train_step(data)
+
+    model = functional()
+    model = Counting(model.inputs, model.outputs)
+    model.compile("adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    x, y = np.zeros((6, 4), "float32"), np.zeros(6, "int32")
+    attribute(model, "_compile_metrics")
+    keras_compat.build_training_state(model, y, (6, 2))
+    model.fit(x, y, batch_size=3, verbose=0)
+    assert len(traces) == 1

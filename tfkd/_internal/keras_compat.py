@@ -136,6 +136,26 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     return model._loss_tracker
 
 
+def build_training_state(model: keras.Model, y: Any, shape: tuple[int | None, ...]) -> None:
+    """Creates the variables of a compiled model's optimizer and metrics, where they do not exist yet.
+
+    Keras creates them while TensorFlow traces the first training step, which is then traced a second time.
+
+    Args:
+        model: A compiled model with weights.
+        y: Labels of a few samples, or None.
+        shape: Shape of the model's outputs [B, ..., C]; without the rank the metrics are left to Keras.
+    """
+    import keras
+
+    with model.distribute_strategy.scope():
+        if model.optimizer is not None and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        metrics = model._compile_metrics
+        if y is not None and len(shape) > 1 and metrics is not None and not metrics.built:
+            metrics.build(y, keras.ops.zeros([size or 1 for size in shape]))
+
+
 def mask_of(value: Any) -> Any:
     """The mask that Keras attached to a tensor, or None."""
     return getattr(value, "_keras_mask", None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import keras
 
+from tfkd._internal import keras_compat
 from tfkd.data import CropFlip, Partner, Split, Splits, crop_flip
 from tfkd.distillation.checkpoints import EpochCheckpoint, History, OnEpoch
 from tfkd.distillation.compilation import jit_by_device
@@ -50,8 +51,6 @@ def fit(
         InputError: The model, the data and the store or partner do not belong together.
         ModelError: The model returns probabilities.
     """
-    if not isinstance(model, Distiller):  # which checks its models itself
-        logits.check_are_logits("student", model, splits.train.x[:8].astype("float32"))
     augment = None if soft_labels is not None else augmentation(config)
     dataset = splits.train.batches(
         config.batch_size, shuffle=True, augment=augment, seed=seed, soft_labels=soft_labels, partner=partner
@@ -63,6 +62,9 @@ def fit(
         metrics=["accuracy"],
         jit_compile=jit_by_device(),
     )
+    if not isinstance(model, Distiller):  # which does both itself
+        shape = logits.check_are_logits("student", model, splits.train.x[:8].astype("float32"))
+        keras_compat.build_training_state(model, splits.train.y[:8], shape)
     keeper = EpochCheckpoint(checkpoint, config.epochs, on_epoch)
     done = keeper.restore(model)
     # Callbacks that change the model at the end of an epoch come before the one that saves it.
