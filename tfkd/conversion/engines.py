@@ -94,7 +94,7 @@ def _move(values: np.ndarray, kind: str, rng: np.random.Generator) -> None:
 
     def moved(steps: np.ndarray) -> np.ndarray:
         drawn = rng.integers(0, _CHOICES, steps.shape, "uint8")
-        return steps + (drawn == 0) - (drawn == 1)
+        return steps + ((drawn == 0).view("int8") - (drawn == 1).view("int8"))
 
     largest = _LARGEST.get(kind)
     if largest is None:  # as integers, the bits of floats of one sign are in the order of the floats
@@ -109,7 +109,7 @@ def _move(values: np.ndarray, kind: str, rng: np.random.Generator) -> None:
         )
         values[:] = (low & 15 | (high & 15) << 4).astype("uint8")
     else:
-        values[:] = np.clip(moved(values.astype("int32")), -largest, largest)
+        values[:] = np.clip(moved(values.astype("int16" if kind == "INT8" else "int32")), -largest, largest)
 
 
 # Entry points of child processes.
@@ -142,11 +142,12 @@ def compute(
     """
     files = min(files, len(moved))
     copies = [perturbed(content, seed) for seed in range(files)]
+    model = TFLiteModel(content)
     results: dict[str, tuple[Rows, Rows] | str] = {}
     for engine in engines:
         try:
-            parts = [run(one, engine, moved[index::files]) for index, one in enumerate(copies)]
-            own = run(content, engine, samples)
+            parts = [run(model, engine, moved[index::files], one) for index, one in enumerate(copies)]
+            own = run(model, engine, samples)
         except (RuntimeError, ValueError) as error:
             results[engine] = str(error)
         else:
@@ -165,7 +166,7 @@ def diverge(content: bytes, engine: str, samples: Sequence[Sample]) -> tuple[str
     graph = TFLiteModel.load(content).graph
     # The last op that writes a tensor; TensorFlow Lite Micro cannot have more outputs than it has ops.
     ops = [op for op in graph.ops if op.outputs]
-    exposed = _with_outputs(content, [op.outputs[0] for op in ops])
+    exposed = TFLiteModel(_with_outputs(content, [op.outputs[0] for op in ops]))
     expected, received = (run(exposed, name, samples) for name in (PLAIN, engine))
     for index, op in enumerate(ops):
         a, b = (np.stack([row[index].astype("float64") for row in rows]) for rows in (expected, received))
@@ -194,17 +195,19 @@ def first_non_finite(content: bytes, samples: Sequence[Sample]) -> tuple[str, st
     return (op.name, graph.tensors[op.outputs[0]].name) if op else None
 
 
-def run(content: bytes, engine: str, samples: Sequence[Sample]) -> Rows:
+def run(model: TFLiteModel, engine: str, samples: Sequence[Sample], copy: bytes | None = None) -> Rows:
     """The outputs of each sample, computed from the initial state.
 
     Args:
-        content: The .tflite file.
+        model: The .tflite.
         engine: `PLAIN`, `XNNPACK` or `MICRO`.
         samples: Inputs of each sample, of the types of the model's inputs.
+        copy: A .tflite that differs from `model` in the values of its constants only; it runs instead. To read the
+            ops of a large model takes as long as to run it.
     """
-    model = TFLiteModel(content)
     if engine == MICRO:
-        return [*map(MicroInterpreter(model).invoke, samples)]
+        return [*map(MicroInterpreter(model, copy).invoke, samples)]
+    content = copy or model.content
     restart = litert.needs_restart(model.ops)
     runner = litert.SampleInterpreter(lambda: litert.new_interpreter(content, _KERNELS[engine]), restart=restart)
     return [*map(runner.invoke, samples)]

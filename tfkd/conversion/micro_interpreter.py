@@ -22,10 +22,11 @@ class MicroInterpreter:
 
     Args:
         model: The .tflite.
+        copy: A .tflite that differs from it in the values of its constants only; it runs instead.
     """
 
-    def __init__(self, model: TFLiteModel) -> None:
-        self._model = model
+    def __init__(self, model: TFLiteModel, copy: bytes | None = None) -> None:
+        self._content, self._outputs = copy or model.content, len(model.outputs)
         self._restart = not _reset_restores_variables(model)
         self.interpreter = self._start()
 
@@ -44,12 +45,12 @@ class MicroInterpreter:
         for index, array in enumerate(inputs):
             self.interpreter.set_input(array, index)
         self.interpreter.invoke()
-        return [np.atleast_1d(self.interpreter.get_output(index)) for index in range(len(self._model.outputs))]
+        return [np.atleast_1d(self.interpreter.get_output(index)) for index in range(self._outputs)]
 
     def _start(self) -> Any:
         from tflite_micro import runtime
 
-        return runtime.Interpreter.from_bytes(self._model.content, arena_size=_ARENA_BYTES)
+        return runtime.Interpreter.from_bytes(self._content, arena_size=_ARENA_BYTES)
 
 
 def _reset_restores_variables(model: TFLiteModel) -> bool:

@@ -214,9 +214,12 @@ def _tensor(tensor: Any, budget: _ItemBudget) -> TensorInfo:
     zero_points: tuple[int, ...] = ()
     axis = 0
     if quantization is not None and quantization.ScaleLength():
-        scales = tuple(float(quantization.Scale(i)) for i in budget.indices(quantization.ScaleLength(), "scales"))
-        points = budget.indices(quantization.ZeroPointLength(), "zero points")
-        zero_points = tuple(int(quantization.ZeroPoint(i)) for i in points) or (0,) * len(scales)
+        budget.indices(quantization.ScaleLength(), "scales")
+        scales = tuple(quantization.ScaleAsNumpy().tolist())
+        if budget.indices(quantization.ZeroPointLength(), "zero points"):
+            zero_points = tuple(quantization.ZeroPointAsNumpy().tolist())
+        else:
+            zero_points = (0,) * len(scales)
         axis = quantization.QuantizedDimension()
         if len(zero_points) != len(scales) or not all(0 < scale < math.inf for scale in scales):
             raise ModelError(f"quantization with scales {scales[:3]} and {len(zero_points)} zero points")
