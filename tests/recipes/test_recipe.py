@@ -6,6 +6,7 @@ from pathlib import Path
 import pydantic
 import pytest
 
+from tests.data.data_sets import folder
 from tfkd.recipes import recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -145,3 +146,37 @@ def test_views_need_an_augmentation(tmp_path):
     path.write_text(GOOD.replace("[distillation]", "[distillation]\nviews = 4"))
     with pytest.raises(ValueError, match="4 views need an augmentation"):
         recipe.load(path)
+
+
+def test_data_reads_images_with_its_options(tmp_path):
+    text = GOOD.replace('name = "digits"', 'path = "photos"\nimage_size = [96, 64]\ncolor = "gray"\nskip_broken = true')
+    request = recipe.load(write(tmp_path, text)).data.request()
+    assert (request.reference, request.options.image_size) == ("photos", (96, 64))
+    assert request.options.given == ("image_size", "color", "skip_broken")
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("image_size = [96]", "data.image_size: List should have at least 2 items"),
+        ('crop = "pad"', "data: load: crop needs the size"),
+        ('image_size = [9, 9]\nresize = "area"', "data: load: resize must be one of nearest, box"),
+    ],
+)
+def test_wrong_reading_option_in_data_is_refused(tmp_path, key, message):
+    with pytest.raises(ValueError, match=message):
+        recipe.load(write(tmp_path, GOOD.replace('name = "digits"', f'path = "photos"\n{key}')))
+
+
+def test_run_writes_the_list_of_files(tmp_path):
+    from tfkd._internal.progress import Progress
+    from tfkd.recipes.step_cache import Steps
+    from tfkd.recipes.trainer import Trainer
+
+    photos = folder(tmp_path / "photos", sizes=(10, 10))
+    (tmp_path / "run").mkdir()
+    text = GOOD.replace('name = "digits"', f'path = "{photos}"\nimage_size = [8, 8]')
+    Trainer(recipe.load(write(tmp_path, text)), Steps(tmp_path / "run", Progress()), Progress())
+    lines = (tmp_path / "run" / "data.csv").read_text().splitlines()
+    assert lines[0] == "path,label,split"
+    assert sorted(line.rsplit(",")[-1] for line in lines[1:]) == ["test"] * 6 + ["train"] * 12 + ["val"] * 2

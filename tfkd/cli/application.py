@@ -43,12 +43,6 @@ app = typer.Typer(
 
 CONTRACT_BROKEN, _BAD_INPUT, _MISSING_TOOL, _INTERNAL, _INTERRUPTED = 1, 2, 3, 70, 130
 
-DataOption = Annotated[
-    str,
-    typer.Option(
-        "--data", help="Data set: digits, mnist, fashion_mnist, cifar10, cifar100, a .npz file or a folder of images."
-    ),
-]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output and progress on standard error.")
@@ -151,16 +145,18 @@ def _as_options(message: str, options: dict[str, str]) -> str:
     'Pass --overwrite or --seed 1.'
     >>> _as_options("Pass check=False.", {"check": "--check/--no-check"})
     'Pass --no-check.'
+    >>> _as_options("Pass image_size=(96, 64).", {"image_size": "--image-size"})
+    'Pass --image-size 96 64.'
     """
 
     def replace(found: re.Match[str]) -> str:
-        name, value = found[1], found[2].strip("'\"")
+        name, value = found[1], found[2].strip("'\"()").replace(", ", " ")
         if name not in options:
             return found[0]
         on, _, off = options[name].partition("/")
         return on if value == "True" else off if off and value == "False" else f"{on} {value}"
 
-    return re.sub(r"(?<![\w,.-])(\w+)=('[^']*'|\"[^\"]*\"|[\w/-]+(?:\.\w+)*)", replace, message)
+    return re.sub(r"(?<![\w,.-])(\w+)=('[^']*'|\"[^\"]*\"|\(\d+, \d+\)|[\w/-]+(?:\.\w+)*)", replace, message)
 
 
 def _options_of(function: Callable[..., None]) -> dict[str, str]:

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.data_options import data_options
+from tfkd.data.reading import Request
 
 
 @command(tensorflow=True)
+@data_options
 def convert(
     model: Annotated[Path, typer.Argument(help="A .keras file or the folder of a SavedModel.")],
     out: Annotated[Path, typer.Argument(help=".tflite file to write.")],
@@ -18,7 +21,7 @@ def convert(
         str, typer.Option(help="Precision: float32, float16, dynamic_range, full_int8 or int16x8.")
     ] = "full_int8",
     calibration: Annotated[
-        str | None, typer.Option(help="Data set, like --data of other commands; its train split calibrates.")
+        Request | None, typer.Option(help="Data set, like --data of other commands; its train split calibrates.")
     ] = None,
     calibration_samples: Annotated[int, typer.Option(min=1, help="Number of calibration samples.")] = 256,
     float_io: Annotated[

@@ -9,23 +9,24 @@ import typer
 
 from tfkd.cli.application import (
     CONTRACT_BROKEN,
-    DataOption,
     Json,
     TargetsOption,
     command,
     print_result,
     progress_of,
 )
+from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.limit_options import NO_LIMITS, limit_options
 from tfkd.validation.contract import Contract
 
 
 @command()
+@data_options
 @limit_options
 def diff(
     a: Annotated[Path, typer.Argument(help="The .tflite in use.")],
     b: Annotated[Path, typer.Argument(help="The .tflite that may replace it; the limits apply to it.")],
-    data: DataOption = "digits",
+    data: DataOption = DIGITS,
     target: TargetsOption = None,
     contract: Contract = NO_LIMITS,
     as_json: Json = False,

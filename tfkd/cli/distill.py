@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tfkd.cli.application import DataOption, Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.training_options import Augment, BatchSize, Epochs, LearningRate, TeacherFile
 
 _SEVERAL_MACHINES = """\
@@ -43,6 +44,7 @@ def _print_several_machines(requested: bool) -> None:
 
 
 @command(tensorflow=True, resumes=True)
+@data_options
 def distill(
     teacher: TeacherFile,
     student: Annotated[
@@ -53,7 +55,7 @@ def distill(
         Path,
         typer.Option("--out", help=".keras file to write. With --optimize: a .tflite (prune, cluster: also a .keras)."),
     ],
-    data: DataOption = "digits",
+    data: DataOption = DIGITS,
     optimize: Annotated[
         str | None,
         typer.Option(

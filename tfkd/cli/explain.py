@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from tfkd.cli.application import DataOption, Json, TargetsOption, command, print_result, progress_of
+from tfkd.cli.application import Json, TargetsOption, command, print_result, progress_of
+from tfkd.cli.data_options import DIGITS, DataOption, data_options
 
 
 @command(tensorflow=True)
+@data_options
 def explain(
     student: Annotated[Path, typer.Argument(help="The .keras file.")],
     model: Annotated[Path, typer.Argument(help="The .tflite file that it was converted to.")],
-    data: DataOption = "digits",
+    data: DataOption = DIGITS,
     teacher: Annotated[
         Path | None, typer.Option(help="The teacher, a .keras file, to include its accuracy in the comparison.")
     ] = None,

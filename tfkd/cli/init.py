@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from tfkd.cli.application import Overwrite, command
+from tfkd.cli.data_options import data_options
+from tfkd.data.reading import Request
 
 
 @command()
+@data_options
 def init(
     data: Annotated[
-        str | None, typer.Option(help="Data set: a name such as cifar10, a .npz file or a folder of images.")
+        Request | None, typer.Option(help="Data set: a name such as cifar10, a .npz file or a folder of images.")
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="Trained teacher, a .keras file that returns logits.")] = None,
     student: Annotated[

@@ -6,15 +6,17 @@ from typing import Annotated
 
 import typer
 
-from tfkd.cli.application import DataOption, Json, Seed, command, print_result, progress_of
+from tfkd.cli.application import Json, Seed, command, print_result, progress_of
+from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.training_options import Augment, BatchSize, TeacherFile
 
 
 @command(tensorflow=True, resumes=True)
+@data_options
 def label(
     teacher: TeacherFile,
     out: Annotated[str, typer.Option("--out", help="Soft-label store to write: a folder, or a URL that fsspec opens.")],
-    data: DataOption = "digits",
+    data: DataOption = DIGITS,
     views: Annotated[
         int, typer.Option(min=1, help="Views per sample: the first is the sample itself, the others are augmented.")
     ] = 1,

@@ -6,15 +6,17 @@ from typing import Annotated
 
 import typer
 
-from tfkd.cli.application import DataOption, Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.training_options import Augment, BatchSize, Epochs, LearningRate, ModelOut
 
 
 @command(tensorflow=True, resumes=True)
+@data_options
 def train(
     model: Annotated[str, typer.Argument(help="Builder of tfkd.models, such as digits_teacher.")],
     out: ModelOut,
-    data: DataOption = "digits",
+    data: DataOption = DIGITS,
     epochs: Epochs = 20,
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 1e-3,

@@ -11,7 +11,6 @@ from tfkd.cli.application import (
     CONTRACT_BROKEN,
     BoardOption,
     CompilerOption,
-    DataOption,
     Json,
     Overwrite,
     TargetsOption,
@@ -21,15 +20,17 @@ from tfkd.cli.application import (
     print_result,
     progress_of,
 )
+from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.limit_options import NO_LIMITS, limit_options
 from tfkd.validation.contract import Contract
 
 
 @command(tensorflow="reference")
+@data_options
 @limit_options
 def validate(
     model: TFLiteFile,
-    data: DataOption = "digits",
+    data: DataOption = DIGITS,
     target: TargetsOption = None,
     reference: Annotated[
         Path | None,

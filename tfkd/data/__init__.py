@@ -5,18 +5,25 @@
 
 from __future__ import annotations
 
-from tfkd.data.augmentation import CropFlip, crop_flip, view_seeds
-from tfkd.data.batches import EpochCounter, SoftLabelInputs, TeacherStudentInputs, epoch_counters
-from tfkd.data.loading import from_arrays, load
-from tfkd.data.partner import Partner
-from tfkd.data.sources import NAMES
-from tfkd.data.splits import Split, Splits
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfkd.data.augmentation import CropFlip, crop_flip, view_seeds
+    from tfkd.data.batches import EpochCounter, SoftLabelInputs, TeacherStudentInputs, epoch_counters
+    from tfkd.data.loading import from_arrays, load
+    from tfkd.data.partner import Partner
+    from tfkd.data.reading import ReadingOptions, Request
+    from tfkd.data.sources import NAMES
+    from tfkd.data.splits import Split, Splits
 
 __all__ = [
     "NAMES",
     "CropFlip",
     "EpochCounter",
     "Partner",
+    "ReadingOptions",
+    "Request",
     "SoftLabelInputs",
     "Split",
     "Splits",
@@ -27,3 +34,29 @@ __all__ = [
     "load",
     "view_seeds",
 ]
+
+# The module of each name. They are imported on first use: the command line needs `reading` for its options, but no
+# NumPy for `--help`.
+_MODULES = {
+    "NAMES": "sources",
+    "CropFlip": "augmentation",
+    "EpochCounter": "batches",
+    "Partner": "partner",
+    "ReadingOptions": "reading",
+    "Request": "reading",
+    "SoftLabelInputs": "batches",
+    "Split": "splits",
+    "Splits": "splits",
+    "TeacherStudentInputs": "batches",
+    "crop_flip": "augmentation",
+    "epoch_counters": "batches",
+    "from_arrays": "loading",
+    "load": "loading",
+    "view_seeds": "augmentation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'tfkd.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tfkd.data.{_MODULES[name]}"), name)

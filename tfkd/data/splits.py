@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Role = Literal["train", "val", "test"]
+ROLES: tuple[Role, ...] = ("train", "val", "test")
 
 
 class Splits(NamedTuple):
@@ -38,13 +39,15 @@ class Split:
     Args:
         x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank.
         y: Labels [N], int64 in 0..num_classes-1.
-        ids: Row of each sample in the source (training rows first, then test rows), int64 [N]; unique over the three
-            splits and independent of the arguments `validation` and `seed` of `load`.
+        ids: Number of each sample, int64 [N]; unique over the three splits and independent of the arguments
+            `validation` and `seed` of `load`. Of files a hash of the path within the data set, so that it stays where
+            files are added; otherwise the row in the source (training rows first, then test rows).
         role: `train`, `val` or `test`.
         name: Name of the data set.
         class_names: Name of each class.
         held_out: Test split of the same data set, or None. It is there for audits only: calibration reads it to refuse
             samples that are also in the test split or have another value range. None for the test split itself.
+        paths: File of each sample, relative to the data set, str [N]; None where a sample is not a file.
     """
 
     x: np.ndarray
@@ -54,6 +57,7 @@ class Split:
     name: str
     class_names: tuple[str, ...]
     held_out: Split | None = None
+    paths: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for field in ("x", "y", "ids"):
@@ -123,7 +127,8 @@ class Split:
         Args:
             rows: Positions in this split, integers [M].
         """
-        return dataclasses.replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows])
+        paths = None if self.paths is None else self.paths[rows]
+        return dataclasses.replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows], paths=paths)
 
     def sample(self, n: int, *, seed: int = 0) -> Split:
         """A stratified random subset with the same role; it has every class if n >= num_classes.

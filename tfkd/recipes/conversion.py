@@ -46,7 +46,7 @@ class Job:
     model: Path
     out: Path
     mode: str = "full_int8"
-    calibration: str | None = None
+    calibration: str | data.Request | None = None
     calibration_samples: int = 256
     float_io: bool = False
     allow_float: bool = False

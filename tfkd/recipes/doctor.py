@@ -37,11 +37,11 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
         ToolMissingError: A tool of a target that the recipe names is not installed.
     """
     progress("data")
-    splits = data.load(recipe.data.source, validation=recipe.data.validation, seed=recipe.seed)
+    splits = data.load(recipe.data.request(), validation=recipe.data.validation, seed=recipe.seed)
     findings = [*_examine_settings(recipe), *_examine_data(splits)]
     other, teacher_splits = recipe.data.teacher, splits
     if other:
-        teacher_splits = data.load(other.source, validation=recipe.data.validation, seed=recipe.seed)
+        teacher_splits = data.load(other.request(), validation=recipe.data.validation, seed=recipe.seed)
         data.Partner(teacher_splits.train, other.pair).lookup(splits.train, recipe.seed)
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")

@@ -32,7 +32,7 @@ class Job:
 
     teacher: Path
     out: str
-    data: str
+    data: str | data.Request
     views: int = 1
     augment: str = "crop_flip"
     padding: int = 4

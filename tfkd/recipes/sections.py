@@ -12,6 +12,7 @@ import pydantic
 from pydantic import Field
 
 from tfkd.conversion.quantizer import QuantizerSettings, select
+from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import METHODS
@@ -59,17 +60,30 @@ class Source(Section):
         description="Path of a data set instead of a name: a .npz file with x_train, y_train, x_test and y_test, or a "
         "folder with one folder of images per class.",
     )
+    image_size: list[Annotated[int, Field(ge=1)]] | None = Field(
+        default=None, examples=[[96, 96]], min_length=2, max_length=2, description=HELP["image_size"]
+    )
+    color: str | None = Field(default=None, examples=["rgb"], description=HELP["color"])
+    resize: str = Field(default="bilinear", description=HELP["resize"])
+    crop: str = Field(default="none", description=HELP["crop"])
+    skip_broken: bool = Field(default=False, description=HELP["skip_broken"])
 
     @pydantic.model_validator(mode="after")
     def _check_one_source(self) -> Self:
         if (self.name is None) == (self.path is None):
             raise InputError("give either name (such as 'digits') or path (a .npz file or a folder).")
+        self.request()
         return self
 
-    @property
-    def source(self) -> str:
-        """The data set in the form that `tfkd.data.load` takes."""
-        return self.name if self.name is not None else expand(self.path or "")
+    def request(self) -> Request:
+        """The data set in the form that `tfkd.data.load` takes.
+
+        Raises:
+            InputError: An option is out of range.
+        """
+        size = (self.image_size[0], self.image_size[1]) if self.image_size else None
+        options = ReadingOptions(size, self.color, self.resize, self.crop, self.skip_broken)
+        return Request(self.name if self.name is not None else expand(self.path or ""), options)
 
 
 class TeacherData(Source):

@@ -14,6 +14,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 from tfkd._internal import atomic
+from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
@@ -48,7 +49,7 @@ DIGITS: dict[str, Any] = {
 def write(
     path: str | os.PathLike[str],
     *,
-    data: str | None = None,
+    data: str | Request | None = None,
     teacher: str | os.PathLike[str] | None = None,
     student: str | None = None,
     overwrite: bool = False,
@@ -57,7 +58,7 @@ def write(
 
     Args:
         path: TOML file to write.
-        data: Name or path of a data set, see `tfkd.data.load`; None for the demonstration.
+        data: Data set, see `tfkd.data.load`; None for the demonstration.
         teacher: .keras file that returns logits; None for the demonstration.
         student: Builder of `tfkd.models`, or .keras file to start from; `resnet8` by default.
         overwrite: Whether an existing file is replaced.
@@ -77,19 +78,22 @@ def write(
     elif data is None or teacher is None:
         raise InputError("init: a recipe for your own models needs --data and --teacher. Give both, or neither.")
     else:
-        title = f"Distills {teacher} into a student for {data}."
-        text = render(_values(data, os.fspath(teacher), student or "resnet8"), title)
+        request = Request.of(data)
+        title = f"Distills {teacher} into a student for {request.reference}."
+        text = render(_values(request, os.fspath(teacher), student or "resnet8"), title)
     parse(text, str(path))
     atomic.write(path, text)
     return path
 
 
-def _values(data: str, teacher: str, student: str) -> dict[str, Any]:
+def _values(request: Request, teacher: str, student: str) -> dict[str, Any]:
     """The keys of a recipe for a user's data and teacher."""
+    data, options = request.reference, request.options
+    reading = {name: getattr(options, name) for name in options.given}
     return {
         "output": f"runs/{Path(data).stem or 'run'}",
         "seed": 0,
-        "data": {"name" if data in NAMES else "path": data, "validation": 0.1},
+        "data": {"name" if data in NAMES else "path": data, **reading, "validation": 0.1},
         "teacher": {"path": teacher},
         "student": {"path" if student.endswith(".keras") else "model": student},
         "distillation": {
@@ -170,7 +174,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         pairs = ", ".join(f"{_toml(key)} = {_toml(one)}" for key, one in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, bool | str):
         return json.dumps(value, ensure_ascii=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tfkd import data
 from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
+from tfkd.data import manifest
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.records import History, Labels, Trained
@@ -110,18 +111,20 @@ class Trainer:
     def __init__(self, recipe: Recipe, steps: Steps, progress: Progress) -> None:
         self.recipe, self.steps, self.progress = recipe, steps, progress
         self.folder = steps.folder
-        self.splits = self._load_data(recipe.data.source)
+        self.splits = self._load_data(recipe.data.request())
+        if self.splits.train.paths is not None:
+            manifest.write(self.folder / "data.csv", self.splits, recipe.data.request().folder)
         self.data_hash = hash_of([split.content_hash for split in self.splits])
         other = recipe.data.teacher
         self.teacher_splits = self.splits
         if other:
-            self.teacher_splits = self._load_data(other.source)
+            self.teacher_splits = self._load_data(other.request())
             self.data_hash = hash_of(
                 [self.data_hash, other.pair, [split.content_hash for split in self.teacher_splits]]
             )
         self.partner = data.Partner(self.teacher_splits.train, other.pair) if other else None
 
-    def _load_data(self, source: str) -> data.Splits:
+    def _load_data(self, source: data.Request) -> data.Splits:
         return data.load(source, validation=self.recipe.data.validation, seed=self.recipe.seed)
 
     def check_student(self) -> None:

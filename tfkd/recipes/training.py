@@ -108,7 +108,7 @@ class Job:
 
     model: str
     out: Path
-    data: str
+    data: str | data.Request
     config: TrainingConfig
     seed: int = 0
     overwrite: bool = False

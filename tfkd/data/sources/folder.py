@@ -1,14 +1,38 @@
-"""Folders of PNG and JPEG images with one sub-folder per class, or with `train/` and `test/` of that form."""
+"""Folders of images with one sub-folder per class, or with `train/`, `val/` and `test/` of that form."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from tfkd.data.sources.source import Arrays, Request, Source
+from tfkd.data import images
+from tfkd.data.reading import Request
+from tfkd.data.sources.source import Arrays, Source
 from tfkd.errors import InputError
+
+# Names of the folders of the parts.
+_PARTS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+
+log = logging.getLogger("tfkd")
+
+
+class _Files(NamedTuple):
+    """The files of one part.
+
+    Args:
+        paths: Paths relative to the data set.
+        y: Class numbers [N].
+        classes: Name of each class.
+    """
+
+    paths: list[str]
+    y: np.ndarray
+    classes: tuple[str, ...]
 
 
 def read(request: Request) -> Arrays:
@@ -17,74 +41,82 @@ def read(request: Request) -> Arrays:
     Raises:
         InputError: The folder has another structure, or an image is unreadable or has another size.
     """
-    path, image_size = request.path, request.image_size
-    name, location = path.resolve().name, str(path)
-    parts = {folder.name for folder in _visible(path) if folder.is_dir()}
-    if not parts & {"train", "test"}:
-        x, y, names = _read_classes(path, image_size)
-        return Arrays(x, y, class_names=names, name=name, location=location)
-    if parts != {"train", "test"}:
+    root, others = request.path, list[str]()
+    found = {part: _list_classes(root, folder, others) for part, folder in _part_folders(root).items()}
+    if others:
+        log.warning("%s: %s files that are no images are skipped: %s.", root, len(others), images.listed(others))
+    names = _common_classes(root, found)
+    paths = np.array([path for files in found.values() for path in files.paths], object)
+    y = np.concatenate([files.y for files in found.values()])
+    part = np.repeat(list(found), [len(files.y) for files in found.values()])
+    x, kept = images.read(str(root), [root / path for path in paths], request.options)
+    return Arrays(
+        x,
+        y[kept],
+        class_names=names,
+        name=root.resolve().name,
+        location=str(root),
+        part=part[kept],
+        paths=paths[kept],
+    )
+
+
+def _part_folders(root: Path) -> dict[str, Path]:
+    """The folder of each part; the data set itself as `train` where it has no parts."""
+    folders = [entry.name for entry in _visible(root) if entry.is_dir()]
+    if not set(folders) & {"train", "test"}:
+        return {"train": root}
+    parts = [_PARTS.get(name) for name in folders]
+    if None in parts or "train" not in parts or len(set(parts)) < len(parts):
         raise InputError(
-            f"load: {path} must hold either train/ and test/ and no other folder, or class folders only. "
-            f"Received: {', '.join(sorted(parts))}. Move validation images into train/: load splits them off itself."
+            f"load: {root} must hold either train/, val/ and test/, of which val/ and test/ may be missing, or class "
+            f"folders only. Received: {', '.join(sorted(folders))}. Move or rename the other folders."
         )
-    x_train, y_train, names = _read_classes(path / "train", image_size)
-    x_test, y_test, test_names = _read_classes(path / "test", image_size)
-    if names != test_names:
-        unpaired = ", ".join(sorted(set(names) ^ set(test_names)))
-        raise InputError(
-            f"load: {path}: train/ and test/ must have the same classes. Received: {unpaired} in one of them only."
-        )
-    return Arrays(x_train, y_train, x_test, y_test, names, name, location)
+    return {part: root / name for part, name in zip(parts, folders, strict=True) if part}
 
 
-def _visible(folder: Path) -> Iterator[Path]:
-    return (entry for entry in sorted(folder.iterdir()) if not entry.name.startswith("."))
+def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
 
 
-def _read_classes(path: Path, image_size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    folders = [folder for folder in _visible(path) if folder.is_dir()]
+def _list_classes(root: Path, folder: Path, others: list[str]) -> _Files:
+    """The images below each class folder, at any depth; files that are no images are added to `others`."""
+    folders = [entry for entry in _visible(folder) if entry.is_dir()]
     if not folders:
-        raise InputError(f"load: {path} must hold one folder of images per class. Received: no folder.")
-    images: list[np.ndarray] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        files = list(_visible(folder))
-        if not files:
+        raise InputError(f"load: {folder} must hold one folder of images per class. Received: no folder.")
+    paths: list[str] = []
+    counts = []
+    for entry in folders:
+        before = len(paths)
+        _list_images(Path(entry.path), Path(entry.path).relative_to(root).as_posix(), paths, others)
+        counts.append(len(paths) - before)
+        if not counts[-1]:
             raise InputError(
-                f"load: {folder}: each class needs images. Received: an empty folder. Add images or remove the folder."
+                f"load: {entry.path}: each class needs images ({', '.join(images.SUFFIXES)}). Received: a folder "
+                "without any. Add images or remove the folder."
             )
-        for file in files:
-            images.append(_read_image(file, image_size))
-            labels.append(label)
-            if images[-1].shape[:2] != images[0].shape[:2]:
-                raise InputError(
-                    f"load: {file} must have the size of the first image, {images[0].shape[:2]} (height, width). "
-                    f"Received: {images[-1].shape[:2]}. Resize the files, or in Python load them with "
-                    f"tfkd.data.load(folder, image_size=(height, width))."
-                )
-    if len({image.shape for image in images}) > 1:  # some are grayscale, some in colour
-        images = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in images]
-    return np.stack(images), np.array(labels), tuple(folder.name for folder in folders)
+    return _Files(paths, np.repeat(np.arange(len(counts)), counts), tuple(entry.name for entry in folders))
 
 
-def _read_image(file: Path, image_size: tuple[int, int] | None) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file, formats=("PNG", "JPEG")) as source:
-            if source.mode.startswith(("I", "F")):
-                raise ValueError(f"pixels of more than 8 bits (mode {source.mode})")
-            image = ImageOps.exif_transpose(source).convert("L" if source.mode in ("1", "L", "LA") else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"load: {file} must be a readable PNG or JPEG of 8 bits per channel. Received: {error}. Repair or remove "
-            "it."
-        ) from error
-    if image_size is not None:
-        image = image.resize(image_size[::-1], Image.Resampling.BILINEAR)
-    array = np.asarray(image)
-    return array[..., None] if array.ndim == 2 else array
+def _list_images(folder: Path, prefix: str, paths: list[str], others: list[str]) -> None:
+    for entry in _visible(folder):
+        if entry.is_dir():
+            _list_images(Path(entry.path), f"{prefix}/{entry.name}", paths, others)
+        else:
+            (paths if images.is_image(entry.name) else others).append(f"{prefix}/{entry.name}")
 
 
-SOURCE = Source(accepts=lambda request: request.path.is_dir(), read=read, resizes=True)
+def _common_classes(root: Path, found: dict[str, _Files]) -> tuple[str, ...]:
+    names = found["train"].classes
+    for part, files in found.items():
+        if files.classes != names:
+            unpaired = ", ".join(sorted(set(names) ^ set(files.classes)))
+            raise InputError(
+                f"load: {root}: train/ and {part}/ must have the same classes. Received: {unpaired} in one of them "
+                "only."
+            )
+    return names
+
+
+SOURCE = Source(accepts=lambda request: request.path.is_dir(), read=read, options=images.OPTIONS)

@@ -4,10 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from tfkd.data.reading import Request
+from tfkd.data.splits import ROLES, Role
+
+__all__ = ["Arrays", "Request", "Samples", "Source"]
+
+
+class Samples(NamedTuple):
+    """The samples of one part of a source, or of all.
+
+    Args:
+        x: Samples [N, ...].
+        y: Labels [N] or [N, 1].
+        paths: Their files, relative to the data set, with `/` on every system, str [N]; None where a sample is not a
+            file.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    paths: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Samples:
+        """Some of the samples.
+
+        Args:
+            rows: Positions, integers [M].
+        """
+        return Samples(self.x.take(rows, axis=0), self.y[rows], None if self.paths is None else self.paths[rows])
 
 
 class Arrays(NamedTuple):
@@ -21,6 +48,9 @@ class Arrays(NamedTuple):
         class_names: Name of each class; empty if the source does not name them.
         name: Name of the data set.
         location: File, folder or name, for error messages.
+        part: In a source of files the part of each sample of x_train, of which some are then validation or test
+            samples: `train`, `val` or `test`, str [N]. None if all are training samples.
+        paths: Files of x_train, see `Samples`; None where a sample is not a file.
     """
 
     x_train: np.ndarray
@@ -30,23 +60,18 @@ class Arrays(NamedTuple):
     class_names: tuple[str, ...] = ()
     name: str = "arrays"
     location: str = "arrays"
+    part: np.ndarray | None = None
+    paths: np.ndarray | None = None
 
-
-class Request(NamedTuple):
-    """The arguments of `tfkd.data.load` that concern the source.
-
-    Args:
-        reference: Name or path of the data set.
-        image_size: (height, width) to which images are resized, or None.
-    """
-
-    reference: str
-    image_size: tuple[int, int] | None = None
-
-    @property
-    def path(self) -> Path:
-        """The reference as a path."""
-        return Path(self.reference)
+    def parts(self) -> dict[Role, Samples]:
+        """The samples of each part that the source has, in the order train, val, test."""
+        samples = Samples(self.x_train, self.y_train, self.paths)
+        if self.part is not None:
+            rows = {role: np.flatnonzero(self.part == role) for role in ROLES}
+            return {role: samples.take(found) for role, found in rows.items() if len(found)}
+        if self.x_test is None or self.y_test is None:
+            return {"train": samples}
+        return {"train": samples, "test": Samples(self.x_test, self.y_test)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +82,10 @@ class Source:
         accepts: Whether the source can read a request; the first source that accepts a request reads it.
         read: Reads the arrays of a request.
         names: Names of data sets that this source offers; for the list in error messages.
-        resizes: Whether `image_size` has a meaning for this source.
+        options: Names of the options of `tfkd.data.reading.ReadingOptions` that have a meaning for this source.
     """
 
     accepts: Callable[[Request], bool]
     read: Callable[[Request], Arrays]
     names: tuple[str, ...] = ()
-    resizes: bool = False
+    options: tuple[str, ...] = ()

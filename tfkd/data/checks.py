@@ -1,0 +1,111 @@
+"""Checks of samples and labels before they become splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tfkd.errors import InputError
+
+
+def fits_uint8(x: np.ndarray) -> bool:
+    """Whether all values are whole numbers in 0..255."""
+    return x.dtype.kind in "bui" and x.size > 0 and x.min() >= 0 and x.max() <= 255
+
+
+def check_x(x: np.ndarray, key: str, where: str, fits_uint8: bool) -> np.ndarray:
+    """Samples as uint8 where all parts fit into it, otherwise as float32.
+
+    Args:
+        x: Samples [N, ...].
+        key: Name of the array, for messages.
+        where: File, folder or name, for messages.
+        fits_uint8: Whether the values of all parts fit into uint8.
+
+    Raises:
+        InputError: They are not finite numbers, or there are none.
+    """
+    if x.dtype.kind not in "buif":
+        raise InputError(f"load: {where}: {key} must be numbers. Received: dtype {x.dtype}. Save uint8 or float32.")
+    if x.ndim < 2 or 0 in x.shape:
+        raise InputError(
+            f"load: {where}: {key} must be [N, ...] and not empty. Received: shape {x.shape}. Add samples."
+        )
+    if fits_uint8:
+        x = x.astype(np.uint8, copy=False)
+        # [N, H, W] bytes are grayscale images; [N, T, F] floats are sequences.
+        return x[..., None] if x.ndim == 3 else x
+    with np.errstate(over="ignore"):  # a float64 that exceeds float32 becomes infinite and raises below
+        x = x.astype(np.float32, copy=False)
+    bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"load: {where}: {key} must be finite in float32. Received: NaN or infinity in {bad.sum()} samples, first "
+            f"in row {bad.argmax()}. Repair these rows, or remove them from samples and labels."
+        )
+    return x
+
+
+def check_y(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
+    """Labels as int64 [N].
+
+    Args:
+        y: Labels [N] or [N, 1].
+        key: Name of the array, for messages.
+        rows: Number of samples.
+        where: File, folder or name, for messages.
+
+    Raises:
+        InputError: They are not whole numbers, or not one for each sample.
+    """
+    if y.dtype.kind not in "bui":
+        raise InputError(
+            f"load: {where}: {key} must be integers. Received: dtype {y.dtype}. Save class numbers 0..C-1; "
+            f"those of one-hot rows are np.argmax({key}, axis=1)."
+        )
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise InputError(
+            f"load: {where}: {key} must be [N] or [N, 1]. Received: shape {y.shape}. For one-hot labels save "
+            f"{key}.argmax(axis=1)."
+        )
+    if len(y) != rows:
+        raise InputError(
+            f"load: {where}: {key} must have the length of {key.replace('y', 'x', 1)}. Received: {len(y)} labels for "
+            f"{rows} samples. Save one label per sample."
+        )
+    return y.astype(np.int64)
+
+
+def check_classes(labels_of: Mapping[str, np.ndarray], names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """The name of each class.
+
+    Args:
+        labels_of: Labels of each part by the name of the array, with `y_train`.
+        names: Names of the classes; empty for their numbers.
+        where: File, folder or name, for messages.
+
+    Raises:
+        InputError: A label is no class of the training data, or a class has no training sample.
+    """
+    found = np.unique(labels_of["y_train"])
+    classes = len(names) or int(found[-1]) + 1
+    for key, y in labels_of.items():
+        labels = np.unique(y)
+        if labels[0] < 0 or labels[-1] >= classes:
+            outside = labels[0] if labels[0] < 0 else labels[-1]
+            raise InputError(
+                f"load: {where}: labels must be in 0..{classes - 1}, the classes of y_train. Received: {outside} in "
+                f"{key}. Renumber the classes from 0 and give each a training sample."
+            )
+    if len(found) < classes:
+        gaps = np.flatnonzero(found != np.arange(len(found)))
+        empty = int(gaps[0]) if len(gaps) else len(found)
+        raise InputError(
+            f"load: {where}: each class needs training samples. Received: none of class "
+            f"{names[empty] if names else empty}, while there are {classes} classes. Add samples or renumber the "
+            "classes."
+        )
+    return names or tuple(str(number) for number in range(classes))

@@ -1,0 +1,129 @@
+"""The request of a data set: its name or path, and the options with which its files are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from tfkd.errors import InputError
+
+COLORS = ("rgb", "gray")
+# Filters of Pillow. All but nearest average over the pixels that a smaller image leaves out (antialiasing).
+RESIZES = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+CROPS = ("none", "center", "pad")
+
+
+def _option(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadingOptions:
+    """How the files of a data set are read.
+
+    Args:
+        image_size: (height, width) in pixels of all images; None if all files have one size.
+        color: `rgb` or `gray`; None for gray if all files are, else rgb.
+        resize: One of `RESIZES`, the filter of Pillow; all but `nearest` are antialiased.
+        crop: How an image of another shape than `image_size` fits: `none` stretches it, `center` cuts its longer side
+            off equally at both ends, `pad` adds black borders.
+        skip_broken: Whether an image that cannot be read is left out and counted, instead of being an error.
+
+    Raises:
+        InputError: An option is out of range, or resize or crop have no `image_size`.
+    """
+
+    image_size: tuple[int, int] | None = _option(
+        None, "Height and width in pixels to which images are resized. By default all files must have one size."
+    )
+    color: str | None = _option(
+        None, "Color of images: rgb or gray. By default gray if all files are gray, otherwise rgb."
+    )
+    resize: str = _option("bilinear", f"Filter that resizes images: {', '.join(RESIZES)}.")
+    crop: str = _option(
+        "none",
+        "How an image of another aspect ratio fits: none stretches it, center cuts off its longer side, pad adds black "
+        "borders.",
+    )
+    skip_broken: bool = _option(False, "Leave out images that cannot be read, and count them.")
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        if size is not None:
+            if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+                raise InputError(
+                    f"load: image_size must be two numbers > 0, height and width. Received: {size}. "
+                    "Use image_size=(96, 96)."
+                )
+            object.__setattr__(self, "image_size", tuple(size))
+        for name, known in (("color", (*COLORS, None)), ("resize", RESIZES), ("crop", CROPS)):
+            if getattr(self, name) not in known:
+                names = ", ".join(one for one in known if one)
+                raise InputError(f"load: {name} must be one of {names}. Received: {getattr(self, name)!r}. Choose one.")
+        unused = [name for name in ("resize", "crop") if getattr(self, name) != _DEFAULTS[name]]
+        if size is None and unused:
+            raise InputError(
+                f"load: {unused[0]} needs the size to which images are resized. Received: no image_size. "
+                "Add image_size=(96, 96)."
+            )
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """The options with some values.
+
+        Raises:
+            InputError: There is no such option, or a value is wrong.
+        """
+        for name in options:
+            if name not in _DEFAULTS:
+                near = difflib.get_close_matches(name, _DEFAULTS, n=1)
+                hint = f"Did you mean {near[0]}?" if near else f"Options: {', '.join(_DEFAULTS)}."
+                raise InputError(f"load: {name} is no option. {hint}")
+        return cls(**options)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the options that do not have their default."""
+        return tuple(name for name, default in _DEFAULTS.items() if getattr(self, name) != default)
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(ReadingOptions)}
+# Description of each option, for the command line and recipes.
+HELP = {field.name: str(field.metadata["help"]) for field in dataclasses.fields(ReadingOptions)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A data set and how it is read; `tfkd.data.load` takes it in place of a name or path.
+
+    Args:
+        reference: Name or path of the data set.
+        options: How its files are read.
+    """
+
+    reference: str
+    options: ReadingOptions = ReadingOptions()
+
+    @classmethod
+    def of(cls, data: str | os.PathLike[str] | Request, **options: Any) -> Request:
+        """A request from a name or path with options, or a request itself.
+
+        Raises:
+            InputError: There is no such option, or a value is wrong.
+        """
+        if isinstance(data, Request):
+            return dataclasses.replace(data, options=dataclasses.replace(data.options, **options))
+        return cls(str(data), ReadingOptions.of(**options))
+
+    @property
+    def path(self) -> Path:
+        """The reference as a path."""
+        return Path(self.reference)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the paths of the files are relative to."""
+        return self.path if self.path.is_dir() else self.path.parent
