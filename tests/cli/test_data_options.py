@@ -29,7 +29,7 @@ def test_each_command_with_a_data_set_has_the_options_of_its_files():
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     found = set()
     for name, command in commands.items():
-        options = {option.name: option for option in command.params}
+        options = {option.name: option for option in command.params if option.param_type_name == "option"}
         if {"data", "calibration"} & set(options):
             found.add(name)
             assert {option: options[option].help for option in HELP} == HELP

@@ -121,7 +121,7 @@ def test_ids_of_files_stay_where_files_are_added(tmp_path):
 
 def test_test_part_that_tfkd_sets_aside_is_said(tmp_path, caplog):
     data.load(folder(tmp_path / "pets", sizes=(10, 10)))
-    assert any("pets has no test part: 6 of 20 files were set aside" in one.getMessage() for one in caplog.records)
+    assert any("pets has no test part: 6 of 20 samples were set aside" in one.getMessage() for one in caplog.records)
 
 
 def test_manifest_lists_the_files_of_each_split(tmp_path):

@@ -248,7 +248,10 @@ def test_npz_that_decompresses_beyond_memory_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("cifar01", "Did you mean 'cifar10'"), ("nothing/here", "Use one of digits, mnist.*a .npz file or a folder")],
+    [
+        ("cifar01", "Did you mean 'cifar10'"),
+        ("nothing/here", "Use one of digits, mnist.*a .npz file, a man.* or a folder"),
+    ],
 )
 def test_unknown_name_is_refused(name, message):
     with pytest.raises(InputError, match=f"'{name}' is neither a known data set nor a file or folder. {message}"):

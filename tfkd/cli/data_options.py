@@ -11,7 +11,7 @@ import typer
 
 from tfkd.data.reading import HELP, ReadingOptions, Request
 
-_FORMS = "a .npz file, or a folder with one folder of images per class"
+_FORMS = "a .npz file, a manifest (.csv, .jsonl), or a folder with one folder of images per class"
 DataOption = Annotated[
     Request, typer.Option("--data", help=f"Data set: digits, mnist, fashion_mnist, cifar10, cifar100, {_FORMS}.")
 ]

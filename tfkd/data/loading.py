@@ -41,7 +41,9 @@ def load(
             A name of `NAMES`: `digits` is embedded, the others come from `$TFKD_DATA/NAME.npz`, else from the cache of
             Keras, else by download. The name of another file `$TFKD_DATA/NAME.npz`. A `.npz` file with x_train,
             y_train, x_test, y_test. A folder of PNG, JPEG, WebP, BMP and GIF images with one sub-folder per class, or
-            with `train/`, `val/` and `test/` of that form, of which `val/` and `test/` may be missing. Or a `Request`.
+            with `train/`, `val/` and `test/` of that form, of which `val/` and `test/` may be missing. A manifest: a
+            CSV or JSON-lines file with the columns `label`, optionally `split`, and either `path` of image files or
+            values (columns of numbers, or lists in `x`). Or a `Request`.
         validation: Share of the training data for validation, 0 <= validation < 1; at least one sample of each class
             unless 0. Without effect where the source has a validation part.
         seed: Random seed of the validation split, >= 0.
@@ -63,7 +65,11 @@ def load(
     source = next((source for source in SOURCES if source.accepts(request)), None)
     if source is None:
         near = difflib.get_close_matches(request.reference, NAMES, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Use one of {', '.join(NAMES)}, a .npz file or a folder."
+        hint = (
+            f"Did you mean {near[0]!r}?"
+            if near
+            else f"Use one of {', '.join(NAMES)}, a .npz file, a manifest or a folder."
+        )
         raise InputError(f"load: {request.reference!r} is neither a known data set nor a file or folder. {hint}")
     unused = [name for name in request.options.given if name not in source.options]
     if unused:
@@ -135,10 +141,10 @@ def _with_test_part(arrays: Arrays) -> dict[Role, Samples]:
         where, names = arrays.location, arrays.class_names
         in_test = _choose(train.y, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
-        if train.paths is not None:
+        if where not in NAMES:
             log.warning(
-                "%s has no test part: %s of %s files were set aside for it, always the same ones. A teacher that was "
-                "trained on some of them seems better than it is: compare the list data.csv of `tfkd run`.",
+                "%s has no test part: %s of %s samples were set aside for it, always the same ones. A teacher that was "
+                "trained on some of them seems better than it is: `tfkd split` writes a list to train and test with.",
                 where,
                 f"{in_test.sum():,}",
                 f"{len(in_test):,}",

@@ -1,31 +1,177 @@
-"""Manifests: tables with one row for each file of a data set, its label and its part."""
+"""Manifests: tables with one row per sample, with its label, its part, and its file or its values."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tfkd._internal import atomic
-from tfkd.data.splits import Splits
+from tfkd.data.splits import Role, Splits
+from tfkd.errors import InputError
+
+SUFFIXES = (".csv", ".jsonl", ".ndjson")
+# Names of the parts, as folders and in the column `split`.
+PARTS: Mapping[str, Role] = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+
+
+class Row(NamedTuple):
+    """One row of a manifest.
+
+    Args:
+        line: Its number in the file, from 1.
+        values: Values by column.
+    """
+
+    line: int
+    values: dict[str, Any]
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a manifest, which all have the same columns.
+
+    Args:
+        path: CSV file whose first line names the columns, or JSON-lines file of objects.
+
+    Raises:
+        InputError: The file has no rows, another form or unequal columns; the message names file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"load: {path} must be text in UTF-8. Received: {error}. Save it as UTF-8.") from None
+    rows = list(_csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text))
+    if not rows:
+        raise InputError(f"load: {path} must have a row per sample. Received: none. Add rows.")
+    first = rows[0].values.keys()
+    for row in rows:
+        if row.values.keys() != first:
+            unequal = ", ".join(sorted(row.values.keys() ^ first))
+            raise InputError(
+                f"load: {path}, line {row.line}: each row must have the same columns. Received: {unequal} in one of it "
+                f"and line {rows[0].line} only. Correct the line."
+            )
+    return rows
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        if len(set(columns)) < len(columns):
+            raise InputError(f"load: {path}, line 1: each column must have a name of its own. Received: {columns}.")
+        for values in reader:
+            if len(values) != len(columns) and values:
+                raise InputError(
+                    f"load: {path}, line {reader.line_num}: each row must have the {len(columns)} columns of line 1. "
+                    f"Received: {len(values)} values. Correct the line."
+                )
+            if values:
+                yield Row(reader.line_num, dict(zip(columns, values, strict=True)))
+    except csv.Error as error:
+        raise InputError(f"load: {path}, line {reader.line_num}: must be CSV. Received: {error}. Correct it.") from None
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Row]:
+    for line, content in enumerate(text.splitlines(), 1):
+        if not content.strip():
+            continue
+        try:
+            values = json.loads(content)
+        except ValueError as error:
+            raise InputError(f"load: {path}, line {line}: must be JSON. Received: {error}. Correct it.") from None
+        if not isinstance(values, dict):
+            raise InputError(f"load: {path}, line {line}: must be a JSON object. Received: {content[:40]}. Correct it.")
+        yield Row(line, values)
+
+
+def labels(path: Path, rows: Sequence[Row]) -> list[str]:
+    """The label of each row as text.
+
+    Raises:
+        InputError: There is no column `label`, or a label is empty.
+    """
+    found = []
+    for row in rows:
+        label = row.values.get("label")
+        if label is None or isinstance(label, list | dict | float) or not str(label).strip():
+            raise InputError(
+                f"load: {path}, line {row.line}: the column label must have the class of the sample, a name or a whole "
+                f"number. Received: {label!r}. Add it."
+            )
+        found.append(str(label).strip())
+    return found
+
+
+def classes(names: Sequence[str]) -> tuple[str, ...]:
+    """The distinct labels: whole numbers by value, other labels by their characters."""
+    distinct = set(names)
+    if all(name.isdecimal() for name in distinct):
+        return tuple(sorted(distinct, key=int))
+    return tuple(sorted(distinct))
+
+
+def parts(path: Path, rows: Sequence[Row]) -> list[Role] | None:
+    """The part of each row; None where there is no column `split`.
+
+    Raises:
+        InputError: A part has another name than train, val, validation or test.
+    """
+    if "split" not in rows[0].values:
+        return None
+    for row in rows:
+        if row.values["split"] not in PARTS:
+            raise InputError(
+                f"load: {path}, line {row.line}: split must be train, val or test. Received: "
+                f"{row.values['split']!r}. Correct it, or leave the whole column out."
+            )
+    return [PARTS[row.values["split"]] for row in rows]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a manifest.
+
+    Args:
+        path: File that ends in .csv, .jsonl or .ndjson.
+        rows: Values by column, each with the same columns.
+
+    Raises:
+        InputError: The suffix is another one, or a value does not fit into CSV.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: a manifest ends in .csv or .jsonl. Choose another name.")
+    if path.suffix.lower() != ".csv":
+        atomic.write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return
+    if any(isinstance(value, list | dict) for row in rows for value in row.values()):
+        raise InputError(f"{path}: CSV cannot hold lists of values. Choose a name that ends in .jsonl.")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic.write(path, text.getvalue())
 
 
 def write(path: Path, splits: Splits, root: Path) -> None:
-    """Writes a CSV file with the columns path, label and split, in the order of the paths.
+    """Writes a manifest with the columns path, label and split, in the order of the paths.
 
     Args:
-        path: File to write; the paths in it are relative to its folder.
+        path: CSV file to write; the paths in it are relative to its folder.
         splits: Splits of files.
         root: Folder that the paths of the splits are relative to.
     """
-    folder = path.resolve().parent
     rows = []
     for split in splits:
         assert split.paths is not None
         for file, label in zip(split.paths, split.y, strict=True):
-            place = Path(os.path.relpath(root.resolve() / file, folder)).as_posix()
-            rows.append((place, split.class_names[label], split.role))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("path", "label", "split"), *sorted(rows)])
-    atomic.write(path, text.getvalue())
+            rows.append({"path": relative(root / file, path), "label": split.class_names[label], "split": split.role})
+    write_rows(path, sorted(rows, key=lambda row: str(row["path"])))
+
+
+def relative(file: Path, manifest: Path) -> str:
+    """The path of a file relative to the folder of a manifest, with `/` on every system."""
+    return Path(os.path.relpath(os.path.abspath(file), manifest.resolve().parent)).as_posix()

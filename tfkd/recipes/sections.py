@@ -57,8 +57,8 @@ class Source(Section):
     path: RecipePath | None = Field(
         default=None,
         examples=["data.npz"],
-        description="Path of a data set instead of a name: a .npz file with x_train, y_train, x_test and y_test, or a "
-        "folder with one folder of images per class.",
+        description="Path of a data set instead of a name: a .npz file with x_train, y_train, x_test and y_test, a "
+        "manifest (.csv, .jsonl), or a folder with one folder of images per class.",
     )
     image_size: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None, examples=[[96, 96]], min_length=2, max_length=2, description=HELP["image_size"]

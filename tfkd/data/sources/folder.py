@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tfkd.data import images
+from tfkd.data.manifest import PARTS
 from tfkd.data.reading import Request
 from tfkd.data.sources.source import Arrays, Source
+from tfkd.data.splits import Role
 from tfkd.errors import InputError
-
-# Names of the folders of the parts.
-_PARTS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 log = logging.getLogger("tfkd")
 
@@ -41,11 +40,8 @@ def read(request: Request) -> Arrays:
     Raises:
         InputError: The folder has another structure, or an image is unreadable or has another size.
     """
-    root, others = request.path, list[str]()
-    found = {part: _list_classes(root, folder, others) for part, folder in _part_folders(root).items()}
-    if others:
-        log.warning("%s: %s files that are no images are skipped: %s.", root, len(others), images.listed(others))
-    names = _common_classes(root, found)
+    root = request.path
+    found, names = _list(root)
     paths = np.array([path for files in found.values() for path in files.paths], object)
     y = np.concatenate([files.y for files in found.values()])
     part = np.repeat(list(found), [len(files.y) for files in found.values()])
@@ -61,12 +57,37 @@ def read(request: Request) -> Arrays:
     )
 
 
-def _part_folders(root: Path) -> dict[str, Path]:
+def rows(root: Path) -> Iterator[tuple[str, str, str]]:
+    """The path of each image relative to the folder, its class, and its part, which is empty in one without parts.
+
+    Args:
+        root: Folder of class folders, or of `train/` and others of that form.
+
+    Raises:
+        InputError: The folder has another structure.
+    """
+    found, names = _list(root)
+    has_parts = root not in _part_folders(root).values()
+    for part, files in found.items():
+        for path, label in zip(files.paths, files.y, strict=True):
+            yield path, names[label], part if has_parts else ""
+
+
+def _list(root: Path) -> tuple[dict[Role, _Files], tuple[str, ...]]:
+    """The files of each part, and the names of the classes."""
+    others: list[str] = []
+    found = {part: _list_classes(root, folder, others) for part, folder in _part_folders(root).items()}
+    if others:
+        log.warning("%s: %s files that are no images are skipped: %s.", root, len(others), images.listed(others))
+    return found, _common_classes(root, found)
+
+
+def _part_folders(root: Path) -> dict[Role, Path]:
     """The folder of each part; the data set itself as `train` where it has no parts."""
     folders = [entry.name for entry in _visible(root) if entry.is_dir()]
     if not set(folders) & {"train", "test"}:
         return {"train": root}
-    parts = [_PARTS.get(name) for name in folders]
+    parts = [PARTS.get(name) for name in folders]
     if None in parts or "train" not in parts or len(set(parts)) < len(parts):
         raise InputError(
             f"load: {root} must hold either train/, val/ and test/, of which val/ and test/ may be missing, or class "
@@ -107,7 +128,7 @@ def _list_images(folder: Path, prefix: str, paths: list[str], others: list[str])
             (paths if images.is_image(entry.name) else others).append(f"{prefix}/{entry.name}")
 
 
-def _common_classes(root: Path, found: dict[str, _Files]) -> tuple[str, ...]:
+def _common_classes(root: Path, found: dict[Role, _Files]) -> tuple[str, ...]:
     names = found["train"].classes
     for part, files in found.items():
         if files.classes != names:

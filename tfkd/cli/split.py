@@ -1,0 +1,50 @@
+"""`tfkd split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfkd.cli.application import Json, Overwrite, command, print_result, progress_of
+from tfkd.errors import InputError
+
+
+@command()
+def split(
+    data: Annotated[Path, typer.Argument(help="Folder with one folder of images per class, or a manifest.")],
+    out: Annotated[Path, typer.Option("--out", help="Manifest to write: a .csv or .jsonl file.")],
+    validation: Annotated[float, typer.Option(help="Share of the validation part, 0..1; 0 for none.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the test part, 0..1.")] = 0.2,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Keeps samples together: a column of the manifest, or a regular expression whose parenthesis is the "
+            r"group in the path, such as 'speaker_(\d+)'."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Divide a data set into train, val and test, and write the list.
+
+    Each class is divided in the same shares. Parts that the data set has stay as they are.
+    The manifest is a data set: give it to --data of the other commands, and to the training of your teacher.
+
+    Example: tfkd split photos --out photos.csv --test 0.2 --validation 0.1
+    """
+    from tfkd.data import manifest, splitting
+    from tfkd.data.reading import Request
+
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} already exists. Pass overwrite=True or choose another name.")
+    with progress_of(as_json) as progress:
+        rows = splitting.rows_of(Request(str(data)), out)
+        shares: dict = {"test": test, **({"val": validation} if validation else {})}
+        divided = splitting.split(rows, shares, group=group, seed=seed)
+        manifest.write_rows(out, divided)
+        counts = splitting.summary(divided)
+        text = ", ".join(f"{role} {count:,}" for role, count in counts.items())
+        print_result(progress, {"path": str(out), **counts}, as_json, f"{out}: {text} samples")

@@ -1,0 +1,188 @@
+"""Divides the rows of a data set into parts: stratified by class, with rows of one group in one part."""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkd.data import manifest
+from tfkd.data.reading import Request
+from tfkd.data.sources import folder
+from tfkd.data.splits import ROLES, Role, class_ranks
+from tfkd.errors import InputError
+
+
+def rows_of(request: Request, out: Path) -> list[dict[str, Any]]:
+    """The rows of a folder of class folders or of a manifest, with paths relative to another manifest.
+
+    Args:
+        request: The data set.
+        out: The manifest that the rows are for.
+
+    Raises:
+        InputError: The data set is neither, or it is malformed.
+    """
+    path = request.path
+    if path.is_dir():
+        return [
+            {"path": manifest.relative(path / file, out), "label": label, **({"split": part} if part else {})}
+            for file, label, part in folder.rows(path)
+        ]
+    if path.suffix.lower() not in manifest.SUFFIXES or not path.is_file():
+        raise InputError(f"split: data must be a folder of class folders or a manifest. Received: {path}.")
+    rows = manifest.read(path)
+    labels, parts = manifest.labels(path, rows), manifest.parts(path, rows)
+    found = [{**row.values, "label": label} for row, label in zip(rows, labels, strict=True)]
+    for number, row in enumerate(found):
+        if "path" in row:
+            row["path"] = manifest.relative(path.parent / row["path"], out)
+        if parts:
+            row["split"] = parts[number]
+    return found
+
+
+def groups_of(rows: Sequence[Mapping[str, Any]], group: str) -> list[str]:
+    """The group of each row.
+
+    Args:
+        rows: Rows of a data set.
+        group: Name of a column, or a regular expression whose first parenthesis is the group in the path, such as
+            `speaker_(\\d+)`.
+
+    Raises:
+        InputError: There is no such column, or the expression is wrong or does not match a path.
+    """
+    if group in rows[0]:
+        return [str(row[group]) for row in rows]
+    if "(" not in group or "path" not in rows[0]:
+        raise InputError(
+            f"split: group must be a column, or a regular expression of the path with a parenthesis. Received: "
+            f"{group!r}. Columns: {', '.join(rows[0])}."
+        )
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise InputError(f"split: group must be a regular expression. Received: {group!r}: {error}.") from None
+    found = []
+    for row in rows:
+        match = pattern.search(str(row["path"]))
+        if match is None or not match.groups():
+            raise InputError(f"split: group must match each path. Received: {group!r} and {row['path']}.")
+        found.append(match[1])
+    return found
+
+
+def divide(
+    labels: Sequence[str], shares: Mapping[Role, float], *, groups: Sequence[str] | None = None, seed: int = 0
+) -> list[Role]:
+    """Assigns samples to parts so that each class is divided in the same shares.
+
+    Args:
+        labels: Label of each sample.
+        shares: Share of each part but train, > 0, with a sum < 1.
+        groups: Group of each sample, whose samples stay together; None for single samples, which are divided exactly.
+        seed: Random seed, >= 0.
+
+    Raises:
+        InputError: The shares are out of range, or a part would lack a class.
+    """
+    if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise InputError(f"split: shares must be > 0 with a sum < 1. Received: {dict(shares)}. Use 0.1 and 0.2.")
+    names, y = np.unique(np.asarray(labels), return_inverse=True)
+    if groups is None:
+        found = _divide_samples(y, shares, seed)
+    else:
+        found = _divide_groups(y, np.unique(np.asarray(groups), return_inverse=True)[1], shares, seed)
+    for role in ("train", *shares):
+        missing = set(range(len(names))) - set(y[found == role].tolist())
+        if missing:
+            raise InputError(
+                f"split: each part needs samples of each class. Received: no {names[min(missing)]} for {role}. Add "
+                f"{'groups' if groups is not None else 'samples'} of that class, or choose other shares."
+            )
+    return found.tolist()
+
+
+def _divide_samples(y: np.ndarray, shares: Mapping[Role, float], seed: int) -> np.ndarray:
+    rank, size = class_ranks(y, seed)
+    found, begin = np.full(len(y), "train", object), np.zeros(len(y), np.int64)
+    for role, share in shares.items():
+        end = begin + np.maximum(1, np.rint(share * size)).astype(np.int64)
+        found[(begin <= rank) & (rank < end)] = role
+        begin = end
+    return found
+
+
+def _divide_groups(y: np.ndarray, group: np.ndarray, shares: Mapping[Role, float], seed: int) -> np.ndarray:
+    """Gives each group, the largest first, to the part that lacks most of its classes.
+
+    scikit-learn's StratifiedGroupKFold does so for equal shares only.
+    """
+    counts = np.zeros((group.max() + 1, y.max() + 1))
+    np.add.at(counts, (group, y), 1)
+    roles: list[Role] = ["train", *shares]
+    wanted = np.outer([1 - sum(shares.values()), *shares.values()], counts.sum(axis=0))
+    filled, chosen = np.zeros_like(wanted), np.zeros(len(counts), np.int64)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    for one in order[np.argsort(-counts[order].max(axis=1), kind="stable")]:
+        lacking = ((wanted - filled) / np.maximum(wanted, 1))[:, counts[one] > 0].mean(axis=1)
+        chosen[one] = int(lacking.argmax())
+        filled[chosen[one]] += counts[one]
+    return np.array(roles, object)[chosen[group]]
+
+
+def split(
+    rows: list[dict[str, Any]], shares: Mapping[Role, float], *, group: str | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Rows with a column `split`; parts that the data set has stay as they are, and only missing ones are divided.
+
+    Args:
+        rows: Rows of a data set.
+        shares: Share of validation and test part.
+        group: See `groups_of`; None for no groups.
+        seed: Random seed, >= 0.
+
+    Raises:
+        InputError: Nothing is left to divide, a group would be in two parts, or see `divide`.
+    """
+    given = [row.get("split", "train") for row in rows]
+    missing = {role: share for role, share in shares.items() if role not in given}
+    if not missing:
+        raise InputError("split: the data set must lack a validation or test part. Received: one with both.")
+    free = [number for number, part in enumerate(given) if part == "train"]
+    groups = None if group is None else groups_of(rows, group)
+    if groups is not None:
+        places = collections.defaultdict(set)
+        for one, part in zip(groups, given, strict=True):
+            places[one].add(part)
+        torn = next((one for one, found in places.items() if len(found) > 1), None)
+        if torn is not None:
+            raise InputError(
+                f"split: the parts of the data set must not share a group. Received: {torn!r} in "
+                f"{', '.join(sorted(places[torn]))}. Move it to one part."
+            )
+    divided = divide(
+        [rows[number]["label"] for number in free],
+        missing,
+        groups=None if groups is None else [groups[number] for number in free],
+        seed=seed,
+    )
+    for number, part in zip(free, divided, strict=True):
+        given[number] = part
+    # In a table of values another column than `group` would be a value of the samples.
+    renamed = {group: "group"} if group in rows[0] and "path" not in rows[0] else {}
+    return [
+        {**{renamed.get(name, name): value for name, value in row.items()}, "split": part}
+        for row, part in zip(rows, given, strict=True)
+    ]
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The number of samples of each part."""
+    counts = collections.Counter(row["split"] for row in rows)
+    return {role: counts[role] for role in ROLES if counts[role]}
