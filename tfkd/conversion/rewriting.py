@@ -85,14 +85,7 @@ def _reproduced(quantize: Callable[[], bytes], content: bytes, samples: np.ndarr
         content: The float .tflite.
         samples: [N, ...] calibration samples, of which a few are computed.
     """
-    graph, recorder = TFLiteModel.load(content).graph, TensorRecorder(content)
-    produced = {graph.tensors[index].name: index for op in graph.ops for index in op.outputs}
-    largest = dict.fromkeys(produced, 0.0)
-    for sample in samples[:_CHECKED_SAMPLES]:
-        read = recorder.run([sample[None]])
-        for name, index in produced.items():
-            if graph.tensors[index].dtype == "float32":
-                largest[name] = max(largest[name], float(np.abs(read(index)).max(initial=0.0)))
+    largest = _largest_magnitudes(content, samples[:_CHECKED_SAMPLES])
 
     def implausible(quantized: bytes) -> dict[str, float]:
         ranges = {
@@ -110,6 +103,23 @@ def _reproduced(quantize: Callable[[], bytes], content: bytes, samples: np.ndarr
         if not found or found == previous:
             break
     return quantized
+
+
+def _largest_magnitudes(content: bytes, samples: np.ndarray) -> dict[str, float]:
+    """The largest magnitude of each float tensor by its name; empty where LiteRT cannot show all, as in loops."""
+    graph = TFLiteModel.load(content).graph
+    produced = [i for op in graph.ops for i in op.outputs if graph.tensors[i].dtype == "float32"]
+    largest = dict.fromkeys((graph.tensors[index].name for index in produced), 0.0)
+    try:
+        recorder = TensorRecorder(content)
+        for sample in samples:
+            read = recorder.run([sample[None]])
+            for index in produced:
+                name = graph.tensors[index].name
+                largest[name] = max(largest[name], float(np.abs(read(index)).max(initial=0.0)))
+    except (RuntimeError, ValueError):
+        return {}
+    return largest
 
 
 def separate_operands(content: bytes) -> bytes:
