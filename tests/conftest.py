@@ -107,6 +107,20 @@ def digits_student_file(digits_files) -> Path:
     return digits_files["student"]
 
 
+@pytest.fixture(scope="session")
+def digits_int8(digits_student_file):
+    """The digits student as a .tflite of mode full_int8, converted once for all worker processes."""
+    from tfkd import data, models
+    from tfkd.conversion.converter import convert
+    from tfkd.conversion.tflite import TFLiteModel
+
+    path = digits_student_file.with_name("digits_int8.tflite")
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            convert(models.load(digits_student_file), path, calibration=data.load("digits").train)
+    return TFLiteModel.load(path)
+
+
 # Collection ----------------------------------------------------------------------------------------------------------
 
 

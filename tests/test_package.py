@@ -118,7 +118,9 @@ def test_installed_command_writes_a_recipe_and_runs_it(environment, tmp_path):
         r"^seeds = \d+": "seeds = 1",
         r"^modes = \[[^]]*\]": 'modes = ["full_int8"]',
         r"^optional = \[[^]]*\]": "optional = []",
+        r"^min_accuracy = .*": "min_accuracy = 20.0",
         r"^max_accuracy_drop = .*": "max_accuracy_drop = 50.0",
+        r"^max_drop_from_teacher = .*": "max_drop_from_teacher = 80.0",
         r"^max_arena_bytes = .*": "",
     }
     text = recipe.read_text()

@@ -61,12 +61,12 @@ def test_help_loads_no_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_validate_without_a_keras_model_loads_no_tensorflow(student):
+def test_validate_without_a_keras_model_loads_no_tensorflow(digits_int8):
     code = (
         "import sys, typer.testing, tfkd.cli as c; done = typer.testing.CliRunner().invoke(c.app, sys.argv[1:]);"
-        "print(done.exit_code, {'tensorflow', 'keras', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules))"
+        "print(done.exit_code, {'tensorflow', 'keras', 'sklearn', 'scipy.stats', 'matplotlib'} & set(sys.modules))"
     )
-    words = ["validate", student / "student.tflite", "--target", "host", "--min-accuracy", "0"]
+    words = ["validate", digits_int8.path, "--target", "host", "--min-accuracy", "0"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stdout == "0 set()\n"
 
@@ -116,8 +116,8 @@ def test_existing_output_needs_overwrite(student):
     assert "student.tflite already exists" in refused.stderr
 
 
-def test_validate_status_follows_the_contract(student, tmp_path):
-    arguments = ("validate", student / "student.tflite", "--target", "tflm")
+def test_validate_status_follows_the_contract(digits_int8, tmp_path):
+    arguments = ("validate", digits_int8.path, "--target", "tflm", "--min-accuracy", "50")
     page = tmp_path / "report.html"
     holds = tfkd_cli(*arguments, "--max-bytes", 100_000, "--report", page)
     assert holds.exit_code == 0, holds.output
@@ -132,9 +132,28 @@ def test_validate_status_follows_the_contract(student, tmp_path):
     assert tfkd_cli(*arguments, "--report", page).exit_code == 2
 
 
-def test_report_rewrites_a_json_report(student, tmp_path):
+def test_validate_of_an_untrained_model_is_no_whatever_the_contract_says(student):
+    arguments = ("validate", student / "student.tflite", "--target", "tflm")
+    for limits in ((), ("--max-bytes", 100_000), ("--min-accuracy", 0)):
+        done = tfkd_cli(*arguments, *limits)
+        assert done.exit_code == 1
+        assert "student is not better than a constant answer: " in done.output
+
+
+def test_validate_compares_with_teacher_and_student_alone(digits_int8, digits_files):
+    arguments = ("validate", digits_int8.path, "--target", "tflm", "--max-drop-from-teacher", 50)
+    unknown = tfkd_cli(*arguments)
+    assert "accuracy drop from the teacher. The teacher (--teacher) is needed" in unknown.output
+    files = ("--teacher", digits_files["teacher"], "--alone", digits_files["student"])
+    done = tfkd_cli(*arguments, *files, "--min-gain-over-alone", 20, "--confident", "--json")
+    verdict = json.loads(done.stdout)["verdict"]
+    assert (verdict["status"], verdict["binding"]) == ("NO", "min_gain_over_alone")
+    assert {check["name"]: check["status"] for check in verdict["checks"]}["max_drop_from_teacher"] == "holds"
+
+
+def test_report_rewrites_a_json_report(digits_int8, tmp_path):
     source = tmp_path / "report.json"
-    done = tfkd_cli("validate", student / "student.tflite", "--target", "tflm", "--report", source)
+    done = tfkd_cli("validate", digits_int8.path, "--target", "tflm", "--report", source)
     assert done.exit_code == 0, done.output
     assert tfkd_cli("report", source, "--out", tmp_path / "again.md").exit_code == 0
     assert "tflm" in (tmp_path / "again.md").read_text()
@@ -310,9 +329,13 @@ def test_convert_writes_golden_vectors_and_refuses_existing_ones(student, tmp_pa
     assert not out.exists()
 
 
-def test_diff_has_the_exit_status_of_its_contract(student):
-    model = student / "student.tflite"
-    assert tfkd_cli("diff", model, model, "--min-agreement", "1.0").exit_code == 0
+def test_diff_has_the_exit_status_of_its_contract(digits_int8):
+    model = digits_int8.path
+    limits = ("--max-accuracy-drop", "0", "--min-agreement")
+    assert tfkd_cli("diff", model, model, *limits, "100").exit_code == 0
+    share = tfkd_cli("diff", model, model, *limits, "0.9")
+    assert share.exit_code == 2
+    assert "min_agreement is in percent now, not a share" in share.stderr
     result = tfkd_cli("diff", model, model, "--max-bytes", "100", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["comparisons"][0]["verdict"]["binding"] == "max_bytes"

@@ -5,7 +5,8 @@ from typer.testing import CliRunner
 
 from tfkd.cli import app
 from tfkd.cli.limit_options import NO_LIMITS, limit_options
-from tfkd.validation.contract import LIMITS, Contract
+from tfkd.validation.contract import Contract
+from tfkd.validation.limits import LIMITS
 
 
 def test_limit_options_become_a_contract():
@@ -17,9 +18,9 @@ def test_limit_options_become_a_contract():
     def judge(model: str, contract: Contract = NO_LIMITS, verbose: bool = False) -> None:
         received.append((model, contract, verbose))
 
-    ran = CliRunner().invoke(one, ["m", "--max-bytes", "5", "--min-accuracy", "0.5", "--verbose"])
+    ran = CliRunner().invoke(one, ["m", "--max-bytes", "5", "--min-accuracy", "50", "--confident", "--verbose"])
     assert ran.exit_code == 0
-    assert received == [("m", Contract(max_bytes=5, min_accuracy=0.5), True)]
+    assert received == [("m", Contract(max_bytes=5, min_accuracy=50, confident=True), True)]
 
 
 def test_validate_and_diff_have_every_limit_as_an_option():

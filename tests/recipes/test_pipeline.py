@@ -36,6 +36,7 @@ calibration_samples = 100
 [targets]
 names = ["tflm"]
 [contract]
+min_accuracy = 20
 max_bytes = {max_bytes}
 """
 STEPS = (

@@ -11,9 +11,10 @@ from tfkd.report import write_report
 from tfkd.targets.measurement import Measurement, Memory
 from tfkd.validation.contract import Contract, judge
 from tfkd.validation.results import Row
-from tfkd.validation.scores import measure_divergence, score
+from tfkd.validation.scores import measure_difference, measure_divergence, score
 from tfkd.validation.validator import Validation
 
+ROLES = {"teacher": "teacher", "reference": "student"}
 HOSTILE = "<script>alert('x')</script>"
 HOT = "thermal status 3: let it cool"
 TRAINING = {
@@ -44,10 +45,11 @@ def record_of(contract=None, *, class_names=None, timed=True):
     random = np.random.default_rng(0)
     logits = np.eye(10)[test.y] * 4 + random.normal(size=(len(test), 10))
     raw = np.clip(np.rint(logits * 12), -128, 127).astype(np.int8)
-    rows, first = [], None
+    rows, right, first = [], {}, None
     for name, noise in (("teacher", 0.1), ("student", 0.0)):
         outputs = logits + noise * random.normal(size=logits.shape)
         row = Row(name, None, 800_000, 200_000, len(test))
+        right[name] = outputs.argmax(axis=1) == test.y
         rows.append(row.with_scores(score(outputs, test, None)))
     labels = logits.argmax(axis=1)
     for target, fields in (
@@ -59,9 +61,13 @@ def record_of(contract=None, *, class_names=None, timed=True):
         measured = Measurement(target, "ab" * 32, 20_000, (outputs,), evidence, **fields)
         divergence = measure_divergence(measured, first)
         row = Row("full_int8", target, 20_000, None, len(test), output_divergence=divergence, measurement=measured)
-        rows.append(row.with_scores(score(outputs, test, labels)))
+        differences = {
+            role: measure_difference(outputs.argmax(axis=1) == test.y, right[name], paired=True, against=name)
+            for role, name in ROLES.items()
+        }
+        rows.append(dataclasses.replace(row, differences=differences).with_scores(score(outputs, test, labels)))
         first = first or measured
-    verdict = judge(contract, rows[2:], rows[1].accuracy)
+    verdict = judge(contract, rows[2:])
     rows.append(Row("float32", "tflm", 70_000, None, len(test), invalid_reason=f"No {HOSTILE} kernel.", broken=True))
     facts = {
         "name": "digits",
@@ -70,13 +76,13 @@ def record_of(contract=None, *, class_names=None, timed=True):
         "input_shape": [8, 8, 1],
         "content_hash": test.content_hash,
     }
-    validation = Validation(tuple(rows), verdict, contract, "full_int8", "student", {}, facts, {"python": "3.11"})
+    validation = Validation(tuple(rows), verdict, contract, "full_int8", ROLES, {}, facts, {"python": "3.11"})
     return {**validation.to_json(), "models": MODELS}
 
 
 SHIP = Contract(max_bytes=50_000, max_accuracy_drop=5, max_arena_bytes=16_000, max_p90_ms=1, max_divergence_steps=2)
-NO = Contract(max_bytes=15_000, min_accuracy=0.5)
-UNKNOWN = Contract(max_bytes=50_000, max_p90_ms=1)
+NO = Contract(max_bytes=15_000, min_accuracy=50)
+UNKNOWN = Contract(min_accuracy=50, max_bytes=50_000, max_p90_ms=1)
 FULL = {"training": TRAINING, "seeds": SEEDS, "command": COMMAND}
 
 

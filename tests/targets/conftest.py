@@ -1,7 +1,6 @@
 """Models that the tests of several targets share."""
 
 import os
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,16 +21,6 @@ def splits():
 def student(digits_student_file):
     """A trained digits student."""
     return models.load(digits_student_file)
-
-
-@pytest.fixture(scope="session")
-def digits_int8(digits_student_file: Path, splits) -> TFLiteModel:
-    """The digits student as a .tflite of mode full_int8, converted once for all worker processes."""
-    path = digits_student_file.with_name("digits_int8.tflite")
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            convert(models.load(digits_student_file), path, calibration=splits.train)
-    return TFLiteModel.load(path)
 
 
 class Gain(keras.layers.Layer):

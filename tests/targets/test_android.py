@@ -67,7 +67,9 @@ def test_second_run_copies_no_file(phone, model, x):
 
 
 def test_validation_on_the_phone(phone, model, splits):
-    validation = tfkd.validate(model, splits.test, targets=["android"], contract=tfkd.Contract(max_bytes=20_000))
+    validation = tfkd.validate(
+        model, splits.test, targets=["android"], contract=tfkd.Contract(min_accuracy=50, max_bytes=20_000)
+    )
     row = validation.rows[-1]
     assert row.target == "android"
     assert validation.verdict.status == "SHIP"

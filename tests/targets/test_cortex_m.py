@@ -303,7 +303,7 @@ def test_report_shows_instructions_estimate_and_arena(
     digits: TFLiteModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder, test = tmp_path_factory.mktemp("report"), tfkd.data.load("digits").test
-    contract = tfkd.Contract(max_ram_bytes=4_000, max_flash_bytes=20_000)
+    contract = tfkd.Contract(min_accuracy=50, max_ram_bytes=4_000, max_flash_bytes=20_000)
     validation = tfkd.validate(digits, test, targets=["cortex-m4:nrf52840"], contract=contract)
     assert validation.verdict.status == "SHIP"
     page = tfkd.write_report(validation, folder / "report.html").read_text()

@@ -70,11 +70,11 @@ def test_contract_refers_to_the_first_model(found, old, new, splits):
     assert (one.verdict.status, found.ok) == ("NO", False)
     loose = compare(old, new, splits.test, contract=Contract(max_accuracy_drop=99, max_bytes=10**6))
     assert loose.ok
-    assert not compare(old, new, splits.test, contract=Contract(min_agreement=1.0)).ok
+    assert not compare(old, new, splits.test, contract=Contract(max_accuracy_drop=99, min_agreement=100)).ok
 
 
 def test_model_differs_from_itself_in_nothing(old, splits):
-    same = compare(old, old, splits.test, contract=Contract(min_agreement=1.0))
+    same = compare(old, old, splits.test, contract=Contract(max_accuracy_drop=0, min_agreement=100))
     (one,) = same.comparisons
     assert same.ok
     assert (same.ops, same.changes, one.regressed, one.fixed, one.changed_errors, one.classes) == (
@@ -135,10 +135,21 @@ def test_split_of_another_role_and_file_of_another_format_are_refused(old, split
 
 
 def test_limits_on_divergence_ram_and_flash_apply_to_the_second_model(old, new, splits):
-    same = compare(old, old, splits.test, contract=Contract(max_divergence_steps=0))
+    same = compare(old, old, splits.test, contract=Contract(max_accuracy_drop=0, max_divergence_steps=0))
     assert (same.comparisons[0].verdict.status, same.ok) == ("SHIP", True)
     unknown = compare(old, new, splits.test, contract=Contract(max_ram_bytes=9999, max_flash_bytes=9999))
-    assert [check.status for check in unknown.comparisons[0].verdict.checks] == ["holds", "unknown", "unknown"]
+    assert {check.name: check.status for check in unknown.comparisons[0].verdict.checks} == {
+        "runs": "holds",
+        "better_than_constant": "holds",
+        "quality": "unknown",
+        "max_ram_bytes": "unknown",
+        "max_flash_bytes": "unknown",
+    }
+
+
+def test_limits_against_keras_models_are_refused(old, new, splits):
+    with pytest.raises(ValueError, match="max_drop_from_teacher refers to a Keras model"):
+        compare(old, new, splits.test, contract=Contract(max_drop_from_teacher=1))
 
 
 def test_long_names_of_tensors_are_shortened_in_the_text(old, splits, tmp_path):

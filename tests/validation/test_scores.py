@@ -10,7 +10,7 @@ from sklearn import metrics
 from tests.validation.identity_models import split_of
 from tfkd.targets.measurement import Measurement
 from tfkd.validation.results import Row
-from tfkd.validation.scores import OutputDivergence, Scores, measure_divergence, score
+from tfkd.validation.scores import OutputDivergence, Scores, measure_difference, measure_divergence, score
 
 
 @pytest.mark.parametrize("right", [0, 1, 6, 8])
@@ -71,3 +71,24 @@ def test_scores_are_fields_of_a_row(test_split):
     found = score(test_split.x, test_split, None)
     row = Row("m", "host", 1000, None, 8).with_scores(found)
     assert (row.accuracy, row.worst_class, row.confusion) == (found.accuracy, found.worst_class, found.confusion)
+
+
+# From Newcombe's paper on paired data, method 10: samples that both, the first, the second and neither got right.
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [((36, 12, 2, 0), 0.0569, 0.3404), ((20, 12, 2, 16), 0.0562, 0.3292), ((1, 97, 1, 1), 0.8737, 0.9850)],
+)
+def test_interval_of_a_difference_is_that_of_newcombe(counts, low, high):
+    right = np.repeat([True, True, False, False], counts)
+    other = np.repeat([True, False, True, False], counts)
+    found = measure_difference(right, other, paired=True, against="other")
+    assert found.points == pytest.approx(100 * (right.mean() - other.mean()))
+    assert found.interval == (pytest.approx(100 * low, abs=0.01), pytest.approx(100 * high, abs=0.01))
+
+
+def test_interval_of_a_difference_between_other_samples_is_that_of_newcombe():
+    right, other = np.arange(70) < 56, np.arange(80) < 48  # from the paper on independent proportions
+    found = measure_difference(right, other, paired=False, against="other")
+    assert found.interval == (pytest.approx(5.24, abs=0.01), pytest.approx(33.39, abs=0.01))
+    swapped = measure_difference(other, right, paired=False, against="other")
+    assert swapped.interval == (pytest.approx(-found.interval[1]), pytest.approx(-found.interval[0]))

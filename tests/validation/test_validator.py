@@ -22,6 +22,8 @@ from tfkd.validation.validator import validate
 
 SCHEMA = json.loads(resources.files("tfkd.report").joinpath("schema.json").read_text())
 
+SMALL = Contract(min_accuracy=50, max_bytes=9999)
+
 
 @pytest.fixture(scope="module")
 def float_model():
@@ -70,7 +72,7 @@ def test_validate_refuses_a_keras_model_that_does_not_fit(float_model, test_spli
 def test_validate_needs_to_know_what_ships(float_model, test_split):
     models = {"a": float_model, "b": float_model}
     with pytest.raises(ValueError, match="name of the model that is to ship.*Choose one of: a, b"):
-        validate(models, test_split, targets=[FixedTarget("x")], contract=Contract(max_bytes=9999))
+        validate(models, test_split, targets=[FixedTarget("x")], contract=SMALL)
     with pytest.raises(ValueError, match="ship must be the name of a model. Received: 'c'. Models: a, b"):
         validate(models, test_split, targets=[FixedTarget("x")], ship="c")
     with pytest.raises(ValueError, match="at least one .tflite"):
@@ -111,6 +113,41 @@ def test_validate_reference_beside_baselines_gets_its_own_row(float_model, test_
     assert found.rows[1].flips == (0, 6)
 
 
+def test_validate_compares_with_the_teacher_and_the_student_alone(float_model, test_split):
+    alone = keras_identity(3, -1.0)  # right on none of the samples
+    other = split_of(test_split.x[:4], test_split.y[:4]).test
+    found = validate(
+        float_model,
+        test_split,
+        teacher=(keras_identity(3), other),
+        alone=alone,
+        baselines={"more": keras_identity(3)},
+        targets=[FixedTarget("a")],
+        contract=Contract(max_drop_from_teacher=0, min_gain_over_alone=75),
+    )
+    assert [row.name for row in found.rows] == ["teacher", "student alone", "more", "model"]
+    assert {role: (one.against, one.points) for role, one in found.rows[-1].differences.items()} == {
+        "teacher": ("teacher", 0.0),
+        "alone": ("student alone", 75.0),
+    }
+    assert (found.verdict.status, found.verdict.binding) == ("SHIP", "max_drop_from_teacher")
+    record = json.loads(json.dumps(found.to_json()))
+    jsonschema.validate(record, SCHEMA)
+    assert (record["teacher"], record["alone"], record["reference"]) == ("teacher", "student alone", None)
+
+
+def test_validate_refuses_another_baseline_of_the_teachers_name(float_model, test_split):
+    with pytest.raises(ValueError, match="the baseline 'teacher' is another model than teacher"):
+        validate(float_model, test_split, teacher=keras_identity(3), baselines={"teacher": keras_identity(3, 2.0)})
+
+
+def test_validate_model_at_chance_level_is_no_without_a_contract(float_model, test_split):
+    constant = np.tile(np.float32([0, 1, 0]), (8, 1))
+    found = validate(float_model, test_split, targets=[FixedTarget("a", constant), FixedTarget("b")])
+    assert (found.verdict.status, found.verdict.binding) == ("NO", "better_than_constant")
+    assert not found.ok
+
+
 def test_validate_int8_divergence_is_counted_from_the_first_target(int8_model, test_split):
     raw = int8_model.quantize_input(test_split.x)
     assert raw.dtype == np.int8
@@ -122,7 +159,10 @@ def test_validate_int8_divergence_is_counted_from_the_first_target(int8_model, t
 
 def test_validate_float_model_has_no_output_divergence(float_model, test_split):
     found = validate(
-        float_model, test_split, targets=[FixedTarget("a"), FixedTarget("b")], contract=Contract(max_divergence_steps=1)
+        float_model,
+        test_split,
+        targets=[FixedTarget("a"), FixedTarget("b")],
+        contract=Contract(min_accuracy=50, max_divergence_steps=1),
     )
     assert found.rows[1].output_divergence is None
     assert (found.verdict.status, found.verdict.binding) == ("UNKNOWN", "max_divergence_steps")
@@ -132,7 +172,7 @@ def test_validate_float_model_has_no_output_divergence(float_model, test_split):
 def test_validate_outputs_that_are_not_finite_break_the_contract(float_model, test_split):
     bad = np.array(test_split.x)
     bad[3, 1] = np.nan
-    found = validate(float_model, test_split, targets=[FixedTarget("a", bad)], contract=Contract(max_bytes=9999))
+    found = validate(float_model, test_split, targets=[FixedTarget("a", bad)], contract=SMALL)
     assert found.rows[0].accuracy is None
     assert "NaN" in found.rows[0].invalid_reason
     assert (found.verdict.status, found.verdict.binding) == ("NO", "runs")
@@ -163,7 +203,7 @@ def test_validate_reference_that_is_not_finite_is_no_reference(float_model, test
 )
 def test_validate_keeps_the_other_rows_when_a_target_fails(float_model, test_split, error, flags, status):
     places = [FixedTarget("bad", error=error), FixedTarget("good")]
-    found = validate(float_model, test_split, targets=places, contract=Contract(max_bytes=9999))
+    found = validate(float_model, test_split, targets=places, contract=SMALL)
     assert [row.valid for row in found.rows] == [False, True]
     assert found.rows[0].invalid_reason == str(error)
     assert (found.rows[0].broken, found.rows[0].unavailable) == flags
@@ -193,21 +233,25 @@ def test_validate_without_targets_runs_the_defaults(int8_model, test_split):
 
 @pytest.mark.usefixtures("without_tflite_micro")
 def test_validate_default_target_that_the_platform_lacks_is_an_unavailable_row(int8_model, test_split):
-    found = validate(int8_model, test_split, contract=Contract(max_bytes=9999))
+    found = validate(int8_model, test_split, contract=SMALL)
     by_target = {row.target: row for row in found.rows}
     assert by_target["host"].valid
     assert (by_target["tflm"].unavailable, by_target["tflm"].broken) == (True, False)
     assert "tflite-micro" in by_target["tflm"].invalid_reason
     assert found.verdict.status == "SHIP"
     assert "tflm" in found.verdict.checks[0].detail
-    needed = validate(int8_model, test_split, contract=Contract(max_arena_bytes=99_999))
+    needed = validate(int8_model, test_split, contract=Contract(min_accuracy=50, max_arena_bytes=99_999))
     assert (needed.verdict.status, needed.verdict.binding) == ("UNKNOWN", "max_arena_bytes")
 
 
 @pytest.mark.usefixtures("without_tflite_micro")
 def test_validate_optional_target_that_the_platform_lacks_does_not_affect_the_verdict(int8_model, test_split):
     found = validate(
-        int8_model, test_split, targets=["tflm", "host"], optional=["tflm"], contract=Contract(max_bytes=9999)
+        int8_model,
+        test_split,
+        targets=["tflm", "host"],
+        optional=["tflm"],
+        contract=SMALL,
     )
     assert [row.unavailable for row in found.rows] == [True, False]
     assert found.verdict.status == "SHIP"
@@ -215,14 +259,14 @@ def test_validate_optional_target_that_the_platform_lacks_does_not_affect_the_ve
 
 @pytest.mark.usefixtures("without_tflite_micro")
 def test_validate_chosen_target_that_the_platform_lacks_leaves_the_verdict_unknown(int8_model, test_split):
-    found = validate(int8_model, test_split, targets=["tflm", "host"], contract=Contract(max_bytes=9999))
+    found = validate(int8_model, test_split, targets=["tflm", "host"], contract=SMALL)
     assert [row.unavailable for row in found.rows] == [True, False]
     assert (found.verdict.status, found.verdict.binding) == ("UNKNOWN", "runs")
 
 
 def test_validate_measurement_that_is_not_valid_gives_no_numbers(float_model, test_split):
     engine = FixedTarget("hot", valid=False, invalid_reason="The phone was throttled.")
-    found = validate(float_model, test_split, targets=[engine], contract=Contract(max_bytes=9999))
+    found = validate(float_model, test_split, targets=[engine], contract=SMALL)
     assert found.rows[0].invalid_reason == "The phone was throttled."
     assert found.rows[0].accuracy is None
     assert found.verdict.status == "UNKNOWN"

@@ -170,12 +170,12 @@ def _options_of(function: Callable[..., None]) -> dict[str, str]:
 
 
 def command(
-    *, tensorflow: bool | str = False, resumes: bool = False
+    *, tensorflow: bool | tuple[str, ...] = False, resumes: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a command and turns its errors into a message and an exit status.
 
     Args:
-        tensorflow: Whether the command uses TensorFlow, or the name of the option that makes it do so.
+        tensorflow: Whether the command uses TensorFlow, or the names of the options that make it do so.
         resumes: Whether the same command continues after an interruption.
     """
 
@@ -184,7 +184,7 @@ def command(
         def guarded(*args: Any, **kwargs: Any) -> None:
             with _recorded_interrupts() as interrupts:
                 try:
-                    if kwargs.get(tensorflow) if isinstance(tensorflow, str) else tensorflow:
+                    if any(map(kwargs.get, tensorflow)) if isinstance(tensorflow, tuple) else tensorflow:
                         _load_tensorflow()
                     function(*args, **kwargs)
                 except (typer.Exit, typer.Abort, BrokenPipeError):  # Typer ends on these itself

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tfkd.validation.contract import LIMITS, Contract
+from tfkd.validation.contract import Contract
+from tfkd.validation.limits import CONFIDENT, LIMITS
 
 NO_LIMITS = Contract()
 
@@ -30,11 +31,19 @@ def limit_options(command: Callable[..., None]) -> Callable[..., None]:
         )
         for limit in LIMITS.values()
     ]
+    options.append(
+        inspect.Parameter(
+            "confident",
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=False,
+            annotation=Annotated[bool, typer.Option("--confident", help=CONFIDENT)],
+        )
+    )
 
     @functools.wraps(command)
     def with_contract(**arguments: Any) -> None:
         limits = {name: arguments.pop(name, None) for name in LIMITS}
-        command(contract=Contract(**limits), **arguments)
+        command(contract=Contract(**limits, confident=arguments.pop("confident", False)), **arguments)
 
     parameters = []
     for name, parameter in signature.parameters.items():

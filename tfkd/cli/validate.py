@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ from tfkd.cli.limit_options import NO_LIMITS, limit_options
 from tfkd.validation.contract import Contract
 
 
-@command(tensorflow="reference")
+@command(tensorflow=("reference", "teacher", "alone"))
 @data_options
 @limit_options
 def validate(
@@ -35,6 +35,15 @@ def validate(
     reference: Annotated[
         Path | None,
         typer.Option(help="The .keras file that was converted; needed for --max-accuracy-drop and --min-agreement."),
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="The teacher, a .keras file; needed for --max-drop-from-teacher.")
+    ] = None,
+    alone: Annotated[
+        Path | None,
+        typer.Option(
+            help="The same student trained without a teacher, a .keras file; needed for --min-gain-over-alone."
+        ),
     ] = None,
     contract: Contract = NO_LIMITS,
     report: Annotated[
@@ -48,10 +57,11 @@ def validate(
 ) -> None:
     """Validate a .tflite on targets, against limits.
 
-    Runs the test split on each target. Exit status 1 if a limit does not hold or could not be checked.
+    Runs the test split on each target. Exit status 1 if a limit does not hold or could not be checked, if there are
+    limits but none on the accuracy, or if the model is no better than a constant answer.
     Without --target: host and tflm, as far as this platform has them.
 
-    Example: tfkd validate student.tflite --data digits --target host --target tflm --max-bytes 16384
+    Example: tfkd validate student.tflite --data digits --target host --target tflm --min-accuracy 90 --max-bytes 16384
     """
     from tfkd import data as datasets
     from tfkd import report as reports
@@ -62,17 +72,18 @@ def validate(
     reports.check_paths(report or [], overwrite=overwrite)
     with progress_of(as_json) as progress:
         targets = target_choice.choose(target, board=board, cc=cc, on_progress=progress.phase)
-        keras_model = None
-        if reference is not None:
-            from tfkd import models
+        keras_models: dict[str, Any] = {}
+        for role, path in (("reference", reference), ("teacher", teacher), ("alone", alone)):
+            if path is not None:
+                from tfkd import models
 
-            keras_model = models.load(reference)
+                keras_models[role] = models.load(path)
         progress.start("validate")
         test = datasets.load(data).test
         validation = run(
             model,
             test,
-            reference=keras_model,
+            **keras_models,
             targets=targets,
             optional=[one for one in targets if isinstance(one, str)],
             contract=contract,

@@ -201,11 +201,9 @@ class _Run:
                 {name: self._tflite(one.record) for name, one in converted.items()},
                 self.trainer.splits.test,
                 reference=distilled,
-                baselines={
-                    "teacher": (teacher.load(), self.trainer.teacher_splits.test),
-                    "student alone": self.trainer.saved(_best(students["alone"])).load(),
-                    "student distilled": distilled,
-                },
+                teacher=(teacher.load(), self.trainer.teacher_splits.test),
+                alone=self.trainer.saved(_best(students["alone"])).load(),
+                baselines={"student distilled": distilled},
                 targets=targets,
                 optional=[one for one in targets if isinstance(one, str)],
                 contract=limits,
@@ -219,7 +217,7 @@ class _Run:
         # A default target whose tool is installed later is validated then.
         places = [[one, "unavailable"] if isinstance(one, str) else [one.spec] for one in targets]
         trained = [one.hashes for runs in students.values() for one in runs.values()]
-        inputs = [places, limits.limits, ship, self.trainer.data_hash, teacher.hashes, trained]
+        inputs = [places, limits.to_json(), ship, self.trainer.data_hash, teacher.hashes, trained]
         inputs += [one.hashes for one in converted.values()]
         return self.steps.do("validate", inputs, Validated, work)
 

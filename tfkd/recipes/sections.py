@@ -16,7 +16,8 @@ from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import METHODS
-from tfkd.validation.contract import LIMITS, Contract
+from tfkd.validation.contract import Contract
+from tfkd.validation.limits import CONFIDENT, LIMITS
 
 Mode = Literal["float32", "float16", "dynamic_range", "full_int8", "int16x8"]
 
@@ -322,12 +323,13 @@ def _limits(section: Any) -> Any:
     return section
 
 
-_LIMIT_EXAMPLES = {"share": 0.95, "points": 1.0, "bytes": 65_536, "ms": 5.0, "steps": 2}
+_LIMIT_EXAMPLES = {"percent": 90.0, "points": 1.0, "bytes": 65_536, "ms": 5.0, "steps": 2}
 ContractSection = pydantic.create_model(
     "ContractSection",
     __base__=Section,
-    __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked: "
-    "without min_accuracy a student that learned little can ship.",
+    __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked. "
+    "Without any of min_accuracy, max_accuracy_drop, max_drop_from_teacher and min_gain_over_alone the verdict is "
+    "UNKNOWN.",
     __validators__={"_check_limits": pydantic.model_validator(mode="after")(_limits)},
     **{
         limit.name: (
@@ -335,5 +337,6 @@ ContractSection = pydantic.create_model(
             Field(default=None, description=limit.help, examples=[_LIMIT_EXAMPLES[limit.unit]]),
         )
         for limit in LIMITS.values()
-    },  # type: ignore[call-overload]
+    },
+    confident=(bool, Field(default=False, description=CONFIDENT)),  # type: ignore[call-overload]
 )

@@ -42,7 +42,13 @@ DIGITS: dict[str, Any] = {
         "calibration_samples": 256,
     },
     "targets": {"optional": ["cortex-m4:nrf52840"]},
-    "contract": {"max_accuracy_drop": 1.0, "max_bytes": 16384, "max_arena_bytes": 32768},
+    "contract": {
+        "min_accuracy": 90.0,
+        "max_accuracy_drop": 1.0,
+        "max_drop_from_teacher": 5.0,
+        "max_bytes": 16384,
+        "max_arena_bytes": 32768,
+    },
 }
 
 
@@ -105,7 +111,7 @@ def _values(request: Request, teacher: str, student: str) -> dict[str, Any]:
             "learning_rate": 1e-3,
         },
         "conversion": {"modes": ["float32", "full_int8"], "ship": "full_int8", "calibration_samples": 256},
-        "contract": {"max_accuracy_drop": 2.0},
+        "contract": {"max_accuracy_drop": 2.0, "max_drop_from_teacher": 5.0},
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tfkd.report import words
+from tfkd.validation.contract import LABELS
 
 # Characters that XML 1.0 cannot contain, even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -31,7 +32,7 @@ def render(record: Mapping[str, Any]) -> str:
         ElementTree.SubElement(properties, "property", {"name": name, "value": _clean(value)})
     for check in checks:
         case = ElementTree.SubElement(suite, "testcase", {"classname": f"tfkd.{model}", "name": check["name"]})
-        text = _clean(f"{words.LABELS[check['name']]}: {words.finding(check)}")
+        text = _clean(f"{LABELS[check['name']]}: {words.finding(check)}")
         element, status = _ELEMENTS.get(check["status"]), check["status"]
         if element:
             ElementTree.SubElement(case, element, {"message": text, "type": status}).text = text

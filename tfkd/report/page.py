@@ -11,11 +11,12 @@ import jinja2
 from markupsafe import Markup
 
 from tfkd.report import device_plots, devices, plots, seeds, words
+from tfkd.validation.contract import LABELS
 
 # CSS class and explanation of each verdict.
 _STATUS = {
     "SHIP": ("ship", "The contract holds."),
-    "NO": ("no", "The contract does not hold."),
+    "NO": ("no", "The model must not ship."),
     "UNKNOWN": ("unknown", "A limit that could not be checked does not count as kept."),
     None: ("none", ""),
 }
@@ -40,7 +41,8 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the templates show, as text."""
     status = record["verdict"]["status"]
     tone, explanation = _STATUS[status]
-    teacher = next((row for row in record["rows"] if row["target"] is None), None)
+    keras_rows = [row for row in record["rows"] if row["target"] is None]
+    teacher = next((row for row in keras_rows if row["name"] == record.get("teacher")), next(iter(keras_rows), None))
     all_series = seeds.series(record.get("seeds") or {})
     shown = _shown(record)
     colours = plots.colours(record)
@@ -110,11 +112,12 @@ def _markdown_escape(value: Any) -> Any:
 def _check(check: Mapping[str, Any], binding: str | None) -> dict[str, Any]:
     meter = None
     if check["value"] is not None:
-        end = 1.0 if check["unit"] == "share" else 1.25 * max(check["limit"], check["value"], 1e-9)
+        whole = {"share": 1.0, "percent": 100.0}
+        end = whole.get(check["unit"]) or 1.25 * max(check["limit"], check["value"], 1e-9)
         meter = {"value": _within(check["value"] / end), "limit": _within(check["limit"] / end)}
     return {
         **check,
-        "label": words.LABELS[check["name"]],
+        "label": LABELS[check["name"]],
         "bound": words.bound(check),
         "number": words.quantity(check["value"], check["unit"]),
         "finding": words.finding(check),

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 Histories = Mapping[str, Mapping[str, Sequence[float | None]]]
 
 _MARKERS = "osD^vphd"
+# Limits on accuracy relative to another model: name, role of that model, and the sign of the limit.
+_RELATIVE_LIMITS = (
+    ("max_accuracy_drop", "reference", -1),
+    ("max_drop_from_teacher", "teacher", -1),
+    ("min_gain_over_alone", "alone", 1),
+)
 
 
 def colours(record: Mapping[str, Any]) -> dict[str, int]:
@@ -159,11 +165,12 @@ def _draw_limits(axes: Axes, record: Mapping[str, Any]) -> None:
     style: dict[str, Any] = {"color": svg.colour("--bad"), "linewidth": 1.2, "linestyle": (0, (4, 3)), "zorder": 1}
     if contract.get("max_bytes") is not None:
         axes.axvline(contract["max_bytes"], label=f"limit {words.size(contract['max_bytes'])}", **style)
-    floors = [100 * contract["min_accuracy"]] if contract.get("min_accuracy") is not None else []
-    rows = (row for row in record["rows"] if row["target"] is None and row["name"] == record["reference"])
-    reference = next((row["accuracy"] for row in rows), None)
-    if contract.get("max_accuracy_drop") is not None and reference is not None:
-        floors.append(100 * reference - contract["max_accuracy_drop"])
+    floors = [contract["min_accuracy"]] if contract.get("min_accuracy") is not None else []
+    accuracy = {row["name"]: row["accuracy"] for row in record["rows"] if row["target"] is None}
+    for limit, role, sign in _RELATIVE_LIMITS:
+        other = accuracy.get(record.get(role))
+        if contract.get(limit) is not None and other is not None:
+            floors.append(100 * other + sign * contract[limit])
     if floors:
         axes.axhline(max(floors), label=f"limit {max(floors):.1f}%", **style)
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfkd.validation.contract import LIMITS, RUNS, RUNS_LABEL
+from tfkd.validation.contract import CONSTANT, LABELS, QUALITY, RUNS
 
 NONE = "–"
 COMPRESSION = (
     "The compressed sizes (gzip -9, zstd -19) are those of a download or an update. Pruning and clustering do not "
     "reduce the file, RAM or latency by themselves: a .tflite stores every weight, and kernels multiply by zeros too."
 )
-
-# The name of each check of a contract.
-LABELS = {RUNS: RUNS_LABEL, **{name: limit.label for name, limit in LIMITS.items()}}
 
 # What each field of `Measurement.evidence` is about.
 _EVIDENCE_OF = {
@@ -85,7 +82,7 @@ def quantity(value: float | None, unit: str | None) -> str:
 
     Args:
         value: The value, or None.
-        unit: `share`, `points`, `bytes`, `ms` or `steps`.
+        unit: `percent`, `points`, `bytes`, `ms` or `steps`; in reports of the time before 0.1.0 also `share`.
     """
     if value is None:
         return NONE
@@ -95,6 +92,8 @@ def quantity(value: float | None, unit: str | None) -> str:
         return f"{value:g} step{'' if value == 1 else 's'}"
     if unit == "share":
         return percent(value)
+    if unit == "percent":
+        return percent(value / 100)
     return ms(value) if unit == "ms" else size(value)
 
 
@@ -102,7 +101,7 @@ def bound(check: Mapping[str, Any]) -> str:
     """The limit of a check, such as `at most 50.0 kB`."""
     if check["limit"] is None:
         return NONE
-    side = "at least" if check["name"].startswith("min") else "at most"
+    side = "at most" if check["name"].startswith("max") else "at least"
     return f"{side} {quantity(check['limit'], check['unit'])}"
 
 
@@ -112,8 +111,12 @@ def finding(check: Mapping[str, Any]) -> str:
     if check["value"] is None:
         default = "The model runs on every target." if check["status"] == "holds" else "There is no value."
         return check["detail"] or default
-    permitted = "required" if check["name"].startswith("min") else "permitted"
-    text = f"{quantity(check['value'], check['unit'])}{target}, {bound(check)} {permitted}."
+    permitted = "permitted" if check["name"].startswith("max") else "required"
+    interval = ""
+    if check.get("interval"):
+        low, high = (quantity(end, check["unit"]) for end in check["interval"])
+        interval = f" (95% interval {low} to {high})"
+    text = f"{quantity(check['value'], check['unit'])}{target}{interval}, {bound(check)} {permitted}."
     return f"{text} {check['detail']}" if check["detail"] else text
 
 
@@ -126,11 +129,15 @@ def headline(record: Mapping[str, Any]) -> str:
     label = LABELS[check["name"]]
     if verdict["status"] == "SHIP":
         return (
-            f"{name} keeps every limit. The tightest is {label.lower()}: {finding(check)[:-1]}, "
-            f"{100 * check['headroom']:.0f}% headroom."
+            f"{name} keeps every limit. The tightest is {label.lower()}, with {100 * check['headroom']:.0f}% headroom: "
+            f"{finding(check)}"
         )
     if verdict["status"] == "NO" and check["name"] == RUNS:
         return f"{name} does not run on {check['target']}: {check['detail']}"
+    if verdict["status"] == "NO" and check["name"] == CONSTANT:
+        return f"{name} is not better than a constant answer: {finding(check)}"
+    if verdict["status"] == "UNKNOWN" and check["name"] == QUALITY:
+        return str(check["detail"])
     if verdict["status"] == "NO":
         verb = "is below" if check["name"].startswith("min") else "exceeds"
         return f"{name} {verb} the limit on {label.lower()}: {finding(check)}"

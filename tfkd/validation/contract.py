@@ -4,234 +4,74 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from tfkd.errors import InputError
+from tfkd.validation.limits import LIMITS, Limit
 
 if TYPE_CHECKING:
     from tfkd.validation.results import Row
 
+__all__ = ["LABELS", "LIMITS", "Check", "Contract", "Verdict", "judge"]
+
 Status = Literal["SHIP", "NO", "UNKNOWN"]
 CheckStatus = Literal["holds", "broken", "unknown"]
 
-# Name of the check that needs no limit: the model returns finite outputs on every target.
-RUNS = "runs"
-RUNS_LABEL = "Runs on every target"
+# Names of the checks that need no limit: the model returns finite outputs on every target; it is better than the best
+# constant answer; the contract has a limit on quality.
+RUNS, CONSTANT, QUALITY = "runs", "better_than_constant", "quality"
 
-# An emulator executes the same kernels, so its outputs and its memory may decide. Its time is not the device's.
-_EXECUTED = frozenset({"measured", "emulated"})
-_MEASURED = frozenset({"measured"})
-
-
-@dataclasses.dataclass(frozen=True)
-class Limit:
-    """Everything about one limit of a contract: its texts, its range and the value that it applies to.
-
-    Args:
-        name: Field of `Contract`. It starts with `min` or `max`.
-        label: Name of the value in reports.
-        unit: Unit of limit and value: `share`, `points`, `bytes`, `ms` or `steps`.
-        number: Type of the command-line option.
-        low: Smallest permitted limit.
-        high: Largest permitted limit.
-        help: Help text of the command-line option.
-        example: How to write a limit, for the error message.
-        missing: What to say if no target returned the value.
-        read: Takes a row and the accuracy of the reference (0..1, or None); returns the value, or None if unknown.
-        evidence_field: Key of `Measurement.evidence` that says how the value was obtained; None for a property of the
-            file itself, which counts as measured.
-        decisive: Evidence that may decide about this limit.
-    """
-
-    name: str
-    label: str
-    unit: str
-    number: type[int] | type[float]
-    low: float
-    high: float
-    help: str
-    example: str
-    missing: str
-    read: Callable[[Row, float | None], float | None]
-    evidence_field: str | None = "outputs"
-    decisive: frozenset[str] = _EXECUTED
-
-    @property
-    def range(self) -> str:
-        """The permitted values, such as `in 0..1` or `>= 1`."""
-        return f"in {self.low:g}..{self.high:g}" if math.isfinite(self.high) else f">= {self.low:g}"
-
-    def permits(self, value: float) -> bool:
-        """Whether a value is a finite number in the range."""
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and self.low <= value <= self.high
-
-
-def _accuracy_drop(row: Row, reference_accuracy: float | None) -> float | None:
-    if row.accuracy is None or reference_accuracy is None:
-        return None
-    return round(100 * (reference_accuracy - row.accuracy), 9)  # 90 % - 89 % is 1 point, not 1.0000000000000009
-
-
-def _p90_ms(row: Row) -> float | None:
-    return row.measurement.latency.p90_ms if row.measurement and row.measurement.latency else None
-
-
-def _memory(field: str) -> Callable[[Row, float | None], float | None]:
-    return lambda row, _: getattr(row.measurement.memory, field) if row.measurement else None
-
-
-_SHARE = "Write a share: 0.95 for 95 %."
-_NO_REFERENCE = "A reference model (--reference) is needed, and a target that returns outputs."
-
-LIMITS: dict[str, Limit] = {
-    limit.name: limit
-    for limit in (
-        Limit(
-            name="min_accuracy",
-            label="Accuracy",
-            unit="share",
-            number=float,
-            low=0,
-            high=1,
-            help="Minimum accuracy on the test split, 0..1.",
-            example=_SHARE,
-            missing="No target returned outputs.",
-            read=lambda row, _: row.accuracy,
-        ),
-        Limit(
-            name="max_accuracy_drop",
-            label="Accuracy drop",
-            unit="points",
-            number=float,
-            low=0,
-            high=100,
-            help="Maximum accuracy drop against the reference model, in percentage points.",
-            example="Write percentage points: 1.0 for one point.",
-            missing=_NO_REFERENCE,
-            read=_accuracy_drop,
-        ),
-        Limit(
-            name="min_agreement",
-            label="Agreement",
-            unit="share",
-            number=float,
-            low=0,
-            high=1,
-            help="Minimum share of test samples with the same label as the reference model predicts, 0..1.",
-            example=_SHARE,
-            missing=_NO_REFERENCE,
-            read=lambda row, _: row.agreement,
-        ),
-        Limit(
-            name="max_bytes",
-            label="File size",
-            unit="bytes",
-            number=int,
-            low=1,
-            high=math.inf,
-            help="Maximum size of the .tflite file, in bytes.",
-            example="Write bytes: 50_000 for 50 kB.",
-            missing="There is no file.",
-            read=lambda row, _: row.bytes,
-            evidence_field=None,
-        ),
-        Limit(
-            name="max_arena_bytes",
-            label="Tensor arena",
-            unit="bytes",
-            number=int,
-            low=1,
-            high=math.inf,
-            help="Maximum size of the tensor arena, in bytes.",
-            example="Write bytes: 65_536 for 64 KiB.",
-            missing="No target reported the tensor arena. Add the target tflm.",
-            read=_memory("arena_bytes"),
-            evidence_field="memory",
-        ),
-        Limit(
-            name="max_ram_bytes",
-            label="RAM",
-            unit="bytes",
-            number=int,
-            low=1,
-            high=math.inf,
-            help="Maximum RAM on a microcontroller (tensor arena and stack), in bytes.",
-            example="Write bytes: 65_536 for 64 KiB.",
-            missing="No target reported RAM. Add a microcontroller such as cortex-m4.",
-            read=_memory("ram_bytes"),
-            evidence_field="memory",
-        ),
-        Limit(
-            name="max_flash_bytes",
-            label="Flash",
-            unit="bytes",
-            number=int,
-            low=1,
-            high=math.inf,
-            help="Maximum flash on a microcontroller (code and weights), in bytes.",
-            example="Write bytes: 262_144 for 256 KiB.",
-            missing="No target reported flash. Add a microcontroller such as cortex-m4.",
-            read=_memory("flash_bytes"),
-            evidence_field="memory",
-        ),
-        Limit(
-            name="max_p90_ms",
-            label="Latency p90",
-            unit="ms",
-            number=float,
-            low=1e-9,
-            high=math.inf,
-            help="Maximum 90th percentile of the measured latency, in milliseconds.",
-            example="Write milliseconds: 5.0.",
-            missing="No target measured latency. Add a target that runs on the device itself.",
-            read=lambda row, _: _p90_ms(row),
-            evidence_field="latencies_ns",
-            decisive=_MEASURED,
-        ),
-        Limit(
-            name="max_divergence_steps",
-            label="Output divergence",
-            unit="steps",
-            number=int,
-            low=0,
-            high=math.inf,
-            help="Maximum difference of one output value between two targets, in quantization steps.",
-            example="Write quantization steps: 2.",
-            missing="There are no two integer outputs to compare. Validate a quantized model on two targets.",
-            read=lambda row, _: row.output_divergence.max_steps if row.output_divergence else None,
-        ),
-    )
+LABELS = {
+    RUNS: "Runs on every target",
+    CONSTANT: "Better than a constant answer",
+    QUALITY: "Limit on quality",
+    **{name: limit.label for name, limit in LIMITS.items()},
 }
-"""The limits of a contract by name. Options of the command line and labels of the reports come from here."""
+"""Name of each check in reports."""
+
+# Of the test against a constant answer.
+_SIGNIFICANCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contract:
     """Limits that the shipped model must keep on every target. None means no limit.
 
+    At least one of the first four is needed: without a limit on quality the verdict is never SHIP.
+
     Args:
-        min_accuracy: Minimum accuracy on the test split, 0..1.
-        max_accuracy_drop: Maximum accuracy drop against the reference model, in percentage points, 0..100.
-        min_agreement: Minimum share of test samples with the same label as the reference model predicts, 0..1.
+        min_accuracy: Minimum accuracy on the test split in percent, 0 or more than 1..100.
+        max_accuracy_drop: Maximum accuracy drop against the reference model, which is the student before conversion, in
+            percentage points, 0..100.
+        max_drop_from_teacher: Maximum accuracy drop against the teacher in percentage points, 0..100.
+        min_gain_over_alone: Minimum accuracy gain over the same student trained without a teacher in percentage points,
+            0..100.
+        min_agreement: Minimum share of test samples with the same label as the reference model predicts in percent,
+            0 or more than 1..100.
         max_bytes: Maximum size of the .tflite file in bytes, >= 1.
         max_arena_bytes: Maximum size of the tensor arena in bytes, >= 1.
         max_ram_bytes: Maximum RAM on a microcontroller (tensor arena and stack) in bytes, >= 1.
         max_flash_bytes: Maximum flash on a microcontroller (code and weights) in bytes, >= 1.
         max_p90_ms: Maximum 90th percentile of the measured latency in milliseconds, > 0.
         max_divergence_steps: Maximum difference of one output value between two targets in quantization steps, >= 0.
+        confident: Whether the first four must hold even for the end of the 95 % interval that counts against the model.
+            By default the number that was measured decides, and the report says when the test split is too small to
+            tell.
 
     Raises:
         InputError: A limit is outside its range.
 
-    >>> Contract(max_bytes=50_000).limits
-    {'max_bytes': 50000}
+    >>> Contract(min_accuracy=90, max_bytes=50_000).limits
+    {'min_accuracy': 90, 'max_bytes': 50000}
     """
 
     min_accuracy: float | None = None
     max_accuracy_drop: float | None = None
+    max_drop_from_teacher: float | None = None
+    min_gain_over_alone: float | None = None
     min_agreement: float | None = None
     max_bytes: int | None = None
     max_arena_bytes: int | None = None
@@ -239,19 +79,25 @@ class Contract:
     max_flash_bytes: int | None = None
     max_p90_ms: float | None = None
     max_divergence_steps: int | None = None
+    confident: bool = False
 
     def __post_init__(self) -> None:
         for name, value in self.limits.items():
-            limit = LIMITS[name]
-            if not limit.permits(value):
-                raise InputError(
-                    f"Contract: {name} must be a number {limit.range}. Received: {name}={value!r}. {limit.example}"
-                )
+            if refusal := LIMITS[name].refusal(value):
+                raise InputError(f"Contract: {name} {refusal}")
+        if not isinstance(self.confident, bool):
+            raise InputError(
+                f"Contract: confident must be True or False. Received: {self.confident!r}. Leave it out, or write True."
+            )
 
     @property
     def limits(self) -> dict[str, float]:
         """The limits that are set, by name."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """The limits as plain JSON values, with null for no limit."""
+        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,15 +105,18 @@ class Check:
     """One limit and the value that was compared with it.
 
     Args:
-        name: Name of the limit in `Contract`, or `runs`: the model returns finite outputs on every target.
+        name: Name of the limit in `Contract`, or of a check that needs no limit: `runs`, the model returns finite
+            outputs on every target; `better_than_constant`, its accuracy is significantly above that of the best
+            constant answer; `quality`, the contract has no limit on quality.
         status: `holds`, `broken`, or `unknown` if no value may decide.
-        limit: The limit; None for `runs`.
+        limit: The limit; for `better_than_constant` the smallest accuracy that is significantly better; otherwise None.
         value: Worst value over all targets; None if there is none.
-        unit: Unit of limit and value: `share`, `points`, `bytes`, `ms` or `steps`; None for `runs`.
+        unit: Unit of limit and value: `percent`, `points`, `bytes`, `ms` or `steps`; None without a limit.
         target: Target with the worst value.
         evidence: How the value was obtained: `measured`, `emulated` or `estimated`.
         headroom: Distance to the limit relative to the limit; negative if it is broken.
-        detail: One sentence that explains a status which does not follow from the values.
+        detail: What explains a status which does not follow from the values, in sentences.
+        interval: 95 % interval of the value; None if the value has none.
     """
 
     name: str
@@ -279,6 +128,11 @@ class Check:
     evidence: str | None = None
     headroom: float | None = None
     detail: str | None = None
+    interval: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as plain JSON values."""
+        return {**dataclasses.asdict(self), "interval": list(self.interval) if self.interval else None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,51 +140,56 @@ class Verdict:
     """Whether the model may ship.
 
     Args:
-        status: SHIP if every limit was checked and holds; NO if one is broken; UNKNOWN otherwise; None without a
-            contract.
-        checks: One check per limit, after `runs`.
-        binding: Name of the check that decides: for NO the limit broken by the largest part of itself, for SHIP the
-            one with the least headroom, for UNKNOWN the first unknown one.
+        status: SHIP if every limit was checked and holds; NO if one is broken or the model is no better than a constant
+            answer; UNKNOWN otherwise; None without a contract.
+        checks: The checks that need no limit, then one check per limit.
+        binding: Name of the check that decides: for NO a broken check that needs no limit, or else the limit broken by
+            the largest part of itself; for SHIP the one with the least headroom; for UNKNOWN the first unknown one.
     """
 
     status: Status | None
     checks: tuple[Check, ...] = ()
     binding: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as plain JSON values."""
+        checks = [check.to_json() for check in self.checks]
+        return {"status": self.status, "checks": checks, "binding": self.binding}
 
-def judge(
-    contract: Contract | None,
-    rows: Sequence[Row],
-    reference_accuracy: float | None,
-    skipped: Sequence[Row] = (),
-) -> Verdict:
+
+def judge(contract: Contract | None, rows: Sequence[Row], skipped: Sequence[Row] = ()) -> Verdict:
     """Checks the rows of the shipped model against a contract.
 
     Args:
-        contract: The limits. Without any, the status of the verdict is None.
+        contract: The limits. Without any, the status of the verdict is None, or NO for a model that is no better than a
+            constant answer.
         rows: The shipped model on each target.
-        reference_accuracy: Accuracy of the reference on the same test split, 0..1; None without a reference.
         skipped: Rows of targets that this platform lacks and nobody chose. The model need not run there, but a limit
             that only such a target could check stays unknown.
     """
     limits = contract.limits if contract else {}
-    if not limits:
-        return Verdict(None)
-    checks = (
-        _check_runs(rows, skipped),
-        *(_check(LIMITS[name], limit, rows, reference_accuracy) for name, limit in limits.items()),
-    )
+    required = [_check_runs(rows, skipped), *_check_constant(rows)]
+    if contract is None or not limits:
+        constant = any(check.name == CONSTANT and check.status == "broken" for check in required)
+        return Verdict("NO", tuple(required), CONSTANT) if constant else Verdict(None)
+    if not any(LIMITS[name].quality for name in limits):
+        required.append(_missing_quality())
+    checks = [_check(LIMITS[name], limit, rows, contract.confident) for name, limit in limits.items()]
 
     def headroom(check: Check) -> float:
         return -math.inf if check.headroom is None else check.headroom
 
+    everything = (*required, *checks)
+    refused = [check for check in required if check.status == "broken"]
     broken = [check for check in checks if check.status == "broken"]
-    unknown = [check for check in checks if check.status == "unknown"]
+    unknown = [check for check in everything if check.status == "unknown"]
+    if refused:
+        return Verdict("NO", everything, refused[0].name)
     if broken:
-        return Verdict("NO", checks, min(broken, key=headroom).name)
+        return Verdict("NO", everything, min(broken, key=headroom).name)
     if unknown:
-        return Verdict("UNKNOWN", checks, unknown[0].name)
-    return Verdict("SHIP", checks, min(checks[1:], key=headroom).name)
+        return Verdict("UNKNOWN", everything, unknown[0].name)
+    return Verdict("SHIP", everything, min(checks, key=headroom).name)
 
 
 def _check_runs(rows: Sequence[Row], skipped: Sequence[Row]) -> Check:
@@ -346,27 +205,69 @@ def _check_runs(rows: Sequence[Row], skipped: Sequence[Row]) -> Check:
     return Check(RUNS, "holds")
 
 
-def _check(limit: Limit, bound: float, rows: Sequence[Row], reference_accuracy: float | None) -> Check:
+def _check_constant(rows: Sequence[Row]) -> list[Check]:
+    """The check that the accuracy is significantly above that of the best constant answer; none without an accuracy.
+
+    One-sided exact binomial test at 95 %: the limit is the smallest number of right answers that the most frequent
+    label, given to every sample, reaches or exceeds with a probability of at most 5 %.
+    """
+    known = [row for row in rows if row.accuracy is not None and row.constant_accuracy is not None]
+    if not known:
+        return []
+    from scipy.special import bdtrc  # scipy.stats takes longer to import than a validation takes to run
+
+    samples, share = known[0].samples, known[0].constant_accuracy
+    above = bdtrc(np.arange(samples), samples, share)  # probability of more than 0, 1, … samples - 1 right answers
+    least = int((above > _SIGNIFICANCE).sum()) + 1
+    constant = f"The most frequent label of the test split, given to every sample, reaches {share:.1%}."
+    if least > samples:
+        few = f"{constant} {samples} test samples are too few to tell a better model from that."
+        return [Check(CONSTANT, "unknown", detail=few)]
+    limit = dataclasses.replace(LIMITS["min_accuracy"], name=CONSTANT, interval=lambda row: None)
+    check = _check(limit, round(100 * least / samples, 9), known, confident=False)
+    return [dataclasses.replace(check, detail=" ".join(filter(None, (constant, check.detail))))]
+
+
+def _missing_quality() -> Check:
+    names = [limit.name for limit in LIMITS.values() if limit.quality]
+    return Check(
+        QUALITY,
+        "unknown",
+        detail=f"The contract does not say how accurate the model must be. Add {', '.join(names[:-1])} or {names[-1]}.",
+    )
+
+
+def _check(limit: Limit, bound: float, rows: Sequence[Row], confident: bool) -> Check:
     # A bound of 0 has no scale of its own: one unit replaces it.
-    scale, sign = abs(bound) or 1.0, -1 if limit.name.startswith("max") else 1
-    found = []
+    scale, found = abs(bound) or 1.0, []
     for row in rows:
-        value = limit.read(row, reference_accuracy)
+        value = limit.read(row)
         if row.valid and value is not None:
-            found.append((sign * (value - bound) / scale, value, row.target, _evidence(row, limit.evidence_field)))
+            compared, interval = value, limit.interval(row)
+            if confident and interval:
+                compared = interval[0] if limit.sign > 0 else interval[1]
+            headroom = limit.sign * (compared - bound) / scale
+            found.append((headroom, value, interval, row.target, _evidence(row, limit.evidence_field)))
     if not found:
         return Check(limit.name, "unknown", bound, unit=limit.unit, detail=limit.missing)
-    decisive = [entry for entry in found if entry[3] in limit.decisive]
-    others = [entry for entry in found if entry[3] not in limit.decisive]
-    headroom, value, target, evidence = min(decisive or others, key=lambda entry: entry[0])
-    status: CheckStatus = "holds" if headroom >= 0 else "broken"
-    detail = None
+    decisive = [entry for entry in found if entry[-1] in limit.decisive]
+    others = [entry for entry in found if entry[-1] not in limit.decisive]
+    worst = min(decisive or others, key=lambda entry: entry[0])
+    status: CheckStatus = "holds" if worst[0] >= 0 else "broken"
+    details = []
     # A measured violation decides. Otherwise a single value that may not decide leaves the limit unknown.
     if others and (status == "holds" or not decisive):
-        headroom, value, target, evidence = min(others, key=lambda entry: entry[0])
-        status, detail = "unknown", f"The value on {target} is {evidence or 'of unknown origin'}, not measured."
+        worst = min(others, key=lambda entry: entry[0])
+        status = "unknown"
+        details.append(f"The value on {worst[3]} is {worst[4] or 'of unknown origin'}, not measured.")
+    headroom, value, interval, target, evidence = worst
+    if interval and confident:
+        details.append(f"The {'lower' if limit.sign > 0 else 'upper'} end of the interval decides.")
+    if interval and interval[0] < bound < interval[1]:
+        details.append("The test split is too small to tell: the interval contains the limit.")
     target = None if limit.evidence_field is None else target
-    return Check(limit.name, status, bound, value, limit.unit, target, evidence, headroom, detail)
+    detail = " ".join(details) or None
+    return Check(limit.name, status, bound, value, limit.unit, target, evidence, headroom, detail, interval)
 
 
 def _evidence(row: Row, field: str | None) -> str | None:

@@ -12,9 +12,10 @@ import numpy as np
 
 from tfkd.conversion import layer_names
 from tfkd.conversion.tflite import TensorInfo, TFLiteModel
+from tfkd.errors import InputError
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.results import Row
-from tfkd.validation.scores import OutputDivergence, measure_divergence, score
+from tfkd.validation.scores import OutputDivergence, measure_difference, measure_divergence, score
 from tfkd.validation.validator import validate
 
 if TYPE_CHECKING:
@@ -66,14 +67,13 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        verdict = dataclasses.asdict(self.verdict) | {"checks": [*map(dataclasses.asdict, self.verdict.checks)]}
         return {
             **{name: list(value) if isinstance(value, tuple) else value for name, value in record.items()},
             "a": self.a.to_json(),
             "b": self.b.to_json(),
             "classes": [*map(list, self.classes)],
             "output_divergence": dataclasses.asdict(self.output_divergence) if self.output_divergence else None,
-            "verdict": verdict,
+            "verdict": self.verdict.to_json(),
         }
 
     def lines(self) -> Iterator[str]:
@@ -189,9 +189,15 @@ def compare(
         progress: Called with (steps done, total steps, name of the next step).
 
     Raises:
-        InputError: The split is not a test split, or a target does not exist.
+        InputError: The split is not a test split, a target does not exist, or a limit refers to a Keras model.
         ModelError: A file is not a .tflite, or does not fit the split.
     """
+    for name in ("max_drop_from_teacher", "min_gain_over_alone"):
+        if contract is not None and name in contract.limits:
+            raise InputError(
+                f"compare: {name} refers to a Keras model. Received: {name}={contract.limits[name]:g}. "
+                "Use max_accuracy_drop, which refers to the first file here, or validate."
+            )
     first, second = TFLiteModel.load(a), TFLiteModel.load(b)
     rows = validate({"a": first, "b": second}, test, targets=targets, progress=progress).rows
     pairs = zip((row for row in rows if row.name == "a"), (row for row in rows if row.name == "b"), strict=True)
@@ -214,13 +220,14 @@ def _comparison(
     target = a.target or ""
     if a.accuracy is None or b.accuracy is None:
         alone = dataclasses.replace(b, output_divergence=None)  # there are no outputs of both models to compare
-        return Comparison(target, a, b, verdict=judge(contract, [alone], a.accuracy))
+        return Comparison(target, a, b, verdict=judge(contract, [alone]))
     from scipy.stats import binomtest
 
     outputs = [row.measurement.outputs[0].reshape(len(test), -1) for row in (a, b) if row.measurement]
     predicted_a, predicted_b = (one.argmax(axis=1) for one in outputs)
     right_a, right_b = predicted_a == test.y, predicted_b == test.y
-    b = b.with_scores(score(outputs[1], test, predicted_a))
+    drop = measure_difference(right_b, right_a, paired=True, against="a")
+    b = dataclasses.replace(b.with_scores(score(outputs[1], test, predicted_a)), differences={"reference": drop})
     regressed, fixed = right_a & ~right_b, ~right_a & right_b
     flips = int((regressed | fixed).sum())
     classes = []
@@ -240,7 +247,7 @@ def _comparison(
         p_value=float(binomtest(int(regressed.sum()), flips).pvalue) if flips else 1.0,
         output_divergence=divergence,
         # As with the accuracy drop, the limit applies to the divergence from the first model.
-        verdict=judge(contract, [dataclasses.replace(b, output_divergence=divergence)], a.accuracy),
+        verdict=judge(contract, [dataclasses.replace(b, output_divergence=divergence)]),
     )
 
 

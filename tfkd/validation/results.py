@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tfkd.targets.measurement import Measurement
-from tfkd.validation.scores import OutputDivergence, Scores
+from tfkd.validation.scores import AccuracyDifference, OutputDivergence, Scores
 
 # The confusion matrix of 1,000 classes has a million numbers: it is kept in the Row and left out of the JSON.
 _MAX_CONFUSION_CLASSES = 100
@@ -26,6 +27,7 @@ class Row:
         samples: Number of samples in the test split.
         accuracy: Share of samples whose largest output is that of the label, 0..1. Of equal outputs the first counts.
         accuracy_interval: 95 % Wilson interval of the accuracy.
+        constant_accuracy: Accuracy of the best constant answer, which is the share of the most frequent label, 0..1.
         top5: Share of samples whose label is among the five largest outputs; None for 10 classes or fewer.
         agreement: Share of samples with the same predicted label as the reference.
         flips: Samples that regressed (right in the reference, wrong here) and that were fixed (wrong there, right
@@ -33,6 +35,8 @@ class Row:
         worst_class: (name, accuracy) of the class with the lowest accuracy.
         confusion: Confusion matrix, int64 [C, C]: rows are labels, columns are predictions.
         ties: Share of samples whose largest output is shared by two classes or more.
+        differences: Accuracy of the row minus that of the `reference`, of the `teacher` and of the student trained
+            `alone`, by these names, as far as they are known.
         output_divergence: See `OutputDivergence`; None for the first target and for a model with float outputs.
         measurement: What the target measured.
         invalid_reason: Why there are no numbers, or why they are not valid; None for a valid row.
@@ -47,12 +51,14 @@ class Row:
     samples: int
     accuracy: float | None = None
     accuracy_interval: tuple[float, float] | None = None
+    constant_accuracy: float | None = None
     top5: float | None = None
     agreement: float | None = None
     flips: tuple[int, int] | None = None
     worst_class: tuple[str, float] | None = None
     confusion: np.ndarray | None = None
     ties: float | None = None
+    differences: Mapping[str, AccuracyDifference] = dataclasses.field(default_factory=dict)
     output_divergence: OutputDivergence | None = None
     measurement: Measurement | None = None
     invalid_reason: str | None = None
@@ -80,6 +86,7 @@ class Row:
             record[name] = None if record[name] is None else list(record[name])
         small = self.confusion is not None and len(self.confusion) <= _MAX_CONFUSION_CLASSES
         record["confusion"] = self.confusion.tolist() if self.confusion is not None and small else None
+        record["differences"] = {role: one.to_json() for role, one in self.differences.items()}
         record["output_divergence"] = dataclasses.asdict(self.output_divergence) if self.output_divergence else None
         record["measurement"] = self.measurement.to_json() if self.measurement else None
         return {**record, "valid": self.valid}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Scores:
 
     accuracy: float
     accuracy_interval: tuple[float, float]
+    constant_accuracy: float
     worst_class: tuple[str, float]
     confusion: np.ndarray
     ties: float
@@ -46,6 +47,25 @@ class OutputDivergence:
     mean_steps: float
     share_changed: float
     against: str
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyDifference:
+    """Accuracy of a model minus that of another model on the test split.
+
+    Args:
+        against: Name of the other model.
+        points: The difference, in percentage points.
+        interval: Its 95 % confidence interval, in percentage points.
+    """
+
+    against: str
+    points: float
+    interval: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The difference as plain JSON values."""
+        return {**dataclasses.asdict(self), "interval": list(self.interval)}
 
 
 def score(outputs: np.ndarray, test: Split, reference_labels: np.ndarray | None) -> Scores:
@@ -76,6 +96,7 @@ def score(outputs: np.ndarray, test: Split, reference_labels: np.ndarray | None)
     return Scores(
         accuracy=float(right.mean()),
         accuracy_interval=_wilson(int(right.sum()), len(test)),
+        constant_accuracy=float(count.max() / len(test)),
         worst_class=(test.class_names[worst], float(recall[worst])),
         confusion=confusion,
         ties=float(((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1).mean()),
@@ -93,6 +114,46 @@ def count_flips(right_before: np.ndarray, right_after: np.ndarray) -> tuple[int,
         right_after: Whether the second model is right, bool [N].
     """
     return int((right_before & ~right_after).sum()), int((~right_before & right_after).sum())
+
+
+def measure_difference(right: np.ndarray, other: np.ndarray, *, paired: bool, against: str) -> AccuracyDifference:
+    """Compares the accuracy of two models.
+
+    Args:
+        right: Whether the model is right, bool [N].
+        other: Whether the other model is right, bool [N], or [M] if it sees other samples.
+        paired: Whether both see the same samples in the same order.
+        against: Name of the other model.
+
+    Reference:
+        Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data
+        (1998), method 10; without the correlation: Interval estimation for the difference between independent
+        proportions (1998), method 10.
+    """
+    share, other_share = float(right.mean()), float(other.mean())
+    low, high = _wilson(int(right.sum()), len(right))
+    other_low, other_high = _wilson(int(other.sum()), len(other))
+    correlation = _correlation(right, other) if paired else 0.0
+
+    def distance(a: float, b: float) -> float:
+        return math.sqrt(max(a * a - 2 * correlation * a * b + b * b, 0.0))
+
+    difference = share - other_share
+    below = difference - distance(share - low, other_high - other_share)
+    above = difference + distance(high - share, other_share - other_low)
+    # 90 % - 89 % is 1 point, not 1.0000000000000009.
+    return AccuracyDifference(against, round(100 * difference, 9), (100 * below, 100 * above))
+
+
+def _correlation(right: np.ndarray, other: np.ndarray) -> float:
+    """The phi coefficient of two models' right answers, with Newcombe's continuity correction."""
+    both, neither = int((right & other).sum()), int((~right & ~other).sum())
+    only, only_other = int((right & ~other).sum()), int((~right & other).sum())
+    scale = (both + only) * (only_other + neither) * (both + only_other) * (only + neither)
+    product: float = both * neither - only * only_other
+    if product > 0:
+        product = max(product - len(right) / 2, 0)
+    return product / math.sqrt(scale) if scale else 0.0
 
 
 def _wilson(right: int, samples: int) -> tuple[float, float]:

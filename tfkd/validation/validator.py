@@ -15,10 +15,11 @@ import numpy as np
 from tfkd._internal.isolation import ChildCrashed
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets.measurement import Measurement
-from tfkd.validation import keras_outputs
+from tfkd.validation import keras_rows
 from tfkd.validation.contract import Contract, Verdict, judge
+from tfkd.validation.keras_rows import NOT_FINITE, ROLES, Other
 from tfkd.validation.results import Row
-from tfkd.validation.scores import measure_divergence, score
+from tfkd.validation.scores import measure_difference, measure_divergence, score
 
 if TYPE_CHECKING:
     import keras
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from tfkd.targets import Target
 
     Model = TFLiteModel | str | os.PathLike[str]
+    from tfkd.validation.keras_rows import KerasModel
 
 SCHEMA = "tfkd.validation/1"
 
-_NOT_FINITE = "The outputs contain NaN or infinity."
 _PACKAGES = ("tfkd", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
 
 
@@ -44,7 +45,8 @@ class Validation:
         verdict: Verdict on the contract.
         contract: The limits, or None.
         ship: Name of the model that is to ship, or None.
-        reference: Name of the row that agreement, flips and accuracy drop refer to, or None.
+        roles: Names of the rows of the `teacher`, of the student trained `alone` and of the `reference`, as far as they
+            were given. Agreement, flips and accuracy drop refer to the reference.
         models: The .tflite models by name.
         test: Name, number of samples, class names, input shape and hash of the test split.
         versions: Versions of Python, of the platform and of the packages.
@@ -54,10 +56,15 @@ class Validation:
     verdict: Verdict
     contract: Contract | None
     ship: str | None
-    reference: str | None
+    roles: Mapping[str, str]
     models: Mapping[str, TFLiteModel]
     test: Mapping[str, Any]
     versions: Mapping[str, str]
+
+    @property
+    def reference(self) -> str | None:
+        """Name of the row that agreement, flips and accuracy drop refer to, or None."""
+        return self.roles.get("reference")
 
     @property
     def ok(self) -> bool:
@@ -74,10 +81,10 @@ class Validation:
             models[name] = {**model.to_json(), "audit": audit}
         return {
             "schema": SCHEMA,
-            "verdict": dataclasses.asdict(self.verdict) | {"checks": [*map(dataclasses.asdict, self.verdict.checks)]},
-            "contract": dataclasses.asdict(self.contract) if self.contract else None,
+            "verdict": self.verdict.to_json(),
+            "contract": self.contract.to_json() if self.contract else None,
             "ship": self.ship,
-            "reference": self.reference,
+            **{role: self.roles.get(role) for role in ROLES},
             "test": dict(self.test),
             "models": models,
             "rows": [row.to_json() for row in self.rows],
@@ -90,7 +97,9 @@ def validate(
     test: Split,
     *,
     reference: keras.Model | None = None,
-    baselines: Mapping[str, keras.Model | tuple[keras.Model, Split]] | None = None,
+    teacher: KerasModel | None = None,
+    alone: KerasModel | None = None,
+    baselines: Mapping[str, KerasModel] | None = None,
     targets: Sequence[str | Target] | None = None,
     optional: Collection[str] = (),
     contract: Contract | None = None,
@@ -105,8 +114,10 @@ def validate(
         model: A .tflite, or several by name.
         test: Test split; a split with another role is refused.
         reference: Keras model that the .tflite was converted from. Agreement, flips and accuracy drop refer to it.
-        baselines: Keras models for comparison by name, such as the teacher. A model with other inputs than the .tflite,
-            such as a teacher of another modality, comes with its own test split.
+        teacher: Keras model that taught, for `Contract.max_drop_from_teacher`. A model with other inputs than the
+            .tflite, such as a teacher of another modality, comes with its own test split, as a tuple.
+        alone: Keras model of the same student, trained without a teacher, for `Contract.min_gain_over_alone`.
+        baselines: More Keras models for comparison, by name.
         targets: Specifications such as `host:reference`, or targets. Output divergence refers to the first that ran.
             Default: `tfkd.targets.defaults()`, which are all optional.
         optional: Specifications of targets that this platform may lack. A missing one has a row "unavailable" and does
@@ -124,21 +135,22 @@ def validate(
     models = _load(model, test)
     shipped = _shipped(ship, models, contract)
     places = _places(targets)
-    keras_models, reference_name = _keras_models(reference, baselines or {}, test)
+    keras_models, roles = keras_rows.choose(
+        {"teacher": teacher, "alone": alone, "reference": reference}, baselines or {}, test
+    )
     step = _counter(progress, len(keras_models) + len(models) * len(places))
-    keras_rows, labels = _keras_rows(keras_models, reference_name, test, step)
-    target_rows = list(_target_rows(models, places, test, labels, step))
+    rows, others = keras_rows.compute(keras_models, roles, test, step)
+    target_rows = list(_target_rows(models, places, test, others, step))
     step("done")
     candidates = [row for row in target_rows if row.name == shipped]
     skipped = [row for row in candidates if row.unavailable and (targets is None or row.target in optional)]
     missing = {row.target for row in skipped}
-    accuracy = next((row.accuracy for row in keras_rows if row.name == reference_name), None)
     return Validation(
-        rows=(*keras_rows, *target_rows),
-        verdict=judge(contract, [row for row in candidates if row.target not in missing], accuracy, skipped),
+        rows=(*rows, *target_rows),
+        verdict=judge(contract, [row for row in candidates if row.target not in missing], skipped),
         contract=contract,
         ship=shipped,
-        reference=reference_name,
+        roles=roles,
         models=models,
         test={
             "name": test.name,
@@ -163,7 +175,7 @@ def _load(model: Model | Mapping[str, Model], test: Split) -> dict[str, TFLiteMo
         raise InputError("validate: model must contain at least one .tflite. Received: an empty mapping. Add one.")
     for name, one in models.items():
         sides = [[tensor.shape for tensor in side] for side in (one.inputs, one.outputs)]
-        _check_shapes(name, [side[0] if len(side) == 1 else side for side in sides], test)
+        keras_rows.check_shapes(name, [side[0] if len(side) == 1 else side for side in sides], test)
     return models
 
 
@@ -215,108 +227,16 @@ def _places(chosen: Sequence[str | Target] | None) -> list[_Place]:
     return places
 
 
-@dataclasses.dataclass(frozen=True)
-class _KerasModel:
-    """A Keras model and the test split with its inputs."""
-
-    model: keras.Model
-    test: Split
-
-
-def _keras_models(
-    reference: keras.Model | None, baselines: Mapping[str, keras.Model | tuple[keras.Model, Split]], test: Split
-) -> tuple[dict[str, _KerasModel], str | None]:
-    """The Keras models by name, including the reference, and the name of the reference."""
-    models = {
-        name: _KerasModel(*one) if isinstance(one, tuple) else _KerasModel(one, test) for name, one in baselines.items()
-    }
-    name = next((name for name, one in models.items() if one.model is reference), None)
-    if reference is not None and name is None:
-        name = "reference"
-        if name in models:
-            raise InputError(
-                "validate: the baseline 'reference' is another model than the reference. Rename that baseline, or pass "
-                "the same model as reference."
-            )
-        models[name] = _KerasModel(reference, test)
-    for key, one in models.items():
-        one.test.require("test", purpose="validation")
-        # A model that was never built has no shapes.
-        _check_shapes(key, [getattr(one.model, side, None) for side in ("input_shape", "output_shape")], one.test)
-    return models, name
-
-
-def _check_shapes(name: str, shapes: Sequence[Any], test: Split) -> None:
-    """Refuses a model whose input shape or number of outputs does not fit the split.
-
-    Args:
-        name: Name of the model.
-        shapes: Shapes of input and output with the batch axis; a list of shapes if there are several, None if unknown.
-        test: The test split.
-    """
-    for side, shape in zip(("input", "output"), shapes, strict=True):
-        if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
-            raise ModelError(
-                f"validate: model {name!r} must have one input and one output. Received: {side} shape {shape}. "
-                f"Pass a built model with one {side}."
-            )
-    inputs, outputs = (shape[1:] for shape in shapes)
-    fits = len(inputs) == len(test.input_shape)
-    if not fits or any(a not in (None, -1, b) for a, b in zip(inputs, test.input_shape, strict=True)):
-        raise ModelError(
-            f"validate: the input shape of model {name!r} must be {test.input_shape}, that of {test.name}. "
-            f"Received: {inputs}. Use the data set that the model was trained on."
-        )
-    classes = int(np.prod([size or 1 for size in outputs]))
-    if classes != test.num_classes:
-        hint = "Use the data set that the model was trained on."
-        if classes == 1:
-            hint = "A single logit for two classes is not supported: end the model with two logits."
-        raise ModelError(
-            f"validate: model {name!r} must have one output per class, {test.num_classes} for {test.name}. "
-            f"Received: {classes} per sample. {hint}"
-        )
-
-
 def _counter(progress: Callable[[int, int, str], None] | None, total: int) -> Callable[[str], None]:
     done = itertools.count()
     return lambda step: progress(next(done), total, step) if progress else None
-
-
-def _keras_rows(
-    models: Mapping[str, _KerasModel], reference: str | None, test: Split, step: Callable[[str], None]
-) -> tuple[list[Row], np.ndarray | None]:
-    """One row for each Keras model, and the labels int [N] that the reference predicts."""
-    logits = {}
-    for name, one in models.items():
-        step(f"{name} in Keras")
-        logits[name] = keras_outputs.compute(one.model, one.test).reshape(len(one.test), -1)
-    finite = {name: bool(np.isfinite(values).all()) for name, values in logits.items()}
-    labels = logits[reference].argmax(axis=1) if reference and finite[reference] else None
-    rows = []
-    for name, one in models.items():
-        weights = [weight.value for weight in one.model.weights]
-        row = Row(
-            name=name,
-            target=None,
-            bytes=sum(weight.dtype.size * int(np.prod(weight.shape)) for weight in weights),
-            parameters=one.model.count_params(),
-            samples=len(one.test),
-        )
-        if finite[name]:
-            same_samples = np.array_equal(one.test.ids, test.ids) and np.array_equal(one.test.y, test.y)
-            comparable = name != reference and same_samples
-            rows.append(row.with_scores(score(logits[name], one.test, labels if comparable else None)))
-        else:
-            rows.append(dataclasses.replace(row, invalid_reason=_NOT_FINITE, broken=True))
-    return rows, labels
 
 
 def _target_rows(
     models: Mapping[str, TFLiteModel],
     places: Sequence[_Place],
     test: Split,
-    labels: np.ndarray | None,
+    others: Mapping[str, Other],
     step: Callable[[str], None],
 ) -> Iterator[Row]:
     for name, model in models.items():
@@ -326,7 +246,7 @@ def _target_rows(
             row = Row(name=name, target=place.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
             row = _run(row, place, model, inputs)
             if row.valid and row.measurement is not None:
-                row = _scored(row, row.measurement, first, test, labels)
+                row = _scored(row, row.measurement, first, test, others)
                 if row.valid and row.measurement and row.measurement.outputs:
                     first = first or row.measurement
             yield row
@@ -349,7 +269,7 @@ def _run(row: Row, place: _Place, model: TFLiteModel, inputs: np.ndarray) -> Row
 
 
 def _scored(
-    row: Row, measurement: Measurement, first: Measurement | None, test: Split, labels: np.ndarray | None
+    row: Row, measurement: Measurement, first: Measurement | None, test: Split, others: Mapping[str, Other]
 ) -> Row:
     """The row with the scores of the outputs, or with the reason why they cannot be scored."""
     if not measurement.outputs:  # a target that only measures latency
@@ -360,9 +280,18 @@ def _scored(
             row, invalid_reason=f"The target returned {len(outputs)} outputs for {len(test)} samples."
         )
     if not np.isfinite(outputs).all():
-        return dataclasses.replace(row, invalid_reason=_NOT_FINITE, broken=True)
-    row = dataclasses.replace(row, output_divergence=measure_divergence(measurement, first))
-    return row.with_scores(score(outputs, test, labels))
+        return dataclasses.replace(row, invalid_reason=NOT_FINITE, broken=True)
+    right = outputs.reshape(len(test), -1).argmax(axis=1) == test.y
+    row = dataclasses.replace(
+        row,
+        output_divergence=measure_divergence(measurement, first),
+        differences={
+            role: measure_difference(right, other.right, paired=other.paired, against=other.name)
+            for role, other in others.items()
+        },
+    )
+    reference = others.get("reference")
+    return row.with_scores(score(outputs, test, reference.labels if reference else None))
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,153 @@
+"""The Keras models beside a .tflite: teacher, student trained alone and reference, and their rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from tfkd.errors import InputError, ModelError
+from tfkd.validation import keras_outputs
+from tfkd.validation.results import Row
+from tfkd.validation.scores import score
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfkd.data import Split
+
+    # A Keras model, or one with a test split of its own.
+    KerasModel: TypeAlias = keras.Model | tuple[keras.Model, Split]
+
+# The roles, and the names of their rows.
+ROLES = {"teacher": "teacher", "alone": "student alone", "reference": "reference"}
+NOT_FINITE = "The outputs contain NaN or infinity."
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """A Keras model and the test split with its inputs."""
+
+    model: keras.Model
+    test: Split
+
+
+def choose(
+    given: Mapping[str, KerasModel | None], baselines: Mapping[str, KerasModel], test: Split
+) -> tuple[dict[str, _Chosen], dict[str, str]]:
+    """The Keras models by name, the teacher first, and the name of the model in each role.
+
+    Args:
+        given: The model in each role, or None.
+        baselines: More models, by name; a model in a role may be one of them.
+        test: The test split.
+    """
+    in_roles = {role: _chosen(one, test) for role, one in given.items() if one is not None}
+    others = {name: _chosen(one, test) for name, one in baselines.items()}
+    named = {name: one.model for name, one in others.items()}
+    roles: dict[str, str] = {}
+    for role, one in in_roles.items():
+        name = next((name for name, model in named.items() if model is one.model), None)
+        roles[role] = name or ROLES[role]
+        if name is None and ROLES[role] in named:
+            raise InputError(
+                f"validate: the baseline {ROLES[role]!r} is another model than {role}. Rename that baseline, or pass "
+                f"the same model as {role}."
+            )
+        named[roles[role]] = one.model
+    leading = {roles[role]: one for role, one in in_roles.items() if role != "reference"}
+    models = {**{name: one for name, one in leading.items() if name not in others}, **others}
+    if "reference" in in_roles:
+        models.setdefault(roles["reference"], in_roles["reference"])
+    for name, one in models.items():
+        one.test.require("test", purpose="validation")
+        # A model that was never built has no shapes.
+        check_shapes(name, [getattr(one.model, side, None) for side in ("input_shape", "output_shape")], one.test)
+    return models, roles
+
+
+def _chosen(one: KerasModel, test: Split) -> _Chosen:
+    return _Chosen(*one) if isinstance(one, tuple) else _Chosen(one, test)
+
+
+def check_shapes(name: str, shapes: Sequence[Any], test: Split) -> None:
+    """Refuses a model whose input shape or number of outputs does not fit the split.
+
+    Args:
+        name: Name of the model.
+        shapes: Shapes of input and output with the batch axis; a list of shapes if there are several, None if unknown.
+        test: The test split.
+    """
+    for side, shape in zip(("input", "output"), shapes, strict=True):
+        if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
+            raise ModelError(
+                f"validate: model {name!r} must have one input and one output. Received: {side} shape {shape}. "
+                f"Pass a built model with one {side}."
+            )
+    inputs, outputs = (shape[1:] for shape in shapes)
+    fits = len(inputs) == len(test.input_shape)
+    if not fits or any(a not in (None, -1, b) for a, b in zip(inputs, test.input_shape, strict=True)):
+        raise ModelError(
+            f"validate: the input shape of model {name!r} must be {test.input_shape}, that of {test.name}. "
+            f"Received: {inputs}. Use the data set that the model was trained on."
+        )
+    classes = int(np.prod([size or 1 for size in outputs]))
+    if classes != test.num_classes:
+        hint = "Use the data set that the model was trained on."
+        if classes == 1:
+            hint = "A single logit for two classes is not supported: end the model with two logits."
+        raise ModelError(
+            f"validate: model {name!r} must have one output per class, {test.num_classes} for {test.name}. "
+            f"Received: {classes} per sample. {hint}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """What a Keras model that others are compared with predicts.
+
+    Args:
+        name: Name of its row.
+        labels: Predicted labels, int [N].
+        right: Whether they are right, bool [N].
+        paired: Whether its samples are those of the test split.
+    """
+
+    name: str
+    labels: np.ndarray
+    right: np.ndarray
+    paired: bool
+
+
+def compute(
+    models: Mapping[str, _Chosen], roles: Mapping[str, str], test: Split, step: Callable[[str], None]
+) -> tuple[list[Row], dict[str, Other]]:
+    """One row for each Keras model, and what the model in each role predicts, if its outputs are finite."""
+    logits, others = {}, {}
+    for name, one in models.items():
+        step(f"{name} in Keras")
+        values = keras_outputs.compute(one.model, one.test).reshape(len(one.test), -1)
+        if np.isfinite(values).all():
+            logits[name], labels = values, values.argmax(axis=1)
+            paired = np.array_equal(one.test.ids, test.ids) and np.array_equal(one.test.y, test.y)
+            others[name] = Other(name, labels, labels == one.test.y, paired)
+    reference = others.get(roles.get("reference", ""))
+    rows = []
+    for name, one in models.items():
+        weights = [weight.value for weight in one.model.weights]
+        row = Row(
+            name=name,
+            target=None,
+            bytes=sum(weight.dtype.size * int(np.prod(weight.shape)) for weight in weights),
+            parameters=one.model.count_params(),
+            samples=len(one.test),
+        )
+        if name in logits:
+            comparable = reference and reference.name != name and others[name].paired
+            labels = reference.labels if reference and comparable else None
+            rows.append(row.with_scores(score(logits[name], one.test, labels)))
+        else:
+            rows.append(dataclasses.replace(row, invalid_reason=NOT_FINITE, broken=True))
+    return rows, {role: others[name] for role, name in roles.items() if name in others}
