@@ -7,10 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from tfkd.errors import InputError
 from tfkd.validation.limits import LIMITS, Limit
+from tfkd.validation.scores import least_right
 
 if TYPE_CHECKING:
     from tfkd.validation.results import Row
@@ -31,9 +30,6 @@ LABELS = {
     **{name: limit.label for name, limit in LIMITS.items()},
 }
 """Name of each check in reports."""
-
-# Of the test against a constant answer.
-_SIGNIFICANCE = 0.05
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,19 +202,12 @@ def _check_runs(rows: Sequence[Row], skipped: Sequence[Row]) -> Check:
 
 
 def _check_constant(rows: Sequence[Row]) -> list[Check]:
-    """The check that the accuracy is significantly above that of the best constant answer; none without an accuracy.
-
-    One-sided exact binomial test at 95 %: the limit is the smallest number of right answers that the most frequent
-    label, given to every sample, reaches or exceeds with a probability of at most 5 %.
-    """
+    """The check that the accuracy is significantly above that of the best constant answer; none without an accuracy."""
     known = [row for row in rows if row.accuracy is not None and row.constant_accuracy is not None]
     if not known:
         return []
-    from scipy.special import bdtrc  # scipy.stats takes longer to import than a validation takes to run
-
     samples, share = known[0].samples, known[0].constant_accuracy
-    above = bdtrc(np.arange(samples), samples, share)  # probability of more than 0, 1, … samples - 1 right answers
-    least = int((above > _SIGNIFICANCE).sum()) + 1
+    least = least_right(samples, share or 0.0)
     constant = f"The most frequent label of the test split, given to every sample, reaches {share:.1%}."
     if least > samples:
         few = f"{constant} {samples} test samples are too few to tell a better model from that."
