@@ -77,9 +77,9 @@ def test_limit_texts_are_sentences_and_name_the_unit():
         ({"min_accuracy": 101}, r"min_accuracy must be a number in 0..100. Received: min_accuracy=101"),
         (
             {"min_accuracy": 0.9},
-            r"min_accuracy is in percent now.* Received: min_accuracy=0.9. Write min_accuracy = 90.",
+            r"min_accuracy is in percent now.* Received: min_accuracy=0.9. Write min_accuracy=90.",
         ),
-        ({"min_agreement": 1}, r"min_agreement is in percent now.* Write min_agreement = 100."),
+        ({"min_agreement": 1}, r"min_agreement is in percent now.* Write min_agreement=100."),
         ({"max_drop_from_teacher": -1}, "max_drop_from_teacher must be a number in 0..100"),
         ({"min_gain_over_alone": 101}, "min_gain_over_alone must be a number in 0..100"),
         ({"confident": 1}, "confident must be True or False. Received: 1"),

@@ -69,7 +69,7 @@ class Limit:
         if self.unit == "percent" and 0 < value <= 1:
             return (
                 f"is in percent now, not a share. Received: {self.name}={value!r}. "
-                f"Write {self.name} = {round(100 * value, 9):g}."
+                f"Write {self.name}={round(100 * value, 9):g}."
             )
         return None
 
