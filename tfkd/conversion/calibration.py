@@ -10,6 +10,7 @@ import numpy as np
 
 from tfkd.conversion import input_scale
 from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
+from tfkd.data.streams import as_split
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
     """Draws and audits calibration samples.
 
     Args:
-        split: Train or validation split.
+        split: Train or validation split, or another form of data, see `tfkd.data.as_split`.
         source: The model to convert.
         count: Number of samples, >= 1, stratified by class.
         seed: Random seed of the draw.
@@ -69,11 +70,12 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
     Raises:
         InputError: `split` may not be used for calibration, or the samples would give the model wrong ranges.
     """
-    if not hasattr(split, "require"):
+    if split is None or isinstance(split, np.ndarray):
         raise InputError(
             f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
             "Pass the train split of tfkd.data.load; on the command line, the name or path of a data set."
         )
+    split = as_split(split, "train", draw=max(1, count), labelled=False)
     split.require("train", "val", purpose="calibration")
     if len(split) == 0 or count < 1:
         raise InputError(

@@ -38,7 +38,7 @@ def convert(
     *,
     mode: str = "full_int8",
     quantizer: str | QuantizerSettings = "tensorflow",
-    calibration: Split | None = None,
+    calibration: Split | Any = None,
     calibration_samples: int = 256,
     float_io: bool = False,
     allow_float: bool = False,
@@ -58,8 +58,10 @@ def convert(
         quantizer: `tensorflow`, the converter's own quantizer; or `litert` or a `tfkd.QuantizerSettings`, which offer
             a choice of activation ranges and of precision per layer in the modes `dynamic_range`, `full_int8` and
             `int16x8`.
-        calibration: Train or validation split for `full_int8` and `int16x8`; the test split is refused. Other modes
-            need none; its samples then serve only to compare the .tflite with the model.
+        calibration: Train or validation split for `full_int8` and `int16x8`; the test split is refused. Or another
+            form of training data, with or without labels, such as a `tf.data.Dataset` or a `representative_dataset`,
+            see `tfkd.data.as_split`. Other modes need none; the samples of a split then serve only to compare the
+            .tflite with the model.
         calibration_samples: Number of samples drawn from it, >= 1, stratified by class.
         float_io: Whether input and output stay in float in `full_int8` and `int16x8`.
         allow_float: Whether ops may stay in floating point in `full_int8` and `int16x8`.

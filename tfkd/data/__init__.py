@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfkd.data.reading import ReadingOptions, Request
     from tfkd.data.sources import NAMES
     from tfkd.data.splits import Split, Splits
+    from tfkd.data.streams import Stream, as_split
 
 __all__ = [
     "NAMES",
@@ -27,7 +28,9 @@ __all__ = [
     "SoftLabelInputs",
     "Split",
     "Splits",
+    "Stream",
     "TeacherStudentInputs",
+    "as_split",
     "crop_flip",
     "epoch_counters",
     "from_arrays",
@@ -47,7 +50,9 @@ _MODULES = {
     "SoftLabelInputs": "batches",
     "Split": "splits",
     "Splits": "splits",
+    "Stream": "streams",
     "TeacherStudentInputs": "batches",
+    "as_split": "streams",
     "crop_flip": "augmentation",
     "epoch_counters": "batches",
     "from_arrays": "loading",

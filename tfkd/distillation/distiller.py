@@ -149,13 +149,14 @@ class Distiller(keras.Model):
         return self.student(inputs.student_input(x), training=training, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does.
+        """Trains as `keras.Model.fit` does; x and validation_data may also be a `tfkd.data.Split` or `Stream`.
 
         Raises:
             InputError: Every weight of the student is frozen, or the data do not fit the models or the losses.
             ModelError: A model returns probabilities.
         """
         bound = inspect.signature(super().fit).bind(*args, **kwargs)
+        inputs.replace_splits(bound.arguments)
         x = bound.arguments["x"] = self._examine(bound.arguments.get("x"), bound.arguments.get("y"))
         if self.student.built and not self.trainable_weights:
             raise InputError(

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfkd._internal import keras_compat
-from tfkd.data import SoftLabelInputs, TeacherStudentInputs
+from tfkd.data import SoftLabelInputs, Split, Stream, TeacherStudentInputs, as_split
 from tfkd.errors import InputError
 
 
@@ -57,6 +57,23 @@ def check_pairing(x: Any, student: Any) -> None:
             "Distiller: inputs of teacher and student must be a tfkd.data.TeacherStudentInputs. Received: a dictionary "
             "with the keys teacher and student. Use TeacherStudentInputs(teacher=..., student=...)."
         )
+
+
+# Samples per batch where `fit` is given none, as in Keras.
+_BATCH_SIZE = 32
+
+
+def replace_splits(arguments: dict[str, Any]) -> None:
+    """Replaces a `Split` or `Stream` in the arguments of `fit` by its batches; the training data are shuffled.
+
+    Args:
+        arguments: Arguments of `fit` by name, which are changed.
+    """
+    found = [name for name in ("x", "validation_data") if isinstance(arguments.get(name), Split | Stream)]
+    size = arguments.pop("batch_size", None) if found else None
+    for name in found:
+        split = as_split(arguments[name], "train" if name == "x" else "val")
+        arguments[name] = split.batches(size or _BATCH_SIZE, shuffle=name == "x")
 
 
 # Samples that are examined before a training.

@@ -133,7 +133,7 @@ def _wording(command_line: bool) -> diagnosis_texts.Wording:
 def explain(
     student: keras.Model | str | os.PathLike[str],
     model: TFLiteModel | str | os.PathLike[str],
-    splits: Splits,
+    splits: Splits | Any,
     *,
     teacher: keras.Model | str | os.PathLike[str] | None = None,
     targets: Sequence[str | Target] = ("host:plain", "host", "tflm"),
@@ -148,7 +148,8 @@ def explain(
         student: The Keras model, or its file.
         model: The .tflite that it was converted to.
         splits: Data. Layers are compared on the validation split (without one, on the train split), so that a remedy
-            is not chosen on the test split; accuracy is measured on the test split.
+            is not chosen on the test split; accuracy is measured on the test split. Other forms of labelled data, see
+            `tfkd.data.as_split`, as a pair (validation, test), or one for both.
         teacher: Keras model of the first stage, or its file.
         targets: Targets of the last stages. The first is the reference of the others.
         samples: Number of samples on which layers are compared, > 0.
@@ -164,6 +165,7 @@ def explain(
     if samples < 1 or worst < 1:
         raise InputError(f"explain: samples and worst must be > 0. Received: {samples} and {worst}. Use 64 and 5.")
     quantized, student_model = TFLiteModel.load(model), _load(student)
+    splits = _as_splits(splits, quantized)
     pool = splits.val if len(splits.val) else splits.train
     progress("layers")
     reference = converter.float_counterpart(student_model, quantized, timeout_s=timeout_s)
@@ -175,6 +177,19 @@ def explain(
     teachers = {"teacher": _load(teacher)} if teacher is not None else {}
     stages = tuple(_stages({**teachers, "student": student_model}, quantized, splits.test, targets, progress))
     return Explanation(quantized, layers, tuple(diagnosis.rank(layers)[:worst]), stages, tuple(unmatched))
+
+
+def _as_splits(splits: Any, model: TFLiteModel) -> Splits:
+    """Data as splits; of other forms than splits the validation data serve as training data too."""
+    from tfkd.data import Splits, as_split
+
+    if isinstance(splits, Splits):
+        return splits
+    is_pair = isinstance(splits, tuple) and len(splits) == 2 and not all(hasattr(one, "shape") for one in splits)
+    classes = int(np.prod(model.outputs[0].shape[1:]))
+    val, test = splits if is_pair else (splits, splits)
+    val = as_split(val, "val", num_classes=classes)
+    return Splits(val, val, as_split(test, "test", num_classes=classes))
 
 
 def _load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfkd._internal import atomic
+from tfkd.data.streams import as_split
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def files(stem: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Pat
 
 def record(
     model: TFLiteModel | str | os.PathLike[str],
-    split: Split,
+    split: Split | Any,
     *,
     samples: int = 10,
     target: str | Target | None = None,
@@ -154,7 +155,8 @@ def record(
 
     Args:
         model: A .tflite with one input and one output.
-        split: Split with the samples; those of the test split were not used in training.
+        split: Split with the samples; those of the test split were not used in training. Or another form of labelled
+            data, such as a `tf.data.Dataset`, see `tfkd.data.as_split`.
         samples: Number of samples, stratified by class, 1..len(split).
         target: Target that computes the outputs. Default: `tflm`, whose kernels are those of a microcontroller, or
             `host:reference` if TensorFlow Lite Micro does not support the model or is not installed.
@@ -175,6 +177,7 @@ def record(
             f"golden: the model must have one input and one output. Received: {len(model.inputs)} and "
             f"{len(model.outputs)}. Pass a model with one of each."
         )
+    split = as_split(split, "test")
     if model.inputs[0].shape[1:] != split.input_shape:
         raise ModelError(
             f"golden: samples must have the model's input shape {model.inputs[0].shape[1:]}. Received: "

@@ -94,7 +94,7 @@ class Validation:
 
 def validate(
     model: Model | Mapping[str, Model],
-    test: Split,
+    test: Split | Any,
     *,
     reference: keras.Model | None = None,
     teacher: KerasModel | None = None,
@@ -112,7 +112,8 @@ def validate(
 
     Args:
         model: A .tflite, or several by name.
-        test: Test split; a split with another role is refused.
+        test: Test split; a split with another role is refused. Or another form of labelled test data, such as a
+            `tf.data.Dataset`, see `tfkd.data.as_split`.
         reference: Keras model that the .tflite was converted from. Agreement, flips and accuracy drop refer to it.
         teacher: Keras model that taught, for `Contract.max_drop_from_teacher`. A model with other inputs than the
             .tflite, such as a teacher of another modality, comes with its own test split, as a tuple.
@@ -131,6 +132,7 @@ def validate(
         InputError: The split is not a test split, a target does not exist, or `ship` is not the name of a model.
         ModelError: A file is not a .tflite, or a model does not fit the split.
     """
+    test = _as_test_split(test, model)
     test.require("test", purpose="validation")
     models = _load(model, test)
     shipped = _shipped(ship, models, contract)
@@ -161,6 +163,17 @@ def validate(
         },
         versions=dict(_versions()),
     )
+
+
+def _as_test_split(test: Any, model: Model | Mapping[str, Model]) -> Split:
+    """Test data as a split; the number of classes of other forms than a split is that of the model."""
+    from tfkd.conversion.tflite import TFLiteModel
+    from tfkd.data import Split, as_split
+
+    if isinstance(test, Split):
+        return test
+    outputs = TFLiteModel.load(next(iter(model.values())) if isinstance(model, Mapping) else model).outputs
+    return as_split(test, "test", num_classes=int(np.prod(outputs[0].shape[1:])))
 
 
 def _load(model: Model | Mapping[str, Model], test: Split) -> dict[str, TFLiteModel]:

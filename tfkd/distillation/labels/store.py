@@ -13,6 +13,7 @@ import numpy as np
 
 from tfkd.data.augmentation import Augment, CropFlip, augment_batch, view_seeds
 from tfkd.data.batches import Samples
+from tfkd.data.streams import as_split
 from tfkd.distillation.labels import archive, checks, codec, identity, teacher_pass
 from tfkd.errors import InputError, ModelError
 from tfkd.models.logits import check_are_logits, check_gives_logits
@@ -133,7 +134,7 @@ class SoftLabels:
         cls,
         path: str | os.PathLike[str],
         teacher: keras.Model,
-        split: Split,
+        split: Split | Any,
         *,
         views: int = 1,
         augment: Augment | None = None,
@@ -147,7 +148,8 @@ class SoftLabels:
         Args:
             path: Folder or URL.
             teacher: Model with logits [B, C].
-            split: Samples to label.
+            split: Samples to label. Or another form of labelled data that has the same order in each pass, see
+                `tfkd.data.as_split`; the ids are then the numbers of the samples.
             views: Number of views, >= 1; the first is the unchanged sample.
             augment: Function `(x, seed) -> x` of stateless ops for the other views; needed for more than one view.
             seed: Random seed of the views.
@@ -168,6 +170,7 @@ class SoftLabels:
                 f"SoftLabels.build: {views} views need an augmentation. Received: augment=None. Pass one, or views=1."
             )
         batch_size = options.pop("batch_size", 256)
+        split = as_split(split, "train", num_classes=getattr(teacher, "output_shape", (None,))[-1])
         classes = check_are_logits("teacher", teacher, split.x[:8].astype("float32"))[-1]
         if classes != split.num_classes:
             raise ModelError(
