@@ -123,6 +123,9 @@ def _report_error(error: Exception, options: dict[str, str]) -> int:
     if isinstance(error, TfkdError):
         typer.echo(f"tfkd: {_as_options(str(error), options)}", err=True)
         return _BAD_INPUT if isinstance(error, InputError) else _MISSING_TOOL
+    if (message := _input_error_in_tensorflow(error)) is not None:
+        typer.echo(f"tfkd: {_as_options(message, options)}", err=True)
+        return _BAD_INPUT
     if isinstance(error, OSError) and _is_environment(error):
         path = f"{error.filename}: " if error.filename is not None else ""
         typer.echo(f"tfkd: {path}{error.strerror or error}.", err=True)
@@ -130,6 +133,14 @@ def _report_error(error: Exception, options: dict[str, str]) -> int:
     traceback.print_exception(error)
     typer.echo("tfkd: this is an error inside tfkd. Please report it with the lines above.", err=True)
     return _INTERNAL
+
+
+def _input_error_in_tensorflow(error: Exception) -> str | None:
+    """The message of an `InputError` that a function of tf.data raised, such as that of a broken image; else None."""
+    if not type(error).__module__.startswith("tensorflow"):
+        return None
+    found = re.search(r"\bInputError: (.*)", str(error))
+    return found[1] if found else None
 
 
 def _is_environment(error: OSError) -> bool:

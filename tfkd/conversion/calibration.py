@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Number of test samples that the calibration samples are compared with.
 _MAX_COMPARED = 1000
+# Fewer of large samples: about as many values.
+_FEWEST_COMPARED, _COMPARED_VALUES = 32, 10_000_000
 # Fewer samples than this are a finding of the audit.
 _FEW_SAMPLES = 100
 # Limits of the checks, chosen so that data of the right kind passes with a wide margin.
@@ -119,7 +121,8 @@ def audit(chosen: Split) -> CalibrationAudit:
     if held_out is not None:
         overlap = len(chosen.overlap(held_out))
         if len(held_out):
-            test_x = held_out.x[:: max(1, len(held_out) // _MAX_COMPARED)].astype("float32")
+            compared = min(_MAX_COMPARED, max(_FEWEST_COMPARED, _COMPARED_VALUES // int(np.prod(chosen.input_shape))))
+            test_x = held_out.x[:: max(1, len(held_out) // compared)].astype("float32")
     if overlap:
         raise InputError(
             f"{where} must share no sample with the test split. Received: {overlap} equal samples. "

@@ -50,7 +50,7 @@ def usable(split: Any, shape: tuple[int, ...] | None, seed: int) -> np.ndarray |
     """A few samples of a split, if the user gave one of the model's input shape; otherwise None."""
     if shape is None or getattr(split, "input_shape", None) != shape:
         return None
-    return choose(split, MOST, seed).x
+    return np.asarray(choose(split, MOST, seed).x)
 
 
 def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number: int) -> Reference:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
+from tfkd.data.lazy import LazySamples, row_lookup
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Samples(Protocol):
     """The properties of a `Split` that batching and its look-ups read."""
 
     @property
-    def x(self) -> np.ndarray: ...
+    def x(self) -> np.ndarray | LazySamples: ...
     @property
     def y(self) -> np.ndarray: ...
     @property
@@ -173,12 +174,12 @@ def _batch_function(
     import tensorflow as tf
 
     with tf.device("CPU:0"):  # tf.data runs on the CPU: data placed on a GPU would be copied twice
-        x, y, ids = tf.constant(samples.x), tf.constant(samples.y), tf.constant(samples.ids)
+        find_x, y, ids = row_lookup(samples.x), tf.constant(samples.y), tf.constant(samples.ids)
         find_logits = None if soft_labels is None else soft_labels.lookup(samples, augment)
         find_partner = None if partner is None else partner.lookup(samples, seed)
 
     def make_batch(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        batch, batch_ids, epoch = tf.cast(tf.gather(x, rows), tf.float32), tf.gather(ids, rows), epochs[0]
+        batch, batch_ids, epoch = tf.cast(find_x(rows), tf.float32), tf.gather(ids, rows), epochs[0]
         labels = tf.gather(y, rows)
         if find_logits is not None:
             student, teacher_logits = find_logits(batch, rows, batch_ids, epoch)

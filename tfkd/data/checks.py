@@ -6,15 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tfkd.data.lazy import LazySamples
 from tfkd.errors import InputError
 
 
-def fits_uint8(x: np.ndarray) -> bool:
+def fits_uint8(x: np.ndarray | LazySamples) -> bool:
     """Whether all values are whole numbers in 0..255."""
+    if isinstance(x, LazySamples):
+        return x.dtype == np.uint8
     return x.dtype.kind in "bui" and x.size > 0 and x.min() >= 0 and x.max() <= 255
 
 
-def check_x(x: np.ndarray, key: str, where: str, fits_uint8: bool) -> np.ndarray:
+def check_x(x: np.ndarray | LazySamples, key: str, where: str, fits_uint8: bool) -> np.ndarray | LazySamples:
     """Samples as uint8 where all parts fit into it, otherwise as float32.
 
     Args:
@@ -26,6 +29,8 @@ def check_x(x: np.ndarray, key: str, where: str, fits_uint8: bool) -> np.ndarray
     Raises:
         InputError: They are not finite numbers, or there are none.
     """
+    if isinstance(x, LazySamples):  # checked by its source
+        return x
     if x.dtype.kind not in "buif":
         raise InputError(f"load: {where}: {key} must be numbers. Received: dtype {x.dtype}. Save uint8 or float32.")
     if x.ndim < 2 or 0 in x.shape:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
+import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkd.data import lazy
+from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import ReadingOptions
 from tfkd.errors import InputError
 
@@ -20,6 +26,10 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 OPTIONS = ("image_size", "color", "resize", "crop", "skip_broken")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+# Images of a large data set whose color is examined.
+_EXAMINED = 1000
+# Number of the EXIF tag for the orientation.
+_ORIENTATION = 0x0112
 # Files that a message lists.
 _LISTED = 3
 
@@ -54,13 +64,16 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
             if source.mode.startswith(("I", "F")):
                 raise ValueError(f"pixels of more than 8 bits (mode {source.mode})")
             gray = options.color == "gray" or (options.color is None and source.mode in ("1", "L", "LA"))
-            image = ImageOps.exif_transpose(source).convert("L" if gray else "RGB")
+            source.load()
+            upright = ImageOps.exif_transpose(source) if source.getexif().get(_ORIENTATION, 1) != 1 else source
+            mode = "L" if gray else "RGB"
+            image = upright if upright.mode == mode else upright.convert(mode)
+            array = np.asarray(_fitted(image, options))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
             f"load: {file} must be a readable PNG, JPEG, WebP, BMP or GIF of 8 bits per channel. Received: {error}. "
             "Repair or remove it, or pass skip_broken=True."
         ) from error
-    array = np.asarray(_fitted(image, options))
     return array[..., None] if array.ndim == 2 else array
 
 
@@ -70,6 +83,8 @@ def _fitted(image: Image.Image, options: ReadingOptions) -> Image.Image:
     if options.image_size is None:
         return image
     size, resampling = options.image_size[::-1], Image.Resampling[options.resize.upper()]
+    if image.size == size:
+        return image
     if options.crop == "center":
         return ImageOps.fit(image, size, resampling)
     if options.crop == "pad":
@@ -78,15 +93,15 @@ def _fitted(image: Image.Image, options: ReadingOptions) -> Image.Image:
 
 
 def read(
-    location: str, files: Sequence[Path], options: ReadingOptions, decoder: Callable[..., np.ndarray] = decode
-) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images of one size, several at a time.
+    location: str, root: Path, paths: np.ndarray, options: ReadingOptions
+) -> tuple[np.ndarray | LazySamples, np.ndarray]:
+    """Reads images of one size, several at a time; those of a large data set when they are used.
 
     Args:
         location: The data set, for messages.
-        files: Files to read, at least one.
-        options: Size, color, filter, crop, and whether broken images are left out.
-        decoder: Function of a file and the options.
+        root: Folder that the paths are relative to.
+        paths: Files to read, at least one, str [N].
+        options: Size, color, filter, crop, and whether broken images are left out, for which all are read once.
 
     Returns:
         The images, uint8 [N, H, W, C], and the positions of their files, int64 [N]: all, unless some are left out.
@@ -94,35 +109,117 @@ def read(
     Raises:
         InputError: An image cannot be read, or has another size than the first.
     """
-
-    def one(file: Path) -> np.ndarray | InputError:
-        try:
-            return decoder(file, options)
-        except InputError as error:
-            if options.skip_broken:
-                return error
-            raise
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the interpreter's lock while it decodes
-        found = list(pool.map(one, files))
-    rows = np.array([row for row, image in enumerate(found) if isinstance(image, np.ndarray)], np.int64)
-    if len(rows) < len(files):
-        broken = [file for file, image in zip(files, found, strict=True) if isinstance(image, InputError)]
-        log.warning("%s: %s images cannot be read and are left out: %s.", location, len(broken), listed(broken))
-    if not len(rows):
+    first = next((one for path in paths if isinstance(one := _try(root / path, options), np.ndarray)), None)
+    if first is None:
         raise InputError(
-            f"load: {location} must have readable images. Received: {len(files)} broken ones. Repair them."
+            f"load: {location} must have readable images. Received: {len(paths)} broken ones. Repair them."
         )
-    return _stacked([files[row] for row in rows], [image for image in found if isinstance(image, np.ndarray)]), rows
+    is_large = first.size * len(paths) > lazy.IN_MEMORY_BYTES
+    rows, found = np.arange(len(paths)), list[np.ndarray | InputError | None]()
+    if not is_large or options.skip_broken:
+        found = list(_pool().map(lambda path: _try(root / path, options, keep=not is_large), paths))
+        rows = np.array([row for row, one in enumerate(found) if not isinstance(one, InputError)], np.int64)
+    if len(rows) < len(paths):
+        broken = [path for path, one in zip(paths, found, strict=True) if isinstance(one, InputError)]
+        log.warning("%s: %s images cannot be read and are left out: %s.", location, len(broken), listed(broken))
+    if not is_large:
+        images = [one for one in found if isinstance(one, np.ndarray)]
+        return _stacked([root / paths[row] for row in rows], images), rows
+    if options.color is None and not _look_gray(root, paths[rows]):
+        options = dataclasses.replace(options, color="rgb")
+        first = decode(root / paths[rows[0]], options)
+    return LazySamples(ImageReader(root, paths, options, first.shape), rows), rows
+
+
+def _try(file: Path, options: ReadingOptions, *, keep: bool = True) -> np.ndarray | InputError | None:
+    """An image if it is kept, or the error of one that is broken and may be left out."""
+    try:
+        image = decode(file, options)
+    except InputError as error:
+        if options.skip_broken:
+            return error
+        raise
+    return image if keep else None
+
+
+def _look_gray(root: Path, paths: np.ndarray) -> bool:
+    """Whether up to 1,000 images of a large data set, which are spread over it, are gray."""
+    from PIL import Image
+
+    for path in paths[:: max(1, len(paths) // _EXAMINED)]:
+        # Only the beginning of the file is read. A broken image is an error where it is used.
+        with contextlib.suppress(OSError, SyntaxError), Image.open(root / path, formats=_FORMATS) as image:
+            if image.mode not in ("1", "L", "LA"):
+                return False
+    return True
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that decode images: Pillow releases the interpreter's lock while it decodes."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="tfkd-images")
+
+
+class ImageReader:
+    """Decodes image files when they are used.
+
+    Args:
+        root: Folder that the paths are relative to.
+        paths: The files, str [N].
+        options: Size, color, filter and crop.
+        shape: (height, width, channels) of all images.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, root: Path, paths: np.ndarray, options: ReadingOptions, shape: tuple[int, ...]) -> None:
+        self._root, self._paths, self._options, self.sample_shape = root, paths, options, shape
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The images with these numbers, uint8 [len(rows), H, W, C].
+
+        Raises:
+            InputError: An image cannot be read, or has another size or color than the first.
+        """
+        images = np.empty((len(rows), *self.sample_shape), np.uint8)
+
+        def one(place: int) -> None:
+            file = self._root / self._paths[rows[place]]
+            image = decode(file, self._options)
+            if image.shape[2] != self.sample_shape[2]:
+                raise InputError(
+                    f"load: {file} must be gray, as the first images are. Received: colors. Pass color='rgb' or "
+                    "color='gray' for all."
+                )
+            if image.shape != self.sample_shape:
+                raise _other_size(file, image, self.sample_shape)
+            images[place] = image
+
+        list(_pool().map(one, range(len(rows))))
+        return images
+
+    def fingerprint(self, rows: np.ndarray) -> Iterator[bytes]:
+        """The options, and a hash of each file."""
+        yield repr(self._options).encode()
+
+        def one(row: int) -> bytes:
+            with (self._root / self._paths[row]).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+
+        yield from _pool().map(one, rows)
 
 
 def _stacked(files: Sequence[Path], images: list[np.ndarray]) -> np.ndarray:
     for file, image in zip(files, images, strict=True):
         if image.shape[:2] != images[0].shape[:2]:
-            raise InputError(
-                f"load: {file} must have the size of the first image, {images[0].shape[:2]} (height, width). "
-                f"Received: {image.shape[:2]}. Pass image_size=(96, 96) or another size to resize all."
-            )
+            raise _other_size(file, image, images[0].shape)
     if len({image.shape for image in images}) > 1:  # some are gray, some in color
         images = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in images]
     return np.stack(images)
+
+
+def _other_size(file: Path, image: np.ndarray, shape: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"load: {file} must have the size of the first image, {shape[:2]} (height, width). Received: "
+        f"{image.shape[:2]}. Pass image_size=(96, 96) or another size to resize all."
+    )

@@ -40,8 +40,9 @@ def load(
         name_or_path: One of the following; a name has precedence over a path (write `./digits` for a folder `digits`).
             A name of `NAMES`: `digits` is embedded, the others come from `$TFKD_DATA/NAME.npz`, else from the cache of
             Keras, else by download. The name of another file `$TFKD_DATA/NAME.npz`. A `.npz` file with x_train,
-            y_train, x_test, y_test. A folder of PNG, JPEG, WebP, BMP and GIF images with one sub-folder per class, or
-            with `train/`, `val/` and `test/` of that form, of which `val/` and `test/` may be missing. A manifest: a
+            y_train, x_test, y_test, or a folder of `.npy` files of these names. A folder of PNG, JPEG, WebP, BMP and
+            GIF images with one sub-folder per class, or with `train/`, `val/` and `test/` of that form, of which `val/`
+            and `test/` may be missing. A manifest: a
             CSV or JSON-lines file with the columns `label`, optionally `split`, and either `path` of image files or
             values (columns of numbers, or lists in `x`). Or a `Request`.
         validation: Share of the training data for validation, 0 <= validation < 1; at least one sample of each class

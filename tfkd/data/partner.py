@@ -10,6 +10,7 @@ import numpy as np
 
 from tfkd.data.augmentation import view_seeds
 from tfkd.data.batches import Samples
+from tfkd.data.lazy import row_lookup
 from tfkd.data.splits import Split
 from tfkd.errors import InputError
 
@@ -60,16 +61,16 @@ class Partner:
 
         order = np.argsort(self.split.ids)
         with tf.device("CPU:0"):
-            x = tf.constant(self.split.x)
+            find = row_lookup(self.split.x)
             teacher_rows = tf.constant(order[np.searchsorted(self.split.ids, samples.ids, sorter=order)])
-        return lambda rows, ids, epoch: tf.cast(tf.gather(x, tf.gather(teacher_rows, rows)), tf.float32)
+        return lambda rows, ids, epoch: tf.cast(find(tf.gather(teacher_rows, rows)), tf.float32)
 
     def _by_label(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
         import tensorflow as tf
 
         counts = np.bincount(self.split.y, minlength=samples.num_classes)
         with tf.device("CPU:0"):
-            x, y = tf.constant(self.split.x), tf.constant(samples.y)
+            find, y = row_lookup(self.split.x), tf.constant(samples.y)
             # The teacher's rows sorted by class: class c has the positions first[c] .. first[c] + size[c] - 1.
             by_class = tf.constant(np.argsort(self.split.y, kind="stable"))
             first, size = tf.constant(np.cumsum(counts) - counts), tf.constant(counts)
@@ -78,7 +79,7 @@ class Partner:
             label = tf.gather(y, rows)
             random = tf.bitcast(view_seeds(ids, epoch, seed=seed)[:, 1], tf.uint32)
             position = tf.gather(first, label) + tf.cast(random, tf.int64) % tf.gather(size, label)
-            return tf.cast(tf.gather(x, tf.gather(by_class, position)), tf.float32)
+            return tf.cast(find(tf.gather(by_class, position)), tf.float32)
 
         return choose
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfkd.data.augmentation import Augment
 from tfkd.data.batches import TeacherLogits, TeacherSamples, batch_dataset
+from tfkd.data.lazy import LazySamples
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ class Splits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """One split of a data set, in memory and read-only.
+    """One split of a data set, read-only.
 
     Args:
-        x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank.
+        x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank. An array in memory,
+            or `LazySamples`, which are read when they are used.
         y: Labels [N], int64 in 0..num_classes-1.
         ids: Number of each sample, int64 [N]; unique over the three splits and independent of the arguments
             `validation` and `seed` of `load`. Of files a hash of the path within the data set, so that it stays where
@@ -50,7 +52,7 @@ class Split:
         paths: File of each sample, relative to the data set, str [N]; None where a sample is not a file.
     """
 
-    x: np.ndarray
+    x: np.ndarray | LazySamples
     y: np.ndarray
     ids: np.ndarray
     role: Role
@@ -61,6 +63,8 @@ class Split:
 
     def __post_init__(self) -> None:
         for field in ("x", "y", "ids"):
+            if not isinstance(getattr(self, field), np.ndarray):
+                continue
             view = getattr(self, field).view()
             view.flags.writeable = False
             object.__setattr__(self, field, view)
@@ -87,9 +91,15 @@ class Split:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 (hexadecimal) of samples, labels and ids with their shapes and dtypes."""
+        """SHA-256 (hexadecimal) of samples, labels and ids with their shapes and dtypes.
+
+        Of samples that are not in memory, the bytes of their files and the options with which they are read count.
+        """
         digest = hashlib.sha256()
         for array in (self.x, self.y, self.ids):
+            if isinstance(array, LazySamples):
+                digest.update(array.fingerprint)
+                continue
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -128,7 +138,7 @@ class Split:
             rows: Positions in this split, integers [M].
         """
         paths = None if self.paths is None else self.paths[rows]
-        return dataclasses.replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows], paths=paths)
+        return dataclasses.replace(self, x=self.x.take(rows, axis=0), y=self.y[rows], ids=self.ids[rows], paths=paths)
 
     def sample(self, n: int, *, seed: int = 0) -> Split:
         """A stratified random subset with the same role; it has every class if n >= num_classes.

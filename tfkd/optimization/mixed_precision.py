@@ -167,7 +167,7 @@ class _Candidates:
 
     def __post_init__(self) -> None:
         self.accuracy = float(self._correct(self.reference, "host:plain").mean())
-        self.x = self.val.sample(min(_COMPARED, len(self.val))).x
+        self.x = np.asarray(self.val.sample(min(_COMPARED, len(self.val))).x)
 
     @property
     def best(self) -> Trial | None:

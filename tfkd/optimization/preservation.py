@@ -204,7 +204,7 @@ def _export(
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         tf.saved_model.save(holder, folder, signatures={"serving_default": answer.get_concrete_function()})
         made = converter.convert(folder, Path(folder) / "model.tflite", calibration=calibration, **options)
-    _compare(model, made, choose(calibration, agreement.SAMPLES, 0).x, str(path))
+    _compare(model, made, np.asarray(choose(calibration, agreement.SAMPLES, 0).x), str(path))
     return made.save(path, overwrite=options.get("overwrite", False))
 
 

@@ -104,7 +104,7 @@ def export(
     if any(layer.bits == 4 for layer in _weighted(model)):
         made = TFLiteModel(int4.pack(made.content), audit=made.audit, findings=made.findings)
     assert calibration is not None  # otherwise convert raised
-    compare(model, made, choose(calibration, agreement.SAMPLES, seed=1).x, str(path))
+    compare(model, made, np.asarray(choose(calibration, agreement.SAMPLES, seed=1).x), str(path))
     return made.save(path, overwrite=overwrite)
 
 

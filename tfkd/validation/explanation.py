@@ -15,6 +15,7 @@ from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs, origin
 from tfkd.validation.diagnosis import Finding
 from tfkd.validation.scores import count_flips
+from tfkd.validation.validator import run_in_parts
 
 if TYPE_CHECKING:
     import keras
@@ -171,7 +172,7 @@ def explain(
     reference = converter.float_counterpart(student_model, quantized, timeout_s=timeout_s)
     names = layer_names.by_tensor(reference, student_model)
     origin.check(quantized, reference, names, student_model.name)
-    x = pool.sample(min(samples, len(pool))).x
+    x = np.asarray(pool.sample(min(samples, len(pool))).x)
     measured, unmatched = layer_errors.measure(quantized, reference, x, timeout_s=timeout_s)
     layers = diagnosis.diagnose(measured, names)
     teachers = {"teacher": _load(teacher)} if teacher is not None else {}
@@ -215,12 +216,16 @@ def _stages(
         stage, previous = _stage(name, outputs, test, previous)
         yield stage
     first: np.ndarray | None = None
-    inputs = model.quantize_input(test.x)
+    inputs = model.quantize_input(test.x) if isinstance(test.x, np.ndarray) else None
     for spec in targets:
         try:
             target = get(spec) if isinstance(spec, str) else spec
             progress(target.spec)
-            outputs = target.run(model, inputs, latency=False).outputs[0]
+            outputs = (
+                run_in_parts(target, model, test, latency=False)
+                if inputs is None
+                else target.run(model, inputs, latency=False)
+            ).outputs[0]
         except (ModelError, DeviceError, ToolMissingError) as error:  # the other targets still have a result
             yield Stage(spec if isinstance(spec, str) else spec.spec, note=str(error))
             continue

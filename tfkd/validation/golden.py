@@ -189,7 +189,7 @@ def record(
     other, compared = _outputs(against, model, raw)
     # The difference of two int8 values does not fit into int8.
     difference = np.abs(compared.astype(np.float64) - output.astype(np.float64)).max()
-    return Golden(model, chosen.x, raw, output, chosen.y, chosen.ids, name, other, float(difference))
+    return Golden(model, np.asarray(chosen.x), raw, output, chosen.y, chosen.ids, name, other, float(difference))
 
 
 def _outputs(target: str | Target, model: TFLiteModel, inputs: np.ndarray) -> tuple[str, np.ndarray]:

@@ -253,11 +253,12 @@ def _target_rows(
     step: Callable[[str], None],
 ) -> Iterator[Row]:
     for name, model in models.items():
-        inputs, first = model.quantize_input(test.x), None
+        inputs = model.quantize_input(test.x) if isinstance(test.x, np.ndarray) else None
+        first = None
         for place in places:
             step(f"{name} on {place.spec}")
             row = Row(name=name, target=place.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
-            row = _run(row, place, model, inputs)
+            row = _run(row, place, model, test, inputs)
             if row.valid and row.measurement is not None:
                 row = _scored(row, row.measurement, first, test, others)
                 if row.valid and row.measurement and row.measurement.outputs:
@@ -265,12 +266,13 @@ def _target_rows(
             yield row
 
 
-def _run(row: Row, place: _Place, model: TFLiteModel, inputs: np.ndarray) -> Row:
+def _run(row: Row, place: _Place, model: TFLiteModel, test: Split, inputs: np.ndarray | None) -> Row:
     """The row with the measurement, or with the reason why there is none. Errors of tfkd itself are not caught."""
     if place.target is None:
         return dataclasses.replace(row, invalid_reason=place.reason, unavailable=True)
     try:
-        measurement = place.target.run(model, inputs)
+        target = place.target
+        measurement = target.run(model, inputs) if inputs is not None else run_in_parts(target, model, test)
     except (ModelError, ChildCrashed) as error:
         return dataclasses.replace(row, invalid_reason=str(error), broken=True)
     except ToolMissingError as error:
@@ -279,6 +281,33 @@ def _run(row: Row, place: _Place, model: TFLiteModel, inputs: np.ndarray) -> Row
         return dataclasses.replace(row, invalid_reason=str(error))
     reason = None if measurement.valid else measurement.invalid_reason or "The target reported an invalid run."
     return dataclasses.replace(row, measurement=measurement, invalid_reason=reason)
+
+
+# Samples that a target is given at a time where they are not in memory.
+_PART = 1024
+
+
+def run_in_parts(target: Target, model: TFLiteModel, test: Split, *, latency: bool = True) -> Measurement:
+    """Runs a model over a split whose samples are not in memory; latency is measured on the first part.
+
+    Args:
+        target: Target to run on.
+        model: The model.
+        test: The split.
+        latency: Whether latency is measured.
+    """
+    first: Measurement | None = None
+    outputs: list[tuple[np.ndarray, ...]] = []
+    for start in range(0, len(test), _PART):
+        part = model.quantize_input(test.x[start : start + _PART])
+        measured = target.run(model, part, latency=latency and first is None)
+        first = first or measured
+        if not measured.valid or not measured.outputs:
+            return measured
+        outputs.append(measured.outputs)
+    assert first is not None
+    joined = tuple(np.concatenate(one) for one in zip(*outputs, strict=True))
+    return dataclasses.replace(first, outputs=joined)
 
 
 def _scored(

@@ -45,7 +45,7 @@ def read(request: Request) -> Arrays:
     paths = np.array([path for files in found.values() for path in files.paths], object)
     y = np.concatenate([files.y for files in found.values()])
     part = np.repeat(list(found), [len(files.y) for files in found.values()])
-    x, kept = images.read(str(root), [root / path for path in paths], request.options)
+    x, kept = images.read(str(root), root, paths, request.options)
     return Arrays(
         x,
         y[kept],

@@ -37,7 +37,7 @@ def read(request: Request) -> Arrays:
     files = None
     if "path" in rows[0].values:
         files = _files(path, rows)
-        x, kept = images.read(str(path), [path.parent / file for file in files], request.options)
+        x, kept = images.read(str(path), path.parent, files, request.options)
     else:
         if request.options.given:
             raise InputError(

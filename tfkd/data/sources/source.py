@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import Request
 from tfkd.data.splits import ROLES, Role
 
@@ -24,7 +25,7 @@ class Samples(NamedTuple):
             file.
     """
 
-    x: np.ndarray
+    x: np.ndarray | LazySamples
     y: np.ndarray
     paths: np.ndarray | None = None
 
@@ -53,9 +54,9 @@ class Arrays(NamedTuple):
         paths: Files of x_train, see `Samples`; None where a sample is not a file.
     """
 
-    x_train: np.ndarray
+    x_train: np.ndarray | LazySamples
     y_train: np.ndarray
-    x_test: np.ndarray | None = None
+    x_test: np.ndarray | LazySamples | None = None
     y_test: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     name: str = "arrays"

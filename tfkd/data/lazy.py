@@ -1,0 +1,132 @@
+"""Samples that are read when they are used: an array without its memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Data up to this size are read into memory, where batches are made fastest.
+IN_MEMORY_BYTES = 256 << 20
+# Samples that are read at a time where all are needed one after the other.
+_CHUNK = 256
+
+
+class Reader(Protocol):
+    """Reads samples of one shape and dtype by their number."""
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The samples [len(rows), ...] with these numbers."""
+
+    def fingerprint(self, rows: np.ndarray) -> Iterator[bytes]:
+        """Bytes that change where one of the samples changes."""
+
+
+class LazySamples:
+    """Samples [N, ...] that are read when they are used; behaves like an array that cannot be changed.
+
+    An index, a slice or an array of rows reads these samples as a NumPy array; `take` and `len` read nothing.
+
+    Args:
+        reader: Reads samples by their number.
+        rows: Numbers of the samples, int64 [N].
+    """
+
+    def __init__(self, reader: Reader, rows: np.ndarray) -> None:
+        self.reader, self.rows = reader, np.asarray(rows, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape [N, ...]."""
+        return (len(self.rows), *self.reader.sample_shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return self.reader.dtype
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        if np.ndim(key) == 0 and not isinstance(key, slice):
+            return self.reader.read(self.rows[[key]])[0]
+        return self.reader.read(self.rows[key])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self), _CHUNK):
+            yield from self[start : start + _CHUNK]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        found = self[:]
+        return found if dtype is None else found.astype(dtype)
+
+    def astype(self, dtype: Any, **options: Any) -> np.ndarray:
+        """All samples as an array of a type."""
+        return self[:].astype(dtype, **options)
+
+    def take(self, rows: np.ndarray, axis: int = 0) -> LazySamples:
+        """Some of the samples, not read yet."""
+        return LazySamples(self.reader, self.rows[rows])
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Hash that changes where a sample changes."""
+        digest = hashlib.sha256(f"{self.shape}{self.dtype.str}".encode())
+        for part in self.reader.fingerprint(self.rows):
+            digest.update(part)
+        return digest.digest()
+
+
+class MappedReader:
+    """Reads the samples of an array in a file.
+
+    Args:
+        array: A memory-mapped array [N, ...].
+    """
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        self.sample_shape, self.dtype = array.shape[1:], array.dtype
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The samples with these numbers, in memory."""
+        return np.array(self._array[rows])
+
+    def fingerprint(self, rows: np.ndarray) -> Iterator[bytes]:
+        """The samples themselves."""
+        for start in range(0, len(rows), _CHUNK):
+            yield self.read(rows[start : start + _CHUNK]).tobytes()
+
+
+def row_lookup(x: Any) -> Any:
+    """A function of rows [B], as a tensor, that returns these samples [B, ...] as a tensor of the type of x.
+
+    Args:
+        x: Samples [N, ...]: an array, which is copied into a constant, or `LazySamples`, which are read in Python.
+    """
+    import tensorflow as tf
+
+    if isinstance(x, np.ndarray):
+        constant = tf.constant(x)
+        return lambda rows: tf.gather(constant, rows)
+    shape, dtype = x.shape[1:], tf.as_dtype(x.dtype)
+
+    def look_up(rows: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(lambda found: x[found], [rows], dtype), (None, *shape))
+
+    return look_up
