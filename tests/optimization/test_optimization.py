@@ -43,6 +43,7 @@ keep_float = ["logits"]
 [targets]
 names = ["host:plain"]
 [contract]
+min_accuracy = 20
 max_bytes = 20000
 """
 
