@@ -68,3 +68,24 @@ def test_candidate_on_a_microcontroller_shows_its_estimated_time(ship, tmp_path)
     page = written(with_microcontroller(ship), tmp_path / "page.html")
     assert "<dt>Estimated time</dt><dd>96.5 ms to 193 ms" in page
     assert "<dt>Latency p90</dt>" not in page
+
+
+def test_candidate_on_a_microcontroller_without_an_estimate_shows_no_latency_of_the_host(ship, tmp_path):
+    assert "<dt>Latency p90</dt>" in written(ship, tmp_path / "host.html")
+    record = with_microcontroller(ship)
+    record["rows"][-1]["measurement"]["estimated_ms"] = None
+    page = written(record, tmp_path / "page.html")
+    assert "<dt>Latency p90</dt>" not in page
+
+
+def test_headline_has_the_accuracy_on_each_target_beside_the_teacher(ship, tmp_path):
+    rows = [dict(row) for row in ship["rows"]]
+    rows[3]["accuracy"] = 0.5
+    record = {**ship, "rows": rows}
+    assert words.accuracy_line(ship) == "Accuracy: 98.3% on host, tflm; teacher 98.5%."
+    assert words.accuracy_line(record) == "Accuracy: 50.0% on tflm; 98.3% on host; teacher 98.5%."
+    assert words.accuracy_line({**ship, "ship": None}) == ""
+    page = written(record, tmp_path / "page.html")
+    assert "<dt>Accuracy on tflm</dt><dd>50.0%" in page
+    assert "<dt>Accuracy on host</dt><dd>98.3%" in page
+    assert page.index("teacher 98.5%; 95% interval") < page.index("<h2")

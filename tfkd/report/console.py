@@ -40,6 +40,8 @@ def summary(record: Mapping[str, Any]) -> str:
     if verdict["status"]:
         lines.append(f"Verdict: {verdict['status']} (decided by {verdict['binding']})")
         lines.append(words.headline(record))
+        if accuracy := words.accuracy_line(record):
+            lines.append(accuracy)
     return "\n".join(lines)
 
 

@@ -41,8 +41,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the templates show, as text."""
     status = record["verdict"]["status"]
     tone, explanation = _STATUS[status]
-    keras_rows = [row for row in record["rows"] if row["target"] is None]
-    teacher = next((row for row in keras_rows if row["name"] == record.get("teacher")), next(iter(keras_rows), None))
+    teacher = words.teacher_row(record)
     all_series = seeds.series(record.get("seeds") or {})
     shown = _shown(record)
     colours = plots.colours(record)
@@ -54,6 +53,7 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "tone": tone,
         "explanation": explanation,
         "headline": words.headline(record),
+        "accuracy": words.accuracy_line(record),
         "record": record,
         "test": record["test"],
         "checks": [_check(check, record["verdict"]["binding"]) for check in record["verdict"]["checks"]],
@@ -120,6 +120,7 @@ def _check(check: Mapping[str, Any], binding: str | None) -> dict[str, Any]:
         "label": LABELS[check["name"]],
         "bound": words.bound(check),
         "number": words.quantity(check["value"], check["unit"]),
+        "interval": words.interval(check),
         "finding": words.finding(check),
         "binding": check["name"] == binding,
         "meter": meter,
@@ -137,11 +138,13 @@ def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> li
     if not rows:
         return []
     worst = min(rows, key=lambda row: row["accuracy"])
-    low, high = worst["accuracy_interval"]
-    note = f"95% interval {words.percent(low)} to {words.percent(high)}"
-    if teacher and teacher["accuracy"] is not None:
-        note += f"; {teacher['name']} {words.percent(teacher['accuracy'])}"
-    found = [("Accuracy", words.percent(worst["accuracy"]), note)]
+    found = []
+    for targets, row in words.shipped_accuracies(record):
+        low, high = row["accuracy_interval"]
+        note = f"95% interval {words.percent(low)} to {words.percent(high)}"
+        if teacher and teacher["accuracy"] is not None:
+            note = f"{teacher['name']} {words.percent(teacher['accuracy'])}; {note}"
+        found.append((f"Accuracy on {targets}", words.percent(row["accuracy"]), note))
     if worst["agreement"] is not None:
         found.append(("Agreement", words.percent(worst["agreement"]), f"same label as {record['reference']}"))
     smaller = f"{teacher['bytes'] / worst['bytes']:.1f} times smaller than {teacher['name']}" if teacher else ""
@@ -149,11 +152,19 @@ def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> li
     arenas = [(row["measurement"]["memory"]["arena_bytes"] or 0, row["target"]) for row in rows]
     if max(arenas)[0]:
         found.append(("Tensor arena", words.size(max(arenas)[0]), f"on {max(arenas)[1]}"))
+    candidates = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"]]
+    if not all(_on_host(row) for row in candidates):
+        rows = [row for row in rows if not _on_host(row)]
     return [*found, *_speed(rows)]
 
 
+def _on_host(row: Mapping[str, Any]) -> bool:
+    """Whether a row says nothing about a device other than this machine."""
+    return row["target"].partition(":")[0].partition(",")[0] in ("host", "tflm")
+
+
 def _speed(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """The latency of the candidate; on a microcontroller its estimate, since the host's latency is irrelevant there."""
+    """The latency of the candidate; on a microcontroller its estimate."""
     measured = [(row["measurement"], row["target"]) for row in rows]
     estimates = [(one["estimated_ms"], target) for one, target in measured if one.get("estimated_ms")]
     if estimates:

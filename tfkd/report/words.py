@@ -105,6 +105,14 @@ def bound(check: Mapping[str, Any]) -> str:
     return f"{side} {quantity(check['limit'], check['unit'])}"
 
 
+def interval(check: Mapping[str, Any]) -> str:
+    """The confidence interval of a check, such as `95% interval 94.1% to 96.8%`; empty without one."""
+    if not check.get("interval"):
+        return ""
+    low, high = (quantity(end, check["unit"]) for end in check["interval"])
+    return f"95% interval {low} to {high}"
+
+
 def finding(check: Mapping[str, Any]) -> str:
     """The value and the limit of a check, or its reason, in one or two sentences."""
     target = f" on {check['target']}" if check["target"] else ""
@@ -112,11 +120,8 @@ def finding(check: Mapping[str, Any]) -> str:
         default = "The model runs on every target." if check["status"] == "holds" else "There is no value."
         return check["detail"] or default
     permitted = "permitted" if check["name"].startswith("max") else "required"
-    interval = ""
-    if check.get("interval"):
-        low, high = (quantity(end, check["unit"]) for end in check["interval"])
-        interval = f" (95% interval {low} to {high})"
-    text = f"{quantity(check['value'], check['unit'])}{target}{interval}, {bound(check)} {permitted}."
+    spread = f" ({interval(check)})" if interval(check) else ""
+    text = f"{quantity(check['value'], check['unit'])}{target}{spread}, {bound(check)} {permitted}."
     return f"{text} {check['detail']}" if check["detail"] else text
 
 
@@ -142,6 +147,31 @@ def headline(record: Mapping[str, Any]) -> str:
         verb = "is below" if check["name"].startswith("min") else "exceeds"
         return f"{name} {verb} the limit on {label.lower()}: {finding(check)}"
     return f"No limit is broken, but one could not be checked: {label.lower()}. {finding(check)}"
+
+
+def shipped_accuracies(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The accuracy of the model that is to ship: targets with the same accuracy, and the row of the first of them."""
+    rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"] and row["valid"]]
+    groups: dict[float, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["accuracy"] is not None:
+            groups.setdefault(row["accuracy"], []).append(row)
+    return [(", ".join(row["target"] for row in groups[value]), groups[value][0]) for value in sorted(groups)]
+
+
+def teacher_row(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row of the teacher, or else of the first Keras model; None if there is none."""
+    rows = [row for row in record["rows"] if row["target"] is None]
+    return next((row for row in rows if row["name"] == record.get("teacher")), next(iter(rows), None))
+
+
+def accuracy_line(record: Mapping[str, Any]) -> str:
+    """The accuracy of the model that is to ship on each target, beside that of the teacher; empty without one."""
+    found = [f"{percent(row['accuracy'])} on {targets}" for targets, row in shipped_accuracies(record)]
+    teacher = teacher_row(record)
+    if teacher and teacher["accuracy"] is not None:
+        found.append(f"{teacher['name']} {percent(teacher['accuracy'])}")
+    return f"Accuracy: {'; '.join(found)}." if shipped_accuracies(record) else ""
 
 
 def status(row: Mapping[str, Any]) -> str:
