@@ -38,7 +38,7 @@ class Scale(NamedTuple):
 
     Args:
         name: What would have to be done to the samples, such as `divided by 255`.
-        x: The samples in this scale.
+        x: Some of the samples in this scale: those of `tried`.
         fault: Why the first layers of the model expect this scale rather than that of the samples; None where they
             do not tell.
     """
@@ -169,12 +169,12 @@ def find_better(model: keras.Model, labelled: Split, scales: Sequence[Scale]) ->
     Args:
         model: A model with one float input and one output for each class.
         labelled: The samples.
-        scales: Scales of all these samples to try.
+        scales: Scales of these samples to try.
     """
     inputs = getattr(model, "inputs", None)
     if inputs and not str(inputs[0].dtype).startswith("float"):
         return None
-    rows = np.sort(np.random.default_rng(0).permutation(len(labelled))[:_TRIED])
+    rows = tried(len(labelled))
     some = labelled.take(rows)
     before = _score(_run(model, some.x.astype("float32"))[0], some)
     if before is None:
@@ -182,7 +182,7 @@ def find_better(model: keras.Model, labelled: Split, scales: Sequence[Scale]) ->
     found = []
     most_frequent = float(np.bincount(some.y).max()) / len(some)
     for scale in scales:
-        after = _score(_run(model, scale.x[rows])[0], some)
+        after = _score(_run(model, scale.x)[0], some)
         if after is None or not math.isfinite(after.loss):
             continue
         if not is_far_below(most_frequent, after.accuracy, len(rows)):
@@ -197,9 +197,15 @@ def find_better(model: keras.Model, labelled: Split, scales: Sequence[Scale]) ->
     return max(found, key=lambda one: (one.after.accuracy, -one.after.loss), default=None)
 
 
+def tried(samples: int) -> np.ndarray:
+    """The positions of the samples that are run in other scales: all arrays of large samples would fill the memory."""
+    return np.sort(np.random.default_rng(0).permutation(samples)[:_TRIED])
+
+
 def common_scales(x: np.ndarray) -> list[Scale]:
     """The scales that data commonly have, for samples of another one."""
     low, high, mean, deviation = float(x.min()), float(x.max()), float(x.mean()), float(x.std())
+    x = x[tried(len(x))]
     scales = [
         Scale("divided by 255", x / 255),
         Scale("multiplied by 255", x * 255),
@@ -229,7 +235,7 @@ def _own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
             span = float(x.max() - x.min()) * float(np.abs(factor).max())
             yield Scale(
                 f"multiplied by {1 / float(np.ravel(factor)[0]):g}",
-                (x - offset) / factor,
+                (x[tried(len(x))] - offset) / factor,
                 f"must be unscaled, since {name} of the model multiplies its input by {float(np.ravel(factor)[0]):g} "
                 f"itself. Received: values in {x.min():g}..{x.max():g}, which are scaled already"
                 if span < _MIN_SCALED_SPAN
@@ -246,7 +252,7 @@ def _own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
         wrong = isinstance(layer, keras.layers.Normalization) and abs(math.log(ratio)) > math.log(_MAX_DEVIATION_RATIO)
         yield Scale(
             f"with the mean and standard deviation of {name}",
-            (x - own_mean) / np.where(vary, own_deviation, 1) * deviation + mean,
+            (x[tried(len(x))] - own_mean) / np.where(vary, own_deviation, 1) * deviation + mean,
             f"must have the scale that {name} of the model was adapted to. Received: values in {x.min():g}.."
             f"{x.max():g}, with {ratio:.3g} times its standard deviation"
             if wrong
