@@ -6,9 +6,9 @@ A new command is one new module, whose function `application.command` registers,
 # In the order of the pipeline, which `tfkd --help` shows: whole recipes first, then one command per stage.
 from tfkd.cli import (  # noqa: F401  # isort: skip
     init,
-    split,
     doctor,
     run,
+    split,
     train,
     label,
     distill,

@@ -74,6 +74,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         nonlocal started
         found[f"{name}_s"] = round(time.monotonic() - started, 1)
         found[f"{name}_peak_mb"] = peak_mb()
+        print(f"{name}: {found[f'{name}_s']} s, {found[f'{name}_peak_mb']:,} MB", file=sys.stderr, flush=True)
         started = time.monotonic()
 
     train, val, test = tfkd.data.load(folder, image_size=size)
