@@ -138,3 +138,21 @@ def test_bad_npy_file_is_refused(tmp_path, streamed, key, array, message):
             np.save(tmp_path / f"{name}.npy", array if name == key else one)
     with pytest.raises(InputError, match=message):
         data.load(tmp_path)
+
+
+def test_memory_mapped_arrays_are_not_read(tmp_path, streamed):
+    content = arrays()
+    np.save(tmp_path / "x.npy", content["x_train"])
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    splits = data.from_arrays((x, content["y_train"]), (content["x_test"], content["y_test"]), validation=0)
+    assert isinstance(splits.train.x, LazySamples)
+    np.testing.assert_array_equal(splits.train.x, content["x_train"])
+    assert isinstance(splits.test.x, np.ndarray)
+
+
+def test_batches_of_a_large_array_are_the_same(monkeypatch):
+    train = data.load("digits").train.sample(20)
+    small = [x.numpy() for x, _ in train.batches(8, shuffle=True)]
+    monkeypatch.setattr(lazy, "IN_MEMORY_BYTES", 0)
+    for x, (other, _) in zip(small, train.batches(8, shuffle=True), strict=True):
+        np.testing.assert_array_equal(x, other)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from tfkd.errors import InputError
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -113,15 +115,40 @@ class MappedReader:
             yield self.read(rows[start : start + _CHUNK]).tobytes()
 
 
+def mapped(array: np.ndarray, where: str) -> LazySamples:
+    """A large array in a file, of which samples are read when they are used.
+
+    Args:
+        array: A memory-mapped array [N, ...], uint8 or float32.
+        where: Name of the array, for messages.
+
+    Raises:
+        InputError: It has another type or shape, or is not finite.
+    """
+    if array.ndim < 2 or array.dtype not in (np.uint8, np.float32):
+        raise InputError(
+            f"load: {where} must be uint8 or float32 of shape [N, ...], since it is too large to convert. Received: "
+            f"{array.dtype} of shape {array.shape}. Save it with that type."
+        )
+    if array.dtype == np.uint8 and array.ndim == 3:
+        array = array[..., None]  # grayscale images
+    samples = LazySamples(MappedReader(array), np.arange(len(array)))
+    if array.dtype == np.float32:
+        for row, sample in enumerate(samples):
+            if not np.isfinite(sample).all():
+                raise InputError(f"load: {where} must be finite. Received: NaN or infinity in row {row}. Repair it.")
+    return samples
+
+
 def row_lookup(x: Any) -> Any:
     """A function of rows [B], as a tensor, that returns these samples [B, ...] as a tensor of the type of x.
 
     Args:
-        x: Samples [N, ...]: an array, which is copied into a constant, or `LazySamples`, which are read in Python.
+        x: Samples [N, ...]: an array, which is copied into a constant if it is small, or `LazySamples`.
     """
     import tensorflow as tf
 
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and x.nbytes <= IN_MEMORY_BYTES:
         constant = tf.constant(x)
         return lambda rows: tf.gather(constant, rows)
     shape, dtype = x.shape[1:], tf.as_dtype(x.dtype)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.data import checks
+from tfkd.data import checks, lazy
+from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES, SOURCES
 from tfkd.data.sources.source import Arrays, Samples
@@ -90,10 +91,11 @@ def from_arrays(
     validation: float = 0.1,
     seed: int = 0,
 ) -> Splits:
-    """Makes splits of arrays in memory, with the checks of `load`.
+    """Makes splits of arrays, with the checks of `load`.
 
     Args:
-        train: Samples [N, ...] and labels [N] or [N, 1] for training and validation.
+        train: Samples [N, ...] and labels [N] or [N, 1] for training and validation. A large `numpy.memmap` is not read
+            into memory; it must be uint8 or float32.
         test: Samples [M, ...] and labels [M] or [M, 1] of the test split.
         name: Name of the data set.
         class_names: Name of each class; by default "0", "1", ...
@@ -108,9 +110,16 @@ def from_arrays(
     >>> from_arrays((x, y), (x, y), validation=0.34).val
     <Split arrays/val: 2 x (2,), 2 classes>
     """
-    x_train, y_train, x_test, y_test = (np.asarray(array) for array in (*train, *test))
+    x_train, x_test = (_samples(part[0], f"{name}: {key}") for part, key in ((train, "x_train"), (test, "x_test")))
+    y_train, y_test = np.asarray(train[1]), np.asarray(test[1])
     arrays = Arrays(x_train, y_train, x_test, y_test, tuple(class_names), name=name, location=name)
     return _split(arrays, validation=validation, seed=seed)
+
+
+def _samples(x: Any, where: str) -> np.ndarray | LazySamples:
+    """Samples as an array in memory; a large memory-mapped array stays in its file."""
+    is_mapped = isinstance(x, np.memmap) and x.nbytes > lazy.IN_MEMORY_BYTES
+    return lazy.mapped(x, where) if is_mapped else np.asarray(x)
 
 
 def _split(arrays: Arrays, *, validation: float, seed: int) -> Splits:

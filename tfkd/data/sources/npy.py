@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkd.data import lazy
-from tfkd.data.lazy import LazySamples, MappedReader
+from tfkd.data.lazy import mapped
 from tfkd.data.reading import Request
 from tfkd.data.sources.source import Arrays, Source
 from tfkd.errors import InputError
@@ -24,7 +24,7 @@ def read(request: Request) -> Arrays:
     arrays = {key: _open(path / f"{key}.npy") for key in keys}
     is_large = sum(array.nbytes for array in arrays.values()) > lazy.IN_MEMORY_BYTES
     found = {
-        key: _mapped(array, path / f"{key}.npy") if is_large and key.startswith("x") else np.array(array)
+        key: mapped(array, str(path / f"{key}.npy")) if is_large and key.startswith("x") else np.array(array)
         for key, array in arrays.items()
     }
     return Arrays(
@@ -44,23 +44,6 @@ def _open(file: Path) -> np.ndarray:
         raise InputError(
             f"load: {file} must be an array of numbers. Received: {error}. Write it with numpy.save."
         ) from error
-
-
-def _mapped(array: np.ndarray, file: Path) -> LazySamples:
-    """A large array, of which samples are read when they are used."""
-    if array.ndim < 2 or array.dtype not in (np.uint8, np.float32):
-        raise InputError(
-            f"load: {file} must be uint8 or float32 of shape [N, ...], since it is too large to convert. Received: "
-            f"{array.dtype} of shape {array.shape}. Save it with that type."
-        )
-    if array.dtype == np.uint8 and array.ndim == 3:
-        array = array[..., None]  # grayscale images
-    samples = LazySamples(MappedReader(array), np.arange(len(array)))
-    if array.dtype == np.float32:
-        for row, sample in enumerate(samples):
-            if not np.isfinite(sample).all():
-                raise InputError(f"load: {file} must be finite. Received: NaN or infinity in row {row}. Repair it.")
-    return samples
 
 
 SOURCE = Source(accepts=lambda request: (request.path / "x_train.npy").is_file(), read=read)
