@@ -91,7 +91,7 @@ def test_skip_broken_examines_streamed_images_first(tmp_path, streamed, caplog):
     (tmp_path / "class1" / "2.png").write_bytes(b"broken")
     splits = data.load(tmp_path, skip_broken=True)
     assert sum(map(len, splits)) == 8
-    assert "1 images cannot be read and are left out: class1/2.png" in caplog.text
+    assert "images that cannot be read are left out (1): class1/2.png" in caplog.text
 
 
 def test_broken_streamed_image_ends_a_command_with_its_name(tmp_path, streamed):

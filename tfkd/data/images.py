@@ -121,7 +121,7 @@ def read(
         rows = np.array([row for row, one in enumerate(found) if not isinstance(one, InputError)], np.int64)
     if len(rows) < len(paths):
         broken = [path for path, one in zip(paths, found, strict=True) if isinstance(one, InputError)]
-        log.warning("%s: %s images cannot be read and are left out: %s.", location, len(broken), listed(broken))
+        log.warning("%s: images that cannot be read are left out (%s): %s.", location, len(broken), listed(broken))
     if not is_large:
         images = [one for one in found if isinstance(one, np.ndarray)]
         return _stacked([root / paths[row] for row in rows], images), rows

@@ -78,7 +78,7 @@ def _list(root: Path) -> tuple[dict[Role, _Files], tuple[str, ...]]:
     others: list[str] = []
     found = {part: _list_classes(root, folder, others) for part, folder in _part_folders(root).items()}
     if others:
-        log.warning("%s: %s files that are no images are skipped: %s.", root, len(others), images.listed(others))
+        log.warning("%s: files that are no images are skipped (%s): %s.", root, len(others), images.listed(others))
     return found, _common_classes(root, found)
 
 
