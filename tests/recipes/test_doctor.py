@@ -110,6 +110,38 @@ def test_probabilities_of_unseen_origin_are_found(folder):
     only(findings(folder, teacher), "error", "The teacher returns probabilities.")
 
 
+def test_faults_of_teacher_and_student_are_found_in_one_pass(folder):
+    range_fault = changed(
+        folder, "range", lambda model, x: keras.layers.Softmax()(model(keras.layers.Rescaling(255.0)(x)))
+    )
+    student = changed(folder, "soft", lambda model, x: keras.layers.Softmax()(model(x)))
+    path = folder / "both.toml"
+    path.write_text(
+        f'output = "{folder}/out"\n[data]\nname = "digits"\n'
+        f'[teacher]\npaths = ["{folder}/{range_fault}", "none.keras"]\n'
+        f'[student]\npath = "{folder}/{student}"\n[distillation]\nalpha = 0\n[targets]\nnames = ["host:plain"]\n'
+        "[contract]\nmax_bytes = 2000\n"
+    )
+    assert {one.what for one in doctor.examine(recipe.load(path))} == {
+        "The teacher's outputs cannot be used.",
+        "The teacher expects inputs of another range.",
+        "The teacher cannot be loaded.",
+        "The student's outputs cannot be used.",
+        "The student is larger than the contract allows.",
+        "The teacher is not used.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "severity"),
+    [((0.95, 100), 0.95, None), ((0.9, 100), 0.94, "warning"), ((0.6, 100), 0.94, "error"), ((None, 0), 0.94, None)],
+)
+def test_teacher_that_is_less_accurate_than_the_student_is_found(teacher, student, severity):
+    examination = teacher_examination.Examination((), *teacher)
+    finding = teacher_examination.compare_with_student(examination, student, 100)
+    assert (finding and finding.severity) == severity
+
+
 def test_sigmoid_at_the_end_of_a_student_is_found(folder):
     student = changed(folder, "sigmoid", lambda model, x: keras.layers.Reshape((10,))(keras.ops.sigmoid(model(x))))
     path = folder / "sigmoid.toml"
@@ -137,7 +169,7 @@ def test_normalization_over_the_batch_is_found(folder):
 def test_untrained_teacher_is_no_better_than_chance(folder):
     keras.utils.set_random_seed(0)
     tfkd.models.digits_teacher((8, 8, 1), 10).save(folder / "untrained.keras")
-    only(findings(folder, "untrained.keras"), "error", "The teacher is no better than chance.")
+    only(findings(folder, "untrained.keras"), "error", "The teacher is not better than a constant answer.")
 
 
 def test_permuted_classes_are_found_and_the_order_is_named(folder):

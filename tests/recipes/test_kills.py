@@ -40,6 +40,7 @@ augment = "crop_flip"
 padding = 1
 flip = false
 views = 2
+allow_bad_teacher = true
 [conversion]
 modes = ["full_int8"]
 calibration_samples = 50
@@ -181,7 +182,7 @@ def distill(method: str, teacher: str, student: str, out: str, last: str = "") -
         Path(out),
         "digits",
         recipe.training_config(epochs=2, batch_size=256),
-        distillation=training.Distillation(Path(teacher)),
+        distillation=training.Distillation(Path(teacher), allow_bad_teacher=True),
         optimization=training.Optimization(method),
     )
     training.train(job, on_epoch=on_epoch)

@@ -40,7 +40,9 @@ min_accuracy = 20
 max_bytes = {max_bytes}
 """
 STEPS = (
+    "examine-student",
     "teacher",
+    "examine-teacher",
     "student-alone-0",
     "student-distilled-0",
     "convert-float16",
@@ -70,7 +72,7 @@ def write_whole(folder, name, max_bytes=20_000):
         teacher="",
         max_bytes=max_bytes,
         built=('path = ""', TRAINED_TEACHER),
-        longer=("[distillation]\nepochs = 1", "[distillation]\nepochs = 4"),
+        longer=("[distillation]\nepochs = 1", "[distillation]\nallow_bad_teacher = true\nepochs = 4"),
     )
 
 
@@ -208,6 +210,27 @@ def test_run_with_a_teacher_of_probabilities_is_refused_before_the_training(tmp_
     assert not list(tmp_path.glob("refused/student-*/*"))
 
 
+def test_run_with_a_teacher_of_another_input_range_is_refused_before_the_training(tmp_path, digits_teacher_file):
+    inputs = keras.Input((8, 8, 1))
+    teacher = models.load(digits_teacher_file)
+    keras.Model(inputs, teacher(keras.layers.Rescaling(255.0)(inputs))).save(tmp_path / "teacher.keras")
+    path = write(tmp_path, "refused", teacher=tmp_path / "teacher.keras")
+    with pytest.raises(InputError, match="another range(.*\n)*.*allow_bad_teacher=True"):
+        pipeline.run(recipe.load(path))
+    assert not list(tmp_path.glob("refused/student-*"))
+
+
+def test_run_with_a_student_of_probabilities_is_refused_before_the_training(tmp_path, digits_teacher_file):
+    inputs = keras.Input((8, 8, 1))
+    student = models.build("digits_student", (8, 8, 1), 10)
+    keras.Model(inputs, keras.layers.Softmax()(student(inputs))).save(tmp_path / "student.keras")
+    softmax = ('model = "digits_student"', f'path = "{tmp_path}/student.keras"')
+    path = write(tmp_path, "refused", teacher=digits_teacher_file, softmax=softmax)
+    with pytest.raises(InputError, match="student must return logits"):
+        pipeline.run(recipe.load(path))
+    assert not list(tmp_path.glob("refused/student-*"))
+
+
 def test_run_with_missing_tool_of_a_named_target_is_refused_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr("tfkd.targets.tflm.TFLM.__post_init__", missing_tool)
     with pytest.raises(ToolMissingError, match="not installed"):
@@ -319,7 +342,7 @@ def test_run_of_a_teacher_with_other_inputs(tmp_path):
         teacher="",
         built=('path = ""', TRAINED_TEACHER),
         data=('name = "digits"', source),
-        longer=("[distillation]\nepochs = 1", "[distillation]\nepochs = 4"),
+        longer=("[distillation]\nepochs = 1", "[distillation]\nallow_bad_teacher = true\nepochs = 4"),
     )
     result = pipeline.run(recipe.load(path))
     assert models.load(tmp_path / "run/teacher/model.keras").input_shape == (None, 8, 8, 1)

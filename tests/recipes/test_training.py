@@ -16,8 +16,13 @@ class Stop(Exception):
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    path = tmp_path_factory.mktemp("training") / "teacher.keras"
+def teacher(digits_teacher_file):
+    return digits_teacher_file
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("training") / "untrained.keras"
     models.build("digits_teacher", (8, 8, 1), 10).save(path)
     return path
 
@@ -89,6 +94,32 @@ def test_training_refuses_an_existing_output(teacher, tmp_path):
     with pytest.raises(InputError, match="already exists"):
         distil(out, teacher)
     assert out.read_text() == "mine"
+
+
+def test_training_with_a_bad_teacher_is_refused_before_it_begins(untrained, tmp_path):
+    out = tmp_path / "student.keras"
+    with pytest.raises(InputError, match=r"not better than a constant answer.*\n.*\n.*\n.*allow_bad_teacher=True"):
+        distil(out, untrained)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_with_a_bad_teacher_is_possible_and_reports_it(untrained, tmp_path):
+    notes, settings = [], training.Distillation(untrained, allow_bad_teacher=True)
+    config = recipe.training_config(epochs=1, batch_size=256)
+    job = training.Job("digits_student", tmp_path / "student.keras", "digits", config, distillation=settings)
+    training.train(job, on_note=notes.append)
+    assert ["not better than a constant answer" in note for note in notes] == [True]
+
+
+def test_teacher_that_is_worse_than_the_given_student_is_refused(digits_files, tmp_path):
+    worse = models.load(digits_files["teacher"])
+    last = worse.layers[-1]
+    last.set_weights([weight * (np.arange(10) < 5) for weight in last.get_weights()])  # right on half of the classes
+    worse.save(tmp_path / "worse.keras")
+    settings = training.Distillation(tmp_path / "worse.keras")
+    job = training.Job(str(digits_files["student"]), tmp_path / "out.keras", "digits", CONFIG, distillation=settings)
+    with pytest.raises(InputError, match="The teacher is less accurate than the student without it"):
+        training.train(job)
 
 
 @pytest.mark.parametrize(

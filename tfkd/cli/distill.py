@@ -79,6 +79,14 @@ def distill(
         float | None,
         typer.Option(help="Temperature that divides the logits of teacher and student, > 0. Default: the loss's own."),
     ] = None,
+    allow_bad_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--allow-bad-teacher",
+            help="Train although the teacher is no better than a constant answer, expects other inputs or classes, or "
+            "is less accurate than a trained student.",
+        ),
+    ] = False,
     epochs: Epochs = 20,
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 1e-3,
@@ -97,6 +105,8 @@ def distill(
     ] = False,
 ) -> None:
     """Train a student on labels and on a teacher's logits.
+
+    The teacher is examined first, on at most 1,000 validation samples: a bad one is an error.
 
     Example: tfkd distill --teacher teacher.keras --student digits_student --data digits --out student.keras
 
@@ -118,7 +128,7 @@ def distill(
         config,
         seed=seed,
         overwrite=overwrite,
-        distillation=training.Distillation(teacher, alpha, loss, temperature),
+        distillation=training.Distillation(teacher, alpha, loss, temperature, allow_bad_teacher),
         optimization=training.parse_optimization(optimize, settings or []),
     )
     with progress_of(as_json) as progress:

@@ -16,6 +16,8 @@ from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
+    import keras
+
     from tfkd.conversion.tflite import TFLiteModel
     from tfkd.targets import Target
 
@@ -45,10 +47,25 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
         data.Partner(teacher_splits.train, other.pair).lookup(splits.train, recipe.seed)
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")
-        findings += teacher_examination.examine(models.load(file), teacher_splits, recipe)
+        findings += _examine_teacher(recipe, file, teacher_splits)
     progress("student")
     findings += _examine_student(recipe, splits)
     return sorted(findings, key=lambda finding: finding.severity)
+
+
+def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding], list[Finding]]:
+    """The examinations that take seconds and need no teacher.
+
+    Args:
+        recipe: The recipe.
+        splits: The student's data.
+
+    Returns:
+        The findings on settings and data, and those on the untrained student.
+    """
+    general = [*_examine_settings(recipe), *_examine_data(splits)]
+    student, findings = _build_student(recipe, splits)
+    return general, [*findings, *(_examine_outputs(student, splits) if student else ())]
 
 
 def text(findings: Sequence[Finding]) -> str:
@@ -99,23 +116,45 @@ def _examine_data(splits: data.Splits) -> Iterator[Finding]:
         )
 
 
+def _examine_teacher(recipe: Recipe, file: Path, splits: data.Splits) -> Iterator[Finding]:
+    try:
+        teacher = models.load(file)
+    except InputError as error:
+        yield Finding("error", "The teacher cannot be loaded.", str(error), "Correct the path in [teacher].")
+        return
+    examination = teacher_examination.examine(teacher, splits)
+    yield from examination.findings
+    yield from teacher_examination.examine_earlier_run(recipe, examination)
+    if len(recipe.teacher.files) == 1:  # a store of several teachers is keyed by all of them
+        yield from teacher_examination.examine_stores(recipe, teacher, splits)
+
+
 def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
-    """Converts and runs the student with untrained weights: size and memory do not depend on the training."""
-    from tfkd.conversion import converter
-    from tfkd.models import logits
-    from tfkd.optimization import rehearse
+    """Examines the student with untrained weights: size and memory do not depend on the training."""
+    student, findings = _build_student(recipe, splits)
+    yield from findings
+    if student is not None:
+        yield from _examine_outputs(student, splits)
+        yield from _examine_optimization(recipe, student)
+        yield from _examine_conversion(recipe, student, splits)
+
+
+def _build_student(recipe: Recipe, splits: data.Splits) -> tuple[keras.Model | None, list[Finding]]:
+    """The student; None and the reason if it cannot be built."""
     from tfkd.recipes import student as students
 
     try:
-        student = students.build(recipe.student, splits.train)
+        return students.build(recipe.student, splits.train), []
     except InputError as error:
-        yield Finding(
-            "error",
-            "The student cannot be built.",
-            str(error),
-            "Correct [student] in the recipe: the builder's name, its options, the file, or the layers that inherit.",
+        advice = (
+            "Correct [student] in the recipe: the builder's name, its options, the file, or the layers that inherit."
         )
-        return
+        return None, [Finding("error", "The student cannot be built.", str(error), advice)]
+
+
+def _examine_outputs(student: keras.Model, splits: data.Splits) -> Iterator[Finding]:
+    from tfkd.models import logits
+
     try:
         logits.check_gives_logits("student", student)
         if student.input_shape == (None, *splits.train.input_shape):
@@ -127,6 +166,11 @@ def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
             str(error),
             "Save the student with one output of logits [batch, classes]: without a softmax at its end.",
         )
+
+
+def _examine_optimization(recipe: Recipe, student: keras.Model) -> Iterator[Finding]:
+    from tfkd.optimization import rehearse
+
     try:
         rehearse(student, [(one.method, one.options) for one in recipe.optimization])
     except InputError as error:
@@ -136,6 +180,12 @@ def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
             str(error),
             "Correct method or options in [[optimization]], or take a student without the layers that it names.",
         )
+
+
+def _examine_conversion(recipe: Recipe, student: keras.Model, splits: data.Splits) -> Iterator[Finding]:
+    """Converts the student and runs it on each target."""
+    from tfkd.conversion import converter
+
     shipped = recipe.conversion.ship
     mode = shipped if shipped in converter.MODES else "full_int8"  # an optimized student becomes that
     with tempfile.TemporaryDirectory() as folder:

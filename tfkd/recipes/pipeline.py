@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tfkd import report
 from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
-from tfkd.recipes import target_choice
+from tfkd.recipes import doctor, target_choice, teacher_examination
+from tfkd.recipes.findings import refuse, refuse_teacher
 from tfkd.recipes.recipe import Recipe
-from tfkd.recipes.records import Converted, Reported, Trained, Validated
-from tfkd.recipes.step_cache import Finished, Steps, locked
+from tfkd.recipes.records import Converted, Examined, Reported, Trained, Validated
+from tfkd.recipes.step_cache import Finished, Steps, input_hash, locked
+from tfkd.recipes.teacher_examination import Examination
 from tfkd.recipes.trainer import Kind, Saved, Teaching, Trainer, prepare
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None
         progress: Progress display.
 
     Raises:
-        InputError: The recipe does not fit the data or a model, or another run works in the output folder.
+        InputError: The recipe does not fit the data or a model, the teacher is bad (see `Distillation` of the recipe),
+            or another run works in the output folder.
         ToolMissingError: A tool of a target that the recipe names is not installed.
     """
     targets = target_choice.choose(recipe.targets.names, optional=recipe.targets.optional, connect=False)
@@ -96,11 +99,15 @@ class _Run:
 
     def run(self, targets: Sequence[Target | str], command: str | None) -> Result:
         self.trainer.check_student()
+        self._examine_student()
         teacher = self.trainer.train_teacher()
+        examined = self._examine_teacher(teacher)
         teaching = Teaching(teacher, self.trainer.label(teacher) if self.recipe.distillation.views else None)
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
+        alone = {seed: self.trainer.train_student("alone", seed) for seed in seeds}
+        self._compare_teacher(examined, _best(alone).record)
         students: _Students = {
-            "alone": {seed: self.trainer.train_student("alone", seed, teaching) for seed in seeds},
+            "alone": alone,
             "distilled": {seed: self.trainer.train_student("distilled", seed, teaching) for seed in seeds},
         }
         best = {kind: _best(runs) for kind, runs in students.items()}
@@ -109,6 +116,57 @@ class _Run:
         self._report(validated, teacher, students, command)
         record = json.loads((self.folder / PAGES["json"]).read_text(encoding="utf-8"))
         return Result(self.folder, record, validated.record.ok, self.steps.outcomes)
+
+    def _examine_student(self) -> None:
+        """Examines settings, data and the untrained student, in seconds."""
+        recipe, start = self.recipe, self.recipe.student.file
+
+        def work(_: str) -> Examined:
+            general, student = doctor.examine_quickly(recipe, self.trainer.splits)
+            for finding in general:
+                self.progress.line(str(finding))
+            refuse(student, "The student is refused before its training.", "Correct the recipe.")
+            return Examined()
+
+        inputs = [recipe.student.model_dump(), recipe.distillation.model_dump(), self.trainer.data_hash]
+        self.steps.do("examine-student", [*inputs, input_hash(start) if start else None], Examined, work)
+
+    def _examine_teacher(self, teacher: Saved) -> Examination:
+        """Examines each teacher before any student is trained; the accuracy is that of the best.
+
+        Raises:
+            InputError: A teacher is bad, and the recipe does not allow that.
+        """
+        allowed = self.recipe.distillation.allow_bad_teacher
+
+        def work(_: str) -> Examined:
+            from tfkd import models
+
+            found = [
+                teacher_examination.examine(models.load(path), self.trainer.teacher_splits) for path in teacher.paths
+            ]
+            findings = [finding for one in found for finding in one.findings]
+            refuse_teacher(findings, allowed=allowed, on_note=self.progress.line)
+            best = max(found, key=lambda one: one.accuracy or 0.0)
+            return Examined(best.accuracy, best.samples)
+
+        inputs = [self.trainer.data_hash, teacher.hashes, allowed]
+        record = self.steps.do("examine-teacher", inputs, Examined, work).record
+        return Examination((), record.accuracy, record.samples)
+
+    def _compare_teacher(self, teacher: Examination, alone: Trained) -> None:
+        """Compares the teacher with the student alone before the distilled student is trained.
+
+        Raises:
+            InputError: The teacher is less accurate, and the recipe does not allow that.
+        """
+        samples = len(self.trainer.splits.val)
+        finding = teacher_examination.compare_with_student(teacher, alone.val_accuracy, samples)
+        refuse_teacher(
+            [finding] if finding else [],
+            allowed=self.recipe.distillation.allow_bad_teacher,
+            on_note=self.progress.line,
+        )
 
     def _convert_all(self, trained: Finished[Trained], teaching: Teaching) -> dict[str, Finished[Converted]]:
         """The student as .tflite in each mode, then after each optimization."""

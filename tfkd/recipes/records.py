@@ -37,6 +37,27 @@ class Trained(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class Examined(Record):
+    """An examination before a training.
+
+    Args:
+        accuracy: Accuracy of the teacher on validation samples, 0..1; None if unknown.
+        samples: Number of these samples.
+    """
+
+    accuracy: float | None = None
+    samples: int = 0
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def summary(self) -> str:
+        return "" if self.accuracy is None else f"accuracy {self.accuracy:.4f} on {self.samples} validation samples"
+
+
+@dataclasses.dataclass(frozen=True)
 class Labels(Record):
     """A store of the teacher's logits.
 

@@ -204,6 +204,11 @@ class Distillation(TrainingConfig):
         description="Store the teacher's logits once, for this many augmented views per sample, and train from the "
         "store. Left out: the teacher runs in each step.",
     )
+    allow_bad_teacher: bool = Field(
+        default=False,
+        description="Whether the student is trained although its teacher is no better than a constant answer, expects "
+        "other inputs or classes, or is less accurate than the student alone.",
+    )
     seeds: int = Field(
         default=3, ge=1, description="Number of trainings of each student; the best on the validation split ships."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from tfkd.errors import InputError
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.step_cache import read_state
+from tfkd.validation.scores import least_right, measure_difference
 
 if TYPE_CHECKING:
     import keras
@@ -25,14 +27,53 @@ _LEAST_PER_CLASS, _LEAST = 2, 16
 _REPEATED = 16
 
 
-def examine(teacher: keras.Model, splits: data.Splits, recipe: Recipe) -> Iterator[Finding]:
-    """Yields the findings on a trained teacher.
+@dataclasses.dataclass(frozen=True)
+class Examination:
+    """What was found out about a teacher.
+
+    Args:
+        findings: The findings.
+        accuracy: Accuracy on validation samples, 0..1; None if the teacher does not fit the data or they are too few.
+        samples: Number of these samples.
+    """
+
+    findings: tuple[Finding, ...]
+    accuracy: float | None = None
+    samples: int = 0
+
+
+def examine(teacher: keras.Model, splits: data.Splits) -> Examination:
+    """Examines a trained teacher on at most 1,000 validation samples.
 
     Args:
         teacher: The teacher.
         splits: The data that the teacher sees.
-        recipe: The recipe, whose output folder may have an earlier run.
     """
+    split = splits.val if len(splits.val) else splits.train
+    sample = split.sample(min(_SAMPLES, len(split)))
+    found = [*_examine_form(teacher, sample)]
+    if not _fits(teacher, sample):
+        return Examination(tuple(found))
+    x, classes = sample.x.astype("float32"), sample.num_classes
+    if not found:
+        found += _examine_probabilities(teacher, x)
+    outputs = _run(teacher, x)
+    found += _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
+    if len(sample) < max(_LEAST, _LEAST_PER_CLASS * classes):
+        few = Finding(
+            "warning",
+            "Too few validation samples to examine the teacher's accuracy.",
+            f"{len(sample)} samples of {classes} classes",
+            "Raise data.validation, or add samples. Without them nothing shows that the teacher fits the labels.",
+        )
+        return Examination((*found, few))
+    accuracy = float(np.mean(outputs.argmax(-1) == sample.y))
+    found += _examine_accuracy(teacher, sample, outputs, accuracy)
+    return Examination(tuple(found), accuracy, len(sample))
+
+
+def _examine_form(teacher: keras.Model, sample: data.Split) -> Iterator[Finding]:
+    """Outputs that are not logits by the graph of the model, and shapes that do not fit the data."""
     from tfkd.models import logits
 
     try:
@@ -44,19 +85,27 @@ def examine(teacher: keras.Model, splits: data.Splits, recipe: Recipe) -> Iterat
             str(error),
             "Save the teacher with one output of logits [batch, classes]: without a softmax at its end.",
         )
-        return
-    split = splits.val if len(splits.val) else splits.train
-    sample = split.sample(min(_SAMPLES, len(split)))
-    x, y, classes = sample.x.astype("float32"), sample.y, sample.num_classes
-    if tuple(teacher.input_shape[1:]) != sample.input_shape or teacher.output_shape[-1] != classes:
+    if not _fits(teacher, sample) and isinstance(teacher.output_shape, tuple):
         yield Finding(
             "error",
             "The teacher does not fit the data.",
             f"its input is {teacher.input_shape[1:]} and it has {teacher.output_shape[-1]} logits; the data are "
-            f"{sample.input_shape} with {classes} classes",
+            f"{sample.input_shape} with {sample.num_classes} classes",
             "Give the teacher that was trained on this data set.",
         )
-        return
+
+
+def _fits(teacher: keras.Model, sample: data.Split) -> bool:
+    """Whether a teacher has one input and one output of the shapes of the data."""
+    if not isinstance(teacher.input_shape, tuple) or not isinstance(teacher.output_shape, tuple):
+        return False
+    return tuple(teacher.input_shape[1:]) == sample.input_shape and teacher.output_shape[-1] == sample.num_classes
+
+
+def _examine_probabilities(teacher: keras.Model, x: np.ndarray) -> Iterator[Finding]:
+    """Outputs that are probabilities by their values."""
+    from tfkd.models import logits
+
     try:
         with warnings.catch_warnings(record=True) as hints:
             warnings.simplefilter("always")
@@ -66,20 +115,6 @@ def examine(teacher: keras.Model, splits: data.Splits, recipe: Recipe) -> Iterat
         return
     for hint in hints:
         yield Finding("warning", "The teacher may return probabilities.", str(hint.message), "Check its last layer.")
-    outputs = _run(teacher, x)
-    yield from _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
-    if len(y) < max(_LEAST, _LEAST_PER_CLASS * classes):
-        yield Finding(
-            "warning",
-            "Too few validation samples to examine the teacher's accuracy.",
-            f"{len(y)} samples of {classes} classes",
-            "Raise data.validation, or add samples. Without them nothing shows that the teacher fits the labels.",
-        )
-    else:
-        yield from _examine_accuracy(teacher, sample, outputs)
-        yield from _examine_earlier_run(recipe, float(np.mean(outputs.argmax(-1) == y)))
-    if len(recipe.teacher.files) == 1:  # a store of several teachers is keyed by all of them
-        yield from _examine_stores(recipe, teacher, splits)
 
 
 def _run(model: keras.Model, x: np.ndarray) -> np.ndarray:
@@ -103,14 +138,16 @@ def _examine_mode(teacher: keras.Model, x: np.ndarray, outputs: np.ndarray) -> I
             )
 
 
-def _examine_accuracy(teacher: keras.Model, sample: data.Split, outputs: np.ndarray) -> Iterator[Finding]:
+def _examine_accuracy(
+    teacher: keras.Model, sample: data.Split, outputs: np.ndarray, accuracy: float
+) -> Iterator[Finding]:
+    """Classes in another order, inputs of another range, or another reason to be no better than a constant answer."""
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import confusion_matrix
 
     from tfkd.conversion import input_scale
 
     x, y, classes = sample.x.astype("float32"), sample.y, sample.num_classes
-    accuracy = float(np.mean(outputs.argmax(-1) == y))
     confusion = confusion_matrix(y, outputs.argmax(-1), labels=range(classes))
     labels, predictions = linear_sum_assignment(-confusion)
     permuted = confusion[labels, predictions].sum() / len(y)
@@ -124,6 +161,8 @@ def _examine_accuracy(teacher: keras.Model, sample: data.Split, outputs: np.ndar
         )
         return
     better = input_scale.find_better(teacher, sample, input_scale.common_scales(x))
+    most = float(np.bincount(y).max() / len(y))
+    least = least_right(len(y), most)
     if better is not None and not better.less_confident:
         yield Finding(
             "error",
@@ -131,30 +170,62 @@ def _examine_accuracy(teacher: keras.Model, sample: data.Split, outputs: np.ndar
             f"accuracy {accuracy:.1%} on {x.min():g}..{x.max():g}; it {better.words}",
             "Add a Rescaling layer in front of the teacher, or give the data in its range.",
         )
-    elif accuracy < 1.5 / classes:
+    elif round(accuracy * len(y)) < least <= len(y):
         yield Finding(
             "error",
-            "The teacher is no better than chance.",
-            f"accuracy {accuracy:.1%} on {len(y)} samples, chance is {1 / classes:.1%}",
+            "The teacher is not better than a constant answer.",
+            f"accuracy {accuracy:.1%} on {len(y)} validation samples; the most frequent label, given to every sample, "
+            f"reaches {most:.1%}",
             "Train it, or give the file that was trained on this data set.",
         )
 
 
-def _examine_earlier_run(recipe: Recipe, accuracy: float) -> Iterator[Finding]:
+def compare_with_student(teacher: Examination, student_accuracy: float, samples: int) -> Finding | None:
+    """A finding on a teacher that is less accurate than a student without it.
+
+    The finding is an error where the 95 % interval of the difference excludes 0, otherwise a warning.
+
+    Args:
+        teacher: The examination of the teacher.
+        student_accuracy: Accuracy of the student on the validation split, 0..1.
+        samples: Number of samples of the validation split.
+
+    Returns:
+        The finding; None if the teacher is at least as accurate, or one of both is unknown.
+    """
+    if teacher.accuracy is None or not samples or teacher.accuracy >= student_accuracy:
+        return None
+
+    def right(accuracy: float, count: int) -> np.ndarray:
+        return np.arange(count) < round(accuracy * count)
+
+    difference = measure_difference(
+        right(teacher.accuracy, teacher.samples), right(student_accuracy, samples), paired=False, against="student"
+    )
+    return Finding(
+        "error" if difference.interval[1] < 0 else "warning",
+        "The teacher is less accurate than the student without it.",
+        f"{teacher.accuracy:.1%} on {teacher.samples} validation samples; the student has {student_accuracy:.1%}",
+        "Train a better teacher.",
+    )
+
+
+def examine_earlier_run(recipe: Recipe, examination: Examination) -> Iterator[Finding]:
     """An earlier run in the output folder whose student without teacher is better than the teacher."""
     steps = read_state(recipe.folder)
     accuracies = [step["record"]["val_accuracy"] for name, step in steps.items() if name.startswith("student-alone-")]
     best = max(accuracies, default=0.0)
-    if best > accuracy:
+    if examination.accuracy is not None and best > examination.accuracy:
         yield Finding(
             "warning",
             "The teacher is less accurate than the student alone.",
-            f"{accuracy:.1%} on validation; the student of an earlier run has {best:.1%}",
+            f"{examination.accuracy:.1%} on validation; the student of an earlier run has {best:.1%}",
             "Train a better teacher.",
         )
 
 
-def _examine_stores(recipe: Recipe, teacher: keras.Model, splits: data.Splits) -> Iterator[Finding]:
+def examine_stores(recipe: Recipe, teacher: keras.Model, splits: data.Splits) -> Iterator[Finding]:
+    """Stored soft labels that are not of this teacher and data."""
     from tfkd.distillation.labels.store import SoftLabels
 
     for folder in sorted(recipe.folder.glob("labels-*")):

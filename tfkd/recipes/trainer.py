@@ -192,21 +192,19 @@ class Trainer:
         views = [settings.views, settings.augment, settings.padding, settings.flip]
         return self.steps.do("labels", [views, self.recipe.seed, self.data_hash, teacher.hashes], Labels, work)
 
-    def train_student(self, kind: Kind, seed: int, teaching: Teaching) -> Finished[Trained]:
+    def train_student(self, kind: Kind, seed: int, teaching: Teaching | None = None) -> Finished[Trained]:
         """Trains one student.
 
         Args:
             kind: Whether on labels alone or with the teacher.
             seed: Seed of weights, order and augmentation.
-            teaching: The teacher.
+            teaching: The teacher; not used for a student on labels alone.
         """
         name, settings = f"student-{kind}-{seed}", self.recipe.distillation
 
         def work(key: str) -> Trained:
-            if kind == "alone" and seed == self.recipe.seed:  # before the first student is trained
-                self._check_teacher(teaching)
             student = self._build_student(seed)
-            if kind == "alone":
+            if teaching is None:
                 return self._train(_Training(name, key, student, student, settings, seed))
             distiller, store = self._distiller(teaching, student)
             return self._train(_Training(name, key, distiller, student, settings, seed, store))
@@ -214,21 +212,9 @@ class Trainer:
         start = self.recipe.student.file
         inputs = [self.recipe.student.model_dump(), settings.training.model_dump(), seed, self.data_hash]
         inputs += [input_hash(start)] if start else []
-        if kind == "distilled":
+        if teaching is not None:
             inputs += [settings.alpha, settings.soft, teaching.hashes]
         return self.steps.do(name, inputs, Trained, work)
-
-    def _check_teacher(self, teaching: Teaching) -> None:
-        """Checks that a teacher from files returns logits; those in a store are checked when it is built.
-
-        Raises:
-            ModelError: It returns probabilities.
-        """
-        from tfkd.models import logits
-
-        if self.recipe.teacher.files and teaching.labels is None:
-            sample = self.teacher_splits.train.x[:8].astype("float32")
-            logits.check_are_logits("teacher", teaching.teacher.load(), sample)
 
     def _build_student(self, seed: int) -> keras.Model:
         """The student before its training."""

@@ -22,7 +22,10 @@ from tfkd.distillation.training import accuracy, fit
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import Optimized
+from tfkd.recipes import teacher_examination
+from tfkd.recipes.findings import Finding, refuse_teacher
 from tfkd.recipes.step_cache import input_hash, locked
+from tfkd.recipes.teacher_examination import Examination
 
 # A working folder has this file: no other folder is deleted.
 _MARKER = "tfkd-checkpoint"
@@ -37,12 +40,14 @@ class Distillation:
         alpha: Weight of the distillation loss, 0..1.
         loss: One of `tfkd.losses.NAMES`.
         temperature: Temperature of the loss, > 0; None for its default.
+        allow_bad_teacher: Whether the student is trained although the examination of the teacher finds an error.
     """
 
     teacher: Path
     alpha: float = 0.9
     loss: str = "soft_target"
     temperature: float | None = None
+    allow_bad_teacher: bool = False
 
     def distiller(self, student: keras.Model) -> Distiller:
         """The student with its teacher."""
@@ -146,17 +151,19 @@ def train(
     Args:
         job: The training.
         on_epoch: See `tfkd.distillation.training.fit`.
-        on_note: Called before the training with each note of the optimization on the model.
+        on_note: Called before the training with each finding that does not stop it, and each note of the optimization.
 
     Returns:
         path, val_accuracy and history; for a .tflite also `tfkd.TFLiteModel.to_json`.
 
     Raises:
-        InputError: The output exists or has a wrong suffix, a model does not fit the data or the optimization, or
-            another process writes the same output.
+        InputError: The output exists or has a wrong suffix, a model does not fit the data or the optimization, the
+            teacher is bad, or another process writes the same output.
     """
     _check(job)
     splits = data.load(job.data)
+    if job.distillation:
+        _examine_teacher(job, job.distillation, splits, on_note)
     keras.utils.set_random_seed(job.seed)
     model, optimized = _student(job, splits)  # before the folder: a refused option leaves no files
     for note in optimized.notes if optimized else ():
@@ -189,6 +196,26 @@ def _check(job: Job) -> None:
             f"distill: --optimize needs a trained student, a .keras file. Received: {job.model!r}. Train it first: "
             f"tfkd distill --student {job.model} --out student.keras."
         )
+
+
+def _examine_teacher(job: Job, settings: Distillation, splits: Splits, on_note: Callable[[str], None]) -> None:
+    """Examines the teacher, and compares it with a student that is trained already.
+
+    Raises:
+        InputError: The teacher is bad, and that is not allowed.
+    """
+    examination = teacher_examination.examine(models.load(settings.teacher), splits)
+    findings = [*examination.findings]
+    if job.from_file and not any(finding.severity == "error" for finding in findings):
+        finding = _compare_teacher(examination, models.load(job.model), splits)
+        findings += [finding] if finding else []
+    refuse_teacher(findings, allowed=settings.allow_bad_teacher, on_note=on_note)
+
+
+def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits) -> Finding | None:
+    if student.input_shape != (None, *splits.val.input_shape):
+        return None  # refused later, with the reason
+    return teacher_examination.compare_with_student(teacher, accuracy(student, splits.val), len(splits.val))
 
 
 def _student(job: Job, splits: Splits) -> tuple[keras.Model, Optimized | None]:
