@@ -72,6 +72,16 @@ def scaled(scale):
     return data.from_arrays((x, train.y), (held_out, test.y), validation=0.0).train.sample(256)
 
 
+def test_large_models_are_run_on_fewer_samples(trained, monkeypatch):
+    samples, positions = scaled("-1..1"), 6 * 6
+    assert input_scale._multiplications(trained["plain"]) == 1 + positions * 9 * 8 + positions * 8 * 10
+    monkeypatch.setattr(input_scale, "_BUDGET", 1.0)
+    accuracy, _ = input_scale.audit(trained["plain"], samples, "x")
+    some = samples.take(input_scale._rows(256, 64))
+    outputs = trained["plain"].predict(some.x.astype("float32"), verbose=0)
+    assert accuracy == np.mean(outputs.argmax(axis=1) == some.y)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_samples_of_the_training_are_accepted_and_those_of_another_scale_refused(name, trained):
     right = MODELS[name][1]

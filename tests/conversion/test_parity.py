@@ -235,6 +235,14 @@ def test_reference_is_that_of_single_samples(layer):
         np.testing.assert_allclose(output, model(sample[0]), rtol=1e-5, atol=1e-6)
 
 
+def test_reduced_reference_has_samples_from_all_parts(expected):
+    some = expected.reduced(4)
+    assert [len(some.inputs), len(some.outputs)] == [4, 4]
+    for array, index in zip(some.outputs, (0, 5, 10, 15), strict=True):
+        assert array is expected.outputs[index]
+    assert len(expected.reduced(99).inputs) == reference.MOST
+
+
 def test_generated_inputs_are_in_the_range_of_the_first_layer():
     pixels = keras.Input((4, 4, 1))
     model = keras.Model(pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))

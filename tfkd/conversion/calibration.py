@@ -43,14 +43,12 @@ class Source(NamedTuple):
             user gave a SavedModel.
         outputs: Names of the outputs in the same order; empty in the same case.
         sample_shape: Shape of one sample of a model with one input, or None where it is unknown.
-        model: The Keras model to audit the calibration with; None for a SavedModel of the user.
     """
 
     folder: Path
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     sample_shape: tuple[int, ...] | None = None
-    model: Any = None
 
 
 def choose(split: Split, count: int, seed: int) -> Split:
@@ -58,8 +56,8 @@ def choose(split: Split, count: int, seed: int) -> Split:
     return split if len(split) <= count else split.sample(count, seed=seed)
 
 
-def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[np.ndarray, CalibrationAudit]:
-    """Draws and audits calibration samples.
+def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[Split, CalibrationAudit]:
+    """Draws and audits calibration samples, without running the model.
 
     Args:
         split: Train or validation split, or another form of data, see `tfkd.data.as_split`.
@@ -69,7 +67,7 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
         mode: Conversion mode, for messages.
 
     Returns:
-        [N, ...] float32 samples and their audit.
+        The samples and their audit.
 
     Raises:
         InputError: `split` may not be used for calibration, or the samples would give the model wrong ranges.
@@ -96,11 +94,22 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
             f"Received: {tuple(split.input_shape)} from {split.name!r}. Use the data that the model was trained on."
         )
     chosen = choose(split, count, seed)
-    result = audit(chosen)
-    if source.model is not None:
-        accuracy, findings = input_scale.audit(source.model, chosen, _where(chosen))
-        result = dataclasses.replace(result, accuracy=accuracy, findings=(*result.findings, *findings))
-    return chosen.x.astype("float32"), result
+    return chosen, audit(chosen)
+
+
+def with_accuracy(result: CalibrationAudit, model: Any, chosen: Split) -> CalibrationAudit:
+    """Adds to an audit what a run of the Keras model on the labelled samples shows.
+
+    Args:
+        result: The audit.
+        model: The Keras model.
+        chosen: The calibration samples.
+
+    Raises:
+        InputError: The model was trained on another scale.
+    """
+    accuracy, findings = input_scale.audit(model, chosen, _where(chosen))
+    return dataclasses.replace(result, accuracy=accuracy, findings=(*result.findings, *findings))
 
 
 def audit(chosen: Split) -> CalibrationAudit:

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from tfkd._internal import isolation
 from tfkd.conversion import layer_names, parity, reference, refusals, rewriting, rnn, signatures
-from tfkd.conversion.calibration import Source, draw, saturation
+from tfkd.conversion.calibration import Source, draw, saturation, with_accuracy
 from tfkd.conversion.export import export, input_specs, load
 from tfkd.conversion.fault_location import Conversion
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
@@ -92,8 +93,10 @@ def convert(
     if Path(path).exists() and not overwrite:
         raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
+    chosen, audit = None, None
     with (
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
+        futures.ThreadPoolExecutor(1) as thread,
         isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
     ):
         loaded = load(model)
@@ -103,21 +106,27 @@ def convert(
             integers=mode in _CALIBRATED,
             lstm_op=mode != "int16x8" and (mode != "full_int8" or settings is None),
         )
-        samples, audit = None, None
         if mode in _CALIBRATED:
-            audited = source if check else source._replace(model=None)
-            samples, audit = draw(calibration, audited, calibration_samples, seed, mode)
+            chosen, audit = draw(calibration, source, calibration_samples, seed, mode)
+        samples = None if chosen is None else chosen.x.astype("float32")
         job = _Job(what, mode, settings, samples, float_io, allow_float, check, timeout_s)
-        quantized, expected = _run(run, source, job)
+        conversion = thread.submit(_run, run, source, job)
+        expected = None
+        if check and not isinstance(loaded, Path):  # the Keras model runs here while the child process converts it
+            if audit is not None and chosen is not None:
+                audit = with_accuracy(audit, loaded, chosen)
+            some = reference.usable(calibration, source.sample_shape, seed) if samples is None else samples
+            expected = reference.of_keras(loaded, input_specs(loaded), some, reference.MOST)
+        quantized, of_saved_model = conversion.result()
         converted = TFLiteModel.load(quantized.content)
         if mode in _CALIBRATED and not allow_float:
             _check_no_float_ops(converted, quantized, what)
-        if check:
-            if expected is None:
-                some = reference.usable(calibration, source.sample_shape, seed) if samples is None else samples
-                expected = reference.of_keras(loaded, input_specs(loaded), some, reference.count(converted, mode))
+        if compared := expected or of_saved_model:
             findings = parity.check(
-                converted, expected, _conversion(loaded, source, job), allow_mismatch=allow_mismatch
+                converted,
+                compared.reduced(reference.count(converted, mode)),
+                _conversion(loaded, source, job),
+                allow_mismatch=allow_mismatch,
             )
             converted = dataclasses.replace(converted, findings=findings)
     if audit is not None and samples is not None:

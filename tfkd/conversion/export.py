@@ -68,7 +68,6 @@ def export(model: Any, folder: Path, *, integers: bool, lstm_op: bool) -> Source
         inputs=tuple(spec.name for spec in flat),
         outputs=tuple(outputs),
         sample_shape=flat[0].shape[1:] if len(flat) == 1 else None,
-        model=model,
     )
 
 

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from tfkd.data import Split
 
 _BATCH = 64
-# Other scales are tried on so many samples, and only if the accuracy is lower or the loss higher than this.
-_TRIED = 64
+# Multiply-accumulates of all samples that a large model is run on, and the fewest samples.
+_BUDGET, _FEWEST = 8e9, 64
+# Other scales are tried on so many samples, of large models on fewer, and only if the accuracy is lower or the loss
+# higher than this.
+_TRIED, _FEWEST_TRIED = 64, 32
 _GOOD_ACCURACY, _GOOD_LOSS = 0.95, 0.5
 # Another scale is the right one if it raises the accuracy by this, and by so many standard errors.
 _LEAST_GAIN = 0.05
@@ -53,7 +56,7 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
 
     Args:
         model: A model with one input.
-        chosen: Samples with their labels.
+        chosen: Samples with their labels; a large model is run on some of them.
         where: Beginning of the error message.
 
     Returns:
@@ -64,6 +67,7 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
         InputError: The first layers of the model expect another scale and the labels do not show the contrary, or
             the model fits the labels much better in another scale.
     """
+    chosen = _some(chosen, max(_FEWEST, int(_BUDGET // _multiplications(model))))
     x = chosen.x.astype("float32")
     outputs, layers = _run(model, x)
     own = list(_own_scales(layers, x)) if x.std() > 0 else []
@@ -77,7 +81,7 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
         return None, ()
     findings = [*_suspicions(model, chosen, score.accuracy)]
     if score.accuracy < _GOOD_ACCURACY or score.loss > _GOOD_LOSS:
-        better = find_better(model, chosen, [*common_scales(x), *own])
+        better = find_better(model, chosen, [*common_scales(x), *own], outputs)
         if better is not None:
             words = f"Received: {x.min():g}..{x.max():g}, where the Keras model {better.words}"
             if not better.less_confident:
@@ -163,26 +167,32 @@ class Better(NamedTuple):
         )
 
 
-def find_better(model: keras.Model, labelled: Split, scales: Sequence[Scale]) -> Better | None:
+def find_better(
+    model: keras.Model, labelled: Split, scales: Sequence[Scale], outputs: np.ndarray | None = None
+) -> Better | None:
     """The scale in which a model fits labels much better than it does on the samples as they are.
 
     Args:
         model: A model with one float input and one output for each class.
         labelled: The samples.
         scales: Scales of these samples to try.
+        outputs: The outputs of the model on the samples, where they are known.
     """
     inputs = getattr(model, "inputs", None)
     if inputs and not str(inputs[0].dtype).startswith("float"):
         return None
     rows = tried(len(labelled))
+    affordable = int(_BUDGET // (len(scales) * _multiplications(model)))
+    kept = _rows(len(rows), max(_FEWEST_TRIED, affordable))
+    rows = rows[kept]
     some = labelled.take(rows)
-    before = _score(_run(model, some.x.astype("float32"))[0], some)
+    before = _score(_run(model, some.x.astype("float32"))[0] if outputs is None else outputs[rows], some)
     if before is None:
         return None
     found = []
     most_frequent = float(np.bincount(some.y).max()) / len(some)
     for scale in scales:
-        after = _score(_run(model, scale.x)[0], some)
+        after = _score(_run(model, scale.x[kept])[0], some)
         if after is None or not math.isfinite(after.loss):
             continue
         if not is_far_below(most_frequent, after.accuracy, len(rows)):
@@ -199,7 +209,32 @@ def find_better(model: keras.Model, labelled: Split, scales: Sequence[Scale]) ->
 
 def tried(samples: int) -> np.ndarray:
     """The positions of the samples that are run in other scales: all arrays of large samples would fill the memory."""
-    return np.sort(np.random.default_rng(0).permutation(samples)[:_TRIED])
+    return _rows(samples, _TRIED)
+
+
+def _rows(samples: int, number: int) -> np.ndarray:
+    """The indices of `number` of the samples, drawn at random and sorted."""
+    return np.sort(np.random.default_rng(0).permutation(samples)[:number])
+
+
+def _some(split: Split, number: int) -> Split:
+    return split if len(split) <= number else split.take(_rows(len(split), number))
+
+
+def _multiplications(model: keras.Model) -> float:
+    """About the multiply-accumulates of one sample: each kernel's weights times the positions of the layer's output."""
+    import keras
+
+    total = 1.0
+    for layer in keras_compat.inner_layers(model):
+        if isinstance(layer, keras.layers.Embedding) or keras_compat.inner_layers(layer):
+            continue
+        try:
+            positions = math.prod(size or 1 for size in layer.output.shape[1:-1])
+        except (AttributeError, ValueError):  # it was not called on symbolic tensors, or has several outputs
+            positions = 1
+        total += positions * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
+    return total
 
 
 def common_scales(x: np.ndarray) -> list[Scale]:

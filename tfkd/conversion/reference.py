@@ -40,6 +40,11 @@ class Reference(NamedTuple):
     obstacle: str = ""
     is_fault: bool = False
 
+    def reduced(self, number: int) -> Reference:
+        """The same with `number` of the samples, or with all where there are no more."""
+        kept = np.linspace(0, len(self.inputs) - 1, min(number, len(self.inputs))).astype(int)
+        return self._replace(inputs=[self.inputs[i] for i in kept], outputs=[self.outputs[i] for i in kept])
+
 
 def count(model: TFLiteModel, mode: str) -> int:
     """The number of samples on which a model is compared, 4..16: fewer for a large model."""
