@@ -6,9 +6,10 @@ import pytest
 
 from tests.conversion.execution import outputs
 from tfkd import data
-from tfkd.conversion import rewriting
-from tfkd.conversion.converter import convert
+from tfkd.conversion import channel_slices, rewriting
+from tfkd.conversion.converter import convert, float_counterpart
 from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.op_pairs import pair_ops
 
 ops = keras.ops
 layers = keras.layers
@@ -51,7 +52,26 @@ def _branches(x):
         layer.set_weights([np.zeros_like(layer.get_weights()[0]), np.linspace(-1.2, 0.8, outputs.shape[-1])])
         return outputs
 
+    def unlike(layer, h=x):
+        """Channels of which the second half is 40 times as large."""
+        outputs = layer(h)
+        wide = np.repeat([1.0, 40.0], outputs.shape[-1] // 2)
+        kernel, bias = layer.get_weights()
+        by_channel = kernel.shape[-2:] if isinstance(layer, layers.DepthwiseConv2D) else kernel.shape[-1:]
+        layer.set_weights([kernel * wide.reshape(by_channel), bias * wide])
+        return outputs
+
+    image = unlike(layers.Conv2D(4, 1, activation="relu", bias_initializer="ones"))
+    depthwise = unlike(layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"))
+    vector = ops.split(unlike(layers.Dense(6), layers.Flatten()(x)), 2, axis=-1)
+
     return {
+        "slice of a convolution": image[..., :2],
+        "other slice of a convolution": image[..., -2:],
+        "slice of a depthwise convolution": depthwise[..., :4],
+        "depthwise convolution read by others": ops.mean(depthwise, axis=(1, 2)),
+        "first part of a dense layer": vector[0],
+        "second part of a dense layer": vector[1],
         "celu": layers.Activation("celu")(features()),
         "product with clip": (lambda h: h * ops.clip(h, -0.5, 0.5))(features()),
         "relu and minimum": (lambda h: ops.relu(h) + ops.minimum(h, 0.0))(features()),
@@ -134,8 +154,21 @@ def test_separations_become_quantize_ops(train, tmp_path):
     assert "LEAKY_RELU" not in [op.name for op in converted.graph.ops]
 
 
+def test_layers_of_slices_have_counterparts_in_the_float_model(train, tmp_path):
+    x = keras.Input((4, 4, 4))
+    layer = layers.Conv2D(4, 1, name="conv")
+    h = layer(x)
+    layer.set_weights([layer.get_weights()[0] * np.float32([1, 1, 40, 40]), np.zeros(4)])
+    model = keras.Model(x, [h[..., :2], h[..., 2:]])
+    converted = convert(model, tmp_path / "model.tflite", calibration=train)
+    assert [op.name for op in converted.graph.ops] == ["CONV_2D", "CONV_2D"]
+    pairs = pair_ops(converted.graph, float_counterpart(model, converted).graph)
+    assert [len(part) for part in pairs] == [2, 0, 0]
+
+
 def test_models_without_such_layers_stay_as_they_are(converted):
     content = converted("float32").content
+    assert channel_slices.separate(content, {}) is content
     assert rewriting.separate_operands(content) is content
     assert rewriting.replace_sums(content) is content
     assert rewriting.for_litert(content) is content

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import layer_names, parity, reference, refusals, rewriting, rnn, signatures
+from tfkd.conversion import channel_slices, layer_names, parity, reference, refusals, rewriting, rnn, signatures
 from tfkd.conversion.calibration import Source, draw, saturation, with_accuracy
 from tfkd.conversion.export import export, input_specs, load
 from tfkd.conversion.fault_location import Conversion
@@ -155,7 +155,8 @@ def float_counterpart(
         lstm_op = "UNIDIRECTIONAL_SEQUENCE_LSTM" in converted.ops
         source = export(load(model), Path(folder) / "model", integers="WHILE" not in converted.ops, lstm_op=lstm_op)
         job = _Job(what, "float32", None, None, float_io=False, allow_float=False, check=False, timeout_s=timeout_s)
-        return TFLiteModel.load(_run(run, source, job)[0].content)
+        content = _run(run, source, job)[0].content
+        return TFLiteModel.load(channel_slices.separate_as(content, converted))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,10 @@ class ModelEditor:
 
     def pack(self) -> bytes:
         """Returns the changed file."""
+        needed = {*self.readers(), *(int(i) for op in self.graph.operators for i in op.outputs)}
+        for index, tensor in enumerate(self.tensors):
+            if index not in needed:
+                tensor.buffer = 0  # the empty one: litert-quantizer fails on a constant that no op reads
         used = {tensor.buffer for graph in self.model.subgraphs for tensor in graph.tensors}
         used |= {entry.buffer for entry in self.model.metadata or ()}
         for index, buffer in enumerate(self.model.buffers):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import activation_ranges, biases, layer_names, rewriting, tflite_writer
+from tfkd.conversion import activation_ranges, biases, channel_slices, layer_names, rewriting, tflite_writer
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
 from tfkd.errors import InputError, ModelError
@@ -197,25 +197,37 @@ def _quantize(
 ) -> Quantized:
     content = rewriting.for_litert(content)
     graph = TFLiteModel.load(content).graph
+    floats, precisions = _precisions(graph, settings, mode)
+    ranges: dict[str, tuple[float, float]] = {}
+    outliers: tuple[str, ...] = ()
+    if samples is not None:
+        int16_ops = [index for index, one in precisions.items() if one and one[0] == 16]
+        in_int16 = range(len(graph.ops)) if mode == "int16x8" else int16_ops
+        steps = {tensor: 2**16 for index in in_int16 for tensor in graph.ops[index].outputs}
+        ranges, outliers = activation_ranges.find(content, graph, samples, settings.ranges, settings.percentile, steps)
+    if mode == "full_int8" and (cut := channel_slices.separate(content, ranges)) is not content:
+        content, graph = cut, TFLiteModel.load(cut).graph
+        floats, precisions = _precisions(graph, settings, mode)
+        for op in graph.ops:
+            if op.name == "STRIDED_SLICE":
+                ranges.setdefault(graph.tensors[op.outputs[0]].name, ranges[graph.tensors[op.inputs[0]].name])
+    quantized = _run_quantizer(content, graph, mode, precisions, ranges, float_io)
+    quantized = biases.correct(rewriting.use_general_additions(quantized), content)
+    kept_float = tuple(graph.tensors[i].name for index in floats for i in graph.ops[index].outputs)
+    return Quantized(quantized, kept_float, outliers)
+
+
+def _precisions(graph: TFLiteGraph, settings: QuantizerSettings, mode: str) -> tuple[set[int], dict[int, _Precision]]:
+    """The indices of the ops that stay in float, and the precision of those that the settings select."""
     floats = layer_names.select_ops(graph, settings.keep_float, "keep_float")
     int16 = layer_names.select_ops(graph, settings.int16, "int16")
     int4 = layer_names.select_ops(graph, settings.int4, "int4")
-    precisions: dict[int, _Precision] = {
+    return floats, {
         index: None
         if index in floats
         else (16 if index in int16 or mode == "int16x8" else 8, 4 if index in int4 else 8)
         for index in sorted(floats | int16 | int4)
     }
-    ranges: dict[str, tuple[float, float]] = {}
-    outliers: tuple[str, ...] = ()
-    if samples is not None:
-        int16_ops = range(len(graph.ops)) if mode == "int16x8" else int16
-        steps = {tensor: 2**16 for index in int16_ops for tensor in graph.ops[index].outputs}
-        ranges, outliers = activation_ranges.find(content, graph, samples, settings.ranges, settings.percentile, steps)
-    quantized = _run_quantizer(content, graph, mode, precisions, ranges, float_io)
-    quantized = biases.correct(rewriting.use_general_additions(quantized), content)
-    kept_float = tuple(graph.tensors[i].name for index in floats for i in graph.ops[index].outputs)
-    return Quantized(quantized, kept_float, outliers)
 
 
 def _run_quantizer(

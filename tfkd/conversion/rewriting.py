@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import biases
+from tfkd.conversion import biases, channel_slices
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
@@ -56,7 +56,9 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
         quantize_calibrated = module._mlir_quantize
 
         def quantize_int8(calibrated: bytes, *args: Any, **options: Any) -> bytes:
-            prepared = separate_operands(slice_partly_read_splits(_widen_zero_ranges(bytes(calibrated))))
+            widened = _widen_zero_ranges(bytes(calibrated))
+            cut = channel_slices.separate(widened, _ranges(widened))
+            prepared = separate_operands(slice_partly_read_splits(cut))
             return _join_separated(bytes(quantize_calibrated(prepared, *args, **options)))
 
         module._mlir_quantize = quantize_int8
@@ -201,6 +203,12 @@ def slice_partly_read_splits(content: bytes) -> bytes:
         editor.remove(op)
         changed = True
     return editor.pack() if changed else content
+
+
+def _ranges(content: bytes) -> dict[str, tuple[float, float]]:
+    """The calibrated ranges by the name of the tensor."""
+    tensors = ModelEditor(content).tensors
+    return {tensor.name.decode(): limits for tensor in tensors if (limits := _range(tensor)) is not None}
 
 
 def _range(tensor: Any) -> tuple[float, float] | None:
