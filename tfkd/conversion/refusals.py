@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 import traceback
 
+from tfkd.conversion import layer_names
+from tfkd.conversion.tflite import TFLiteModel
+
 # The beginning of the message where TensorFlow's converter itself refuses a model.
 REFUSED = "the converter refused the model"
 
@@ -23,14 +26,16 @@ _MISSING = {
     "ResizeBicubic": "Resize with interpolation='bilinear' or 'nearest'.",
     "Unpack": "The size of a tensor depends on its values: use layers of fixed output shape.",
 }
+_WITHOUT_INT16 = re.compile(r"not yet supported for op: '(\w+)'")
+_MOST_LAYERS = 3
 _ELSE = "Replace it, or end the model before it and compute the rest outside of the model."
 
 
 def explain(error: str) -> str:
     """The message for an error of the child process; errors of tfkd itself are returned unchanged.
 
-    >>> explain("the converter refused the model: ... op: 'CUMSUM'. ... not yet supported for op: 'CUMSUM'.")[33:83]
-    'CUMSUM cannot be quantized to int16. Convert with '
+    >>> explain("the converter refused the model: not yet supported for op: 'CUMSUM' <CUMSUM: m/sums/Cumsum>")[33:61]
+    "CUMSUM (layer 'sums') cannot"
     """
     if not error.startswith(REFUSED):
         return error
@@ -47,10 +52,11 @@ def _cause(error: str) -> str:
         doubles = " on float64" if re.search(rf"tf\.{missing[0]}\([^)]*f64", error) else ""
         remedy = "Compute in float32." if doubles else _MISSING.get(missing[0], _ELSE)
         return f"TensorFlow Lite has no builtin op for {', '.join(missing)}{doubles}. {remedy}"
-    if unquantized := [*dict.fromkeys(re.findall(r"not yet supported for op: '(\w+)'", error))]:
+    if unquantized := [*dict.fromkeys(_WITHOUT_INT16.findall(error))]:
+        ops = ", ".join(f"{op}{_layers(op, error)}" for op in unquantized)
         return (
-            f"{', '.join(unquantized)} cannot be quantized to int16. Convert with mode='dynamic_range', or pass "
-            "allow_float=True to mode='full_int8'."
+            f"{ops} cannot be quantized to int16. Convert with mode='dynamic_range', which leaves all activations in "
+            "float, or with mode='full_int8' and allow_float=True, which leave only such ops in float."
         )
     if "Max and min for dynamic tensors should be recorded" in error:
         return "mode='int16x8' needs an input of real numbers, such as no token ids. Use mode='full_int8'."
@@ -59,6 +65,30 @@ def _cause(error: str) -> str:
         f"Use layers that TensorFlow Lite has builtin ops for; mode='float32' supports the most. Its message begins: "
         f"{first[1][:200] if first else error!r}"
     )
+
+
+def add_layers(error: Exception, content: bytes) -> None:
+    """Adds the tensors of the ops that an error says to have no int16 form to its text, which names the ops only.
+
+    Args:
+        error: Error of TensorFlow's quantizer; changed in place.
+        content: The float .tflite that it refused.
+    """
+    graph = TFLiteModel.load(content).graph
+    for name in dict.fromkeys(_WITHOUT_INT16.findall(str(error))):
+        ops = [op for op in graph.ops if op.name == name]
+        names = [[graph.tensors[i].name for i in (*op.outputs, *op.inputs) if i >= 0] for op in ops]
+        # The converter gives the outputs of the model a name without a layer; the op's input has one.
+        places = [next((tensor for tensor in tensors if "/" in tensor), tensors[0]) for tensors in names]
+        error.args = (f"{error} <{name}: {' '.join(places)}>",)
+
+
+def _layers(op: str, error: str) -> str:
+    """The layers of an op, in brackets, as far as `add_layers` has added them."""
+    places = re.search(rf"<{op}: ([^>]+)>", error)
+    layers = [*dict.fromkeys(layer_names.path_of(place) for place in places[1].split(" "))] if places else []
+    listed = ", ".join(repr(layer) for layer in layers[:_MOST_LAYERS])
+    return f" (layer {listed}{', ...' if len(layers) > _MOST_LAYERS else ''})" if layers else ""
 
 
 def is_ours(error: Exception) -> bool:

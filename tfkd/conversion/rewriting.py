@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import biases, channel_slices
+from tfkd.conversion import biases, channel_slices, refusals
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
@@ -71,7 +71,11 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
         def quantize_int16() -> bytes:
             return biases.correct(_replace_zero_scales(bytes(quantize_float(rewritten, *args, **options))), rewritten)
 
-        return _reproduced(quantize_int16, rewritten, samples)
+        try:
+            return _reproduced(quantize_int16, rewritten, samples)
+        except RuntimeError as error:
+            refusals.add_layers(error, rewritten)
+            raise
 
     converter._quantize = quantize
 
