@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import itertools
+import math
 import os
 import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -283,8 +284,9 @@ def _run(row: Row, place: _Place, model: TFLiteModel, test: Split, inputs: np.nd
     return dataclasses.replace(row, measurement=measurement, invalid_reason=reason)
 
 
-# Samples that a target is given at a time where they are not in memory.
+# Samples that a target is given at a time where they are not in memory; of large samples so many values.
 _PART = 1024
+_PART_VALUES = 20_000_000
 
 
 def run_in_parts(target: Target, model: TFLiteModel, test: Split, *, latency: bool = True) -> Measurement:
@@ -298,8 +300,9 @@ def run_in_parts(target: Target, model: TFLiteModel, test: Split, *, latency: bo
     """
     first: Measurement | None = None
     outputs: list[tuple[np.ndarray, ...]] = []
-    for start in range(0, len(test), _PART):
-        part = model.quantize_input(test.x[start : start + _PART])
+    size = max(1, min(_PART, _PART_VALUES // math.prod(test.input_shape)))
+    for start in range(0, len(test), size):
+        part = model.quantize_input(test.x[start : start + size])
         measured = target.run(model, part, latency=latency and first is None)
         first = first or measured
         if not measured.valid or not measured.outputs:
