@@ -199,12 +199,11 @@ def test_run_with_missing_teacher_is_refused(tmp_path):
         pipeline.run(recipe.load(write(tmp_path, "out", teacher=tmp_path / "none.keras")))
 
 
-def test_run_with_a_teacher_of_probabilities_is_refused_before_the_training(tmp_path):
+def test_run_with_a_teacher_without_logits_is_refused_before_the_training(tmp_path):
     inputs = keras.Input((8, 8, 1))
     teacher = models.build("digits_student", (8, 8, 1), 10)
-    keras.Model(inputs, keras.layers.Reshape((10,))(keras.ops.softmax(teacher(inputs)))).save(
-        tmp_path / "teacher.keras"
-    )
+    hard = keras.layers.Activation("hard_sigmoid")(teacher(inputs))
+    keras.Model(inputs, keras.layers.Reshape((10,))(hard)).save(tmp_path / "teacher.keras")
     with pytest.raises(InputError, match="teacher must return logits"):
         pipeline.run(recipe.load(write(tmp_path, "refused", teacher=tmp_path / "teacher.keras")))
     assert not list(tmp_path.glob("refused/student-*/*"))

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -180,6 +181,13 @@ def _options_of(function: Callable[..., None]) -> dict[str, str]:
     return options
 
 
+def _format_warning(message: Any, category: type[Warning], file: str, line: int, text: str | None = None) -> str:
+    """A warning of tfkd as a sentence; other warnings as Python prints them."""
+    if Path(file).is_relative_to(Path(__file__).parents[1]):
+        return f"tfkd: {message}\n"
+    return f"{file}:{line}: {category.__name__}: {message}\n"
+
+
 def command(
     *, tensorflow: bool | tuple[str, ...] = False, resumes: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -193,6 +201,7 @@ def command(
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            warnings.formatwarning = _format_warning
             with _recorded_interrupts() as interrupts:
                 try:
                     if any(map(kwargs.get, tensorflow)) if isinstance(tensorflow, tuple) else tensorflow:

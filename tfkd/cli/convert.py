@@ -15,11 +15,15 @@ from tfkd.data.reading import Request
 @command(tensorflow=True)
 @data_options
 def convert(
-    model: Annotated[Path, typer.Argument(help="A .keras file or the folder of a SavedModel.")],
+    model: Annotated[Path, typer.Argument(help="A .keras or .h5 file, or the folder of a SavedModel.")],
     out: Annotated[Path, typer.Argument(help=".tflite file to write.")],
     mode: Annotated[
         str, typer.Option(help="Precision: float32, float16, dynamic_range, full_int8 or int16x8.")
     ] = "full_int8",
+    output: Annotated[
+        str | None,
+        typer.Option(help="What the .tflite returns: logits or softmax. Default: what the model returns."),
+    ] = None,
     calibration: Annotated[
         Request | None, typer.Option(help="Data set, like --data of other commands; its train split calibrates.")
     ] = None,
@@ -88,6 +92,7 @@ def convert(
         model,
         out,
         mode=mode,
+        output=output,
         calibration=calibration,
         calibration_samples=calibration_samples,
         float_io=float_io,

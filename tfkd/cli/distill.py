@@ -49,7 +49,7 @@ def distill(
     teacher: TeacherFile,
     student: Annotated[
         str,
-        typer.Option("--student", help="Builder of tfkd.models, such as digits_student, or a .keras file to train on."),
+        typer.Option("--student", help="Builder of tfkd.models, such as digits_student, or a .keras or .h5 file."),
     ],
     out: Annotated[
         Path,
@@ -87,6 +87,9 @@ def distill(
             "is less accurate than a trained student.",
         ),
     ] = False,
+    output: Annotated[
+        str, typer.Option(help="What the .keras file that is written returns: logits or softmax.")
+    ] = "logits",
     epochs: Epochs = 20,
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 1e-3,
@@ -126,6 +129,7 @@ def distill(
         out,
         data,
         config,
+        output=output,
         seed=seed,
         overwrite=overwrite,
         distillation=training.Distillation(teacher, alpha, loss, temperature, allow_bad_teacher),

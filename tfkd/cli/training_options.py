@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 ModelOut = Annotated[Path, typer.Option("--out", help=".keras file to write.")]
-TeacherFile = Annotated[Path, typer.Option("--teacher", help="Trained teacher, a .keras file that returns logits.")]
+TeacherFile = Annotated[
+    Path, typer.Option("--teacher", help="Trained teacher: a .keras or .h5 file that returns logits or probabilities.")
+]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training split.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
 LearningRate = Annotated[

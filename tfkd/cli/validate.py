@@ -77,7 +77,7 @@ def validate(
             if path is not None:
                 from tfkd import models
 
-                keras_models[role] = models.load(path)
+                keras_models[role] = models.read(path)
         progress.start("validate")
         test = datasets.load(data).test
         validation = run(

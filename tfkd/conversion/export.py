@@ -30,7 +30,7 @@ def load(model: Any) -> Any:
             return path
         from tfkd import models
 
-        return models.load(path)
+        return models.read(path)
     import keras
 
     if not isinstance(model, keras.Model):

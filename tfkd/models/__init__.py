@@ -2,8 +2,9 @@
 
 from tfkd.models import zoo
 from tfkd.models.inheritance import inherit
-from tfkd.models.loading import NAMES, build, load
+from tfkd.models.loading import NAMES, build, load, read
+from tfkd.models.probabilities import with_softmax
 from tfkd.models.zoo import *  # noqa: F403  # its __all__ is the registry of builders
 
-__all__ = ["NAMES", "build", "inherit", "load"]
+__all__ = ["NAMES", "build", "inherit", "load", "read", "with_softmax"]
 __all__ += zoo.__all__

@@ -15,6 +15,7 @@ import keras
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ModelError
 from tfkd.models import legacy
+from tfkd.models.probabilities import to_logits
 from tfkd.models.zoo import BUILDERS
 
 NAMES = tuple(BUILDERS)
@@ -51,14 +52,38 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: 
     return BUILDERS[name](input_shape, num_classes, **options)
 
 
-def load(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a model file for inference or distillation. Files with Python code (Lambda layers) are refused.
+def load(model: str | os.PathLike[str] | keras.Model) -> keras.Model:
+    """A teacher or student as tfkd trains it: a model whose outputs are logits.
+
+    Of a model that ends in a softmax or a sigmoid, the activation is removed where the layers show it. Where they do
+    not, the logarithm of the probabilities is appended, with a warning; see `tfkd.models.probabilities.to_logits`.
 
     Args:
-        path: Path of a `.keras` file of Keras 3, or of a `.h5` file of Keras 2 or 3 that holds a whole model.
+        model: Path of a `.keras` file of Keras 3, or of a `.h5` file of Keras 2 or 3 that holds a whole model; or a
+            model, with which the result shares layers. A file with Python code (Lambda layers) is refused.
 
     Returns:
-        The model, not compiled.
+        The model, not compiled; the given one where nothing changes.
+
+    Raises:
+        InputError: The file does not exist or has another format, or the argument is no model.
+        ModelError: Keras cannot load the file.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        model = read(model)
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"models.load: model must be a path or a keras.Model. Received: {type(model).__name__}. Pass the path of a "
+            ".keras file."
+        )
+    return to_logits(model)
+
+
+def read(path: str | os.PathLike[str]) -> keras.Model:
+    """The model of a file as it is, with its softmax where it has one. Files with Python code are refused.
+
+    Args:
+        path: Path of a `.keras` or `.h5` file, see `load`.
 
     Raises:
         InputError: The file does not exist or has another format.

@@ -93,7 +93,7 @@ def check_are_logits(role: str, model: keras.Model, *batches: Any) -> tuple[int 
     if are_softmax(rows):
         raise ModelError(
             f"Distiller: {role} must return logits. Received: rows that are >= 0 and sum to 1, as after softmax. "
-            "Remove the softmax at its end."
+            f"Pass tfkd.models.load({role}), which returns logits."
         )
     if in_range and bool((rows > 0).all()) and len(rows) > 1 and _stays_in_range(model, samples[0], outputs[0]):
         warnings.warn(
@@ -176,9 +176,12 @@ def _stays_in_range(model: keras.Model, x: Any, outputs: np.ndarray) -> bool:
 
 
 def _probabilities(role: str, source: Source) -> ModelError:
+    remedy = f"Pass tfkd.models.load({role}), which returns logits."
+    if source.activation != "softmax" and (source.combined or source.activation != "sigmoid"):  # `load` keeps them
+        remedy = "Build and train it without."
     return ModelError(
         f"Distiller: {role} must return logits. Received: its layer {source.layer!r} applies {source.activation}. "
-        f"Set its activation to None, or pass keras.Model({role}.inputs, the tensor before it)."
+        f"{remedy}"
     )
 
 

@@ -108,7 +108,7 @@ def search(
         raise InputError("search: the validation split is empty. Load the data with validation=0.1.")
     if Path(path).exists() and not overwrite:
         raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
-    keras_model = models.load(model) if isinstance(model, (str, os.PathLike)) else model
+    keras_model = models.read(model) if isinstance(model, (str, os.PathLike)) else model
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         first = converter.convert(
             keras_model,

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tfkd import data
+from tfkd import data, models
 from tfkd.conversion import converter
 from tfkd.conversion.quantizer import QuantizerSettings, select
 from tfkd.conversion.tflite import TFLiteModel
@@ -17,6 +17,9 @@ from tfkd.errors import InputError
 from tfkd.optimization import mixed_precision
 from tfkd.optimization.mixed_precision import Trial
 from tfkd.validation import golden
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["Job", "convert", "select"]
 
@@ -26,9 +29,10 @@ class Job:
     """One conversion.
 
     Args:
-        model: .keras file or folder of a SavedModel.
+        model: .keras or .h5 file, or folder of a SavedModel.
         out: .tflite file to write.
         mode: Precision, see `tfkd.convert`.
+        output: `logits` or `softmax`: what the .tflite returns; None for what the model returns.
         calibration: Data set whose train split calibrates; None for none.
         calibration_samples: Number of calibration samples, >= 1.
         float_io: Whether a quantized model keeps float32 inputs and outputs.
@@ -43,9 +47,10 @@ class Job:
         overwrite: Whether existing files are replaced.
     """
 
-    model: Path
+    model: Path | keras.Model
     out: Path
     mode: str = "full_int8"
+    output: str | None = None
     calibration: str | data.Request | None = None
     calibration_samples: int = 256
     float_io: bool = False
@@ -81,6 +86,7 @@ def convert(job: Job, *, on_trial: Callable[[str], None] = lambda line: None) ->
     _check(job)
     started = time.monotonic()
     splits = None if job.calibration is None else data.load(job.calibration)
+    job = dataclasses.replace(job, model=_with_output(job))
     trials: tuple[Trial, ...] = ()
     if job.accuracy_drop is not None and splits is not None:
         model, trials = _search(job, job.accuracy_drop, splits, on_trial)
@@ -102,6 +108,8 @@ def convert(job: Job, *, on_trial: Callable[[str], None] = lambda line: None) ->
 
 def _check(job: Job) -> None:
     """Checks the options, and that no output exists, before the work."""
+    if job.output not in (None, "logits", "softmax"):
+        raise InputError(f"convert: --output must be logits or softmax. Received: {job.output!r}. Leave it out.")
     if job.golden and job.calibration is None:
         raise InputError("convert: --golden needs a data set. Received: no --calibration. Add --calibration digits.")
     precision = job.settings or job.mode != "full_int8" or job.float_io or job.allow_float
@@ -112,6 +120,14 @@ def _check(job: Job) -> None:
         )
     if job.golden:
         golden.files(job.stem, overwrite=job.overwrite)
+
+
+def _with_output(job: Job) -> Any:
+    """The model that is converted: the file as it is, or a Keras model with the output that the job names."""
+    if job.output is None:
+        return job.model
+    model = models.load(job.model)
+    return models.with_softmax(model) if job.output == "softmax" else model
 
 
 def _convert(job: Job, splits: data.Splits | None) -> TFLiteModel:

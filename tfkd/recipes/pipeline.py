@@ -189,11 +189,12 @@ class _Run:
         settings = conversion.quantizer_settings() if mode in quantizer.MODES else None
 
         def work(_: str) -> Converted:
+            from tfkd import models
             from tfkd.conversion.converter import convert
 
             file = f"{mode}.tflite"
             model = convert(
-                student.paths[0],
+                models.with_softmax(student.load()) if conversion.output == "softmax" else student.paths[0],
                 self.folder / file,
                 mode=mode,
                 quantizer=settings or "tensorflow",
@@ -208,6 +209,7 @@ class _Run:
         inputs = [mode, conversion.calibration_samples, self.recipe.seed, self.trainer.data_hash, student.hashes]
         inputs += [dataclasses.asdict(settings)] if settings else []
         inputs += ["allow_mismatch"] if conversion.allow_mismatch else []
+        inputs += ["softmax"] if conversion.output == "softmax" else []
         return self.steps.do(f"convert-{mode}", inputs, Converted, work)
 
     def _export(self, settings: Optimization, student: Saved, trained: Finished[Trained]) -> Finished[Converted]:

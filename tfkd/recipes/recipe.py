@@ -59,6 +59,14 @@ class Recipe(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _check_output(self) -> Self:
+        if self.conversion.output == "softmax" and self.optimization:
+            raise InputError(
+                '[[optimization]] exports logits, and conversion.output is "softmax". Leave one of them out.'
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _check_shipped_model(self) -> Self:
         methods = [one.method for one in self.optimization]
         if len(set(methods)) < len(methods) or any(method not in CHAINED for method in methods[:-1]):

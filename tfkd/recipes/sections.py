@@ -116,13 +116,13 @@ class Teacher(TrainingConfig):
     path: RecipePath | None = Field(
         default=None,
         examples=["teacher.keras"],
-        description="A trained teacher instead: a .keras file that returns logits.",
+        description="A trained teacher instead: a .keras or .h5 file that returns logits or probabilities.",
     )
     paths: list[RecipePath] | None = Field(
         default=None,
         examples=[["first.keras", "second.keras"]],
         min_length=2,
-        description="Several trained teachers instead: .keras files. Their mean probabilities teach.",
+        description="Several trained teachers instead: .keras or .h5 files. Their mean probabilities teach.",
     )
 
     @pydantic.model_validator(mode="after")
@@ -153,7 +153,7 @@ class Student(Section):
     path: RecipePath | None = Field(
         default=None,
         examples=["student.keras"],
-        description="A .keras file to start from instead of a builder, with its weights.",
+        description="A .keras or .h5 file to start from instead of a builder, with its weights.",
     )
     inherit: RecipePath | None = Field(
         default=None,
@@ -242,6 +242,9 @@ class Conversion(Section):
     ship: str = Field(
         default="full_int8",
         description="The model that the contract judges: one of modes, or the method of an optimization.",
+    )
+    output: Literal["logits", "softmax"] = Field(
+        default="logits", description="What the .tflite models return: logits or softmax."
     )
     calibration_samples: int = Field(
         default=256, ge=1, description="Training samples from which the ranges of activations are measured."

@@ -27,5 +27,5 @@ def build(settings: Student, split: Split) -> keras.Model:
         return student
     student = models.build(settings.model, split.input_shape, split.num_classes, **settings.options)
     if settings.file is not None:
-        models.inherit(student, models.load(settings.file), settings.layers)
+        models.inherit(student, models.read(settings.file), settings.layers)
     return student

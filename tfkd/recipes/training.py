@@ -100,9 +100,10 @@ class Job:
     """One training.
 
     Args:
-        model: One of `tfkd.models.NAMES`, or a .keras file to train further.
+        model: One of `tfkd.models.NAMES`, or a .keras or .h5 file to train further.
         out: .keras file to write. With an optimization: a .tflite, or, of a method that only changes weights, a .keras
             file to optimize further.
+        output: `logits` or `softmax`: what a .keras file that is written returns.
         data: Data set, see `tfkd.data.load`.
         config: Epochs, batch size, learning rate and augmentation.
         seed: Seed of initial weights, order and augmentation, >= 0.
@@ -115,6 +116,7 @@ class Job:
     out: Path
     data: str | data.Request
     config: TrainingConfig
+    output: str = "logits"
     seed: int = 0
     overwrite: bool = False
     distillation: Distillation | None = None
@@ -122,8 +124,8 @@ class Job:
 
     @property
     def from_file(self) -> bool:
-        """Whether the model is a .keras file."""
-        return self.model.endswith(".keras")
+        """Whether the model is a .keras or .h5 file."""
+        return self.model.endswith((".keras", ".h5", ".hdf5"))
 
     def key(self, splits: Splits) -> str:
         """A hash of all that the result depends on: settings, data and model files."""
@@ -191,6 +193,13 @@ def _check(job: Job) -> None:
         raise InputError(f"{job.out}: must be a {' or '.join(suffixes)} file. Choose another name.")
     if job.out.exists() and not job.overwrite:
         raise InputError(f"{job.out} already exists. Pass overwrite=True or choose another name.")
+    if job.output not in ("logits", "softmax"):
+        raise InputError(f"distill: --output must be logits or softmax. Received: {job.output!r}. Leave it out.")
+    if job.output == "softmax" and job.out.suffix == ".tflite":
+        raise InputError(
+            "distill: --output softmax needs a .keras file to write. Received: an optimization, which writes a .tflite "
+            "of logits. Leave it out."
+        )
     if job.optimization and not job.from_file:
         raise InputError(
             f"distill: --optimize needs a trained student, a .keras file. Received: {job.model!r}. Train it first: "
@@ -235,8 +244,9 @@ def _write(job: Job, model: keras.Model, optimized: Optimized | None, splits: Sp
     if optimized and job.out.suffix == ".tflite":
         written = optimized.export(job.out, calibration=splits.train, overwrite=job.overwrite, seed=job.seed)
         return written.to_json()
+    student = optimized.student() if optimized and optimized.student else model
     with atomic.replacing(job.out) as part:
-        (optimized.student() if optimized and optimized.student else model).save(part)
+        (models.with_softmax(student) if job.output == "softmax" else student).save(part)
     return {}
 
 

@@ -111,7 +111,7 @@ def _keras(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
 
     from tfkd import models
 
-    model = models.load(path)
+    model = models.read(path)
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
     run = tf.function(lambda inputs: model(inputs if len(inputs) > 1 else inputs[0], training=False))
 

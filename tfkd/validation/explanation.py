@@ -196,7 +196,7 @@ def _as_splits(splits: Any, model: TFLiteModel) -> Splits:
 def _load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
     from tfkd import models
 
-    return models.load(model) if isinstance(model, (str, os.PathLike)) else model
+    return models.read(model) if isinstance(model, (str, os.PathLike)) else model
 
 
 def _stages(

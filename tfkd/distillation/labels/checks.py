@@ -79,7 +79,7 @@ def check_logits(path: str, ids: np.ndarray, logits: np.ndarray, classes: int) -
             "teacher and its inputs."
         )
     if are_softmax(logits):
-        raise InputError(f"{path}: needs logits. Received: probabilities. Remove the softmax of the teacher.")
+        raise InputError(f"{path}: needs logits. Received: probabilities. Use tfkd.models.load(teacher).")
 
 
 def check_precision(path: str, logits: np.ndarray, packed: Mapping[str, np.ndarray], top_k: int | None) -> None:

@@ -49,7 +49,11 @@ def teacher_hash(teacher: keras.Model) -> str:
     except (NotImplementedError, TypeError, ValueError):  # a subclassed model without get_config
         graph = type(teacher).__name__
     # In the order of the layers, so that automatic names such as dense_7 do not count. JSON puts each in quotes.
-    names = dict.fromkeys(layer.name for layer in (teacher, *keras_compat.inner_layers(teacher)))
+    layers = (teacher, *keras_compat.inner_layers(teacher))
+    operations = [
+        one for layer in layers if keras_compat.shows_layers(layer) for one in keras_compat.functional(layer).operations
+    ]
+    names = dict.fromkeys(one.name for one in (*layers, *operations))
     for number, name in enumerate(names):
         graph = graph.replace(f'"{name}"', f'"#{number}"')
     digest.update(graph.encode())
