@@ -90,14 +90,16 @@ def test_train_and_distill_write_models(tmp_path):
     assert models.load(student).output_shape == (None, 10)
 
 
-def test_softmax_teacher_and_student_are_distilled_and_the_softmax_comes_back(tmp_path):
+def test_softmax_models_of_scaled_pixels_are_distilled_and_the_softmax_comes_back(tmp_path):
     paths = {name: tmp_path / f"{name}.keras" for name in ("teacher", "student", "trained")}
     for name in ("teacher", "student"):
         models.with_softmax(models.build("digits_student", (8, 8, 1), 10)).save(paths[name])
     arguments = ("distill", "--teacher", paths["teacher"], "--student", paths["student"], "--epochs", 1)
-    done = tfkd_cli(*arguments, "--out", paths["trained"], "--output", "softmax")
+    declared = ("--teacher-range", "-1,1", "--student-range", "0,1", "--output", "softmax")
+    done = tfkd_cli(*arguments, "--out", paths["trained"], *declared)
     assert done.exit_code == 0, done.output
-    assert models.read(paths["trained"]).layers[-1].name == "probabilities"
+    layers = models.read(paths["trained"]).layers
+    assert (layers[1].name, layers[1].scale, layers[-1].name) == ("input_scaling", 1 / 255, "probabilities")
     for output, ops in (((), 1), (("--output", "softmax"), 1), (("--output", "logits"), 0)):
         file = tmp_path / "model.tflite"
         made = tfkd_cli("convert", paths["trained"], file, "--mode", "float32", "--overwrite", "--json", *output)
@@ -109,6 +111,7 @@ def test_softmax_teacher_and_student_are_distilled_and_the_softmax_comes_back(tm
     ("arguments", "message"),
     [
         (("convert", "none.keras", "out.tflite", "--output", "sigmoid"), "--output must be logits or softmax"),
+        (("label", "--teacher", "t.keras", "--out", "x", "--teacher-range", "1"), "--teacher-range must be LOW,HIGH"),
         (("run", "none.toml"), "none.toml: must be a recipe file"),
         (("convert", "none.keras", "out.tflite"), "none.keras"),
         (("train", "digits_studnt", "--out", "x.keras"), "Did you mean 'digits_student'"),

@@ -73,6 +73,7 @@ def findings(
     folder,
     teacher="sound.keras",
     *,
+    declared="",
     data='name = "digits"',
     distillation="",
     contract="",
@@ -81,7 +82,7 @@ def findings(
 ):
     path = folder / "recipe.toml"
     path.write_text(
-        f'output = "{folder}/out"\n[data]\n{data}\n[teacher]\npath = "{folder}/{teacher}"\n'
+        f'output = "{folder}/out"\n[data]\n{data}\n[teacher]\npath = "{folder}/{teacher}"\n{declared}\n'
         f'[student]\nmodel = "{student}"\n[distillation]\n{distillation}\n[targets]\n{targets}\n'
         f"[contract]\n{contract}\n"
     )
@@ -97,9 +98,12 @@ def test_sound_recipe_has_no_finding(folder):
     assert findings(folder, contract="max_bytes = 20000\nmax_arena_bytes = 20000") == []
 
 
-def test_teacher_that_ends_in_a_softmax_has_no_finding(folder):
-    teacher = changed(folder, "softmax", lambda model, x: keras.layers.Softmax()(model(x)))
-    assert findings(folder, teacher) == []
+def test_softmax_teacher_with_its_range_declared_has_no_finding(folder):
+    def change(model, x):
+        return keras.layers.Softmax()(model(keras.layers.Rescaling(16.0)(x)))
+
+    teacher = changed(folder, "softmax", change)  # digits have the values 0..16
+    assert findings(folder, teacher, declared="input_range = [0, 15.9375]") == []
 
 
 def test_probabilities_without_an_inverse_are_found(folder):

@@ -181,11 +181,13 @@ def _options_of(function: Callable[..., None]) -> dict[str, str]:
     return options
 
 
-def _format_warning(message: Any, category: type[Warning], file: str, line: int, text: str | None = None) -> str:
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """A warning of tfkd as a sentence; other warnings as Python prints them."""
-    if Path(file).is_relative_to(Path(__file__).parents[1]):
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"tfkd: {message}\n"
-    return f"{file}:{line}: {category.__name__}: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def command(

@@ -9,7 +9,17 @@ import typer
 
 from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
-from tfkd.cli.training_options import Augment, BatchSize, Epochs, LearningRate, TeacherFile
+from tfkd.cli.training_options import (
+    Augment,
+    BatchSize,
+    Epochs,
+    LearningRate,
+    StudentPreprocess,
+    StudentRange,
+    TeacherFile,
+    TeacherPreprocess,
+    TeacherRange,
+)
 
 _SEVERAL_MACHINES = """\
 Several machines train one student through tf.distribute. Each runs the same script; TF_CONFIG says which machine it is.
@@ -90,6 +100,10 @@ def distill(
     output: Annotated[
         str, typer.Option(help="What the .keras file that is written returns: logits or softmax.")
     ] = "logits",
+    teacher_range: TeacherRange = None,
+    teacher_preprocess: TeacherPreprocess = None,
+    student_range: StudentRange = None,
+    student_preprocess: StudentPreprocess = None,
     epochs: Epochs = 20,
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 1e-3,
@@ -119,7 +133,7 @@ def distill(
     Or: tfkd distill --teacher teacher.keras --student student.keras --optimize prune --set sparsity=0.5
     --out pruned.keras, and then --student pruned.keras --optimize qat --out student.tflite
     """
-    from tfkd.recipes import training
+    from tfkd.recipes import model_input, training
     from tfkd.recipes.recipe import training_config
     from tfkd.report import console
 
@@ -130,9 +144,17 @@ def distill(
         data,
         config,
         output=output,
+        model_input=model_input.parse("student", student_range, student_preprocess),
         seed=seed,
         overwrite=overwrite,
-        distillation=training.Distillation(teacher, alpha, loss, temperature, allow_bad_teacher),
+        distillation=training.Distillation(
+            teacher,
+            alpha,
+            loss,
+            temperature,
+            allow_bad_teacher,
+            model_input.parse("teacher", teacher_range, teacher_preprocess),
+        ),
         optimization=training.parse_optimization(optimize, settings or []),
     )
     with progress_of(as_json) as progress:

@@ -9,6 +9,7 @@ import typer
 
 from tfkd.cli.application import Json, TargetsOption, command, print_result, progress_of
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
+from tfkd.cli.training_options import TeacherPreprocess, TeacherRange
 
 
 @command(tensorflow=True)
@@ -20,6 +21,8 @@ def explain(
     teacher: Annotated[
         Path | None, typer.Option(help="The teacher, a .keras file, to include its accuracy in the comparison.")
     ] = None,
+    teacher_range: TeacherRange = None,
+    teacher_preprocess: TeacherPreprocess = None,
     target: TargetsOption = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of samples on which layers are compared.")] = 64,
     worst: Annotated[int, typer.Option(min=1, help="Number of layers to describe, largest error first.")] = 5,
@@ -33,15 +36,16 @@ def explain(
     Example: tfkd explain student.keras student.tflite --data digits --teacher teacher.keras
     """
     from tfkd import data as datasets
-    from tfkd.recipes import target_choice
+    from tfkd.recipes import model_input, target_choice
     from tfkd.validation import explanation
 
     with progress_of(as_json) as progress:
+        declared = model_input.parse("teacher", teacher_range, teacher_preprocess)
         found = explanation.explain(
             student,
             model,
             datasets.load(data),
-            teacher=teacher,
+            teacher=None if teacher is None else declared.load(teacher),
             targets=target or ["host:plain", *target_choice.installed_defaults()],
             samples=samples,
             worst=worst,

@@ -8,7 +8,7 @@ import typer
 
 from tfkd.cli.application import Json, Seed, command, print_result, progress_of
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
-from tfkd.cli.training_options import Augment, BatchSize, TeacherFile
+from tfkd.cli.training_options import Augment, BatchSize, TeacherFile, TeacherPreprocess, TeacherRange
 
 
 @command(tensorflow=True, resumes=True)
@@ -29,6 +29,8 @@ def label(
     verify: Annotated[
         bool, typer.Option("--verify", help="Recompute the logits of random samples, compare, and write nothing.")
     ] = False,
+    teacher_range: TeacherRange = None,
+    teacher_preprocess: TeacherPreprocess = None,
     batch_size: BatchSize = 256,
     seed: Seed = 0,
     as_json: Json = False,
@@ -39,9 +41,20 @@ def label(
 
     Example: tfkd label --teacher teacher.keras --data digits --views 8 --padding 1 --no-flip --out labels/
     """
-    from tfkd.recipes import labels
+    from tfkd.recipes import labels, model_input
 
-    job = labels.Job(teacher, out, data, views, augment, padding, flip, batch_size=batch_size, seed=seed)
+    job = labels.Job(
+        teacher,
+        out,
+        data,
+        views,
+        augment,
+        padding,
+        flip,
+        batch_size=batch_size,
+        seed=seed,
+        teacher_input=model_input.parse("teacher", teacher_range, teacher_preprocess),
+    )
     with progress_of(as_json) as progress:
         progress.start("label")
         record = labels.verify(job) if verify else labels.build(job, shard, on_chunk=progress.advance)

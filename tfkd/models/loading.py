@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import keras
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ModelError
 from tfkd.models import legacy
+from tfkd.models.input_range import take_pixels
 from tfkd.models.probabilities import to_logits
 from tfkd.models.zoo import BUILDERS
 
@@ -52,8 +54,13 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: 
     return BUILDERS[name](input_shape, num_classes, **options)
 
 
-def load(model: str | os.PathLike[str] | keras.Model) -> keras.Model:
-    """A teacher or student as tfkd trains it: a model whose outputs are logits.
+def load(
+    model: str | os.PathLike[str] | keras.Model,
+    *,
+    input_range: Sequence[float] | None = None,
+    preprocess: str | None = None,
+) -> keras.Model:
+    """A teacher or student as tfkd trains it: a model whose outputs are logits and that takes pixel values 0..255.
 
     Of a model that ends in a softmax or a sigmoid, the activation is removed where the layers show it. Where they do
     not, the logarithm of the probabilities is appended, with a warning; see `tfkd.models.probabilities.to_logits`.
@@ -61,13 +68,17 @@ def load(model: str | os.PathLike[str] | keras.Model) -> keras.Model:
     Args:
         model: Path of a `.keras` file of Keras 3, or of a `.h5` file of Keras 2 or 3 that holds a whole model; or a
             model, with which the result shares layers. A file with Python code (Lambda layers) is refused.
+        input_range: The values (low, high) that the model expects for the pixels 0 and 255, where they were scaled
+            outside of it: (0, 1) after a division by 255. The scaling becomes its first layer.
+        preprocess: The `preprocess_input` of `keras.applications` that the model expects instead: `tf`, `torch`,
+            `caffe`, or the name of a module such as `resnet50`.
 
     Returns:
         The model, not compiled; the given one where nothing changes.
 
     Raises:
-        InputError: The file does not exist or has another format, or the argument is no model.
-        ModelError: Keras cannot load the file.
+        InputError: The file does not exist or has another format, the argument is no model, or the range is wrong.
+        ModelError: Keras cannot load the file, or the scaling does not fit the input of the model.
     """
     if isinstance(model, (str, os.PathLike)):
         model = read(model)
@@ -76,7 +87,7 @@ def load(model: str | os.PathLike[str] | keras.Model) -> keras.Model:
             f"models.load: model must be a path or a keras.Model. Received: {type(model).__name__}. Pass the path of a "
             ".keras file."
         )
-    return to_logits(model)
+    return take_pixels(to_logits(model), input_range=input_range, preprocess=preprocess)
 
 
 def read(path: str | os.PathLike[str]) -> keras.Model:

@@ -221,7 +221,7 @@ def _ends_in_linear_layer(model: keras.Model) -> bool:
     """Whether the output is that of a Dense or convolution layer of Keras without activation: any values."""
     layer = keras_compat.producer(model.outputs[0]) if keras_compat.shows_layers(model) else None
     kinds = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
-    return type(layer) in kinds and layer.activation is keras.activations.linear
+    return type(layer) in kinds and getattr(layer, "activation", None) is keras.activations.linear
 
 
 def _random_inputs(model: keras.Model) -> Any:

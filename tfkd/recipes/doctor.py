@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfkd import data, models
+from tfkd import data
 from tfkd.errors import DeviceError, InputError, TfkdError
 from tfkd.recipes import target_choice, teacher_examination
 from tfkd.recipes.findings import Finding
@@ -118,7 +118,7 @@ def _examine_data(splits: data.Splits) -> Iterator[Finding]:
 
 def _examine_teacher(recipe: Recipe, file: Path, splits: data.Splits) -> Iterator[Finding]:
     try:
-        teacher = models.load(file)
+        teacher = recipe.teacher.input.load(file)
     except InputError as error:
         yield Finding("error", "The teacher cannot be loaded.", str(error), "Correct the path in [teacher].")
         return

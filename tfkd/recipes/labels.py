@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfkd import data, models
+from tfkd import data
 from tfkd.data import CropFlip, crop_flip
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError
+from tfkd.recipes.model_input import ModelInput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Job:
         flip: Whether `crop_flip` mirrors images at random.
         batch_size: Samples per teacher call, >= 1.
         seed: Seed of the views, >= 0.
+        teacher_input: What the teacher expects for the pixels of images.
     """
 
     teacher: Path
@@ -39,6 +41,7 @@ class Job:
     flip: bool = True
     batch_size: int = 256
     seed: int = 0
+    teacher_input: ModelInput = ModelInput()
 
     def augmentation(self, views: int) -> CropFlip | None:
         """The augmentation of a store with so many views."""
@@ -67,7 +70,7 @@ def build(job: Job, shard: str = "0/1", *, on_chunk: Callable[[int, int], None] 
     train = data.load(job.data).train
     store = SoftLabels.build(
         job.out,
-        models.load(job.teacher),
+        job.teacher_input.load(job.teacher),
         train,
         views=job.views,
         augment=job.augmentation(job.views),
@@ -93,7 +96,9 @@ def verify(job: Job) -> dict[str, Any]:
         InputError: There is no store, or it belongs to another teacher, data set or augmentation.
     """
     store = SoftLabels.open(job.out)
-    largest = store.verify(models.load(job.teacher), data.load(job.data).train, augment=job.augmentation(store.views))
+    largest = store.verify(
+        job.teacher_input.load(job.teacher), data.load(job.data).train, augment=job.augmentation(store.views)
+    )
     return _record(job, store, f"{job.out}: logits were recomputed; the largest divergence is {largest:.2g}")
 
 

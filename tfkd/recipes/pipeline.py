@@ -143,7 +143,7 @@ class _Run:
             from tfkd import models
 
             found = [
-                teacher_examination.examine(models.load(path), self.trainer.teacher_splits) for path in teacher.paths
+                teacher_examination.examine(teacher.input.load(path), self.trainer.teacher_splits) for path in teacher.paths
             ]
             findings = [finding for one in found for finding in one.findings]
             refuse_teacher(findings, allowed=allowed, on_note=self.progress.line)

@@ -16,6 +16,7 @@ from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import METHODS
+from tfkd.recipes.model_input import ModelInput
 from tfkd.validation.contract import Contract
 from tfkd.validation.limits import CONFIDENT, LIMITS
 
@@ -104,6 +105,37 @@ class Data(Source):
     teacher: TeacherData | None = Field(default=None, description=(TeacherData.__doc__ or "").strip())
 
 
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+_INPUT_RANGE = Field(
+    default=None,
+    examples=[[0, 1]],
+    description="What a model from a file expects for the pixels 0 and 255, where they were scaled outside of it. The "
+    "scaling becomes its first layer.",
+)
+_PREPROCESS = Field(
+    default=None,
+    examples=["resnet50"],
+    description="The preprocess_input of keras.applications that a model from a file expects instead: tf, torch, "
+    "caffe, or a module such as resnet50.",
+)
+
+
+def _check_input(section: Teacher | Student) -> None:
+    """Checks that a scaling of pixels is declared for files only, once, and with two different numbers."""
+    given, values = (section.input_range, section.preprocess), section.input_range
+    if section.model is not None and given != (None, None):
+        raise InputError("input_range and preprocess need path: a builder scales pixels itself. Leave them out.")
+    if None not in given:
+        raise InputError("input_range and preprocess exclude each other. Leave one out.")
+    if values is not None and values[0] == values[1]:
+        raise InputError(f"input_range must be two different numbers, such as [0, 1]. Received: {values}.")
+
+
+def _input(section: Teacher | Student) -> ModelInput:
+    values = section.input_range
+    return ModelInput(None if values is None else (values[0], values[1]), section.preprocess)
+
+
 class Teacher(TrainingConfig):
     """The teacher: a builder that is trained on labels, or trained .keras files."""
 
@@ -125,15 +157,24 @@ class Teacher(TrainingConfig):
         description="Several trained teachers instead: .keras or .h5 files. Their mean probabilities teach.",
     )
 
+    input_range: Range | None = _INPUT_RANGE
+    preprocess: str | None = _PREPROCESS
+
     @pydantic.model_validator(mode="after")
     def _check_built_or_loaded(self) -> Self:
+        _check_input(self)
         given = [name for name in ("model", "path", "paths") if getattr(self, name) is not None]
         if len(given) != 1:
             raise InputError("give either model (a builder that is trained) or path or paths (trained .keras files).")
-        if given != ["model"] and self.model_fields_set != set(given):
-            rest = ", ".join(sorted(self.model_fields_set - set(given)))
+        if given != ["model"] and (others := self.model_fields_set - {*given, "input_range", "preprocess"}):
+            rest = ", ".join(sorted(others))
             raise InputError(f"a teacher with {given[0]} is not trained. Leave out {rest}.")
         return self
+
+    @property
+    def input(self) -> ModelInput:
+        """What the trained teachers expect for the pixels of images."""
+        return _input(self)
 
     @property
     def files(self) -> list[Path]:
@@ -155,6 +196,8 @@ class Student(Section):
         examples=["student.keras"],
         description="A .keras or .h5 file to start from instead of a builder, with its weights.",
     )
+    input_range: Range | None = _INPUT_RANGE
+    preprocess: str | None = _PREPROCESS
     inherit: RecipePath | None = Field(
         default=None,
         examples=["teacher.keras"],
@@ -167,11 +210,17 @@ class Student(Section):
 
     @pydantic.model_validator(mode="after")
     def _check_built_or_loaded(self) -> Self:
+        _check_input(self)
         if (self.model is None) == (self.path is None) or (self.path is not None and self.options):
             raise InputError("give either model (a builder, with its options) or path (a .keras file to start from).")
         if (self.inherit is None) != (not self.layers) or (self.inherit and self.path):
             raise InputError("inherit and layers need each other and a student with model. Give all three or neither.")
         return self
+
+    @property
+    def input(self) -> ModelInput:
+        """What the file that the student starts from expects for the pixels of images."""
+        return _input(self)
 
     @property
     def file(self) -> Path | None:

@@ -21,7 +21,7 @@ def build(settings: Student, split: Split) -> keras.Model:
             `tfkd.models.inherit`.
     """
     if settings.model is None:
-        student = models.load(settings.file or "")
+        student = settings.input.load(settings.file or "")
         if not student.trainable_weights:  # a teacher is often saved frozen
             student.trainable = True
         return student

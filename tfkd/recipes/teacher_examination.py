@@ -168,7 +168,7 @@ def _examine_accuracy(
             "error",
             "The teacher expects inputs of another range.",
             f"accuracy {accuracy:.1%} on {x.min():g}..{x.max():g}; it {better.words}",
-            "Add a Rescaling layer in front of the teacher, or give the data in its range.",
+            "Declare its range, such as input_range = [0, 1] in [teacher], or give the data in its range.",
         )
     elif round(accuracy * len(y)) < least <= len(y):
         yield Finding(

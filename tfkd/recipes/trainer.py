@@ -13,6 +13,7 @@ from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
 from tfkd.data import manifest
 from tfkd.distillation.training_config import TrainingConfig
+from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.records import History, Labels, Trained
 from tfkd.recipes.step_cache import Finished, Steps, hash_of, input_hash
@@ -36,18 +37,19 @@ class Saved:
         paths: .keras files.
         hashes: SHA-256 of each file, by name.
         history: Logs of its training, if this run trained it.
+        input: What it expects for the pixels of images.
     """
 
     paths: tuple[Path, ...]
     hashes: Mapping[str, str | None]
     history: History | None = None
+    input: ModelInput = ModelInput()
 
     def load(self) -> keras.Model:
         """The model, or the ensemble of several."""
-        from tfkd import models
         from tfkd.distillation import teachers
 
-        loaded = [models.load(path) for path in self.paths]
+        loaded = [self.input.load(path) for path in self.paths]
         return teachers.ensemble(loaded) if len(loaded) > 1 else loaded[0]
 
 
@@ -151,7 +153,10 @@ class Trainer:
         """
         settings = self.recipe.teacher
         if settings.files:
-            return Saved(tuple(settings.files), {str(file): input_hash(file) for file in settings.files})
+            hashes: dict[str, str | None] = {str(file): input_hash(file) for file in settings.files}
+            if settings.input != ModelInput():
+                hashes["input"] = hash_of(dataclasses.asdict(settings.input))
+            return Saved(tuple(settings.files), hashes, input=settings.input)
 
         def work(key: str) -> Trained:
             from tfkd import models

@@ -24,6 +24,7 @@ from tfkd.errors import InputError
 from tfkd.optimization import Optimized
 from tfkd.recipes import teacher_examination
 from tfkd.recipes.findings import Finding, refuse_teacher
+from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.step_cache import input_hash, locked
 from tfkd.recipes.teacher_examination import Examination
 
@@ -41,6 +42,7 @@ class Distillation:
         loss: One of `tfkd.losses.NAMES`.
         temperature: Temperature of the loss, > 0; None for its default.
         allow_bad_teacher: Whether the student is trained although the examination of the teacher finds an error.
+        teacher_input: What the teacher expects for the pixels of images.
     """
 
     teacher: Path
@@ -48,12 +50,13 @@ class Distillation:
     loss: str = "soft_target"
     temperature: float | None = None
     allow_bad_teacher: bool = False
+    teacher_input: ModelInput = ModelInput()
 
     def distiller(self, student: keras.Model) -> Distiller:
         """The student with its teacher."""
         options = {} if self.temperature is None else {"temperature": self.temperature}
         soft_loss = losses.build(self.loss, **options)
-        return Distiller(student, models.load(self.teacher), alpha=self.alpha, soft_loss=soft_loss)
+        return Distiller(student, self.teacher_input.load(self.teacher), alpha=self.alpha, soft_loss=soft_loss)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Job:
         out: .keras file to write. With an optimization: a .tflite, or, of a method that only changes weights, a .keras
             file to optimize further.
         output: `logits` or `softmax`: what a .keras file that is written returns.
+        model_input: What the model of a file expects for the pixels of images.
         data: Data set, see `tfkd.data.load`.
         config: Epochs, batch size, learning rate and augmentation.
         seed: Seed of initial weights, order and augmentation, >= 0.
@@ -117,6 +121,7 @@ class Job:
     data: str | data.Request
     config: TrainingConfig
     output: str = "logits"
+    model_input: ModelInput = ModelInput()
     seed: int = 0
     overwrite: bool = False
     distillation: Distillation | None = None
@@ -136,6 +141,7 @@ class Job:
             splits.train.content_hash,
             self.config.model_dump(),
             self.seed,
+            dataclasses.asdict(self.model_input),
             dataclasses.asdict(self.distillation) if self.distillation else None,
             dataclasses.asdict(self.optimization) if self.optimization else None,
             [input_hash(file) for file in files],
@@ -193,6 +199,11 @@ def _check(job: Job) -> None:
         raise InputError(f"{job.out}: must be a {' or '.join(suffixes)} file. Choose another name.")
     if job.out.exists() and not job.overwrite:
         raise InputError(f"{job.out} already exists. Pass overwrite=True or choose another name.")
+    if job.model_input != ModelInput() and not job.from_file:
+        raise InputError(
+            f"distill: --student-range and --student-preprocess need a .keras or .h5 file. Received: {job.model!r}, "
+            "whose builder scales pixels itself. Leave them out."
+        )
     if job.output not in ("logits", "softmax"):
         raise InputError(f"distill: --output must be logits or softmax. Received: {job.output!r}. Leave it out.")
     if job.output == "softmax" and job.out.suffix == ".tflite":
@@ -213,10 +224,10 @@ def _examine_teacher(job: Job, settings: Distillation, splits: Splits, on_note: 
     Raises:
         InputError: The teacher is bad, and that is not allowed.
     """
-    examination = teacher_examination.examine(models.load(settings.teacher), splits)
+    examination = teacher_examination.examine(settings.teacher_input.load(settings.teacher), splits)
     findings = [*examination.findings]
     if job.from_file and not any(finding.severity == "error" for finding in findings):
-        finding = _compare_teacher(examination, models.load(job.model), splits)
+        finding = _compare_teacher(examination, job.model_input.load(job.model), splits)
         findings += [finding] if finding else []
     refuse_teacher(findings, allowed=settings.allow_bad_teacher, on_note=on_note)
 
@@ -230,7 +241,7 @@ def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits)
 def _student(job: Job, splits: Splits) -> tuple[keras.Model, Optimized | None]:
     """The model to train, and the optimization that it is prepared for."""
     shape = (splits.train.input_shape, splits.train.num_classes)
-    model = models.load(job.model) if job.from_file else models.build(job.model, *shape)
+    model = job.model_input.load(job.model) if job.from_file else models.build(job.model, *shape)
     if job.optimization is None:
         return model, None
     optimized = optimization.optimize(model, job.optimization.method, **job.optimization.options)

@@ -1,0 +1,62 @@
+"""What a model file expects for the pixels of images, as the command line or a recipe declares it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInput:
+    """The scaling of pixels that a model file leaves to the code around it; see `tfkd.models.load`.
+
+    Args:
+        input_range: The values (low, high) that the model expects for the pixels 0 and 255.
+        preprocess: The `preprocess_input` of `keras.applications` that it expects.
+    """
+
+    input_range: tuple[float, float] | None = None
+    preprocess: str | None = None
+
+    def load(self, path: str | os.PathLike[str]) -> keras.Model:
+        """The model of a file, which takes pixel values 0..255 and returns logits."""
+        from tfkd import models  # here, since recipes are read without Keras
+
+        return models.load(path, input_range=self.input_range, preprocess=self.preprocess)
+
+
+def parse(role: str, input_range: str | None, preprocess: str | None) -> ModelInput:
+    """The declaration of a command line.
+
+    Args:
+        role: `teacher` or `student`, the beginning of the names of the options.
+        input_range: Value of the option `--ROLE-range`, LOW,HIGH; None without it.
+        preprocess: Value of the option `--ROLE-preprocess`.
+
+    Raises:
+        InputError: The range is not two different numbers, or both options are given.
+    """
+    if input_range is None:
+        return ModelInput(None, preprocess)
+    if preprocess is not None:
+        raise InputError(
+            f"--{role}-range and --{role}-preprocess exclude each other. Received: {input_range} and {preprocess}. "
+            "Leave one out."
+        )
+    low, comma, high = input_range.partition(",")
+    try:
+        values = (float(low), float(high))
+    except ValueError:
+        values = (0.0, 0.0)
+    if not comma or values[0] == values[1]:
+        raise InputError(
+            f"--{role}-range must be LOW,HIGH, two different numbers. Received: {input_range!r}. Use 0,1 for a model "
+            "trained on pixels divided by 255."
+        )
+    return ModelInput(values)
