@@ -111,6 +111,7 @@ def test_softmax_models_of_scaled_pixels_are_distilled_and_the_softmax_comes_bac
     ("arguments", "message"),
     [
         (("convert", "none.keras", "out.tflite", "--output", "sigmoid"), "--output must be logits or softmax"),
+        (("convert", "none.keras", "out.tflite", "--input-shape", "96x96"), "--input-shape must be numbers > 0"),
         (("label", "--teacher", "t.keras", "--out", "x", "--teacher-range", "1"), "--teacher-range must be LOW,HIGH"),
         (("run", "none.toml"), "none.toml: must be a recipe file"),
         (("convert", "none.keras", "out.tflite"), "none.keras"),

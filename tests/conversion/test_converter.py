@@ -9,7 +9,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from tests.conversion.execution import outputs
-from tfkd import data
+from tfkd import data, models
 from tfkd._internal import isolation
 from tfkd.conversion import calibration
 from tfkd.conversion.converter import MODES, convert
@@ -252,9 +252,11 @@ def test_convert_op_without_int16_kernel_names_it(splits, tmp_path):
 
 def test_convert_variable_sample_shape_is_refused(tmp_path):
     model = sequential((None, 3), keras.layers.GlobalAveragePooling1D())
-    message = r"must have a fixed sample shape. Received: \(None, 3\) for input .*Rebuild it with keras.Input"
+    message = r"must have a fixed sample shape. Received: \(None, 3\) for input .*Pass tfkd.models.with_input_shape"
     with pytest.raises(ValueError, match=message):
         convert(model, tmp_path / "m.tflite", mode="float32")
+    fixed = models.with_input_shape(model, (5, 3))  # as the message says
+    assert convert(fixed, tmp_path / "m.tflite", mode="float32").inputs[0].shape == (1, 5, 3)
     model.export(str(tmp_path / "saved"), verbose=False)
     with pytest.raises(
         ValueError, match=r"must have a fixed sample shape. Received: \(None, 3\). Export the model with"
@@ -262,10 +264,23 @@ def test_convert_variable_sample_shape_is_refused(tmp_path):
         convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32")
 
 
-@pytest.mark.parametrize("dtype", ["mixed_float16", "float64"])
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_convert_of_mixed_precision_computes_in_float32(dtype, tmp_path, splits):
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(4, 3, activation="relu", dtype=dtype)(inputs)
+    x = keras.Sequential([keras.layers.BatchNormalization(dtype=dtype), keras.layers.Flatten(dtype=dtype)])(x)
+    mixed = keras.Model(inputs, keras.layers.Dense(3, dtype=dtype)(x))
+    policies = [layer.dtype_policy.name for layer in mixed.layers]
+    converted = convert(mixed, tmp_path / "m.tflite", mode="full_int8", calibration=splits.train)
+    assert not converted.findings
+    assert [layer.dtype_policy.name for layer in mixed.layers] == policies
+    assert dtype in policies
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_convert_other_precision_is_refused(dtype, tmp_path):
     model = dense(dtype=dtype, name="half")
-    message = rf"Dense 'half' must compute in float32. Received: {dtype.removeprefix('mixed_')}. Build the model again"
+    message = rf"Dense 'half' must have weights in float32. Received: {dtype}. Build the model again"
     with pytest.raises(ValueError, match=message):
         convert(model, tmp_path / "m.tflite", mode="float32")
     model = dense(name="half")  # as the message says

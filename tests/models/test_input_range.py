@@ -1,4 +1,4 @@
-"""A declared input range or preprocessing becomes the first layer of a model."""
+"""A declared input range or preprocessing becomes the first layer of a model, an input shape its own."""
 
 import keras
 import numpy as np
@@ -86,3 +86,17 @@ def test_model_that_does_not_take_pixels_is_refused():
     gray = keras.Input((8, 8, 1))
     with pytest.raises(InputError, match="three channels"):
         models.load(keras.Model(gray, layers.Flatten()(gray)), preprocess="torch")
+
+
+def test_model_of_any_size_takes_a_fixed_one():
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, strides=2)(inputs)
+    made = keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    fixed = models.with_input_shape(made, (8, 8, 3))
+    assert fixed.input_shape == (None, 8, 8, 3)
+    np.testing.assert_allclose(fixed(PIXELS), made(PIXELS), rtol=1e-5)
+    assert models.with_input_shape(fixed, (8, 8, 3)) is fixed
+    with pytest.raises(InputError, match=r"must fit \(None, None, 3\)"):
+        models.with_input_shape(made, (8, 8, 1))
+    with pytest.raises(InputError, match="do not take input_shape"):
+        models.with_input_shape(made, (2, 2, 3))

@@ -24,6 +24,10 @@ def convert(
         str | None,
         typer.Option(help="What the .tflite returns: logits or softmax. Default: what the model returns."),
     ] = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(help="Shape of one sample, such as 96,96,3, of a model that leaves height and width open."),
+    ] = None,
     calibration: Annotated[
         Request | None, typer.Option(help="Data set, like --data of other commands; its train split calibrates.")
     ] = None,
@@ -93,6 +97,7 @@ def convert(
         out,
         mode=mode,
         output=output,
+        input_shape=conversion.parse_shape(input_shape),
         calibration=calibration,
         calibration_samples=calibration_samples,
         float_io=float_io,

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import channel_slices, layer_names, parity, reference, refusals, rewriting, rnn, signatures
+from tfkd.conversion import (
+    channel_slices,
+    layer_names,
+    parity,
+    precision,
+    reference,
+    refusals,
+    rewriting,
+    rnn,
+    signatures,
+)
 from tfkd.conversion.calibration import Source, draw, saturation, with_accuracy
 from tfkd.conversion.export import export, input_specs, load
 from tfkd.conversion.fault_location import Conversion
@@ -95,11 +105,11 @@ def convert(
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
     chosen, audit = None, None
     with (
+        precision.in_float32(load(model)) as loaded,
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
         futures.ThreadPoolExecutor(1) as thread,
         isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
     ):
-        loaded = load(model)
         source = export(
             loaded,
             Path(folder) / "model",
@@ -149,11 +159,12 @@ def float_counterpart(
     """
     what = f"converting {getattr(model, 'name', model)} to float32"
     with (
+        precision.in_float32(load(model)) as loaded,
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
         isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
     ):
         lstm_op = "UNIDIRECTIONAL_SEQUENCE_LSTM" in converted.ops
-        source = export(load(model), Path(folder) / "model", integers="WHILE" not in converted.ops, lstm_op=lstm_op)
+        source = export(loaded, Path(folder) / "model", integers="WHILE" not in converted.ops, lstm_op=lstm_op)
         job = _Job(what, "float32", None, None, float_io=False, allow_float=False, check=False, timeout_s=timeout_s)
         content = _run(run, source, job)[0].content
         return TFLiteModel.load(channel_slices.separate_as(content, converted))

@@ -109,8 +109,8 @@ def _check_layers(model: Any) -> None:
             )
         if layer.compute_dtype in ("float16", "bfloat16", "float64"):
             raise ModelError(
-                f"{what} must compute in float32. Received: {layer.compute_dtype}. Build the model again with dtype "
-                "float32 and copy the weights: new.set_weights(model.get_weights())."
+                f"{what} must have weights in float32. Received: {layer.variable_dtype}. Build the model again with "
+                "dtype float32 and copy the weights: new.set_weights(model.get_weights())."
             )
 
 
@@ -134,7 +134,8 @@ def input_specs(model: Any) -> Any:
         if None in tensor.shape[1:]:
             raise ModelError(
                 f"convert: model {model.name!r} must have a fixed sample shape. Received: {tensor.shape[1:]} for input "
-                f"{tensor.name!r}. Rebuild it with keras.Input of the size used on the device."
+                f"{tensor.name!r}. Pass tfkd.models.with_input_shape(model, shape) with the size used on the device; "
+                "on the command line --input-shape, such as 96,96,3."
             )
         if tensor.dtype in ("string", "float64"):
             raise ModelError(

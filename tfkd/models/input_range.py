@@ -11,6 +11,7 @@ from keras import ops
 from tfkd._internal import keras_compat
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ModelError
+from tfkd.models.copying import apply_copy
 
 
 class _Scaling(NamedTuple):
@@ -77,7 +78,7 @@ def take_pixels(
     if scaling.reverse:
         x = keras.layers.Concatenate(name="bgr")(ops.split(x, 3, axis=-1)[::-1])
     x = keras.layers.Rescaling(scaling.scale, scaling.offset, name="input_scaling")(x)
-    return keras.Model(inputs, _applied(model, x), name=model.name)
+    return keras.Model(inputs, apply_copy(model, x), name=model.name)
 
 
 def _scaling(input_range: Sequence[float] | None, preprocess: str | None) -> _Scaling:
@@ -99,24 +100,3 @@ def _scaling(input_range: Sequence[float] | None, preprocess: str | None) -> _Sc
         hint = suggestion(preprocess, PREPROCESS) or f" Known: {', '.join(PREPROCESS)}."
         raise InputError(f"models.load: unknown preprocess={preprocess!r}.{hint}")
     return _MODES[_APPLICATIONS.get(preprocess, preprocess)]
-
-
-def _applied(model: keras.Model, x: Any) -> Any:
-    """The output for a symbolic input, by copies of all layers; by the model as one layer where one has no config."""
-    copies: dict[int, tuple[Any, Any]] = {}
-
-    def copied(operation: Any) -> Any:
-        if not isinstance(operation, keras.Layer):
-            return operation
-        if id(operation) not in copies:
-            copies[id(operation)] = (operation, type(operation).from_config(operation.get_config()))
-        return copies[id(operation)][1]
-
-    structure = keras_compat.input_structure(model)
-    try:
-        outputs = keras_compat.run_through(model, keras.tree.pack_sequence_as(structure, [x]), copied)
-        for layer, copy in copies.values():
-            copy.set_weights(layer.get_weights())
-    except Exception:  # a layer of the user without a config, or a Lambda layer
-        return model(keras.tree.pack_sequence_as(structure, [x]))
-    return keras.tree.flatten(outputs)[0] if len(model.outputs) == 1 else outputs

@@ -51,11 +51,11 @@ def to_logits(model: keras.Model) -> keras.Model:
         return model
     if keras_compat.shows_layers(model) and len(model.outputs) != 1:
         return model
-    x = _random_inputs(model)
-    source = final_activation(model, None if keras_compat.shows_layers(model) else x)
-    if source is None and _ends_in_linear_layer(model):
+    if _ends_in_linear_layer(model):
         return model
     try:
+        x = _random_inputs(model)
+        source = final_activation(model, None if keras_compat.shows_layers(model) else x)
         outputs = _compute(model, x)
     except Exception:  # a model of the user may not take random inputs, such as token ids of another range
         return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tfkd.validation import golden
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Job", "convert", "select"]
+__all__ = ["Job", "convert", "parse_shape", "select"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Job:
         out: .tflite file to write.
         mode: Precision, see `tfkd.convert`.
         output: `logits` or `softmax`: what the .tflite returns; None for what the model returns.
+        input_shape: Shape of one sample, for a model that leaves dimensions open; None for the model's own.
         calibration: Data set whose train split calibrates; None for none.
         calibration_samples: Number of calibration samples, >= 1.
         float_io: Whether a quantized model keeps float32 inputs and outputs.
@@ -51,6 +53,7 @@ class Job:
     out: Path
     mode: str = "full_int8"
     output: str | None = None
+    input_shape: tuple[int, ...] | None = None
     calibration: str | data.Request | None = None
     calibration_samples: int = 256
     float_io: bool = False
@@ -86,7 +89,7 @@ def convert(job: Job, *, on_trial: Callable[[str], None] = lambda line: None) ->
     _check(job)
     started = time.monotonic()
     splits = None if job.calibration is None else data.load(job.calibration)
-    job = dataclasses.replace(job, model=_with_output(job))
+    job = dataclasses.replace(job, model=_model(job))
     trials: tuple[Trial, ...] = ()
     if job.accuracy_drop is not None and splits is not None:
         model, trials = _search(job, job.accuracy_drop, splits, on_trial)
@@ -122,11 +125,28 @@ def _check(job: Job) -> None:
         golden.files(job.stem, overwrite=job.overwrite)
 
 
-def _with_output(job: Job) -> Any:
-    """The model that is converted: the file as it is, or a Keras model with the output that the job names."""
-    if job.output is None:
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """The shape of a command line, SIZE,SIZE,...
+
+    Raises:
+        InputError: It is another text.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise InputError(
+            f"convert: --input-shape must be numbers > 0 with commas. Received: {text!r}. Use 96,96,3 for color images."
+        )
+    return tuple(map(int, text.split(",")))
+
+
+def _model(job: Job) -> Any:
+    """The model that is converted: the file as it is, or a Keras model with the output and shape that the job names."""
+    if job.output is None and job.input_shape is None:
         return job.model
-    model = models.load(job.model)
+    model = models.read(job.model) if job.output is None else models.load(job.model)
+    if job.input_shape is not None:
+        model = models.with_input_shape(model, job.input_shape)
     return models.with_softmax(model) if job.output == "softmax" else model
 
 

@@ -24,6 +24,7 @@ from tfkd.errors import InputError
 from tfkd.optimization import Optimized
 from tfkd.recipes import teacher_examination
 from tfkd.recipes.findings import Finding, refuse_teacher
+from tfkd.recipes import student as students
 from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.step_cache import input_hash, locked
 from tfkd.recipes.teacher_examination import Examination
@@ -241,7 +242,9 @@ def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits)
 def _student(job: Job, splits: Splits) -> tuple[keras.Model, Optimized | None]:
     """The model to train, and the optimization that it is prepared for."""
     shape = (splits.train.input_shape, splits.train.num_classes)
-    model = job.model_input.load(job.model) if job.from_file else models.build(job.model, *shape)
+    model = (
+        students.load(job.model_input, job.model, splits.train) if job.from_file else models.build(job.model, *shape)
+    )
     if job.optimization is None:
         return model, None
     optimized = optimization.optimize(model, job.optimization.method, **job.optimization.options)

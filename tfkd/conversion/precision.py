@@ -1,0 +1,37 @@
+"""Models of mixed precision, which are converted as they compute in float32 with the same weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tfkd._internal import keras_compat
+
+_HALF = ("float16", "bfloat16")
+
+
+@contextlib.contextmanager
+def in_float32(model: Any) -> Iterator[Any]:
+    """Yields a model whose layers of mixed precision compute in float32 while the context is open.
+
+    Layers of `mixed_float16` and `mixed_bfloat16` have weights in float32 and round them in each step; without the
+    rounding the outputs are more exact. Layers whose weights are in half precision are left as they are.
+
+    Args:
+        model: A Keras model, or the folder of a SavedModel, which is left as it is.
+    """
+    layers = [] if isinstance(model, Path) else [model, *keras_compat.inner_layers(model)]
+    mixed = [
+        (layer, layer.dtype_policy)
+        for layer in layers
+        if layer.compute_dtype in _HALF and layer.variable_dtype == "float32"
+    ]
+    try:
+        for layer, _ in mixed:
+            layer.dtype_policy = "float32"
+        yield model
+    finally:
+        for layer, policy in mixed:
+            layer.dtype_policy = policy

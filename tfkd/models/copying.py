@@ -1,0 +1,76 @@
+"""Models whose layers are copied onto another input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfkd._internal import keras_compat
+from tfkd.errors import InputError, ModelError
+
+
+def apply_copy(model: keras.Model, x: Any) -> Any:
+    """The output of a model for a symbolic input, by copies of its layers with the same names and weights.
+
+    Where a layer cannot be copied, such as one without a configuration, the model itself is called, as one layer.
+
+    Args:
+        model: A functional or Sequential model with one input.
+        x: Symbolic input.
+    """
+    copies: dict[int, tuple[Any, Any]] = {}
+
+    def copied(operation: Any) -> Any:
+        if not isinstance(operation, keras.Layer):
+            return operation
+        if id(operation) not in copies:
+            copies[id(operation)] = (operation, type(operation).from_config(operation.get_config()))
+        return copies[id(operation)][1]
+
+    inputs = keras.tree.pack_sequence_as(keras_compat.input_structure(model), [x])
+    try:
+        outputs = keras_compat.run_through(model, inputs, copied)
+        for layer, copy in copies.values():
+            copy.set_weights(layer.get_weights())
+    except Exception:  # a layer of the user without a config, or a Lambda layer
+        return model(inputs)
+    return keras.tree.flatten(outputs)[0] if len(model.outputs) == 1 else outputs
+
+
+def with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """A model with an input of fixed shape, of one that leaves dimensions such as height and width open.
+
+    Args:
+        model: A built model with one input. The result has weights of its own.
+        shape: Shape of one sample, without the batch axis.
+
+    Returns:
+        The new model; `model` itself if its input shape is fixed already.
+
+    Raises:
+        ModelError: The model has several inputs or does not show its layers.
+        InputError: The shape does not fit the dimensions that the model fixes, or its layers.
+    """
+    if not keras_compat.shows_layers(model) or len(model.inputs) != 1:
+        raise ModelError(
+            f"models.with_input_shape: {model.name!r} must be a functional or Sequential model with one input. "
+            "Received: another. Build it with keras.Input of the size used on the device."
+        )
+    batch, *known = model.inputs[0].shape
+    if len(known) != len(shape) or any(one not in (None, size) for one, size in zip(known, shape, strict=True)):
+        raise InputError(
+            f"models.with_input_shape: input_shape must fit {tuple(known)} of {model.name!r}. Received: {shape}. Give "
+            "one size for each dimension."
+        )
+    if None not in known:
+        return model
+    tensor = model.inputs[0]
+    inputs = keras.Input(batch_shape=(batch, *shape), dtype=tensor.dtype, name=tensor.name)
+    try:
+        return keras.Model(inputs, apply_copy(model, inputs), name=model.name)
+    except ValueError as error:  # Keras, of a size that is too small for the strides
+        raise InputError(
+            f"models.with_input_shape: the layers of {model.name!r} do not take input_shape {shape}: "
+            f"{str(error).splitlines()[0]} Give another size."
+        ) from error
