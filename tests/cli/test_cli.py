@@ -47,7 +47,7 @@ def test_help_of_each_command_has_an_example_and_a_text_for_each_option(name):
 
 def test_each_command_is_a_module_in_the_order_of_the_import():
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
-    shared = {"__init__", "__main__", "application", "data_options", "limit_options", "training_options"}
+    shared = {path for path in modules if path.endswith("_options")} | {"__init__", "__main__", "application"}
     assert {name.replace("-", "_") for name in COMMANDS} == modules - shared
     listed = re.findall(r"^  ([a-z-]+)  ", tfkd_cli("--help").output.split("Commands:")[1], re.MULTILINE)
     assert listed[:3] == ["init", "doctor", "run"]

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import data_options
 from tfkd.data.reading import Request
 
 
 @command(tensorflow=True)
+@code_options
 @data_options
 def convert(
     model: Annotated[Path, typer.Argument(help="A .keras or .h5 file, or the folder of a SavedModel.")],

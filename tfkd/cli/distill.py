@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.training_options import (
     Augment,
@@ -54,12 +55,16 @@ def _print_several_machines(requested: bool) -> None:
 
 
 @command(tensorflow=True, resumes=True)
+@code_options
 @data_options
 def distill(
     teacher: TeacherFile,
     student: Annotated[
         str,
-        typer.Option("--student", help="Builder of tfkd.models, such as digits_student, or a .keras or .h5 file."),
+        typer.Option(
+            "--student",
+            help="Builder of tfkd.models, module:function of your own, or a .keras or .h5 file.",
+        ),
     ],
     out: Annotated[
         Path,

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from tfkd.cli.application import Json, TargetsOption, command, print_result, progress_of
+from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.training_options import TeacherPreprocess, TeacherRange
 
 
 @command(tensorflow=True)
+@code_options
 @data_options
 def explain(
     student: Annotated[Path, typer.Argument(help="The .keras file.")],

@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from tfkd.cli.application import Json, Seed, command, print_result, progress_of
+from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.training_options import Augment, BatchSize, TeacherFile, TeacherPreprocess, TeacherRange
 
 
 @command(tensorflow=True, resumes=True)
+@code_options
 @data_options
 def label(
     teacher: TeacherFile,

@@ -7,14 +7,16 @@ from typing import Annotated
 import typer
 
 from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
+from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.training_options import Augment, BatchSize, Epochs, LearningRate, ModelOut
 
 
 @command(tensorflow=True, resumes=True)
+@code_options
 @data_options
 def train(
-    model: Annotated[str, typer.Argument(help="Builder of tfkd.models, such as digits_teacher.")],
+    model: Annotated[str, typer.Argument(help="Builder of tfkd.models, or module:function of your own.")],
     out: ModelOut,
     data: DataOption = DIGITS,
     epochs: Epochs = 20,

@@ -20,12 +20,14 @@ from tfkd.cli.application import (
     print_result,
     progress_of,
 )
+from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.limit_options import NO_LIMITS, limit_options
 from tfkd.validation.contract import Contract
 
 
 @command(tensorflow=("reference", "teacher", "alone"))
+@code_options
 @data_options
 @limit_options
 def validate(

@@ -14,8 +14,9 @@ from tfkd._internal import keras_compat
 from tfkd.errors import InputError, ModelError
 
 CUSTOM_CLASSES = (
-    "Register custom classes (keras.saving.register_keras_serializable) and import their module first; replace Lambda "
-    "layers by built-in layers."
+    "Register custom classes (keras.saving.register_keras_serializable) and import their module first, with "
+    "--import on the command line; replace Lambda layers by built-in layers, or pass --allow-lambda "
+    "(keras.config.enable_unsafe_deserialization() in Python)."
 )
 # Arguments of Keras 2 that layers of Keras 3 do not have. With these values, they change nothing.
 _REMOVED = {"groups": 1, "rng_type": "stateful", "time_major": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import json
 import os
@@ -59,6 +60,7 @@ def load(
     *,
     input_range: Sequence[float] | None = None,
     preprocess: str | None = None,
+    custom: Sequence[str] = (),
 ) -> keras.Model:
     """A teacher or student as tfkd trains it: a model whose outputs are logits and that takes pixel values 0..255.
 
@@ -72,6 +74,8 @@ def load(
             outside of it: (0, 1) after a division by 255. The scaling becomes its first layer.
         preprocess: The `preprocess_input` of `keras.applications` that the model expects instead: `tf`, `torch`,
             `caffe`, or the name of a module such as `resnet50`.
+        custom: Modules to import first, which register custom layers (`keras.saving.register_keras_serializable`).
+            Their code is executed.
 
     Returns:
         The model, not compiled; the given one where nothing changes.
@@ -80,6 +84,8 @@ def load(
         InputError: The file does not exist or has another format, the argument is no model, or the range is wrong.
         ModelError: Keras cannot load the file, or the scaling does not fit the input of the model.
     """
+    for module in custom:
+        importlib.import_module(module)
     if isinstance(model, (str, os.PathLike)):
         model = read(model)
     if not isinstance(model, keras.Model):

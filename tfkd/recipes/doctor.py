@@ -38,6 +38,7 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
         InputError: The data cannot be read.
         ToolMissingError: A tool of a target that the recipe names is not installed.
     """
+    recipe.allow_own_code()
     progress("data")
     splits = data.load(recipe.data.request(), validation=recipe.data.validation, seed=recipe.seed)
     findings = [*_examine_settings(recipe), *_examine_data(splits)]

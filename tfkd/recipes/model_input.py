@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
     import keras
+
+# The keys of a recipe.
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+INPUT_RANGE = Field(
+    default=None,
+    examples=[[0, 1]],
+    description="What a model from a file expects for the pixels 0 and 255, where they were scaled outside of it. The "
+    "scaling becomes its first layer.",
+)
+PREPROCESS = Field(
+    default=None,
+    examples=["resnet50"],
+    description="The preprocess_input of keras.applications that a model from a file expects instead: tf, torch, "
+    "caffe, or a module such as resnet50.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,3 +77,27 @@ def parse(role: str, input_range: str | None, preprocess: str | None) -> ModelIn
             "trained on pixels divided by 255."
         )
     return ModelInput(values)
+
+
+def check(section: Any) -> None:
+    """Checks that a scaling of pixels is declared for files only, once, and with two different numbers.
+
+    Args:
+        section: Table of a recipe with the keys `model`, `input_range` and `preprocess`.
+
+    Raises:
+        InputError: It is not.
+    """
+    given, values = (section.input_range, section.preprocess), section.input_range
+    if section.model is not None and given != (None, None):
+        raise InputError("input_range and preprocess need path: a builder scales pixels itself. Leave them out.")
+    if None not in given:
+        raise InputError("input_range and preprocess exclude each other. Leave one out.")
+    if values is not None and values[0] == values[1]:
+        raise InputError(f"input_range must be two different numbers, such as [0, 1]. Received: {values}.")
+
+
+def declared(section: Any) -> ModelInput:
+    """The declaration in a table of a recipe."""
+    values = section.input_range
+    return ModelInput(None if values is None else (values[0], values[1]), section.preprocess)

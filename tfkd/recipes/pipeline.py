@@ -75,6 +75,7 @@ def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None
             or another run works in the output folder.
         ToolMissingError: A tool of a target that the recipe names is not installed.
     """
+    recipe.allow_own_code()
     targets = target_choice.choose(recipe.targets.names, optional=recipe.targets.optional, connect=False)
     _check_loss(recipe)
     folder = recipe.folder

@@ -38,6 +38,16 @@ class Recipe(Section):
 
     output: RecipePath = Field(description="Folder of the run: models, reports and the state from which it resumes.")
     seed: int = Field(default=0, ge=0, description="Seed of the validation split, weights, order and augmentation.")
+    imports: list[str] = Field(
+        default=[],
+        description="Python modules to import first, from the working directory or installed, such as one that "
+        "registers custom layers. Their code runs with your rights.",
+    )
+    allow_lambda: bool = Field(
+        default=False,
+        description="Whether model files with Lambda layers, whose Python code is in the file, are loaded. It runs "
+        "with your rights.",
+    )
     data: Data = Field(description=(Data.__doc__ or "").strip())
     teacher: Teacher = Field(description=(Teacher.__doc__ or "").strip())
     student: Student = Field(description=(Student.__doc__ or "").strip())
@@ -78,6 +88,17 @@ class Recipe(Section):
         if self.conversion.ship not in models:
             raise InputError(f"conversion.ship must be one of {', '.join(models)}. Received: {self.conversion.ship!r}.")
         return self
+
+    def allow_own_code(self) -> None:
+        """Imports the modules of the user, and lets Keras load Lambda layers, where the recipe says so.
+
+        Raises:
+            InputError: A module does not exist, or its code raises an error.
+        """
+        if self.imports or self.allow_lambda:
+            from tfkd.models import own_code  # here, since recipes are read without Keras
+
+            own_code.allow(self.imports, lambdas=self.allow_lambda)
 
     @property
     def folder(self) -> Path:

@@ -16,7 +16,7 @@ from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import METHODS
-from tfkd.recipes.model_input import ModelInput
+from tfkd.recipes.model_input import INPUT_RANGE, PREPROCESS, ModelInput, Range, check, declared
 from tfkd.validation.contract import Contract
 from tfkd.validation.limits import CONFIDENT, LIMITS
 
@@ -105,44 +105,13 @@ class Data(Source):
     teacher: TeacherData | None = Field(default=None, description=(TeacherData.__doc__ or "").strip())
 
 
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
-_INPUT_RANGE = Field(
-    default=None,
-    examples=[[0, 1]],
-    description="What a model from a file expects for the pixels 0 and 255, where they were scaled outside of it. The "
-    "scaling becomes its first layer.",
-)
-_PREPROCESS = Field(
-    default=None,
-    examples=["resnet50"],
-    description="The preprocess_input of keras.applications that a model from a file expects instead: tf, torch, "
-    "caffe, or a module such as resnet50.",
-)
-
-
-def _check_input(section: Teacher | Student) -> None:
-    """Checks that a scaling of pixels is declared for files only, once, and with two different numbers."""
-    given, values = (section.input_range, section.preprocess), section.input_range
-    if section.model is not None and given != (None, None):
-        raise InputError("input_range and preprocess need path: a builder scales pixels itself. Leave them out.")
-    if None not in given:
-        raise InputError("input_range and preprocess exclude each other. Leave one out.")
-    if values is not None and values[0] == values[1]:
-        raise InputError(f"input_range must be two different numbers, such as [0, 1]. Received: {values}.")
-
-
-def _input(section: Teacher | Student) -> ModelInput:
-    values = section.input_range
-    return ModelInput(None if values is None else (values[0], values[1]), section.preprocess)
-
-
 class Teacher(TrainingConfig):
     """The teacher: a builder that is trained on labels, or trained .keras files."""
 
     model: str | None = Field(
         default=None,
         examples=["digits_teacher"],
-        description="Builder of tfkd.models that is trained on labels first, such as digits_teacher.",
+        description="Builder of tfkd.models, or module:function of your own; it is trained on labels first.",
     )
     options: dict[str, Any] = Field(default={}, description="Arguments of the builder.")
     path: RecipePath | None = Field(
@@ -157,12 +126,12 @@ class Teacher(TrainingConfig):
         description="Several trained teachers instead: .keras or .h5 files. Their mean probabilities teach.",
     )
 
-    input_range: Range | None = _INPUT_RANGE
-    preprocess: str | None = _PREPROCESS
+    input_range: Range | None = INPUT_RANGE
+    preprocess: str | None = PREPROCESS
 
     @pydantic.model_validator(mode="after")
     def _check_built_or_loaded(self) -> Self:
-        _check_input(self)
+        check(self)
         given = [name for name in ("model", "path", "paths") if getattr(self, name) is not None]
         if len(given) != 1:
             raise InputError("give either model (a builder that is trained) or path or paths (trained .keras files).")
@@ -174,7 +143,7 @@ class Teacher(TrainingConfig):
     @property
     def input(self) -> ModelInput:
         """What the trained teachers expect for the pixels of images."""
-        return _input(self)
+        return declared(self)
 
     @property
     def files(self) -> list[Path]:
@@ -188,7 +157,7 @@ class Student(Section):
     model: str | None = Field(
         default=None,
         examples=["resnet8"],
-        description="Builder of tfkd.models, such as digits_student, resnet8, ds_cnn or mobilenet_v2.",
+        description="Builder of tfkd.models, such as resnet8 or mobilenet_v2, or module:function of your own.",
     )
     options: dict[str, Any] = Field(default={}, description="Arguments of the builder.")
     path: RecipePath | None = Field(
@@ -196,8 +165,8 @@ class Student(Section):
         examples=["student.keras"],
         description="A .keras or .h5 file to start from instead of a builder, with its weights.",
     )
-    input_range: Range | None = _INPUT_RANGE
-    preprocess: str | None = _PREPROCESS
+    input_range: Range | None = INPUT_RANGE
+    preprocess: str | None = PREPROCESS
     inherit: RecipePath | None = Field(
         default=None,
         examples=["teacher.keras"],
@@ -210,7 +179,7 @@ class Student(Section):
 
     @pydantic.model_validator(mode="after")
     def _check_built_or_loaded(self) -> Self:
-        _check_input(self)
+        check(self)
         if (self.model is None) == (self.path is None) or (self.path is not None and self.options):
             raise InputError("give either model (a builder, with its options) or path (a .keras file to start from).")
         if (self.inherit is None) != (not self.layers) or (self.inherit and self.path):
@@ -220,7 +189,7 @@ class Student(Section):
     @property
     def input(self) -> ModelInput:
         """What the file that the student starts from expects for the pixels of images."""
-        return _input(self)
+        return declared(self)
 
     @property
     def file(self) -> Path | None:

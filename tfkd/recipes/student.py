@@ -9,6 +9,7 @@ import keras
 from tfkd import models
 from tfkd._internal import keras_compat
 from tfkd.data import Split
+from tfkd.models import own_code
 from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.recipe import Student
 
@@ -46,7 +47,7 @@ def build(settings: Student, split: Split) -> keras.Model:
         if not student.trainable_weights:  # a teacher is often saved frozen
             student.trainable = True
         return student
-    student = models.build(settings.model, split.input_shape, split.num_classes, **settings.options)
+    student = own_code.build_model(settings.model, split.input_shape, split.num_classes, **settings.options)
     if settings.file is not None:
         models.inherit(student, models.read(settings.file), settings.layers)
     return student

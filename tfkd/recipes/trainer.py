@@ -159,17 +159,26 @@ class Trainer:
             return Saved(tuple(settings.files), hashes, input=settings.input)
 
         def work(key: str) -> Trained:
-            from tfkd import models
+            from tfkd.models import own_code
 
             _reset_keras(self.recipe.seed)
             train = self.teacher_splits.train
-            model = models.build(settings.model or "", train.input_shape, train.num_classes, **settings.options)
+            model = own_code.build_model(settings.model or "", train.input_shape, train.num_classes, **settings.options)
             return self._train(
                 _Training("teacher", key, model, model, settings, self.recipe.seed), splits=self.teacher_splits
             )
 
-        inputs = [settings.model_dump(), self.recipe.seed, self.data_hash]
+        inputs = [settings.model_dump(), self.recipe.seed, self.data_hash, *self._code_hashes(settings.model)]
         return self.saved(self.steps.do("teacher", inputs, Trained, work))
+
+    def _code_hashes(self, model: str | None) -> list[str]:
+        """The hashes of the user's code that a training depends on: imported modules, and the function `model`."""
+        names = [*self.recipe.imports, *([model] if model and ":" in model else [])]
+        if not names:
+            return []
+        from tfkd.models import own_code
+
+        return [input_hash(file) for file in own_code.source_files(names)]
 
     def label(self, teacher: Saved) -> Finished[Labels]:
         """Stores the teacher's logits of all views; stores of other settings are deleted."""
@@ -217,6 +226,7 @@ class Trainer:
         start = self.recipe.student.file
         inputs = [self.recipe.student.model_dump(), settings.training.model_dump(), seed, self.data_hash]
         inputs += [input_hash(start)] if start else []
+        inputs += self._code_hashes(self.recipe.student.model)
         if teaching is not None:
             inputs += [settings.alpha, settings.soft, teaching.hashes]
         return self.steps.do(name, inputs, Trained, work)

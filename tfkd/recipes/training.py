@@ -21,6 +21,7 @@ from tfkd.distillation.distiller import Distiller
 from tfkd.distillation.training import accuracy, fit
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
+from tfkd.models import own_code
 from tfkd.optimization import Optimized
 from tfkd.recipes import teacher_examination
 from tfkd.recipes.findings import Finding, refuse_teacher
@@ -104,7 +105,7 @@ class Job:
     """One training.
 
     Args:
-        model: One of `tfkd.models.NAMES`, or a .keras or .h5 file to train further.
+        model: One of `tfkd.models.NAMES`, `module:function` of the user, or a .keras or .h5 file to train further.
         out: .keras file to write. With an optimization: a .tflite, or, of a method that only changes weights, a .keras
             file to optimize further.
         output: `logits` or `softmax`: what a .keras file that is written returns.
@@ -137,6 +138,7 @@ class Job:
         """A hash of all that the result depends on: settings, data and model files."""
         files = [Path(self.model)] if self.from_file else []
         files += [self.distillation.teacher] if self.distillation else []
+        files += own_code.source_files([self.model] if ":" in self.model and not self.from_file else [])
         settings = [
             self.model,
             splits.train.content_hash,
@@ -243,7 +245,9 @@ def _student(job: Job, splits: Splits) -> tuple[keras.Model, Optimized | None]:
     """The model to train, and the optimization that it is prepared for."""
     shape = (splits.train.input_shape, splits.train.num_classes)
     model = (
-        students.load(job.model_input, job.model, splits.train) if job.from_file else models.build(job.model, *shape)
+        students.load(job.model_input, job.model, splits.train)
+        if job.from_file
+        else own_code.build_model(job.model, *shape)
     )
     if job.optimization is None:
         return model, None

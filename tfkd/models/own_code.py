@@ -1,0 +1,99 @@
+"""Models and layers of the user's own Python code, which is executed only where the user names it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tfkd.errors import InputError
+from tfkd.models.loading import NAMES, build
+
+
+def allow(imports: Sequence[str] = (), *, lambdas: bool = False) -> None:
+    """Executes modules of the user and, if asked, lets Keras execute the code inside model files, in this process.
+
+    Args:
+        imports: Names of modules, found in the working directory or among the installed packages.
+        lambdas: Whether Lambda layers of files are loaded from now on, as by
+            `keras.config.enable_unsafe_deserialization`.
+
+    Raises:
+        InputError: A module does not exist, or its code raises an error.
+    """
+    for name in imports:
+        _module(name)
+    if lambdas:
+        keras.config.enable_unsafe_deserialization()
+
+
+def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, **options: Any) -> keras.Model:
+    """Builds a model by the name of a builder of tfkd, or by a function of the user.
+
+    Args:
+        name: One of `tfkd.models.NAMES`, or `module:function`. The function is called as
+            `function(input_shape, num_classes, **options)` and returns a Keras model.
+        input_shape: Shape of one sample, without the batch axis.
+        num_classes: Number of classes.
+        **options: Further arguments.
+
+    Raises:
+        InputError: The builder, module or function does not exist, it raises an error, or returns something else.
+    """
+    if ":" not in name:
+        return build(name, input_shape, num_classes, **options)
+    function = _function(name)
+    try:
+        model = function(input_shape, num_classes, **options)
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"{name}({input_shape}, {num_classes}) raised {_described(error)}") from error
+    if not isinstance(model, keras.Model):
+        raise InputError(f"{name} must return a keras.Model. Received: {type(model).__name__}. Return the model.")
+    return model
+
+
+def source_files(names: Sequence[str]) -> list[Path]:
+    """The files of modules and of functions `module:function` of the user, for hashes.
+
+    Args:
+        names: Names of modules or functions; builders of tfkd have no file here.
+    """
+    files = [inspect.getsourcefile(_module(name.partition(":")[0])) for name in names if name not in NAMES]
+    return [Path(file) for file in files if file is not None]
+
+
+def _function(name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    module = _module(module_name)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise InputError(f"{name}: {module_name!r} must have a function {attribute!r}. Received: none. Add it.")
+    return function
+
+
+def _module(name: str) -> Any:
+    """A module of the user, imported once; the working directory comes first, as with `python -m`."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # the user's code may raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
+            raise InputError(
+                f"the module {name!r} does not exist in the working directory {os.getcwd()} or among the installed "
+                "packages. Give its name without .py, as after `import`."
+            ) from None
+        raise InputError(f"the module {name!r} raised {_described(error)}") from error
+
+
+def _described(error: Exception) -> str:
+    """An error of the user's code with the line that raised it."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno}). Correct that code."
