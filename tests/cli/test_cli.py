@@ -95,7 +95,20 @@ def test_softmax_models_of_scaled_pixels_are_distilled_and_the_softmax_comes_bac
     for name in ("teacher", "student"):
         models.with_softmax(models.build("digits_student", (8, 8, 1), 10)).save(paths[name])
     arguments = ("distill", "--teacher", paths["teacher"], "--student", paths["student"], "--epochs", 1)
-    declared = ("--teacher-range", "-1,1", "--student-range", "0,1", "--output", "softmax")
+    declared = (
+        "--optimizer",
+        "adamw",
+        "--warmup",
+        0.1,
+        "--clip-norm",
+        1,
+        "--teacher-range",
+        "-1,1",
+        "--student-range",
+        "0,1",
+        "--output",
+        "softmax",
+    )
     done = tfkd_cli(*arguments, "--out", paths["trained"], *declared)
     assert done.exit_code == 0, done.output
     layers = models.read(paths["trained"]).layers
@@ -112,6 +125,11 @@ def test_softmax_models_of_scaled_pixels_are_distilled_and_the_softmax_comes_bac
     [
         (("convert", "none.keras", "out.tflite", "--output", "sigmoid"), "--output must be logits or softmax"),
         (("convert", "none.keras", "out.tflite", "--input-shape", "96x96"), "--input-shape must be numbers > 0"),
+        (
+            ("train", "digits_student", "--out", "x.keras", "--optimizer", "adagrad"),
+            "optimizer: Input should be 'adam'",
+        ),
+        (("train", "digits_student", "--out", "x.keras", "--warmup", "0.1", "--schedule", "step"), "warmup needs"),
         (("label", "--teacher", "t.keras", "--out", "x", "--teacher-range", "1"), "--teacher-range must be LOW,HIGH"),
         (("run", "none.toml"), "none.toml: must be a recipe file"),
         (("convert", "none.keras", "out.tflite"), "none.keras"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
 from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
+from tfkd.cli.optimizer_options import DEFAULTS, optimizer_options
 from tfkd.cli.training_options import (
     Augment,
     BatchSize,
@@ -56,6 +58,7 @@ def _print_several_machines(requested: bool) -> None:
 
 @command(tensorflow=True, resumes=True)
 @code_options
+@optimizer_options
 @data_options
 def distill(
     teacher: TeacherFile,
@@ -112,6 +115,7 @@ def distill(
     epochs: Epochs = 20,
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = 1e-3,
+    optimization_settings: Mapping[str, Any] = DEFAULTS,
     augment: Augment = "none",
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -142,7 +146,9 @@ def distill(
     from tfkd.recipes.recipe import training_config
     from tfkd.report import console
 
-    config = training_config(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment)
+    config = training_config(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment, **optimization_settings
+    )
     job = training.Job(
         student,
         out,

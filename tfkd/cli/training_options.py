@@ -30,9 +30,7 @@ StudentPreprocess = Annotated[
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training split.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
-LearningRate = Annotated[
-    float, typer.Option(min=1e-12, help="Initial learning rate of Adam; falls to 0 along a cosine.")
-]
+LearningRate = Annotated[float, typer.Option(min=1e-12, help="Highest learning rate; see --schedule.")]
 Augment = Annotated[
     str, typer.Option(help="Augmentation of images: none, or crop_flip (padding, random crop and flip).")
 ]

@@ -9,6 +9,7 @@ import keras
 
 from tfkd._internal import keras_compat
 from tfkd.data import CropFlip, Partner, Split, Splits, crop_flip
+from tfkd.distillation import optimizers
 from tfkd.distillation.checkpoints import EpochCheckpoint, History, OnEpoch
 from tfkd.distillation.compilation import jit_by_device
 from tfkd.distillation.distiller import Distiller
@@ -35,7 +36,7 @@ def fit(
     Args:
         model: Keras model with logits or `Distiller`, built, not compiled.
         splits: Data; the validation split is evaluated after each epoch.
-        config: Epochs, batch size, learning rate and augmentation.
+        config: Epochs, batch size, optimizer, learning rate and augmentation.
         seed: Random seed of order and augmentation.
         checkpoint: Folder for the last finished epoch; training resumes from the epoch that is there. None for no
             checkpoint.
@@ -57,7 +58,7 @@ def fit(
     )
     steps = config.epochs * -(-len(splits.train) // config.batch_size)
     model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)),
+        optimizers.build(config, model, steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=jit_by_device(),

@@ -159,7 +159,7 @@ def training_config(**settings: Any) -> TrainingConfig:
     try:
         return TrainingConfig(**settings)
     except pydantic.ValidationError as error:
-        raise InputError("\n".join(_sentence(one) for one in error.errors())) from None
+        raise InputError("\n".join(_sentence(one).removeprefix("recipe: ") for one in error.errors())) from None
 
 
 def _sentence(error: Any) -> str:

@@ -318,7 +318,7 @@ class Optimization(TrainingConfig):
     )
     options: dict[str, Any] = Field(default={}, description="Arguments of the method, such as { sparsity = 0.5 }.")
     epochs: int = Field(default=3, ge=1, description="Passes over the training split.")
-    learning_rate: float = Field(default=1e-4, gt=0, description="Initial learning rate of Adam.")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Highest learning rate; see schedule.")
 
     @pydantic.field_validator("method")
     @classmethod
