@@ -39,6 +39,8 @@ def attribute(thing, name):
         (functional, "_nodes_by_depth"),
         (functional, "_run_through_graph"),
         (lambda: functional().outputs[0], "_keras_history"),
+        (lambda: functional().inputs[0], "_dtype"),
+        (lambda: functional().layers[0], "_dtype"),
         (lambda: functional().get_layer("hidden"), "_inbound_nodes"),
         (sequential, "_functional"),
     ],

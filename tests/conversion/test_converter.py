@@ -256,7 +256,7 @@ def test_convert_variable_sample_shape_is_refused(tmp_path):
     with pytest.raises(ValueError, match=message):
         convert(model, tmp_path / "m.tflite", mode="float32")
     fixed = models.with_input_shape(model, (5, 3))  # as the message says
-    assert convert(fixed, tmp_path / "m.tflite", mode="float32").inputs[0].shape == (1, 5, 3)
+    assert convert(fixed, tmp_path / "fixed.tflite", mode="float32").inputs[0].shape == (1, 5, 3)
     model.export(str(tmp_path / "saved"), verbose=False)
     with pytest.raises(
         ValueError, match=r"must have a fixed sample shape. Received: \(None, 3\). Export the model with"

@@ -73,6 +73,7 @@ def test_commented_keys_of_init_are_valid_once_uncommented():
     """Each default and example has the type of its key; keys that exclude each other are tried one at a time."""
     text = template.render(template.DIGITS, "Title.")
     exclusive = {"path", "paths", "name", "inherit", "layers", "pair", "method", "padding", "flip"}
+    exclusive |= {"input_range", "preprocess"}
     lines = text.splitlines()
     for number, line in enumerate(lines):
         key = re.match(r"# (\w+) = ", line)

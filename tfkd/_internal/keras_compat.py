@@ -126,6 +126,11 @@ def scopes_by_path() -> Iterator[None]:
         keras.Layer._open_name_scope = original
 
 
+def set_dtype(end: Any, dtype: str) -> None:
+    """Sets the type of a symbolic input of a functional model, or of its input layer."""
+    end._dtype = dtype
+
+
 def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
     """The loss that a model was compiled with, as a function of (y, y_pred, sample_weight); None without a loss."""
     return model._compile_loss

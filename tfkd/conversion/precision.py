@@ -28,10 +28,18 @@ def in_float32(model: Any) -> Iterator[Any]:
         for layer in layers
         if layer.compute_dtype in _HALF and layer.variable_dtype == "float32"
     ]
+    # Nested models cast what they get to the types of their symbolic inputs and input layers.
+    nested = [keras_compat.functional(layer) for layer in layers if keras_compat.shows_layers(layer)]
+    ends = [end for one in nested for end in (*one.inputs, *map(keras_compat.producer, one.inputs))]
+    inputs = [(end, end.dtype) for end in ends if end.dtype in _HALF]
     try:
         for layer, _ in mixed:
             layer.dtype_policy = "float32"
+        for end, _ in inputs:
+            keras_compat.set_dtype(end, "float32")
         yield model
     finally:
         for layer, policy in mixed:
             layer.dtype_policy = policy
+        for end, dtype in inputs:
+            keras_compat.set_dtype(end, dtype)
