@@ -141,10 +141,9 @@ class _Run:
         allowed = self.recipe.distillation.allow_bad_teacher
 
         def work(_: str) -> Examined:
-            from tfkd import models
-
             found = [
-                teacher_examination.examine(teacher.input.load(path), self.trainer.teacher_splits) for path in teacher.paths
+                teacher_examination.examine(teacher.input.load(path), self.trainer.teacher_splits)
+                for path in teacher.paths
             ]
             findings = [finding for one in found for finding in one.findings]
             refuse_teacher(findings, allowed=allowed, on_note=self.progress.line)

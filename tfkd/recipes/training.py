@@ -23,9 +23,9 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.models import own_code
 from tfkd.optimization import Optimized
+from tfkd.recipes import student as students
 from tfkd.recipes import teacher_examination
 from tfkd.recipes.findings import Finding, refuse_teacher
-from tfkd.recipes import student as students
 from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.step_cache import input_hash, locked
 from tfkd.recipes.teacher_examination import Examination
