@@ -72,6 +72,8 @@ def _branches(x):
         "depthwise convolution read by others": ops.mean(depthwise, axis=(1, 2)),
         "first part of a dense layer": vector[0],
         "second part of a dense layer": vector[1],
+        "softplus": layers.Activation("softplus")(features() * 8.0),
+        "log_sigmoid": layers.Activation("log_sigmoid")(features() * 8.0),
         "celu": layers.Activation("celu")(features()),
         "product with clip": (lambda h: h * ops.clip(h, -0.5, 0.5))(features()),
         "relu and minimum": (lambda h: ops.relu(h) + ops.minimum(h, 0.0))(features()),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import biases, channel_slices, refusals
+from tfkd.conversion import biases, channel_slices, negations_and_logarithms, refusals
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
@@ -64,9 +64,10 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
         module._mlir_quantize = quantize_int8
 
     def quantize(content: bytes, *args: Any, **options: Any) -> bytes:
+        stable = negations_and_logarithms.replace(content)
         if mode == "full_int8":
-            return _reproduced(lambda: bytes(quantize_float(content, *args, **options)), content, samples)
-        rewritten = replace_sums(content)
+            return _reproduced(lambda: bytes(quantize_float(stable, *args, **options)), stable, samples)
+        rewritten = replace_sums(stable)
 
         def quantize_int16() -> bytes:
             return biases.correct(_replace_zero_scales(bytes(quantize_float(rewritten, *args, **options))), rewritten)
@@ -287,7 +288,7 @@ def for_litert(content: bytes) -> bytes:
         The file with constants on the right of matrix products, and of as many dimensions as the result in MINIMUM,
         MAXIMUM and SELECT_V2, and with slices for partly read SPLIT; or `content` where nothing changes.
     """
-    content = slice_partly_read_splits(content)
+    content = slice_partly_read_splits(negations_and_logarithms.replace(content))
     editor, changed = ModelEditor(content), False
     for op in list(editor.graph.operators):
         if editor.name(op) == "BATCH_MATMUL" and not editor.is_activation(int(op.inputs[0])):

@@ -20,8 +20,8 @@ _MOST_RELATIVE = 2e-3
 _DIFFERENT_SHARE = 0.02
 # Options of an op that a conversion to integers may change.
 _FREE_OPTIONS = ("asymmetricQuantizeInputs", "quantizedBiasType", "potScaleInt16", "weightsFormat", "keepNumDims")
-# Ops that the conversion to 16-bit activations replaces by each other.
-_REPLACED = ("MEAN", "MUL", "SUM")
+# Ops that the conversion to integer activations replaces by each other.
+_REPLACED = ("MEAN", "MUL", "NEG", "SUM")
 
 
 def check(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping[str, str], model_name: str) -> None:

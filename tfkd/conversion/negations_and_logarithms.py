@@ -1,0 +1,94 @@
+"""Equivalent forms of NEG, which no quantizer takes, and of log(1 + exp(x)), which 8 bits cannot hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.tflite import TFLiteModel
+
+
+def replace(content: bytes) -> bytes:
+    """Replaces both for a quantizer of activations.
+
+    Args:
+        content: A float .tflite.
+
+    Returns:
+        The changed file, or `content` where it has neither.
+    """
+    return _replace_negations(replace_softplus(content))
+
+
+def replace_softplus(content: bytes) -> bytes:
+    """Replaces log(1 + exp(x)) by relu(x) - log(sigmoid(|x|)), for softplus, mish and log_sigmoid.
+
+    exp(x) overflows beyond 88, and where its values reach 100, those below 1 share 3 of 256 steps.
+
+    Args:
+        content: A .tflite whose activations are floats.
+    """
+    if "LOG" not in TFLiteModel(content).ops:
+        return content  # without the time to read a large model
+    editor, changed = ModelEditor(content), False
+    producers = {int(i): op for op in editor.graph.operators for i in op.outputs}
+    for op in list(editor.graph.operators):
+        chain = _exponential_sum(editor, producers, op)
+        if chain is None:
+            continue
+        source, output = int(chain[0].inputs[0]), int(op.outputs[0])
+        steps = {name: editor.copy_tensor(output, f"/{name}") for name in ("abs", "sigmoid", "log", "relu")}
+        for name, operands, result, options in (
+            ("ABS", [source], steps["abs"], schema.AbsOptionsT()),
+            ("LOGISTIC", [steps["abs"]], steps["sigmoid"], None),
+            ("LOG", [steps["sigmoid"]], steps["log"], None),
+            ("RELU", [source], steps["relu"], None),
+            ("SUB", [steps["relu"], steps["log"]], output, schema.SubOptionsT()),
+        ):
+            editor.insert(editor.new_op(name, operands, [result], options), before=op)
+        for one in (*chain, op):
+            editor.remove(one)
+        readers = editor.readers()
+        for index in (int(i) for i in chain[1].inputs if not readers.get(int(i)) and int(i) in producers):
+            editor.remove(producers[index])  # the DEQUANTIZE of the number 1
+        changed = True
+    return editor.pack() if changed else content
+
+
+def _exponential_sum(editor: ModelEditor, producers: dict[int, Any], op: Any) -> list[Any] | None:
+    """EXP and ADD in front of a LOG, where nothing else reads them and 1 is added; else None."""
+    if editor.name(op) != "LOG" or (total := producers.get(int(op.inputs[0]))) is None or editor.name(total) != "ADD":
+        return None
+    exponentials = [each for i in total.inputs if (each := producers.get(int(i))) and editor.name(each) == "EXP"]
+    others = [int(i) for i in total.inputs if producers.get(int(i)) not in exponentials]
+    if len(exponentials) != 1 or len(others) != 1:
+        return None
+    one, cast = others[0], producers.get(others[0])
+    if cast is not None and editor.name(cast) == "DEQUANTIZE":  # in a file with weights of float16
+        one = int(cast.inputs[0])
+    is_float = editor.tensors[one].type in (schema.TensorType.FLOAT16, schema.TensorType.FLOAT32)
+    if not is_float or editor.is_activation(one) or (editor.constant(one) != 1).any():
+        return None
+    chain, readers = [exponentials[0], total], editor.readers()
+    source, result = (editor.tensors[int(i)].shape for i in (chain[0].inputs[0], op.outputs[0]))
+    alone = all(readers[int(each.outputs[0])] == 1 for each in chain)
+    return chain if alone and np.array_equal(source, result) else None
+
+
+def _replace_negations(content: bytes) -> bytes:
+    """Replaces -x by a multiplication by -1."""
+    if "NEG" not in TFLiteModel(content).ops:
+        return content
+    editor = ModelEditor(content)
+    for op in list(editor.graph.operators):
+        if editor.name(op) == "NEG" and editor.tensors[int(op.inputs[0])].type == schema.TensorType.FLOAT32:
+            factor = editor.new_constant(np.array(-1, np.float32), f"minus{len(editor.tensors)}")
+            multiplication = editor.new_op(
+                "MUL", [int(op.inputs[0]), factor], op.outputs.tolist(), schema.MulOptionsT()
+            )
+            editor.insert(multiplication, before=op)
+            editor.remove(op)
+    return editor.pack()
