@@ -219,12 +219,12 @@ def test_run_with_a_teacher_of_another_input_range_is_refused_before_the_trainin
     assert not list(tmp_path.glob("refused/student-*"))
 
 
-def test_run_with_a_student_of_probabilities_is_refused_before_the_training(tmp_path, digits_teacher_file):
+def test_run_with_a_student_without_logits_is_refused_before_the_training(tmp_path, digits_teacher_file):
     inputs = keras.Input((8, 8, 1))
     student = models.build("digits_student", (8, 8, 1), 10)
-    keras.Model(inputs, keras.layers.Softmax()(student(inputs))).save(tmp_path / "student.keras")
-    softmax = ('model = "digits_student"', f'path = "{tmp_path}/student.keras"')
-    path = write(tmp_path, "refused", teacher=digits_teacher_file, softmax=softmax)
+    keras.Model(inputs, keras.layers.Activation("hard_sigmoid")(student(inputs))).save(tmp_path / "student.keras")
+    own = ('model = "digits_student"', f'path = "{tmp_path}/student.keras"')
+    path = write(tmp_path, "refused", teacher=digits_teacher_file, own=own)
     with pytest.raises(InputError, match="student must return logits"):
         pipeline.run(recipe.load(path))
     assert not list(tmp_path.glob("refused/student-*"))
