@@ -141,6 +141,13 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     return model._loss_tracker
 
 
+def may_add_weights(layer: keras.Layer) -> bool:
+    """Whether a layer that was not called yet may create weights, of its own or of its layers, when it is."""
+    import keras
+
+    return not layer.built and (type(layer).build is not keras.Layer.build or bool(inner_layers(layer)))
+
+
 def build_training_state(model: keras.Model, y: Any, shape: tuple[int | None, ...]) -> None:
     """Creates the variables of a compiled model's optimizer and metrics, where they do not exist yet.
 

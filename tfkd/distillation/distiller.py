@@ -210,7 +210,7 @@ class Distiller(keras.Model):
             arguments.check_classes(loss, shape[-1])
         for _, y in batches:
             arguments.check_targets(y, shape, self._used_soft_losses(), binary=self._binary)
-        if self.student.built:
+        if self.student.built and not any(map(keras_compat.may_add_weights, self._used_soft_losses())):
             keras_compat.build_training_state(self, batches[0][1], shape)
         self._examined = True
         return x
