@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tfkd.errors import InputError
 from tfkd.validation.limits import LIMITS, Limit
-from tfkd.validation.scores import least_right
 
 if TYPE_CHECKING:
     from tfkd.validation.results import Row
@@ -206,6 +205,9 @@ def _check_constant(rows: Sequence[Row]) -> list[Check]:
     known = [row for row in rows if row.accuracy is not None and row.constant_accuracy is not None]
     if not known:
         return []
+    # Here, since the command line needs the limits for its options, but no NumPy for `--help`.
+    from tfkd.validation.scores import least_right
+
     samples, share = known[0].samples, known[0].constant_accuracy
     least = least_right(samples, share or 0.0)
     constant = f"The most frequent label of the test split, given to every sample, reaches {share:.1%}."
