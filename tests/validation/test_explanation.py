@@ -185,7 +185,7 @@ def references():
     """A function that converts a model to float32, and names its layers."""
 
     def convert_float(model, ops=()):
-        reference = float_counterpart(model, SimpleNamespace(ops=ops))
+        reference = float_counterpart(model, SimpleNamespace(ops=ops, graph=SimpleNamespace(ops=[], tensors=[])))
         return reference, layer_names.by_tensor(reference, model)
 
     return convert_float
