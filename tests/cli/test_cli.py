@@ -45,6 +45,21 @@ def test_help_of_each_command_has_an_example_and_a_text_for_each_option(name):
     assert all(parameter.help for parameter in COMMANDS[name].params)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "advice"),
+    [
+        ("convert", "Pass allow_mismatch=True or check=False.", "Pass --allow-mismatch or --no-check."),
+        ("convert", "Pass allow_float=True.", "Pass --allow-float."),
+        ("label", "Pass flip=False, image_size=(96, 64) or skip_broken=True.",
+         "Pass --no-flip, --image-size 96 64 or --skip-broken."),
+    ],
+)  # fmt: skip
+def test_advice_names_the_options_of_the_command(name, arguments, advice):
+    assert application._as_options(arguments, application._options_of(name)) == advice
+    accepted = {option for one in COMMANDS[name].params for option in (*one.opts, *one.secondary_opts)}
+    assert {*re.findall(r"--[\w-]+", advice)} <= accepted
+
+
 def test_each_command_is_a_module_in_the_order_of_the_import():
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
     shared = {path for path in modules if path.endswith("_options")} | {"__init__", "__main__", "application"}

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import importlib.metadata
-import inspect
 import json
 import logging
 import os
@@ -171,14 +170,11 @@ def _as_options(message: str, options: dict[str, str]) -> str:
     return re.sub(r"(?<![\w,.-])(\w+)=('[^']*'|\"[^\"]*\"|\(\d+, \d+\)|[\w/-]+(?:\.\w+)*)", replace, message)
 
 
-def _options_of(function: Callable[..., None]) -> dict[str, str]:
-    """The command-line option of each parameter of a command that has one."""
-    options = {}
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-        for info in getattr(parameter.annotation, "__metadata__", ()):
-            if isinstance(info, typer.models.OptionInfo):
-                options[name] = (info.param_decls or (f"--{name.replace('_', '-')}",))[0]
-    return options
+def _options_of(name: str) -> dict[str, str]:
+    """The option of each parameter of a command that has one, such as `--check/--no-check`."""
+    group: Any = typer.main.get_command(app)
+    options = {one.name: (*one.opts[:1], *one.secondary_opts) for one in group.commands[name].params}
+    return {parameter: "/".join(names) for parameter, names in options.items() if names[0].startswith("--")}
 
 
 def _format_warning(
@@ -201,6 +197,8 @@ def command(
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
+        name = function.__name__.replace("_", "-")
+
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
             warnings.formatwarning = _format_warning
@@ -217,9 +215,9 @@ def command(
                         again = " The same command resumes the work." if resumes else ""
                         typer.echo(f"tfkd: interrupted.{again}", err=True)
                         raise typer.Exit(_INTERRUPTED) from None
-                    raise typer.Exit(_report_error(error, _options_of(function))) from None
+                    raise typer.Exit(_report_error(error, _options_of(name))) from None
 
-        return app.command(name=function.__name__.replace("_", "-"))(guarded)
+        return app.command(name=name)(guarded)
 
     return register
 

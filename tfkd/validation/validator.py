@@ -116,7 +116,7 @@ def validate(
         test: Test split; a split with another role is refused. Or another form of labelled test data, such as a
             `tf.data.Dataset`, see `tfkd.data.as_split`.
         reference: Keras model that the .tflite was converted from. Agreement, flips and accuracy drop refer to it.
-        teacher: Keras model that taught, for `Contract.max_drop_from_teacher`. A model with other inputs than the
+        teacher: Keras model of the teacher, for `Contract.max_drop_from_teacher`. A model with other inputs than the
             .tflite, such as a teacher of another modality, comes with its own test split, as a tuple.
         alone: Keras model of the same student, trained without a teacher, for `Contract.min_gain_over_alone`.
         baselines: More Keras models for comparison, by name.
