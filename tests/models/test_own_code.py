@@ -56,7 +56,7 @@ def test_model_of_a_function_is_built_with_its_options(mine):
     [
         ("none_such:student", "module 'none_such' does not exist in the working directory"),
         ("{mine}:none", "must have a function 'none'"),
-        ("{mine}:nothing", "must return a keras.Model. Received: NoneType"),
+        ("{mine}:nothing", "must return a Model. Received: NoneType"),
         ("{mine}:broken", r"raised ZeroDivisionError: .*\.py, line 18"),
         ("resnet9", "unknown model 'resnet9'"),
     ],

@@ -134,6 +134,20 @@ def test_training_config_with_bad_value_is_refused():
         recipe.training_config(augment="mixup")
 
 
+def test_settings_of_a_training_and_own_code_are_keys_of_its_tables(tmp_path):
+    keys = 'ema = 0.9\nclass_weights = { "1" = 2 }\nloss = "mine:loss"\ncallbacks = ["mine:callback"]'
+    loaded = recipe.load(write(tmp_path, GOOD.replace("[contract]", f"{keys}\n[contract]")))
+    assert (loaded.distillation.ema, loaded.distillation.class_weights) == (0.9, {"1": 2.0})
+    assert loaded.distillation.own_code == ["mine:callback", "mine:loss"]
+    assert loaded.distillation.training.own_code == ["mine:callback"]
+
+
+def test_optimization_with_a_setting_that_undoes_it_is_refused(tmp_path):
+    text = f"{GOOD}[[optimization]]\nmethod = 'prune'\nema = 0.9\n"
+    with pytest.raises(ValueError, match=r"optimization\.0: .*ema does not go with method 'prune'"):
+        recipe.load(write(tmp_path, text))
+
+
 def test_loss_takes_its_options_and_the_temperature(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text(

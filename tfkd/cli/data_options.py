@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
+from tfkd.cli.option_groups import Option, described, with_options
 from tfkd.data.reading import HELP, ReadingOptions, Request
 
 _FORMS = "a .npz file, a manifest (.csv, .jsonl), or a folder with one folder of images per class"
@@ -17,12 +17,13 @@ DataOption = Annotated[
 ]
 DIGITS = Request("digits")
 
-_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "image_size": (tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help=HELP["image_size"])),
-    "color": (str | None, typer.Option(help=HELP["color"])),
-    "resize": (str, typer.Option(help=HELP["resize"])),
-    "crop": (str, typer.Option(help=HELP["crop"])),
-    "skip_broken": (bool, typer.Option("--skip-broken", help=HELP["skip_broken"])),
+_DEFAULTS = ReadingOptions()
+_OPTIONS = {
+    "image_size": Option(tuple[int, int] | None, None, typer.Option(metavar="HEIGHT WIDTH", help=HELP["image_size"])),
+    "color": described(str | None, _DEFAULTS.color, HELP["color"]),
+    "resize": described(str, _DEFAULTS.resize, HELP["resize"]),
+    "crop": described(str, _DEFAULTS.crop, HELP["crop"]),
+    "skip_broken": described(bool, _DEFAULTS.skip_broken, HELP["skip_broken"], "--skip-broken"),
 }
 
 
@@ -33,36 +34,17 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
         command: Function with one parameter that is annotated as `Annotated[Request, ...]`, or with a Request or None.
             It becomes an option for the name or path, with its default, and the others follow it.
     """
-    signature = inspect.signature(command, eval_str=True)
-    name = next(one.name for one in signature.parameters.values() if _is_request(one.annotation))
-    defaults = ReadingOptions()
-    more = [
-        inspect.Parameter(
-            option,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=getattr(defaults, option),
-            annotation=Annotated[kind, info],
-        )
-        for option, (kind, info) in _OPTIONS.items()
-    ]
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    data: Any = next(one for one in parameters if _is_request(one.annotation))
+    default = data.default.reference if isinstance(data.default, Request) else data.default
+    kind: Any = str | None if default is None else str
+    reference = Option(kind, default, data.annotation.__metadata__[0])
 
-    @functools.wraps(command)
-    def with_data(**arguments: Any) -> None:
-        options = ReadingOptions(**{option: arguments.pop(option, getattr(defaults, option)) for option in _OPTIONS})
-        reference = arguments.pop(name, None)
-        command(**arguments, **{name: None if reference is None else Request(reference, options)})
+    def receive(values: dict[str, Any]) -> Mapping[str, Any]:
+        path, options = values.pop(data.name), ReadingOptions(**values)
+        return {data.name: None if path is None else Request(path, options)}
 
-    parameters = []
-    for parameter in signature.parameters.values():
-        if parameter.name == name:
-            info = parameter.annotation.__metadata__[0]
-            default = parameter.default.reference if isinstance(parameter.default, Request) else parameter.default
-            kind: Any = str | None if default is None else str
-            parameters += [parameter.replace(annotation=Annotated[kind, info], default=default), *more]
-        else:
-            parameters.append(parameter)
-    with_data.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return with_data
+    return with_options(command, {data.name: reference, **_OPTIONS}, receive, at=data.name)
 
 
 def _is_request(annotation: Any) -> bool:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
 from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
-from tfkd.cli.optimizer_options import DEFAULTS, optimizer_options
 from tfkd.cli.training_options import (
-    Augment,
-    BatchSize,
-    Epochs,
-    LearningRate,
+    DEFAULTS,
     StudentPreprocess,
     StudentRange,
     TeacherFile,
     TeacherPreprocess,
     TeacherRange,
+    logging_options,
+    training_options,
 )
+from tfkd.distillation.loggers import Loggers
+from tfkd.distillation.training_config import TrainingConfig
 
 _SEVERAL_MACHINES = """\
 Several machines train one student through tf.distribute. Each runs the same script; TF_CONFIG says which machine it is.
@@ -58,7 +57,8 @@ def _print_several_machines(requested: bool) -> None:
 
 @command(tensorflow=True, resumes=True)
 @code_options
-@optimizer_options
+@training_options
+@logging_options
 @data_options
 def distill(
     teacher: TeacherFile,
@@ -91,7 +91,10 @@ def distill(
     ] = 0.9,
     loss: Annotated[
         str,
-        typer.Option(help="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld or mean_squared."),
+        typer.Option(
+            help="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, or "
+            "module:function of your own."
+        ),
     ] = "soft_target",
     temperature: Annotated[
         float | None,
@@ -112,12 +115,9 @@ def distill(
     teacher_preprocess: TeacherPreprocess = None,
     student_range: StudentRange = None,
     student_preprocess: StudentPreprocess = None,
-    epochs: Epochs = 20,
-    batch_size: BatchSize = 64,
-    learning_rate: LearningRate = 1e-3,
-    optimization_settings: Mapping[str, Any] = DEFAULTS,
-    augment: Augment = "none",
+    config: TrainingConfig = DEFAULTS,
     seed: Seed = 0,
+    loggers: Loggers | None = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     workers: Annotated[
@@ -143,12 +143,8 @@ def distill(
     --out pruned.keras, and then --student pruned.keras --optimize qat --out student.tflite
     """
     from tfkd.recipes import model_input, training
-    from tfkd.recipes.recipe import training_config
     from tfkd.report import console
 
-    config = training_config(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment, **optimization_settings
-    )
     job = training.Job(
         student,
         out,
@@ -158,6 +154,7 @@ def distill(
         model_input=model_input.parse("student", student_range, student_preprocess),
         seed=seed,
         overwrite=overwrite,
+        loggers=loggers,
         distillation=training.Distillation(
             teacher,
             alpha,

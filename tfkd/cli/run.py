@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from tfkd.cli.application import CONTRACT_BROKEN, Json, RecipeFile, command, command_line, print_result, progress_of
+from tfkd.cli.training_options import logging_options
+from tfkd.distillation.loggers import Loggers
 
 
 @command(tensorflow=True, resumes=True)
+@logging_options
 def run(
     recipe: RecipeFile,
     allow_bad_teacher: Annotated[
@@ -20,6 +23,7 @@ def run(
             "is less accurate than the student alone; distillation.allow_bad_teacher in the recipe.",
         ),
     ] = False,
+    loggers: Loggers | None = None,
     as_json: Json = False,
 ) -> None:
     """Run a recipe from data to report.
@@ -38,7 +42,7 @@ def run(
         if allow_bad_teacher:
             distillation = settings.distillation.model_copy(update={"allow_bad_teacher": True})
             settings = settings.model_copy(update={"distillation": distillation})
-        result = pipeline.run(settings, command=command_line(), progress=progress)
+        result = pipeline.run(settings, command=command_line(), progress=progress, loggers=loggers)
         text = f"{console.summary(result.record)}\nReport: {result.page}"
         print_result(progress, result.to_json(), as_json, text)
     raise typer.Exit(0 if result.ok else CONTRACT_BROKEN)

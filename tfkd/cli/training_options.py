@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from tfkd.cli.option_groups import Option, described, with_options
+from tfkd.distillation.training_config import TrainingConfig
+from tfkd.errors import InputError
 
 ModelOut = Annotated[Path, typer.Option("--out", help=".keras file to write.")]
 TeacherFile = Annotated[
@@ -28,9 +33,108 @@ StudentRange = Annotated[
 StudentPreprocess = Annotated[
     str | None, typer.Option(help="preprocess_input of keras.applications that the student's file expects.")
 ]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training split.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
-LearningRate = Annotated[float, typer.Option(min=1e-12, help="Highest learning rate; see --schedule.")]
 Augment = Annotated[
     str, typer.Option(help="Augmentation of images: none, or crop_flip (padding, random crop and flip).")
 ]
+
+# Keys of a training configuration that have options, and the type of their values.
+_KINDS: dict[str, Any] = {
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "optimizer": str,
+    "momentum": float,
+    "weight_decay": float | None,
+    "schedule": str,
+    "warmup": float,
+    "clip_norm": float | None,
+    "ema": float | None,
+    "early_stopping": int | None,
+    "label_smoothing": float,
+    "class_weights": str | None,
+    "precision": str,
+    "label_loss": str | None,
+    "metrics": list[str] | None,
+    "callbacks": list[str] | None,
+    "augment": str,
+}
+_REPEATED = {"metrics": "--metric", "callbacks": "--callback"}
+DEFAULTS = TrainingConfig()
+
+
+def _option(name: str, kind: Any) -> Option:
+    field = TrainingConfig.model_fields[name]
+    text = (field.description or "").replace("Left out:", "Default:")
+    if name == "class_weights":
+        text = text.replace("a table such as { cat = 2.0 }", "NAME=WEIGHT with commas, such as cat=2,dog=0.5")
+    if name in _REPEATED:
+        return described(kind, None, f"{text} May be repeated.", _REPEATED[name])
+    return described(kind, field.default, text)
+
+
+_OPTIONS = {name: _option(name, kind) for name, kind in _KINDS.items()}
+
+
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces the parameter `config` of a command by one option per key of a training, such as `--weight-decay`.
+
+    Args:
+        command: Function with a parameter `config`, which receives the `TrainingConfig`.
+    """
+    return with_options(command, _OPTIONS, _receive, at="config")
+
+
+def _receive(values: dict[str, Any]) -> Mapping[str, Any]:
+    from tfkd.recipes.recipe import training_config
+
+    values |= {name: values[name] or [] for name in _REPEATED}
+    if values["class_weights"] not in (None, "balanced"):
+        values["class_weights"] = _weights(values["class_weights"])
+    return {"config": training_config(**values)}
+
+
+def _weights(text: str) -> dict[str, float]:
+    """The weights of `cat=2,dog=0.5`."""
+    found = {}
+    for pair in text.split(","):
+        name, _, number = pair.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise InputError(
+                f"--class-weights must be balanced, or NAME=WEIGHT with commas. Received: {text!r}. Use cat=2,dog=0.5."
+            )
+    return found
+
+
+def logging_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces the parameter `loggers` of a command by `--tensorboard` and `--mlflow`.
+
+    Args:
+        command: Function with a parameter `loggers`, which receives the `Loggers`.
+    """
+    return with_options(command, _LOGGING, _loggers, at="loggers")
+
+
+_LOGGING = {
+    "tensorboard": described(
+        Path | None, None, "Folder for the logs of TensorBoard: the losses and metrics of each epoch."
+    ),
+    "mlflow": described(
+        str | None,
+        None,
+        "Tracking URI of MLflow for settings and logs: a server such as http://localhost:5000, or a database such as "
+        "sqlite:///mlflow.db. Needs the extra mlflow.",
+    ),
+}
+
+
+def _loggers(values: dict[str, Any]) -> Mapping[str, Any]:
+    if not any(values.values()):
+        return {"loggers": None}
+    from tfkd.distillation.loggers import Loggers
+
+    return {"loggers": Loggers(**values)}

@@ -8,6 +8,7 @@ import keras
 from keras.optimizers import schedules
 
 from tfkd.distillation.training_config import TrainingConfig
+from tfkd.models import own_code
 
 _ADAMW_DECAY = 0.01
 # The learning rate of the schedule `step`: the share of the steps after which it changes, and its factor.
@@ -18,19 +19,34 @@ def build(config: TrainingConfig, model: keras.Model, steps: int) -> keras.optim
     """The optimizer of a training, not built.
 
     Args:
-        config: Optimizer, learning rate, schedule, weight decay and clipping.
+        config: Optimizer, learning rate, schedule, weight decay, clipping, moving average and precision.
         model: Built model that is trained; its weights other than kernels do not decay.
         steps: Number of training steps in all.
+
+    Raises:
+        InputError: The function of the user does not exist, or returns no optimizer.
 
     Reference:
         Loshchilov, Hutter: Decoupled Weight Decay Regularization (arXiv:1711.05101). Chen et al.: Symbolic Discovery of
         Optimization Algorithms (arXiv:2302.06675), for lion. He et al.: Deep Residual Learning (arXiv:1512.03385),
-        section 4.2, for step.
+        section 4.2, for step. Polyak, Juditsky: Acceleration of Stochastic Approximation by Averaging, SIAM Journal on
+        Control and Optimization 30, 1992, for the moving average.
     """
+    optimizer = _optimizer(config, model, steps)
+    if config.precision == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(optimizer)  # small gradients would be 0 in float16
+    return optimizer
+
+
+def _optimizer(config: TrainingConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
     default = _ADAMW_DECAY if config.optimizer == "adamw" else 0.0
     decay = default if config.weight_decay is None else config.weight_decay
     options: dict[str, Any] = {"weight_decay": decay or None, "global_clipnorm": config.clip_norm}
+    if config.ema:
+        options |= {"use_ema": True, "ema_momentum": config.ema}
     rate = _learning_rate(config, steps)
+    if ":" in config.optimizer:
+        return own_code.call(config.optimizer, keras.optimizers.Optimizer, rate)
     if config.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, config.momentum, nesterov=config.momentum > 0, **options)
     elif config.optimizer == "lion":

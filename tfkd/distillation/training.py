@@ -9,14 +9,15 @@ import keras
 
 from tfkd._internal import keras_compat
 from tfkd.data import CropFlip, Partner, Split, Splits, crop_flip
-from tfkd.distillation import optimizers
+from tfkd.distillation import label_losses, optimizers, precision
 from tfkd.distillation.checkpoints import EpochCheckpoint, History, OnEpoch
 from tfkd.distillation.compilation import jit_by_device
 from tfkd.distillation.distiller import Distiller
+from tfkd.distillation.early_stopping import BestWeights
 from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.distillation.training_config import TrainingConfig
-from tfkd.models import logits
+from tfkd.models import logits, own_code
 
 
 def fit(
@@ -30,20 +31,25 @@ def fit(
     soft_labels: SoftLabels | None = None,
     partner: Partner | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    loggers: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
     """Trains a model with logits, or a `Distiller`, on the training split.
+
+    The weights after the training are those that the configuration asks for: of the last epoch or, with early stopping,
+    of the best one, and with `ema` their moving average. The validation is that of these weights.
 
     Args:
         model: Keras model with logits or `Distiller`, built, not compiled.
         splits: Data; the validation split is evaluated after each epoch.
-        config: Epochs, batch size, optimizer, learning rate and augmentation.
+        config: Epochs, batch size, optimizer, losses, augmentation and the other settings.
         seed: Random seed of order and augmentation.
         checkpoint: Folder for the last finished epoch; training resumes from the epoch that is there. None for no
             checkpoint.
         on_epoch: Function that is called with (finished epochs, total epochs, logs).
         soft_labels: Store that a `Distiller` learns from, with its own augmentation.
         partner: Samples of the teacher of a `Distiller`, if they are not those of the student.
-        callbacks: Further callbacks, see `tfkd.optimization.Optimized`.
+        callbacks: Callbacks that may change the model, see `tfkd.optimization.Optimized`.
+        loggers: Callbacks that read the logs, see `tfkd.distillation.loggers`.
 
     Returns:
         The logs of each epoch by name, including epochs before an interruption.
@@ -57,29 +63,45 @@ def fit(
         config.batch_size, shuffle=True, augment=augment, seed=seed, soft_labels=soft_labels, partner=partner
     )
     steps = config.epochs * -(-len(splits.train) // config.batch_size)
-    model.compile(
-        optimizers.build(config, model, steps),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=jit_by_device(),
-    )
-    if not isinstance(model, Distiller):  # which does both itself
-        shape = logits.check_are_logits("student", model, splits.train.x[:8].astype("float32"))
-        keras_compat.build_training_state(model, splits.train.y[:8], shape)
-    keeper = EpochCheckpoint(checkpoint, config.epochs, on_epoch)
-    done = keeper.restore(model)
-    # Callbacks that change the model at the end of an epoch come before the one that saves it.
-    sync = [] if isinstance(model, Distiller) else [EpochSync(dataset)]
-    model.fit(
-        dataset,
-        validation_data=splits.val.batches(256),
-        epochs=config.epochs,
-        initial_epoch=done,
-        shuffle=False,
-        verbose=0,
-        callbacks=[*sync, *callbacks, keeper],
-    )
+    with precision.layers_in(_student(model), config.precision):
+        model.compile(
+            optimizers.build(config, model, steps),
+            loss=label_losses.label_loss(config),
+            metrics=label_losses.metrics(config),
+            jit_compile=jit_by_device(),
+        )
+        if not isinstance(model, Distiller):  # which does both itself
+            shape = logits.check_are_logits("student", model, splits.train.x[:8].astype("float32"))
+            keras_compat.build_training_state(model, splits.train.y[:8], shape)
+        keeper = EpochCheckpoint(checkpoint, config.epochs, on_epoch)
+        done = keeper.restore(model)
+        best = BestWeights(config.early_stopping, keeper.history, checkpoint) if config.early_stopping else None
+        own = [own_code.call(name, keras.callbacks.Callback) for name in config.callbacks]
+        model.fit(
+            dataset,
+            validation_data=splits.val.batches(256),
+            epochs=config.epochs,
+            initial_epoch=config.epochs if best and best.exhausted else done,
+            shuffle=False,
+            verbose=0,
+            class_weight=label_losses.class_weights(config, splits.train),
+            callbacks=[
+                *([] if isinstance(model, Distiller) else [EpochSync(dataset)]),
+                *callbacks,  # those that change the model come before the one that saves it
+                *own,
+                keeper,
+                *([best] if best else []),  # it needs the history of the epoch, and the averaged weights
+                *([keras.callbacks.SwapEMAWeights()] if config.ema else []),
+                *loggers,
+            ],
+        )
+        if best:
+            best.restore(model)
     return keeper.history
+
+
+def _student(model: keras.Model) -> keras.Model:
+    return model.student if isinstance(model, Distiller) else model
 
 
 def augmentation(config: TrainingConfig) -> CropFlip | None:

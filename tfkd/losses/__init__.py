@@ -34,6 +34,7 @@ from tfkd.losses.features import (
 )
 from tfkd.losses.loss import DistillationLoss, value_at
 from tfkd.losses.outputs import CTKD, DIST, DKD, WSLD, FromKeras, MeanSquared, SoftTarget, StandardizedSoftTarget
+from tfkd.models import own_code
 
 __all__ = [
     "CTKD", "DIST", "DKD", "WSLD", "AttentionTransfer", "ContrastiveDistillation", "DistillationLoss", "FromKeras",
@@ -57,7 +58,7 @@ def build(name: str, **options: Any) -> DistillationLoss:
     """Builds a loss on outputs by its name.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `NAMES`; or `module:function` of the user, which returns a loss that `get` takes.
         **options: Arguments of the loss, such as `temperature=4.0`.
 
     Raises:
@@ -66,6 +67,8 @@ def build(name: str, **options: Any) -> DistillationLoss:
     >>> type(build("dkd", beta=2.0)).__name__
     'DKD'
     """
+    if ":" in name:
+        return get(own_code.call(name, object, **options))
     if name not in NAMES:
         raise InputError(
             f"losses.build: name must be one of {', '.join(NAMES)}. Received: {name!r}.{suggestion(name, NAMES)}"

@@ -1,4 +1,4 @@
-"""Models and layers of the user's own Python code, which is executed only where the user names it."""
+"""Functions and classes of the user's own Python code, which is executed only where the user names it."""
 
 from __future__ import annotations
 
@@ -49,14 +49,32 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, **opt
     """
     if ":" not in name:
         return build(name, input_shape, num_classes, **options)
-    function = _function(name)
+    return call(name, keras.Model, input_shape, num_classes, **options)
+
+
+def call(name: str, kind: type, *arguments: Any, **options: Any) -> Any:
+    """What a function or class of the user returns.
+
+    Args:
+        name: `module:function`.
+        kind: Type that the result must have.
+        *arguments: Arguments of the function.
+        **options: Further arguments.
+
+    Raises:
+        InputError: The module or function does not exist, it raises an error, or returns something else.
+    """
+    function = find(name)
     try:
-        model = function(input_shape, num_classes, **options)
+        found = function(*arguments, **options)
     except Exception as error:  # the user's code may raise anything
-        raise InputError(f"{name}({input_shape}, {num_classes}) raised {_described(error)}") from error
-    if not isinstance(model, keras.Model):
-        raise InputError(f"{name} must return a keras.Model. Received: {type(model).__name__}. Return the model.")
-    return model
+        raise InputError(f"{name}({', '.join(map(str, arguments))}) raised {_described(error)}") from error
+    if not isinstance(found, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise InputError(
+            f"{name} must return {article} {kind.__name__}. Received: {type(found).__name__}. Return another value."
+        )
+    return found
 
 
 def source_files(names: Sequence[str]) -> list[Path]:
@@ -69,7 +87,15 @@ def source_files(names: Sequence[str]) -> list[Path]:
     return [Path(file) for file in files if file is not None]
 
 
-def _function(name: str) -> Any:
+def find(name: str) -> Any:
+    """A function or class of the user.
+
+    Args:
+        name: `module:function`.
+
+    Raises:
+        InputError: The module or function does not exist, or the module raises an error.
+    """
     module_name, _, attribute = name.partition(":")
     module = _module(module_name)
     function = getattr(module, attribute, None)

@@ -8,13 +8,14 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization.optimized import Optimized
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["CHAINED", "METHODS", "Optimized", "optimize", "rehearse"]
+__all__ = ["CHAINED", "METHODS", "Optimized", "check_training", "optimize", "rehearse"]
 
 # The function of each method: (student, **options) -> Optimized. A new method is one module and one line here.
 _FUNCTIONS = {
@@ -29,6 +30,8 @@ _FUNCTIONS = {
 METHODS = tuple(_FUNCTIONS)
 # Methods whose result is a Keras model that another method can start from.
 CHAINED = ("prune", "cluster")
+# Methods whose weights are what the method promises after each epoch, also on average.
+_EVERY_EPOCH_IS_COMPLETE = ("qat", "tfmot_qat")
 
 
 def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
@@ -62,6 +65,28 @@ def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
             f"Received: {', '.join(unknown)}. Leave out or rename the unknown."
         )
     return prepare(student, **options)
+
+
+def check_training(method: str, config: TrainingConfig) -> None:
+    """Refuses settings of a training under which a method would not give what it promises.
+
+    Args:
+        method: One of `METHODS`.
+        config: Settings of the training of the prepared student.
+
+    Raises:
+        InputError: An average of weights or those of an early epoch would have other zeros or clusters than the last
+            step, or quantized layers would compute in half precision.
+    """
+    settings = {"precision": config.precision != "float32"}
+    if method not in _EVERY_EPOCH_IS_COMPLETE:
+        settings |= {"ema": config.ema is not None, "early_stopping": config.early_stopping is not None}
+    for name, given in settings.items():
+        if given:
+            raise InputError(
+                f"optimize: {name} does not go with method {method!r}. Received: {name} = {getattr(config, name)}. "
+                "Leave it out."
+            )
 
 
 def rehearse(student: keras.Model, stages: Sequence[tuple[str, Mapping[str, Any]]]) -> None:

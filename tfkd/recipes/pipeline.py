@@ -21,6 +21,7 @@ from tfkd.recipes.trainer import Kind, Saved, Teaching, Trainer, prepare
 
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
+    from tfkd.distillation.loggers import Loggers
     from tfkd.recipes.recipe import Optimization
     from tfkd.report.seeds import SeedRun
     from tfkd.targets import Target
@@ -58,7 +59,9 @@ class Result:
 _Students = Mapping[Kind, Mapping[int, Finished[Trained]]]
 
 
-def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None = None) -> Result:
+def run(
+    recipe: Recipe, *, command: str | None = None, progress: Progress | None = None, loggers: Loggers | None = None
+) -> Result:
     """Runs a recipe: data, teacher, students with and without teacher, conversion, validation, report.
 
     The same call resumes an interrupted run. A step is kept if its settings, and the files of the steps before it, are
@@ -69,6 +72,7 @@ def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None
         recipe: See `tfkd.recipes.recipe.load`.
         command: Command line, for the report.
         progress: Progress display.
+        loggers: Where the logs of the trainings go; None for nowhere.
 
     Raises:
         InputError: The recipe does not fit the data or a model, the teacher is bad (see `Distillation` of the recipe),
@@ -81,7 +85,7 @@ def run(recipe: Recipe, *, command: str | None = None, progress: Progress | None
     folder = recipe.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock", str(folder)):
-        return _Run(recipe, folder, progress or Progress()).run(targets, command)
+        return _Run(recipe, folder, progress or Progress(), loggers).run(targets, command)
 
 
 def _check_loss(recipe: Recipe) -> None:
@@ -93,10 +97,10 @@ def _check_loss(recipe: Recipe) -> None:
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, progress: Progress, loggers: Loggers | None) -> None:
         self.recipe, self.folder, self.progress = recipe, folder, progress
         self.steps = Steps(folder, progress)
-        self.trainer = Trainer(recipe, self.steps, progress)
+        self.trainer = Trainer(recipe, self.steps, progress, loggers)
 
     def run(self, targets: Sequence[Target | str], command: str | None) -> Result:
         self.trainer.check_student()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +16,7 @@ from tfkd.conversion.quantizer import QuantizerSettings, select
 from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
-from tfkd.optimization import METHODS
+from tfkd.optimization import METHODS, check_training
 from tfkd.recipes.model_input import INPUT_RANGE, PREPROCESS, ModelInput, Range, check, declared
 from tfkd.validation.contract import Contract
 from tfkd.validation.limits import CONFIDENT, LIMITS
@@ -212,7 +213,8 @@ class Distillation(TrainingConfig):
     )
     loss: str = Field(
         default="soft_target",
-        description="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld or mean_squared.",
+        description="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, or "
+        "module:function of your own that is called with loss_options and returns a loss, see tfkd.losses.",
     )
     loss_options: dict[str, Any] = Field(default={}, description="Other arguments of the distillation loss.")
     views: int | None = Field(
@@ -236,6 +238,11 @@ class Distillation(TrainingConfig):
         if (self.views or 1) > 1 and self.augment == "none":
             raise InputError(f'{self.views} views need an augmentation. Set augment = "crop_flip", or views = 1.')
         return self
+
+    def _own_code(self) -> Iterator[str]:
+        yield from super()._own_code()
+        if ":" in self.loss:
+            yield self.loss
 
     @property
     def soft(self) -> dict[str, Any]:
@@ -326,6 +333,11 @@ class Optimization(TrainingConfig):
         if method not in METHODS:
             raise InputError(f"must be one of {', '.join(METHODS)}. Received: {method!r}.")
         return method
+
+    @pydantic.model_validator(mode="after")
+    def _check_training(self) -> Self:
+        check_training(self.method, self)
+        return self
 
 
 class Targets(Section):

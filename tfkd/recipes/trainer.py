@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import keras
 
     from tfkd.distillation.labels.store import SoftLabels
+    from tfkd.distillation.loggers import Loggers
     from tfkd.optimization import Optimized
     from tfkd.recipes.recipe import Optimization
 
@@ -103,6 +104,7 @@ class Trainer:
         recipe: The recipe.
         steps: The steps of the run.
         progress: Progress display.
+        loggers: Where the logs of the trainings go; None for nowhere.
 
     Attributes:
         splits: The student's data.
@@ -110,8 +112,8 @@ class Trainer:
         data_hash: Hash of both.
     """
 
-    def __init__(self, recipe: Recipe, steps: Steps, progress: Progress) -> None:
-        self.recipe, self.steps, self.progress = recipe, steps, progress
+    def __init__(self, recipe: Recipe, steps: Steps, progress: Progress, loggers: Loggers | None = None) -> None:
+        self.recipe, self.steps, self.progress, self.loggers = recipe, steps, progress, loggers
         self.folder = steps.folder
         self.splits = self._load_data(recipe.data.request())
         if self.splits.train.paths is not None:
@@ -168,12 +170,12 @@ class Trainer:
                 _Training("teacher", key, model, model, settings, self.recipe.seed), splits=self.teacher_splits
             )
 
-        inputs = [settings.model_dump(), self.recipe.seed, self.data_hash, *self._code_hashes(settings.model)]
+        inputs = [settings.model_dump(), self.recipe.seed, self.data_hash, *self._code_hashes(settings, settings.model)]
         return self.saved(self.steps.do("teacher", inputs, Trained, work))
 
-    def _code_hashes(self, model: str | None) -> list[str]:
-        """The hashes of the user's code that a training depends on: imported modules, and the function `model`."""
-        names = [*self.recipe.imports, *([model] if model and ":" in model else [])]
+    def _code_hashes(self, settings: TrainingConfig, model: str | None = None) -> list[str]:
+        """The hashes of the user's code that a training depends on: imported modules, and functions."""
+        names = [*self.recipe.imports, *settings.own_code, *([model] if model and ":" in model else [])]
         if not names:
             return []
         from tfkd.models import own_code
@@ -226,7 +228,7 @@ class Trainer:
         start = self.recipe.student.file
         inputs = [self.recipe.student.model_dump(), settings.training.model_dump(), seed, self.data_hash]
         inputs += [input_hash(start)] if start else []
-        inputs += self._code_hashes(self.recipe.student.model)
+        inputs += self._code_hashes(settings, self.recipe.student.model)
         if teaching is not None:
             inputs += [settings.alpha, settings.soft, teaching.hashes]
         return self.steps.do(name, inputs, Trained, work)
@@ -270,6 +272,7 @@ class Trainer:
             soft_labels=training.store,
             partner=None if training.fitted is training.saved else self.partner,
             callbacks=training.callbacks,
+            loggers=self.loggers.callbacks(training.name, training.config, checkpoint) if self.loggers else (),
         )
         file = f"{training.name}/model.keras"
         with atomic.replacing(self.folder / file) as part:
@@ -293,7 +296,7 @@ class Trainer:
                 _Training(name, key, distiller, optimized.model, settings, seed, store, optimized.callbacks)
             )
 
-        inputs = [settings.model_dump(), seed, self.data_hash, student.hashes]
+        inputs = [settings.model_dump(), seed, self.data_hash, student.hashes, *self._code_hashes(settings)]
         inputs += [distillation.alpha, distillation.soft, teaching.hashes]
         return self.steps.do(name, inputs, Trained, work)
 

@@ -18,6 +18,7 @@ from tfkd._internal import atomic
 from tfkd.data import Splits
 from tfkd.distillation.checkpoints import OnEpoch
 from tfkd.distillation.distiller import Distiller
+from tfkd.distillation.loggers import Loggers
 from tfkd.distillation.training import accuracy, fit
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
@@ -41,7 +42,7 @@ class Distillation:
     Args:
         teacher: .keras file that returns logits.
         alpha: Weight of the distillation loss, 0..1.
-        loss: One of `tfkd.losses.NAMES`.
+        loss: One of `tfkd.losses.NAMES`, or `module:function` of the user.
         temperature: Temperature of the loss, > 0; None for its default.
         allow_bad_teacher: Whether the student is trained although the examination of the teacher finds an error.
         teacher_input: What the teacher expects for the pixels of images.
@@ -53,6 +54,11 @@ class Distillation:
     temperature: float | None = None
     allow_bad_teacher: bool = False
     teacher_input: ModelInput = ModelInput()
+
+    @property
+    def own_code(self) -> list[str]:
+        """Names `module:function` of the user's code that the distillation executes."""
+        return [self.loss] if ":" in self.loss else []
 
     def distiller(self, student: keras.Model) -> Distiller:
         """The student with its teacher."""
@@ -111,11 +117,12 @@ class Job:
         output: `logits` or `softmax`: what a .keras file that is written returns.
         model_input: What the model of a file expects for the pixels of images.
         data: Data set, see `tfkd.data.load`.
-        config: Epochs, batch size, learning rate and augmentation.
+        config: Epochs, optimizer, losses, augmentation and the other settings.
         seed: Seed of initial weights, order and augmentation, >= 0.
         overwrite: Whether an existing file is replaced.
         distillation: The teacher; None to train on labels alone.
         optimization: The optimization of a model from a file; None for none.
+        loggers: Where the logs go; None for nowhere.
     """
 
     model: str
@@ -128,6 +135,7 @@ class Job:
     overwrite: bool = False
     distillation: Distillation | None = None
     optimization: Optimization | None = None
+    loggers: Loggers | None = None
 
     @property
     def from_file(self) -> bool:
@@ -138,7 +146,9 @@ class Job:
         """A hash of all that the result depends on: settings, data and model files."""
         files = [Path(self.model)] if self.from_file else []
         files += [self.distillation.teacher] if self.distillation else []
-        files += own_code.source_files([self.model] if ":" in self.model and not self.from_file else [])
+        names = [*self.config.own_code, *(self.distillation.own_code if self.distillation else ())]
+        names += [*([self.model] if ":" in self.model and not self.from_file else [])]
+        files += own_code.source_files(names)
         settings = [
             self.model,
             splits.train.content_hash,
@@ -190,6 +200,7 @@ def train(
             checkpoint=folder,
             on_epoch=on_epoch,
             callbacks=optimized.callbacks if optimized else (),
+            loggers=job.loggers.callbacks(job.out.stem, job.config, folder) if job.loggers else (),
         )
         record = {"val_accuracy": accuracy(model, splits.val), "history": history}
         return {**record, **_write(job, model, optimized, splits), "path": str(job.out)}
@@ -219,6 +230,8 @@ def _check(job: Job) -> None:
             f"distill: --optimize needs a trained student, a .keras file. Received: {job.model!r}. Train it first: "
             f"tfkd distill --student {job.model} --out student.keras."
         )
+    if job.optimization:
+        optimization.check_training(job.optimization.method, job.config)
 
 
 def _examine_teacher(job: Job, settings: Distillation, splits: Splits, on_note: Callable[[str], None]) -> None:
