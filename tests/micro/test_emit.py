@@ -39,10 +39,10 @@ def test_transposed_convolution_of_16_bits_with_a_bias_of_32_is_refused() -> Non
 
 def test_emit_float_model_is_refused() -> None:
     made = Net(random.Random(0))
-    x = made.tensor((1, 4), "int32")
+    x = made.tensor((1, 4), "float32")
     made.graph.inputs.append(x)
-    with pytest.raises(ValueError, match="inputs and outputs must be quantized"):
-        micro.emit(made.bytes(made.op("ABS", [x], [made.tensor((1, 4), "int32")])))
+    with pytest.raises(ValueError, match="must be int8, int16 or uint8 .* Received: 't0' of float32"):
+        micro.emit(made.bytes(made.op("ABS", [x], [made.tensor((1, 4), "float32")])))
 
 
 @pytest.mark.parametrize("name", ["Model", "a-b", "", "1x", 'x"; system("rm")'])
@@ -60,3 +60,19 @@ def test_layer_name_cannot_leave_its_comment() -> None:
     program = micro.emit(made.bytes(out))
     assert "*/ int main" not in program.files["model.h"]
     assert "*/ #error" not in program.files["model.c"]
+
+
+def test_emit_names_what_is_open_empty_or_sparse() -> None:
+    for shape, reason in (
+        ((1, -1), r"'t1' must have a fixed shape. Received: \(1, -1\)"),
+        ((1, 0), "must have values"),
+    ):
+        made = Net(random.Random(0))
+        out = made.op("RELU", [made.input((1, 4))], [made.output(shape)])
+        with pytest.raises(ValueError, match=reason):
+            micro.emit(made.bytes(out))
+    made = Net(random.Random(0))
+    x = made.input((1, 4))
+    made.graph.tensors[x].sparsity = schema.SparsityParametersT(traversalOrder=[0], blockMap=[], dimMetadata=[])
+    with pytest.raises(ValueError, match="'t0' must be dense. Received: sparse storage"):
+        micro.emit(made.bytes(made.op("RELU", [x], [made.output((1, 4))])))

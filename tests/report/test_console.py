@@ -77,6 +77,7 @@ def test_export_shows_the_arena_and_what_was_removed():
         "removed": {"summary": "2 ops removed"},
         "golden_vectors": 4,
         "golden_source": "tflm",
+        "golden_refusals": {},
     }
     assert console.exported(Path("out"), sizes).endswith("; 2 ops removed; self-test of 4 vectors from tflm")
     assert "no self-test" in console.exported(Path("out"), {**sizes, "golden_source": None})

@@ -118,7 +118,7 @@ def misaligned(core: str, contents: list[bytes]) -> tuple[list[str], int]:  # ru
     for content in contents:
         model, program = TFLiteModel.load(content), micro.emit(content)
         elf = compiler.compile_firmware(program, core, boards()[target.board])
-        emulator.emulate(target._firmware(model, program, elf), [samples(model, 1)], count=False)
+        emulator.emulate(target._firmware(program, elf), [samples(model, 1)], count=False)
     return found, seen
 
 

@@ -65,7 +65,7 @@ class SampleInterpreter:
         """Computes one sample.
 
         Args:
-            inputs: One array for each input of the model, of its shape and type.
+            inputs: One array for each input of the model, of its type and number of values.
 
         Returns:
             One array for each output of the model, of shape [1] for a scalar.
@@ -74,10 +74,24 @@ class SampleInterpreter:
             self.interpreter = self._start()
         self.interpreter.reset_all_variables()
         for detail, array in zip(self.interpreter.get_input_details(), inputs, strict=True):
-            self.interpreter.set_tensor(detail["index"], array)
+            self.interpreter.set_tensor(detail["index"], np.reshape(array, detail["shape"]))
         self.interpreter.invoke()
         indices = [detail["index"] for detail in self.interpreter.get_output_details()]
         return [np.atleast_1d(self.interpreter.get_tensor(index)) for index in indices]
+
+
+def has_batch_axis(shape: Sequence[int]) -> bool:
+    """Whether the first axis of a tensor of one sample is that of the samples: it has size 1."""
+    return len(shape) > 0 and shape[0] == 1
+
+
+def joined(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """An output of several samples [N, ...].
+
+    Args:
+        samples: The output of each sample. Its first axis is that of the samples if it has size 1.
+    """
+    return np.concatenate([y if has_batch_axis(y.shape) else y[None] for y in samples])
 
 
 def new_interpreter(content: bytes, kernels: str, threads: int = 1, batch: int = 1) -> Any:
@@ -98,6 +112,8 @@ def new_interpreter(content: bytes, kernels: str, threads: int = 1, batch: int =
     }[kernels]
     interpreter = Interpreter(model_content=content, num_threads=threads, experimental_op_resolver_type=resolver)
     for detail in interpreter.get_input_details() if batch > 1 else ():
+        if not has_batch_axis(detail["shape"]):
+            raise ValueError(f"input {detail['name']!r} of shape {tuple(detail['shape'])} has no batch axis")
         interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
     interpreter.allocate_tensors()
     return interpreter
@@ -183,10 +199,11 @@ def run(content: bytes, kernels: str, inputs: list[np.ndarray], *, restart: bool
     # Batches make only XNNPACK faster, and resource variables have the shape of one sample.
     if kernels == "xnnpack" and samples >= 2 * _BATCH and not restart:
         runner, batch = _batched(single, content, kernels, [array[:_BATCH] for array in inputs])
-    whole = samples - samples % batch
-    chunks = [runner.invoke([array[i : i + batch] for array in inputs]) for i in range(0, whole, batch)]
-    chunks += [single.invoke([array[i : i + 1] for array in inputs]) for i in range(whole, samples)]
-    outputs = [np.concatenate(output) for output in zip(*chunks, strict=True)]
+    whole = samples - samples % batch if batch > 1 else 0
+    parts = [runner.invoke([array[i : i + batch] for array in inputs]) for i in range(0, whole, batch)]
+    if rest := [single.invoke([array[i : i + 1] for array in inputs]) for i in range(whole, samples)]:
+        parts.append([joined(output) for output in zip(*rest, strict=True)])
+    outputs = [np.concatenate(output) for output in zip(*parts, strict=True)]
     return {"outputs": outputs, "batch": batch, "peak_rss_bytes": _peak_rss()}
 
 
@@ -201,7 +218,7 @@ def _batched(
     except (RuntimeError, ValueError):  # a RESHAPE to a fixed size, for example, cannot be resized
         return single, 1
     for expected, received in zip(zip(*outputs, strict=True), together, strict=True):
-        if not np.array_equal(np.concatenate(expected), received):
+        if not np.array_equal(joined(expected), received):
             return single, 1
     return resized, _BATCH
 

@@ -27,6 +27,7 @@ class MicroInterpreter:
 
     def __init__(self, model: TFLiteModel, copy: bytes | None = None) -> None:
         self._content, self._outputs = copy or model.content, len(model.outputs)
+        self._shapes = [tensor.shape for tensor in model.inputs]
         self._restart = not _reset_restores_variables(model)
         self.interpreter = self._start()
 
@@ -34,7 +35,7 @@ class MicroInterpreter:
         """Computes one sample.
 
         Args:
-            inputs: One array for each input of the model, of its shape and type.
+            inputs: One array for each input of the model, of its type and number of values.
 
         Returns:
             One array for each output of the model, of shape [1] for a scalar.
@@ -42,8 +43,8 @@ class MicroInterpreter:
         if self._restart:
             self.interpreter = self._start()
         self.interpreter.reset()
-        for index, array in enumerate(inputs):
-            self.interpreter.set_input(array, index)
+        for index, (array, shape) in enumerate(zip(inputs, self._shapes, strict=True)):
+            self.interpreter.set_input(np.reshape(array, shape), index)
         self.interpreter.invoke()
         return [np.atleast_1d(self.interpreter.get_output(index)) for index in range(self._outputs)]
 

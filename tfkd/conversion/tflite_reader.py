@@ -40,11 +40,13 @@ class TensorInfo:
 
     Args:
         name: Name of the tensor in the file.
-        shape: Dimensions, -1 where the file leaves one open.
+        shape: Dimensions. An open one has the size that the file gives for it, which all engines take.
         dtype: Name of the NumPy type, such as `int8`; types that NumPy lacks have their name in the schema (`int4`).
-        scales: Quantization step sizes, one per tensor or per channel; empty for floats.
+        scales: Quantization step sizes, one per tensor or per channel; empty for floats; 0 where a file has no more
+            than that for a tensor that is always 0.
         zero_points: Quantized values that stand for 0, as many as scales.
         quantized_dimension: Axis of the channels that the scales belong to.
+        open_axes: Axes whose size may be changed before a run, often that of the batch.
     """
 
     name: str
@@ -53,6 +55,17 @@ class TensorInfo:
     scales: tuple[float, ...] = ()
     zero_points: tuple[int, ...] = ()
     quantized_dimension: int = 0
+    open_axes: tuple[int, ...] = ()
+
+    @property
+    def has_batch_axis(self) -> bool:
+        """Whether the first axis is that of the samples: it has size 1."""
+        return self.shape[:1] == (1,)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: all dimensions but the batch axis, or all where there is none."""
+        return self.shape[1:] if self.has_batch_axis else self.shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +147,9 @@ def _read(content: bytes) -> tuple[TFLiteGraph, ...]:
         raise ModelError("no subgraph")
     if not graphs[0].inputs or not graphs[0].outputs:
         raise ModelError("no input or no output")
+    for tensor in (graphs[0].tensors[i] for i in (*graphs[0].inputs, *graphs[0].outputs)):
+        if 0.0 in tensor.scales:
+            raise ModelError(f"{tensor.name!r} with a scale of 0")
     return graphs
 
 
@@ -201,11 +217,10 @@ def _op(op: Any, codes: list[str], tensors: int, budget: _ItemBudget) -> OpInfo:
 
 
 def _tensor(tensor: Any, budget: _ItemBudget) -> TensorInfo:
-    # The signature has -1 where the shape has a placeholder of 1; it is absent where all dimensions are fixed.
-    signature = tensor.ShapeSignatureLength()
-    read = tensor.ShapeSignature if signature else tensor.Shape
-    shape = tuple(int(read(i)) for i in budget.indices(signature or tensor.ShapeLength(), "dimensions"))
-    if any(d < -1 for d in shape) or math.prod(abs(d) for d in shape) >= _MAX_ELEMENTS:
+    # The signature has -1 where a dimension is open; it is absent where all are fixed.
+    signature = [int(tensor.ShapeSignature(i)) for i in budget.indices(tensor.ShapeSignatureLength(), "dimensions")]
+    shape = tuple(int(tensor.Shape(i)) for i in budget.indices(tensor.ShapeLength(), "dimensions"))
+    if any(d < -1 for d in (*shape, *signature)) or math.prod(abs(d) for d in shape) >= _MAX_ELEMENTS:
         raise ModelError(f"a tensor of shape {shape[:8]}")
     if tensor.Type() not in _DTYPES:
         raise ModelError(f"tensor type {tensor.Type()}")
@@ -221,7 +236,8 @@ def _tensor(tensor: Any, budget: _ItemBudget) -> TensorInfo:
         else:
             zero_points = (0,) * len(scales)
         axis = quantization.QuantizedDimension()
-        if len(zero_points) != len(scales) or not all(0 < scale < math.inf for scale in scales):
+        if len(zero_points) != len(scales) or not all(0 <= scale < math.inf for scale in scales):
             raise ModelError(f"quantization with scales {scales[:3]} and {len(zero_points)} zero points")
     name = (tensor.Name() or b"").decode(errors="replace")
-    return TensorInfo(name, shape, _DTYPES[tensor.Type()], scales, zero_points, axis)
+    open_axes = tuple(i for i, size in enumerate(signature) if size == -1)
+    return TensorInfo(name, shape, _DTYPES[tensor.Type()], scales, zero_points, axis, open_axes)

@@ -3,14 +3,15 @@
 The passes, in order:
 
 1. `graph.read` checks a .tflite and reads its tensors and ops.
-2. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
-3. `padding.fold_padding` folds PAD into the convolution after it.
-4. `elimination.eliminate` removes channels that cannot change the outputs.
-5. `lowering.lower` turns each op into calls of C kernels with their constants.
-6. `streaming.choose` selects layers that run row by row, and `merging.merge` lets layers share one copy of a kernel;
+2. `folding.fold_shapes` replaces arithmetic on shapes by constants.
+3. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
+4. `padding.fold_padding` folds PAD into the convolution after it.
+5. `elimination.eliminate` removes channels that cannot change the outputs.
+6. `lowering.lower` turns each op into calls of C kernels with their constants.
+7. `streaming.choose` selects layers that run row by row, and `merging.merge` lets layers share one copy of a kernel;
    both are optional.
-7. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
-8. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
+8. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
+9. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
 
 LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) compute the same for all other ops,
 but:
@@ -22,8 +23,8 @@ but:
 - UNIDIRECTIONAL_SEQUENCE_LSTM differs by one quantization step at most; it also needs the `intermediates` that a
   converter writes.
 
-Inputs and outputs of the generated C are integers. QUANTIZE and DEQUANTIZE of a float model's inputs and outputs are
-left to the caller, with helpers in the header that round as these ops do.
+Inputs and outputs of the generated C are integers, each of its own type. QUANTIZE and DEQUANTIZE of a float model's
+inputs and outputs are left to the caller, with helpers in the header that round as these ops do.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def emit(
     """Generates C for a model.
 
     Args:
-        model: Fully quantized .tflite of batch size 1, with int8 or int16 inputs and outputs, or with float32 ones that
-            QUANTIZE and DEQUANTIZE convert.
+        model: Fully quantized .tflite of batch size 1. Inputs and outputs, each of its own type, are int8, int16,
+            uint8 that QUANTIZE converts, int32, bool, or float32 that QUANTIZE and DEQUANTIZE convert.
         name: C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
         size: Whether to generate one copy of each kernel instead of one for each combination of compile-time options
             that layers need: half the code, a little slower.
@@ -67,6 +68,7 @@ def emit(
     """
     from tfkd.micro.elimination import eliminate
     from tfkd.micro.emitter import emit as write
+    from tfkd.micro.folding import fold_shapes
     from tfkd.micro.lowering import lower
     from tfkd.micro.merging import merge
     from tfkd.micro.padding import fold_padding
@@ -77,7 +79,7 @@ def emit(
     model = TFLiteModel.load(model)
     if "QUANTIZE" not in model.ops:  # a float model: one message instead of one for each of its ops
         check_io(model.inputs)
-    graph = remove_float_io(_graph.read(model))
+    graph = remove_float_io(fold_shapes(_graph.read(model)))
     check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)])
     graph = fold_padding(graph)
     layers, _ = lower(graph)

@@ -17,11 +17,15 @@ _INT32_MIN = -(2**31)
 def quantize_multiplier(real: float) -> tuple[int, int]:
     """A real number >= 0 as (multiplier, shift): multiplier * 2^(shift - 31), multiplier in [2^30, 2^31).
 
+    Infinity, the quotient of scales that float32 cannot hold, has a shift beyond that of all finite numbers.
+
     >>> quantize_multiplier(0.75)
     (1610612736, 0)
     """
     if real == 0:
         return 0, 0
+    if math.isinf(real):
+        return 2**30, 1025
     fraction, shift = math.frexp(real)
     multiplier = math.floor(fraction * 2**31 + 0.5)
     if multiplier == 2**31:
@@ -110,9 +114,17 @@ def tanh(x: int, integer_bits: int) -> int:
     return magnitude if x > 0 else -magnitude
 
 
-def table(function: Callable[[int], int]) -> np.ndarray:
-    """The values of a function of one int8 value, saturated: [256] int8, from -128 on."""
-    return np.array([max(-128, min(127, function(x))) for x in range(-128, 128)], "int8")
+def table(function: Callable[[int], int], first: int = -128, dtype: str = "int8") -> np.ndarray:
+    """The values of a function of 256 integers, saturated.
+
+    Args:
+        function: The function.
+        first: First integer: -128 for int8, 0 for uint8.
+        dtype: Type of the values: `int8` or `uint8`.
+    """
+    limits = np.iinfo(dtype)
+    values = [max(int(limits.min), min(int(limits.max), function(x))) for x in range(first, first + 256)]
+    return np.array(values, dtype)
 
 
 def sigmoid_table() -> np.ndarray:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from tfkd.micro.graph import Graph, Tensor
 from tfkd.micro.placement import Placement
 
-CTYPES = {"int8": "int8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t", "int64": "int64_t"}
+CTYPES = {
+    **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "uint16", "int32", "int64")},
+    "bool": "uint8_t",
+    "float32": "float",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +47,30 @@ class Context:
 
     def signature(self) -> str:
         """C signature of the run function."""
-        value = CTYPES[self.graph.tensors[self.graph.inputs[0]].dtype]
-        io = f"const {value} *in, {value} *out"
+        tensors = self.graph.tensors
+        source, target = (value_type([tensors[i] for i in ends]) for ends in (self.graph.inputs, self.graph.outputs))
+        io = f"const {source} *in, {target} *out"
         if not self.has_single_io:
-            io = f"const {value} *const *in, {value} *const *out"
+            io = f"const {source} *const *in, {target} *const *out"
         return f"int tfkd_{self.name}_run(tfkd_{self.name}_ctx *ctx, {io})"
+
+
+def value_type(tensors: Sequence[Tensor]) -> str:
+    """C type of the values of all inputs or all outputs; `void` where their types differ."""
+    types = {CTYPES[tensor.dtype] for tensor in tensors}
+    return types.pop() if len(types) == 1 else "void"
+
+
+def quantizer(name: str, inputs: Sequence[Tensor], dtype: str) -> str:
+    """Name of the header's C function from a float to a quantized value.
+
+    Args:
+        name: C identifier of the model.
+        inputs: The model's inputs. If they have several types, the name has the type.
+        dtype: Type of the quantized value.
+    """
+    suffix = f"_{dtype}" if len({tensor.dtype for tensor in inputs if tensor.scales}) > 1 else ""
+    return f"tfkd_{name}_quantize{suffix}"
 
 
 def comment(text: str) -> str:

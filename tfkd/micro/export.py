@@ -3,9 +3,9 @@
 Format `c`: the generated C99, a self-test and build files. Format `tflm`: the model as an array for TensorFlow Lite
 Micro, the registration of its ops and build files. Both with `report.json`.
 
-This module runs no model itself: outputs of the self-test and the arena of TensorFlow Lite Micro come from an oracle
-that the caller passes, since TensorFlow Lite Micro's interpreter exists for Linux on x86-64 only. Without one, the C
-has no self-test and an unknown arena is null.
+This module runs no model itself: outputs of the self-test and the arena of TensorFlow Lite Micro come from oracles
+that the caller passes, since TensorFlow Lite Micro's interpreter exists for Linux on x86-64 only. Without one that runs
+the model, the C has no self-test and an unknown arena is null.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import dataclasses
 import json
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from tfkd import micro
 from tfkd._internal import atomic
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.micro.selftest import Oracle, make_vectors, selftest
 
 FORMATS = ("c", "tflm")
@@ -40,7 +40,7 @@ def write(
     size: bool = False,
     stream: bool = False,
     inputs: Any = None,
-    oracle: Oracle | None = None,
+    oracle: Oracle | Sequence[Oracle] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes a folder that a firmware compiles, atomically.
@@ -54,12 +54,14 @@ def write(
         size: Whether to generate the smallest code, which is a little slower; format `c` only.
         stream: Whether layers run row by row where that makes the arena smaller; format `c` only.
         inputs: [N, ...] samples of the self-test, of the model's input dtype; four random samples by default.
-        oracle: Engine that computes the expected outputs of the self-test, such as `targets.get("tflm")`; None for C
-            without a self-test. For the format `tflm`, only `tflm` itself tells the size of the arena.
+        oracle: Engine that computes the expected outputs of the self-test, such as `targets.get("tflm")`, or several
+            of which the first that runs the model is taken; None for C without a self-test. For the format `tflm`,
+            only `tflm` itself tells the size of the arena.
         overwrite: Whether to replace an existing folder.
 
     Returns:
-        The content of `report.json`: sizes in bytes, the memory plan, the number of test vectors and their oracle.
+        The content of `report.json`: sizes in bytes, the memory plan, the number of test vectors, their oracle, and
+        what the oracles before it said against the model.
 
     Raises:
         InputError: An option is wrong, or the folder exists.
@@ -76,14 +78,15 @@ def write(
             f"export-c: {'size' if size else 'stream'} needs format c, got tflm: TensorFlow Lite Micro brings its own "
             "kernels. Leave the option out."
         )
-    if inputs is not None and oracle is None:
+    oracles = list(oracle) if isinstance(oracle, Sequence) else [oracle] if oracle else []
+    if inputs is not None and not oracles:
         raise InputError(
             "export-c: inputs need an oracle that computes their outputs. Pass oracle=targets.get('tflm')."
         )
     if format == "c":
-        files, report = _c(model, micro.emit(model, name=name, size=size, stream=stream), oracle, inputs)
+        files, report = _c(model, micro.emit(model, name=name, size=size, stream=stream), oracles, inputs)
     else:
-        files, report = _tflm(model, name, _arena_bytes(model, oracle))
+        files, report = _tflm(model, name, _arena_bytes(model, oracles))
     files = _laid_out(files, name, layout, "-Os" if size else "-O2")
     files["report.json"] = json.dumps(report, indent=2) + "\n"
     atomic.write_folder(folder, files)
@@ -91,10 +94,17 @@ def write(
 
 
 def _c(
-    model: TFLiteModel, program: micro.Program, oracle: Oracle | None, inputs: Any
+    model: TFLiteModel, program: micro.Program, oracles: Sequence[Oracle], inputs: Any
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """The files and the report of the format `c`."""
-    files, test = dict(program.files), make_vectors(model, program, oracle, inputs) if oracle else None
+    files, test = dict(program.files), None
+    refusals: dict[str, str] = {}
+    for oracle in oracles:
+        try:
+            test = make_vectors(model, program, oracle, inputs)
+            break
+        except ModelError as error:  # such as an op that only this generator supports
+            refusals[oracle.spec] = str(error)
     if test:
         files[f"{program.name}_selftest.c"] = selftest(program, test)
     report = {
@@ -113,15 +123,17 @@ def _c(
         "layers": list(program.steps),
         "golden_vectors": test.count if test else 0,
         "golden_source": test.oracle if test else None,
+        "golden_refusals": refusals,
     }
     return files, report
 
 
-def _arena_bytes(model: TFLiteModel, oracle: Oracle | None) -> int | None:
-    """The arena that TensorFlow Lite Micro's interpreter needs; None where the oracle is another engine."""
-    if oracle is None or oracle.spec != "tflm":
+def _arena_bytes(model: TFLiteModel, oracles: Sequence[Oracle]) -> int | None:
+    """The arena that TensorFlow Lite Micro's interpreter needs; None where no oracle is that interpreter."""
+    oracle = next((one for one in oracles if one.spec == "tflm"), None)
+    if oracle is None:
         return None
-    zeros = [np.zeros((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
+    zeros = [np.zeros((1, *tensor.sample_shape), tensor.dtype) for tensor in model.inputs]
     memory = oracle.run(model, zeros, latency=False).memory
     return memory.arena_bytes if memory else None
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion.tflite import TensorInfo, TFLiteModel
+from tfkd.conversion.tflite import TensorInfo, TFLiteGraph, TFLiteModel
 from tfkd.errors import ModelError
 
 # No model for a microcontroller has a tensor near this size: a larger one means a damaged file.
@@ -53,6 +53,11 @@ class Tensor:
     variable: bool = False
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: all dimensions but a first one of size 1, the batch axis."""
+        return self.shape[1:] if self.shape[:1] == (1,) else self.shape
+
+    @property
     def elements(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
@@ -71,6 +76,10 @@ class Tensor:
     def zero_point(self) -> int:
         """The zero point of a tensor with one zero point."""
         return self.zero_points[0]
+
+
+class UnsupportedFile(ModelError):
+    """A file that is undamaged, but of a kind that no C is generated from; the message says what to do."""
 
 
 class MissingOption(ModelError):
@@ -139,25 +148,25 @@ def read(model: TFLiteModel) -> Graph:
     where = str(model.path or "micro.read")
     try:
         return _read(model)
+    except UnsupportedFile as error:
+        raise ModelError(f"{where}: {error}") from None
     except _DAMAGE as error:
         raise ModelError(
-            f"{where}: must be an undamaged .tflite of one subgraph with fixed shapes, the batch included. "
-            f"Received: {error or type(error).__name__}. Convert the Keras model with `tfkd convert --mode full_int8`, "
-            f"which fixes the batch at 1."
+            f"{where}: must be an undamaged .tflite. Received: {error or type(error).__name__}. Copy it again, or "
+            "convert the Keras model again with `tfkd convert --mode full_int8`."
         ) from None
 
 
 def _read(model: TFLiteModel) -> Graph:
     root = schema.Model.GetRootAs(model.content, 0)
     if root.SubgraphsLength() != 1:
-        raise ModelError(f"{root.SubgraphsLength()} subgraphs (control flow)")
+        raise UnsupportedFile(
+            f"must have one subgraph. Received: {root.SubgraphsLength()} (control flow or resource variables). Build "
+            "RNN layers with unroll=True, or export the model for TensorFlow Lite Micro: `tfkd export-c --format tflm`."
+        )
     subgraph = root.Subgraphs(0)
     described = model.graph
-    # An LSTM has unused tensors of size 0, which only hold scales.
-    used = {*described.inputs, *described.outputs, *(i for op in described.ops for i in (*op.inputs, *op.outputs))}
-    for i in used - {-1}:
-        if any(d < 1 for d in described.tensors[i].shape):
-            raise ModelError(f"tensor {described.tensors[i].name!r} of shape {described.tensors[i].shape}")
+    _check_shapes(described)
     tensors = tuple(
         _tensor(i, info, subgraph.Tensors(i), root, len(model.content)) for i, info in enumerate(described.tensors)
     )
@@ -167,6 +176,25 @@ def _read(model: TFLiteModel) -> Graph:
     graph = Graph(tensors, ops, described.inputs, described.outputs)
     _check_order(graph)
     return graph
+
+
+def _check_shapes(graph: TFLiteGraph) -> None:
+    """Refuses inputs and computed tensors with a dimension that is open or empty.
+
+    Other tensors may be empty: those of an LSTM that only hold scales, and the new shape of a RESHAPE to a scalar.
+    """
+    computed = {*graph.inputs, *graph.outputs, *(i for op in graph.ops for i in op.outputs)}
+    for tensor in (graph.tensors[i] for i in sorted(computed - {-1})):
+        if -1 in tensor.shape:
+            raise UnsupportedFile(
+                f"tensor {tensor.name!r} must have a fixed shape. Received: {tensor.shape}. Convert the model with "
+                "fixed sizes: `tfkd convert` fixes the batch at 1; the other sizes are those of keras.Input."
+            )
+        if 0 in tensor.shape:
+            raise UnsupportedFile(
+                f"tensor {tensor.name!r} must have values. Received: shape {tensor.shape}. Convert the model again "
+                "with sizes >= 1."
+            )
 
 
 def _tensor(index: int, info: TensorInfo, raw: Any, root: Any, limit: int) -> Tensor:
@@ -182,7 +210,10 @@ def _tensor(index: int, info: TensorInfo, raw: Any, root: Any, limit: int) -> Te
     if any(d < 0 for d in info.shape):
         raise ModelError(f"tensor {info.name!r} of shape {info.shape}")
     if raw.Sparsity() is not None:
-        raise ModelError(f"tensor {info.name!r} has sparse storage")
+        raise UnsupportedFile(
+            f"tensor {info.name!r} must be dense. Received: sparse storage, which TensorFlow Lite Micro does not read. "
+            "Convert the model without sparse weights."
+        )
     _check_quantization(info)
     tensor = Tensor(
         index,
@@ -202,7 +233,8 @@ def _tensor(index: int, info: TensorInfo, raw: Any, root: Any, limit: int) -> Te
     if tensor.bytes > _MAX_BYTES:
         raise ModelError(f"tensor {info.name!r} of {tensor.bytes} bytes")
     if not buffer.DataLength():
-        return tensor
+        empty = info.shape == (0,) and info.dtype == "int32"  # the new shape of a RESHAPE to a scalar
+        return dataclasses.replace(tensor, data=np.zeros(0, "int32")) if empty else tensor
     start = buffer._tab.Vector(buffer._tab.Offset(4))
     if buffer.DataLength() != tensor.bytes or start + tensor.bytes > limit:
         raise ModelError(f"tensor {info.name!r}: {buffer.DataLength()} bytes of data for shape {info.shape}")
@@ -211,15 +243,11 @@ def _tensor(index: int, info: TensorInfo, raw: Any, root: Any, limit: int) -> Te
 
 
 def _check_quantization(info: TensorInfo) -> None:
-    channels, axis = len(info.scales), info.quantized_dimension
-    if channels > 1 and not (0 <= axis < len(info.shape) and info.shape[axis] == channels):
-        raise ModelError(f"tensor {info.name!r} of shape {info.shape} with {channels} scales on axis {axis}")
-    if not all(1e-18 < scale < 1e18 for scale in info.scales):
-        raise ModelError(f"tensor {info.name!r} with a scale of {min(info.scales)} to {max(info.scales)}")
-    if info.dtype in ("int8", "int16"):
+    # Lowerings check the number, the axis and the size of scales where these count: those of a bias do not.
+    if info.dtype in ("int8", "int16", "uint8"):
         limits = np.iinfo(info.dtype)
         if any(not limits.min <= point <= limits.max for point in info.zero_points):
-            raise ModelError(f"tensor {info.name!r} with a zero point outside {info.dtype}")
+            raise ModelError(f"tensor {info.name!r} with a zero point outside of {info.dtype}")
 
 
 def _options(op: Any) -> Options:

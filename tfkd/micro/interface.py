@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfkd.micro.c_context import CTYPES, Context, comment
+from tfkd.micro.c_context import CTYPES, Context, comment, quantizer
 
-_LIMITS = {"int8": ("-128", "127"), "int16": ("-32768", "32767")}
+_LIMITS = {"int8": ("-128", "127"), "int16": ("-32768", "32767"), "uint8": ("0", "255")}
 
 
 def header(context: Context) -> str:
@@ -14,6 +14,8 @@ def header(context: Context) -> str:
     graph, name = context.graph, context.name
     guard, upper = f"TFKD_{name.upper()}_H", name.upper()
     pointers = "" if context.has_single_io else " `in` and `out` point to one pointer per input and output, in order."
+    if "void" in context.signature():
+        pointers += " Each points to\n * values of the type that stands beside its size above."
     return f"""#ifndef {guard}
 #define {guard}
 
@@ -55,9 +57,12 @@ def _io_macros(context: Context, indices: Sequence[int], kind: str) -> str:
         prefix = f"TFKD_{context.name.upper()}_{kind}{suffix}"
         lines += [
             f"#define {prefix}_SIZE {tensor.elements} /* {tensor.dtype}: {comment(tensor.name)} {tensor.shape} */",
-            f"#define {prefix}_SCALE {tensor.scale!r}f",
-            f"#define {prefix}_ZERO_POINT ({tensor.zero_point})",
         ]
+        if tensor.scales:
+            lines += [
+                f"#define {prefix}_SCALE {tensor.scale!r}f",
+                f"#define {prefix}_ZERO_POINT ({tensor.zero_point})",
+            ]
         if i in context.places.of_tensor:
             lines.append(f"#define {prefix}_IN_ARENA(ctx) ({context.pointer(i, '(int8_t *)(void *)(ctx)->arena')})")
     return "\n".join(lines)
@@ -75,13 +80,33 @@ def _reset_declaration(context: Context) -> str:
 
 def _conversions(context: Context) -> str:
     """C functions between floats and quantized values."""
-    name, dtype = context.name, context.graph.tensors[context.graph.inputs[0]].dtype
-    value, (least, most) = CTYPES[dtype], _LIMITS[dtype]
-    return f"""\
+    name = context.name
+    inputs, outputs = (
+        [context.graph.tensors[i] for i in ends] for ends in (context.graph.inputs, context.graph.outputs)
+    )
+    dtypes = dict.fromkeys(tensor.dtype for tensor in inputs if tensor.scales)
+    functions = [_quantize(quantizer(name, inputs, dtype), dtype) for dtype in dtypes]
+    if any(tensor.scales for tensor in outputs):
+        functions.append(
+            f"static inline float tfkd_{name}_dequantize(int32_t q, float scale, int zero_point) {{\n"
+            "    return (float)(q - zero_point) * scale;\n}"
+        )
+    if not functions:
+        return ""
+    return "\n\n".join([_CONVERSIONS + functions[0], *functions[1:]])
+
+
+_CONVERSIONS = """\
 /* A float to a quantized value and back, exactly as QUANTIZE and DEQUANTIZE in TensorFlow Lite Micro, which convert
  * the inputs and outputs of a model with float inputs or outputs. Halves are rounded away from 0, then the zero point
  * is added, and the sum saturates; NaN becomes the least value. */
-static inline {value} tfkd_{name}_quantize(float x, float scale, int zero_point) {{
+"""
+
+
+def _quantize(function: str, dtype: str) -> str:
+    value, (least, most) = CTYPES[dtype], _LIMITS[dtype]
+    return f"""\
+static inline {value} {function}(float x, float scale, int zero_point) {{
     const float steps = x / scale;
     int32_t whole;
     if (!(steps > -65536.0f)) return {least};
@@ -91,8 +116,4 @@ static inline {value} tfkd_{name}_quantize(float x, float scale, int zero_point)
     else if (steps - (float)whole <= -0.5f) whole--;
     whole += zero_point;
     return ({value})(whole < {least} ? {least} : whole > {most} ? {most} : whole);
-}}
-
-static inline float tfkd_{name}_dequantize({value} q, float scale, int zero_point) {{
-    return (float)(q - zero_point) * scale;
 }}"""

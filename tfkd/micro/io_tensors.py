@@ -1,11 +1,11 @@
 """The inputs and outputs of a program.
 
-The generated C takes and returns integers. In a model with float inputs and outputs, the first ops are QUANTIZE and the
-last ones DEQUANTIZE. They are removed from the graph and left to the caller: to `tfkd_<name>_quantize` and
-`tfkd_<name>_dequantize` in the C header, and to `IOTensor` here. Both round as AffineQuantize and Dequantize in
-TensorFlow Lite Micro's reference_ops do: halves away from 0, then the zero point is added, then the sum is saturated.
-Beyond 2^31 quantization steps, where the interpreter's cast to an integer is undefined, they saturate too. Shapes do
-not change.
+The generated C takes and returns integers, each input and output of its own type. In a model with float inputs and
+outputs, the first ops are QUANTIZE and the last ones DEQUANTIZE. They are removed from the graph and left to the
+caller: to `tfkd_<name>_quantize` and `tfkd_<name>_dequantize` in the C header, and to `IOTensor` here. Both round as
+AffineQuantize and Dequantize in TensorFlow Lite Micro's reference_ops do: halves away from 0, then the zero point is
+added, then the sum is saturated. Beyond 2^31 quantization steps, where the interpreter's cast to an integer is
+undefined, they saturate too. Shapes do not change.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import numpy as np
 from tfkd.conversion.tflite import TensorInfo
 from tfkd.errors import InputError, ModelError
 from tfkd.micro.graph import Graph, Op, Tensor
+
+_QUANTIZED = ("int8", "int16", "uint8")
+_IO_TYPES = (*_QUANTIZED, "int32", "bool")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +113,8 @@ def _converts(graph: Graph, op: Op, kind: str) -> bool:
     real, quantized = (source, output) if kind == "QUANTIZE" else (output, source)
     return (
         real.dtype == "float32"
-        and quantized.dtype in ("int8", "int16")
+        # TensorFlow Lite Micro dequantizes uint8 but does not quantize to it.
+        and quantized.dtype in (("int8", "int16") if kind == "QUANTIZE" else _QUANTIZED)
         and len(quantized.scales) == 1
         and real.shape == quantized.shape
     )
@@ -123,18 +127,13 @@ def check_io(tensors: Sequence[Tensor | TensorInfo]) -> None:
         tensors: The model's inputs and outputs.
 
     Raises:
-        ModelError: They are not all int8 or all int16 with one scale each.
+        ModelError: They are not all quantized with one scale each, nor int32 or bool.
     """
     for tensor in tensors:
-        if tensor.dtype in ("int32", "int64", "bool"):
+        if tensor.dtype not in _IO_TYPES or (tensor.dtype in _QUANTIZED and len(tensor.scales) != 1):
             raise ModelError(
-                f"micro.emit: inputs and outputs must be quantized. Received: {tensor.name!r} of {tensor.dtype}, such "
-                "as token ids of an Embedding or the result of an argmax. Compute that layer outside of the model, or "
-                "export the model for TensorFlow Lite Micro: `tfkd export-c --format tflm`."
-            )
-        if tensor.dtype not in ("int8", "int16") or tensor.dtype != tensors[0].dtype or len(tensor.scales) != 1:
-            raise ModelError(
-                "micro.emit: inputs and outputs must be all int8 or all int16, or float32 with one QUANTIZE or "
-                f"DEQUANTIZE each. Received: {tensor.name!r} of {tensor.dtype}. Convert with "
+                "micro.emit: inputs and outputs must be int8, int16 or uint8 with one scale each, int32, bool, or "
+                "float32 with one QUANTIZE or DEQUANTIZE each. "
+                f"Received: {tensor.name!r} of {tensor.dtype} with {len(tensor.scales)} scales. Convert with "
                 "`tfkd convert --mode full_int8` or `int16x8`."
             )

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfkd.conversion.tflite import TFLiteModel
+from tfkd.micro.c_context import CTYPES, quantizer, value_type
 from tfkd.micro.emitter import Program
+from tfkd.micro.graph import Tensor
 from tfkd.micro.io_tensors import IOTensor
 
 _SAMPLES = 4
@@ -92,15 +94,22 @@ def make_vectors(model: TFLiteModel, program: Program, oracle: Oracle, inputs: A
 
 
 def _random_samples(model: TFLiteModel, tensors: Sequence[IOTensor]) -> list[np.ndarray]:
-    """Random samples over the whole quantized range of the inputs; for float inputs, values between the steps too."""
+    """Random samples over the whole range of quantized inputs; for float inputs, values between the steps too."""
     generator, samples = np.random.default_rng(0), []
     for described, io in zip(model.inputs, tensors, strict=True):
-        limits = np.iinfo(io.tensor.dtype)
-        quantized = generator.integers(limits.min, limits.max + 1, (_SAMPLES, *io.tensor.shape[1:]))
-        quantized = quantized.astype(io.tensor.dtype)
+        low, high = _range(io.tensor)
+        quantized = generator.integers(low, high, (_SAMPLES, *io.tensor.sample_shape)).astype(io.tensor.dtype)
         between = generator.uniform(-0.5, 0.5, quantized.shape).astype("float32")
         samples.append(io.dequantize(quantized + between) if described.dtype == "float32" else quantized)
     return samples
+
+
+def _range(tensor: Tensor) -> tuple[int, int]:
+    """The smallest value of an input, and the largest plus one; those without a scale are counts or indices."""
+    if tensor.scales:
+        limits = np.iinfo(tensor.dtype)
+        return int(limits.min), int(limits.max) + 1
+    return 0, 2
 
 
 def selftest(program: Program, vectors: Vectors) -> str:
@@ -138,15 +147,17 @@ int main(void) {{
 def _one_vector(program: Program, vectors: Vectors) -> tuple[list[str], list[str]]:
     """The C declarations, and the statements that run vector i and compare its outputs."""
     name, inputs, outputs = program.name, vectors.inputs, vectors.outputs
-    ctype = f"{program.inputs[0].tensor.dtype}_t"
-    buffers = [f"    static {ctype} out{i}[{y[0].size}];" for i, y in enumerate(outputs)]
+    sources, targets = ([end.tensor for end in ends] for ends in (program.inputs, program.outputs))
+    buffers = [f"    static {CTYPES[t.dtype]} out{i}[{t.elements}];" for i, t in enumerate(targets)]
     before = [f"tfkd_{name}_reset(ctx);"] if program.state_bytes else []  # each vector starts from the initial state
     pointers, checks = [], []
     for i, x in enumerate(inputs):
         size, at = x[0].size, f"i * {x[0].size}"
         if x.dtype == "float32":
-            buffers.append(f"    static {ctype} quantized{i}[{size}];")
-            call = f"tfkd_{name}_quantize(in{i}[{at} + j], {_quantization(name, 'INPUT', i, len(inputs))})"
+            dtype = sources[i].dtype
+            buffers.append(f"    static {CTYPES[dtype]} quantized{i}[{size}];")
+            steps = _quantization(name, "INPUT", i, len(inputs))
+            call = f"{quantizer(name, sources, dtype)}(in{i}[{at} + j], {steps})"
             before.append(f"for (j = 0; j < {size}; j++) quantized{i}[j] = {call};")
         pointers.append(f"quantized{i}" if x.dtype == "float32" else f"in{i} + {at}")
     for i, y in enumerate(outputs):
@@ -156,7 +167,8 @@ def _one_vector(program: Program, vectors: Vectors) -> tuple[list[str], list[str
         checks.append(f"for (j = 0; j < {size}; j++) bad |= {got} != expected{i}[i * {size} + j];")
     call = f"tfkd_{name}_run(ctx, {pointers[0]}, out0)"
     if len(inputs) > 1 or len(outputs) > 1:
-        buffers += [f"    const {ctype} *in[{len(inputs)}];", f"    {ctype} *out[{len(outputs)}];"]
+        buffers += [f"    const {value_type(sources)} *in[{len(inputs)}];"]
+        buffers += [f"    {value_type(targets)} *out[{len(outputs)}];"]
         before += [f"in[{i}] = {pointer};" for i, pointer in enumerate(pointers)]
         before += [f"out[{i}] = out{i};" for i in range(len(outputs))]
         call = f"tfkd_{name}_run(ctx, in, out)"
@@ -176,6 +188,7 @@ def _engine(spec: str) -> str:
 
 
 def _array(label: str, values: np.ndarray) -> str:
-    ctype, suffix = ("float", "f") if values.dtype == "float32" else (f"{values.dtype}_t", "")
+    ctype, suffix = CTYPES[values.dtype.name], "f" if values.dtype == "float32" else ""
+    values = values.astype("uint8") if values.dtype == "bool" else values
     text = textwrap.fill(", ".join(f"{v!r}{suffix}" for v in values.reshape(-1).tolist()), 118, break_on_hyphens=False)
     return f"static const {ctype} {label}[{values.size}] = {{\n{text}}};"

@@ -114,8 +114,12 @@ def exported(folder: Path, sizes: Mapping[str, Any]) -> str:
         words.append(sizes["removed"]["summary"])
         if sizes["golden_source"]:
             words.append(f"self-test of {sizes['golden_vectors']} vectors from {sizes['golden_source']}")
-        else:
+        elif not sizes["golden_refusals"]:
             words.append("no self-test: neither tflite-micro nor the packages of tfkd[mcu] are installed")
+        else:
+            words.append("no self-test: no engine runs this model")
+        lines = [f"{message.splitlines()[0]}" for message in sizes["golden_refusals"].values()]
+        return "\n".join(["; ".join(words), *lines])
     return "; ".join(words)
 
 

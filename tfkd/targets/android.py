@@ -21,7 +21,7 @@ import numpy as np
 
 from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import DeviceError, InputError, ToolMissingError
+from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets import adb, target
 from tfkd.targets.measurement import Measurement
 
@@ -100,6 +100,7 @@ class Android(target.Target):
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
         target.check_litert(model, self.spec)
+        _check_batch_axes(model, self.spec)
         device = self.phone()
         run_id, nonce = f"run-{secrets.token_hex(8)}", secrets.token_hex(16)
         files = {"model.tflite": model.content, **{f"input_{i}.npy": litert.packed(x) for i, x in enumerate(arrays)}}
@@ -316,6 +317,16 @@ def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteMo
     if not record["valid"] and not record["reasons"]:
         raise DeviceError(f"{where}: the result is not valid and has no reason. Reinstall the app.")
     return dict(record)
+
+
+def _check_batch_axes(model: TFLiteModel, where: str) -> None:
+    """Refuses a model whose samples have no batch axis, which the app takes away."""
+    for tensor in (*model.inputs, *(one for one in model.outputs if one.shape)):
+        if not tensor.has_batch_axis:
+            raise ModelError(
+                f"{where}: {tensor.name!r} must have a batch axis of size 1. Received: shape {tensor.shape}, which the "
+                "app does not support. Use the target host or ssh."
+            )
 
 
 def _output(device: Phone, run_id: str, one: Any, samples: int, where: str) -> np.ndarray:

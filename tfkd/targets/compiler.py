@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tfkd.errors import DeviceError, ModelError, ToolMissingError
 from tfkd.micro import Program
+from tfkd.micro.c_context import value_type
 from tfkd.targets.microcontrollers import CORES, Board
 
 FLASH, RAM = 0x0800_0000, 0x2000_0000  # start addresses
@@ -96,7 +97,8 @@ def _start_code(program: Program) -> str:
         "HEADER": f'"{program.name}.h"',
         "CTX": f"tfkd_{program.name}_ctx",
         "RUN": f"tfkd_{program.name}_run",
-        "VALUE": f"{program.inputs[0].tensor.dtype}_t",
+        "IN_VALUE": value_type([one.tensor for one in program.inputs]),
+        "OUT_VALUE": value_type([one.tensor for one in program.outputs]),
         "STATEFUL": int(program.state_bytes > 0),
         "RESET": f"tfkd_{program.name}_reset",
         "SINGLE": int(len(program.inputs) == len(program.outputs) == 1),

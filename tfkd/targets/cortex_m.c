@@ -44,14 +44,14 @@ __attribute__((noinline, used)) void tfkd_start(void) {
     TFKD_RESET(&tfkd_context); /* no state passes from one sample to the next */
 #endif
 #if TFKD_SINGLE
-    TFKD_VALUE *in = (TFKD_VALUE *)(void *)(arena + TFKD_IN_AT), *out = (TFKD_VALUE *)(void *)(arena + TFKD_OUT_AT);
-    tfkd_status = TFKD_RUN(&tfkd_context, in, out);
+    const TFKD_IN_VALUE *in = (const TFKD_IN_VALUE *)(void *)(arena + TFKD_IN_AT);
+    tfkd_status = TFKD_RUN(&tfkd_context, in, (TFKD_OUT_VALUE *)(void *)(arena + TFKD_OUT_AT));
 #else
     static const int in_at[] = {TFKD_IN_AT}, out_at[] = {TFKD_OUT_AT};
-    const TFKD_VALUE *in[sizeof in_at / sizeof *in_at];
-    TFKD_VALUE *out[sizeof out_at / sizeof *out_at];
-    for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = (TFKD_VALUE *)(void *)(arena + in_at[i]);
-    for (size_t i = 0; i < sizeof out / sizeof *out; i++) out[i] = (TFKD_VALUE *)(void *)(arena + out_at[i]);
+    const TFKD_IN_VALUE *in[sizeof in_at / sizeof *in_at];
+    TFKD_OUT_VALUE *out[sizeof out_at / sizeof *out_at];
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = (const TFKD_IN_VALUE *)(void *)(arena + in_at[i]);
+    for (size_t i = 0; i < sizeof out / sizeof *out; i++) out[i] = (TFKD_OUT_VALUE *)(void *)(arena + out_at[i]);
     tfkd_status = TFKD_RUN(&tfkd_context, in, out);
 #endif
     tfkd_stop();

@@ -94,7 +94,7 @@ class CortexM(target.Target):
         arrays = target.check_inputs(model, inputs, self.spec)
         program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream)
         elf = compile_firmware(program, self.core, boards()[self.board], cc=self.cc, optimize=self.optimize)
-        firmware = self._firmware(model, program, elf)
+        firmware = self._firmware(program, elf)
         limits: dict[str, Any] = {
             "timeout_s": self.timeout_s,
             "what": f"running {model.path or 'the model'} on {self.spec}",
@@ -119,15 +119,15 @@ class CortexM(target.Target):
             raise InputError(f"{self.spec}: {error}") from None
         return self._measurement(model, program, elf, results, counted)
 
-    def _firmware(self, model: TFLiteModel, program: micro.Program, elf: bytes) -> Firmware:
+    def _firmware(self, program: micro.Program, elf: bytes) -> Firmware:
         return Firmware(
             elf=elf,
             core=self.core,
             board=self.board,
-            dtype=program.inputs[0].tensor.dtype,
             input_offsets=tuple(one.offset for one in program.inputs),
             output_offsets=tuple(one.offset for one in program.outputs),
-            output_shapes=tuple(tensor.shape for tensor in model.outputs),
+            output_shapes=tuple(one.tensor.sample_shape for one in program.outputs),
+            output_dtypes=tuple(one.tensor.dtype for one in program.outputs),
         )
 
     def _measurement(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -29,19 +30,19 @@ class Firmware:
         elf: The ELF file.
         core: Key of `CORES`.
         board: Key of `boards()`.
-        dtype: Data type of the inputs and outputs.
         input_offsets: Offset of each input in the context of the model, in bytes.
         output_offsets: Offset of each output in the context of the model, in bytes.
-        output_shapes: Shape of each output, with the batch dimension of 1.
+        output_shapes: Shape of each output for one sample, without the batch axis.
+        output_dtypes: Data type of each output.
     """
 
     elf: bytes
     core: str
     board: str
-    dtype: str
     input_offsets: tuple[int, ...]
     output_offsets: tuple[int, ...]
     output_shapes: tuple[tuple[int, ...], ...]
+    output_dtypes: tuple[str, ...]
 
 
 def emulate(firmware: Firmware, inputs: Sequence[np.ndarray], count: bool) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def emulate(firmware: Firmware, inputs: Sequence[np.ndarray], count: bool) -> di
 
     Args:
         firmware: The firmware.
-        inputs: One array [N, ...] of the firmware's data type for each input.
+        inputs: One array [N, ...] of the data type of each input.
         count: Whether to count instructions.
 
     Returns:
@@ -62,7 +63,7 @@ def emulate(firmware: Firmware, inputs: Sequence[np.ndarray], count: bool) -> di
     counter = machine.count_instructions() if count else None
     limit = _MOST_INSTRUCTIONS if count else 0
     samples = [machine.run(sample, limit) for sample in zip(*inputs, strict=True)]
-    outputs = [np.concatenate(one) for one in zip(*samples, strict=True)]
+    outputs = [np.stack(one) for one in zip(*samples, strict=True)]
     result = {"outputs": outputs, "stack_bytes": machine.stack_bytes()}
     return result | (counter.counts() if counter else {})
 
@@ -138,10 +139,10 @@ class _Machine:
         if self._uc.mem_read(self._address["status"], 4) != b"\0\0\0\0":
             raise ModelError(f"the model did not finish within {limit:,} instructions")
         outputs = []
-        for shape, offset in zip(firmware.output_shapes, firmware.output_offsets, strict=True):
-            size = int(np.prod(shape)) * np.dtype(firmware.dtype).itemsize
-            content = bytes(self._uc.mem_read(context + offset, size))
-            outputs.append(np.frombuffer(content, firmware.dtype).reshape(shape))
+        ends = zip(firmware.output_shapes, firmware.output_dtypes, firmware.output_offsets, strict=True)
+        for shape, dtype, offset in ends:
+            content = bytes(self._uc.mem_read(context + offset, math.prod(shape) * np.dtype(dtype).itemsize))
+            outputs.append(np.frombuffer(content, dtype).reshape(shape))
         return outputs
 
     def stack_bytes(self) -> int:

@@ -114,7 +114,7 @@ def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray
 
     Raises:
         InputError: Another number of inputs, dtype or shape than the model has.
-        ModelError: An input of the model has a batch size other than 1.
+        ModelError: An input of the model has a dimension without a size.
     """
     arrays = list(inputs) if isinstance(inputs, Sequence) else [inputs]
     arrays = [np.ascontiguousarray(array) for array in arrays]
@@ -124,20 +124,22 @@ def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray
             "Pass one array [N, ...], or a list with one array for each input."
         )
     for array, tensor in zip(arrays, model.inputs, strict=True):
-        if tensor.shape[:1] not in ((1,), (-1,)):
+        if any(size < 1 for size in tensor.shape):
             raise ModelError(
-                f"{where}: input {tensor.name!r} of the model must have batch size 1. Received: shape {tensor.shape}. "
-                "Convert the model with `tfkd convert`, which sets the batch size to 1."
+                f"{where}: input {tensor.name!r} of the model must have dimensions >= 1. Received: shape "
+                f"{tensor.shape}. Convert the model with `tfkd convert`, which sets the batch size to 1."
             )
         if str(array.dtype) != tensor.dtype:
             raise InputError(
                 f"{where}: input {tensor.name!r} must be {tensor.dtype}. Received: {array.dtype}. "
                 "Use model.quantize_input(x)."
             )
-        if array.shape[1:] != tensor.shape[1:] or len(array) < 1 or len(array) != len(arrays[0]):
+        # `array.ndim` first: a scalar has no length.
+        if not array.ndim or array.shape[1:] != tensor.sample_shape or len(array) < 1 or len(array) != len(arrays[0]):
             raise InputError(
-                f"{where}: input {tensor.name!r} must be [N, {', '.join(map(str, tensor.shape[1:]))}] with N >= 1, "
-                f"equal for all inputs. Received: shape {array.shape}. Reshape the samples to the model's input shape."
+                f"{where}: input {tensor.name!r} must be [{', '.join(map(str, ('N', *tensor.sample_shape)))}] with "
+                f"N >= 1, equal for all inputs. Received: shape {array.shape}. Reshape the samples to the model's "
+                "input shape."
             )
     return arrays
 

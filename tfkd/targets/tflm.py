@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
+from tfkd.conversion import litert
 from tfkd.conversion.micro_interpreter import MicroInterpreter
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError, ToolMissingError
@@ -106,11 +107,11 @@ def _check_sizes(model: TFLiteModel) -> None:
             if op.name != "SLICE" or graph.constants[op.inputs[2]]:
                 continue
             output = graph.tensors[op.outputs[0]]
-            if -1 in output.shape:
+            if output.open_axes:
                 raise ModelError(
                     f"tflm: SLICE ({output.name}) must have a constant size, since TensorFlow Lite Micro computes "
-                    f"others wrong. Received: shape {output.shape}. Build GRU and SimpleRNN layers with unroll=True, "
-                    "or use an LSTM without `stateful`."
+                    f"others wrong. Received: shape {output.shape} with open axes {output.open_axes}. Build GRU and "
+                    "SimpleRNN layers with unroll=True, or use an LSTM without `stateful`."
                 )
 
 
@@ -139,7 +140,7 @@ def _run(content: bytes, inputs: list[np.ndarray]) -> dict[str, Any]:  # in the 
     runner = MicroInterpreter(TFLiteModel(content))
     rows = [runner.invoke([array[i : i + 1] for array in inputs]) for i in range(len(inputs[0]))]
     return {
-        "outputs": [np.concatenate(output) for output in zip(*rows, strict=True)],
+        "outputs": [litert.joined(output) for output in zip(*rows, strict=True)],
         "arena": _arena(runner.interpreter),
     }
 

@@ -55,6 +55,6 @@ def benchmark(
 
 def _random_inputs(model: TFLiteModel) -> list[np.ndarray]:
     return [
-        random_input((1, *tensor.shape[1:]), tensor.dtype, quantized=bool(tensor.scales), seed=i)
+        random_input((1, *tensor.sample_shape), tensor.dtype, quantized=bool(tensor.scales), seed=i)
         for i, tensor in enumerate(model.inputs)
     ]

@@ -315,6 +315,7 @@ def _tensor_changes(old: _Operator, new: _Operator) -> str:
         elif len(before.scales) != len(after.scales):
             found.append(f"{what} has {len(after.scales)} scales instead of {len(before.scales)}")
         elif before.scales and not np.allclose(before.scales, after.scales, rtol=0.01):
-            ratio = np.divide(after.scales, before.scales)
+            with np.errstate(divide="ignore"):  # a tensor that is always 0 may have a scale of 0
+                ratio = np.divide(after.scales, before.scales)
             found.append(f"{what} step size x {ratio.min():.3g}" + (f"..{ratio.max():.3g}" if len(ratio) > 1 else ""))
     return ", ".join(found)

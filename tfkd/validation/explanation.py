@@ -187,7 +187,7 @@ def _as_splits(splits: Any, model: TFLiteModel) -> Splits:
     if isinstance(splits, Splits):
         return splits
     is_pair = isinstance(splits, tuple) and len(splits) == 2 and not all(hasattr(one, "shape") for one in splits)
-    classes = int(np.prod(model.outputs[0].shape[1:]))
+    classes = int(np.prod(model.outputs[0].sample_shape))
     val, test = splits if is_pair else (splits, splits)
     val = as_split(val, "val", num_classes=classes)
     return Splits(val, val, as_split(test, "test", num_classes=classes))

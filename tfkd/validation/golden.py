@@ -178,9 +178,9 @@ def record(
             f"{len(model.outputs)}. Pass a model with one of each."
         )
     split = as_split(split, "test")
-    if model.inputs[0].shape[1:] != split.input_shape:
+    if model.inputs[0].sample_shape != split.input_shape:
         raise ModelError(
-            f"golden: samples must have the model's input shape {model.inputs[0].shape[1:]}. Received: "
+            f"golden: samples must have the model's input shape {model.inputs[0].sample_shape}. Received: "
             f"{split.input_shape} from {split.name!r}. Use the data set that the model was trained on."
         )
     chosen = split.sample(samples, seed=seed)

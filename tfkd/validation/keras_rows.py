@@ -88,7 +88,7 @@ def check_shapes(name: str, shapes: Sequence[Any], test: Split) -> None:
             )
     inputs, outputs = (shape[1:] for shape in shapes)
     fits = len(inputs) == len(test.input_shape)
-    if not fits or any(a not in (None, -1, b) for a, b in zip(inputs, test.input_shape, strict=True)):
+    if not fits or any(a not in (None, b) for a, b in zip(inputs, test.input_shape, strict=True)):
         raise ModelError(
             f"validate: the input shape of model {name!r} must be {test.input_shape}, that of {test.name}. "
             f"Received: {inputs}. Use the data set that the model was trained on."

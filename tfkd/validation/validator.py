@@ -174,7 +174,7 @@ def _as_test_split(test: Any, model: Model | Mapping[str, Model]) -> Split:
     if isinstance(test, Split):
         return test
     outputs = TFLiteModel.load(next(iter(model.values())) if isinstance(model, Mapping) else model).outputs
-    return as_split(test, "test", num_classes=int(np.prod(outputs[0].shape[1:])))
+    return as_split(test, "test", num_classes=int(np.prod(outputs[0].sample_shape)))
 
 
 def _load(model: Model | Mapping[str, Model], test: Split) -> dict[str, TFLiteModel]:
@@ -188,7 +188,7 @@ def _load(model: Model | Mapping[str, Model], test: Split) -> dict[str, TFLiteMo
     if not models:
         raise InputError("validate: model must contain at least one .tflite. Received: an empty mapping. Add one.")
     for name, one in models.items():
-        sides = [[tensor.shape for tensor in side] for side in (one.inputs, one.outputs)]
+        sides = [[(1, *tensor.sample_shape) for tensor in side] for side in (one.inputs, one.outputs)]
         keras_rows.check_shapes(name, [side[0] if len(side) == 1 else side for side in sides], test)
     return models
 

@@ -29,7 +29,9 @@ TFKD_INLINE void TFKD_NAME(addition)(const TFKD_NAME(addition_params) *p, const 
     const int32_t left = sizeof(TFKD_VALUE) == 1 ? 1 << 20 : 1 << 15;
     const int32_t multiplier1 = p->multiplier1, multiplier2 = p->multiplier2, out_multiplier = p->out_multiplier;
     const int32_t shift1 = p->shift1, shift2 = p->shift2, out_shift = p->out_shift;
-    const int32_t half1 = (1 << shift1) >> 1, half2 = (1 << shift2) >> 1, out_half = (1 << out_shift) >> 1;
+    /* unsigned: a shift may be 31 */
+    const int32_t half1 = (int32_t)((uint32_t)1 << shift1 >> 1), half2 = (int32_t)((uint32_t)1 << shift2 >> 1);
+    const int32_t out_half = (int32_t)((uint32_t)1 << out_shift >> 1);
     const int32_t sign1 = -(shift1 > 0), sign2 = -(shift2 > 0), out_sign = -(out_shift > 0);
     const int32_t zero1 = p->zero_point1, zero2 = p->zero_point2, least = p->least, most = p->most;
     const int32_t step1 = p->stride1[3], step2 = p->stride2[3], zero = p->out_zero_point, subtract = p->sign < 0;

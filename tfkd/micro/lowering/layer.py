@@ -21,6 +21,10 @@ BY_ROWS = 32  # depthwise: layers that widen pairs of rows of four channels
 BY_PLANE = 64  # depthwise: layers that widen the plane of one channel
 
 
+# Scales of activations outside of this range come from a damaged file; their quotients would exceed what a multiplier
+# and a shift can express. Weights may have any scale: the multiplier of a tiny one is 0.
+_LEAST_SCALE, _MOST_SCALE = 1e-18, 1e18
+
 # Values of a kernel's C struct: numbers, tuples of numbers, or arrays that become constants of their own.
 Fields = dict[str, int | tuple[int, ...] | np.ndarray]
 
@@ -111,7 +115,14 @@ def quantized(graph: Graph, index: int, *dtypes: str) -> Tensor:
             f"{tensor.name!r} must be {' or '.join(dtypes)} with one scale, is {tensor.dtype} with "
             f"{len(tensor.scales)}. Convert with `tfkd convert --mode full_int8`"
         )
+    check_scale(tensor)
     return tensor
+
+
+def check_scale(tensor: Tensor) -> None:
+    """Refuses a scale of an activation or a state that is 0, tiny or huge."""
+    if not _LEAST_SCALE < tensor.scale < _MOST_SCALE:
+        raise unsupported_scale(tensor)
 
 
 def constant(graph: Graph, op: Op, i: int, *dtypes: str) -> np.ndarray:
@@ -144,9 +155,14 @@ def weights_of(
     tensor = operand(graph, op, 1)
     values = constant(graph, op, 1, "int8").astype("int64")
     channels = tensor.shape[axis]
-    if not tensor.scales or any(tensor.zero_points) or (len(tensor.scales) > 1 and tensor.axis != axis):
+    if any(tensor.zero_points):
         raise Unsupported(
-            f"weights {tensor.name!r} must be symmetric, with scales by output channel. Convert with `--mode full_int8`"
+            f"weights {tensor.name!r} must be symmetric, with zero point 0. Convert with `--mode full_int8`"
+        )
+    if len(tensor.scales) not in (1, channels) or (len(tensor.scales) > 1 and tensor.axis != axis):
+        raise Unsupported(
+            f"weights {tensor.name!r} of shape {tensor.shape} must have one scale, or one for each output channel on "
+            f"axis {axis}; they have {len(tensor.scales)} on axis {tensor.axis}. Convert with `--mode full_int8`"
         )
     bias = np.zeros(channels, "int64")
     if graph.input_of(op, bias_at) is not None:

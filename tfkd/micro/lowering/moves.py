@@ -15,6 +15,7 @@ from tfkd.micro.lowering.layer import (
     Layer,
     Unsupported,
     constant,
+    operand,
     same_quantization,
     shape_text,
     strides_of,
@@ -71,9 +72,8 @@ def _move(op: Op, source: Tensor, output: Tensor, fields: Mapping[str, int | tup
 
 def view(graph: Graph, op: Op) -> Alias:
     """RESHAPE, SQUEEZE and EXPAND_DIMS: the output is the input's bytes in another shape, without code."""
-    source = values(graph, op.inputs[0])
-    output = values(graph, op.outputs[0], source.dtype)
-    if source.elements != output.elements or source.data is not None:
+    source, output = operand(graph, op, 0), graph.tensors[op.outputs[0]]
+    if (source.elements, source.dtype) != (output.elements, output.dtype) or source.data is not None:
         raise Unsupported(f"{source.shape} of {source.name!r} is not {output.shape}. The file is damaged")
     return Alias(source.index)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Fields, Layer, Unsupported, constant, int8, operand, shape_text
+from tfkd.micro.lowering.layer import Fields, Layer, Unsupported, check_scale, constant, int8, operand, shape_text
 from tfkd.micro.lowering.requantization import folded_sums
 
 _GATES = ("input", "forget", "cell", "output")
@@ -22,6 +22,7 @@ def _state(graph: Graph, op: Op, i: int, size: int, *dtypes: str) -> Tensor:
             f"state {tensor.name!r} must be a quantized variable of {' or '.join(dtypes)}. "
             "Convert with `tfkd convert --mode full_int8`"
         )
+    check_scale(tensor)
     if tensor.elements != size:
         raise Unsupported(f"state {tensor.name!r} has {tensor.elements} values, not {size}. The file is damaged")
     return tensor

@@ -12,22 +12,29 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, Unsupported, int8, shape_text, unsupported_scale
+from tfkd.micro.lowering.layer import Layer, Unsupported, int8, quantized, shape_text, unsupported_scale
 
 
 def lookup(graph: Graph, op: Op) -> list[Layer]:
-    """An op of `UNARY`."""
-    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    """An op of `UNARY`; QUANTIZE also from uint8 to int8 and back."""
+    dtypes = ("int8", "uint8") if op.kind == "QUANTIZE" else ("int8",)
+    source, output = (quantized(graph, i, *dtypes) for i in (op.inputs[0], op.outputs[0]))
+    if source.dtype == output.dtype == "uint8":
+        raise Unsupported("QUANTIZE from uint8 to uint8 is not supported. Convert the model again")
     if source.elements != output.elements:
         raise Unsupported(f"{source.shape} and {output.shape} differ in size. The file is damaged")
     function = UNARY[op.kind](op, source, output)
+    kernel, first = "lookup", -128
+    if source.dtype != output.dtype:
+        kernel, first = ("lookup_signed", 0) if source.dtype == "uint8" else ("lookup_unsigned", -128)
+    table = arithmetic.table(function, first, output.dtype)
     return [
         Layer(
             op,
-            "lookup",
+            kernel,
             "lookup",
             "tfkd_lookup_params",
-            {"table": arithmetic.table(function), "count": output.elements},
+            {"table": table.view("int8"), "count": output.elements},
             (source.index,),
             output.index,
             in_place=(source.index,),
