@@ -1,5 +1,7 @@
 """Tests of the comparison of a .tflite with the Keras model that it was made from."""
 
+import re
+
 import flatbuffers
 import keras
 import numpy as np
@@ -181,6 +183,13 @@ def test_float16_beyond_its_range_is_refused_with_the_layer(build, message, tmp_
     with pytest.raises(ModelError, match=message):
         convert(build(), tmp_path / "m.tflite", mode="float16")
     assert not (tmp_path / "m.tflite").exists()
+
+
+def test_remedy_of_a_mismatch_was_tried_and_works(tmp_path):
+    with pytest.raises(ModelError) as mismatch:
+        convert(huge(), tmp_path / "m.tflite", mode="float16")
+    mode, quantizer = re.search(r"Use mode='(\w+)' with quantizer='(\w+)': it was tried", str(mismatch.value)).groups()
+    assert convert(huge(), tmp_path / "m.tflite", mode=mode, quantizer=quantizer).findings == ()
 
 
 def test_mismatch_is_a_finding_where_allowed_and_none_without_a_check(tmp_path):

@@ -148,8 +148,9 @@ def test_lstm_with_a_small_cell_state_has_the_same_outputs_on_all_engines(splits
     layer.set_weights([kernel * 0.1, recurrent, bias])
     model = convert(keras_model, tmp_path / "m.tflite", calibration=splits.train)
     assert cell_scale(model.content)[0] == 2.0**-15
+    # Rounding gives about 5 %; LiteRT is off by 80 % with a smaller scale.
     for target in ("host", "host:reference", "tflm"):
-        assert difference(model, keras_model, splits.test.x, target) < 0.05
+        assert difference(model, keras_model, splits.test.x, target) < 0.1
 
 
 def cell_scale(content):

@@ -112,6 +112,27 @@ def find(
     return ranges, tuple(sentence for _, sentence in widest[:_MAX_FINDINGS])
 
 
+def extremes(content: bytes, graph: TFLiteGraph, samples: np.ndarray) -> dict[int, tuple[float, float]]:
+    """The range (low <= 0, high >= 0) of each float input and output of an op, by tensor index.
+
+    It runs the model in this process: call it in a child process.
+
+    Args:
+        content: The float .tflite, with one input.
+        graph: Graph of the .tflite.
+        samples: [N, ...] calibration samples.
+    """
+    written = {*graph.inputs, *(index for op in graph.ops for index in op.outputs)}
+    wanted = [index for index in sorted(written) if graph.tensors[index].dtype == "float32"]
+    low, high = dict.fromkeys(wanted, 0.0), dict.fromkeys(wanted, 0.0)
+    for read in _runs(content, graph, samples):
+        for index in wanted:
+            values = read(index)
+            low[index] = min(low[index], float(values.min(initial=0.0)))
+            high[index] = max(high[index], float(values.max(initial=0.0)))
+    return {index: (low[index], high[index]) for index in wanted}
+
+
 def _float_activations(graph: TFLiteGraph) -> list[int]:
     used = {i for op in graph.ops for i in (*op.inputs, *op.outputs) if i >= 0}
     floats = {i for i in used if not graph.constants[i] and graph.tensors[i].dtype == "float32"}

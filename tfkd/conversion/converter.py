@@ -28,11 +28,11 @@ from tfkd.conversion import (
 )
 from tfkd.conversion.calibration import Source, draw, saturation, with_accuracy
 from tfkd.conversion.export import export, input_specs, load
-from tfkd.conversion.fault_location import Conversion
+from tfkd.conversion.fault_location import Alternative, Conversion
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
 from tfkd.conversion.reference import Reference
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.errors import InputError, ModelError
+from tfkd.errors import InputError, ModelError, TfkdError
 
 if TYPE_CHECKING:
     import keras
@@ -111,12 +111,7 @@ def convert(
         futures.ThreadPoolExecutor(1) as thread,
         isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
     ):
-        source = export(
-            loaded,
-            Path(folder) / "model",
-            integers=mode in _CALIBRATED,
-            lstm_op=mode != "int16x8" and (mode != "full_int8" or settings is None),
-        )
+        source = _exported(loaded, Path(folder) / "model", mode, settings)
         if mode in _CALIBRATED:
             chosen, audit = draw(calibration, source, calibration_samples, seed, mode)
         samples = None if chosen is None else chosen.x.astype("float32")
@@ -136,7 +131,7 @@ def convert(
             findings = parity.check(
                 converted,
                 compared.reduced(reference.count(converted, mode)),
-                _conversion(loaded, source, job),
+                _conversion(loaded, source, job, compared),
                 allow_mismatch=allow_mismatch,
             )
             converted = dataclasses.replace(converted, findings=findings)
@@ -185,12 +180,39 @@ class _Job:
     timeout_s: float
 
 
-def _conversion(model: Any, source: Source, job: _Job) -> Conversion:
+def _exported(model: Any, folder: Path, mode: str, settings: QuantizerSettings | None) -> Source:
+    """Exports the model in the form that the mode and the quantizer take."""
+    lstm_op = mode != "int16x8" and (mode != "full_int8" or settings is None)
+    return export(model, folder, integers=mode in _CALIBRATED, lstm_op=lstm_op)
+
+
+def _conversion(model: Any, source: Source, job: _Job, expected: Reference) -> Conversion:
     layers = {} if isinstance(model, Path) else layer_names.layers(model)
 
     def float32() -> bytes:
         content: bytes = isolation.run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **_arguments(source))
         return content
+
+    def agrees(other: Alternative) -> bool:
+        """Whether a conversion in another way succeeds and computes what the model computes."""
+        if other.mode in _CALIBRATED and job.samples is None:
+            return False
+        samples = job.samples if other.mode in _CALIBRATED else None
+        changed = dataclasses.replace(job, mode=other.mode, settings=other.settings, samples=samples, check=False)
+        try:
+            with (
+                tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
+                isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
+            ):
+                exported = _exported(model, Path(folder) / "model", other.mode, other.settings)
+                quantized, _ = _run(run, exported, changed)
+            converted = TFLiteModel.load(quantized.content)
+            if samples is not None and not job.allow_float:
+                _check_no_float_ops(converted, quantized, job.what)
+            some = expected.reduced(reference.count(converted, other.mode))
+            return all(one.excess <= 1 for one in parity.compare(converted, some, other.mode, job.timeout_s))
+        except TfkdError:
+            return False
 
     return Conversion(
         job.what,
@@ -200,6 +222,7 @@ def _conversion(model: Any, source: Source, job: _Job) -> Conversion:
         float32,
         job.timeout_s,
         clips=job.settings is not None and job.settings.ranges != "min_max",
+        agrees=agrees,
     )
 
 

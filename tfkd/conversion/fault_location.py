@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from tfkd._internal import isolation
 from tfkd.conversion import channel_slices, engines, layer_errors, layer_names
 from tfkd.conversion.layer_errors import OpNoise
+from tfkd.conversion.quantizer import QuantizerSettings
 from tfkd.conversion.reference import Reference
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import TfkdError
@@ -21,13 +23,29 @@ _LARGEST_HALF, _SMALLEST_HALF = 65504.0, 2.0**-25
 _CLEAN_DB = 40.0
 _SATURATED = 0.001
 
-_REMEDIES = {
-    "float32": "Build the layer of other operations.",
-    "float16": "Convert with mode='float32' or mode='dynamic_range', or rescale the layer's constants.",
-    "dynamic_range": "Convert with mode='float16', or build the layer of other operations.",
-    "full_int8": "Try quantizer={other!r}, mode='int16x8' or mode='dynamic_range', or build it of other operations.",
-    "int16x8": "Try quantizer={other!r}, mode='full_int8' or mode='dynamic_range', or build it of other operations.",
-}
+
+class Alternative(NamedTuple):
+    """Another way to convert the same model.
+
+    Args:
+        mode: Precision.
+        quantizer: `tensorflow` or `litert`.
+        int16: Name of a layer with int16 activations, for `litert`; empty for none.
+    """
+
+    mode: str
+    quantizer: str
+    int16: str = ""
+
+    @property
+    def settings(self) -> QuantizerSettings | None:
+        """The settings of litert-quantizer, or None for TensorFlow's own quantizer."""
+        layers = (f"^{re.escape(self.int16)}$",) if self.int16 else ()
+        return QuantizerSettings(int16=layers) if self.quantizer == "litert" else None
+
+    def __str__(self) -> str:
+        layer = f" and int16={self.settings.int16[0]!r}" if self.settings and self.int16 else ""
+        return f"mode={self.mode!r} with quantizer={self.quantizer!r}{layer}"
 
 
 class Conversion(NamedTuple):
@@ -41,6 +59,8 @@ class Conversion(NamedTuple):
         float32: Converts the same model to float32 and returns the .tflite.
         timeout_s: Time limit of each child process in seconds, > 0.
         clips: Whether outliers of activations are clipped on purpose.
+        agrees: Converts the model in another way and returns whether the result agrees with the model; None where
+            nothing else is to be tried.
     """
 
     what: str
@@ -50,10 +70,18 @@ class Conversion(NamedTuple):
     float32: Callable[[], bytes]
     timeout_s: float
     clips: bool = False
+    agrees: Callable[[Alternative], bool] | None = None
+
+
+class _Place(NamedTuple):
+    """Where an error arises: a sentence on it, and the name of the layer where it is one."""
+
+    text: str
+    layer: str = ""
 
 
 def locate(model: TFLiteModel, reference: Reference, engine: str, conversion: Conversion) -> str:
-    """Sentences on the layer at fault, as far as it is found, and on what to try.
+    """Sentences on the layer at fault, as far as it is found, and on what helps.
 
     Args:
         model: The .tflite.
@@ -61,22 +89,48 @@ def locate(model: TFLiteModel, reference: Reference, engine: str, conversion: Co
         engine: Engine with the largest difference.
         conversion: How the .tflite was made.
     """
-    remedy = _REMEDIES[conversion.mode].format(other="litert" if conversion.quantizer == "tensorflow" else "tensorflow")
     try:
         place = _non_finite(model, reference, conversion) or (
-            _between_engines(model, reference, engine, conversion) if engine != engines.PLAIN else ""
+            _between_engines(model, reference, engine, conversion) if engine != engines.PLAIN else None
         )
         if not place and conversion.mode != "float32":
             place = _by_op(model, reference, conversion)
     except TfkdError as error:
         # The conversion to float32 or an engine failed; the mismatch itself is known.
-        place = f"It could not be located ({error})."
-    place = place or "No single layer causes it."
-    return f"{place[0].upper()}{place[1:]} {remedy}"
+        place = _Place(f"It could not be located ({error}).")
+    place = place or _Place("No single layer causes it.")
+    return f"{place.text[0].upper()}{place.text[1:]} {_remedy(conversion, place.layer)}"
 
 
-def _non_finite(model: TFLiteModel, reference: Reference, conversion: Conversion) -> str:
-    """A sentence on the first op that gives NaN or infinity; empty without one."""
+def _remedy(conversion: Conversion, layer: str) -> str:
+    """A sentence on the first other conversion that agrees with the model."""
+    others = _alternatives(conversion, layer) if conversion.agrees else []
+    for other in others:
+        if conversion.agrees and conversion.agrees(other):
+            return f"Use {other}: it was tried, and agrees with the model."
+    tried = f" {'; '.join(map(str, others))}: tried, and no better." if others else ""
+    return f"Build the layer of other operations, or rescale its weights and inputs.{tried}"
+
+
+def _alternatives(conversion: Conversion, layer: str) -> list[Alternative]:
+    """Other conversions, those that change the file's size and speed least first."""
+    same, other = conversion.quantizer, "litert" if conversion.quantizer == "tensorflow" else "tensorflow"
+    if conversion.mode == "float32":
+        return []
+    if conversion.mode == "float16":
+        return [Alternative("dynamic_range", "tensorflow"), Alternative("float32", "tensorflow")]
+    last = [Alternative("float16", "tensorflow"), Alternative("float32", "tensorflow")]
+    if conversion.mode == "dynamic_range":
+        return [Alternative("dynamic_range", other), *last]
+    integers = [Alternative(conversion.mode, other)]
+    if conversion.mode == "full_int8":
+        integers += [Alternative("full_int8", "litert", layer)] if layer else []
+        integers += [Alternative("int16x8", one) for one in (same, other)]
+    return [*integers, Alternative("dynamic_range", "tensorflow"), *last]
+
+
+def _non_finite(model: TFLiteModel, reference: Reference, conversion: Conversion) -> _Place | None:
+    """The first op that gives NaN or infinity."""
     found = isolation.run(
         "tfkd.conversion.engines:first_non_finite",
         timeout_s=conversion.timeout_s,
@@ -85,16 +139,16 @@ def _non_finite(model: TFLiteModel, reference: Reference, conversion: Conversion
         samples=_inputs(model, reference),
     )
     if found is None:
-        return ""
+        return None
     for constant in engines.constants(model.content):
         if constant.type == "FLOAT16" and not np.isfinite(constant.values).all():
             layer = _layer(constant.name, "", conversion)
-            return f"{layer} has constants beyond {_LARGEST_HALF:,.0f}, the largest float16: {constant.name!r}."
-    return f"The first NaN or infinity arises in {_op(found[0], found[1], conversion)}."
+            return _Place(f"{layer} has constants beyond {_LARGEST_HALF:,.0f}, the largest float16: {constant.name!r}.")
+    return _Place(f"The first NaN or infinity arises in {_op(found[0], found[1], conversion)}.")
 
 
-def _between_engines(model: TFLiteModel, reference: Reference, engine: str, conversion: Conversion) -> str:
-    """A sentence on the first op that an engine computes unlike the plain kernels; empty without one."""
+def _between_engines(model: TFLiteModel, reference: Reference, engine: str, conversion: Conversion) -> _Place | None:
+    """The first op that an engine computes unlike the plain kernels."""
     found = isolation.run(
         "tfkd.conversion.engines:diverge",
         timeout_s=conversion.timeout_s,
@@ -103,31 +157,31 @@ def _between_engines(model: TFLiteModel, reference: Reference, engine: str, conv
         engine=engine,
         samples=_inputs(model, reference),
     )
-    return f"{engine} and {engines.PLAIN} differ first in {_op(found[0], found[1], conversion)}." if found else ""
+    if not found:
+        return None
+    return _Place(f"{engine} and {engines.PLAIN} differ first in {_op(found[0], found[1], conversion)}.")
 
 
-def _by_op(model: TFLiteModel, reference: Reference, conversion: Conversion) -> str:
-    """A sentence on the op that adds the largest error of its own that rounding does not explain."""
+def _by_op(model: TFLiteModel, reference: Reference, conversion: Conversion) -> _Place | None:
+    """The op that adds the largest error of its own that rounding does not explain."""
     float32 = TFLiteModel.load(channel_slices.separate_as(conversion.float32(), model))
     if conversion.mode == "float16" and (cause := _lost_constants(float32, conversion)):
-        return cause
+        return _Place(cause)
     if len(model.inputs) != 1:
-        return ""
+        return None
     x = np.concatenate([sample[0] for sample in reference.inputs[:_SAMPLES]])
     noises, _ = layer_errors.measure(model, float32, x, timeout_s=conversion.timeout_s)
     worst = max(noises, key=_unexplained)
     if worst.sqnr_db > _CLEAN_DB:
-        return ""
+        return None
     sentence = (
         f"The largest error of its own has {_op(worst.op, worst.tensor, conversion, worst.weights)}: "
         f"{10 ** (-worst.sqnr_db / 20):.1%} of its signal"
     )
     if worst.limits and (worst.saturated or 0) > _SATURATED:
         low, high = worst.limits
-        return (
-            f"{sentence}; {worst.saturated:.1%} of its values lie outside of its quantized range {low:.3g}..{high:.3g}."
-        )
-    return f"{sentence}."
+        sentence += f"; {worst.saturated:.1%} of its values lie outside of its quantized range {low:.3g}..{high:.3g}"
+    return _Place(f"{sentence}.", layer_names.layer_of(worst.tensor, worst.weights, conversion.layers))
 
 
 def _unexplained(noise: OpNoise) -> float:

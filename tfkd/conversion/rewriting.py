@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import biases, channel_slices, negations_and_logarithms, refusals
-from tfkd.conversion.interpreter import TensorRecorder
+from tfkd.conversion import activation_ranges, biases, channel_slices, negations_and_logarithms, refusals
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
 
@@ -37,13 +37,16 @@ _POWER_TOLERANCE = 2e-3
 # Scales and ranges below the first are those of tensors that are always 0; such scales become the second.
 _SMALLEST_SCALE = 1e-30
 _ZERO_SCALE = 2.0**-15
-# Calibration samples whose activations are computed, how many times as wide as those a range must be to be calibrated
-# again, and how many times that is tried.
-_CHECKED_SAMPLES, _IMPLAUSIBLE, _REPETITIONS = 8, 20.0, 8
+# Ops with tensors inside, whose ranges only TensorFlow's calibration finds.
+_WITH_INNER_RANGES = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
 
 
 def install(converter: Any, mode: str, samples: np.ndarray) -> None:
     """Rewrites the model of a converter around its quantizer, which has no public place for it.
+
+    The ranges of activations are computed here. TensorFlow's calibration reads each tensor after the operation behind
+    it may have overwritten it in place, so that the input of a sigmoid, sum or product gets the range of the result;
+    and in some models it reads memory that nothing wrote.
 
     Args:
         converter: A TFLiteConverter with calibration samples.
@@ -51,12 +54,13 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
         samples: [N, ...] the samples that the converter calibrates with.
     """
     quantize_float = converter._quantize
+    ranges: dict[int, tuple[float, float]] = {}
     if mode == "full_int8":
         module: Any = sys.modules[type(converter).__module__]
         quantize_calibrated = module._mlir_quantize
 
         def quantize_int8(calibrated: bytes, *args: Any, **options: Any) -> bytes:
-            widened = _widen_zero_ranges(bytes(calibrated))
+            widened = _widen_zero_ranges(_with_ranges(bytes(calibrated), ranges))
             cut = channel_slices.separate(widened, _ranges(widened))
             prepared = separate_operands(slice_partly_read_splits(cut))
             return _join_separated(bytes(quantize_calibrated(prepared, *args, **options)))
@@ -65,68 +69,34 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
 
     def quantize(content: bytes, *args: Any, **options: Any) -> bytes:
         stable = negations_and_logarithms.replace(content)
+        if mode == "int16x8":
+            stable = replace_sums(stable)
+        graph = TFLiteModel.load(stable).graph
+        with contextlib.suppress(RuntimeError, ValueError):  # LiteRT does not show all tensors of a loop
+            ranges.update(activation_ranges.extremes(stable, graph, samples))
+        if ranges and not any(op.name in _WITH_INNER_RANGES for op in graph.ops):
+            converter.representative_dataset = sys.modules["tensorflow"].lite.RepresentativeDataset(lambda: iter(()))
+        calibrated = _with_ranges(stable, ranges)
         if mode == "full_int8":
-            return _reproduced(lambda: bytes(quantize_float(stable, *args, **options)), stable, samples)
-        rewritten = replace_sums(stable)
-
-        def quantize_int16() -> bytes:
-            return biases.correct(_replace_zero_scales(bytes(quantize_float(rewritten, *args, **options))), rewritten)
-
+            return bytes(quantize_float(calibrated, *args, **options))
         try:
-            return _reproduced(quantize_int16, rewritten, samples)
+            quantized = bytes(quantize_float(calibrated, *args, **options))
         except RuntimeError as error:
-            refusals.add_layers(error, rewritten)
+            refusals.add_layers(error, stable)
             raise
+        return biases.correct(_replace_zero_scales(quantized), stable)
 
     converter._quantize = quantize
 
 
-def _reproduced(quantize: Callable[[], bytes], content: bytes, samples: np.ndarray) -> bytes:
-    """Quantizes a model, again where the ranges of activations are far too wide and differ from one time to the next.
-
-    TensorFlow's calibration reads memory that it did not write, in some models with small convolutions: about one in
-    six of its runs gives some tensors a range of up to 1e38.
-
-    Args:
-        quantize: Calibrates and quantizes the model.
-        content: The float .tflite.
-        samples: [N, ...] calibration samples, of which a few are computed.
-    """
-    largest = _largest_magnitudes(content, samples[:_CHECKED_SAMPLES])
-
-    def implausible(quantized: bytes) -> dict[str, float]:
-        ranges = {
-            tensor.name: tensor.scales[0] * np.iinfo(tensor.dtype).max
-            for tensor in TFLiteModel.load(quantized).graph.tensors
-            if tensor.dtype in ("int8", "int16") and len(tensor.scales) == 1
-        }
-        return {name: width for name, width in ranges.items() if 0 < _IMPLAUSIBLE * largest.get(name, 0.0) < width}
-
-    quantized = quantize()
-    found = implausible(quantized)
-    for _ in range(_REPETITIONS if found else 0):
-        previous, quantized = found, quantize()
-        found = implausible(quantized)
-        if not found or found == previous:
-            break
-    return quantized
-
-
-def _largest_magnitudes(content: bytes, samples: np.ndarray) -> dict[str, float]:
-    """The largest magnitude of each float tensor by its name; empty where LiteRT cannot show all, as in loops."""
-    graph = TFLiteModel.load(content).graph
-    produced = [i for op in graph.ops for i in op.outputs if graph.tensors[i].dtype == "float32"]
-    largest = dict.fromkeys((graph.tensors[index].name for index in produced), 0.0)
-    try:
-        recorder = TensorRecorder(content)
-        for sample in samples:
-            read = recorder.run([sample[None]])
-            for index in produced:
-                name = graph.tensors[index].name
-                largest[name] = max(largest[name], float(np.abs(read(index)).max(initial=0.0)))
-    except (RuntimeError, ValueError):
-        return {}
-    return largest
+def _with_ranges(content: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:
+    """A float .tflite with the range of tensors, by index, as a calibration writes it."""
+    editor = ModelEditor(content)
+    for index, (low, high) in ranges.items():
+        quantization = schema.QuantizationParametersT()
+        quantization.min, quantization.max = np.array([low], np.float32), np.array([high], np.float32)
+        editor.tensors[index].quantization = quantization
+    return editor.pack()
 
 
 def separate_operands(content: bytes) -> bytes:
