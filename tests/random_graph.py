@@ -11,7 +11,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 _TYPES = {
-    name: getattr(schema.TensorType, name.upper()) for name in ("int8", "uint8", "int16", "int32", "int64", "float32")
+    name: getattr(schema.TensorType, name.upper())
+    for name in ("bool", "int8", "uint8", "int16", "int32", "int64", "float32")
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from tfkd import micro
 from tfkd._internal import isolation
 
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
+_Key = TypeVar("_Key")
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1")
 
 
@@ -92,6 +95,6 @@ def native(folder: Path, programs: list[micro.Program], inputs: list[np.ndarray]
     return results
 
 
-def differing(keys: list[int], got: list[np.ndarray], expected: list[np.ndarray]) -> list[int]:
+def differing(keys: Sequence[_Key], got: list[np.ndarray], expected: list[np.ndarray]) -> list[_Key]:
     """The keys of those arrays that are not equal."""
     return [key for key, a, b in zip(keys, got, expected, strict=True) if not np.array_equal(a, b)]

@@ -98,6 +98,28 @@ def _inverse(x: int) -> int:
     return guess
 
 
+def inverse_sqrt(x: int) -> tuple[int, int]:
+    """The inverse square root of x >= 1 as (multiplier, right): multiplier * 2^(-31 - right), by five Newton steps.
+
+    >>> multiplier, right = inverse_sqrt(16)
+    >>> round(multiplier * 2.0 ** (-31 - right), 6)
+    0.25
+    """
+    if x <= 1:
+        return INT32_MAX, 0
+    right = 11
+    while x >= 1 << 29:
+        x, right = x // 4, right + 1
+    pairs = (31 - x.bit_length()) // 2 - 1
+    x, right = (x << 2 * pairs) >> 1, right - pairs
+    y, half = 1 << 28, divide_by_power(x, 1)
+    for _ in range(5):  # y = 3/2 * y - x/2 * y^3, with 28 fraction bits
+        cube = _saturate(high_mul(high_mul(y, y), y) << 6)
+        y = _saturate((high_mul((1 << 28) + (1 << 27), y) - high_mul(half, cube)) << 3)
+    y = high_mul(y, 1518500250)  # times sqrt(1/2)
+    return (y << -right, 0) if right < 0 else (y, right)
+
+
 def logistic(x: int, integer_bits: int) -> int:
     """1 / (1 + exp(-x)) with 31 fraction bits, for a fixed-point x with some integer bits."""
     if x == 0:

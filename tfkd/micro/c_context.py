@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from tfkd.micro.graph import Graph, Tensor
 from tfkd.micro.placement import Placement
 
+# A bool is stored as an int8 of 0 or 1.
 CTYPES = {
     **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "uint16", "int32", "int64")},
-    "bool": "uint8_t",
+    "bool": "int8_t",
     "float32": "float",
 }
 

@@ -1,6 +1,6 @@
-/* LOGISTIC, TANH, HARD_SWISH, RELU, RELU6, LEAKY_RELU and QUANTIZE, int8 to int8, as a table of all 256 outputs; QUANTIZE
- * also from uint8 and to uint8. The table is computed when the code is generated, with the arithmetic of TensorFlow
- * Lite Micro's reference kernels. */
+/* LOGISTIC, TANH, HARD_SWISH, RELU, RELU6, LEAKY_RELU, ELU, ABS, RSQRT and QUANTIZE, int8 to int8, as a table of all
+ * 256 outputs; QUANTIZE also from uint8 and to uint8. The table is computed when the code is generated, with the
+ * arithmetic of TensorFlow Lite Micro's reference kernels. */
 #include "arithmetic.h"
 
 typedef struct {

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from tfkd.errors import ModelError
 from tfkd.micro.graph import Graph, MissingOption, Op
+from tfkd.micro.lowering.axes import add_n, cast, cumulative_sum, extreme_index, l2_normalization
+from tfkd.micro.lowering.binary import comparison, division, prelu, select, squared_difference
 from tfkd.micro.lowering.elementwise import addition, elementwise
 from tfkd.micro.lowering.int16 import convolution_int16, logistic_tanh_int16, rescale, softmax_int16
 from tfkd.micro.lowering.layer import Alias, Layer, Unsupported
@@ -29,9 +31,21 @@ from tfkd.micro.lowering.moves import (
     unpack,
     view,
 )
-from tfkd.micro.lowering.reductions import reduction
+from tfkd.micro.lowering.reductions import extreme, reduction
+from tfkd.micro.lowering.selections import (
+    batch_to_space,
+    broadcast_to,
+    depth_to_space,
+    fill,
+    gather,
+    gather_nd,
+    mirror_pad,
+    space_to_batch,
+    space_to_depth,
+    update_slice,
+)
 from tfkd.micro.lowering.sequences import lstm, svdf
-from tfkd.micro.lowering.tables import lookup, softmax
+from tfkd.micro.lowering.tables import log_softmax, lookup, softmax
 from tfkd.micro.lowering.upsampling import resize_bilinear, resize_nearest, transpose_convolution
 from tfkd.micro.lowering.windows import convolution, depthwise, pool
 
@@ -55,35 +69,70 @@ class ByType:
 
 # The ops that are supported, by their names in the TFLite schema.
 OPS: dict[str, Lowering | ByType] = {
+    "ABS": ByType(lookup, rescale),
     "ADD": addition,
+    "ADD_N": add_n,
+    "ARG_MAX": extreme_index,
+    "ARG_MIN": extreme_index,
     "AVERAGE_POOL_2D": pool,
     "BATCH_MATMUL": batch_matmul,
+    "BATCH_TO_SPACE_ND": batch_to_space,
+    "BROADCAST_TO": broadcast_to,
+    "CAST": cast,
     "CONCATENATION": concatenation,
     "CONV_2D": ByType(convolution, convolution_int16),
+    "CUMSUM": cumulative_sum,
     "DEPTHWISE_CONV_2D": ByType(depthwise, convolution_int16),
+    "DEPTH_TO_SPACE": depth_to_space,
+    "DIV": division,
+    "DYNAMIC_UPDATE_SLICE": update_slice,
+    "ELU": lookup,
+    "EMBEDDING_LOOKUP": gather,
+    "EQUAL": comparison,
     "EXPAND_DIMS": view,
+    "FILL": fill,
     "FULLY_CONNECTED": ByType(fully_connected, convolution_int16),
+    "GATHER": gather,
+    "GATHER_ND": gather_nd,
+    "GREATER": comparison,
+    "GREATER_EQUAL": comparison,
     "HARD_SWISH": lookup,
+    "L2_NORMALIZATION": l2_normalization,
     "LEAKY_RELU": ByType(lookup, rescale),
+    "LESS": comparison,
+    "LESS_EQUAL": comparison,
     "LOGISTIC": ByType(lookup, logistic_tanh_int16),
+    "LOG_SOFTMAX": log_softmax,
     "MAXIMUM": elementwise,
     "MAX_POOL_2D": pool,
     "MEAN": reduction,
     "MINIMUM": elementwise,
+    "MIRROR_PAD": mirror_pad,
     "MUL": elementwise,
+    "NOT_EQUAL": comparison,
     "PACK": pack,
     "PAD": pad,
     "PADV2": pad,
+    "PRELU": prelu,
     "QUANTIZE": ByType(lookup, rescale),
+    "REDUCE_ALL": extreme,
+    "REDUCE_MAX": extreme,
+    "REDUCE_MIN": extreme,
     "RELU": ByType(lookup, rescale),
     "RELU6": ByType(lookup, rescale),
     "RESHAPE": view,
     "RESIZE_BILINEAR": resize_bilinear,
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
     "REVERSE_V2": reverse,
+    "RSQRT": lookup,
+    "SELECT_V2": select,
     "SLICE": block,
     "SOFTMAX": ByType(softmax, softmax_int16),
+    "SPACE_TO_BATCH_ND": space_to_batch,
+    "SPACE_TO_DEPTH": space_to_depth,
     "SPLIT": split,
+    "SPLIT_V": split,
+    "SQUARED_DIFFERENCE": squared_difference,
     "SQUEEZE": view,
     "STRIDED_SLICE": strided_slice,
     "SUB": addition,
@@ -95,6 +144,7 @@ OPS: dict[str, Lowering | ByType] = {
     "TRANSPOSE_CONV": transpose_convolution,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm,
     "UNPACK": unpack,
+    "ZEROS_LIKE": fill,
 }
 
 
@@ -158,7 +208,7 @@ def _check_integers(graph: Graph, op: Op) -> None:
 def _specialized(graph: Graph, layer: Layer) -> Layer:
     """A layer of a generic kernel with the kernel for the type of its output."""
     dtype = graph.tensors[layer.writes].dtype
-    if dtype == "int8" or not layer.generic:
+    if dtype in ("int8", "bool") or not layer.generic:
         return layer
     return dataclasses.replace(
         layer,

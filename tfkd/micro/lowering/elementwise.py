@@ -6,7 +6,16 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Fields, Layer, Unsupported, shape_text, strides_of, unsupported_scale, values
+from tfkd.micro.lowering.layer import (
+    Fields,
+    Layer,
+    Unsupported,
+    read_by_kernel,
+    shape_text,
+    strides_of,
+    unsupported_scale,
+    values,
+)
 from tfkd.micro.lowering.requantization import activation_range
 
 _DIMENSIONS = 4
@@ -19,34 +28,34 @@ def _tensors(graph: Graph, op: Op) -> tuple[Tensor, Tensor, Tensor]:
     return values(graph, op.inputs[0], output.dtype), values(graph, op.inputs[1], output.dtype), output
 
 
-def _operands(graph: Graph, op: Op) -> tuple[dict[str, tuple[int, ...]], tuple[int | np.ndarray, ...], tuple[int, ...]]:
-    """How two operands are broadcast against each other.
+def broadcast(
+    output: Tensor, *sources: Tensor
+) -> tuple[dict[str, tuple[int, ...]], tuple[int | np.ndarray, ...], tuple[int, ...]]:
+    """How operands are broadcast against each other.
 
     Returns:
-        The fields `size`, `stride1` and `stride2` (a stride of 0 repeats a value along an axis), what the kernel reads,
-        and the inputs that the output may overwrite.
+        The fields `size`, `stride1`, `stride2` and so on (a stride of 0 repeats a value along an axis), what the kernel
+        reads, and the inputs that the output may overwrite.
     """
-    first, second, output = _tensors(graph, op)
     shape = output.shape
     if len(shape) > _DIMENSIONS:
         raise Unsupported(f"{len(shape)} dimensions are too many. Reshape to at most {_DIMENSIONS}")
-    flat = first.shape == second.shape == shape
+    flat = all(tensor.shape == shape for tensor in sources)
     size = (1, 1, 1, output.elements) if flat else (1,) * (_DIMENSIONS - len(shape)) + shape
     fields: dict[str, tuple[int, ...]] = {"size": size}
-    for name, tensor in (("stride1", first), ("stride2", second)):
+    for number, tensor in enumerate(sources, 1):
         own = (1, 1, 1, tensor.elements) if flat else (1,) * (_DIMENSIONS - len(tensor.shape)) + tensor.shape
         if len(own) != _DIMENSIONS or any(a not in (1, b) for a, b in zip(own, size, strict=True)):
             raise Unsupported(f"{tensor.shape} does not broadcast to {shape}. The file is damaged")
-        fields[name] = tuple(0 if n == 1 else stride for n, stride in zip(own, strides_of(own), strict=True))
-    reads = tuple(t.index if t.data is None else t.data.reshape(-1) for t in (first, second))
-    in_place = tuple(t.index for t in (first, second) if t.data is None and t.shape == shape)
-    return fields, reads, in_place
+        fields[f"stride{number}"] = tuple(0 if n == 1 else step for n, step in zip(own, strides_of(own), strict=True))
+    reads = tuple(read_by_kernel(tensor) for tensor in sources)
+    return fields, reads, tuple(t.index for t in sources if t.data is None and t.shape == shape)
 
 
 def addition(graph: Graph, op: Op) -> list[Layer]:
     """ADD and SUB: both operands are rescaled to twice the larger scale, then added."""
     first, second, output = _tensors(graph, op)
-    broadcast, reads, in_place = _operands(graph, op)
+    strides, reads, in_place = broadcast(output, first, second)
     least, most = activation_range(op, output)
     common = 2 * max(first.scale, second.scale)
     factors = [
@@ -64,7 +73,7 @@ def addition(graph: Graph, op: Op) -> list[Layer]:
         "shift1": -pairs[0][1],
         "shift2": -pairs[1][1],
         "out_shift": -pairs[2][1],
-        **broadcast,
+        **strides,
         "zero_point1": first.zero_point,
         "zero_point2": second.zero_point,
         "out_zero_point": output.zero_point,
@@ -94,7 +103,7 @@ def addition(graph: Graph, op: Op) -> list[Layer]:
 def elementwise(graph: Graph, op: Op) -> list[Layer]:
     """MUL, MAXIMUM and MINIMUM."""
     first, second, output = _tensors(graph, op)
-    broadcast, reads, in_place = _operands(graph, op)
+    strides, reads, in_place = broadcast(output, first, second)
     least, most = activation_range(op, output) if op.kind == "MUL" else (0, 0)
     multiplier, shift = arithmetic.quantize_multiplier(first.scale * second.scale / output.scale)
     if op.kind == "MUL" and shift > 14:
@@ -102,7 +111,7 @@ def elementwise(graph: Graph, op: Op) -> list[Layer]:
     fields: Fields = {
         "multiplier": multiplier,
         "shift": shift if op.kind == "MUL" else 0,
-        **broadcast,
+        **strides,
         "zero_point1": first.zero_point,
         "zero_point2": second.zero_point,
         "out_zero_point": output.zero_point,

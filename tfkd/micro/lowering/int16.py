@@ -204,11 +204,13 @@ def logistic_tanh_int16(graph: Graph, op: Op) -> list[Layer]:
 
 
 def rescale(graph: Graph, op: Op) -> list[Layer]:
-    """QUANTIZE between int8 and int16; RELU, RELU6 and LEAKY_RELU of int16."""
+    """QUANTIZE between int8 and int16; RELU, RELU6, LEAKY_RELU and ABS of int16."""
     source, output = values(graph, op.inputs[0]), values(graph, op.outputs[0])
     if source.elements != output.elements or (op.kind != "QUANTIZE" and source.dtype != output.dtype):
         raise Unsupported(f"sizes or types of {source.name!r} and {output.name!r} do not fit. The file is damaged")
     factor = 1.0 if op.kind == "RELU6" else source.scale / output.scale
+    if op.kind == "ABS":  # TensorFlow Lite Micro divides the scales in float32
+        factor = float(np.float32(source.scale) / np.float32(output.scale))
     negative = source.scale * op.options["Alpha"] / output.scale if op.kind == "LEAKY_RELU" else factor
     pairs = [arithmetic.quantize_multiplier(real) for real in (factor, max(0.0, negative))]
     if negative < 0 or max(shift for _, shift in pairs) > 14:
@@ -239,6 +241,7 @@ def rescale(graph: Graph, op: Op) -> list[Layer]:
             },
             (source.index,),
             output.index,
+            flags=int(op.kind == "ABS"),
             in_place=(source.index,) if kernel == "rescale" else (),
             comment=shape_text(output),
         )

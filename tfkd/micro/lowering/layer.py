@@ -125,6 +125,21 @@ def check_scale(tensor: Tensor) -> None:
         raise unsupported_scale(tensor)
 
 
+def typed(graph: Graph, index: int, *dtypes: str) -> Tensor:
+    """A tensor that must have one of some types, with any quantization or none."""
+    if index < 0:
+        raise Unsupported("an input is missing. Convert the model again")
+    tensor = graph.tensors[index]
+    if tensor.dtype not in dtypes:
+        raise Unsupported(f"{tensor.name!r} must be {' or '.join(dtypes)}, is {tensor.dtype}. Convert the model again")
+    return tensor
+
+
+def read_by_kernel(tensor: Tensor) -> int | np.ndarray:
+    """What a kernel reads for a tensor: its index, or its values where it is a constant."""
+    return tensor.index if tensor.data is None else tensor.data.reshape(-1)
+
+
 def constant(graph: Graph, op: Op, i: int, *dtypes: str) -> np.ndarray:
     """The values of input `i`, which must be constant and have one of some types."""
     tensor = operand(graph, op, i)

@@ -16,6 +16,7 @@ from tfkd.micro.lowering.layer import (
     Unsupported,
     constant,
     operand,
+    read_by_kernel,
     same_quantization,
     shape_text,
     strides_of,
@@ -23,7 +24,7 @@ from tfkd.micro.lowering.layer import (
 )
 
 
-def _copy(
+def strided(
     size: Sequence[int], from_: Sequence[int], to: Sequence[int], first: int = 0, to_first: int = 0
 ) -> Mapping[str, int | tuple[int, ...]]:
     """Fields of a copy.
@@ -55,15 +56,14 @@ def _copy(
     }
 
 
-def _move(op: Op, source: Tensor, output: Tensor, fields: Mapping[str, int | tuple[int, ...]]) -> Layer:
-    read = source.index if source.data is None else source.data.reshape(-1)
+def move(op: Op, source: Tensor, output: Tensor, fields: Mapping[str, int | tuple[int, ...]]) -> Layer:
     return Layer(
         op,
         "move",
         "move",
         "tfkd_move_params",
         fields,
-        (read,),
+        (read_by_kernel(source),),
         output.index,
         comment=f"{shape_text(source)} -> {shape_text(output)}",
         generic=True,
@@ -93,8 +93,11 @@ def concatenation(graph: Graph, op: Op) -> list[Layer]:
         ):
             raise Unsupported(f"{source.shape} does not fit into {output.shape}. The file is damaged")
         layers.append(
-            _move(
-                op, source, output, _copy(source.shape, strides_of(source.shape), strides, to_first=at * strides[axis])
+            move(
+                op,
+                source,
+                output,
+                strided(source.shape, strides_of(source.shape), strides, to_first=at * strides[axis]),
             )
         )
         at += source.shape[axis]
@@ -104,9 +107,10 @@ def concatenation(graph: Graph, op: Op) -> list[Layer]:
 
 
 def split(graph: Graph, op: Op) -> list[Layer]:
-    """SPLIT along any axis: one copy for each output."""
-    source = values(graph, op.inputs[1])
-    axis = int(constant(graph, op, 0, "int32").reshape(-1)[0]) % len(source.shape)
+    """SPLIT and SPLIT_V along any axis: one copy for each output, whose shapes give the sizes."""
+    source_at, axis_at = (1, 0) if op.kind == "SPLIT" else (0, 2)
+    source = values(graph, op.inputs[source_at])
+    axis = int(constant(graph, op, axis_at, "int32").reshape(-1)[0]) % len(source.shape)
     layers, at, strides = [], 0, strides_of(source.shape)
     for i in op.outputs:
         output = values(graph, i, source.dtype)
@@ -119,7 +123,7 @@ def split(graph: Graph, op: Op) -> list[Layer]:
         ):
             raise Unsupported(f"{output.shape} is not a part of {source.shape}. The file is damaged")
         layers.append(
-            _move(op, source, output, _copy(output.shape, strides, strides_of(output.shape), first=at * strides[axis]))
+            move(op, source, output, strided(output.shape, strides, strides_of(output.shape), first=at * strides[axis]))
         )
         at += output.shape[axis]
     return layers
@@ -134,7 +138,7 @@ def unpack(graph: Graph, op: Op) -> list[Layer]:
     if len(outputs) != source.shape[axis] or any(output.shape != rest for output in outputs):
         raise Unsupported(f"{source.shape} is not {len(outputs)} outputs along axis {axis}. The file is damaged")
     return [
-        _move(op, source, output, _copy(rest, steps, strides_of(rest), first=i * strides[axis]))
+        move(op, source, output, strided(rest, steps, strides_of(rest), first=i * strides[axis]))
         for i, output in enumerate(outputs)
     ]
 
@@ -148,7 +152,7 @@ def pack(graph: Graph, op: Op) -> list[Layer]:
     if len(sources) != output.shape[axis] or any(source.shape != rest for source in sources):
         raise Unsupported(f"{len(sources)} inputs do not make {output.shape}. The file is damaged")
     return [
-        _move(op, source, output, _copy(rest, strides_of(rest), steps, to_first=i * strides[axis]))
+        move(op, source, output, strided(rest, strides_of(rest), steps, to_first=i * strides[axis]))
         for i, source in enumerate(sources)
     ]
 
@@ -176,7 +180,7 @@ def tile(graph: Graph, op: Op) -> list[Layer]:
         dim for n, s, f, t in zip(times, source.shape, from_, to, strict=True) for dim in ((n, 0, s * t), (s, f, t))
     ]
     size, from_, to = (list(column) for column in zip(*dims, strict=True))
-    return [_move(op, source, output, _copy(size, from_, to))]
+    return [move(op, source, output, strided(size, from_, to))]
 
 
 def reverse(graph: Graph, op: Op) -> list[Layer]:
@@ -189,7 +193,7 @@ def reverse(graph: Graph, op: Op) -> list[Layer]:
     strides = strides_of(source.shape)
     from_ = [-step if d in axes else step for d, step in enumerate(strides)]
     first = sum((source.shape[d] - 1) * strides[d] for d in axes)
-    return [_move(op, source, output, _copy(source.shape, from_, strides, first=first))]
+    return [move(op, source, output, strided(source.shape, from_, strides, first=first))]
 
 
 def strided_slice(graph: Graph, op: Op) -> list[Layer]:
@@ -220,7 +224,7 @@ def strided_slice(graph: Graph, op: Op) -> list[Layer]:
         first += strides[d] * (picked.start if len(picked) else 0)
     if math.prod(size) != output.elements or not output.elements:
         raise Unsupported(f"the slice {size} of {source.shape} is not {output.shape}. The file is damaged")
-    return [_move(op, source, output, _copy(size, from_, strides_of(size), first=first))]
+    return [move(op, source, output, strided(size, from_, strides_of(size), first=first))]
 
 
 def block(graph: Graph, op: Op) -> list[Layer]:
@@ -236,7 +240,7 @@ def block(graph: Graph, op: Op) -> list[Layer]:
         raise Unsupported(f"the slice {size} of {source.shape} is not {output.shape}. The file is damaged")
     strides = strides_of(source.shape)
     first = sum(at * stride for at, stride in zip(begin, strides, strict=True))
-    return [_move(op, source, output, _copy(size, strides, strides_of(size), first=first))]
+    return [move(op, source, output, strided(size, strides, strides_of(size), first=first))]
 
 
 def transpose(graph: Graph, op: Op) -> list[Layer]:
@@ -248,7 +252,7 @@ def transpose(graph: Graph, op: Op) -> list[Layer]:
     if sorted(order) != list(range(len(source.shape))) or tuple(source.shape[a] for a in order) != output.shape:
         raise Unsupported(f"{source.shape} in the order {order} is not {output.shape}. The file is damaged")
     strides = strides_of(source.shape)
-    return [_move(op, source, output, _copy(output.shape, [strides[a] for a in order], strides_of(output.shape)))]
+    return [move(op, source, output, strided(output.shape, [strides[a] for a in order], strides_of(output.shape)))]
 
 
 def pad(graph: Graph, op: Op) -> list[Layer]:
@@ -270,7 +274,15 @@ def pad(graph: Graph, op: Op) -> list[Layer]:
         raise Unsupported(f"{source.shape} padded by {amounts} is not {output.shape}. The file is damaged")
     strides = strides_of(output.shape)
     to_first = sum(before * stride for (before, _), stride in zip(amounts, strides, strict=True))
-    fill = Layer(
+    return [
+        filled(op, output, value),
+        move(op, source, output, strided(source.shape, strides_of(source.shape), strides, to_first=to_first)),
+    ]
+
+
+def filled(op: Op, output: Tensor, value: int) -> Layer:
+    """A layer that sets all values of a tensor."""
+    return Layer(
         op,
         "set",
         "fill",
@@ -281,4 +293,3 @@ def pad(graph: Graph, op: Op) -> list[Layer]:
         comment=f"{output.elements} x {value}",
         generic=True,
     )
-    return [fill, _move(op, source, output, _copy(source.shape, strides_of(source.shape), strides, to_first=to_first))]

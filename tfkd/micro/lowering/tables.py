@@ -1,6 +1,6 @@
-"""Activations of int8 values by a table of 256 outputs, and SOFTMAX by a table of exponentials; shapes do not change.
+"""Functions of one int8 value by a table of 256 outputs, and SOFTMAX and LOG_SOFTMAX by a table of exponentials.
 
-The tables are computed here with the fixed-point formulas of TensorFlow Lite Micro's kernels.
+Shapes do not change. The tables are computed here with the formulas of TensorFlow Lite Micro's kernels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Layer, Unsupported, int8, quantized, shape_text, unsupported_scale
+from tfkd.micro.lowering.layer import Fields, Layer, Unsupported, int8, quantized, shape_text, unsupported_scale
 
 
 def lookup(graph: Graph, op: Op) -> list[Layer]:
@@ -124,41 +124,125 @@ def _requantize(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
     return lambda x: arithmetic.multiply(x - source.zero_point, multiplier, shift) + output.zero_point
 
 
+def _absolute(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    scale = float(np.float32(source.scale) / np.float32(output.scale))  # divided in float32
+    multiplier, shift = arithmetic.quantize_multiplier(scale)
+    if scale == 1:
+        return lambda x: abs(x - source.zero_point) + output.zero_point
+    return lambda x: arithmetic.multiply(abs(x - source.zero_point), multiplier, shift) + output.zero_point
+
+
+def _elu(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    scale, inverse = np.float32(source.scale), np.float32(1) / np.float32(output.scale)
+
+    def elu(x: int) -> int:
+        real = scale * np.float32(x - source.zero_point)
+        if real < 0:
+            real = np.float32(math.exp(real)) - np.float32(1)
+        steps = min(max(float(real * inverse), -1e6), 1e6)
+        return int(math.copysign(math.floor(abs(steps) + 0.5), steps) + output.zero_point)
+
+    return elu
+
+
+def _inverse_sqrt(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
+    if source.zero_point != -128:
+        raise Unsupported(
+            f"the input's zero point must be -128, so that no value is negative, is {source.zero_point}. "
+            "Put a ReLU before it"
+        )
+    scale = np.sqrt(np.float32(source.scale)) * np.float32(output.scale)
+    multiplier, shift = arithmetic.quantize_multiplier(1.0 / float(scale))
+
+    def inverse_sqrt(x: int) -> int:
+        if x == source.zero_point:
+            return 127
+        inverse, right = arithmetic.inverse_sqrt(x - source.zero_point)
+        data = arithmetic.multiply(1, inverse, 20 - right)
+        return arithmetic.multiply(data, multiplier, shift - 20) + output.zero_point
+
+    return inverse_sqrt
+
+
 # For each op a function of (op, input, output) that returns the function of one int8 value.
 UNARY: dict[str, Callable[[Op, Tensor, Tensor], Callable[[int], int]]] = {
     "RELU": _relu, "RELU6": _relu6, "LEAKY_RELU": _leaky_relu, "HARD_SWISH": _hard_swish, "LOGISTIC": _sigmoid,
-    "TANH": _sigmoid, "QUANTIZE": _requantize,
+    "TANH": _sigmoid, "QUANTIZE": _requantize, "ABS": _absolute, "ELU": _elu, "RSQRT": _inverse_sqrt,
 }  # fmt: skip
 
 
 def softmax(graph: Graph, op: Op) -> list[Layer]:
-    """SOFTMAX over the last axis; the table holds exp of the difference to the largest value of a row."""
+    """SOFTMAX over the last axis."""
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     depth = source.shape[-1] if source.shape else 1
     if output.zero_point != -128 or output.scale != 1 / 256 or source.shape != output.shape or depth >= 4096:
         raise Unsupported(
             "the output must have scale 1/256, zero point -128 and at most 4095 classes. Convert the model again"
         )
-    real = min(float(op.options["Beta"]) * source.scale * 2**26, 2.0**31 - 1)
-    if real <= 1:
-        raise unsupported_scale(source)
-    multiplier, shift = arithmetic.quantize_multiplier(real)
-    count = min(255, arithmetic.input_radius(5, shift)) + 1
-    values = [arithmetic.exponential(arithmetic.high_mul(-d * 2**shift, multiplier), 5) for d in range(count)]
+    fields, *_ = _exponentials(source, float(op.options["Beta"]))
     return [
         Layer(
             op,
             "softmax",
             "softmax",
             "tfkd_softmax_params",
-            {
-                "exponential": np.array(values, "int32"),
-                "differences": count,
-                "rows": source.elements // depth,
-                "depth": depth,
-            },
+            fields,
             (source.index,),
             output.index,
             comment=shape_text(output),
         )
     ]
+
+
+def log_softmax(graph: Graph, op: Op) -> list[Layer]:
+    """LOG_SOFTMAX over the last axis."""
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    depth = source.shape[-1] if source.shape else 1
+    if output.zero_point != 127 or output.scale != 1 / 16 or source.shape != output.shape or depth >= 4096:
+        raise Unsupported("the output must have scale 1/16, zero point 127 and at most 4095 classes. Convert it again")
+    fields, multiplier, shift = _exponentials(source, 1.0)
+    inverse = 2.0 ** (31 - shift) / multiplier
+    if not 1 <= shift <= 30 or inverse >= 1:
+        raise unsupported_scale(source)
+    inverse_multiplier, inverse_shift = arithmetic.quantize_multiplier(inverse)
+    fields |= {
+        "multiplier": multiplier,
+        "shift": shift,
+        "inverse_multiplier": inverse_multiplier,
+        "inverse_shift": inverse_shift,
+    }
+    return [
+        Layer(
+            op,
+            "log_softmax",
+            "log_softmax",
+            "tfkd_log_softmax_params",
+            fields,
+            (source.index,),
+            output.index,
+            comment=shape_text(output),
+        )
+    ]
+
+
+def _exponentials(source: Tensor, beta: float) -> tuple[Fields, int, int]:
+    """How SOFTMAX and LOG_SOFTMAX read a tensor [..., depth].
+
+    Returns:
+        The fields `exponential` (a table of exp of the difference to the largest value of a row), `differences`, `rows`
+        and `depth`; multiplier and shift of a difference to 26 fraction bits.
+    """
+    real = min(beta * source.scale * 2**26, 2.0**31 - 1)
+    if real <= 1:
+        raise unsupported_scale(source)
+    multiplier, shift = arithmetic.quantize_multiplier(real)
+    count = min(255, arithmetic.input_radius(5, shift)) + 1
+    values = [arithmetic.exponential(arithmetic.high_mul(-d * 2**shift, multiplier), 5) for d in range(count)]
+    depth = source.shape[-1] if source.shape else 1
+    fields: Fields = {
+        "exponential": np.array(values, "int32"),
+        "differences": count,
+        "rows": source.elements // depth,
+        "depth": depth,
+    }
+    return fields, multiplier, shift
