@@ -41,7 +41,7 @@ def test_emit_float_model_is_refused() -> None:
     made = Net(random.Random(0))
     x = made.tensor((1, 4), "float32")
     made.graph.inputs.append(x)
-    with pytest.raises(ValueError, match="must be int8, int16 or uint8 .* Received: 't0' of float32"):
+    with pytest.raises(ValueError, match="must be int8, int16, uint8, int32 or bool .* Received: 't0' of float32"):
         micro.emit(made.bytes(made.op("ABS", [x], [made.tensor((1, 4), "float32")])))
 
 
@@ -76,3 +76,17 @@ def test_emit_names_what_is_open_empty_or_sparse() -> None:
     made.graph.tensors[x].sparsity = schema.SparsityParametersT(traversalOrder=[0], blockMap=[], dimMetadata=[])
     with pytest.raises(ValueError, match="'t0' must be dense. Received: sparse storage"):
         micro.emit(made.bytes(made.op("RELU", [x], [made.output((1, 4))])))
+
+
+def test_emit_names_custom_ops_vela_and_uint8() -> None:
+    for name, reason in ((b"Sort", r"Sort \(t1\): is a custom op"), (b"ethos-u", "must be a file from before Vela")):
+        made = Net(random.Random(0))
+        out = made.op("CUSTOM", [made.input((1, 4))], [made.output((1, 4))])
+        made.model.operatorCodes[0].customCode = name
+        with pytest.raises(ValueError, match=reason):
+            micro.emit(made.bytes(out))
+    made = Net(random.Random(0))
+    ends = [made.tensor((1, 4), "uint8", scales=[0.1], zero_points=[3]) for _ in range(2)]
+    made.graph.inputs.append(ends[0])
+    with pytest.raises(ValueError, match=r"RELU \(t1\): computes in uint8, as TensorFlow 1 quantized models"):
+        micro.emit(made.bytes(made.op("RELU", ends[:1], ends[1:])))

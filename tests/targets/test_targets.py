@@ -295,7 +295,7 @@ def test_uint8_weights_are_the_reason_why_tflm_refuses_a_model():
     for tensor in net.graph.tensors:
         if tensor.type == schema.TensorType.INT8:
             tensor.type = schema.TensorType.UINT8
-    with pytest.raises(ModelError, match="no uint8 weights"):
+    with pytest.raises(ModelError, match="not inside a model, as TensorFlow 1 quantized models: (DEPTHWISE_)?CONV_2D"):
         targets.get("tflm").run(net.bytes(output), np.zeros((1, 4, 4, 2), "uint8"), latency=False)
 
 
@@ -478,3 +478,12 @@ def test_host_batch_that_the_model_does_not_accept_is_refused(folder):
     content = convert(fixed, folder / "fixed.tflite", mode="float32")
     with pytest.raises(ValueError, match="does not accept a batch of 3"):
         targets.get("host", batch=3).run(content, np.zeros((1, 4), "float32"))
+
+
+def test_custom_op_is_named_as_the_reason_why_tflm_refuses_a_model():
+    for name, reason in ((b"Sort", "lacks one of the custom ops of the model: Sort"), (b"ethos-u", "Ethos-U NPU")):
+        net = random_graph.Net(random.Random(0))
+        output = net.op("CUSTOM", [net.input((1, 4))], [net.output((1, 4))])
+        net.model.operatorCodes[0].customCode = name
+        with pytest.raises(ModelError, match=reason):
+            targets.get("tflm").run(net.bytes(output), np.zeros((1, 4), "int8"), latency=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
@@ -100,6 +101,11 @@ class TFLiteGraph:
     ops: tuple[OpInfo, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+
+def custom_ops(graphs: Iterable[TFLiteGraph]) -> list[str]:
+    """Names of the custom ops of subgraphs, sorted."""
+    return sorted({op.name for graph in graphs for op in graph.ops} - set(_OP_NAMES.values()))
 
 
 def read(content: bytes, where: str) -> tuple[TFLiteGraph, ...]:
@@ -224,7 +230,7 @@ def _tensor(tensor: Any, budget: _ItemBudget) -> TensorInfo:
         raise ModelError(f"a tensor of shape {shape[:8]}")
     if tensor.Type() not in _DTYPES:
         raise ModelError(f"tensor type {tensor.Type()}")
-    quantization = tensor.Quantization()
+    quantization, name = tensor.Quantization(), (tensor.Name() or b"").decode(errors="replace")
     scales: tuple[float, ...] = ()
     zero_points: tuple[int, ...] = ()
     axis = 0
@@ -236,8 +242,9 @@ def _tensor(tensor: Any, budget: _ItemBudget) -> TensorInfo:
         else:
             zero_points = (0,) * len(scales)
         axis = quantization.QuantizedDimension()
-        if len(zero_points) != len(scales) or not all(0 <= scale < math.inf for scale in scales):
-            raise ModelError(f"quantization with scales {scales[:3]} and {len(zero_points)} zero points")
-    name = (tensor.Name() or b"").decode(errors="replace")
+        if len(zero_points) != len(scales):
+            raise ModelError(f"{len(scales)} scales and {len(zero_points)} zero points of {name!r}")
+        if not all(0 <= scale < math.inf for scale in scales):
+            raise ModelError(f"scales {scales[:3]} of {name!r}, as of values that are not finite")
     open_axes = tuple(i for i, size in enumerate(signature) if size == -1)
     return TensorInfo(name, shape, _DTYPES[tensor.Type()], scales, zero_points, axis, open_axes)

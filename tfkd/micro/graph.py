@@ -21,6 +21,8 @@ from tfkd.errors import ModelError
 _MAX_BYTES = 2**28
 _NUMPY = {"int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": "?", "float32": "<f4", "uint8": "u1"}
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
+# The custom op into which Arm's compiler Vela puts all that an NPU computes.
+VELA = "ethos-u"
 # What the flatbuffers reader and NumPy raise on damaged bytes.
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError)
 _OPTION_TYPES = {value: name for name, value in vars(schema.BuiltinOptions).items() if isinstance(value, int)}
@@ -167,6 +169,11 @@ def _read(model: TFLiteModel) -> Graph:
     subgraph = root.Subgraphs(0)
     described = model.graph
     _check_shapes(described)
+    if any(op.name == VELA for op in described.ops):
+        raise UnsupportedFile(
+            f"must be a file from before Vela. Received: the custom op {VELA}, whose commands only an Ethos-U NPU "
+            "runs. Pass the .tflite that Vela was given."
+        )
     tensors = tuple(
         _tensor(i, info, subgraph.Tensors(i), root, len(model.content)) for i, info in enumerate(described.tensors)
     )

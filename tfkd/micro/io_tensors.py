@@ -127,13 +127,13 @@ def check_io(tensors: Sequence[Tensor | TensorInfo]) -> None:
         tensors: The model's inputs and outputs.
 
     Raises:
-        ModelError: They are not all quantized with one scale each, nor int32 or bool.
+        ModelError: They are not int8, int16 or uint8 with at most one scale, nor int32 or bool.
     """
     for tensor in tensors:
-        if tensor.dtype not in _IO_TYPES or (tensor.dtype in _QUANTIZED and len(tensor.scales) != 1):
+        if tensor.dtype not in _IO_TYPES or len(tensor.scales) > 1:
             raise ModelError(
-                "micro.emit: inputs and outputs must be int8, int16 or uint8 with one scale each, int32, bool, or "
-                "float32 with one QUANTIZE or DEQUANTIZE each. "
+                "micro.emit: inputs and outputs must be int8, int16, uint8, int32 or bool with at most one scale each, "
+                "or float32 with one QUANTIZE or DEQUANTIZE each. "
                 f"Received: {tensor.name!r} of {tensor.dtype} with {len(tensor.scales)} scales. Convert with "
                 "`tfkd convert --mode full_int8` or `int16x8`."
             )

@@ -105,8 +105,8 @@ def _random_samples(model: TFLiteModel, tensors: Sequence[IOTensor]) -> list[np.
 
 
 def _range(tensor: Tensor) -> tuple[int, int]:
-    """The smallest value of an input, and the largest plus one; those without a scale are counts or indices."""
-    if tensor.scales:
+    """The smallest value of an input, and the largest plus one; int32 without a scale is a count or an index."""
+    if tensor.scales or tensor.dtype in ("int8", "int16", "uint8"):
         limits = np.iinfo(tensor.dtype)
         return int(limits.min), int(limits.max) + 1
     return 0, 2

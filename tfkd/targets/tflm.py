@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import litert
+from tfkd.conversion import litert, tflite_reader
 from tfkd.conversion.micro_interpreter import MicroInterpreter
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError, ToolMissingError
+from tfkd.micro.graph import VELA
 from tfkd.targets import target
 from tfkd.targets.measurement import Measurement, Memory
 
@@ -74,9 +75,8 @@ class TFLM(target.Target):
                 what=f"running {model.path or 'the model'} on tflm",
             )
         except isolation.ChildRefused as error:
-            remedy = "Convert with mode='full_int8', or replace the layer." if model.float_ops else "Replace the layer."
             raise ModelError(
-                f"tflm: TensorFlow Lite Micro does not accept the model.{_explain(str(error), model)} {remedy} "
+                f"tflm: TensorFlow Lite Micro does not accept the model. {_explain(str(error), model)} "
                 f"It printed: {error}"
             ) from None
         return Measurement(
@@ -117,20 +117,44 @@ def _check_sizes(model: TFLiteModel) -> None:
 
 # What it prints about models that it does not support, and what that means.
 _REASONS = (
-    ("dequantize_common.cc", " It supports no float16 weights."),
-    ("Hybrid models are not supported", " It supports no int8 weights with float activations."),
-    ("FLOAT32 with filter type: INT8", " It supports no int8 weights with float activations."),
+    ("dequantize_common.cc", "It supports no float16 weights."),
+    ("Hybrid models are not supported", "It supports no int8 weights with float activations."),
+    ("FLOAT32 with filter type: INT8", "It supports no int8 weights with float activations."),
 )
 
 
 def _explain(error: str, model: TFLiteModel) -> str:
-    missing = sorted(set(re.findall(r"Didn't find op for builtin opcode '(\w+)'", error)))
-    if missing:
-        return f" It does not support {', '.join(missing)}."
-    constants = (pair for graph in model.subgraphs for pair in zip(graph.tensors, graph.constants, strict=True))
-    if any(tensor.dtype == "uint8" and size for tensor, size in constants):
-        return " It supports no uint8 weights, as TensorFlow 1 quantized them, only int8."
-    return next((reason for sign, reason in _REASONS if sign in error), "")
+    """Why it refused a model, as far as that is known, and what to do, in sentences."""
+    custom = tflite_reader.custom_ops(model.subgraphs)
+    if custom and "op code CUSTOM" in error:
+        if VELA in custom:
+            return f"The op {VELA} holds commands that only an Ethos-U NPU runs. Pass the file that Vela was given."
+        return f"It lacks one of the custom ops of the model: {', '.join(custom)}. Replace the layer."
+    if missing := sorted(set(re.findall(r"Didn't find op for builtin opcode '(\w+)'", error))):
+        return f"It does not support {', '.join(missing)}. {_remedy(model)}"
+    if inside := _uint8_ops(model):
+        return (
+            "It supports uint8 where QUANTIZE or DEQUANTIZE convert it, not inside a model, as TensorFlow 1 quantized "
+            f"models: {', '.join(inside)}. Convert with mode='full_int8', or run it on the target host."
+        )
+    return f"{next((reason for sign, reason in _REASONS if sign in error), '')} {_remedy(model)}".strip()
+
+
+def _remedy(model: TFLiteModel) -> str:
+    return "Convert with mode='full_int8', or replace the layer." if model.float_ops else "Replace the layer."
+
+
+def _uint8_ops(model: TFLiteModel) -> list[str]:
+    """Names of the ops that compute quantized uint8 values."""
+    return sorted(
+        {
+            op.name
+            for graph in model.subgraphs
+            for op in graph.ops
+            if op.name not in ("QUANTIZE", "DEQUANTIZE", "RESHAPE")
+            and any(graph.tensors[i].dtype == "uint8" and graph.tensors[i].scales for i in op.outputs)
+        }
+    )
 
 
 _ARENA = {"": "total", "head_": "head", "tail_": "tail"}

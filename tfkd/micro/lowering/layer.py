@@ -105,6 +105,19 @@ def values(graph: Graph, index: int, *dtypes: str) -> Tensor:
     return tensor
 
 
+def moved(graph: Graph, index: int, *dtypes: str) -> Tensor:
+    """A tensor whose values an op moves: int8 or int16, quantized or not; `dtypes` restricts the types."""
+    if index < 0:
+        raise Unsupported("an input is missing. Convert the model again")
+    tensor, dtypes = graph.tensors[index], dtypes or ("int8", "int16")
+    if tensor.dtype not in dtypes or len(tensor.scales) > 1:
+        raise Unsupported(
+            f"{tensor.name!r} must be {' or '.join(dtypes)} with at most one scale, is {tensor.dtype} with "
+            f"{len(tensor.scales)}. Convert with `tfkd convert --mode full_int8`"
+        )
+    return tensor
+
+
 def quantized(graph: Graph, index: int, *dtypes: str) -> Tensor:
     """A tensor that must have one of some types and one scale."""
     if index < 0:
@@ -144,11 +157,10 @@ def constant(graph: Graph, op: Op, i: int, *dtypes: str) -> np.ndarray:
     """The values of input `i`, which must be constant and have one of some types."""
     tensor = operand(graph, op, i)
     if tensor.data is None or tensor.dtype not in dtypes:
-        found = tensor.dtype if tensor.data is not None else f"{tensor.dtype} that is computed"
-        raise Unsupported(
-            f"{tensor.name!r} must be a constant of {' or '.join(dtypes)}, is {found}. "
-            "Make it a constant in the Keras model"
-        )
+        found, remedy = f"{tensor.dtype} that is computed", "Make it a constant in the Keras model"
+        if tensor.data is not None:  # TensorFlow Lite Micro would read it as another type
+            found, remedy = tensor.dtype, "Convert with `tfkd convert --mode full_int8` or `int16x8`"
+        raise Unsupported(f"{tensor.name!r} must be a constant of {' or '.join(dtypes)}, is {found}. {remedy}")
     return tensor.data
 
 
@@ -189,7 +201,7 @@ def weights_of(
 
 def same_quantization(source: Tensor, output: Tensor) -> None:
     """Refuses an op whose input and output differ in scale or zero point, so that it would have to requantize."""
-    if (source.scale, source.zero_point) != (output.scale, output.zero_point):
+    if (source.scales, source.zero_points) != (output.scales, output.zero_points):
         raise Unsupported(
             f"{source.name!r} and {output.name!r} must have the same scale and zero point. Convert the model again"
         )
