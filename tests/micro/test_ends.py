@@ -204,8 +204,26 @@ def stacked_int16() -> TFLiteModel:
     return TFLiteModel(made.bytes(out))
 
 
+def unquantized(dtype: str) -> TFLiteModel:
+    """Ops that move values which have no scale."""
+    made = Net(random.Random(0), dtype)
+    frame = made.tensor((1, 6, 5), dtype)
+    made.graph.inputs.append(frame)
+    part = made.tensor((1, 2, 5), dtype)
+    for index in (frame, part):
+        made.graph.tensors[index].quantization = None
+    inputs = [frame, made.ints([0, 1, 0]), made.ints([1, 5, 5]), made.ints([1, 2, 1])]
+    made.op("STRIDED_SLICE", inputs, [part], schema.StridedSliceOptionsT())
+    both = made.tensor((1, 4, 5), dtype)
+    made.graph.tensors[both].quantization = None
+    return TFLiteModel(
+        made.bytes(made.op("CONCATENATION", [part, part], [both], schema.ConcatenationOptionsT(axis=1)), part)
+    )
+
+
 def test_selftest_has_the_size_of_each_output(tmp_path: Path) -> None:
-    export_all(tmp_path, [several_outputs(), stacked_int16(), waveform(), scalar("int8"), scalar("int32")])
+    models = [several_outputs(), stacked_int16(), waveform(), scalar("int8"), scalar("int32")]
+    export_all(tmp_path, [*models, unquantized("int8"), unquantized("int16")])
 
 
 def test_selftest_of_an_op_that_tflite_micro_lacks_comes_from_a_core(tmp_path: Path) -> None:

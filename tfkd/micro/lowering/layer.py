@@ -107,15 +107,7 @@ def values(graph: Graph, index: int, *dtypes: str) -> Tensor:
 
 def moved(graph: Graph, index: int, *dtypes: str) -> Tensor:
     """A tensor whose values an op moves: int8 or int16, quantized or not; `dtypes` restricts the types."""
-    if index < 0:
-        raise Unsupported("an input is missing. Convert the model again")
-    tensor, dtypes = graph.tensors[index], dtypes or ("int8", "int16")
-    if tensor.dtype not in dtypes or len(tensor.scales) > 1:
-        raise Unsupported(
-            f"{tensor.name!r} must be {' or '.join(dtypes)} with at most one scale, is {tensor.dtype} with "
-            f"{len(tensor.scales)}. Convert with `tfkd convert --mode full_int8`"
-        )
-    return tensor
+    return typed(graph, index, *(dtypes or ("int8", "int16")))
 
 
 def quantized(graph: Graph, index: int, *dtypes: str) -> Tensor:

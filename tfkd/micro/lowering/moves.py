@@ -15,12 +15,12 @@ from tfkd.micro.lowering.layer import (
     Layer,
     Unsupported,
     constant,
+    moved,
     operand,
     read_by_kernel,
     same_quantization,
     shape_text,
     strides_of,
-    values,
 )
 
 
@@ -80,11 +80,11 @@ def view(graph: Graph, op: Op) -> Alias:
 
 def concatenation(graph: Graph, op: Op) -> list[Layer]:
     """CONCATENATION along any axis: one copy for each input; all have the output's scale."""
-    output = values(graph, op.outputs[0])
+    output = moved(graph, op.outputs[0])
     axis = int(op.options["Axis"]) % max(1, len(output.shape))
     layers, at, strides = [], 0, strides_of(output.shape)
     for i in op.inputs:
-        source = values(graph, i, output.dtype)
+        source = moved(graph, i, output.dtype)
         same_quantization(source, output)
         if (
             len(source.shape) != len(output.shape)
@@ -109,11 +109,11 @@ def concatenation(graph: Graph, op: Op) -> list[Layer]:
 def split(graph: Graph, op: Op) -> list[Layer]:
     """SPLIT and SPLIT_V along any axis: one copy for each output, whose shapes give the sizes."""
     source_at, axis_at = (1, 0) if op.kind == "SPLIT" else (0, 2)
-    source = values(graph, op.inputs[source_at])
+    source = moved(graph, op.inputs[source_at])
     axis = int(constant(graph, op, axis_at, "int32").reshape(-1)[0]) % len(source.shape)
     layers, at, strides = [], 0, strides_of(source.shape)
     for i in op.outputs:
-        output = values(graph, i, source.dtype)
+        output = moved(graph, i, source.dtype)
         if (
             len(output.shape) != len(source.shape)
             or any(
@@ -131,10 +131,10 @@ def split(graph: Graph, op: Op) -> list[Layer]:
 
 def unpack(graph: Graph, op: Op) -> list[Layer]:
     """UNPACK: one copy for each index of an axis, which the outputs do not have."""
-    source = values(graph, op.inputs[0])
+    source = moved(graph, op.inputs[0])
     axis, strides = _axis(op, source), strides_of(source.shape)
     rest, steps = (tuple(x[:axis]) + tuple(x[axis + 1 :]) for x in (source.shape, strides))
-    outputs = [values(graph, i, source.dtype) for i in op.outputs]
+    outputs = [moved(graph, i, source.dtype) for i in op.outputs]
     if len(outputs) != source.shape[axis] or any(output.shape != rest for output in outputs):
         raise Unsupported(f"{source.shape} is not {len(outputs)} outputs along axis {axis}. The file is damaged")
     return [
@@ -145,10 +145,10 @@ def unpack(graph: Graph, op: Op) -> list[Layer]:
 
 def pack(graph: Graph, op: Op) -> list[Layer]:
     """PACK: one copy for each input, along a new axis."""
-    output = values(graph, op.outputs[0])
+    output = moved(graph, op.outputs[0])
     axis, strides = _axis(op, output), strides_of(output.shape)
     rest, steps = (tuple(x[:axis]) + tuple(x[axis + 1 :]) for x in (output.shape, strides))
-    sources = [values(graph, i, output.dtype) for i in op.inputs]
+    sources = [moved(graph, i, output.dtype) for i in op.inputs]
     if len(sources) != output.shape[axis] or any(source.shape != rest for source in sources):
         raise Unsupported(f"{len(sources)} inputs do not make {output.shape}. The file is damaged")
     return [
@@ -167,8 +167,8 @@ def _axis(op: Op, tensor: Tensor) -> int:
 
 def tile(graph: Graph, op: Op) -> list[Layer]:
     """TILE: each axis becomes two, the copies and the values; the copies read with a stride of 0."""
-    source = values(graph, op.inputs[0])
-    output = values(graph, op.outputs[0], source.dtype)
+    source = moved(graph, op.inputs[0])
+    output = moved(graph, op.outputs[0], source.dtype)
     times = constant(graph, op, 1, "int32", "int64").reshape(-1).tolist()
     if (
         len(times) != len(source.shape)
@@ -185,8 +185,8 @@ def tile(graph: Graph, op: Op) -> list[Layer]:
 
 def reverse(graph: Graph, op: Op) -> list[Layer]:
     """REVERSE_V2: a negative stride along each reversed axis."""
-    source = values(graph, op.inputs[0])
-    output = values(graph, op.outputs[0], source.dtype)
+    source = moved(graph, op.inputs[0])
+    output = moved(graph, op.outputs[0], source.dtype)
     axes = {int(a) % len(source.shape) for a in constant(graph, op, 1, "int32").reshape(-1)}
     if source.shape != output.shape:
         raise Unsupported(f"{source.shape} reversed is not {output.shape}. The file is damaged")
@@ -198,8 +198,8 @@ def reverse(graph: Graph, op: Op) -> list[Layer]:
 
 def strided_slice(graph: Graph, op: Op) -> list[Layer]:
     """STRIDED_SLICE with constant bounds, of either sign, and removed axes."""
-    source = values(graph, op.inputs[0])
-    output = values(graph, op.outputs[0], source.dtype)
+    source = moved(graph, op.inputs[0])
+    output = moved(graph, op.outputs[0], source.dtype)
     begin, end, steps = (constant(graph, op, i, "int32").reshape(-1).tolist() for i in (1, 2, 3))
     options = op.options
     if options.get("EllipsisMask") or options.get("NewAxisMask") or options.get("Offset"):
@@ -229,8 +229,8 @@ def strided_slice(graph: Graph, op: Op) -> list[Layer]:
 
 def block(graph: Graph, op: Op) -> list[Layer]:
     """SLICE with constant bounds; a size of -1 takes the rest of an axis."""
-    source = values(graph, op.inputs[0])
-    output = values(graph, op.outputs[0], source.dtype)
+    source = moved(graph, op.inputs[0])
+    output = moved(graph, op.outputs[0], source.dtype)
     begin, size = (constant(graph, op, i, "int32").reshape(-1).tolist() for i in (1, 2))
     if not len(begin) == len(size) == len(source.shape):
         raise Unsupported(f"{len(begin)} bounds for {len(source.shape)} dimensions. The file is damaged")
@@ -245,8 +245,8 @@ def block(graph: Graph, op: Op) -> list[Layer]:
 
 def transpose(graph: Graph, op: Op) -> list[Layer]:
     """TRANSPOSE: the input's strides in another order."""
-    source = values(graph, op.inputs[0])
-    output = values(graph, op.outputs[0], source.dtype)
+    source = moved(graph, op.inputs[0])
+    output = moved(graph, op.outputs[0], source.dtype)
     order = constant(graph, op, 1, "int32").reshape(-1).tolist()
     order = [axis % len(source.shape) for axis in order]
     if sorted(order) != list(range(len(source.shape))) or tuple(source.shape[a] for a in order) != output.shape:
@@ -257,11 +257,11 @@ def transpose(graph: Graph, op: Op) -> list[Layer]:
 
 def pad(graph: Graph, op: Op) -> list[Layer]:
     """PAD and PADV2: the output is filled with one value, then the input is copied into it."""
-    source = values(graph, op.inputs[0])
-    output = values(graph, op.outputs[0], source.dtype)
+    source = moved(graph, op.inputs[0])
+    output = moved(graph, op.outputs[0], source.dtype)
     same_quantization(source, output)
     amounts = constant(graph, op, 1, "int32", "int64").reshape(-1, 2).tolist()
-    value = output.zero_point
+    value = output.zero_point if output.scales else 0
     if op.kind == "PADV2":
         value = int(constant(graph, op, 2, output.dtype).reshape(-1)[0])
     if (
