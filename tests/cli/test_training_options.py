@@ -1,11 +1,13 @@
 """Command-line options of a training."""
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from tfkd.cli import app
-from tfkd.cli.training_options import DEFAULTS, training_options
+from tfkd.cli.training_options import DEFAULTS, augment_options, training_options
 from tfkd.distillation.training_config import TrainingConfig
+from tfkd.errors import InputError
 
 
 def test_training_options_become_a_configuration():
@@ -17,13 +19,18 @@ def test_training_options_become_a_configuration():
     def fit(model: str, config: TrainingConfig = DEFAULTS, verbose: bool = False) -> None:
         received.append((model, config, verbose))
 
-    arguments = (
-        "m --epochs 3 --ema 0.9 --class-weights cat=2,a=b=0.5 --metric m:a --metric m:b --callback m:c --verbose"
-    )
+    arguments = "m --augment rotation --augment mixup --augment-option rotation.degrees=10 --epochs 3 --ema 0.9 "
+    arguments += "--class-weights cat=2,a=b=0.5 --metric m:a --metric m:b --callback m:c --verbose"
     assert CliRunner().invoke(one, arguments.split()).exit_code == 0
     assert CliRunner().invoke(one, ["m"]).exit_code == 0
     expected = TrainingConfig(
-        epochs=3, ema=0.9, class_weights={"cat": 2.0, "a=b": 0.5}, metrics=["m:a", "m:b"], callbacks=["m:c"]
+        augment=["rotation", "mixup"],
+        augment_options={"rotation": {"degrees": 10}},
+        epochs=3,
+        ema=0.9,
+        class_weights={"cat": 2.0, "a=b": 0.5},
+        metrics=["m:a", "m:b"],
+        callbacks=["m:c"],
     )
     assert received == [("m", expected, True), ("m", DEFAULTS, False)]
 
@@ -41,6 +48,12 @@ def test_wrong_class_weights_are_refused(tmp_path):
         ran = CliRunner().invoke(app, [*arguments, weights])
         assert ran.exit_code == 2
         assert message in ran.stderr
+
+
+def test_wrong_augment_option_is_refused():
+    for setting in ("degrees=1", "rotation.degrees", "rotation.degrees=x"):
+        with pytest.raises(InputError, match="must be NAME.OPTION=VALUE"):
+            augment_options([setting])
 
 
 def test_train_logs_to_tensorboard(tmp_path):

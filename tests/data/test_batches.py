@@ -114,3 +114,20 @@ def test_soft_labels_and_partner_together_are_refused():
     train = data.load("digits").train
     with pytest.raises(InputError, match="soft_labels and partner exclude each other"):
         train.batches(8, soft_labels=object(), partner=data.Partner(train))
+
+
+def test_augmentation_of_samples_of_another_form_is_refused_with_its_reason():
+    samples = data.from_arrays((np.zeros((20, 4), "float32"), np.arange(20) % 2), (np.ones((4, 4)), [0, 1] * 2)).train
+    with pytest.raises(InputError, match="a sample must be an image"):
+        samples.batches(8, augment=data.crop_flip())
+
+
+def test_augment_of_the_user_may_branch_on_tensors():
+    def brighter(x, seed):
+        if seed[0] % 2 == 0:
+            x = x + 1
+        return x
+
+    val = data.load("digits").val
+    x = epoch(val.batches(32, augment=brighter))[0]
+    np.testing.assert_array_equal(x - val.x, np.broadcast_to((val.ids % 2 == 0)[:, None, None, None], x.shape))

@@ -130,8 +130,8 @@ def test_each_key_has_a_description():
 
 
 def test_training_config_with_bad_value_is_refused():
-    with pytest.raises(ValueError, match=r"augment: Input should be 'none' or 'crop_flip'"):
-        recipe.training_config(augment="mixup")
+    with pytest.raises(ValueError, match="augment: 'mixxup' is unknown. Did you mean 'mixup'"):
+        recipe.training_config(augment="mixxup")
 
 
 def test_settings_of_a_training_and_own_code_are_keys_of_its_tables(tmp_path):
@@ -165,6 +165,13 @@ def test_views_need_an_augmentation(tmp_path):
         recipe.load(path)
 
 
+def test_mixing_with_another_data_set_of_the_teacher_is_refused(tmp_path):
+    text = GOOD.replace("[teacher]", '[data.teacher]\nname = "mnist"\n[teacher]')
+    text = text.replace("[distillation]", '[distillation]\naugment = ["flip", "mixup"]')
+    with pytest.raises(ValueError, match=r"\[data.teacher\] and mixup exclude each other"):
+        recipe.load(write(tmp_path, text))
+
+
 def test_data_reads_images_with_its_options(tmp_path):
     text = GOOD.replace('name = "digits"', 'path = "photos"\nimage_size = [96, 64]\ncolor = "gray"\nskip_broken = true')
     request = recipe.load(write(tmp_path, text)).data.request()
@@ -183,6 +190,24 @@ def test_data_reads_images_with_its_options(tmp_path):
 def test_wrong_reading_option_in_data_is_refused(tmp_path, key, message):
     with pytest.raises(ValueError, match=message):
         recipe.load(write(tmp_path, GOOD.replace('name = "digits"', f'path = "photos"\n{key}')))
+
+
+def test_teacher_runs_online_where_stored_labels_cannot_hold_the_augmentation(tmp_path):
+    import io
+
+    from rich.console import Console
+
+    from tfkd._internal.progress import Progress
+    from tfkd.recipes.step_cache import Steps
+    from tfkd.recipes.trainer import Saved, Trainer
+
+    text = GOOD.replace("[distillation]", '[distillation]\nviews = 8\naugment = ["crop_flip", "mixup"]')
+    printed = io.StringIO()
+    progress = Progress(Console(file=printed, width=200))
+    trainer = Trainer(recipe.load(write(tmp_path, text)), Steps(tmp_path, progress), progress)
+    assert trainer.teaching(Saved((), {})).labels is None
+    assert "mixup mixes the samples of a batch" in printed.getvalue()
+    assert "views = 8 is ignored" in printed.getvalue()
 
 
 def test_run_writes_the_list_of_files(tmp_path):

@@ -176,3 +176,34 @@ def mask_of(value: Any) -> Any:
 def set_mask(value: Any, mask: Any) -> None:
     """Attaches a mask to a tensor, as a layer that supports masking does."""
     value._keras_mask = mask
+
+
+@contextlib.contextmanager
+def random_numbers_of(layer: Any, seed: Any) -> Iterator[None]:
+    """Lets a preprocessing layer of Keras draw its random numbers from a seed while the context is open.
+
+    Args:
+        layer: Layer of `keras.layers` with an attribute `generator`, and layers inside of it.
+        seed: Tensor, int32 [2]. Each draw uses another number that follows from it.
+    """
+    import keras
+    import tensorflow as tf
+
+    class Draws(keras.random.SeedGenerator):
+        def __init__(self) -> None:  # without the variable in which Keras counts the draws
+            self._draws = 0
+
+        def next(self, ordered: bool = True) -> Any:
+            self._draws += 1
+            return tf.cast(tf.random.fold_in(seed, self._draws), keras.src.backend.random_seed_dtype())
+
+    layers = [one for one in (layer, *inner_layers(layer)) if "generator" in vars(one)]
+    before = [vars(one)["generator"] for one in layers]
+    draws = Draws()
+    for one in layers:
+        vars(one)["generator"] = draws  # not by an assignment, which Keras tracks
+    try:
+        yield
+    finally:
+        for one, generator in zip(layers, before, strict=True):
+            vars(one)["generator"] = generator

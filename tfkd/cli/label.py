@@ -9,7 +9,15 @@ import typer
 from tfkd.cli.application import Json, Seed, command, print_result, progress_of
 from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
-from tfkd.cli.training_options import Augment, BatchSize, TeacherFile, TeacherPreprocess, TeacherRange
+from tfkd.cli.training_options import (
+    Augment,
+    AugmentOption,
+    BatchSize,
+    TeacherFile,
+    TeacherPreprocess,
+    TeacherRange,
+    augment_options,
+)
 
 
 @command(tensorflow=True, resumes=True)
@@ -22,7 +30,8 @@ def label(
     views: Annotated[
         int, typer.Option(min=1, help="Views per sample: the first is the sample itself, the others are augmented.")
     ] = 1,
-    augment: Augment = "crop_flip",
+    augment: Augment = None,
+    augment_option: AugmentOption = None,
     padding: Annotated[int, typer.Option(min=0, help="Padding of crop_flip, in pixels.")] = 4,
     flip: Annotated[bool, typer.Option(help="Whether crop_flip mirrors images at random.")] = True,
     shard: Annotated[
@@ -50,7 +59,8 @@ def label(
         out,
         data,
         views,
-        augment,
+        augment or ["crop_flip"],
+        augment_options(augment_option),
         padding,
         flip,
         batch_size=batch_size,

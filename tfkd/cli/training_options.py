@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tfkd.cli.option_groups import Option, described, with_options
+from tfkd.data import augmentations, mixing
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
+
+_AUGMENT_OPTION = "Argument of an augmentation, NAME.OPTION=VALUE, such as rotation.degrees=10; may be repeated."
+_STORED = [name for name in augmentations.NAMES if name not in mixing.NAMES]
 
 ModelOut = Annotated[Path, typer.Option("--out", help=".keras file to write.")]
 TeacherFile = Annotated[
@@ -35,8 +40,33 @@ StudentPreprocess = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
 Augment = Annotated[
-    str, typer.Option(help="Augmentation of images: none, or crop_flip (padding, random crop and flip).")
+    list[str] | None,
+    typer.Option(help=f"Augmentation of the views after the first: {', '.join(_STORED)}, or none; may be repeated."),
 ]
+AugmentOption = Annotated[list[str] | None, typer.Option("--augment-option", help=_AUGMENT_OPTION)]
+
+
+def augment_options(settings: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """The arguments of augmentations by name, from `rotation.degrees=10`.
+
+    Raises:
+        InputError: A setting has another form.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings or ():
+        name, equals, text = setting.partition("=")
+        name, dot, option = name.rpartition(".")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            equals = ""
+        if not (dot and equals):
+            raise InputError(
+                f"--augment-option must be NAME.OPTION=VALUE. Received: {setting!r}. Use rotation.degrees=10."
+            )
+        found.setdefault(name, {})[option] = value
+    return found
+
 
 # Keys of a training configuration that have options, and the type of their values.
 _KINDS: dict[str, Any] = {
@@ -57,9 +87,12 @@ _KINDS: dict[str, Any] = {
     "label_loss": str | None,
     "metrics": list[str] | None,
     "callbacks": list[str] | None,
-    "augment": str,
+    "augment": list[str] | None,
+    "augment_options": list[str] | None,
 }
-_REPEATED = {"metrics": "--metric", "callbacks": "--callback"}
+_REPEATED = {
+    "metrics": "--metric", "callbacks": "--callback", "augment": "--augment", "augment_options": "--augment-option"
+}  # fmt: skip
 DEFAULTS = TrainingConfig()
 
 
@@ -68,6 +101,8 @@ def _option(name: str, kind: Any) -> Option:
     text = (field.description or "").replace("Left out:", "Default:")
     if name == "class_weights":
         text = text.replace("a table such as { cat = 2.0 }", "NAME=WEIGHT with commas, such as cat=2,dog=0.5")
+    if name == "augment_options":
+        return described(kind, None, _AUGMENT_OPTION, _REPEATED[name])
     if name in _REPEATED:
         return described(kind, None, f"{text} May be repeated.", _REPEATED[name])
     return described(kind, field.default, text)
@@ -89,6 +124,8 @@ def _receive(values: dict[str, Any]) -> Mapping[str, Any]:
     from tfkd.recipes.recipe import training_config
 
     values |= {name: values[name] or [] for name in _REPEATED}
+    values["augment"] = [name for name in values["augment"] if name != "none"] or "none"
+    values["augment_options"] = augment_options(values["augment_options"])
     if values["class_weights"] not in (None, "balanced"):
         values["class_weights"] = _weights(values["class_weights"])
     return {"config": training_config(**values)}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tfkd.data.augmentation import CropFlip, crop_flip, view_seeds
     from tfkd.data.batches import EpochCounter, SoftLabelInputs, TeacherStudentInputs, epoch_counters
     from tfkd.data.loading import from_arrays, load
+    from tfkd.data.mixing import Mixing
     from tfkd.data.partner import Partner
     from tfkd.data.reading import ReadingOptions, Request
     from tfkd.data.sources import NAMES
@@ -22,6 +23,7 @@ __all__ = [
     "NAMES",
     "CropFlip",
     "EpochCounter",
+    "Mixing",
     "Partner",
     "ReadingOptions",
     "Request",
@@ -44,6 +46,7 @@ _MODULES = {
     "NAMES": "sources",
     "CropFlip": "augmentation",
     "EpochCounter": "batches",
+    "Mixing": "mixing",
     "Partner": "partner",
     "ReadingOptions": "reading",
     "Request": "reading",

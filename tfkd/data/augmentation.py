@@ -69,8 +69,11 @@ def augment_batch(augment: Augment, x: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor
     batch = getattr(augment, "batch", None)
     if batch is not None:
         return batch(x, seeds)
+    # AutoGraph would turn our errors into errors of its own. A function of the user may need it.
+    function = augment if dataclasses.is_dataclass(augment) else tf.function(augment)
+    one = tf.autograph.experimental.do_not_convert(lambda pair: function(*pair))
     signature = tf.TensorSpec(x.shape[1:], x.dtype)
-    return tf.ensure_shape(tf.map_fn(lambda pair: augment(*pair), (x, seeds), fn_output_signature=signature), x.shape)
+    return tf.ensure_shape(tf.map_fn(one, (x, seeds), fn_output_signature=signature), x.shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,14 @@ import numpy as np
 
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
 from tfkd.data.lazy import LazySamples, row_lookup
+from tfkd.data.mixing import Mixing
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+# Makes the random numbers of mixing differ from those of the augmentation of the first sample.
+_MIXING = 0x6D6978
 
 
 class TeacherStudentInputs(NamedTuple):
@@ -131,11 +135,13 @@ def batch_dataset(
     seed: int,
     soft_labels: TeacherLogits | None,
     partner: TeacherSamples | None,
+    mixing: Mixing | None = None,
 ) -> tf.data.Dataset:
     """The data set that `Split.batches` returns; see there.
 
     Raises:
-        InputError: batch_size < 1, both soft_labels and partner, or either does not belong to the samples.
+        InputError: batch_size < 1, more than one of soft_labels, partner and mixing, or one does not belong to the
+            samples.
     """
     import tensorflow as tf
 
@@ -145,6 +151,11 @@ def batch_dataset(
         raise InputError(
             "Split.batches: soft_labels and partner exclude each other. Received: both. A store already holds the "
             "logits of its teacher; leave partner out."
+        )
+    if mixing is not None and (soft_labels is not None or partner is not None):
+        raise InputError(
+            "Split.batches: mixing needs a teacher that sees the mixed samples in each step. Received: "
+            f"{'soft_labels, which have none' if soft_labels is not None else 'a partner'}. Leave one out."
         )
     counter = EpochCounter()
     make_batch = _batch_function(samples, augment, seed, soft_labels, partner)
@@ -157,7 +168,9 @@ def batch_dataset(
 
     dataset = tf.data.Dataset.from_tensors(0).map(lambda _: counter.variable.assign_add(1)).flat_map(order)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(samples))).batch(batch_size)
-    dataset = dataset.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    make = make_batch if mixing is None else _mixed(make_batch, mixing, samples, seed)
+    make = tf.autograph.experimental.do_not_convert(make)  # it would turn our errors into errors of its own
+    dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
     dataset.epoch = counter
     return dataset
@@ -191,3 +204,20 @@ def _batch_function(
         return batch, labels
 
     return make_batch
+
+
+def _mixed(
+    make_batch: Callable[[tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]], mixing: Mixing, samples: Samples, seed: int
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
+    """A function (rows [B], epochs [B]) -> (mixed inputs, mixed labels float32 [B, C])."""
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        ids = tf.constant(samples.ids)
+
+    def make(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        x, y = make_batch(rows, epochs)
+        one_seed = view_seeds(tf.gather(ids, rows[:1]), epochs[0], seed=seed)[0]
+        return mixing(x, tf.one_hot(y, samples.num_classes), tf.random.fold_in(one_seed, _MIXING))
+
+    return make

@@ -16,6 +16,7 @@ import numpy as np
 from tfkd.data.augmentation import Augment
 from tfkd.data.batches import TeacherLogits, TeacherSamples, batch_dataset
 from tfkd.data.lazy import LazySamples
+from tfkd.data.mixing import Mixing
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class Split:
         seed: int = 0,
         soft_labels: TeacherLogits | None = None,
         partner: TeacherSamples | None = None,
+        mixing: Mixing | None = None,
     ) -> tf.data.Dataset:
         """The split as a `tf.data.Dataset` of (x float32 [B, ...], y int64 [B]); the last batch may be smaller.
 
@@ -187,6 +189,7 @@ class Split:
                 which is the case for functions other than those of tfkd.
             partner: A `tfkd.data.Partner`, the samples of the teacher. Batches are then (`TeacherStudentInputs`, y);
                 `augment` changes the student's x only.
+            mixing: A `tfkd.data.Mixing` (mixup, CutMix). y is then a mixture of classes, float32 [B, C].
 
         Returns:
             The data set. Its attribute `epoch` is an `EpochCounter`. `tfkd.Distiller.fit` sets it at the start of each
@@ -194,10 +197,18 @@ class Split:
             any other model pass `tfkd.distillation.epoch_sync.EpochSync(dataset)` as a callback.
 
         Raises:
-            InputError: batch_size < 1, both soft_labels and partner, or either does not belong to this split.
+            InputError: batch_size < 1, more than one of soft_labels, partner and mixing, or one does not belong to this
+                split.
         """
         return batch_dataset(
-            self, batch_size, shuffle=shuffle, augment=augment, seed=seed, soft_labels=soft_labels, partner=partner
+            self,
+            batch_size,
+            shuffle=shuffle,
+            augment=augment,
+            seed=seed,
+            soft_labels=soft_labels,
+            partner=partner,
+            mixing=mixing,
         )
 
 

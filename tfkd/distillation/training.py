@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from tfkd._internal import keras_compat
-from tfkd.data import CropFlip, Partner, Split, Splits, crop_flip
+from tfkd.data import Partner, Split, Splits, augmentations
+from tfkd.data.augmentation import Augment
+from tfkd.data.mixing import Mixing
 from tfkd.distillation import label_losses, optimizers, precision
 from tfkd.distillation.checkpoints import EpochCheckpoint, History, OnEpoch
 from tfkd.distillation.compilation import jit_by_device
@@ -58,16 +61,24 @@ def fit(
         InputError: The model, the data and the store or partner do not belong together.
         ModelError: The model returns probabilities.
     """
-    augment = None if soft_labels is not None else augmentation(config)
+    augment, mixing = augmentation(config)
+    if soft_labels is not None and (soft_labels.views == 1 or soft_labels.augment is not None):
+        augment = None  # the store has its own
     dataset = splits.train.batches(
-        config.batch_size, shuffle=True, augment=augment, seed=seed, soft_labels=soft_labels, partner=partner
+        config.batch_size,
+        shuffle=True,
+        augment=augment,
+        seed=seed,
+        soft_labels=soft_labels,
+        partner=partner,
+        mixing=mixing,
     )
     steps = config.epochs * -(-len(splits.train) // config.batch_size)
     with precision.layers_in(_student(model), config.precision):
         model.compile(
             optimizers.build(config, model, steps),
-            loss=label_losses.label_loss(config),
-            metrics=label_losses.metrics(config),
+            loss=label_losses.label_loss(config, mixed=mixing is not None),
+            metrics=label_losses.metrics(config, mixed=mixing is not None),
             jit_compile=jit_by_device(),
         )
         if not isinstance(model, Distiller):  # which does both itself
@@ -104,9 +115,18 @@ def _student(model: keras.Model) -> keras.Model:
     return model.student if isinstance(model, Distiller) else model
 
 
-def augmentation(config: TrainingConfig) -> CropFlip | None:
-    """The augmentation of a training configuration; None for `none`."""
-    return crop_flip(config.padding, flip=config.flip) if config.augment == "crop_flip" else None
+def augmentation(config: TrainingConfig) -> tuple[Augment | None, Mixing | None]:
+    """The augmentation of samples and the mixing of batches of a training configuration.
+
+    Raises:
+        InputError: A function of the user does not exist.
+    """
+    names = config.augment_names
+    options: dict[str, dict[str, Any]] = dict(config.augment_options)
+    if "crop_flip" in names:
+        options.setdefault("crop_flip", {"padding": config.padding, "flip": config.flip})
+    own = {name: own_code.find(name) for name in names if ":" in name}
+    return augmentations.build(names, options, own)
 
 
 def accuracy(model: keras.Model, split: Split) -> float:

@@ -9,6 +9,7 @@ import pydantic
 from pydantic import Field
 
 from tfkd._internal.suggestion import suggestion
+from tfkd.data import augmentations
 from tfkd.errors import InputError
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "lion")
@@ -103,8 +104,17 @@ class TrainingConfig(pydantic.BaseModel):
         description="Keras callbacks of your own: module:function, called without arguments, or classes of "
         "keras.callbacks.Callback.",
     )
-    augment: Literal["none", "crop_flip"] = Field(
-        default="none", description="Augmentation of images: none, or crop_flip (padding, random crop and flip)."
+    augment: str | list[str] = Field(
+        default="none",
+        examples=[["resized_crop", "flip", "mixup"]],
+        description="Augmentation of the training samples: none, or one or several of "
+        f"{', '.join(augmentations.NAMES)}, in this order, or module:function of your own, called with a sample and a "
+        "seed of TensorFlow. mixup and cutmix mix the samples of a batch.",
+    )
+    augment_options: dict[str, dict[str, bool | int | float]] = Field(
+        default={},
+        examples=[{"rotation": {"degrees": 10.0}}],
+        description="Arguments of augmentations by name.",
     )
     padding: int = Field(default=4, ge=0, description="Padding of crop_flip, in pixels.")
     flip: bool = Field(default=True, description="Whether crop_flip mirrors images at random.")
@@ -141,6 +151,23 @@ class TrainingConfig(pydantic.BaseModel):
             raise InputError("label_smoothing has no effect on a loss of your own. Leave one of them out.")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _check_augment(self) -> Self:
+        augmentations.check(self.augment_names, self.augment_options)
+        return self
+
+    @property
+    def augment_names(self) -> list[str]:
+        """Names of the augmentations, in order."""
+        if isinstance(self.augment, list):
+            return self.augment
+        return [] if self.augment == "none" else [self.augment]
+
+    @property
+    def mixes(self) -> list[str]:
+        """Names of the augmentations that mix the samples of a batch."""
+        return augmentations.mixes(self.augment_names)
+
     @property
     def own_code(self) -> list[str]:
         """Names `module:function` of the user's code that the training executes."""
@@ -151,4 +178,4 @@ class TrainingConfig(pydantic.BaseModel):
             yield self.optimizer
         if self.label_loss:
             yield self.label_loss
-        yield from (*self.metrics, *self.callbacks)
+        yield from (*self.metrics, *self.callbacks, *(name for name in self.augment_names if ":" in name))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfkd import data
-from tfkd.data import CropFlip, crop_flip
+from tfkd.data import augmentations
+from tfkd.data.augmentation import Augment
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError
+from tfkd.models import own_code
 from tfkd.recipes.model_input import ModelInput
 
 
@@ -24,7 +26,8 @@ class Job:
         out: Store: a folder, or a URL that fsspec opens.
         data: Data set, see `tfkd.data.load`.
         views: Views per sample, >= 1.
-        augment: Augmentation of the views after the first: `none` or `crop_flip`.
+        augment: Augmentations of the views after the first, see `tfkd.data.augmentations`; `none` for none.
+        augment_options: Their arguments, by name.
         padding: Padding of `crop_flip` in pixels, >= 0.
         flip: Whether `crop_flip` mirrors images at random.
         batch_size: Samples per teacher call, >= 1.
@@ -36,16 +39,30 @@ class Job:
     out: str
     data: str | data.Request
     views: int = 1
-    augment: str = "crop_flip"
+    augment: Sequence[str] = ("crop_flip",)
+    augment_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     padding: int = 4
     flip: bool = True
     batch_size: int = 256
     seed: int = 0
     teacher_input: ModelInput = ModelInput()
 
-    def augmentation(self, views: int) -> CropFlip | None:
-        """The augmentation of a store with so many views."""
-        return crop_flip(self.padding, flip=self.flip) if views > 1 and self.augment == "crop_flip" else None
+    def augmentation(self, views: int) -> Augment | None:
+        """The augmentation of a store with so many views.
+
+        Raises:
+            InputError: A name or an option is unknown, or an augmentation mixes samples.
+        """
+        names = [name for name in self.augment if name != "none"]
+        if mixed := augmentations.mixes(names):
+            raise InputError(
+                f"label: {mixed[0]} mixes the samples of a batch, of which a store has no logits. Received: augment="
+                f"{mixed[0]}. Distill without a store."
+            )
+        options = {"crop_flip": {"padding": self.padding, "flip": self.flip}} if "crop_flip" in names else {}
+        own = {name: own_code.find(name) for name in names if ":" in name}
+        augment, _ = augmentations.build(names, options | dict(self.augment_options), own)
+        return augment if views > 1 else None
 
 
 def build(job: Job, shard: str = "0/1", *, on_chunk: Callable[[int, int], None] | None = None) -> dict[str, Any]:
@@ -65,15 +82,14 @@ def build(job: Job, shard: str = "0/1", *, on_chunk: Callable[[int, int], None] 
     parts = re.fullmatch(r"(\d+)/(\d+)", shard)
     if parts is None:
         raise InputError(f"label: shard must be i/n, such as 0/3. Received: {shard!r}.")
-    if job.augment not in ("none", "crop_flip"):
-        raise InputError(f"label: augment must be none or crop_flip. Received: augment={job.augment}.")
+    augment = job.augmentation(job.views)
     train = data.load(job.data).train
     store = SoftLabels.build(
         job.out,
         job.teacher_input.load(job.teacher),
         train,
         views=job.views,
-        augment=job.augmentation(job.views),
+        augment=augment,
         shard=(int(parts[1]), int(parts[2])),
         batch_size=job.batch_size,
         seed=job.seed,

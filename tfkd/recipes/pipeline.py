@@ -107,7 +107,7 @@ class _Run:
         self._examine_student()
         teacher = self.trainer.train_teacher()
         examined = self._examine_teacher(teacher)
-        teaching = Teaching(teacher, self.trainer.label(teacher) if self.recipe.distillation.views else None)
+        teaching = self.trainer.teaching(teacher)
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
         alone = {seed: self.trainer.train_student("alone", seed) for seed in seeds}
         self._compare_teacher(examined, _best(alone).record)

@@ -66,6 +66,9 @@ class Recipe(Section):
     def _check_views(self) -> Self:
         if self.data.teacher is not None and self.distillation.views:
             raise InputError("[data.teacher] and distillation.views exclude each other. Leave views out.")
+        mixed = [name for one in (self.distillation, *self.optimization) for name in one.mixes]
+        if self.data.teacher is not None and mixed:
+            raise InputError(f"[data.teacher] and {mixed[0]} exclude each other. Leave {mixed[0]} out.")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -235,7 +235,7 @@ class Distillation(TrainingConfig):
 
     @pydantic.model_validator(mode="after")
     def _check_views(self) -> Self:
-        if (self.views or 1) > 1 and self.augment == "none":
+        if (self.views or 1) > 1 and not self.augment_names:
             raise InputError(f'{self.views} views need an augmentation. Set augment = "crop_flip", or views = 1.')
         return self
 

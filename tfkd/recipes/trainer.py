@@ -182,6 +182,17 @@ class Trainer:
 
         return [input_hash(file) for file in own_code.source_files(names)]
 
+    def teaching(self, teacher: Saved) -> Teaching:
+        """The teacher with a store of its logits, if the recipe wants one and no training mixes samples."""
+        mixed = [name for one in (self.recipe.distillation, *self.recipe.optimization) for name in one.mixes]
+        views = self.recipe.distillation.views
+        if views and mixed:
+            self.progress.line(
+                f"{mixed[0]} mixes the samples of a batch, of which stored labels have no logits: views = {views} is "
+                "ignored, and the teacher runs in each step."
+            )
+        return Teaching(teacher, self.label(teacher) if views and not mixed else None)
+
     def label(self, teacher: Saved) -> Finished[Labels]:
         """Stores the teacher's logits of all views; stores of other settings are deleted."""
         settings = self.recipe.distillation
@@ -199,14 +210,15 @@ class Trainer:
                 teacher.load(),
                 self.splits.train,
                 views=settings.views or 1,
-                augment=training.augmentation(settings),
+                augment=training.augmentation(settings)[0],
                 seed=self.recipe.seed,
                 progress=self.progress.advance,
             )
             return Labels(store)
 
-        views = [settings.views, settings.augment, settings.padding, settings.flip]
-        return self.steps.do("labels", [views, self.recipe.seed, self.data_hash, teacher.hashes], Labels, work)
+        views = [settings.views, settings.augment, settings.padding, settings.flip, settings.augment_options]
+        inputs = [views, self.recipe.seed, self.data_hash, teacher.hashes, *self._code_hashes(settings)]
+        return self.steps.do("labels", inputs, Labels, work)
 
     def train_student(self, kind: Kind, seed: int, teaching: Teaching | None = None) -> Finished[Trained]:
         """Trains one student.

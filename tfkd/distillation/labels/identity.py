@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import numpy as np
 
 from tfkd._internal import keras_compat
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
+from tfkd.data.augmentations import to_key
 from tfkd.data.batches import Samples
 from tfkd.errors import InputError
 
@@ -71,14 +71,7 @@ def _augmentation_key(augment: Augment, samples: Samples, seed: int) -> dict[str
     probe = [
         np.asarray(augment_batch(augment, sample, view_seeds(samples.ids[:1], view, seed=seed))) for view in (1, 2)
     ]
-    # A dataclass names its parameters; of another function only the result is compared.
-    settings: Any = augment if dataclasses.is_dataclass(augment) and not isinstance(augment, type) else None
-    parameters = dataclasses.asdict(settings) if settings is not None else {}
-    return {
-        "name": getattr(augment, "name", getattr(augment, "__name__", type(augment).__name__)),
-        "parameters": parameters,
-        "probe": hashlib.sha256(np.round(probe, 3).tobytes()).hexdigest(),
-    }
+    return {**to_key(augment), "probe": hashlib.sha256(np.round(probe, 3).tobytes()).hexdigest()}
 
 
 def check_equal(path: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

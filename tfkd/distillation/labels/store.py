@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfkd.data.augmentation import Augment, CropFlip, augment_batch, view_seeds
+from tfkd.data.augmentation import Augment, augment_batch, view_seeds
+from tfkd.data.augmentations import from_key
 from tfkd.data.batches import Samples
 from tfkd.data.streams import as_split
 from tfkd.distillation.labels import archive, checks, codec, identity, teacher_pass
@@ -313,10 +314,10 @@ class SoftLabels:
         )
 
     @property
-    def augment(self) -> CropFlip | None:
+    def augment(self) -> Augment | None:
         """The augmentation of the views if it is one of tfkd, else None."""
         key = self.meta["keys"].get("augmentation")
-        return CropFlip(**key["parameters"]) if key and key["name"] == CropFlip.name else None
+        return from_key(key) if key else None
 
     def _augmentation(self, augment: Augment | None) -> Augment | None:
         augment = augment or self.augment
