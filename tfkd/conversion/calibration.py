@@ -77,16 +77,16 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
             f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
             "Pass the train split of tfkd.data.load; on the command line, the name or path of a data set."
         )
+    if len(source.inputs) > 1:
+        raise InputError(
+            f"convert: mode {mode!r} needs a model with one input. Received: {len(source.inputs)} inputs, "
+            f"{', '.join(source.inputs)}. Use mode='dynamic_range'."
+        )
     split = as_split(split, "train", draw=max(1, count), labelled=False)
     split.require("train", "val", purpose="calibration")
     if len(split) == 0 or count < 1:
         raise InputError(
             f"convert: calibration must have samples. Received: {min(len(split), count)}. Use 100 or more."
-        )
-    if len(source.inputs) > 1:
-        raise InputError(
-            f"convert: mode {mode!r} needs a model with one input. Received: {len(source.inputs)} inputs, "
-            f"{', '.join(source.inputs)}. Use mode='dynamic_range'."
         )
     if source.sample_shape is not None and tuple(split.input_shape) != source.sample_shape:
         raise InputError(

@@ -18,6 +18,9 @@ Step = Callable[[Tensor], Tensor]
 
 IMAGE, VECTOR, SEQUENCE = (8, 8, 4), (12,), (12, 6)
 
+# Networks with more normalizations than this are deep.
+_DEEP = 10
+
 ACTIVATIONS = [
     name
     for name in dir(keras.activations)
@@ -435,20 +438,26 @@ def activated(name: str, x: Tensor) -> Tensor:
 def settle(model: keras.Model, x: Any) -> None:
     """Makes random weights resemble trained ones: with biases, and the statistics of the data in BatchNormalization.
 
+    A deep network of random weights amplifies each error from layer to layer, which a trained one does not. With
+    offsets around 2, in units of the deviation, most activations pass ReLU and errors do not grow.
+
     Args:
         model: The model; changed in place.
         x: Input samples.
     """
     rng = np.random.default_rng(0)
+    normalizations = [one for one in flat(model) if isinstance(one, layers.BatchNormalization)]
+    offset, deviation = (2.0, 0.5) if len(normalizations) > _DEEP else (0.0, 0.1)
     for variable in model.trainable_variables:
         shape = tuple(variable.shape)
-        if variable.name in ("bias", "beta"):
+        if variable.name == "bias":
             variable.assign(variable + 0.1 * rng.normal(size=shape))
+        elif variable.name == "beta":
+            variable.assign(variable + offset + deviation * rng.normal(size=shape))
         elif variable.name == "gamma":
             variable.assign(1.0 + 0.2 * rng.normal(size=shape))
         elif "tiny_kernel" in variable.path:
             variable.assign(1e-6 * variable)
-    normalizations = [one for one in flat(model) if isinstance(one, layers.BatchNormalization)]
     for one in normalizations:
         one.momentum = 0.0
     if normalizations:
