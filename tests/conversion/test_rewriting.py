@@ -146,6 +146,17 @@ def test_outputs_of_integer_modes_are_those_of_keras(reference, samples, train, 
     assert {name: error for name, error in errors.items() if error > _SHARES[mode]} == {}
 
 
+@pytest.mark.parametrize("selected", ["selu", lambda h: ops.where(h >= 0, 2 * h, 3 * ops.exp(h) - 3)])
+def test_exponentials_that_are_not_selected_do_not_widen_the_range(selected, samples, train, tmp_path):
+    x = keras.Input((4, 4, 4))
+    outputs_of = layers.Activation(selected)
+    model = keras.Model(x, outputs_of(layers.Conv2D(4, 1, kernel_initializer=keras.initializers.Constant(0.8))(x)))
+    expected = model.predict(samples[:8], verbose=0)
+    converted = convert(model, tmp_path / "model.tflite", calibration=train)
+    received = np.concatenate([outputs(converted, sample[None])[0] for sample in samples[:8]])
+    assert np.abs(received.reshape(expected.shape) - expected).max() < 0.02 * np.ptp(expected)
+
+
 def test_separations_become_quantize_ops(train, tmp_path):
     x = keras.Input((4, 4, 4))
     h = layers.Conv2D(4, 1)(x)

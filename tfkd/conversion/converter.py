@@ -17,7 +17,7 @@ from tfkd._internal import isolation
 from tfkd.conversion import (
     channel_slices,
     layer_names,
-    negations_and_logarithms,
+    op_forms,
     parity,
     precision,
     reference,
@@ -346,7 +346,7 @@ def _convert(
             raise
         raise isolation.ChildRefused(f"{refusals.REFUSED}: {error}") from None
     if samples is None:  # otherwise the converter has quantized the rewritten model
-        content = negations_and_logarithms.replace_softplus(content)
+        content = op_forms.replace_softplus(content)
     return rnn.align_lstm_scales(signatures.reorder(content, inputs, outputs))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import activation_ranges, biases, channel_slices, negations_and_logarithms, refusals
+from tfkd.conversion import activation_ranges, biases, channel_slices, op_forms, refusals
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
 
@@ -68,7 +68,7 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
         module._mlir_quantize = quantize_int8
 
     def quantize(content: bytes, *args: Any, **options: Any) -> bytes:
-        stable = negations_and_logarithms.replace(content)
+        stable = op_forms.replace(content)
         if mode == "int16x8":
             stable = replace_sums(stable)
         graph = TFLiteModel.load(stable).graph
@@ -258,7 +258,7 @@ def for_litert(content: bytes) -> bytes:
         The file with constants on the right of matrix products, and of as many dimensions as the result in MINIMUM,
         MAXIMUM and SELECT_V2, and with slices for partly read SPLIT; or `content` where nothing changes.
     """
-    content = slice_partly_read_splits(negations_and_logarithms.replace(content))
+    content = slice_partly_read_splits(op_forms.replace(content))
     editor, changed = ModelEditor(content), False
     for op in list(editor.graph.operators):
         if editor.name(op) == "BATCH_MATMUL" and not editor.is_activation(int(op.inputs[0])):
