@@ -6,7 +6,7 @@ import pytest
 
 from tests.conversion.execution import outputs
 from tfkd import data
-from tfkd.conversion import activation_ranges, channel_slices, rewriting
+from tfkd.conversion import activation_ranges, channel_slices, layer_errors, rewriting
 from tfkd.conversion.converter import convert, float_counterpart
 from tfkd.conversion.op_pairs import pair_ops
 
@@ -155,6 +155,8 @@ def test_exponentials_that_are_not_selected_do_not_widen_the_range(selected, sam
     converted = convert(model, tmp_path / "model.tflite", calibration=train)
     received = np.concatenate([outputs(converted, sample[None])[0] for sample in samples[:8]])
     assert np.abs(received.reshape(expected.shape) - expected).max() < 0.02 * np.ptp(expected)
+    noises, _ = layer_errors.measure(converted, float_counterpart(model, converted), samples[:4])
+    assert noises[-1].op.startswith("SELECT")
 
 
 def test_separations_become_quantize_ops(train, tmp_path):

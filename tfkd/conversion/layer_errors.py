@@ -206,9 +206,7 @@ def _measure(quantized: bytes, reference: bytes, x: np.ndarray) -> tuple[list[Op
         actual, expected = quantized_run.run([model.quantize_input(sample)]), reference_run.run([sample])
         input_sums.add(actual(first), graph.tensors[first], sample, sample)
         op_inputs = [
-            _reshaped(
-                _dequantized(actual(index), graph.tensors[index]), expected(counterpart).shape, graph.tensors[index]
-            )
+            _as(expected(counterpart), _dequantized(actual(index), graph.tensors[index]), graph.tensors[index])
             for pair in pairs
             for index, counterpart in pair.inputs
         ]
@@ -271,6 +269,11 @@ def _reshaped(values: np.ndarray, shape: tuple[int, ...], tensor: TensorInfo) ->
     if values.size != math.prod(shape):
         raise ModelError(f"tensor {tensor.name!r} differs in size from its counterpart. Convert the model again.")
     return values.reshape(shape)
+
+
+def _as(model: np.ndarray, values: np.ndarray, tensor: TensorInfo) -> np.ndarray:
+    """Values in the shape and the type of another array, such as booleans of a comparison."""
+    return _reshaped(values, model.shape, tensor).astype(model.dtype)
 
 
 def _decibels(signal: float, noise: float) -> float:
