@@ -58,7 +58,7 @@ def test_json_lines_hold_sensor_windows(tmp_path):
         ("m.csv", 'path,label\n"a\n', "must be CSV"),
         ("m.csv", "path,label\na.png,\n", "line 2: the column label must have the class"),
         ("m.csv", "path,label\na.png,x\n", "line 2: path must be a file.*Received: a.png, which does not exist"),
-        ("m.csv", "path,label\nm.csv,x\n", "line 2: path must name an image"),
+        ("m.csv", "path,label\nm.csv,x\n", "line 2: path must name one of the images"),
         ("m.csv", "path,label,split\na.png,x,dev\n", "line 2: split must be train, val or test. Received: 'dev'"),
         ("m.csv", "label,split\nx,train\n", "must have a column path, a column x, or columns of numbers"),
         ("m.csv", "label,a\nx,1\ny,one\n", "line 3: column 'a' must be a finite number. Received: 'one'"),
@@ -83,7 +83,7 @@ def test_manifest_that_names_a_file_twice_is_refused(tmp_path):
 
 
 def test_image_option_for_a_table_of_numbers_is_refused(tmp_path):
-    with pytest.raises(InputError, match="color needs image files"):
+    with pytest.raises(InputError, match="color needs image or sound files"):
         data.load(table(tmp_path / "t.csv", "label,a\nx,1\n"), color="gray")
 
 

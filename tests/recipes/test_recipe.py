@@ -1,5 +1,6 @@
 """Recipes: defaults, checks, and the message of a wrong one."""
 
+import json
 import typing
 from pathlib import Path
 
@@ -222,3 +223,17 @@ def test_run_writes_the_list_of_files(tmp_path):
     lines = (tmp_path / "run" / "data.csv").read_text().splitlines()
     assert lines[0] == "path,label,split"
     assert sorted(line.rsplit(",")[-1] for line in lines[1:]) == ["test"] * 6 + ["train"] * 12 + ["val"] * 2
+
+
+def test_run_writes_how_features_of_sounds_are_computed(tmp_path):
+    from tests.data.test_sounds import tone
+    from tfkd._internal.progress import Progress
+    from tfkd.recipes.step_cache import Steps
+    from tfkd.recipes.trainer import Trainer
+
+    for number in range(12):
+        tone(tmp_path / "sounds" / "ab"[number % 2] / f"{number}.wav")
+    text = GOOD.replace('name = "digits"', f'path = "{tmp_path}/sounds"\nfeatures = "log_mel"\nseconds = 0.25')
+    Trainer(recipe.load(write(tmp_path, text)), Steps(tmp_path, Progress()), Progress())
+    written = json.loads((tmp_path / "features.json").read_text())
+    assert (written["sample_rate"], written["frame"], written["hop"], written["seconds"]) == (8000, 240, 160, 0.25)

@@ -11,7 +11,7 @@ import typer
 from tfkd.cli.option_groups import Option, described, with_options
 from tfkd.data.reading import HELP, ReadingOptions, Request
 
-_FORMS = "a .npz file, a manifest (.csv, .jsonl), or a folder with one folder of images per class"
+_FORMS = "a .npz file, a manifest (.csv, .jsonl), or a folder with one folder of images or sounds per class"
 DataOption = Annotated[
     Request, typer.Option("--data", help=f"Data set: digits, mnist, fashion_mnist, cifar10, cifar100, {_FORMS}.")
 ]
@@ -24,6 +24,12 @@ _OPTIONS = {
     "resize": described(str, _DEFAULTS.resize, HELP["resize"]),
     "crop": described(str, _DEFAULTS.crop, HELP["crop"]),
     "skip_broken": described(bool, _DEFAULTS.skip_broken, HELP["skip_broken"], "--skip-broken"),
+    "sample_rate": described(int | None, _DEFAULTS.sample_rate, HELP["sample_rate"]),
+    "seconds": described(float | None, _DEFAULTS.seconds, HELP["seconds"]),
+    "features": described(str, _DEFAULTS.features, HELP["features"]),
+    "mel_bands": described(int, _DEFAULTS.mel_bands, HELP["mel_bands"]),
+    "frame_ms": described(float, _DEFAULTS.frame_ms, HELP["frame_ms"]),
+    "hop_ms": described(float, _DEFAULTS.hop_ms, HELP["hop_ms"]),
 }
 
 

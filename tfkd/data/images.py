@@ -117,7 +117,7 @@ def read(
     is_large = first.size * len(paths) > lazy.IN_MEMORY_BYTES
     rows, found = np.arange(len(paths)), list[np.ndarray | InputError | None]()
     if not is_large or options.skip_broken:
-        found = list(_pool().map(lambda path: _try(root / path, options, keep=not is_large), paths))
+        found = list(pool().map(lambda path: _try(root / path, options, keep=not is_large), paths))
         rows = np.array([row for row, one in enumerate(found) if not isinstance(one, InputError)], np.int64)
     if len(rows) < len(paths):
         broken = [path for path, one in zip(paths, found, strict=True) if isinstance(one, InputError)]
@@ -155,8 +155,8 @@ def _look_gray(root: Path, paths: np.ndarray) -> bool:
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
-    """Threads that decode images: Pillow releases the interpreter's lock while it decodes."""
+def pool() -> ThreadPoolExecutor:
+    """Threads that decode files: Pillow and libsndfile release the interpreter's lock while they decode."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="tfkd-images")
 
 
@@ -195,7 +195,7 @@ class ImageReader:
                 raise _other_size(file, image, self.sample_shape)
             images[place] = image
 
-        list(_pool().map(one, range(len(rows))))
+        list(pool().map(one, range(len(rows))))
         return images
 
     def fingerprint(self, rows: np.ndarray) -> Iterator[bytes]:
@@ -206,7 +206,7 @@ class ImageReader:
             with (self._root / self._paths[row]).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
 
-        yield from _pool().map(one, rows)
+        yield from pool().map(one, rows)
 
 
 def _stacked(files: Sequence[Path], images: list[np.ndarray]) -> np.ndarray:

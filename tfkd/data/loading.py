@@ -41,11 +41,11 @@ def load(
         name_or_path: One of the following; a name has precedence over a path (write `./digits` for a folder `digits`).
             A name of `NAMES`: `digits` is embedded, the others come from `$TFKD_DATA/NAME.npz`, else from the cache of
             Keras, else by download. The name of another file `$TFKD_DATA/NAME.npz`. A `.npz` file with x_train,
-            y_train, x_test, y_test, or a folder of `.npy` files of these names. A folder of PNG, JPEG, WebP, BMP and
-            GIF images with one sub-folder per class, or with `train/`, `val/` and `test/` of that form, of which `val/`
-            and `test/` may be missing. A manifest: a
-            CSV or JSON-lines file with the columns `label`, optionally `split`, and either `path` of image files or
-            values (columns of numbers, or lists in `x`). Or a `Request`.
+            y_train, x_test, y_test, or a folder of `.npy` files of these names. A folder of images
+            (PNG, JPEG, WebP, BMP, GIF) or sounds (WAV, FLAC, OGG) with one sub-folder per class, or with `train/`,
+            `val/` and `test/` of that form, of which `val/` and `test/` may be missing. A manifest: a CSV or JSON-lines
+            file with the columns `label`, optionally `split`, and either `path` of such files or values (columns of
+            numbers, or lists in `x`). Or a `Request`.
         validation: Share of the training data for validation, 0 <= validation < 1; at least one sample of each class
             unless 0. Without effect where the source has a validation part.
         seed: Random seed of the validation split, >= 0.
@@ -73,12 +73,7 @@ def load(
             else f"Use one of {', '.join(NAMES)}, a .npz file, a manifest or a folder."
         )
         raise InputError(f"load: {request.reference!r} is neither a known data set nor a file or folder. {hint}")
-    unused = [name for name in request.options.given if name not in source.options]
-    if unused:
-        raise InputError(
-            f"load: {unused[0]} has no meaning for {request.reference}. Received: "
-            f"{unused[0]}={getattr(request.options, unused[0])}. Leave it out."
-        )
+    request.options.check(source.options, request.reference)
     return _split(source.read(request), validation=validation, seed=seed)
 
 

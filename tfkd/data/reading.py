@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ COLORS = ("rgb", "gray")
 # Filters of Pillow. All but nearest average over the pixels that a smaller image leaves out (antialiasing).
 RESIZES = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 CROPS = ("none", "center", "pad")
+FEATURES = ("none", "log_mel")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -30,10 +32,17 @@ class ReadingOptions:
         resize: One of `RESIZES`, the filter of Pillow; all but `nearest` are antialiased.
         crop: How an image of another shape than `image_size` fits: `none` stretches it, `center` cuts its longer side
             off equally at both ends, `pad` adds black borders.
-        skip_broken: Whether an image that cannot be read is left out and counted, instead of being an error.
+        skip_broken: Whether a file that cannot be read is left out and counted, instead of being an error.
+        sample_rate: Sample rate in Hz to which sounds are resampled; None if all files have one rate.
+        seconds: Length to which sounds are cut, or padded with zeros, at the end; None if all files have one length.
+        features: `none` for the samples of a sound, -1..1, or `log_mel`, see `tfkd.data.sounds.definition`.
+        mel_bands: Number of bands of `log_mel`.
+        frame_ms: Length of a frame of `log_mel`, in milliseconds.
+        hop_ms: Time from one frame to the next, in milliseconds.
 
     Raises:
-        InputError: An option is out of range, or resize or crop have no `image_size`.
+        InputError: An option is out of range, resize or crop have no `image_size`, or an option of `log_mel` is given
+            without it.
     """
 
     image_size: tuple[int, int] | None = _option(
@@ -48,7 +57,17 @@ class ReadingOptions:
         "How an image of another aspect ratio fits: none stretches it, center cuts off its longer side, pad adds black "
         "borders.",
     )
-    skip_broken: bool = _option(False, "Leave out images that cannot be read, and count them.")
+    skip_broken: bool = _option(False, "Leave out files that cannot be read, and count them.")
+    sample_rate: int | None = _option(
+        None, "Sample rate in Hz to which sounds are resampled. By default all files must have one rate."
+    )
+    seconds: float | None = _option(
+        None, "Length to which sounds are cut or padded at their end. By default all files must have one length."
+    )
+    features: str = _option("none", "Features of sounds: none for the samples themselves, or log_mel.")
+    mel_bands: int = _option(40, "Number of bands of log_mel.")
+    frame_ms: float = _option(30.0, "Length of a frame of log_mel, in milliseconds.")
+    hop_ms: float = _option(20.0, "Time from one frame of log_mel to the next, in milliseconds.")
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -59,7 +78,12 @@ class ReadingOptions:
                     "Use image_size=(96, 96)."
                 )
             object.__setattr__(self, "image_size", tuple(size))
-        for name, known in (("color", (*COLORS, None)), ("resize", RESIZES), ("crop", CROPS)):
+        for name in ("sample_rate", "seconds", "mel_bands", "frame_ms", "hop_ms"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"load: {name} must be > 0. Received: {value}. Correct it.")
+        choices = (("color", (*COLORS, None)), ("resize", RESIZES), ("crop", CROPS), ("features", FEATURES))
+        for name, known in choices:
             if getattr(self, name) not in known:
                 names = ", ".join(one for one in known if one)
                 raise InputError(f"load: {name} must be one of {names}. Received: {getattr(self, name)!r}. Choose one.")
@@ -68,6 +92,11 @@ class ReadingOptions:
             raise InputError(
                 f"load: {unused[0]} needs the size to which images are resized. Received: no image_size. "
                 "Add image_size=(96, 96)."
+            )
+        unused = [name for name in ("mel_bands", "frame_ms", "hop_ms") if getattr(self, name) != _DEFAULTS[name]]
+        if self.features == "none" and unused:
+            raise InputError(
+                f"load: {unused[0]} is an option of log_mel. Received: features='none'. Pass features='log_mel'."
             )
 
     @classmethod
@@ -83,6 +112,23 @@ class ReadingOptions:
                 hint = f"Did you mean {near[0]}?" if near else f"Options: {', '.join(_DEFAULTS)}."
                 raise InputError(f"load: {name} is no option. {hint}")
         return cls(**options)
+
+    def check(self, known: Sequence[str], location: str) -> None:
+        """Raises for an option without a meaning.
+
+        Args:
+            known: Names of the options that have a meaning.
+            location: The data set, for the message.
+
+        Raises:
+            InputError: Another option does not have its default.
+        """
+        unused = [name for name in self.given if name not in known]
+        if unused:
+            raise InputError(
+                f"load: {unused[0]} has no meaning for {location}. Received: {unused[0]}={getattr(self, unused[0])}. "
+                "Leave it out."
+            )
 
     @property
     def given(self) -> tuple[str, ...]:

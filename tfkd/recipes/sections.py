@@ -61,7 +61,7 @@ class Source(Section):
         default=None,
         examples=["data.npz"],
         description="Path of a data set instead of a name: a .npz file with x_train, y_train, x_test and y_test, a "
-        "manifest (.csv, .jsonl), or a folder with one folder of images per class.",
+        "manifest (.csv, .jsonl), or a folder with one folder of images or sounds per class.",
     )
     image_size: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None, examples=[[96, 96]], min_length=2, max_length=2, description=HELP["image_size"]
@@ -70,6 +70,12 @@ class Source(Section):
     resize: str = Field(default="bilinear", description=HELP["resize"])
     crop: str = Field(default="none", description=HELP["crop"])
     skip_broken: bool = Field(default=False, description=HELP["skip_broken"])
+    sample_rate: int | None = Field(default=None, examples=[16000], description=HELP["sample_rate"])
+    seconds: float | None = Field(default=None, examples=[1.0], description=HELP["seconds"])
+    features: str = Field(default="none", description=HELP["features"])
+    mel_bands: int = Field(default=40, description=HELP["mel_bands"])
+    frame_ms: float = Field(default=30.0, description=HELP["frame_ms"])
+    hop_ms: float = Field(default=20.0, description=HELP["hop_ms"])
 
     @pydantic.model_validator(mode="after")
     def _check_one_source(self) -> Self:
@@ -84,8 +90,8 @@ class Source(Section):
         Raises:
             InputError: An option is out of range.
         """
-        size = (self.image_size[0], self.image_size[1]) if self.image_size else None
-        options = ReadingOptions(size, self.color, self.resize, self.crop, self.skip_broken)
+        given = self.model_dump(include=set(HELP))
+        options = ReadingOptions(**given | {"image_size": tuple(self.image_size) if self.image_size else None})
         return Request(self.name if self.name is not None else expand(self.path or ""), options)
 
 

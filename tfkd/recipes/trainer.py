@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,6 +119,8 @@ class Trainer:
         self.splits = self._load_data(recipe.data.request())
         if self.splits.train.paths is not None:
             manifest.write(self.folder / "data.csv", self.splits, recipe.data.request().folder)
+            if recipe.data.features != "none":
+                self._write_features(recipe.data.request())
         self.data_hash = hash_of([split.content_hash for split in self.splits])
         other = recipe.data.teacher
         self.teacher_splits = self.splits
@@ -130,6 +133,15 @@ class Trainer:
 
     def _load_data(self, source: data.Request) -> data.Splits:
         return data.load(source, validation=self.recipe.data.validation, seed=self.recipe.seed)
+
+    def _write_features(self, request: data.Request) -> None:
+        """Writes how the features are computed, since the device must compute the same."""
+        from tfkd.data import sounds
+
+        paths = self.splits.train.paths
+        assert paths is not None
+        rate = request.options.sample_rate or sounds.rate_of(request.folder / paths[0])
+        atomic.write(self.folder / "features.json", json.dumps(sounds.definition(request.options, rate), indent=1))
 
     def check_student(self) -> None:
         """Checks before the training that layers can be inherited and that the optimizations support the student.

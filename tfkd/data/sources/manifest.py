@@ -1,4 +1,4 @@
-"""Manifests (CSV, JSON lines): rows that name image files, or that hold the values of a sample."""
+"""Manifests (CSV, JSON lines): rows that name image or sound files, or that hold the values of a sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.data import images, manifest
+from tfkd.data import kinds, manifest
+from tfkd.data.kinds import Kind
 from tfkd.data.manifest import Row
 from tfkd.data.reading import Request
 from tfkd.data.sources.source import Arrays, Source
@@ -22,8 +23,9 @@ _OTHER = ("label", "split", "group")
 def read(request: Request) -> Arrays:
     """Reads a manifest.
 
-    With a column `path`, each row is an image file, relative to the folder of the manifest. Without, the columns other
-    than label, split and group are the values of a sample [F], or the column `x` is a list, which may be nested.
+    With a column `path`, each row is an image or sound file, relative to the folder of the manifest. Without, the
+    columns other than label, split and group are the values of a sample [F], or the column `x` is a list, which may be
+    nested.
 
     Raises:
         InputError: A row is wrong; the message names file and line.
@@ -36,13 +38,15 @@ def read(request: Request) -> Arrays:
     y = np.array([numbers[label] for label in labels])
     files = None
     if "path" in rows[0].values:
-        files = _files(path, rows)
-        x, kept = images.read(str(path), path.parent, files, request.options)
+        kind = kinds.kind_of(str(rows[0].values["path"])) or kinds.IMAGES
+        request.options.check(kind.options, str(path))
+        files = _files(path, rows, kind)
+        x, kept = kind.read(str(path), path.parent, files, request.options)
     else:
         if request.options.given:
             raise InputError(
-                f"load: {request.options.given[0]} needs image files. Received: {path} without a column path. Leave "
-                "it out."
+                f"load: {request.options.given[0]} needs image or sound files. Received: {path} without a column path. "
+                "Leave it out."
             )
         x, kept = _values(path, rows), np.arange(len(rows))
     return Arrays(
@@ -56,15 +60,15 @@ def read(request: Request) -> Arrays:
     )
 
 
-def _files(path: Path, rows: Sequence[Row]) -> np.ndarray:
+def _files(path: Path, rows: Sequence[Row], kind: Kind) -> np.ndarray:
     """The files of the rows, as they are written; each must exist."""
     lines: dict[str, int] = {}
     for row in rows:
         file = row.values["path"]
-        if not isinstance(file, str) or not images.is_image(file):
+        if not isinstance(file, str) or not kind.accepts(file):
             raise InputError(
-                f"load: {path}, line {row.line}: path must name an image ({', '.join(images.SUFFIXES)}). Received: "
-                f"{file!r}. Correct it or remove the line."
+                f"load: {path}, line {row.line}: path must name one of the {kind.name} ({', '.join(kind.suffixes)}). "
+                f"Received: {file!r}. Correct it or remove the line."
             )
         if not (path.parent / file).is_file():
             raise InputError(
@@ -130,5 +134,5 @@ def _number(path: Path, row: Row, column: str) -> float:
 SOURCE = Source(
     accepts=lambda request: request.path.suffix.lower() in manifest.SUFFIXES and request.path.is_file(),
     read=read,
-    options=images.OPTIONS,
+    options=kinds.OPTIONS,
 )

@@ -1,0 +1,235 @@
+"""Sound files as arrays: decoded, mixed to one channel, resampled, cut or padded, and as log-mel features."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkd.data import images, lazy
+from tfkd.data.lazy import LazySamples
+from tfkd.data.reading import ReadingOptions
+from tfkd.errors import InputError, ToolMissingError
+
+SUFFIXES = (".wav", ".flac", ".ogg")
+OPTIONS = ("sample_rate", "seconds", "features", "mel_bands", "frame_ms", "hop_ms", "skip_broken")
+# Lowest frequency of the mel bands, in Hz, and what is added to the energy of a band before its logarithm.
+_LOWEST_HZ = 20.0
+_OFFSET = 1e-6
+
+log = logging.getLogger("tfkd")
+
+
+def is_sound(name: str) -> bool:
+    """Whether a file name has one of `SUFFIXES`."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def decode(file: Path, options: ReadingOptions) -> np.ndarray:
+    """One sound: float32 [T, 1] in -1..1, or its features, float32 [frames, bands, 1].
+
+    Args:
+        file: WAV, FLAC or OGG. Its channels are averaged.
+        options: Sample rate, length and features.
+
+    Raises:
+        InputError: The file cannot be read, is empty, or has another rate than the features need.
+        ToolMissingError: The library that reads sounds is not installed.
+    """
+    import scipy.signal
+
+    soundfile = _soundfile()
+    try:
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"load: {file} must be a readable WAV, FLAC or OGG. Received: {error}. Repair or remove it, or pass "
+            "skip_broken=True."
+        ) from error
+    sound = samples.mean(axis=1)
+    if not len(sound) or not np.isfinite(sound).all():
+        raise InputError(f"load: {file} must have samples that are finite. Received: others. Remove it.")
+    wanted = options.sample_rate or rate
+    if wanted != rate:
+        common = math.gcd(wanted, rate)
+        sound = scipy.signal.resample_poly(sound, wanted // common, rate // common).astype(np.float32)
+    if options.seconds is not None:
+        length = round(options.seconds * wanted)
+        sound = np.pad(sound[:length], (0, max(0, length - len(sound))))
+    if options.features == "log_mel":
+        return _log_mel(file, sound, wanted, options)[..., None]
+    return sound[:, None]
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError where it finds no libsndfile
+        raise ToolMissingError(
+            f"load: sounds need the package soundfile: {error}. Install it with pip install 'tfkd[audio]'."
+        ) from None
+    return soundfile
+
+
+def definition(options: ReadingOptions, rate: int) -> dict[str, Any]:
+    """How features are computed, so that a device can compute the same.
+
+    Args:
+        options: Length, bands, frame and hop.
+        rate: Sample rate in Hz.
+
+    Returns:
+        JSON values. With x the sound and w the window, the energy of frame i at bin k is
+        `|Σ_n w[n] · x[i · hop + n] · exp(−2πikn / fft)|²`; band b has `log(Σ_k mel[k, b] · energy[k] + offset)`.
+    """
+    frame = round(options.frame_ms * rate / 1000)
+    return {
+        "kind": options.features,
+        "sample_rate": rate,
+        "seconds": options.seconds,
+        "frame": frame,
+        "hop": round(options.hop_ms * rate / 1000),
+        "window": "hann, periodic: 0.5 - 0.5 cos(2 pi n / frame)",
+        "fft": 1 << (frame - 1).bit_length(),
+        "mel": "htk: 2595 log10(1 + hz / 700), triangles in mel, peak 1",
+        "bands": options.mel_bands,
+        "lowest_hz": _LOWEST_HZ,
+        "highest_hz": rate / 2,
+        "offset": _OFFSET,
+        "logarithm": "natural",
+    }
+
+
+def _log_mel(file: Path, sound: np.ndarray, rate: int, options: ReadingOptions) -> np.ndarray:
+    """Log-mel features, float32 [frames, bands]; only whole frames."""
+    how = definition(options, rate)
+    frame, hop, size = how["frame"], how["hop"], how["fft"]
+    if hop < 1 or len(sound) < frame:
+        raise InputError(
+            f"load: {file} must have one frame of {options.frame_ms:g} ms, and a hop of a sample. Received: "
+            f"{len(sound) / rate * 1000:g} ms at {rate} Hz. Pass seconds=1.0, or a shorter frame."
+        )
+    frames = np.lib.stride_tricks.sliding_window_view(sound, frame)[::hop]
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame) / frame)).astype(np.float32)
+    energy = np.abs(np.fft.rfft(frames * window, size)) ** 2
+    return np.log(energy @ _mel_matrix(options.mel_bands, size, rate) + _OFFSET).astype(np.float32)
+
+
+@functools.cache
+def _mel_matrix(bands: int, size: int, rate: int) -> np.ndarray:
+    """The weight of each frequency bin in each band, [size / 2 + 1, bands].
+
+    Reference:
+        Young et al.: The HTK Book, version 3.4, section 5.4. `tf.signal.linear_to_mel_weight_matrix` has the same.
+    """
+
+    def mel(hz: Any) -> Any:
+        return 2595 * np.log10(1 + np.asarray(hz) / 700)
+
+    edges = np.linspace(mel(_LOWEST_HZ), mel(rate / 2), bands + 2)
+    bins = mel(np.linspace(0, rate / 2, size // 2 + 1))[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rising, falling))
+
+
+def read(
+    location: str, root: Path, paths: np.ndarray, options: ReadingOptions
+) -> tuple[np.ndarray | LazySamples, np.ndarray]:
+    """Reads sounds of one length, several at a time; those of a large data set when they are used.
+
+    Args:
+        location: The data set, for messages.
+        root: Folder that the paths are relative to.
+        paths: Files to read, at least one, str [N].
+        options: Rate, length, features, and whether broken sounds are left out, for which all are read once.
+
+    Returns:
+        The sounds, float32 [N, ...], and the positions of their files, int64 [N]: all, unless some are left out.
+
+    Raises:
+        InputError: A sound cannot be read, or has another rate or length than the first.
+    """
+    rows = np.arange(len(paths))
+    if options.skip_broken:
+        broken = list(images.pool().map(lambda path: _is_broken(root / path, options), paths))
+        rows = np.flatnonzero(~np.array(broken))
+        if len(rows) < len(paths):
+            left = paths[np.array(broken)].tolist()
+            log.warning(
+                "%s: sounds that cannot be read are left out (%s): %s.", location, len(left), images.listed(left)
+            )
+    if not len(rows):
+        raise InputError(f"load: {location} must have readable sounds. Received: broken ones only. Repair them.")
+    reader = SoundReader(root, paths, options, root / paths[rows[0]])
+    samples = LazySamples(reader, rows)
+    small = int(np.prod(samples.shape)) * 4 <= lazy.IN_MEMORY_BYTES
+    return (samples[:] if small else samples), rows
+
+
+def _is_broken(file: Path, options: ReadingOptions) -> bool:
+    try:
+        decode(file, options)
+    except InputError:
+        return True
+    return False
+
+
+class SoundReader:
+    """Decodes sound files when they are used.
+
+    Args:
+        root: Folder that the paths are relative to.
+        paths: The files, str [N].
+        options: Rate, length and features.
+        first: File with the rate and the length of all.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, root: Path, paths: np.ndarray, options: ReadingOptions, first: Path) -> None:
+        self._root, self._paths, self._options, self._first = root, paths, options, first
+        self.sample_shape = decode(first, options).shape
+        self._rate = rate_of(first)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The sounds with these numbers, float32 [len(rows), ...].
+
+        Raises:
+            InputError: A sound cannot be read, or has another rate or length than the first.
+        """
+
+        def one(row: int) -> np.ndarray:
+            file = self._root / self._paths[row]
+            sound = decode(file, self._options)
+            if self._options.sample_rate is None and rate_of(file) != self._rate:
+                raise InputError(
+                    f"load: {file} must have the sample rate of {self._first}, {self._rate} Hz. Received: "
+                    f"{rate_of(file)}. Pass sample_rate={self._rate} to resample all."
+                )
+            if sound.shape != self.sample_shape:
+                raise InputError(
+                    f"load: {file} must have the length of {self._first}, {self.sample_shape[0]}. Received: "
+                    f"{sound.shape[0]}. Pass seconds=1.0 or another length to cut and pad all."
+                )
+            return sound
+
+        return np.stack(list(images.pool().map(one, rows)))
+
+    def fingerprint(self, rows: np.ndarray) -> Iterator[bytes]:
+        """The options, and a hash of each file."""
+        yield repr(self._options).encode()
+        for row in rows:
+            with (self._root / self._paths[row]).open("rb") as file:
+                yield hashlib.file_digest(file, "sha256").digest()
+
+
+def rate_of(file: Path) -> int:
+    """The sample rate of a file, in Hz."""
+    return int(_soundfile().info(file).samplerate)
