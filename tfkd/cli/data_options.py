@@ -10,8 +10,11 @@ import typer
 
 from tfkd.cli.option_groups import Option, described, with_options
 from tfkd.data.reading import HELP, ReadingOptions, Request
+from tfkd.errors import InputError
 
-_FORMS = "a .npz file, a manifest (.csv, .jsonl), or a folder with one folder of images or sounds per class"
+_FORMS = (
+    "a .npz or .tfrecord file, a manifest (.csv, .jsonl), or a folder with one folder of images or sounds per class"
+)
 DataOption = Annotated[
     Request, typer.Option("--data", help=f"Data set: digits, mnist, fashion_mnist, cifar10, cifar100, {_FORMS}.")
 ]
@@ -30,6 +33,9 @@ _OPTIONS = {
     "mel_bands": described(int, _DEFAULTS.mel_bands, HELP["mel_bands"]),
     "frame_ms": described(float, _DEFAULTS.frame_ms, HELP["frame_ms"]),
     "hop_ms": described(float, _DEFAULTS.hop_ms, HELP["hop_ms"]),
+    "x_feature": described(str, _DEFAULTS.x_feature, HELP["x_feature"]),
+    "y_feature": described(str, _DEFAULTS.y_feature, HELP["y_feature"]),
+    "x_shape": Option(str | None, None, typer.Option(metavar="SIZE,SIZE,...", help=HELP["x_shape"])),
 }
 
 
@@ -47,10 +53,19 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
     reference = Option(kind, default, data.annotation.__metadata__[0])
 
     def receive(values: dict[str, Any]) -> Mapping[str, Any]:
-        path, options = values.pop(data.name), ReadingOptions(**values)
+        path, shape = values.pop(data.name), values.pop("x_shape")
+        options = ReadingOptions(**values, x_shape=None if shape is None else _sizes(shape))
         return {data.name: None if path is None else Request(path, options)}
 
     return with_options(command, {data.name: reference, **_OPTIONS}, receive, at=data.name)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """The sizes of `28,28,1`."""
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise InputError(f"--x-shape must be numbers with commas. Received: {text!r}. Use 28,28,1.") from None
 
 
 def _is_request(annotation: Any) -> bool:

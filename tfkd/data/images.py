@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,12 +48,13 @@ def listed(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:_LISTED])) + more
 
 
-def decode(file: Path, options: ReadingOptions) -> np.ndarray:
+def decode(file: object, options: ReadingOptions, content: bytes | None = None) -> np.ndarray:
     """One image as uint8 [H, W, C]; of a GIF the first frame. Transparency is dropped.
 
     Args:
         file: PNG, JPEG, WebP, BMP or GIF with up to 8 bits per channel. The orientation in its EXIF data is applied.
         options: Size, color, filter and crop.
+        content: The bytes of the image where it is no file; `file` is then its name in messages.
 
     Raises:
         InputError: The file cannot be read.
@@ -60,7 +62,8 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(file, formats=_FORMATS) as source:
+        opened: Any = file if content is None else io.BytesIO(content)
+        with Image.open(opened, formats=_FORMATS) as source:
             if source.mode.startswith(("I", "F")):
                 raise ValueError(f"pixels of more than 8 bits (mode {source.mode})")
             gray = options.color == "gray" or (options.color is None and source.mode in ("1", "L", "LA"))
@@ -72,7 +75,7 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
             f"load: {file} must be a readable PNG, JPEG, WebP, BMP or GIF of 8 bits per channel. Received: {error}. "
-            "Repair or remove it, or pass skip_broken=True."
+            f"Repair or remove it{', or pass skip_broken=True' if content is None else ''}."
         ) from error
     return array[..., None] if array.ndim == 2 else array
 

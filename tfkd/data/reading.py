@@ -39,6 +39,10 @@ class ReadingOptions:
         mel_bands: Number of bands of `log_mel`.
         frame_ms: Length of a frame of `log_mel`, in milliseconds.
         hop_ms: Time from one frame to the next, in milliseconds.
+        x_feature: Feature of a TFRecord that holds the sample.
+        y_feature: Feature of a TFRecord that holds the class, an int64.
+        x_shape: Shape of one sample of a TFRecord of numbers, or of the raw bytes of a uint8 array; None for flat
+            numbers and encoded images.
 
     Raises:
         InputError: An option is out of range, resize or crop have no `image_size`, or an option of `log_mel` is given
@@ -68,6 +72,11 @@ class ReadingOptions:
     mel_bands: int = _option(40, "Number of bands of log_mel.")
     frame_ms: float = _option(30.0, "Length of a frame of log_mel, in milliseconds.")
     hop_ms: float = _option(20.0, "Time from one frame of log_mel to the next, in milliseconds.")
+    x_feature: str = _option("x", "Feature of a TFRecord that holds the sample: an encoded image, or numbers.")
+    y_feature: str = _option("y", "Feature of a TFRecord that holds the class, a whole number.")
+    x_shape: tuple[int, ...] | None = _option(
+        None, "Shape of one sample of a TFRecord of numbers. By default the numbers are a vector."
+    )
 
     def __post_init__(self) -> None:
         size = self.image_size

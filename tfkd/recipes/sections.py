@@ -61,7 +61,8 @@ class Source(Section):
         default=None,
         examples=["data.npz"],
         description="Path of a data set instead of a name: a .npz file with x_train, y_train, x_test and y_test, a "
-        "manifest (.csv, .jsonl), or a folder with one folder of images or sounds per class.",
+        "manifest (.csv, .jsonl), a .tfrecord file or folder of them, or a folder with one folder of images or sounds "
+        "per class.",
     )
     image_size: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None, examples=[[96, 96]], min_length=2, max_length=2, description=HELP["image_size"]
@@ -76,6 +77,11 @@ class Source(Section):
     mel_bands: int = Field(default=40, description=HELP["mel_bands"])
     frame_ms: float = Field(default=30.0, description=HELP["frame_ms"])
     hop_ms: float = Field(default=20.0, description=HELP["hop_ms"])
+    x_feature: str = Field(default="x", description=HELP["x_feature"])
+    y_feature: str = Field(default="y", description=HELP["y_feature"])
+    x_shape: list[Annotated[int, Field(ge=1)]] | None = Field(
+        default=None, examples=[[28, 28, 1]], min_length=1, description=HELP["x_shape"]
+    )
 
     @pydantic.model_validator(mode="after")
     def _check_one_source(self) -> Self:
@@ -91,7 +97,8 @@ class Source(Section):
             InputError: An option is out of range.
         """
         given = self.model_dump(include=set(HELP))
-        options = ReadingOptions(**given | {"image_size": tuple(self.image_size) if self.image_size else None})
+        given |= {name: tuple(given[name]) for name in ("image_size", "x_shape") if given[name] is not None}
+        options = ReadingOptions(**given)
         return Request(self.name if self.name is not None else expand(self.path or ""), options)
 
 

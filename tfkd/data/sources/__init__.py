@@ -1,11 +1,11 @@
-"""The table of data sources: embedded digits, keras.datasets, .npz archives, folders of images and manifests.
+"""The table of data sources: embedded digits, keras.datasets, .npz archives, TFRecords, folders of files and manifests.
 
 A new source is one module with a `Source` and one line in `SOURCES`.
 """
 
 from __future__ import annotations
 
-from tfkd.data.sources import digits, folder, keras_datasets, manifest, npy, npz
+from tfkd.data.sources import digits, folder, keras_datasets, manifest, npy, npz, tfrecord
 from tfkd.data.sources.source import Source
 
 # In the order in which a reference is tried: names before paths.
@@ -14,6 +14,7 @@ SOURCES: tuple[Source, ...] = (
     keras_datasets.SOURCE,
     npz.NAMED,
     npy.SOURCE,
+    tfrecord.SOURCE,
     folder.SOURCE,
     manifest.SOURCE,
     npz.SOURCE,
