@@ -72,6 +72,34 @@ def test_traced_ops_are_named_by_the_path_of_their_layer():
     assert multiplied == [f"m/{name}" for name in names]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "biased"),
+    [
+        ((1, 6, 1), (1, 6, 1), False),
+        ((1, 6, 6), (1, 6, 1), False),
+        ((1, 6, 1), (1, 1, 6), False),
+        ((1, 5, 6), (6,), True),
+        ((1, 4, 5, 6), (1, 1, 1, 6), True),
+        ((1, 4, 5, 6), (1, 4, 1, 1), True),
+        ((1, 6, 5, 6), (1, 6, 1, 1), False),
+    ],
+)
+def test_sums_by_broadcasting(first, second, biased):
+    """A bias is still added by BiasAdd; all sums are those of NumPy."""
+    import tensorflow as tf
+
+    def add(x, y):
+        return keras.ops.add(x, y)
+
+    with keras_compat.sums_by_broadcasting():
+        graph = tf.function(add).get_concrete_function(tf.TensorSpec(first), tf.TensorSpec(second)).graph
+        x, y = np.random.default_rng(0).normal(size=first), np.random.default_rng(1).normal(size=second)
+        on_cpu = not (biased and second == (1, 4, 1, 1))  # TensorFlow has no BiasAdd along axis 1 on CPUs
+        if on_cpu:
+            np.testing.assert_allclose(keras.ops.add(x, y), x + y, rtol=1e-6)
+    assert any(op.type == "BiasAdd" for op in graph.get_operations()) == biased
+
+
 def test_mask_is_attached_to_tensors():
     masked = keras.layers.Masking()(np.zeros((1, 2, 3), "float32"))
     attribute(masked, "_keras_mask")

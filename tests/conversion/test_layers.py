@@ -39,6 +39,20 @@ def walks():
     return np.cumsum(np.random.default_rng(0).normal(size=(60, 6, 4, 2)), axis=1).astype("float32")
 
 
+def test_sums_of_tensors_that_look_like_a_bias_at_batch_size_1(walks, tmp_path):
+    """[1, N, 1] + [1, N, 1], [1, N, 1] + [1, 1, N] and [1, N, N] + [1, N, 1], as of graph attention."""
+    inputs = keras.Input((6, 1))
+    x = inputs + layers.LayerNormalization()(layers.Conv1D(1, 3, padding="same")(inputs))
+    pairs = x + keras.ops.transpose(x, (0, 2, 1))
+    keras_model = keras.Model(inputs, [x, pairs, keras.ops.tanh(pairs) + x])
+    model = convert(keras_model, tmp_path / "m.tflite", mode="float32")
+    samples = walks[:4, :, 0, :1]
+    for row, sample in enumerate(samples):
+        received = outputs(model, sample[None])
+        for array, expected in zip(received, keras_model.predict(samples, verbose=0), strict=True):
+            np.testing.assert_allclose(array[0], expected[row], rtol=1e-4, atol=1e-5)
+
+
 def upsampling():
     return functional(
         (6, 4, 2),

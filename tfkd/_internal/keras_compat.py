@@ -126,6 +126,46 @@ def scopes_by_path() -> Iterator[None]:
         keras.Layer._open_name_scope = original
 
 
+@contextlib.contextmanager
+def sums_by_broadcasting() -> Iterator[None]:
+    """Makes `keras.ops.add` add tensors as NumPy does while the context is open.
+
+    Keras adds a second operand that has one dimension above 1 with BiasAdd, along the last axis or along axis 1 of the
+    first one, whichever has its size. At batch size 1 this takes for a bias what is none: [1, N, 1] is added to
+    [1, N, N] along the last axis, [1, 1, N] to [1, N, 1] along axis 1. BiasAdd along axis 1 of three dimensions, as of
+    [1, N, 1] to [1, N, 1], does not convert. Sums of one axis that is the last of both, and along axis 1 of images,
+    stay BiasAdd, so that convolutions take their bias.
+    """
+    import keras
+    import tensorflow as tf
+    from keras.src.backend.tensorflow import numpy
+
+    original = numpy.add
+
+    def add(x1: Any, x2: Any) -> Any:
+        if not (hasattr(x1, "shape") and hasattr(x2, "shape")) or _adds_bias(list(x1.shape), list(x2.shape)):
+            return original(x1, x2)
+        dtype = keras.backend.result_type(x1.dtype, x2.dtype)
+        return tf.add(keras.ops.convert_to_tensor(x1, dtype), keras.ops.convert_to_tensor(x2, dtype))
+
+    numpy.add = add
+    try:
+        yield
+    finally:
+        numpy.add = original
+
+
+def _adds_bias(first: list[int | None], second: list[int | None]) -> bool:
+    """Whether a tensor is added along the last axis of another one, or along axis 1 of images."""
+    axes = [axis - len(second) for axis, size in enumerate(second) if size != 1]
+    if len(second) == 1 or len(axes) != 1:
+        return True
+    size = second[axes[0]]
+    if axes[0] == -1:
+        return len(first) > 1 and first[-1] == size
+    return len(first) == 4 and axes[0] == -3 and first[1] == size and first[-1] != size
+
+
 def set_dtype(end: Any, dtype: str) -> None:
     """Sets the type of a symbolic input of a functional model, or of its input layer."""
     end._dtype = dtype

@@ -87,7 +87,7 @@ def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number:
     rounded = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)  # GPUs round products of float32 to 11 bits
     try:
-        with rnn.initial_states(model):
+        with rnn.initial_states(model), keras_compat.sums_by_broadcasting():
             tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
             batched = bool(tensors) and all(tensor.shape[0] is None for tensor in tensors) and not rnn.states(model)
             return _reference(compute, inputs, samples, number, batched=batched)
