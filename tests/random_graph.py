@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 _TYPES = {
     name: getattr(schema.TensorType, name.upper())
-    for name in ("bool", "int8", "uint8", "int16", "int32", "int64", "float32")
+    for name in ("bool", "int8", "uint8", "int16", "int32", "int64", "float32", "resource")
 }
 
 
@@ -110,7 +110,7 @@ class Net:
         return self.tensor(values.shape, "int32", values)
 
     def op(self, kind: str, inputs: list[int], outputs: list[int], options: Any = None) -> int:
-        """Adds an op; returns its first output."""
+        """Adds an op; returns its first output, or -1 without one."""
         code = getattr(schema.BuiltinOperator, kind)
         self.model.operatorCodes.append(
             schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=1)
@@ -120,7 +120,7 @@ class Net:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
             operator.builtinOptions = options
         self.graph.operators.append(operator)
-        return outputs[0]
+        return outputs[0] if outputs else -1
 
     def bytes(self, *outputs: int) -> bytes:
         """The .tflite with these outputs."""

@@ -72,6 +72,7 @@ def emit(
     from tfkd.micro.lowering import lower
     from tfkd.micro.merging import merge
     from tfkd.micro.padding import fold_padding
+    from tfkd.micro.resources import resolve
     from tfkd.micro.streaming import choose
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
@@ -79,7 +80,7 @@ def emit(
     model = TFLiteModel.load(model)
     if "QUANTIZE" not in model.ops:  # a float model: one message instead of one for each of its ops
         check_io(model.inputs)
-    graph = remove_float_io(fold_shapes(_graph.read(model)))
+    graph = remove_float_io(fold_shapes(resolve(_graph.read(model))))
     check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)])
     graph = fold_padding(graph)
     layers, _ = lower(graph)

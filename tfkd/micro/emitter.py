@@ -114,6 +114,7 @@ def emit(
     constants = _Constants(name)
     bodies = [_layer(context, layer, i, functions[i], constants, i in chained) for i, layer in enumerate(layers)]
     bodies += [_chain(context, layers, chain, functions) for chain in chains]
+    reset = [_reset(context, constants)] if context.states else []
     parts = [
         _summary(context, layers, chained, elimination),
         f'#include "{name}.h"\n\n#include <stddef.h>',
@@ -122,7 +123,7 @@ def emit(
         constants.text(),
         "\n".join(bodies),
         _run(context, _calls(functions, chained, name)),
-        *([_reset(context)] if context.states else []),
+        *reset,
     ]
     inputs, outputs = (
         tuple(IOTensor(graph.tensors[i], places.tensor(i)) for i in indices)
@@ -269,12 +270,17 @@ def _summary(context: Context, layers: Sequence[Layer], chained: Mapping[int, Ch
     return "\n".join([*lines, " */"])
 
 
-def _reset(context: Context) -> str:
+def _reset(context: Context, constants: _Constants) -> str:
     name = context.name
     lines = [f"void tfkd_{name}_reset(tfkd_{name}_ctx *ctx) {{", "    int8_t *arena = (int8_t *)(void *)ctx->arena;"]
-    for state in context.states:  # as TensorFlow Lite Micro's ResetVariableTensors
-        value = state.zero_point if state.dtype == "int8" and state.zero_points else 0
-        lines.append(f"    memset(arena + {context.places.tensor(state.index)}, {value}, {state.bytes});")
+    for n, state in enumerate(context.states):  # as TensorFlow Lite Micro's ResetVariableTensors
+        place = f"arena + {context.places.tensor(state.index)}"
+        default = state.zero_point if state.dtype == "int8" and state.zero_points else 0
+        values = np.full(state.shape, default, state.dtype) if state.initial is None else state.initial
+        if values.dtype == np.int8 and (values == values.flat[0]).all() or not values.any():
+            lines.append(f"    memset({place}, {values.flat[0]}, {state.bytes});")
+        else:
+            lines.append(f"    memcpy({place}, {constants.label('initial', n, values.reshape(-1))}, {state.bytes});")
     return "\n".join([*lines, "}"])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ _NUMPY = {"int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": 
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
 # The custom op into which Arm's compiler Vela puts all that an NPU computes.
 VELA = "ethos-u"
+# The least number of inputs and outputs of the ops of resource variables; other ops have one of each.
+_COUNTS = {"VAR_HANDLE": (0, 1), "READ_VARIABLE": (1, 1), "ASSIGN_VARIABLE": (2, 0), "CALL_ONCE": (0, 0)}
 # What the flatbuffers reader and NumPy raise on damaged bytes.
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError)
 _OPTION_TYPES = {value: name for name, value in vars(schema.BuiltinOptions).items() if isinstance(value, int)}
@@ -42,6 +45,7 @@ class Tensor:
         axis: Axis of the channels.
         data: Values of a constant, else None.
         variable: Whether the tensor keeps its values between runs.
+        initial: Values of a variable before the first run; None for its zero point, or 0 without one.
     """
 
     index: int
@@ -53,6 +57,7 @@ class Tensor:
     axis: int = 0
     data: np.ndarray | None = dataclasses.field(default=None, repr=False)
     variable: bool = False
+    initial: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -114,27 +119,30 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """The only subgraph of a model.
+    """A subgraph of a model, the first one unless it is one of `bodies`.
 
     Args:
         tensors: All tensors, each at its index.
         ops: Ops in an order in which they can run.
         inputs: Tensor indices of the model's inputs.
         outputs: Tensor indices of the model's outputs.
+        bodies: Other subgraphs that CALL_ONCE runs, by their number in the file.
     """
 
     tensors: tuple[Tensor, ...]
     ops: tuple[Op, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    bodies: Mapping[int, Graph] = dataclasses.field(default_factory=dict)
 
     def input_of(self, op: Op, i: int) -> Tensor | None:
         """Input `i` of an op, or None where it is missing."""
         return self.tensors[op.inputs[i]] if i < len(op.inputs) and op.inputs[i] >= 0 else None
 
     def label(self, op: Op) -> str:
-        """`KIND (tensor)`: the op and the name of its output."""
-        return f"{op.kind} ({self.tensors[op.outputs[0]].name})"
+        """`KIND (tensor)`: the op and the name of its output, or of an input where it has none."""
+        named = [self.tensors[i].name for i in (*op.outputs, *op.inputs) if i >= 0]
+        return f"{op.kind} ({named[0]})" if named else op.kind
 
 
 def read(model: TFLiteModel) -> Graph:
@@ -144,7 +152,7 @@ def read(model: TFLiteModel) -> Graph:
         model: A model, whose indices, names, shapes and quantization TFLiteModel has checked.
 
     Raises:
-        ModelError: The file is damaged, or has more than one subgraph or a dynamic shape.
+        ModelError: The file is damaged, or has control flow or a dynamic shape.
     """
     model = TFLiteModel.load(model)
     where = str(model.path or "micro.read")
@@ -161,13 +169,23 @@ def read(model: TFLiteModel) -> Graph:
 
 def _read(model: TFLiteModel) -> Graph:
     root = schema.Model.GetRootAs(model.content, 0)
-    if root.SubgraphsLength() != 1:
+    control = sorted({op.name for op in model.graph.ops if op.name in ("IF", "WHILE")})
+    if control:
         raise UnsupportedFile(
-            f"must have one subgraph. Received: {root.SubgraphsLength()} (control flow or resource variables). Build "
-            "RNN layers with unroll=True, or export the model for TensorFlow Lite Micro: `tfkd export-c --format tflm`."
+            f"must have no control flow. Received: {', '.join(control)}. Build RNN layers with unroll=True, or export "
+            "the model for TensorFlow Lite Micro: `tfkd export-c --format tflm`."
         )
-    subgraph = root.Subgraphs(0)
-    described = model.graph
+    graph = _subgraph(model, root, 0)
+    _check_order(graph)
+    called = [op.options["InitSubgraphIndex"] for op in graph.ops if op.kind == "CALL_ONCE"]
+    if any(not 0 < i < len(model.subgraphs) for i in called):
+        raise ModelError(f"CALL_ONCE of subgraph {called} of {len(model.subgraphs)}")
+    return dataclasses.replace(graph, bodies={i: _subgraph(model, root, i) for i in called})
+
+
+def _subgraph(model: TFLiteModel, root: Any, number: int) -> Graph:
+    """A subgraph by its number in the file; `root` is the model's flatbuffers table."""
+    subgraph, described = root.Subgraphs(number), model.subgraphs[number]
     _check_shapes(described)
     if any(op.name == VELA for op in described.ops):
         raise UnsupportedFile(
@@ -180,9 +198,7 @@ def _read(model: TFLiteModel) -> Graph:
     ops = tuple(
         Op(op.name, op.inputs, op.outputs, _options(subgraph.Operators(i))) for i, op in enumerate(described.ops)
     )
-    graph = Graph(tensors, ops, described.inputs, described.outputs)
-    _check_order(graph)
-    return graph
+    return Graph(tensors, ops, described.inputs, described.outputs)
 
 
 def _check_shapes(graph: TFLiteGraph) -> None:
@@ -288,7 +304,8 @@ def _check_order(graph: Graph) -> None:
             raise ModelError(f"input {graph.tensors[i].name!r} is a constant or listed twice")
         known.add(i)
     for op in graph.ops:
-        if not op.inputs or not op.outputs:
+        inputs, outputs = _COUNTS.get(op.kind, (1, 1))
+        if len(op.inputs) < inputs or len(op.outputs) < outputs:
             raise ModelError(f"{op.kind} without inputs or outputs")
         for i in op.inputs:
             if i >= 0 and i not in known:

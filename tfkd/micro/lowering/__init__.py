@@ -23,6 +23,7 @@ from tfkd.micro.lowering.matrices import batch_matmul, fully_connected
 from tfkd.micro.lowering.moves import (
     block,
     concatenation,
+    copy,
     pack,
     pad,
     reverse,
@@ -76,6 +77,7 @@ OPS: dict[str, Lowering | ByType] = {
     "ADD_N": add_n,
     "ARG_MAX": extreme_index,
     "ARG_MIN": extreme_index,
+    "ASSIGN_VARIABLE": copy,
     "AVERAGE_POOL_2D": pool,
     "BATCH_MATMUL": batch_matmul,
     "BATCH_TO_SPACE_ND": batch_to_space,
@@ -117,6 +119,7 @@ OPS: dict[str, Lowering | ByType] = {
     "PADV2": pad,
     "PRELU": prelu,
     "QUANTIZE": ByType(lookup, rescale),
+    "READ_VARIABLE": copy,
     "REDUCE_ALL": extreme,
     "REDUCE_MAX": extreme,
     "REDUCE_MIN": extreme,

@@ -78,6 +78,13 @@ def view(graph: Graph, op: Op) -> Alias:
     return Alias(source.index)
 
 
+def copy(graph: Graph, op: Op) -> list[Layer]:
+    """READ_VARIABLE and ASSIGN_VARIABLE: from a state to a tensor or back."""
+    source = values(graph, op.inputs[0])
+    output = values(graph, op.outputs[0], source.dtype)
+    return [move(op, source, output, strided((source.elements,), (1,), (1,)))]
+
+
 def concatenation(graph: Graph, op: Op) -> list[Layer]:
     """CONCATENATION along any axis: one copy for each input; all have the output's scale."""
     output = moved(graph, op.outputs[0])
