@@ -35,7 +35,7 @@ def _damage(tree: Any, numbers: random.Random) -> None:
         tensor.quantization.scale = np.full(len(tensor.quantization.scale), scale, "f4")
     elif kind == 2 and tensor.quantization is not None and tensor.quantization.zeroPoint is not None:
         tensor.quantization.zeroPoint = np.full(len(tensor.quantization.zeroPoint), odd, "i8")
-    elif kind == 3:
+    elif kind == 3 and op.inputs is not None and len(op.inputs):  # VAR_HANDLE has none
         inputs = np.array(op.inputs)
         inputs[numbers.randrange(len(inputs))] = numbers.choice([odd, numbers.randrange(len(graph.tensors))])
         op.inputs = inputs

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfkd import micro
 from tfkd._internal import isolation
+from tfkd.micro.c_context import CTYPES
 
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 _Key = TypeVar("_Key")
@@ -79,17 +80,19 @@ def native(folder: Path, programs: list[micro.Program], inputs: list[np.ndarray]
     for program, x in zip(programs, inputs, strict=True):
         n = program.name
         reset = f"tfkd_{n}_reset(&ctx);" if program.state_bytes else ""
+        ctypes = [CTYPES[one.tensor.dtype] for one in (program.inputs[0], program.outputs[0])]
         main.append(
-            f"{{ static tfkd_{n}_ctx ctx; {reset} static {x.dtype}_t in[TFKD_{n.upper()}_INPUT_SIZE];"
-            f"static {x.dtype}_t out[TFKD_{n.upper()}_OUTPUT_SIZE]; for (int i = 0; i < {len(x)}; i++) {{"
+            f"{{ static tfkd_{n}_ctx ctx; {reset} static {ctypes[0]} in[TFKD_{n.upper()}_INPUT_SIZE];"
+            f"static {ctypes[1]} out[TFKD_{n.upper()}_OUTPUT_SIZE]; for (int i = 0; i < {len(x)}; i++) {{"
             f"if (fread(in, 1, sizeof in, stdin) != sizeof in || tfkd_{n}_run(&ctx, in, out)) return 1;"
             f"fwrite(out, 1, sizeof out, stdout); }} }}"
         )
     printed = compile_and_run(folder, [*main, "return 0; }"], inputs, *flags)
     results, at = [], 0
     for program, x in zip(programs, inputs, strict=True):
-        size = program.outputs[0].tensor.elements
-        results.append(np.frombuffer(printed, x.dtype, len(x) * size, at).reshape(len(x), size))
+        tensor = program.outputs[0].tensor
+        rows = np.frombuffer(printed, tensor.dtype, len(x) * tensor.elements, at)
+        results.append(rows.reshape(len(x), tensor.elements))
         at += results[-1].nbytes
     assert at == len(printed)
     return results

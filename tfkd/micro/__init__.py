@@ -3,15 +3,16 @@
 The passes, in order:
 
 1. `graph.read` checks a .tflite and reads its tensors and ops.
-2. `folding.fold_shapes` replaces arithmetic on shapes by constants.
-3. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
-4. `padding.fold_padding` folds PAD into the convolution after it.
-5. `elimination.eliminate` removes channels that cannot change the outputs.
-6. `lowering.lower` turns each op into calls of C kernels with their constants.
-7. `streaming.choose` selects layers that run row by row, and `merging.merge` lets layers share one copy of a kernel;
+2. `resources.resolve` replaces resource variables by tensors that keep their values between runs.
+3. `folding.fold_shapes` replaces arithmetic on shapes by constants.
+4. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
+5. `padding.fold_padding` folds PAD into the convolution after it.
+6. `elimination.eliminate` removes channels that cannot change the outputs.
+7. `lowering.lower` turns each op into calls of C kernels with their constants.
+8. `streaming.choose` selects layers that run row by row, and `merging.merge` lets layers share one copy of a kernel;
    both are optional.
-8. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
-9. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
+9. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
+10. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
 
 LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) compute the same for all other ops,
 but:

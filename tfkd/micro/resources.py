@@ -49,9 +49,9 @@ def resolve(graph: Graph) -> Graph:
             ops.append(op)
             continue
         name = names.get(op.inputs[0], "")
-        value = tensors[op.outputs[0] if op.kind == "READ_VARIABLE" else op.inputs[1]]
-        if not name:
-            raise ModelError(f"micro: {op.kind} of {value.name!r} must have a VAR_HANDLE. The file is damaged.")
+        value = tensors[op.outputs[0]] if op.kind == "READ_VARIABLE" else graph.input_of(op, 1)
+        if not name or value is None:
+            raise ModelError(f"micro: {graph.label(op)} must have a VAR_HANDLE and a value. The file is damaged.")
         if name not in read:
             continue
         if name not in states:
@@ -86,13 +86,13 @@ def _assigned(body: Graph) -> dict[str, np.ndarray]:
     for op in body.ops:
         if op.kind == "VAR_HANDLE":
             continue
-        data = body.tensors[op.inputs[1]].data if op.kind == "ASSIGN_VARIABLE" and len(op.inputs) == 2 else None
-        if data is None or op.inputs[0] not in names:
+        value = body.input_of(op, 1) if op.kind == "ASSIGN_VARIABLE" else None
+        if value is None or value.data is None or op.inputs[0] not in names:
             raise ModelError(
                 f"micro: initial values of variables must be constants. Received: {body.label(op)}. Give the "
                 "variable a constant, or export the model for TensorFlow Lite Micro: `tfkd export-c --format tflm`."
             )
-        values[names[op.inputs[0]]] = data
+        values[names[op.inputs[0]]] = value.data
     return values
 
 
