@@ -13,6 +13,7 @@ from tfkd.micro.lowering.layer import (
     Unsupported,
     constant,
     int8,
+    moved,
     operand,
     shape_text,
     typed,
@@ -113,8 +114,8 @@ def comparison(graph: Graph, op: Op) -> list[Layer]:
 
 def select(graph: Graph, op: Op) -> list[Layer]:
     """SELECT_V2: where the condition holds the first value, else the second."""
-    condition, output = typed(graph, operand(graph, op, 0).index, "bool"), values(graph, op.outputs[0])
-    first, second = (values(graph, i, output.dtype) for i in op.inputs[1:3])
+    condition, output = typed(graph, operand(graph, op, 0).index, "bool"), moved(graph, op.outputs[0])
+    first, second = (moved(graph, i, output.dtype) for i in op.inputs[1:3])
     if condition.data is not None:
         raise Unsupported("the condition is a constant. Use one of the two tensors instead")
     strides, reads, in_place = broadcast(output, condition, first, second)

@@ -80,8 +80,8 @@ def view(graph: Graph, op: Op) -> Alias:
 
 def copy(graph: Graph, op: Op) -> list[Layer]:
     """READ_VARIABLE and ASSIGN_VARIABLE: from a state to a tensor or back."""
-    source = values(graph, op.inputs[0])
-    output = values(graph, op.outputs[0], source.dtype)
+    source = moved(graph, op.inputs[0])
+    output = moved(graph, op.outputs[0], source.dtype)
     return [move(op, source, output, strided((source.elements,), (1,), (1,)))]
 
 

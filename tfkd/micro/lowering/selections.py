@@ -18,12 +18,12 @@ from tfkd.micro.lowering.layer import (
     Layer,
     Unsupported,
     constant,
+    moved,
     operand,
     read_by_kernel,
     shape_text,
     strides_of,
     typed,
-    values,
 )
 from tfkd.micro.lowering.moves import filled, move, strided
 
@@ -38,8 +38,8 @@ _Block = tuple[Sequence[int], Sequence[int], Sequence[int], int, int]
 def _tensors(graph: Graph, op: Op, i: int = 0) -> tuple[Tensor, Tensor, np.ndarray]:
     """Input `i`, the output, and the positions of the input's values in the input's shape."""
     source = operand(graph, op, i)
-    output = values(graph, op.outputs[0])
-    source = values(graph, source.index, output.dtype)
+    output = moved(graph, op.outputs[0])
+    source = moved(graph, source.index, output.dtype)
     if max(source.elements, output.elements) > _MOST_ELEMENTS:
         raise Unsupported(f"{output.shape} of {source.shape} is too large for a microcontroller")
     return source, output, np.arange(source.elements).reshape(source.shape)
@@ -57,7 +57,7 @@ def _selected(op: Op, source: Tensor, output: Tensor, positions: np.ndarray) -> 
     if positions.size != output.elements:
         raise Unsupported(f"{op.kind} of {source.shape} is not {output.shape}. The file is damaged")
     positions = positions.reshape(positions.shape or (1,))
-    layers = [filled(op, output, output.zero_point)] if (positions < 0).any() else []
+    layers = [filled(op, output, output.zero_point if output.scales else 0)] if (positions < 0).any() else []
     found = _blocks(positions, 0, strides_of(positions.shape))
     blocks = list(itertools.islice(found, _MOST_COPIES + 1))
     if len(blocks) > _MOST_COPIES and not layers:
@@ -295,7 +295,7 @@ def _spatial(graph: Graph, op: Op, source: Tensor) -> tuple[list[int], list[tupl
 
 def fill(graph: Graph, op: Op) -> list[Layer]:
     """FILL with a constant or computed value, and ZEROS_LIKE, which writes integers of 0."""
-    output = values(graph, op.outputs[0])
+    output = moved(graph, op.outputs[0])
     if op.kind == "ZEROS_LIKE":
         return [filled(op, output, 0)]
     source, output, positions = _tensors(graph, op, 1)
@@ -309,7 +309,7 @@ def fill(graph: Graph, op: Op) -> list[Layer]:
 def update_slice(graph: Graph, op: Op) -> list[Layer]:
     """DYNAMIC_UPDATE_SLICE at a constant place, moved so that the update lies inside."""
     source, output, _ = _tensors(graph, op)
-    update = values(graph, op.inputs[1], output.dtype)
+    update = moved(graph, op.inputs[1], output.dtype)
     starts = constant(graph, op, 2, "int32", "int64").reshape(-1).tolist()
     if source.shape != output.shape or not len(starts) == len(update.shape) == len(source.shape):
         raise Unsupported(f"{update.shape} at {starts} in {source.shape} is not {output.shape}. The file is damaged")
