@@ -131,6 +131,7 @@ def test_model_of_several_subgraphs_is_counted_and_registered_whole(tmp_path: Pa
     header = (tmp_path / "tflm" / "model_model.h").read_text()
     for name in ("AddCallOnce", "AddVarHandle", "AddReadVariable", "AddAssignVariable", "AddConcatenation"):
         assert f"resolver.{name}();" in header
+    assert "constexpr int k_model_resource_variables = " in header
 
 
 def _spoiled(spoil: Callable[[Streamed], None]) -> bytes:

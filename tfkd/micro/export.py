@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfkd import micro
 from tfkd._internal import atomic
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
+from tfkd.micro.resolver_names import resolver_names
 from tfkd.micro.selftest import Oracle, make_vectors, selftest
 
 FORMATS = ("c", "tflm")
@@ -141,7 +143,7 @@ def _arena_bytes(model: TFLiteModel, oracles: Sequence[Oracle]) -> int | None:
 def _tflm(model: TFLiteModel, name: str, arena_bytes: int | None) -> tuple[dict[str, str], dict[str, Any]]:
     """The files and the report of the format `tflm`."""
     content = textwrap.fill(", ".join(f"0x{b:02x}" for b in model.content), 118)
-    adds = "\n".join(f"  status |= resolver.Add{_resolver_name(op)}();" for op in model.ops)
+    adds = "\n".join(f"  status |= resolver.{method}();" for method in resolver_names(model.ops))
     guard = f"TFKD_{name.upper()}_MODEL_H"
     arena = (
         "/* The arena's size is unknown, since the interpreter was not installed where this file was made. Give it a\n"
@@ -160,7 +162,7 @@ extern const unsigned int {name}_tflite_len;
 
 {arena}
 constexpr int k_{name}_ops = {len(model.ops)};
-
+{_resource_variables(model, name)}
 /* Registers the ops that the model needs, and no others. */
 inline int Add_{name}_ops(tflite::MicroMutableOpResolver<k_{name}_ops>& resolver) {{
   int status = 0;
@@ -184,18 +186,22 @@ inline int Add_{name}_ops(tflite::MicroMutableOpResolver<k_{name}_ops>& resolver
     return {f"{name}_model.h": header, f"{name}_model.cc": source}, report
 
 
-def _resolver_name(op: str) -> str:
-    """The op's name in the resolver's methods: CONV_2D is registered by AddConv2D."""
-    special = {
-        "CONV_2D": "Conv2D",
-        "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
-        "AVERAGE_POOL_2D": "AveragePool2D",
-        "MAX_POOL_2D": "MaxPool2D",
-        "PADV2": "PadV2",
-        "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
-        "BATCH_MATMUL": "BatchMatMul",
-    }
-    return special.get(op, "".join(word.capitalize() for word in op.split("_")))
+def _resource_variables(model: TFLiteModel, name: str) -> str:
+    """A constant for the interpreter of a model with resource variables: how many it must make room for."""
+    root, variables = schema.Model.GetRootAs(model.content, 0), set()
+    for number, graph in enumerate(model.subgraphs):
+        for i, op in enumerate(graph.ops):
+            table = root.Subgraphs(number).Operators(i).BuiltinOptions() if op.name == "VAR_HANDLE" else None
+            if table is not None:
+                options = schema.VarHandleOptions()
+                options.Init(table.Bytes, table.Pos)
+                variables.add((options.Container(), options.SharedName()))
+    if not variables:
+        return ""
+    return (
+        "\n/* The interpreter needs MicroResourceVariables::Create(allocator, this number) as `resource_variables`. */"
+        f"\nconstexpr int k_{name}_resource_variables = {len(variables)};\n"
+    )
 
 
 def _laid_out(files: Mapping[str, str], name: str, layout: str, optimize: str) -> dict[str, str]:
