@@ -78,15 +78,10 @@ def test_emit_names_what_is_open_empty_or_sparse() -> None:
         micro.emit(made.bytes(made.op("RELU", [x], [made.output((1, 4))])))
 
 
-def test_emit_names_custom_ops_vela_and_uint8() -> None:
+def test_emit_names_custom_ops_and_vela() -> None:
     for name, reason in ((b"Sort", r"Sort \(t1\): is a custom op"), (b"ethos-u", "must be a file from before Vela")):
         made = Net(random.Random(0))
         out = made.op("CUSTOM", [made.input((1, 4))], [made.output((1, 4))])
         made.model.operatorCodes[0].customCode = name
         with pytest.raises(ValueError, match=reason):
             micro.emit(made.bytes(out))
-    made = Net(random.Random(0))
-    ends = [made.tensor((1, 4), "uint8", scales=[0.1], zero_points=[3]) for _ in range(2)]
-    made.graph.inputs.append(ends[0])
-    with pytest.raises(ValueError, match=r"RELU \(t1\): computes in uint8, as TensorFlow 1 quantized models"):
-        micro.emit(made.bytes(made.op("RELU", ends[:1], ends[1:])))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+import tfkd
 from tests.micro.execution import SANITIZED, STRICT
 from tests.micro.test_export import run_selftest
 from tests.random_graph import Net, net, samples
@@ -92,6 +93,22 @@ def test_core_runs_ends_of_several_types_as_tflite_micro_does() -> None:
     assert [y.dtype.name for y in run.outputs] == ["int8", "uint8", "float32"]
     assert all(np.array_equal(a, b) for a, b in zip(run.outputs, expected, strict=True))
     assert run.instructions is not None
+
+
+def test_validate_runs_uint8_ends_on_tflm_and_a_core() -> None:
+    made = Net(random.Random(2))
+    x = made.input((1, 8, 8, 1))
+    flat = made.op("RESHAPE", [x, made.ints((1, 64))], [made.same(x, (1, 64))])
+    weights, scales = made.weights((10, 64), 10, 0, per_channel=False)
+    inputs = [flat, weights, made.bias(x, scales, 10)]
+    y = made.op("FULLY_CONNECTED", inputs, [made.output((1, 10))], schema.FullyConnectedOptionsT())
+    model = with_ends(made.bytes(y), "uint8", "uint8", seed=1)
+    rows = tfkd.validate(model, tfkd.data.load("digits").test, targets=["tflm", "cortex-m4"]).rows
+    runs = [row.measurement for row in rows if row.measurement is not None]
+    assert [run.target for run in runs] == ["tflm", "cortex-m4"]
+    assert runs[0].outputs[0].dtype == np.uint8
+    assert np.array_equal(runs[0].outputs[0], runs[1].outputs[0])
+    assert len({row.accuracy for row in rows}) == 1
 
 
 def test_header_names_the_type_of_each_end() -> None:

@@ -5,14 +5,15 @@ The passes, in order:
 1. `graph.read` checks a .tflite and reads its tensors and ops.
 2. `resources.resolve` replaces resource variables by tensors that keep their values between runs.
 3. `folding.fold_shapes` replaces arithmetic on shapes by constants.
-4. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
-5. `padding.fold_padding` folds PAD into the convolution after it.
-6. `elimination.eliminate` removes channels that cannot change the outputs.
-7. `lowering.lower` turns each op into calls of C kernels with their constants.
-8. `streaming.choose` selects layers that run row by row, and `merging.merge` lets layers share one copy of a kernel;
+4. `unsigned.to_int8` replaces uint8 by int8 in a model that computes in uint8.
+5. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
+6. `padding.fold_padding` folds PAD into the convolution after it.
+7. `elimination.eliminate` removes channels that cannot change the outputs.
+8. `lowering.lower` turns each op into calls of C kernels with their constants.
+9. `streaming.choose` selects layers that run row by row, and `merging.merge` lets layers share one copy of a kernel;
    both are optional.
-9. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
-10. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
+10. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
+11. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
 
 LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) compute the same for all other ops,
 but:
@@ -75,13 +76,14 @@ def emit(
     from tfkd.micro.padding import fold_padding
     from tfkd.micro.resources import resolve
     from tfkd.micro.streaming import choose
+    from tfkd.micro.unsigned import to_int8
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise InputError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
     model = TFLiteModel.load(model)
     if "QUANTIZE" not in model.ops:  # a float model: one message instead of one for each of its ops
         check_io(model.inputs)
-    graph = remove_float_io(fold_shapes(resolve(_graph.read(model))))
+    graph = remove_float_io(to_int8(fold_shapes(resolve(_graph.read(model)))))
     check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)])
     graph = fold_padding(graph)
     layers, _ = lower(graph)

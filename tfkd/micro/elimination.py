@@ -16,6 +16,7 @@ import numpy as np
 from tfkd.conversion import tflite
 from tfkd.micro.graph import Graph, Op, Tensor
 from tfkd.micro.intervals import BINARY, PRODUCTS, Interval, channels_of, intervals, links, padded, sums
+from tfkd.micro.lowering.asymmetric import is_asymmetric
 from tfkd.micro.lowering.layer import Layer
 
 
@@ -152,6 +153,8 @@ class _Search:
     def shrinks(self, op: Op) -> bool:
         """Whether single input channels can be removed from an op with weights."""
         if op.kind not in ("CONV_2D", "FULLY_CONNECTED") or op.outputs[0] not in self.layers:
+            return False
+        if is_asymmetric(self.graph, op):
             return False
         source, output = (self.graph.tensors[i] for i in (op.inputs[0], op.outputs[0]))
         weights = self.graph.tensors[op.inputs[1]]

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.micro.lowering.asymmetric import is_asymmetric
 from tfkd.micro.lowering.channel_pairs import scaling_of
 from tfkd.micro.lowering.layer import Layer
 from tfkd.micro.lowering.tables import UNARY
@@ -72,7 +73,7 @@ def links(graph: Graph, op: Op) -> list[Link] | None:
     if op.kind in _VIEWS:
         places = np.arange(math.lcm(own, count))
         return [(source.index, places % own, places % count)]
-    if op.kind == "DEPTHWISE_CONV_2D":
+    if op.kind == "DEPTHWISE_CONV_2D" and not is_asymmetric(graph, op):
         return [(source.index, every // (count // own), every)]
     if op.kind == "CONCATENATION":
         sizes = [channels_of(graph.tensors[i]) for i in op.inputs]
@@ -171,6 +172,8 @@ def requantized(layer: Layer, channel: int, value: int) -> int | None:
 def _bounds(graph: Graph, op: Op, layer: Layer | None, found: Mapping[int, Interval]) -> Interval | None:
     """Bounds of an op's output; None where nothing is known."""
     output = graph.tensors[op.outputs[0]]
+    if op.kind in PRODUCTS and is_asymmetric(graph, op):
+        return None
     if op.kind in PRODUCTS and layer is not None:
         return _product(layer, *sums(graph, op, layer, found[op.inputs[0]]), channels_of(output))
     linked = links(graph, op)

@@ -13,7 +13,9 @@ typedef struct {
     TFKD_VALUE least, most;
 } TFKD_NAME(pool_params);
 
-TFKD_INLINE void TFKD_NAME(pool)(const TFKD_NAME(pool_params) *p, const TFKD_VALUE *in, TFKD_VALUE *out, int average) {
+/* unsigned_values: 1 rounds halves of an average up, as if the values were unsigned, instead of away from 0. */
+TFKD_INLINE void TFKD_NAME(pool)(const TFKD_NAME(pool_params) *p, const TFKD_VALUE *in, TFKD_VALUE *out, int average,
+                                 int unsigned_values) {
     for (int32_t oy = 0; oy < p->out_height; oy++) {
         const int32_t y = oy * p->stride_height - p->pad_top;
         const int32_t top = y < 0 ? 0 : y, bottom = y + p->kernel_height < p->height ? y + p->kernel_height : p->height;
@@ -31,7 +33,8 @@ TFKD_INLINE void TFKD_NAME(pool)(const TFKD_NAME(pool_params) *p, const TFKD_VAL
                         else if (*from > result) result = *from;
                     }
                 }
-                if (average) result = tfkd_divide(result > 0 ? result + half : result - half, count);
+                if (average && unsigned_values) result = tfkd_divide(result + 128 * count + half, count) - 128;
+                else if (average) result = tfkd_divide(result > 0 ? result + half : result - half, count);
                 *out++ = (TFKD_VALUE)tfkd_clamp(result, p->least, p->most);
             }
         }
@@ -40,12 +43,11 @@ TFKD_INLINE void TFKD_NAME(pool)(const TFKD_NAME(pool_params) *p, const TFKD_VAL
 
 TFKD_INLINE void TFKD_NAME(average_pool)(const TFKD_NAME(pool_params) *p, const TFKD_VALUE *in, TFKD_VALUE *out,
                                          int flags) {
-    (void)flags;
-    TFKD_NAME(pool)(p, in, out, 1);
+    TFKD_NAME(pool)(p, in, out, 1, flags);
 }
 
 TFKD_INLINE void TFKD_NAME(max_pool)(const TFKD_NAME(pool_params) *p, const TFKD_VALUE *in, TFKD_VALUE *out,
                                      int flags) {
     (void)flags;
-    TFKD_NAME(pool)(p, in, out, 0);
+    TFKD_NAME(pool)(p, in, out, 0, 0);
 }

@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.errors import ModelError
 from tfkd.micro.graph import Graph, MissingOption, Op
+from tfkd.micro.lowering.asymmetric import is_asymmetric, product
 from tfkd.micro.lowering.axes import add_n, cast, cumulative_sum, extreme_index, l2_normalization
 from tfkd.micro.lowering.binary import comparison, division, prelu, select, squared_difference
 from tfkd.micro.lowering.elementwise import addition, elementwise
@@ -187,7 +188,7 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
 
 
 def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
-    _check_types(graph, op)
+    _check_integers(graph, op)
     if op.kind not in OPS:
         if op.kind not in vars(schema.BuiltinOperator):
             raise Unsupported("is a custom op, for which there are no kernels. Replace the layer")
@@ -195,21 +196,16 @@ def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
             "is not supported. Replace the layer, or export the model for TensorFlow Lite Micro: "
             "`tfkd export-c --format tflm`"
         )
-    lowering = OPS[op.kind]
+    lowering = product if is_asymmetric(graph, op) else OPS[op.kind]
     if isinstance(lowering, ByType):
         dtypes = {graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0}
         lowering = lowering.int16 if "int16" in dtypes else lowering.int8
     return lowering(graph, op)
 
 
-def _check_types(graph: Graph, op: Op) -> None:
-    """Refuses uint8, and a conversion from or to floats, inside the model; those of inputs and outputs were removed."""
+def _check_integers(graph: Graph, op: Op) -> None:
+    """Refuses a conversion from or to floats inside the model; those of inputs and outputs were removed before."""
     dtypes = [graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0]
-    if "uint8" in dtypes and op.kind in OPS and op.kind != "QUANTIZE" and OPS[op.kind] is not view:
-        raise Unsupported(
-            "computes in uint8, as TensorFlow 1 quantized models; neither TensorFlow Lite Micro nor this generator has "
-            "such kernels. Convert the model again with int8, or run it on the target host"
-        )
     if op.kind in ("QUANTIZE", "DEQUANTIZE") and any(dtype.startswith("float") for dtype in dtypes):
         raise Unsupported(
             f"converts {dtypes[0]} to {dtypes[-1]} inside the model, where a layer computes in floats. Replace that "

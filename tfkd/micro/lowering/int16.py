@@ -30,7 +30,11 @@ def convolution_int16(graph: Graph, op: Op) -> list[Layer]:
     # TensorFlow Lite Micro reads the bias of a depthwise convolution as 64 bits, whatever its type.
     axis, biases = (3, ("int64",)) if kind == "DEPTHWISE_CONV_2D" else (0, ("int32", "int64"))
     tensor, weights, bias, scales = weights_of(graph, op, axis, biases=biases)
-    fields = _matrix(source, output, weights) if kind == "FULLY_CONNECTED" else _image(source, output, op, weights)
+    fields = (
+        matrix_fields(source, output, weights)
+        if kind == "FULLY_CONNECTED"
+        else image_fields(source, output, op, weights)
+    )
     if kind == "DEPTHWISE_CONV_2D":
         weights = weights[0].transpose(2, 0, 1)
     channels, inputs, part = len(bias), fields["channels"], 1 if kind == "DEPTHWISE_CONV_2D" else weights.shape[-1]
@@ -77,14 +81,14 @@ def convolution_int16(graph: Graph, op: Op) -> list[Layer]:
     ]
 
 
-def _image(source: Tensor, output: Tensor, op: Op, weights: np.ndarray) -> dict[str, int]:
+def image_fields(source: Tensor, output: Tensor, op: Op, weights: np.ndarray) -> dict[str, int]:
     """Fields of a convolution: input [1, H, W, I], output [1, H', W', O]."""
     if weights.ndim != 4 or (op.kind == "DEPTHWISE_CONV_2D" and weights.shape[0] != 1):
         raise Unsupported(f"weights of shape {weights.shape} must have 4 dimensions. The file is damaged")
     return {**window(source, output, op, weights.shape[1:3]), "out_channels": output.shape[3]}
 
 
-def _matrix(source: Tensor, output: Tensor, weights: np.ndarray) -> dict[str, int]:
+def matrix_fields(source: Tensor, output: Tensor, weights: np.ndarray) -> dict[str, int]:
     """Fields of a matrix product: rows x depth values times [channels, depth] weights, as an image of one row."""
     channels, depth = weights.shape if weights.ndim == 2 else (0, 0)
     rows = source.elements // depth if depth else 0

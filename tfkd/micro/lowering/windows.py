@@ -249,6 +249,7 @@ def pool(graph: Graph, op: Op) -> list[Layer]:
             {**fields, "least": least, "most": most},
             (source.index,),
             output.index,
+            flags=int(kernel == "average_pool" and bool(op.options.get("Unsigned"))),
             comment=f"{shape_text(source)} -> {shape_text(output)}",
             generic=True,
         )
