@@ -238,9 +238,24 @@ def unquantized(dtype: str) -> TFLiteModel:
     )
 
 
+def rescaled(first: str, last: str) -> TFLiteModel:
+    """QUANTIZE from or to int32."""
+    made = Net(random.Random(3), first)
+    steps = {"int8": 0.05, "int16": 0.002, "int32": 3e-5}
+    x, y = (
+        made.tensor((1, 200), dtype, scales=[steps[dtype]], zero_points=[7 if dtype == "int8" else 0])
+        for dtype in (first, last)
+    )
+    made.graph.inputs.append(x)
+    return TFLiteModel(made.bytes(made.op("QUANTIZE", [x], [y])))
+
+
 def test_selftest_has_the_size_of_each_output(tmp_path: Path) -> None:
     models = [several_outputs(), stacked_int16(), waveform(), scalar("int8"), scalar("int32")]
-    export_all(tmp_path, [*models, unquantized("int8"), unquantized("int16")])
+    models += [unquantized("int8"), unquantized("int16")]
+    models += [rescaled(one, "int32") for one in ("int8", "int16")]
+    models += [rescaled("int32", one) for one in ("int8", "int16")]
+    export_all(tmp_path, models)
 
 
 def test_selftest_of_an_op_that_tflite_micro_lacks_comes_from_a_core(tmp_path: Path) -> None:

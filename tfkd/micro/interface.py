@@ -84,7 +84,7 @@ def _conversions(context: Context) -> str:
     inputs, outputs = (
         [context.graph.tensors[i] for i in ends] for ends in (context.graph.inputs, context.graph.outputs)
     )
-    dtypes = dict.fromkeys(tensor.dtype for tensor in inputs if tensor.scales)
+    dtypes = dict.fromkeys(tensor.dtype for tensor in inputs if tensor.scales and tensor.dtype in _LIMITS)
     functions = [_quantize(quantizer(name, inputs, dtype), dtype) for dtype in dtypes]
     if any(tensor.scales for tensor in outputs):
         functions.append(

@@ -1,4 +1,4 @@
-/* QUANTIZE between int8 and int16, and RELU, RELU6, LEAKY_RELU and ABS with int16, for which a table would be too
+/* QUANTIZE between int8, int16 and int32, and RELU, RELU6, LEAKY_RELU and ABS with int16, for which a table would be too
  * large: the bits of TensorFlow Lite Micro's reference_ops::Requantize, ReluQuantized, QuantizeLeakyRelu and
  * AbsEvalQuantized. Negative inputs have a factor of their own. */
 #include "arithmetic.h"
@@ -15,15 +15,15 @@ TFKD_INLINE int32_t tfkd_rescaled(const tfkd_rescale_params *p, int32_t x, int f
     return tfkd_around(x, p->out_zero_point, p->least, p->most);
 }
 
-/* flags: 1 takes the absolute value first. */
-TFKD_INLINE void tfkd_rescale(const tfkd_rescale_params *p, const int16_t *in, int16_t *out, int flags) {
-    for (int32_t i = 0; i < p->count; i++) out[i] = (int16_t)tfkd_rescaled(p, in[i], flags);
-}
-
-TFKD_INLINE void tfkd_narrow(const tfkd_rescale_params *p, const int16_t *in, int8_t *out, int flags) {
-    for (int32_t i = 0; i < p->count; i++) out[i] = (int8_t)tfkd_rescaled(p, in[i], flags);
-}
-
-TFKD_INLINE void tfkd_widened(const tfkd_rescale_params *p, const int8_t *in, int16_t *out, int flags) {
-    for (int32_t i = 0; i < p->count; i++) out[i] = (int16_t)tfkd_rescaled(p, in[i], flags);
-}
+/* A kernel from one type to another. flags: 1 takes the absolute value first. */
+#define TFKD_RESCALE(name, from, to)                                                                       \
+    TFKD_INLINE void tfkd_##name(const tfkd_rescale_params *p, const from *in, to *out, int flags) {       \
+        for (int32_t i = 0; i < p->count; i++) out[i] = (to)tfkd_rescaled(p, in[i], flags);                \
+    }
+TFKD_RESCALE(rescale, int16_t, int16_t)
+TFKD_RESCALE(narrow, int16_t, int8_t)
+TFKD_RESCALE(widened, int8_t, int16_t)
+TFKD_RESCALE(widened_int32, int16_t, int32_t)
+TFKD_RESCALE(widened_int8_int32, int8_t, int32_t)
+TFKD_RESCALE(narrow_int32, int32_t, int16_t)
+TFKD_RESCALE(narrow_int32_int8, int32_t, int8_t)

@@ -64,7 +64,7 @@ class ByType:
 
     Args:
         int8: Lowering of int8 tensors.
-        int16: Lowering where the first input or an output is int16.
+        int16: Lowering where the first input or an output is int16 or int32.
     """
 
     int8: Lowering
@@ -199,7 +199,7 @@ def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
     lowering = product if is_asymmetric(graph, op) else OPS[op.kind]
     if isinstance(lowering, ByType):
         dtypes = {graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0}
-        lowering = lowering.int16 if "int16" in dtypes else lowering.int8
+        lowering = lowering.int16 if {"int16", "int32"} & dtypes else lowering.int8
     return lowering(graph, op)
 
 

@@ -207,9 +207,22 @@ def logistic_tanh_int16(graph: Graph, op: Op) -> list[Layer]:
     ]
 
 
+# Kernels by the types of input and output; the largest left shift with which no difference to the zero point overflows.
+_RESCALES = {
+    ("int16", "int16"): "rescale", ("int16", "int8"): "narrow", ("int8", "int16"): "widened",
+    ("int16", "int32"): "widened_int32", ("int8", "int32"): "widened_int8_int32",
+    ("int32", "int16"): "narrow_int32", ("int32", "int8"): "narrow_int32_int8",
+}  # fmt: skip
+_MOST_SHIFT = {"int8": 22, "int16": 14, "int32": 0}
+
+
 def rescale(graph: Graph, op: Op) -> list[Layer]:
-    """QUANTIZE between int8 and int16; RELU, RELU6, LEAKY_RELU and ABS of int16."""
-    source, output = values(graph, op.inputs[0]), values(graph, op.outputs[0])
+    """QUANTIZE between int8, int16 and int32; RELU, RELU6, LEAKY_RELU and ABS of int16."""
+    dtypes = ("int8", "int16", "int32") if op.kind == "QUANTIZE" else ("int8", "int16")
+    source, output = (values(graph, i, *dtypes) for i in (op.inputs[0], op.outputs[0]))
+    kernel = _RESCALES.get((source.dtype, output.dtype))
+    if kernel is None:
+        raise Unsupported(f"from {source.dtype} to {output.dtype} is not supported. Convert the model again")
     if source.elements != output.elements or (op.kind != "QUANTIZE" and source.dtype != output.dtype):
         raise Unsupported(f"sizes or types of {source.name!r} and {output.name!r} do not fit. The file is damaged")
     factor = 1.0 if op.kind == "RELU6" else source.scale / output.scale
@@ -217,7 +230,7 @@ def rescale(graph: Graph, op: Op) -> list[Layer]:
         factor = float(np.float32(source.scale) / np.float32(output.scale))
     negative = source.scale * op.options["Alpha"] / output.scale if op.kind == "LEAKY_RELU" else factor
     pairs = [arithmetic.quantize_multiplier(real) for real in (factor, max(0.0, negative))]
-    if negative < 0 or max(shift for _, shift in pairs) > 14:
+    if negative < 0 or max(shift for _, shift in pairs) > _MOST_SHIFT[source.dtype]:
         raise unsupported_scale(output)
     limits = np.iinfo(output.dtype)
     least, most = int(limits.min), int(limits.max)
@@ -225,7 +238,6 @@ def rescale(graph: Graph, op: Op) -> list[Layer]:
         least = max(least, output.zero_point)
     if op.kind == "RELU6":
         most = min(most, source.zero_point + math.floor(float(np.float32(6) / np.float32(source.scale)) + 0.5))
-    kernel = {("int16", "int16"): "rescale", ("int16", "int8"): "narrow"}.get((source.dtype, output.dtype), "widened")
     return [
         Layer(
             op,

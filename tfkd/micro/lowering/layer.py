@@ -100,7 +100,7 @@ def int8(graph: Graph, index: int) -> Tensor:
 def values(graph: Graph, index: int, *dtypes: str) -> Tensor:
     """A tensor that must be int8, or int16 with zero point 0, with one scale; `dtypes` restricts the types."""
     tensor = quantized(graph, index, *(dtypes or ("int8", "int16")))
-    if tensor.dtype == "int16" and tensor.zero_point:
+    if tensor.dtype in ("int16", "int32") and tensor.zero_point:
         raise Unsupported(f"{tensor.name!r} must have zero point 0, has {tensor.zero_point}. Convert the model again")
     return tensor
 
