@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import engines, layer_names, parity, reference
+from tfkd.conversion import engines, fault_location, layer_names, parity, reference
 from tfkd.conversion.converter import convert
 from tfkd.conversion.export import input_specs
 from tfkd.conversion.fault_location import Conversion
@@ -190,6 +190,17 @@ def test_remedy_of_a_mismatch_was_tried_and_works(tmp_path):
         convert(huge(), tmp_path / "m.tflite", mode="float16")
     mode, quantizer = re.search(r"Use mode='(\w+)' with quantizer='(\w+)': it was tried", str(mismatch.value)).groups()
     assert convert(huge(), tmp_path / "m.tflite", mode=mode, quantizer=quantizer).findings == ()
+
+
+def test_op_that_an_engine_refuses_has_its_layer_and_a_remedy(converted, student):
+    model = converted("full_int8")
+    number, op = next((number, op) for number, op in enumerate(model.graph.ops) if op.name == "DEPTHWISE_CONV_2D")
+    error = ModelError(f"LiteRT does not accept it: Node number {number} ({op.name}) failed to invoke.")
+    tries = conversion(converted, student, "full_int8")._replace(agrees=lambda other: other.mode == "int16x8")
+    layer = layer_names.layer_of(model.graph.tensors[op.outputs[0]].name, "", layer_names.layers(student))
+    message = fault_location.refused(model, error, tries)
+    assert f"layer {layer!r} (DEPTHWISE_CONV_2D" in message
+    assert "Use mode='int16x8' with quantizer='tensorflow': it was tried" in message
 
 
 def test_mismatch_is_a_finding_where_allowed_and_none_without_a_check(tmp_path):

@@ -72,15 +72,20 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
     Raises:
         InputError: `split` may not be used for calibration, or the samples would give the model wrong ranges.
     """
-    if split is None or isinstance(split, np.ndarray):
-        raise InputError(
-            f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
-            "Pass the train split of tfkd.data.load; on the command line, the name or path of a data set."
-        )
     if len(source.inputs) > 1:
         raise InputError(
             f"convert: mode {mode!r} needs a model with one input. Received: {len(source.inputs)} inputs, "
             f"{', '.join(source.inputs)}. Use mode='dynamic_range'."
+        )
+    if isinstance(split, np.ndarray):
+        raise InputError(
+            f"convert: calibration must be a split, or data in another form that tfkd.data.as_split takes. Received: an "
+            f"array of shape {split.shape}. Pass (x, y) with its labels, or lambda: ([sample[None]] for sample in x)."
+        )
+    if split is None:
+        raise InputError(
+            f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
+            "Pass the train split of tfkd.data.load; on the command line, the name or path of a data set."
         )
     split = as_split(split, "train", draw=max(1, count), labelled=False)
     split.require("train", "val", purpose="calibration")

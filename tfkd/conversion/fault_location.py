@@ -102,6 +102,16 @@ def locate(model: TFLiteModel, reference: Reference, engine: str, conversion: Co
     return f"{place.text[0].upper()}{place.text[1:]} {_remedy(conversion, place.layer)}"
 
 
+def refused(model: TFLiteModel, error: TfkdError, conversion: Conversion) -> str:
+    """Sentences on a .tflite that an engine does not run: the layer, where the engine names the op, and what helps."""
+    place, graph = "", model.graph
+    if (found := re.search(r"Node number (\d+) \((\w+)\)", str(error))) and int(found[1]) < len(graph.ops):
+        op = graph.ops[int(found[1])]
+        if op.name == found[2]:
+            place = f" It is {_op(op.name, graph.tensors[op.outputs[0]].name, conversion)}."
+    return f"{str(error).rstrip('.')}.{place} {_remedy(conversion, '')}"
+
+
 def _remedy(conversion: Conversion, layer: str) -> str:
     """A sentence on the first other conversion that agrees with the model."""
     others = _alternatives(conversion, layer) if conversion.agrees else []

@@ -1,4 +1,4 @@
-"""Equivalent forms of NEG, which no quantizer takes, and of exponentials that 8 bits cannot hold."""
+"""Equivalent forms of ops that no quantizer or engine takes, and of exponentials that 8 bits cannot hold."""
 
 from __future__ import annotations
 
@@ -118,6 +118,29 @@ def _positive_where(editor: ModelEditor, condition: Any) -> int | None:
     if not editor.is_activation(source) or editor.is_activation(limit) or (editor.constant(limit) > 0).any():
         return None
     return source
+
+
+def replace_squared_differences(content: bytes) -> bytes:
+    """Replaces (x - y)² by SUB and a multiplication by itself, since no engine squares differences of 16 bits.
+
+    The variance in a LayerNormalization, GroupNormalization or UnitNormalization is a mean of them.
+
+    Args:
+        content: A float .tflite.
+    """
+    if "SQUARED_DIFFERENCE" not in TFLiteModel(content).ops:
+        return content
+    editor = ModelEditor(content)
+    for op in list(editor.graph.operators):
+        output = int(op.outputs[0])
+        if editor.name(op) == "SQUARED_DIFFERENCE" and editor.tensors[output].type == schema.TensorType.FLOAT32:
+            difference = editor.copy_tensor(output, "/difference")
+            subtraction = editor.new_op("SUB", op.inputs.tolist(), [difference], schema.SubOptionsT())
+            editor.insert(subtraction, before=op)
+            square = editor.new_op("MUL", [difference, difference], [output], schema.MulOptionsT())
+            editor.insert(square, before=op)
+            editor.remove(op)
+    return editor.pack()
 
 
 def _replace_negations(content: bytes) -> bytes:

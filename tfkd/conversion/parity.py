@@ -62,6 +62,7 @@ _COPIES = 7
 # TensorFlow Lite Micro's reference kernels are slow: multiply-accumulates of one sample, and of all.
 _MICRO_SAMPLE, _MICRO_BUDGET = 1e8, 1.2e8
 _COMPUTE = "tfkd.conversion.engines:compute"
+_REFUSED = "LiteRT does not accept it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,8 @@ def check(model: TFLiteModel, reference: Reference, conversion: Conversion, *, a
             model, reference, max(wrong, key=lambda one: one.excess).engine, conversion
         )
     except (ModelError, DeviceError) as error:
-        finding = f"the .tflite cannot be compared with the Keras model: {error}"
+        reason = fault_location.refused(model, error, conversion) if _REFUSED in str(error) else error
+        finding = f"the .tflite cannot be compared with the Keras model: {reason}"
     if allow_mismatch:
         return (f"{finding[0].upper()}{finding[1:]}",)
     raise ModelError(
@@ -177,7 +179,7 @@ def compare(
                 results |= beside.result()
     for name in names:
         if isinstance(results[name], str):
-            raise ModelError(f"{name}: LiteRT does not accept it: {results[name]}.")
+            raise ModelError(f"{name}: {_REFUSED}: {results[name]}.")
     factor = (_CLIPPING_FACTOR if clips else 1.0) * (
         _INT4_FACTOR if any(tensor.dtype == "int4" for tensor in model.graph.tensors) else 1.0
     )

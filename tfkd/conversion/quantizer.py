@@ -195,7 +195,7 @@ _Precision = tuple[int, int] | None
 def _quantize(
     content: bytes, settings: QuantizerSettings, mode: str, samples: np.ndarray | None, float_io: bool
 ) -> Quantized:
-    content = rewriting.for_litert(content)
+    content = rewriting.for_litert(content, int16=mode == "int16x8" or bool(settings.int16))
     graph = TFLiteModel.load(content).graph
     floats, precisions = _precisions(graph, settings, mode)
     ranges: dict[str, tuple[float, float]] = {}

@@ -70,7 +70,7 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
     def quantize(content: bytes, *args: Any, **options: Any) -> bytes:
         stable = op_forms.replace(content)
         if mode == "int16x8":
-            stable = replace_sums(stable)
+            stable = op_forms.replace_squared_differences(replace_sums(stable))
         graph = TFLiteModel.load(stable).graph
         with contextlib.suppress(RuntimeError, ValueError):  # LiteRT does not show all tensors of a loop
             ranges.update(activation_ranges.extremes(stable, graph, samples))
@@ -248,17 +248,20 @@ def _replace_zero_scales(content: bytes) -> bytes:
     return editor.pack() if changed else content
 
 
-def for_litert(content: bytes) -> bytes:
+def for_litert(content: bytes, *, int16: bool) -> bytes:
     """Rewrites a float .tflite for litert-quantizer.
 
     Args:
         content: The float .tflite.
+        int16: Whether activations of 16 bits are asked for.
 
     Returns:
         The file with constants on the right of matrix products, and of as many dimensions as the result in MINIMUM,
         MAXIMUM and SELECT_V2, and with slices for partly read SPLIT; or `content` where nothing changes.
     """
     content = slice_partly_read_splits(op_forms.replace(content))
+    if int16:
+        content = op_forms.replace_squared_differences(content)
     editor, changed = ModelEditor(content), False
     for op in list(editor.graph.operators):
         if editor.name(op) == "BATCH_MATMUL" and not editor.is_activation(int(op.inputs[0])):
