@@ -309,7 +309,7 @@ def test_convert_damaged_saved_model_is_refused(tmp_path):
     [
         ({"mode": "int8"}, r"mode must be one of float32, .*Received: mode='int8'. Use 'full_int8'"),
         ({}, r"mode 'full_int8' needs a calibration split. Received: calibration=NoneType. Pass the train split"),
-        ({"calibration": np.zeros((9, *SHAPE))}, r"needs a calibration split. Received: calibration=ndarray"),
+        ({"calibration": np.zeros((9, *SHAPE))}, r"must be a split.*array of shape \(9, 8, 8, 1\). Pass \(x, y\)"),
         ({"mode": "float32", "model": 3}, r"model must be a Keras model or a path. Received: int"),
         ({"mode": "float32", "model": "none.keras"}, r"none.keras does not exist"),
     ],
@@ -391,8 +391,12 @@ def test_calibration_of_another_shape_is_refused(splits, tmp_path):
 def test_calibration_of_a_model_with_two_inputs_is_refused(splits, tmp_path):
     inputs = [keras.Input((2,), name="left"), keras.Input((2,), name="right")]
     model = keras.Model(inputs, keras.layers.Add()(inputs))
-    with pytest.raises(ValueError, match=r"needs a model with one input. Received: 2 inputs, left, right. Use mode="):
-        convert(model, tmp_path / "m.tflite", calibration=splits.train)
+    pair = np.zeros((1, 2), np.float32)
+    for calibration in (splits.train, lambda: ([pair, pair] for _ in range(4))):
+        with pytest.raises(
+            ValueError, match=r"needs a model with one input. Received: 2 inputs, left, right. Use mode="
+        ):
+            convert(model, tmp_path / "m.tflite", calibration=calibration)
 
 
 def test_calibration_with_test_samples_is_refused(splits):

@@ -79,7 +79,7 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
         )
     if isinstance(split, np.ndarray):
         raise InputError(
-            f"convert: calibration must be a split, or data in another form that tfkd.data.as_split takes. Received: an "
+            f"convert: calibration must be a split, or data in a form that tfkd.data.as_split takes. Received: an "
             f"array of shape {split.shape}. Pass (x, y) with its labels, or lambda: ([sample[None]] for sample in x)."
         )
     if split is None:
