@@ -392,11 +392,9 @@ def test_calibration_of_a_model_with_two_inputs_is_refused(splits, tmp_path):
     inputs = [keras.Input((2,), name="left"), keras.Input((2,), name="right")]
     model = keras.Model(inputs, keras.layers.Add()(inputs))
     pair = np.zeros((1, 2), np.float32)
-    for calibration in (splits.train, lambda: ([pair, pair] for _ in range(4))):
-        with pytest.raises(
-            ValueError, match=r"needs a model with one input. Received: 2 inputs, left, right. Use mode="
-        ):
-            convert(model, tmp_path / "m.tflite", calibration=calibration)
+    for samples in (splits.train, lambda: ([pair, pair] for _ in range(4))):
+        with pytest.raises(ValueError, match=r"a model with one input. Received: 2 inputs, left, right. Use mode="):
+            convert(model, tmp_path / "m.tflite", calibration=samples)
 
 
 def test_calibration_with_test_samples_is_refused(splits):
