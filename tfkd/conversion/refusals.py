@@ -23,7 +23,7 @@ _LOOPS = (
 _MISSING = {
     "BitwiseAnd": "It comes from keras.ops.argmax or argmin: end the model before it and take the argmax outside.",
     "DenseBincount": "It comes from CategoryEncoding or bincount: encode the data before the model.",
-    "ExtractImagePatches": "It comes from tf.image.extract_patches: use keras.ops.image.extract_patches, a convolution.",
+    "ExtractImagePatches": "Use keras.ops.image.extract_patches, a convolution, instead of tf.image.extract_patches.",
     "FFT2D": "Multiply by the constant matrices of the transform instead, one for each axis and for each part.",
     "ResizeBicubic": "Resize with interpolation='bilinear' or 'nearest'.",
     "Unpack": "The size of a tensor depends on its values: use layers of fixed output shape.",
