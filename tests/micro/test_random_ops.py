@@ -129,6 +129,20 @@ def test_computed_rows_outside_of_a_table_are_its_last_one(tmp_path: Path) -> No
     assert np.array_equal(native(tmp_path, [micro.emit(content)], [rows])[0], values[[0, 1, 1]])
 
 
+def test_token_ids_of_the_input_are_rows_of_a_constant_table(tmp_path: Path) -> None:
+    """Keras's Embedding."""
+    made = Ops(random.Random(0))
+    ids, table = made.tensor((1, 6), "int32"), made.constant((20, 3))
+    made.graph.inputs.append(ids)
+    out = made.op("GATHER", [table, ids], [made.same(table, (1, 6, 3))], schema.GatherOptionsT(axis=0))
+    content = made.bytes(out)
+    rows = np.random.default_rng(0).integers(0, 20, (4, 6)).astype("int32")
+    got = native(tmp_path / "inside", [micro.emit(content)], [rows])[0]
+    assert np.array_equal(got, interpret([content], [rows])[0])
+    assert len({row.tobytes() for row in got}) == 4
+    native(tmp_path / "outside", [micro.emit(content)], [rows - 10 + 30 * (rows > 10)])
+
+
 def test_selections_are_copies_or_a_table() -> None:
     graphs = [(kind, lower(read(TFLiteModel.load(op_net(kind, seed))))[0]) for kind in SELECTIONS for seed in range(12)]
     for kind, layers in graphs:
