@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
 
 from tests.micro.execution import differing, interpret, native
 from tests.micro.test_export import run_selftest
@@ -83,6 +84,46 @@ def streamed(seed: int) -> bytes:
         made.initialized(values)
         made.graph.operators.insert(called, made.graph.operators.pop())
     return made.bytes(x)
+
+
+def buffered(cycles: int, slots: int = 3) -> bytes:
+    """A convolution over the slots of a CIRCULAR_BUFFER."""
+    made = Net(random.Random(0), kernel=3)
+    x = made.input((1, 1, 3, 2))
+    step, zero = made.steps(x)
+    out = made.variable((1, slots, 3, 2), "int8", step, zero)
+    code = schema.BuiltinOperator.CUSTOM
+    made.model.operatorCodes.append(
+        schema.OperatorCodeT(deprecatedBuiltinCode=code, builtinCode=code, customCode=b"CIRCULAR_BUFFER", version=1)
+    )
+    options = flexbuffers.Dumps({"cycles_max": cycles}) if cycles else b""
+    made.graph.operators.append(
+        schema.OperatorT(
+            opcodeIndex=len(made.model.operatorCodes) - 1,
+            inputs=[x],
+            outputs=[out],
+            customOptions=np.frombuffer(options, "u1") if cycles else None,
+        )
+    )
+    return made.bytes(made.convolution(out))
+
+
+@pytest.mark.parametrize(("cycles", "slots"), [(1, 3), (0, 5)])
+def test_circular_buffer_keeps_inputs_as_in_tflite_micro(cycles: int, slots: int, tmp_path: Path) -> None:
+    content = buffered(cycles, slots)
+    x = samples(content, _RUNS)
+    got = native(tmp_path, [micro.emit(content)], [x])[0]
+    assert np.array_equal(got, interpret([content], [x])[0])
+    assert len({row.tobytes() for row in got}) > 3
+    model = TFLiteModel.load(content)
+    run = targets.get("cortex-m4").run(model, x, latency=False)
+    assert np.array_equal(run.outputs[0], targets.get("tflm").run(model, x, latency=False).outputs[0])
+
+
+def test_circular_buffer_that_skips_runs_is_refused() -> None:
+    for cycles in (0, 2):
+        with pytest.raises(ValueError, match="it stops 1 of 2 runs"):
+            micro.emit(buffered(cycles))
 
 
 def test_variables_persist_as_in_tflite_micro(tmp_path: Path) -> None:

@@ -274,7 +274,9 @@ def _check_quantization(info: TensorInfo) -> None:
 
 
 def _options(op: Any) -> Options:
-    """The scalar fields of an op's options table."""
+    """The scalar fields of an op's options table; of a custom op its options, as bytes."""
+    if op.CustomOptionsLength():
+        return Options(CustomOptions=op.CustomOptionsAsNumpy().tobytes())
     kind, table = _OPTION_TYPES.get(op.BuiltinOptionsType(), "NONE"), op.BuiltinOptions()
     if table is None or kind == "NONE":
         return Options()
@@ -311,7 +313,8 @@ def _check_order(graph: Graph) -> None:
             if i >= 0 and i not in known:
                 raise ModelError(f"{graph.label(op)} reads {graph.tensors[i].name!r} before it is computed")
         for i in op.outputs:
-            if i in known:
+            # The output of this op is a state: the buffer itself.
+            if i in known and not (op.kind == "CIRCULAR_BUFFER" and graph.tensors[i].variable):
                 raise ModelError(f"{graph.label(op)} writes {graph.tensors[i].name!r} a second time")
             known.add(i)
     for i in graph.outputs:

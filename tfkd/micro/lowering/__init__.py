@@ -48,7 +48,7 @@ from tfkd.micro.lowering.selections import (
     space_to_depth,
     update_slice,
 )
-from tfkd.micro.lowering.sequences import lstm, svdf
+from tfkd.micro.lowering.sequences import circular_buffer, lstm, svdf
 from tfkd.micro.lowering.tables import log_softmax, lookup, softmax
 from tfkd.micro.lowering.upsampling import resize_bilinear, resize_nearest, transpose_convolution
 from tfkd.micro.lowering.windows import convolution, depthwise, pool
@@ -84,6 +84,7 @@ OPS: dict[str, Lowering | ByType] = {
     "BATCH_TO_SPACE_ND": batch_to_space,
     "BROADCAST_TO": broadcast_to,
     "CAST": cast,
+    "CIRCULAR_BUFFER": circular_buffer,
     "CONCATENATION": concatenation,
     "CONV_2D": ByType(convolution, convolution_int16),
     "CUMSUM": cumulative_sum,

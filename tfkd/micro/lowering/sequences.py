@@ -1,14 +1,25 @@
-"""UNIDIRECTIONAL_SEQUENCE_LSTM and SVDF: ops with states, variable tensors that keep their values between runs."""
+"""UNIDIRECTIONAL_SEQUENCE_LSTM, SVDF, CIRCULAR_BUFFER: ops with states, which keep their values between runs."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from flatbuffers import flexbuffers
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
-from tfkd.micro.lowering.layer import Fields, Layer, Unsupported, check_scale, constant, int8, operand, shape_text
+from tfkd.micro.lowering.layer import (
+    Fields,
+    Layer,
+    Unsupported,
+    check_scale,
+    constant,
+    int8,
+    operand,
+    read_by_kernel,
+    shape_text,
+)
 from tfkd.micro.lowering.requantization import folded_sums
 
 _GATES = ("input", "forget", "cell", "output")
@@ -123,6 +134,44 @@ def _gates(graph: Graph, op: Op, source: Tensor, hidden: Tensor, inputs: int, un
         "bias": np.stack(biases, axis=1),
         **{name: tuple(one[name] for one in scaled) for name in ("multiplier", "shift")},
     }
+
+
+def circular_buffer(graph: Graph, op: Op) -> list[Layer]:
+    """CIRCULAR_BUFFER: the last inputs [1, 1, W, C] as [1, slots, W, C], a variable; every run must compute all ops."""
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
+    if len(output.shape) != 4 or source.shape != (output.shape[0], 1, *output.shape[2:]) or output.shape[0] != 1:
+        raise Unsupported(f"{source.shape} is no slot of {output.shape}. The file is damaged")
+    if not output.variable or output.data is not None:
+        raise Unsupported(f"{output.name!r} must be a variable. Convert the model again")
+    # Without the option, TensorFlow Lite Micro takes it from the shapes of two models that its authors had.
+    cycles = _cycles(op) or (1 if output.shape[1] in (5, 13, 25) else 2)
+    if cycles != 1:
+        raise Unsupported(f"it stops {cycles - 1} of {cycles} runs before the ops behind it. Use cycles_max = 1")
+    depth = source.elements
+    return [
+        Layer(
+            op,
+            "circular_buffer",
+            "circular_buffer",
+            "tfkd_circular_buffer_params",
+            {"kept": output.elements - depth, "depth": depth},
+            (read_by_kernel(source),),
+            output.index,
+            comment=f"{shape_text(source)} -> {shape_text(output)}",
+        )
+    ]
+
+
+def _cycles(op: Op) -> int:
+    """The option `cycles_max`, 0 where it is missing: the first value of a map or vector of FlexBuffers."""
+    content = op.options.get("CustomOptions", b"")
+    if not content:
+        return 0
+    try:
+        root = flexbuffers.GetRoot(content)
+        return max(0, int((root.AsMap.Values if root.IsMap else root.AsVector)[0].AsInt))
+    except Exception as error:  # damaged bytes raise errors of many kinds
+        raise Unsupported(f"its options cannot be read: {error}. The file is damaged") from None
 
 
 def svdf(graph: Graph, op: Op) -> list[Layer]:
