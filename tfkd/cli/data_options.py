@@ -16,7 +16,8 @@ _FORMS = (
     "a .npz or .tfrecord file, a manifest (.csv, .jsonl), or a folder with one folder of images or sounds per class"
 )
 DataOption = Annotated[
-    Request, typer.Option("--data", help=f"Data set: digits, mnist, fashion_mnist, cifar10, cifar100, {_FORMS}.")
+    Request,
+    typer.Option("--data", help=f"Data set: digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, {_FORMS}."),
 ]
 DIGITS = Request("digits")
 

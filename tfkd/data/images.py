@@ -80,6 +80,16 @@ def decode(file: object, options: ReadingOptions, content: bytes | None = None) 
     return array[..., None] if array.ndim == 2 else array
 
 
+def fitted(pixels: np.ndarray, options: ReadingOptions) -> np.ndarray:
+    """Pixels in memory, uint8 [H, W, C], with color, size and crop of the options applied, as `decode` does."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    gray = options.color == "gray" or (options.color is None and image.mode == "L")
+    array = np.asarray(_fitted(image.convert("L" if gray else "RGB"), options))
+    return array[..., None] if array.ndim == 2 else array
+
+
 def _fitted(image: Image.Image, options: ReadingOptions) -> Image.Image:
     from PIL import Image, ImageOps
 

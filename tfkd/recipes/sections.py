@@ -55,7 +55,8 @@ class Source(Section):
     name: str | None = Field(
         default=None,
         examples=["digits"],
-        description="Name of a data set: digits, mnist, fashion_mnist, cifar10 or cifar100.",
+        description="Name of a data set: digits, mnist, fashion_mnist, cifar10, cifar100, or tfds:NAME of TensorFlow "
+        "Datasets.",
     )
     path: RecipePath | None = Field(
         default=None,

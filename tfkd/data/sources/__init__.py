@@ -5,7 +5,7 @@ A new source is one module with a `Source` and one line in `SOURCES`.
 
 from __future__ import annotations
 
-from tfkd.data.sources import digits, folder, keras_datasets, manifest, npy, npz, tfrecord
+from tfkd.data.sources import digits, folder, keras_datasets, manifest, npy, npz, tfds, tfrecord
 from tfkd.data.sources.source import Source
 
 # In the order in which a reference is tried: names before paths.
@@ -13,6 +13,7 @@ SOURCES: tuple[Source, ...] = (
     digits.SOURCE,
     keras_datasets.SOURCE,
     npz.NAMED,
+    tfds.SOURCE,
     npy.SOURCE,
     tfrecord.SOURCE,
     folder.SOURCE,
