@@ -206,6 +206,20 @@ def test_leak_between_train_and_test_is_found(folder):
     assert sum(int(one.evidence.split()[0]) for one in leaks) == 40
 
 
+def test_photo_of_the_training_part_in_the_test_part_is_found_and_named(tmp_path):
+    from tests.data.test_resemblance import scene, variants
+
+    for part, seeds in (("train", range(12)), ("test", range(50, 54))):
+        for seed in seeds:
+            (tmp_path / part / "ab"[seed % 2]).mkdir(parents=True, exist_ok=True)
+            scene(seed).save(tmp_path / part / "ab"[seed % 2] / f"{seed}.png")
+    variants(scene(4))[1].save(tmp_path / "test" / "a" / "copy.png")
+    (finding,) = doctor._examine_resemblance(tfkd.data.load(tmp_path, validation=0))
+    assert (finding.severity, finding.what) == ("warning", "Images of train resemble images of test.")
+    assert finding.evidence.startswith("1 of 5 test images that were compared with 12, such as ")
+    assert finding.evidence.endswith("test/a/copy.png and train/a/4.png")
+
+
 def test_few_samples_of_a_class_are_found(folder):
     train, test = DIGITS.train, DIGITS.test
     keep = np.concatenate([np.flatnonzero(train.y != 3), np.flatnonzero(train.y == 3)[:10]])

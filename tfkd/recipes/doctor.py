@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd import data
+from tfkd.data import resemblance
 from tfkd.errors import DeviceError, InputError, TfkdError
 from tfkd.recipes import target_choice, teacher_examination
 from tfkd.recipes.findings import Finding
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tfkd.targets import Target
 
 _FEW_PER_CLASS = 20
+# Test images that are compared with ten times as many training images.
+_COMPARED = 2000
 
 
 def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None) -> list[Finding]:
@@ -41,7 +44,7 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
     recipe.allow_own_code()
     progress("data")
     splits = data.load(recipe.data.request(), validation=recipe.data.validation, seed=recipe.seed)
-    findings = [*_examine_settings(recipe), *_examine_data(splits)]
+    findings = [*_examine_settings(recipe), *_examine_data(splits), *_examine_resemblance(splits)]
     other, teacher_splits = recipe.data.teacher, splits
     if other:
         teacher_splits = data.load(other.request(), validation=recipe.data.validation, seed=recipe.seed)
@@ -115,6 +118,30 @@ def _examine_data(splits: data.Splits) -> Iterator[Finding]:
             f"{len(few)} below {_FEW_PER_CLASS}: {names}",
             "Collect more samples, use an augmentation, or merge classes.",
         )
+
+
+def _examine_resemblance(splits: data.Splits) -> Iterator[Finding]:
+    """Finds images of the test split that are almost those of another split; of large splits among some of them."""
+    test = splits.test.sample(min(len(splits.test), _COMPARED))
+    for name in ("train", "val"):
+        split = getattr(splits, name)
+        if not len(split):
+            continue
+        drawn = split.sample(min(len(split), 10 * _COMPARED))
+        found = resemblance.pairs(drawn, test)
+        if len(found):
+            first, second = (_name_of(one, row) for one, row in zip((drawn, test), found[0], strict=True))
+            yield Finding(
+                "warning",
+                f"Images of {name} resemble images of test.",
+                f"{len(found)} of {len(test)} test images that were compared with {len(drawn)}, such as {second} and "
+                f"{first}",
+                "Look at them. If they show the same scene, keep them in one part: tfkd split --group.",
+            )
+
+
+def _name_of(split: data.Split, row: int) -> str:
+    return f"sample {split.ids[row]}" if split.paths is None else str(split.paths[row])
 
 
 def _examine_teacher(recipe: Recipe, file: Path, splits: data.Splits) -> Iterator[Finding]:

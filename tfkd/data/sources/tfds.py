@@ -27,7 +27,8 @@ def read(request: Request) -> Arrays:
     name = request.reference.removeprefix(_PREFIX)
     builder = _builder(name)
     label = _check_form(builder, name)
-    x, y, part = [], [], []
+    x: list[np.ndarray] = []
+    y, part = [], []
     for split in (split for split in builder.info.splits if split in PARTS):
         for number, (sample, number_of_class) in enumerate(_samples(builder, split)):
             where = f"{request.reference}, {split}, sample {number}"

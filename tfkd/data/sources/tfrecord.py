@@ -137,11 +137,10 @@ def _labels(file: Path, records: Sequence[_Record], options: ReadingOptions) -> 
 def _feature(record: _Record, content: bytes, name: str) -> tuple[str, Sequence[Any]]:
     """The type, `bytes`, `float` or `int64`, and the values of a feature."""
     import tensorflow as tf
-    from google.protobuf.message import DecodeError
 
     try:
         features = tf.train.Example.FromString(content).features.feature
-    except DecodeError as error:
+    except Exception as error:  # protobuf's DecodeError
         raise InputError(f"load: {record}: must be a tf.train.Example. Received: {error}. Write it as one.") from None
     if name not in features:
         known = ", ".join(f"{key} ({_type(one)})" for key, one in sorted(features.items())) or "none"

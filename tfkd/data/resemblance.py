@@ -1,0 +1,79 @@
+"""Images that resemble each other: the same photo in another size, compression or brightness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfkd.data.lazy import LazySamples
+from tfkd.data.splits import Split
+
+# Smaller images have too little detail to tell two of one class apart.
+SMALLEST_SIDE = 48
+# Largest number of the 128 bits in which the hashes of resembling images differ.
+MOST_BITS = 6
+# An image whose gray values deviate less from their mean has no gradients to compare.
+_FLAT = 4.0
+_CHUNK = 256
+
+
+def hashes(x: np.ndarray | LazySamples) -> tuple[np.ndarray, np.ndarray]:
+    """Difference hashes of images.
+
+    The image is averaged over 9 x 9 fields. A bit says whether a field is brighter than its right neighbour, or its
+    lower one.
+
+    Args:
+        x: Images [N, H, W, C], 0..255.
+
+    Returns:
+        The hashes, uint64 [N, 2], and whether each image has enough contrast to be compared, bool [N].
+
+    Reference:
+        Krawetz: Kind of Like That (The Hacker Factor Blog, 2013), for dHash.
+    """
+    parts = [_hashes(np.asarray(x[start : start + _CHUNK], np.float32)) for start in range(0, len(x), _CHUNK)]
+    found, contrast = zip(*parts, strict=True)
+    return np.concatenate(found), np.concatenate(contrast)
+
+
+def _hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    gray = images.mean(axis=3)
+    for axis in (1, 2):  # sums over fields of almost equal size
+        edges = np.linspace(0, gray.shape[axis], 10).astype(int)
+        sizes = np.diff(edges).reshape([-1 if one == axis else 1 for one in range(3)])
+        gray = np.add.reduceat(gray, edges[:-1], axis=axis) / sizes
+    bits = [gray[:, :8, :8] > gray[:, :8, 1:], gray[:, :8, :8] > gray[:, 1:, :8]]
+    packed = [np.packbits(one.reshape(len(images), 64), axis=1).view(np.uint64) for one in bits]
+    return np.concatenate(packed, axis=1), gray.std(axis=(1, 2)) >= _FLAT
+
+
+def pairs(split: Split, other: Split) -> np.ndarray:
+    """Pairs of images of two splits that resemble each other and are not equal.
+
+    Args:
+        split: Split of images.
+        other: Another split of images of the same size.
+
+    Returns:
+        Positions in both splits, int64 [P, 2]; for each image of `other` at most the most similar one. Empty where the
+        samples are no images, or smaller than `SMALLEST_SIDE`.
+    """
+    if len(split.input_shape) != 3 or min(split.input_shape[:2]) < SMALLEST_SIDE:
+        return np.zeros((0, 2), np.int64)
+    found = list(_pairs(split, other))
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+def _pairs(split: Split, other: Split) -> Iterator[tuple[int, int]]:
+    (first, usable), (second, usable_too) = hashes(split.x), hashes(other.x)
+    rows = np.flatnonzero(usable)
+    if not len(rows):
+        return
+    equal = set(split.digests.tolist())
+    for column in np.flatnonzero(usable_too):
+        distance = np.bitwise_count(first[rows] ^ second[column]).sum(axis=1)
+        nearest = int(distance.argmin())
+        if distance[nearest] <= MOST_BITS and int(other.digests[column]) not in equal:
+            yield int(rows[nearest]), int(column)
