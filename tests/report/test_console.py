@@ -81,4 +81,10 @@ def test_export_shows_the_arena_and_what_was_removed():
     }
     assert console.exported(Path("out"), sizes).endswith("; 2 ops removed; self-test of 4 vectors from tflm")
     assert "no self-test" in console.exported(Path("out"), {**sizes, "golden_source": None})
+    refused = {
+        **sizes,
+        "golden_source": "cortex-m4",
+        "golden_refusals": {"tflm": "tflm: It lacks TILE.\nIt printed: x"},
+    }
+    assert console.exported(Path("out"), refused).endswith("from cortex-m4\nno vectors from tflm: It lacks TILE.")
     assert "size unknown" in console.exported(Path("out"), {"arena_bytes": None})

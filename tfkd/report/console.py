@@ -118,7 +118,7 @@ def exported(folder: Path, sizes: Mapping[str, Any]) -> str:
             words.append("no self-test: neither tflite-micro nor the packages of tfkd[mcu] are installed")
         else:
             words.append("no self-test: no engine runs this model")
-        lines = [f"{message.splitlines()[0]}" for message in sizes["golden_refusals"].values()]
+        lines = [f"no vectors from {message.splitlines()[0]}" for message in sizes["golden_refusals"].values()]
         return "\n".join(["; ".join(words), *lines])
     return "; ".join(words)
 

@@ -76,7 +76,7 @@ class TFLM(target.Target):
             )
         except isolation.ChildRefused as error:
             raise ModelError(
-                f"tflm: TensorFlow Lite Micro does not accept the model. {_explain(str(error), model)} "
+                f"tflm: TensorFlow Lite Micro does not accept the model. {_explain(str(error), model)}\n"
                 f"It printed: {error}"
             ) from None
         return Measurement(
@@ -120,6 +120,7 @@ _REASONS = (
     ("dequantize_common.cc", "It supports no float16 weights."),
     ("Hybrid models are not supported", "It supports no int8 weights with float activations."),
     ("FLOAT32 with filter type: INT8", "It supports no int8 weights with float activations."),
+    ("num_inputs <= kMaxInputNum", "Its CONCATENATION takes at most 10 inputs."),
 )
 
 
