@@ -58,11 +58,20 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _device(environment: Mapping[str, Any]) -> str:
-    """Manufacturer, model, chip and system of a phone; processor and cores of another machine."""
+    """Manufacturer, model, chip, system and browser of a phone; processor and cores of another machine."""
     phone = " ".join(str(environment[key]) for key in ("manufacturer", "model") if environment.get(key))
     android = f"Android {environment['android']}" if environment.get("android") else None
     cores = f"{environment['cores']} cores" if environment.get("cores") else None
-    parts = (phone, environment.get("soc"), environment.get("processor"), cores, android)
+    browser = environment.get("browser") and f"{environment['browser']} ({environment['engine']})"
+    parts = (
+        phone,
+        environment.get("soc"),
+        environment.get("processor"),
+        cores,
+        android,
+        environment.get("gpu"),
+        browser,
+    )
     return ", ".join(str(part) for part in parts if part)
 
 

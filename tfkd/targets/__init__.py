@@ -25,6 +25,7 @@ _TARGETS = {
     "ssh": "tfkd.targets.ssh:SSH",
     "android": "tfkd.targets.android:Android",
     "adb-binary": "tfkd.targets.adb_binary:AdbBinary",
+    "browser": "tfkd.targets.browser:Browser",
 }
 
 
@@ -76,8 +77,9 @@ def get(spec: str, **options: Any) -> Target:
         spec: `host` (LiteRT with XNNPACK), `host:plain` (LiteRT's own kernels), `host:reference` (its reference
             kernels), `tflm` (TensorFlow Lite Micro), `arm64` (LiteRT for ARM under QEMU, also `arm64:cortex-a53`), an
             emulated core such as `cortex-m4`, also with the flash and RAM of a board as in `cortex-m4:nrf52840`,
-            `ssh:user@host` (LiteRT on an edge device), `android` or `android:SERIAL` (a phone), or
-            `adb-binary:benchmark_model@SERIAL` (LiteRT's benchmark tool on a phone). Settings may follow:
+            `ssh:user@host` (LiteRT on an edge device), `android` or `android:SERIAL` (a phone),
+            `adb-binary:benchmark_model@SERIAL` (LiteRT's benchmark tool on a phone), `browser`, `browser:firefox` or
+            `browser:/path` (LiteRT.js in a browser here), or `browser:wait` (in that of a phone). Settings may follow:
             `host,threads=4,batch=8`.
         **options: Settings of the target, such as `threads=4` of `host` or `timeout_s=60`.
 

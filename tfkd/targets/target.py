@@ -60,6 +60,14 @@ class Target(Protocol):
         """
         return self
 
+    def with_labels(self, labels: np.ndarray) -> Self:
+        """A copy that knows the class of each sample, or the target itself where runs show no accuracy.
+
+        Args:
+            labels: [N] class of each sample of the next run.
+        """
+        return self
+
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
     ) -> Measurement:

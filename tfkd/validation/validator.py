@@ -273,7 +273,10 @@ def _run(row: Row, place: _Place, model: TFLiteModel, test: Split, inputs: np.nd
         return dataclasses.replace(row, invalid_reason=place.reason, unavailable=True)
     try:
         target = place.target
-        measurement = target.run(model, inputs) if inputs is not None else run_in_parts(target, model, test)
+        if inputs is None:
+            measurement = run_in_parts(target, model, test)
+        else:
+            measurement = target.with_labels(test.y).run(model, inputs)
     except (ModelError, ChildCrashed) as error:
         return dataclasses.replace(row, invalid_reason=str(error), broken=True)
     except ToolMissingError as error:

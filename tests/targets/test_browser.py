@@ -1,0 +1,197 @@
+"""The target browser in a real Chromium without a window, with LiteRT.js from the npm registry or the cache."""
+
+import contextlib
+import re
+import shutil
+import stat
+import threading
+
+import numpy as np
+import pytest
+import system_packages
+
+import tfkd
+from tfkd import report, targets
+from tfkd.conversion.converter import convert
+from tfkd.errors import DeviceError, InputError, ToolMissingError
+from tfkd.targets import litert_js
+
+MISSING = system_packages.skip_reason("chromium")
+needs_chromium = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    return f"browser:{system_packages.find('chromium')}"
+
+
+@pytest.fixture(scope="module")
+def int16(student, splits, tmp_path_factory):
+    return convert(student, tmp_path_factory.mktemp("int16") / "int16.tflite", mode="int16x8", calibration=splits.train)
+
+
+def host(model, inputs):
+    return targets.get("host").run(model, inputs, latency=False).outputs
+
+
+@needs_chromium
+@pytest.mark.network
+def test_validation_in_chromium_gives_the_outputs_of_the_host(chromium, digits_int8, splits, tmp_path):
+    validation = tfkd.validate(digits_int8, splits.test, targets=["host", chromium])
+    computer, browser = (row.measurement for row in validation.rows if row.target)
+    assert np.array_equal(browser.outputs[0], computer.outputs[0])
+    assert browser.valid, browser.invalid_reason
+    assert browser.latency.p50_ms > 0
+    assert browser.evidence == {"outputs": "measured", "latencies_ns": "measured"}
+    assert browser.environment["isolated"]
+    batch = browser.setting["inferences_per_time"]
+    assert batch * browser.latency.max_ms >= 10 * browser.environment["clock_step_ms"]
+    page = report.write_report(validation, tmp_path / "report.html").read_text()
+    assert re.search(r"Chrom\w+ \d+ \(LiteRT.js 2", page)
+
+
+@needs_chromium
+@pytest.mark.network
+def test_int16_model_on_two_threads(chromium, int16, splits):
+    x = int16.quantize_input(splits.test.x[:100])
+    found = targets.get(f"{chromium},threads=2").run(int16, x, latency=False)
+    assert found.outputs[0].dtype == np.int16
+    assert np.array_equal(found.outputs[0], host(int16, x)[0])
+    assert "threaded" in found.environment["engine"]
+    assert found.latencies_ns is None
+
+
+@needs_chromium
+@pytest.mark.network
+def test_each_sample_starts_from_the_initial_state(chromium, resource_states):
+    model, x, expected = resource_states
+    found = targets.get(chromium).run(model, x, latency=False)
+    np.testing.assert_allclose(found.outputs[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_chromium
+@pytest.mark.network
+def test_browser_that_is_killed_is_an_error(tmp_path, digits_int8, splits):
+    script = tmp_path / "killed-chromium"
+    script.write_text(f'#!/bin/sh\nexec timeout -s KILL 1 "{system_packages.find("chromium")}" "$@"\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    x = np.repeat(digits_int8.quantize_input(splits.test.x), 200, axis=0)  # more than a second takes
+    with pytest.raises(DeviceError, match="ended with status"):
+        targets.get(f"browser:{script}").run(digits_int8, x)
+
+
+@needs_chromium
+@pytest.mark.network
+def test_phone_opens_the_page_and_sees_the_verdict(digits_int8, splits, capfd):
+    from playwright.sync_api import sync_playwright
+
+    target = targets.get("browser:wait,address=127.0.0.1", timeout_s=60)
+    x, found = digits_int8.quantize_input(splits.test.x[:50]), []
+    thread = threading.Thread(
+        target=lambda: found.append(target.with_labels(splits.test.y[:50]).run(digits_int8, x)), daemon=True
+    )
+    thread.start()
+    printed = ""
+    while not (url := re.search(r"http://127\.0\.0\.1:\d+/[\w-]+/", printed)):
+        assert thread.is_alive()
+        printed += capfd.readouterr().err
+    assert "█" in printed
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        with contextlib.closing(
+            playwright.chromium.launch(executable_path=system_packages.find("chromium"), args=flags)
+        ) as browser:
+            page = browser.new_page(viewport={"width": 360, "height": 740})
+            page.goto(url[0])
+            assert not found  # nothing starts by itself
+            page.get_by_role("button", name="Start the test").click()
+            page.locator("#verdict").wait_for(timeout=30_000)
+            assert page.locator("#verdict").inner_text() == "Same answers"
+            assert page.locator("#verdict").bounding_box()["y"] < 200
+            assert re.search(r"Accuracy\s+\d+\.\d+ %", page.locator("#facts").inner_text())
+            assert page.locator("#bars rect").count() > 1
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    thread.join(timeout=30)
+    assert np.array_equal(found[0].outputs[0], host(digits_int8, x)[0])
+
+
+def test_nobody_answers_in_time(digits_int8, splits, tmp_path):
+    target = targets.get("browser:wait,address=127.0.0.1", timeout_s=0.5, litert_js=str(node_modules(tmp_path)))
+    with pytest.raises(DeviceError, match="no device gave an answer within 0.5 s"):
+        target.run(digits_int8, digits_int8.quantize_input(splits.test.x[:2]))
+
+
+# LiteRT.js -----------------------------------------------------------------------------------------------------------
+
+
+def node_modules(folder):
+    """A folder as npm makes it, with contents of no use."""
+    for package, names in litert_js._FILES.items():
+        for name in names:
+            path = folder / package / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text('{"version": "2.6.0"}' if name == "package.json" else 'import "@litertjs/wasm-utils";')
+    return folder
+
+
+def test_folder_of_npm_is_taken_and_its_version_told(tmp_path):
+    found = litert_js.load(print, str(node_modules(tmp_path)))
+    assert found.version == "2.6.0"
+    assert found.files["index.js"] == b'import "./wasm_utils.js";'
+    (tmp_path / "core/wasm/litert_wasm_internal.wasm").unlink()
+    with pytest.raises(InputError, match="npm install @litertjs/core"):
+        litert_js.load(print, str(tmp_path))
+
+
+def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    said = []
+    with pytest.raises(DeviceError, match="litert_js=FOLDER"):
+        litert_js.load(said.append)
+    assert "downloading LiteRT.js" in said[0]
+
+
+@pytest.mark.network
+def test_damaged_cache_is_made_again_and_another_hash_refused(tmp_path, monkeypatch):
+    litert_js.load(print)
+    monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
+    shutil.copytree(litert_js.cache().parent, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(litert_js, "_PACKAGES", {"wasm-utils": litert_js._PACKAGES["core"]})
+    damaged = litert_js.cache() / "litertjs/core/dist/index.js"
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_text("damaged")
+    (litert_js.cache() / "sha256.json").write_text("{}")
+    said = []
+    with pytest.raises(DeviceError, match="has another hash"):
+        litert_js.load(said.append)
+    assert "is damaged" in said[0]
+
+
+# Settings ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("browser:wait,accelerator=cuda", "accelerator must be one of"),
+        ("browser:wait,threads=0", "threads must be"),
+        ("browser:wait,accelerator=webgpu,threads=2", "threads must be"),
+        ("browser:wait,accelerator=webgpu", "https"),
+        ("browser:wait,port=70000", "port must be"),
+        ("browser:wait,timeout_s=0", "timeout_s must be"),
+        ("browser:opera", "the browser must be"),
+        ("browser:/no/such/browser", "must be a browser"),
+    ],
+)
+def test_wrong_settings_are_refused(spec, message):
+    with pytest.raises(InputError, match=message):
+        targets.get(spec)
+
+
+def test_missing_browser_says_how_to_install_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolMissingError, match="apt-get install chromium"):
+        targets.get("browser")
+    with pytest.raises(ToolMissingError, match="apt-get install firefox-esr"):
+        targets.get("browser:firefox")

@@ -1,0 +1,287 @@
+"""What a browser is sent and what is taken from it, by real requests over HTTP; the outputs are those of the host."""
+
+import contextlib
+import http.client
+import json
+import random
+import socket
+import struct
+import zlib
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from tfkd import targets
+from tfkd.targets import browser_server
+from tfkd.targets.browser_answer import Agreement, Expected, browser_name
+from tfkd.targets.browser_trial import Settings, Trial
+from tfkd.targets.litert_js import Library
+
+SAMPLES = 20
+LIBRARY = Library("2.5.3", {"index.js": b"export {};"})
+TIMED = {
+    "latencies_ms": [0.5, 0.6, 0.7, 0.5], "clock_step_ms": 0.005, "batch": 1, "runs": 4, "kept_every": 1,
+    "warm_up_runs": 20, "warm_up_stable": True, "longest_pause_ms": 0, "shortest_in_steps": 100,
+}  # fmt: skip
+
+
+class Page:
+    """A client of the server that sends what page.js sends.
+
+    Args:
+        url: URL of the page.
+        model: The model.
+        x: Samples in its data type.
+        outputs: Its outputs, as LiteRT.js returns them.
+    """
+
+    def __init__(self, url, model, x, outputs):
+        parts = urlsplit(url)
+        self.address, self.folder = (parts.hostname, parts.port), parts.path
+        self.model, self.x, self.outputs = model, x, outputs
+
+    def request(self, method, path, body=None, headers=None):
+        connection = http.client.HTTPConnection(*self.address, timeout=10)
+        connection.request(method, path if path.startswith("/") else self.folder + path, body, headers or {})
+        reply = connection.getresponse()
+        content = reply.read()
+        connection.close()
+        return reply, content
+
+    def get(self, path):
+        return self.request("GET", path)[1]
+
+    def record(self, **changes):
+        """The header of an answer that is right, except for the changes."""
+        job = json.loads(self.get("job.json"))
+        sent, crcs = self.get("model.tflite"), [0] * len(job["inputs"])
+        for i in range(len(job["inputs"])):
+            for part in range(-(-job["samples"] // job["part_samples"])):
+                crcs[i] = zlib.crc32(self.get(f"input/{i}/{part}"), crcs[i])
+        outputs = [
+            {"dtype": str(y.dtype), "shape": [1, *y.shape[1:]], "crc32": zlib.crc32(y.tobytes())} for y in self.outputs
+        ]
+        record = {
+            "nonce": job["nonce"], "model_bytes": len(sent), "model_crc32": zlib.crc32(sent),
+            "samples": job["samples"], "inputs_crc32": crcs, "load_ms": 200.5, "compile_ms": 50, "first_run_ms": 9,
+            "build": "litert_wasm", "jspi": False, "threads": 1, "used_accelerator": "wasm",
+            "fully_accelerated": True, "timed": TIMED, "outputs": outputs, "clock_drift_ms": 0.5, "printed": [],
+            "device": {"user_agent": "Mozilla/5.0 (X11) Chrome/156.0 Safari", "cores": 8}, "hidden": False,
+            "page_pause_ms": 0,
+        }  # fmt: skip
+        return record | changes
+
+    def send(self, record, outputs=None):
+        header = json.dumps(record).encode()
+        outputs = self.outputs if outputs is None else outputs
+        body = struct.pack("<I", len(header)) + header + b"".join(y.tobytes() for y in outputs)
+        reply, content = self.request("POST", "result", body)
+        return reply.status, json.loads(content)
+
+
+@pytest.fixture(scope="module")
+def x(digits_int8, splits):
+    return digits_int8.quantize_input(splits.test.x[:SAMPLES])
+
+
+@pytest.fixture(scope="module")
+def expected(digits_int8, x):
+    return targets.get("host").run(digits_int8, x, latency=False).outputs
+
+
+@pytest.fixture
+def serve(digits_int8, x, expected, splits):
+    """Starts a trial; returns it and a page."""
+
+    def start(**settings):
+        known = Expected(expected, splits.test.y[:SAMPLES])
+        trial = Trial("browser", digits_int8, [x], LIBRARY, Settings(**settings), known)
+        token = browser_server.new_token()
+        url = stack.enter_context(browser_server.serving({token: trial.site}))
+        return trial, Page(f"{url}{token}/", digits_int8, x, [digits_int8.dequantize_output(expected[0])])
+
+    with contextlib.ExitStack() as stack:
+        yield start
+
+
+def test_answer_becomes_a_measurement_in_the_models_integers(serve, digits_int8, expected):
+    trial, page = serve()
+    status, shown = page.send(page.record())
+    found = trial.answers.get_nowait().measurement
+    assert status == 200
+    assert shown["verdict"] == "Same answers"
+    assert dict(shown["facts"])["Agreement"] == "20 of 20 samples equal bit for bit"
+    assert found.outputs[0].dtype == np.int8
+    assert np.array_equal(found.outputs[0], expected[0])
+    assert found.latencies_ns == (500_000, 600_000, 700_000, 500_000)
+    assert found.model_sha256 == digits_int8.sha256
+    assert [text.split()[0] for text in found.environment["model_changes"]] == ["QUANTIZE", "DEQUANTIZE"]
+    assert found.environment["browser"] == "Chromium 156"
+    assert found.valid
+
+
+def test_page_says_how_many_samples_differ(serve):
+    trial, page = serve()
+    page.outputs[0][3] = page.outputs[0][3, ::-1]
+    shown = page.send(page.record())[1]
+    assert shown["state"] == "bad"
+    assert shown["verdict"] == "1 of 20 differ"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hidden": True}, "background"),
+        ({"page_pause_ms": 9000.0}, "stood still for 9.0 s"),
+        ({"clock_drift_ms": 5000.0}, "the device slept"),
+        ({"timed": TIMED | {"longest_pause_ms": 3000}}, "held up for 3.0 s"),
+        ({"timed": TIMED | {"shortest_in_steps": 3}}, "only 3 of them"),
+    ],
+)
+def test_run_that_was_disturbed_is_not_valid(serve, changes, reason):
+    trial, page = serve()
+    assert page.send(page.record(**changes))[0] == 200
+    found = trial.answers.get_nowait().measurement
+    assert not found.valid
+    assert reason in found.invalid_reason
+
+
+def test_accelerator_that_took_nothing_or_a_part_is_said(serve):
+    trial, page = serve(accelerator="webgpu", once=False)
+    page.send(page.record())
+    page.send(page.record(used_accelerator="webgpu", fully_accelerated=False))
+    nothing, part = (trial.answers.get_nowait().measurement for _ in range(2))
+    assert not nothing.valid
+    assert "webgpu did not take the whole model" in nothing.invalid_reason
+    assert part.valid
+    assert part.setting["accelerator"] == "webgpu, partly wasm"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nonce": "0" * 32}, "has been taken"),
+        ({"nonce": None}, "has been taken"),
+        ({"model_crc32": 1}, "model_crc32 differ"),
+        ({"model_bytes": 1}, "model_bytes differ"),
+        ({"inputs_crc32": [1]}, "inputs_crc32 differ"),
+        ({"samples": SAMPLES - 1}, "samples differ"),
+        ({"outputs": []}, "0 outputs came back"),
+        ({"outputs": [{"dtype": "float32", "shape": [1, 10], "crc32": 1}]}, "incomplete or damaged"),
+        ({"outputs": [{"dtype": "float32", "shape": [1, 10**9], "crc32": 1}]}, "incomplete or damaged"),
+        ({"timed": TIMED | {"latencies_ms": []}}, "latencies_ms"),
+        ({"timed": TIMED | {"latencies_ms": [float("nan")]}}, "latencies_ms"),
+        ({"timed": TIMED | {"latencies_ms": [-1]}}, "latencies_ms"),
+        ({"hidden": 0}, "hidden"),
+        ({"device": None}, "device"),
+    ],
+)
+def test_answer_of_another_run_or_with_damage_is_refused(serve, changes, message):
+    trial, page = serve()
+    status, shown = page.send(page.record(**changes))
+    assert status in (400, 409)
+    assert message in shown["error"]
+    assert trial.answers.empty()
+
+
+def test_outputs_that_no_integer_stands_for_are_refused(serve):
+    trial, page = serve()
+    page.outputs[0][0, 0] += 1e-3
+    assert "no int8 stands for" in page.send(page.record())[1]["error"]
+    assert trial.answers.empty()
+
+
+def test_second_device_and_second_answer_do_not_replace_the_first(serve):
+    trial, page = serve(once=True)
+    first, second = page.record(), page.record()
+    assert page.send(first)[0] == 200
+    assert page.send(first) == (409, {"error": "Another device has answered already."})
+    assert page.send(second)[0] == 409
+    assert trial.answers.qsize() == 1
+
+
+def test_two_devices_answer_where_several_are_asked(serve):
+    trial, page = serve(once=False)
+    first, second = page.record(), page.record()
+    assert page.send(second)[0] == page.send(first)[0] == 200
+    assert page.send(first)[0] == 409
+    assert trial.answers.qsize() == 2
+
+
+def test_failure_of_a_browser_is_passed_on_with_what_it_printed(serve):
+    trial, page = serve()
+    nonce = json.loads(page.get("job.json"))["nonce"]
+    page.send({"nonce": nonce, "error": "Error: no memory", "printed": ["malloc"], "is_model": True}, [])
+    answer = trial.answers.get_nowait()
+    assert (answer.measurement, answer.error, answer.is_model) == (None, "Error: no memory malloc", True)
+
+
+def test_server_isolates_the_page_and_lists_nothing(serve):
+    trial, page = serve()
+    reply, content = page.request("GET", "")
+    assert b"Start the test" in content
+    assert reply.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert reply.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    assert "Access-Control-Allow-Origin" not in reply.headers
+    for path in ("/", "/wrong/", "/wrong/job.json", "litert/", "input/0/99", "input/9/0", "../", "%2e%2e/job.json"):
+        assert page.request("GET", path)[0].status == 404, path
+
+
+def test_hostile_requests_change_nothing(serve):
+    trial, page = serve()
+    rng = random.Random(0)
+    parts = ["..", "input", "0", "-1", "9" * 30, "result", "job.json", "%00", "etc/passwd", "é".encode().hex(), "//"]
+    for _ in range(200):
+        path = "".join(rng.choice(["/", page.folder])) + "/".join(rng.choices(parts, k=rng.randint(1, 4)))
+        method = rng.choice(["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "BREW"])
+        length = rng.choice(["0", "-1", "1e9", "9" * 40, "1_0", "٣", ""])
+        lines = f"{method} {path} HTTP/1.{rng.randint(0, 1)}\r\nContent-Length: {length}\r\n\r\n".encode()
+        with socket.create_connection(page.address, timeout=10) as one:
+            one.sendall(rng.choice([lines, lines[: rng.randint(1, len(lines))], rng.randbytes(100)]))
+            one.shutdown(socket.SHUT_WR)
+            received = one.recv(100)
+        assert not received.startswith(b"HTTP/1.0 500")
+    assert trial.answers.empty()
+    assert page.send(page.record())[0] == 200
+
+
+def test_large_and_half_sent_answers_end(serve, monkeypatch):
+    monkeypatch.setattr(browser_server._Handler, "timeout", 0.3)
+    trial, page = serve()
+    too_large = {"Content-Length": str(trial.site.limit_bytes + 1)}
+    assert page.request("POST", "result", headers=too_large)[0].status == 413
+    with socket.create_connection(page.address, timeout=10) as one:
+        one.sendall(f"POST {page.folder}result HTTP/1.1\r\nContent-Length: 1000\r\n\r\nabc".encode())
+        assert one.recv(100) == b""  # the server gives up
+    assert trial.answers.empty()
+
+
+def test_only_so_many_connections_are_open_at_once(serve):
+    trial, page = serve()
+    idle = [socket.create_connection(page.address, timeout=10) for _ in range(browser_server._MOST_CONNECTIONS)]
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        page.get("job.json")  # refused, since each idle connection was taken before it
+    for one in idle:
+        one.close()
+
+
+def test_agreement_of_other_values():
+    expected = [np.array([[0, 1], [1, 0]], "float32")]
+    close = Agreement.of([np.array([[0, 1.5], [1, 0]], "float32")], expected)
+    assert close == Agreement(samples=2, equal=1, same_class=2, largest=0.5, integers=False)
+    assert close.sentences()[:2] == ("good", "Same classes")
+    assert Agreement.of([np.array([[1, 0], [1, 0]], "float32")], expected).sentences()[0] == "bad"
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "name"),
+    [
+        ("(iPhone; CPU iPhone OS 18_5 like Mac OS X) Version/18.5 Mobile/15E148 Safari/604.1", "Safari 18"),
+        ("(iPhone) AppleWebKit/605.1.15 CriOS/138.0.7204.53 Safari/604.1", "Chrome for iOS (WebKit) 138"),
+        ("(Linux; Android 10; K) SamsungBrowser/28.0 Chrome/130.0.0.0 Safari/537.36", "Samsung Internet 28"),
+        ("curl/8", "unknown browser"),
+    ],
+)
+def test_browser_name(user_agent, name):
+    assert browser_name(user_agent) == name

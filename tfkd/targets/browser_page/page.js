@@ -1,0 +1,136 @@
+// The page: starts the worker, shows its progress and, at the end, what the computer found in the answers.
+"use strict";
+
+const LONG_PAUSE_MS = 3000;
+const $ = (id) => document.getElementById(id);
+let hidden = document.visibilityState !== "visible", longestPause = 0, lock = null;
+
+document.addEventListener("visibilitychange", () => { hidden ||= document.visibilityState !== "visible"; });
+
+function show(id, visible = true) {
+  $(id).hidden = !visible;
+}
+
+function status(text, percent) {
+  $("status").textContent = text;
+  $("progress").value = percent;
+}
+
+// Device facts that a browser tells; most of them only to pages over https.
+async function device() {
+  const found = {
+    user_agent: navigator.userAgent, cores: navigator.hardwareConcurrency ?? null,
+    memory_gib: navigator.deviceMemory ?? null, screen: `${screen.width}x${screen.height}`,
+    secure: self.isSecureContext, isolated: self.crossOriginIsolated, hints: null, gpu: null,
+  };
+  const hints = ["platform", "platformVersion", "model", "architecture", "fullVersionList"];
+  try {
+    found.hints = (await navigator.userAgentData?.getHighEntropyValues(hints)) ?? null;
+  } catch { /* the browser refuses them */ }
+  try {
+    const info = (await navigator.gpu?.requestAdapter())?.info;
+    if (info) found.gpu = [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(" ");
+  } catch { /* no GPU */ }
+  return found;
+}
+
+// A page whose timers stop was suspended: its latencies are those of a sleeping device.
+function watch() {
+  let last = performance.now();
+  const timer = setInterval(() => {
+    const now = performance.now();
+    longestPause = Math.max(longestPause, now - last);
+    last = now;
+  }, 250);
+  return () => clearInterval(timer);
+}
+
+function work(job) {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker("measure.js");
+    worker.onmessage = ({ data }) => {
+      if (data.phase) status(data.phase, data.percent);
+      else if (data.error) reject(Object.assign(new Error(data.error), data));
+      else resolve(data);
+      if (!data.phase) worker.terminate();
+    };
+    worker.onerror = (event) => reject(new Error(event.message || "The worker could not be started"));
+    worker.postMessage({ job, folder: "./" });
+  });
+}
+
+async function send(record, outputs) {
+  const header = new TextEncoder().encode(JSON.stringify(record));
+  const length = new Uint8Array(new Uint32Array([header.length]).buffer);
+  const reply = await fetch("result", { method: "POST", body: new Blob([length, header, ...outputs]) });
+  return reply.json();
+}
+
+async function test() {
+  show("start", false);
+  show("running");
+  hidden = document.visibilityState !== "visible";
+  longestPause = 0;
+  let job = null;
+  try {
+    if (typeof WebAssembly !== "object") throw new Error("This browser has no WebAssembly. Use a newer one.");
+    lock = await navigator.wakeLock?.request("screen").catch(() => null);  // without it the screen may go off
+    job = await (await fetch("job.json")).json();
+    const facts = await device(), stop = watch();
+    const { result, outputs } = await work(job);
+    stop();
+    status("Sending the answers", 99);
+    const record = { ...result, device: facts, hidden, page_pause_ms: longestPause > LONG_PAUSE_MS ? longestPause : 0 };
+    answer(await send(record, outputs));
+  } catch (error) {
+    if (job) {
+      const { message, printed = [], is_model = false } = error;
+      const record = { nonce: job.nonce, error: message, printed, is_model, device: await device() };
+      await send(record, []).catch(() => null);  // the computer may be gone
+    }
+    answer({ error: error.message });
+  } finally {
+    await lock?.release();
+  }
+}
+
+function answer(found) {
+  show("running", false);
+  show("result");
+  $("verdict").textContent = found.error ? "The test failed" : found.verdict;
+  $("result").dataset.state = found.error ? "bad" : found.state;
+  $("explanation").textContent = found.error ?? found.explanation;
+  const facts = $("facts");
+  facts.replaceChildren();
+  for (const [name, value] of found.facts ?? []) {
+    const term = document.createElement("dt"), text = document.createElement("dd");
+    term.textContent = name;
+    text.textContent = value;
+    facts.append(term, text);
+  }
+  histogram(found.histogram);
+  show("start", Boolean(found.error) || found.again);
+  $("start").textContent = "Run the test again";
+  $("verdict").focus();
+}
+
+function histogram(found) {
+  show("chart", Boolean(found));
+  if (!found) return;
+  const top = Math.max(...found.counts), width = 300 / found.counts.length;
+  const bars = found.counts.map((count, i) => {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const height = count ? Math.max(1, (90 * count) / top) : 0;
+    for (const [name, value] of Object.entries({ x: i * width, y: 90 - height, width: width - 1, height })) bar.setAttribute(name, value);
+    return bar;
+  });
+  $("bars").replaceChildren(...bars);
+  $("lowest").textContent = `${found.lowest_ms} ms`;
+  $("highest").textContent = `${found.highest_ms} ms`;
+  $("bars").setAttribute("aria-label", `Histogram of latencies from ${found.lowest_ms} to ${found.highest_ms} ms`);
+}
+
+window.addEventListener("error", (event) => answer({ error: event.message }));
+$("start").addEventListener("click", test);
+show("start");
+if (document.body.dataset.auto === "yes") test();
