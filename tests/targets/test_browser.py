@@ -11,6 +11,7 @@ import pytest
 import system_packages
 
 import tfkd
+from tests.browser_client import node_modules
 from tfkd import report, targets
 from tfkd.conversion.converter import convert
 from tfkd.errors import DeviceError, InputError, ToolMissingError
@@ -122,16 +123,6 @@ def test_nobody_answers_in_time(digits_int8, splits, tmp_path):
 
 
 # LiteRT.js -----------------------------------------------------------------------------------------------------------
-
-
-def node_modules(folder):
-    """A folder as npm makes it, with contents of no use."""
-    for package, names in litert_js._FILES.items():
-        for name in names:
-            path = folder / package / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text('{"version": "2.6.0"}' if name == "package.json" else 'import "@litertjs/wasm-utils";')
-    return folder
 
 
 def test_folder_of_npm_is_taken_and_its_version_told(tmp_path):

@@ -14,6 +14,7 @@ from tfkd.cli import (  # noqa: F401  # isort: skip
     distill,
     convert,
     validate,
+    serve,
     diff,
     explain,
     benchmark,

@@ -17,7 +17,8 @@ import numpy as np
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets import browser_process, browser_server, litert_js, target
-from tfkd.targets.browser_answer import Answer, Expected, browser_name
+from tfkd.targets.browser_answer import Answer, browser_name
+from tfkd.targets.browser_summary import Expected
 from tfkd.targets.browser_trial import Settings, Trial
 from tfkd.targets.measurement import Measurement
 

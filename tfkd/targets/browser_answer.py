@@ -1,4 +1,4 @@
-"""The answer of a browser: its check, its measurement, and the sentences that the page then shows."""
+"""The answer of a browser: its check and its measurement."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ import pydantic
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError
 from tfkd.targets.browser_model import End, SentModel
-from tfkd.targets.measurement import LatencySummary, Measurement
+from tfkd.targets.measurement import Measurement
 
 # A batch of inferences takes 20 steps of the browser's clock or more; a single one may be faster.
 _FEWEST_STEPS = 10
 _LONGEST_DRIFT_MS = 2000
-_BINS = 24
 _BROWSERS = (
     (r"FxiOS/(\d+)", "Firefox for iOS (WebKit)"), (r"CriOS/(\d+)", "Chrome for iOS (WebKit)"),
     (r"Firefox/(\d+)", "Firefox"), (r"SamsungBrowser/(\d+)", "Samsung Internet"), (r"Edg\w*/(\d+)", "Edge"),
@@ -31,18 +30,6 @@ _Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 _Time = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 _Count = Annotated[int, pydantic.Field(ge=0)]
 _Text = Annotated[str, pydantic.Field(max_length=2000)]
-
-
-class Expected(NamedTuple):
-    """What the answers are compared with, as far as it is known.
-
-    Args:
-        outputs: The outputs of the target host, one array [N, ...] each; None where it did not run.
-        labels: [N] class of each sample.
-    """
-
-    outputs: tuple[np.ndarray, ...] | None = None
-    labels: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +180,7 @@ def measurement(
             **({"inferences_per_time": timed.batch} if timed else {}),
         },
         environment={
-            **_device(record.device),
+            **device(record.device),
             "engine": f"LiteRT.js {version}, {record.build}",
             "model_changes": list(sent.changes),
             **{name: round(getattr(record, name), 3) for name in ("load_ms", "compile_ms", "first_run_ms")},
@@ -242,7 +229,7 @@ def browser_name(user_agent: str) -> str:
     return "unknown browser"
 
 
-def _device(told: Mapping[str, Any]) -> dict[str, Any]:
+def device(told: Mapping[str, Any]) -> dict[str, Any]:
     """What a browser told about its device, as short texts and numbers; anything else is dropped."""
 
     def text(value: Any) -> str | None:
@@ -271,119 +258,11 @@ def failure(record: Mapping[str, Any]) -> Answer:
         record: What the page sent: `error`, `printed`, `is_model` and `device`.
     """
     printed = record.get("printed")
+    told = record.get("device")
     lines = [str(line)[:500] for line in printed[-3:]] if isinstance(printed, list) else []
-    device = record.get("device")
     return Answer(
         None,
         error=" ".join([str(record["error"])[:1000], *lines]).strip(),
         is_model=record.get("is_model") is True,
-        device=device if isinstance(device, dict) else {},
+        device=told if isinstance(told, dict) else {},
     )
-
-
-# What the page shows -------------------------------------------------------------------------------------------------
-
-
-def summary(measured: Measurement, expected: Expected) -> dict[str, Any]:
-    """Verdict, facts and histogram for the page.
-
-    Args:
-        measured: The measurement.
-        expected: What its outputs are compared with.
-    """
-    facts: list[tuple[str, str]] = []
-    agreement = Agreement.of(measured.outputs, expected.outputs) if expected.outputs else None
-    state, verdict, explanation = "good", "The test is done", "There is no answer of the computer to compare with."
-    if agreement:
-        state, verdict, explanation = agreement.sentences()
-        facts.append(("Agreement", f"{agreement.equal:,} of {agreement.samples:,} samples equal bit for bit"))
-    if expected.labels is not None and measured.outputs:
-        right = classes(measured.outputs[0]) == expected.labels
-        facts.append(("Accuracy", f"{100 * right.mean():.2f} %"))
-    latency, environment = measured.latency, measured.environment
-    if latency:
-        facts += [("Median", f"{latency.p50_ms:.3g} ms"), ("90 % below", f"{latency.p90_ms:.3g} ms")]
-    if not measured.valid:
-        state, explanation = "bad", f"{explanation} The times do not count: {measured.invalid_reason}."
-    facts += [
-        ("First run", f"{environment['first_run_ms']:.3g} ms, after {environment['compile_ms']:.3g} ms of compiling"),
-        ("Accelerator", f"{measured.setting['accelerator']}, threads: {measured.setting['threads']}"),
-        ("Engine", environment["engine"]),
-        ("Browser", environment["browser"]),
-    ]
-    if latency:
-        per = measured.setting["inferences_per_time"]
-        facts.append(("Clock", f"steps of {environment['clock_step_ms']:.3g} ms; inferences per time: {per}"))
-    return {
-        "state": state, "verdict": verdict, "explanation": explanation, "facts": facts,
-        "histogram": _histogram(measured),
-    }  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Agreement:
-    """How far outputs are those of the host.
-
-    Args:
-        samples: Number of samples.
-        equal: Samples whose outputs are equal bit for bit.
-        same_class: Samples with the same class in the first output.
-        largest: Largest difference of a value.
-        integers: Whether the outputs are integers, so that `largest` counts steps.
-    """
-
-    samples: int
-    equal: int
-    same_class: int
-    largest: float
-    integers: bool
-
-    @classmethod
-    def of(cls, outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
-        """Compares outputs.
-
-        Args:
-            outputs: One array [N, ...] for each output.
-            expected: The same of the host.
-        """
-        pairs = list(zip(outputs, expected, strict=True))
-        equal = np.all([_rows(a == b).all(axis=1) for a, b in pairs], axis=0)
-        largest = max(float(np.abs(a.astype("float64") - b).max(initial=0)) for a, b in pairs)
-        same = classes(outputs[0]) == classes(expected[0])
-        integers = all(one.dtype.kind in "iub" for one in outputs)
-        return cls(len(outputs[0]), int(equal.sum()), int(same.sum()), largest, integers)
-
-    def sentences(self) -> tuple[str, str, str]:
-        """State of the page (`good` or `bad`), verdict and explanation."""
-        if self.equal == self.samples:
-            return "good", "Same answers", "This device answers as the computer does, bit for bit."
-        differing = self.samples - self.same_class
-        amount = f"{self.largest:.0f} steps" if self.integers else f"{self.largest:.3g}"
-        if not differing:
-            return (
-                "good", "Same classes",
-                f"Each sample has the same class as on the computer. Values differ by up to {amount}.",
-            )  # fmt: skip
-        return (
-            "bad", f"{differing:,} of {self.samples:,} differ",
-            f"That many samples have another class than on the computer. Values differ by up to {amount}.",
-        )  # fmt: skip
-
-
-def classes(output: np.ndarray) -> np.ndarray:
-    """The class of each sample [N]: the index of the largest value of an output [N, ...]."""
-    return np.asarray(_rows(output).argmax(axis=1))
-
-
-def _rows(array: np.ndarray) -> np.ndarray:
-    return array.reshape(len(array), -1)
-
-
-def _histogram(measured: Measurement) -> dict[str, Any] | None:
-    """Counts of latencies in equal bins up to the 99th percentile; the last bin has all beyond it."""
-    if not measured.latencies_ns:
-        return None
-    ms = np.array(measured.latencies_ns) / 1e6
-    highest = LatencySummary.of(measured.latencies_ns).p99_ms or 0.0
-    counts, edges = np.histogram(np.minimum(ms, highest), bins=_BINS)
-    return {"counts": counts.tolist(), "lowest_ms": f"{edges[0]:.3g}", "highest_ms": f"{edges[-1]:.3g}"}

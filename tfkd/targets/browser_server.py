@@ -38,7 +38,7 @@ _HEADERS = {
 }
 _TYPES = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
-    ".wasm": "application/wasm", ".json": "application/json",
+    ".wasm": "application/wasm", ".json": "application/json", ".svg": "image/svg+xml",
 }  # fmt: skip
 
 

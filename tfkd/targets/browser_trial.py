@@ -22,9 +22,10 @@ import numpy as np
 from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError
-from tfkd.targets import browser_answer, browser_model
-from tfkd.targets.browser_answer import Answer, Expected
+from tfkd.targets import browser_answer, browser_model, browser_summary
+from tfkd.targets.browser_answer import Answer
 from tfkd.targets.browser_server import Reply, Site
+from tfkd.targets.browser_summary import Expected
 from tfkd.targets.litert_js import Library
 
 # Ops with a state that LiteRT.js cannot reset.
@@ -172,7 +173,7 @@ class Trial:
             return Reply(200, {})
         self.answers.put(answer)
         assert answer.measurement is not None
-        shown = browser_answer.summary(answer.measurement, self._expected)
+        shown = browser_summary.summary(answer.measurement, self._expected)
         return Reply(200, {**shown, "again": not self.settings.once})
 
     def _check(self, record: Mapping[str, Any], content: memoryview) -> Answer:

@@ -276,7 +276,8 @@ def _run(row: Row, place: _Place, model: TFLiteModel, test: Split, inputs: np.nd
         if inputs is None:
             measurement = run_in_parts(target, model, test)
         else:
-            measurement = target.with_labels(test.y).run(model, inputs)
+            labelled = target.with_labels(test.y) if hasattr(target, "with_labels") else target
+            measurement = labelled.run(model, inputs)
     except (ModelError, ChildCrashed) as error:
         return dataclasses.replace(row, invalid_reason=str(error), broken=True)
     except ToolMissingError as error:

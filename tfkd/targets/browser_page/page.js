@@ -73,9 +73,9 @@ async function test() {
   longestPause = 0;
   let job = null;
   try {
-    if (typeof WebAssembly !== "object") throw new Error("This browser has no WebAssembly. Use a newer one.");
     lock = await navigator.wakeLock?.request("screen").catch(() => null);  // without it the screen may go off
     job = await (await fetch("job.json")).json();
+    if (typeof WebAssembly !== "object") throw new Error("This browser has no WebAssembly. Use a newer one.");
     const facts = await device(), stop = watch();
     const { result, outputs } = await work(job);
     stop();

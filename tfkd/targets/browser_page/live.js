@@ -1,0 +1,39 @@
+// The live page: asks for the rows every two seconds.
+"use strict";
+
+const EVERY_MS = 2000;
+const COLUMNS = ["number", "verdict", "accuracy", "median", "p90", "accelerator", "device"];
+const count = document.getElementById("count"), body = document.getElementById("rows");
+
+function text(element, content) {
+  const one = document.createElement(element);
+  one.textContent = content;
+  return one;
+}
+
+function row(found) {
+  const line = document.createElement("tr");
+  line.dataset.state = found.state;
+  for (const column of COLUMNS) {
+    const cell = text("td", found[column]);
+    if (column === "verdict" && found.note) cell.append(document.createElement("br"), text("small", found.note));
+    line.append(cell);
+  }
+  return line;
+}
+
+async function update() {
+  try {
+    const rows = await (await fetch("rows.json")).json();
+    const said = rows.length ? `${rows.length} device${rows.length === 1 ? "" : "s"}.` : "No device yet.";
+    if (count.textContent !== said) {
+      count.textContent = said;
+      body.replaceChildren(...rows.map(row));
+    }
+    setTimeout(update, EVERY_MS);
+  } catch {
+    count.textContent = "The server has ended. The report has all devices.";
+  }
+}
+
+update();

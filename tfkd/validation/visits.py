@@ -1,0 +1,124 @@
+"""Many devices by their browsers: each one that opens a page and runs the model becomes a row of the validation."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import queue
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import DeviceError
+from tfkd.targets import browser_server, check_inputs, litert_js
+from tfkd.targets.browser import host_outputs, say
+from tfkd.targets.browser_answer import Answer
+from tfkd.targets.browser_live import LivePage
+from tfkd.targets.browser_trial import Settings, Trial
+from tfkd.targets.measurement import Measurement
+from tfkd.targets.target import Target
+from tfkd.validation.validator import Validation, validate
+
+if TYPE_CHECKING:
+    from tfkd.data import Split
+    from tfkd.targets.browser import Browser
+    from tfkd.validation.contract import Contract
+
+_POLL_S = 0.2
+
+OnVisit = Callable[[Mapping[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Visit(Target):
+    """What one device answered, as a target of a validation.
+
+    Args:
+        number: Number of the visit, from 1.
+        answer: The answer.
+    """
+
+    number: int
+    answer: Answer
+
+    @property
+    def spec(self) -> str:
+        """See `tfkd.targets.Target.spec`."""
+        return f"browser:visit-{self.number}"
+
+    def run(self, model: Any, inputs: Any, *, latency: bool = True) -> Measurement:
+        """The measurement of the visit, whose model and inputs were the same.
+
+        Raises:
+            DeviceError: The browser could not run the model.
+        """
+        if self.answer.measurement is None:
+            raise DeviceError(f"{self.spec}: {self.answer.error}")
+        return dataclasses.replace(self.answer.measurement, target=self.spec)
+
+
+def serve(
+    model: TFLiteModel,
+    test: Split,
+    browser: Browser,
+    *,
+    most: int | None = None,
+    on_start: Callable[[str, str], None] = lambda devices, live: None,
+    on_visit: OnVisit = lambda row: None,
+) -> list[Visit]:
+    """Serves a model to devices until the time limit of `browser`, `most` answers, or Ctrl-C.
+
+    Args:
+        model: The model.
+        test: Samples in memory, with their labels.
+        browser: Target `browser:wait`, whose settings are used.
+        most: Number of answers after which to end; None for no end.
+        on_start: Called with the URL for devices and that of the live page.
+        on_visit: Called with the row of each answer: `number`, `device`, `verdict`, `accuracy`, `median`,
+            `p90`, `note`.
+
+    Returns:
+        The answers in their order.
+
+    Raises:
+        InputError: The samples do not fit the model.
+        ModelError: LiteRT.js does not take an input or output of the model.
+        DeviceError: LiteRT.js cannot be downloaded, or this machine has no network address.
+    """
+    arrays = check_inputs(model, model.quantize_input(test.x), browser.spec)
+    expected = host_outputs(model, arrays, test.y)
+    settings = Settings(browser.accelerator, browser.threads, automatic=False, once=False)
+    trial = Trial(browser.spec, model, arrays, litert_js.load(say, browser.litert_js), settings, expected)
+    live = LivePage(model.path.name if model.path else "the model", expected)
+    visits: list[Visit] = []
+    sites = {browser_server.new_token(): trial.site, browser_server.new_token(): live.site}
+    with browser.serving(sites) as (devices, page), contextlib.suppress(KeyboardInterrupt):
+        live.url = devices
+        on_start(devices, page)
+        end = time.monotonic() + browser.timeout_s
+        while time.monotonic() < end and (most is None or len(visits) < most):
+            with contextlib.suppress(queue.Empty):
+                visits.append(Visit(len(visits) + 1, trial.answers.get(timeout=_POLL_S)))
+                on_visit(live.add(visits[-1].answer))
+        time.sleep(_POLL_S)  # the reply to the last device is still under way
+    return visits
+
+
+def validate_visits(
+    model: TFLiteModel, test: Split, visits: Sequence[Visit], contract: Contract | None = None
+) -> Validation:
+    """The validation with a row for the target host and one for each visit.
+
+    Args:
+        model: The model that was served.
+        test: The samples that were served.
+        visits: Result of `serve`.
+        contract: Limits, or None.
+
+    Raises:
+        DeviceError: There is no visit.
+    """
+    if not visits:
+        raise DeviceError("serve: no device gave an answer. Open the page on one, and wait for its verdict.")
+    return validate(model, test, targets=["host", *visits], contract=contract)
