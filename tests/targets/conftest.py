@@ -61,3 +61,16 @@ def resource_states(tmp_path_factory):
         if not path.exists():
             convert(model, path, mode="float32")
     return TFLiteModel.load(path), x, np.stack(expected)
+
+
+@pytest.fixture(scope="session")
+def several_ends():
+    """A model with an input each of int64 and float32 and an output each of float32, int64 and bool, and its inputs."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec([1, 3], tf.int64), tf.TensorSpec([1, 3], tf.float32)]
+    graph = tf.function(lambda b, a: (2 * a + tf.cast(b, tf.float32), b + 1, a > 0.5), input_signature=signature)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.get_concrete_function()], graph)
+    model, rng = TFLiteModel.load(converter.convert()), np.random.default_rng(0)
+    values = {"int64": rng.integers(-9, 9, (6, 3)), "float32": rng.random((6, 3), "float32")}
+    return model, [values[tensor.dtype] for tensor in model.inputs]

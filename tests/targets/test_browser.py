@@ -9,12 +9,13 @@ import threading
 import numpy as np
 import pytest
 import system_packages
+import tensorflow as tf
 
 import tfkd
 from tests.browser_client import node_modules
 from tfkd import report, targets
 from tfkd.conversion.converter import convert
-from tfkd.errors import DeviceError, InputError, ToolMissingError
+from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets import litert_js
 
 MISSING = system_packages.skip_reason("chromium")
@@ -72,6 +73,29 @@ def test_each_sample_starts_from_the_initial_state(chromium, resource_states):
 
 @needs_chromium
 @pytest.mark.network
+def test_several_inputs_and_outputs_of_several_types(chromium, several_ends):
+    model, inputs = several_ends
+    found = targets.get(chromium).run(model, inputs, latency=False)
+    for one, expected in zip(found.outputs, host(model, inputs), strict=True):
+        assert one.dtype == expected.dtype
+        assert np.array_equal(one, expected)
+
+
+@needs_chromium
+@pytest.mark.network
+def test_model_that_needs_too_much_memory_is_an_error(chromium):
+    """LiteRT.js prints this failure, and returns outputs of no meaning."""
+    large = tf.function(
+        lambda x: tf.reduce_sum(tf.nn.relu(tf.tile(x, [1, 2**30 - 8])), axis=1),
+        input_signature=[tf.TensorSpec([1, 1], tf.float32)],
+    )
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([large.get_concrete_function()], large)
+    with pytest.raises(ModelError, match="could not run the model .*Failed to allocate"):
+        targets.get(chromium).run(converter.convert(), np.ones((2, 1), "float32"), latency=False)
+
+
+@needs_chromium
+@pytest.mark.network
 def test_browser_that_is_killed_is_an_error(tmp_path, digits_int8, splits):
     script = tmp_path / "killed-chromium"
     script.write_text(f'#!/bin/sh\nexec timeout -s KILL 1 "{system_packages.find("chromium")}" "$@"\n')
@@ -112,6 +136,10 @@ def test_phone_opens_the_page_and_sees_the_verdict(digits_int8, splits, capfd):
             assert re.search(r"Accuracy\s+\d+\.\d+ %", page.locator("#facts").inner_text())
             assert page.locator("#bars rect").count() > 1
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            page.evaluate("document.getElementById('sustained').dataset.seconds = 1")
+            page.get_by_role("button", name="Load the device").click()
+            page.locator("#slowing", has_text="After 1 of 1 s").wait_for(timeout=10_000)
+            assert len(page.locator("#line").get_attribute("points").split()) == 120
     thread.join(timeout=30)
     assert np.array_equal(found[0].outputs[0], host(digits_int8, x)[0])
 
@@ -138,7 +166,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     said = []
-    with pytest.raises(DeviceError, match="litert_js=FOLDER"):
+    with pytest.raises(ToolMissingError, match="litert_js=FOLDER"):
         litert_js.load(said.append)
     assert "downloading LiteRT.js" in said[0]
 

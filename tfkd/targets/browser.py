@@ -119,7 +119,8 @@ class Browser(target.Target):
         """See `tfkd.targets.Target.run`.
 
         Raises:
-            DeviceError: LiteRT.js cannot be downloaded, or the browser ended, failed or gave no answer in time.
+            ToolMissingError: LiteRT.js cannot be downloaded.
+            DeviceError: The browser ended, failed or gave no answer in time.
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)

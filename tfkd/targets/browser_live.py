@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import io
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -34,7 +34,7 @@ class LivePage:
     @property
     def site(self) -> Site:
         """What the server answers."""
-        folder = importlib.resources.files("tfkd.targets") / "browser_page"
+        folder = Path(__file__).with_name("browser_page")
         template = folder.joinpath("live.html.jinja").read_text("utf-8")
         environment = jinja2.Environment(autoescape=True)
         return Site(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import importlib.resources
 import json
 import math
 import queue
@@ -14,6 +13,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -97,7 +97,7 @@ class Trial:
     @property
     def site(self) -> Site:
         """What the server answers."""
-        folder = importlib.resources.files("tfkd.targets") / "browser_page"
+        folder = Path(__file__).with_name("browser_page")
         files: dict[str, bytes | Callable[[], bytes]] = {
             name: (folder / name).read_bytes() for name in ("page.css", "page.js", "measure.js")
         }

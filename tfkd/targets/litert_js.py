@@ -22,7 +22,7 @@ import platformdirs
 from filelock import FileLock
 
 from tfkd._internal import atomic
-from tfkd.errors import DeviceError, InputError
+from tfkd.errors import DeviceError, InputError, ToolMissingError
 
 VERSION = "2.5.3"
 NPM = f"npm install @litertjs/core@{VERSION}"
@@ -63,7 +63,8 @@ def load(report: Callable[[str], None], folder: str = "") -> Library:
 
     Raises:
         InputError: The folder lacks a file of LiteRT.js.
-        DeviceError: The download failed or has another hash.
+        ToolMissingError: It is not in the cache and cannot be downloaded.
+        DeviceError: The download has another hash.
     """
     root = Path(folder) if folder else _prepare(report)
     try:
@@ -124,7 +125,7 @@ def _download(package: str) -> bytes:
             content = bytes(reply.read(_LARGEST_BYTES))
     except (OSError, ValueError) as error:  # urllib's own errors are OSErrors
         cause = getattr(error, "reason", None) or error
-        raise DeviceError(
+        raise ToolMissingError(
             f"browser: {url} cannot be downloaded: {cause}. Where there is no network, run `{NPM}` on another machine, "
             "copy the folder node_modules/@litertjs, and name it: --target browser,litert_js=FOLDER"
         ) from None

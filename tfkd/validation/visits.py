@@ -84,7 +84,8 @@ def serve(
     Raises:
         InputError: The samples do not fit the model.
         ModelError: LiteRT.js does not take an input or output of the model.
-        DeviceError: LiteRT.js cannot be downloaded, or this machine has no network address.
+        ToolMissingError: LiteRT.js cannot be downloaded.
+        DeviceError: This machine has no network address.
     """
     arrays = check_inputs(model, model.quantize_input(test.x), browser.spec)
     expected = host_outputs(model, arrays, test.y)

@@ -1,13 +1,16 @@
 // Runs a model by LiteRT.js in a worker, so that the page stays responsive: first all latencies, then all outputs.
 //
 // Receives a job (the file job.json) and sends messages of three kinds: {phase, percent}, {result, outputs} and {error}.
+// After a result it takes {seconds}, loads the device for so long, and sends a {point} for each part of it.
 // Times are milliseconds of performance.now(), whose step is measured: a batch of inferences takes at least 20 steps.
 "use strict";
 
 const STEPS = 20, WARM_UP_MS = 200, LONGEST_WARM_UP_MS = 2000, RUNS = 50, RUN_MS = 1000, LONGEST_RUN_MS = 150000;
-const FEWEST_RUNS = 5, KEPT_RUNS = 10000, LONG_PAUSE_MS = 1000;
+const FEWEST_RUNS = 5, KEPT_RUNS = 10000, LONG_PAUSE_MS = 1000, THREADS_MS = 30000;
 const ARRAYS = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };
+const PARTS = 120;
 const printed = [];
+let repeat = null;  // one inference and the number of them that are timed together, after a result
 
 for (const level of ["warn", "error"]) {
   const original = console[level];
@@ -20,6 +23,7 @@ for (const level of ["warn", "error"]) {
 
 self.onmessage = async ({ data }) => {
   try {
+    if (data.seconds) return await sustain(data.seconds);
     const { result, outputs } = await measure(data.job, data.folder);
     self.postMessage({ result, outputs }, outputs.map((array) => array.buffer));
   } catch (error) {
@@ -32,6 +36,12 @@ function described(error) {
     return `The browser has too little memory for this model (${error}).`;
   }
   return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+}
+
+// LiteRT.js only prints some failures, for example that memory is too small, and returns outputs of no meaning.
+// It also prints which ops a delegate leaves to others, which is no failure.
+function refusePrintedErrors() {
+  if (printed.some((text) => /^ERROR:.*failed to (prepare|invoke|allocate|run|eval)/i.test(text))) throw Object.assign(new Error("LiteRT.js could not run the model"), { isModel: true });
 }
 
 function report(phase, percent) {
@@ -76,6 +86,7 @@ async function measure(job, folder) {
   const first = await samples.get(0);
   const run = async () => {  // one inference; a GPU has finished only when its outputs can be read
     const outputs = ordered(job, await model.run(named(job, tensors)));
+    if (printed.length) refusePrintedErrors();
     if (job.accelerator !== "wasm") await outputs[0].data();
     return outputs;
   };
@@ -107,6 +118,8 @@ async function measure(job, folder) {
   result.inputs_crc32 = samples.crcs;
   result.clock_drift_ms = Date.now() - wall - (performance.now() - began);  // the clock stops where a device sleeps
   result.printed = printed.filter((text) => job.accelerator !== "wasm" || !text.includes("WebGPU device")).slice(-10);
+  tensors = first.map((array, i) => new litert.Tensor(array, job.inputs[i].shape));
+  repeat = { run, batch: result.timed?.batch ?? 1 };
   return { result, outputs };
 }
 
@@ -130,10 +143,19 @@ async function load(job, folder) {
     mainScriptUrlOrBlob: `${wasm}litert_wasm_threaded_internal.js`,
   };
   const litert = await import(`${wasm}index.js`);
-  await litert.loadLiteRt(wasm, { threads, jspi: !threads && jspi });
+  const loading = litert.loadLiteRt(wasm, { threads, jspi: !threads && jspi });
+  await (threads ? Promise.race([loading, refusedThreads()]) : loading);
   const device = litert.getWebGpuDevice();
   if (job.accelerator === "webgpu" && !device) throw new Error("This device has no GPU that WebGPU can use. Use accelerator=wasm");
   return { ...litert, Tensor: litert.Tensor, build, jspi, threads: job.threads };
+}
+
+// Threads whose script is refused never start, and LiteRT.js waits for them.
+function refusedThreads() {
+  return new Promise((_, reject) => {
+    const message = "The browser started no threads: it must trust the certificate of this page. Use threads=1";
+    setTimeout(() => reject(new Error(message)), THREADS_MS);
+  });
 }
 
 async function compile(litert, content, job) {
@@ -221,6 +243,18 @@ async function once(run, batch) {
   const end = performance.now();
   garbage.forEach(remove);
   return { start, end, ms: end - start };
+}
+
+// The median latency of each part of a long load.
+async function sustain(seconds) {
+  const start = performance.now();
+  for (let part = 1; part <= PARTS; part++) {
+    const times = [];
+    while (performance.now() - start < (1000 * seconds * part) / PARTS || !times.length) {
+      times.push((await once(repeat.run, repeat.batch)).ms / repeat.batch);
+    }
+    self.postMessage({ point: { seconds: (performance.now() - start) / 1000, ms: median(times) } });
+  }
 }
 
 async function timed(run) {

@@ -2,7 +2,9 @@
 "use strict";
 
 const LONG_PAUSE_MS = 3000;
+const UNREACHABLE = /Failed to fetch|NetworkError|Load failed/;  // Chromium, Firefox, Safari
 const $ = (id) => document.getElementById(id);
+let worker = null, points = [];
 let hidden = document.visibilityState !== "visible", longestPause = 0, lock = null;
 
 document.addEventListener("visibilitychange", () => { hidden ||= document.visibilityState !== "visible"; });
@@ -47,12 +49,12 @@ function watch() {
 
 function work(job) {
   return new Promise((resolve, reject) => {
-    const worker = new Worker("measure.js");
+    worker?.terminate();
+    worker = new Worker("measure.js");
     worker.onmessage = ({ data }) => {
       if (data.phase) status(data.phase, data.percent);
       else if (data.error) reject(Object.assign(new Error(data.error), data));
       else resolve(data);
-      if (!data.phase) worker.terminate();
     };
     worker.onerror = (event) => reject(new Error(event.message || "The worker could not be started"));
     worker.postMessage({ job, folder: "./" });
@@ -68,6 +70,8 @@ async function send(record, outputs) {
 
 async function test() {
   show("start", false);
+  show("sustained", false);
+  show("curve", false);
   show("running");
   hidden = document.visibilityState !== "visible";
   longestPause = 0;
@@ -88,7 +92,7 @@ async function test() {
       const record = { nonce: job.nonce, error: message, printed, is_model, device: await device() };
       await send(record, []).catch(() => null);  // the computer may be gone
     }
-    answer({ error: error.message });
+    answer({ error: UNREACHABLE.test(error.message) ? "The computer cannot be reached. Does it still wait?" : error.message });
   } finally {
     await lock?.release();
   }
@@ -110,6 +114,7 @@ function answer(found) {
   }
   histogram(found.histogram);
   show("start", Boolean(found.error) || found.again);
+  show("sustained", !found.error);
   $("start").textContent = "Run the test again";
   $("verdict").focus();
 }
@@ -130,7 +135,36 @@ function histogram(found) {
   $("bars").setAttribute("aria-label", `Histogram of latencies from ${found.lowest_ms} to ${found.highest_ms} ms`);
 }
 
+// Ten minutes of load: browsers tell no temperature, but a device that becomes hot becomes slower.
+async function sustain() {
+  const button = $("sustained"), seconds = Number(button.dataset.seconds);
+  lock = await navigator.wakeLock?.request("screen").catch(() => null);
+  points = [];
+  hidden = document.visibilityState !== "visible";
+  show("start", false);
+  show("sustained", false);
+  show("curve");
+  worker.onmessage = ({ data }) => {
+    if (data.error) $("slowing").textContent = data.error;
+    if (data.point) draw(data.point, seconds);
+    if (data.error || data.point?.seconds >= seconds) lock?.release();
+  };
+  worker.postMessage({ seconds });
+}
+
+function draw(point, seconds) {
+  points.push(point);
+  const top = 1.1 * Math.max(...points.map(({ ms }) => ms));
+  const place = ({ seconds: at, ms }) => `${((300 * at) / seconds).toFixed(1)},${(90 - (90 * ms) / top).toFixed(1)}`;
+  $("line").setAttribute("points", points.map(place).join(" "));
+  const first = points[0].ms, change = Math.round(100 * (point.ms / first - 1));
+  const told = `After ${Math.round(point.seconds)} of ${seconds} s: ${point.ms.toPrecision(3)} ms, ` +
+    (change > 0 ? `${change} % slower than at the start.` : "not slower than at the start.");
+  $("slowing").textContent = hidden ? `${told} The page was in the background: this does not count.` : told;
+}
+
 window.addEventListener("error", (event) => answer({ error: event.message }));
 $("start").addEventListener("click", test);
+$("sustained").addEventListener("click", sustain);
 show("start");
 if (document.body.dataset.auto === "yes") test();
