@@ -62,7 +62,12 @@ def test_advice_names_the_options_of_the_command(name, arguments, advice):
 
 def test_each_command_is_a_module_in_the_order_of_the_import():
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
-    shared = {path for path in modules if path.endswith("_options")} | {"__init__", "__main__", "application"}
+    shared = {path for path in modules if path.endswith("_options")} | {
+        "__init__",
+        "__main__",
+        "application",
+        "option_groups",
+    }
     assert {name.replace("-", "_") for name in COMMANDS} == modules - shared
     listed = re.findall(r"^  ([a-z-]+)  ", tfkd_cli("--help").output.split("Commands:")[1], re.MULTILINE)
     assert listed[:3] == ["init", "doctor", "run"]

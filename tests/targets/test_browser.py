@@ -165,10 +165,10 @@ def test_folder_of_npm_is_taken_and_its_version_told(tmp_path):
 def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TFKD_CACHE", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    said = []
+    lines = []
     with pytest.raises(ToolMissingError, match="litert_js=FOLDER"):
-        litert_js.load(said.append)
-    assert "downloading LiteRT.js" in said[0]
+        litert_js.load(lines.append)
+    assert "downloading LiteRT.js" in lines[0]
 
 
 @pytest.mark.network
@@ -181,10 +181,10 @@ def test_damaged_cache_is_made_again_and_another_hash_refused(tmp_path, monkeypa
     damaged.parent.mkdir(parents=True, exist_ok=True)
     damaged.write_text("damaged")
     (litert_js.cache() / "sha256.json").write_text("{}")
-    said = []
+    lines = []
     with pytest.raises(DeviceError, match="has another hash"):
-        litert_js.load(said.append)
-    assert "is damaged" in said[0]
+        litert_js.load(lines.append)
+    assert "is damaged" in lines[0]
 
 
 # Settings ------------------------------------------------------------------------------------------------------------

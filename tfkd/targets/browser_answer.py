@@ -239,7 +239,8 @@ def device(told: Mapping[str, Any]) -> dict[str, Any]:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return value if is_number and math.isfinite(value) else None
 
-    hints = told.get("hints") if isinstance(told.get("hints"), dict) else {}
+    hints = told.get("hints")
+    hints = hints if isinstance(hints, dict) else {}
     user_agent = text(told.get("user_agent")) or ""
     platform = " ".join(filter(None, (text(hints.get("platform")), text(hints.get("platformVersion")))))
     found = re.search(r"\(([^)]*)\)", user_agent)

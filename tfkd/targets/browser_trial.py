@@ -87,7 +87,7 @@ class Trial:
         self.answers: queue.Queue[Answer] = queue.Queue()
         self._expected, self._progress = expected, progress
         self._inputs = [end.encode(array) for end, array in zip(self.sent.inputs, inputs, strict=True)]
-        self._crcs = [zlib.crc32(np.ascontiguousarray(array)) for array in self._inputs]
+        self._crcs = [zlib.crc32(np.ascontiguousarray(array).data) for array in self._inputs]
         self._samples = len(inputs[0])
         largest = max(array[:1].nbytes for array in self._inputs)
         self._part = max(1, _PART_BYTES // largest)
