@@ -47,7 +47,7 @@ TOOLS = (
             os.path.expanduser("~/.cache/ms-playwright/chromium-*/chrome-linux*/chrome"),
         ),
         package="chromium",
-        tests="tests/report/test_report.py (the page in a browser)",
+        tests="tests/report/test_page.py (the page in a browser), tests/targets/test_browser.py (LiteRT.js)",
         # Ubuntu's chromium is a script that only tells to install a snap: asking its version fails.
         probe=("--version",),
         ubuntu=(sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"),
@@ -56,7 +56,7 @@ TOOLS = (
         name="fonts",
         places=("/usr/share/fonts/**/DejaVuSans.ttf", "/usr/share/fonts/**/LiberationSans-Regular.ttf"),
         package="fonts-dejavu-core",
-        tests="tests/report/test_report.py (the page in a browser)",
+        tests="tests/report/test_page.py (the page in a browser)",
     ),
     Tool(name="adb", places=("adb",), package="adb", tests="tests/targets/test_android.py (a phone)"),
     Tool(name="ssh", places=("ssh",), package="openssh-client", tests="tests/targets/test_ssh.py (an edge box)"),

@@ -85,6 +85,18 @@ def test_latency_of_far_apart_devices_has_a_scale_for_both(phones):
     assert device_plots.latency(few) is None
 
 
+def test_latencies_of_one_decade_have_plain_labels(ship):
+    """With fewer than two decades, matplotlib labels the steps between them, as formulas one over the other."""
+    rows = [copy.deepcopy(row) for row in ship["rows"] if row["target"] == "host"][:1] * 2
+    rows[1] = copy.deepcopy(rows[0]) | {"target": "host:plain"}
+    for row, start in zip(rows, (2_000, 20_000), strict=True):
+        row["measurement"]["latencies_ns"] = [start + 10 * step for step in range(400)]
+    found = device_plots.latency({"rows": rows, "ship": None, "contract": None}).svg
+    labels = [text for text in re.findall(r">([^<>]+)</text>", found) if re.fullmatch(r"[\d.]+", text)]
+    assert "$" not in found
+    assert {"5", "10", "20"} <= set(labels)
+
+
 def test_latency_axis_leaves_out_rare_slow_inferences(ship):
     usual = list(range(2_000_000, 2_020_000, 100))
     clean, slow = LatencyAxis.of([usual]), LatencyAxis.of([sorted([*usual, *[90_000_000] * 10])])

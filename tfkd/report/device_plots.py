@@ -57,6 +57,8 @@ def _quantile(ordered: Sequence[int], share: float) -> int:
 
 def latency(record: Mapping[str, Any]) -> Plot | None:
     """Cumulative distribution of the latency, one curve per row with enough raw latencies."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     rows = [
         row for row in devices.timed_rows(record) if len(row["measurement"]["latencies_ns"] or ()) >= _MIN_LATENCIES
     ]
@@ -80,7 +82,9 @@ def latency(record: Mapping[str, Any]) -> Plot | None:
             axes.plot([x, x], [0, 90], color=svg.colour("--bad"), linestyle=_DASHED, label="p90 limit")
         if axis.logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())  # its default labels overlap
         axes.set_xlim(axis.low_ns / factor, end / factor)
         axes.set_ylim(0, 102)
         axes.set_xlabel(f"latency, {unit}")
