@@ -19,6 +19,22 @@ COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_E
 class Ops(Net):
     """Adds ops with random options and values to a net; each method returns the index of an output."""
 
+    behind = False  # whether images come from a convolution with dead channels instead of an input
+
+    def input(self, shape: tuple[int, ...]) -> int:
+        """Adds an input of the model, or what a convolution computes from one."""
+        if not self.behind or len(shape) != 4:
+            return super().input(shape)
+        x = super().input((*shape[:3], self.random.randint(1, 4)))
+        self.behind = False
+        channels, inputs = shape[3], self.shape(x)[3]
+        values = np.random.default_rng(self.random.getrandbits(32)).integers(-127, 128, (channels, 1, 1, inputs))
+        values[[self.random.random() < 0.3 for _ in range(channels)]] = 0
+        scale = self.scale(0.001, 0.03)
+        weights = self.tensor(values.shape, "int8", values.astype("int8"), [scale], [0])
+        options = schema.Conv2DOptionsT(strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+        return self.op("CONV_2D", [x, weights, self.bias(x, [scale], channels)], [self.output(shape)], options)
+
     def shaped(self, least: int, most: int, largest: int = 6) -> int:
         """An input of the model with a random number of axes; the first axis, the batch, has size 1."""
         return self.input((1, *(self.random.randint(1, largest) for _ in range(self.random.randint(least, most) - 1))))
@@ -285,9 +301,14 @@ class Ops(Net):
         x = self.shaped(2, 4)
         shape = self.shape(x)
         part = tuple(self.random.randint(1, d) for d in shape)
-        starts = [self.random.randint(-1, d) for d in shape]
-        update = self.same_constant(x, part)
-        inputs = [x, update, self.ints(starts)]
+        starts = self.ints([self.random.randint(-1, d) for d in shape])
+        rank, count = len(shape), math.prod(shape)
+        if self.dtype == "int8" and count % rank == 0:  # places computed from the input
+            rows = self.same(x, (rank, count // rank))
+            options = schema.ReshapeOptionsT(newShape=[*self.shape(rows)])
+            self.op("RESHAPE", [x, self.ints(self.shape(rows))], [rows], options)
+            starts = self.indices(rows, "ARG_MAX", 1)
+        inputs = [x, self.same_constant(x, part), starts]
         return self.op("DYNAMIC_UPDATE_SLICE", inputs, [self.same(x, shape)], schema.DynamicUpdateSliceOptionsT())
 
 
@@ -321,11 +342,14 @@ WIDE = (
 
 
 def op_net(kind: str, seed: int, dtype: str = "int8") -> bytes:
-    """A graph with an op of a kind, on some seeds with another op after it."""
-    made = Ops(random.Random(f"{kind} {seed}"), dtype)
+    """A graph with an op of a kind, on some seeds between convolutions or before an activation function."""
+    made = Ops(random.Random(f"{kind} {seed}"), dtype, kernel=3)
+    made.behind = made.random.random() < 0.5
     out = MAKERS[kind](made)
+    shape = made.shape(out)
     if dtype == "int8" and made.random.random() < 0.5:
-        out = made.unary(out)
+        image = len(shape) == 4 and shape[0] == 1
+        out = made.convolution(out) if image and made.random.random() < 0.5 else made.unary(out)
     return made.bytes(out)
 
 

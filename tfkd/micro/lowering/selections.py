@@ -15,6 +15,7 @@ import numpy as np
 
 from tfkd.micro.graph import Graph, Op, Tensor
 from tfkd.micro.lowering.layer import (
+    Fields,
     Layer,
     Unsupported,
     constant,
@@ -307,19 +308,34 @@ def fill(graph: Graph, op: Op) -> list[Layer]:
 
 
 def update_slice(graph: Graph, op: Op) -> list[Layer]:
-    """DYNAMIC_UPDATE_SLICE at a constant place, moved so that the update lies inside."""
+    """DYNAMIC_UPDATE_SLICE at a constant or computed place, moved so that the update lies inside."""
     source, output, _ = _tensors(graph, op)
-    update = moved(graph, op.inputs[1], output.dtype)
-    starts = constant(graph, op, 2, "int32", "int64").reshape(-1).tolist()
-    if source.shape != output.shape or not len(starts) == len(update.shape) == len(source.shape):
-        raise Unsupported(f"{update.shape} at {starts} in {source.shape} is not {output.shape}. The file is damaged")
-    if any(a > b for a, b in zip(update.shape, source.shape, strict=True)):
-        raise Unsupported(f"{update.shape} is larger than {source.shape}. The file is damaged")
-    limits = [whole - part for whole, part in zip(source.shape, update.shape, strict=True)]
-    strides = strides_of(source.shape)
-    first = sum(min(max(0, s), end) * step for s, end, step in zip(starts, limits, strides, strict=True))
-    whole = strided(source.shape, strides, strides)
-    return [
-        move(op, source, output, whole),
-        move(op, update, output, strided(update.shape, strides_of(update.shape), strides, to_first=first)),
-    ]
+    update, starts = moved(graph, op.inputs[1], output.dtype), operand(graph, op, 2)
+    shape, rank = source.shape, len(source.shape)
+    if shape != output.shape or not rank == starts.elements == len(update.shape):
+        raise Unsupported(f"{update.shape} in {shape} is not {output.shape}. The file is damaged")
+    last = [whole - part for whole, part in zip(shape, update.shape, strict=True)]
+    if min(last, default=0) < 0:
+        raise Unsupported(f"{update.shape} is larger than {shape}. The file is damaged")
+    strides = strides_of(shape)
+    layers = [move(op, source, output, strided(shape, strides, strides))]
+    if starts.data is not None:
+        places = zip(constant(graph, op, 2, "int32", "int64").reshape(-1).tolist(), last, strides, strict=True)
+        first = sum(min(max(0, start), end) * step for start, end, step in places)
+        block = strided(update.shape, strides_of(update.shape), strides, to_first=first)
+        return [*layers, move(op, update, output, block)]
+    if rank > 5:
+        raise Unsupported(f"{rank} dimensions are too many. Reshape to at most 5")
+    missing = 5 - rank
+    fields: Fields = {
+        "axes": rank,
+        "size": (*update.shape, *[1] * missing),
+        "stride": (*strides, *[0] * missing),
+        "last": (*last, *[0] * missing),
+    }
+    reads = (read_by_kernel(update), typed(graph, starts.index, "int32").index)
+    comment = f"{shape_text(update)} into {shape_text(output)}"
+    layers.append(
+        Layer(op, "update", "update", "tfkd_update_params", fields, reads, output.index, comment=comment, generic=True)
+    )
+    return layers
