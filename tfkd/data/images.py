@@ -9,19 +9,20 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfkd.data import lazy
+from tfkd.data import jpeg, lazy
 from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import ReadingOptions
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -141,7 +142,8 @@ def read(
     if options.color is None and not _look_gray(root, paths[rows]):
         options = dataclasses.replace(options, color="rgb")
         first = decode(root / paths[rows[0]], options)
-    return LazySamples(ImageReader(root, paths, options, first.shape), rows), rows
+    kind = ColorReader if first.shape[2] == 3 else ImageReader
+    return LazySamples(kind(root, paths, options, first.shape), rows), rows
 
 
 def _try(file: Path, options: ReadingOptions, *, keep: bool = True) -> np.ndarray | InputError | None:
@@ -220,6 +222,14 @@ class ImageReader:
                 return hashlib.file_digest(file, "sha256").digest()
 
         yield from pool().map(one, rows)
+
+
+class ColorReader(ImageReader):
+    """Decodes color images; those that need no step but decoding inside of `tf.data`."""
+
+    def lookup(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A function of the numbers of images, int64 [B], that returns them, uint8 [B, H, W, 3]."""
+        return jpeg.lookup([str(self._root / path) for path in self._paths], self.sample_shape, self.read)
 
 
 def _stacked(files: Sequence[Path], images: list[np.ndarray]) -> np.ndarray:

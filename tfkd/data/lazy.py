@@ -151,6 +151,12 @@ def row_lookup(x: Any) -> Any:
     if isinstance(x, np.ndarray) and x.nbytes <= IN_MEMORY_BYTES:
         constant = tf.constant(x)
         return lambda rows: tf.gather(constant, rows)
+    reader = getattr(x, "reader", None)
+    if hasattr(reader, "lookup"):  # without Python
+        with tf.device("CPU:0"):
+            numbers = tf.constant(x.rows)
+        find = reader.lookup()
+        return lambda rows: find(tf.gather(numbers, rows))
     shape, dtype = x.shape[1:], tf.as_dtype(x.dtype)
 
     def look_up(rows: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,69 @@
+"""JPEG files that TensorFlow decodes have the pixels of Pillow, and all others are decoded by Pillow."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfkd import data
+from tfkd.data import images, lazy
+from tfkd.data.reading import ReadingOptions
+
+FORMS = {
+    "plain.jpg": {},
+    "low.jpg": {"quality": 30},
+    "full.jpg": {"quality": 100, "subsampling": 0},
+    "half.jpg": {"subsampling": 1},
+    "progressive.jpg": {"progressive": True},
+    "other.png": {},
+    "jpeg_in_disguise.png": {"format": "jpeg"},
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two classes of color images of many forms, all decoded when they are used."""
+    monkeypatch.setattr(lazy, "IN_MEMORY_BYTES", 1)
+    noise = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    image = Image.fromarray(noise).resize((83, 61))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for name, settings in FORMS.items():
+            image.save(tmp_path / label / name, **settings)
+        image.save(tmp_path / label / "turned.jpg", exif=exif)
+        image.convert("L").save(tmp_path / label / "gray.jpg")
+        image.convert("CMYK").save(tmp_path / label / "cmyk.jpg")
+        image.resize((50, 40)).save(tmp_path / label / "small.jpg")
+    return tmp_path
+
+
+def test_batches_have_the_pixels_of_pillow(folder):
+    train = data.load(folder, image_size=(61, 83), color="rgb", validation=0).train
+    expected = [images.decode(folder / path, ReadingOptions((61, 83), "rgb")) for path in train.paths]
+    assert {path.split("/")[1] for path in train.paths} >= {"turned.jpg", "small.jpg", "progressive.jpg"}
+    found = np.concatenate([x for x, _ in train.batches(4).as_numpy_iterator()])
+    np.testing.assert_array_equal(found, np.stack(expected))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:2] + b"\x00" * 40 + content[-2:],
+        lambda content: content[:200] + b"\xff\xc4\x00\x05\x00\xff\xff" + content[200:],
+        lambda content: b"no image",
+    ],
+    ids=["cut", "header", "table", "text"],
+)
+def test_damaged_file_is_named(folder, damage):
+    train = data.load(folder, image_size=(61, 83), color="rgb", validation=0).train
+    file = folder / next(path for path in train.paths if path.endswith(("plain.jpg", "low.jpg")))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(tf.errors.OpError, match=f"InputError: load: {file} must be a readable PNG, JPEG"):
+        list(train.batches(4))
+    shutil.copy(folder / "a" / "full.jpg", file)
+    assert len(list(train.batches(4))) > 0
