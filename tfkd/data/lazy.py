@@ -151,7 +151,7 @@ def row_lookup(x: Any) -> Any:
     if isinstance(x, np.ndarray) and x.nbytes <= IN_MEMORY_BYTES:
         constant = tf.constant(x)
         return lambda rows: tf.gather(constant, rows)
-    reader = getattr(x, "reader", None)
+    reader: Any = getattr(x, "reader", None)
     if hasattr(reader, "lookup"):  # without Python
         with tf.device("CPU:0"):
             numbers = tf.constant(x.rows)
