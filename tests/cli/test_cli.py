@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 import typer.main
 from typer.testing import CliRunner
@@ -198,6 +199,19 @@ def test_validate_compares_with_teacher_and_student_alone(digits_int8, digits_fi
     verdict = json.loads(done.stdout)["verdict"]
     assert (verdict["status"], verdict["binding"]) == ("NO", "min_gain_over_alone")
     assert {check["name"]: check["status"] for check in verdict["checks"]}["max_drop_from_teacher"] == "holds"
+
+
+def test_validate_scales_the_pixels_of_a_teacher_as_declared(digits_int8, digits_files, tmp_path):
+    model = models.read(digits_files["teacher"])
+    undone = keras.layers.Rescaling(255.0)
+    keras.Sequential([keras.Input((8, 8, 1)), undone, model]).save(tmp_path / "scaled.keras")
+    arguments = ("validate", digits_int8.path, "--target", "tflm", "--teacher", tmp_path / "scaled.keras", "--json")
+    accuracy = {}
+    for name, options in (("pixels", ()), ("scaled", ("--teacher-range", "0,1"))):
+        done = tfkd_cli(*arguments, "--max-drop-from-teacher", 50, *options)
+        accuracy[name] = json.loads(done.stdout)["rows"][0]["accuracy"]
+    assert accuracy["scaled"] > 0.9
+    assert accuracy["pixels"] < accuracy["scaled"]
 
 
 def test_report_rewrites_a_json_report(digits_int8, tmp_path):

@@ -115,6 +115,44 @@ def test_accuracy_of_chance_is_a_finding():
     assert "no better than chance" in finding
 
 
+def test_accuracy_above_that_of_a_constant_answer_is_no_finding_with_two_classes():
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    x = (128 + 40 * (2 * y - 1)[:, None] * np.where(rng.random((200, 1)) < 0.7, 1, -1)).astype("float32")
+    split = data.from_arrays((x + rng.normal(size=x.shape).astype("float32"), y), (x[:9], y[:9]), validation=0.0).train
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Rescaling(1, -128)(inputs)))
+    model.layers[-1].kernel.assign([[-0.1, 0.1]])
+    accuracy, findings = input_scale.audit(model, split, "x")
+    assert 0.6 < accuracy < 0.75
+    assert not any("no better than chance" in finding for finding in findings)
+
+
+def test_loss_above_that_of_equal_probabilities_is_a_finding_where_another_scale_fits():
+    y = np.arange(200) % 10
+    shown = np.where(np.random.default_rng(0).random(200) < 0.65, y, (y + 1) % 10)
+    x = 250 * np.eye(10, dtype="float32")[shown]
+    split = data.from_arrays((x, y), (x[:9], y[:9]), validation=0.0).train
+    inputs = keras.Input((10,))
+    model = keras.Model(inputs, keras.layers.Dense(10)(inputs))
+    model.layers[-1].kernel.assign(3 * np.eye(10))
+    findings = input_scale.audit(model, split, "x")[1]
+    assert any("may have another scale" in one and "divided by 255" in one for one in findings)
+
+
+def test_scales_that_few_samples_do_not_tell_apart_are_all_named():
+    y = np.arange(100) % 2
+    x = (100.0 + 100 * y)[:, None].astype("float32")
+    split = data.from_arrays((x, y), (x[:9], y[:9]), validation=0.0).train
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.ReLU(max_value=1.0)(inputs)))
+    model.layers[-1].kernel.assign([[-10.0, 10.0]])
+    model.layers[-1].bias.assign([5.6, 0.0])
+    better = input_scale.find_better(model, split, input_scale.common_scales(x))
+    assert {better.name, *(name for name, _ in better.others)} >= {"divided by 255", "scaled from 0..255 to -1..1"}
+    assert len({score for _, score in better.others} | {better.after}) == 1 + len(better.others)
+
+
 def test_accuracy_below_that_of_the_training_is_a_finding(trained):
     split = scaled("0..255")
     swapped = data.from_arrays((split.x, (split.y + 1) % 10), (split.x[:9], split.y[:9]), validation=0.0).train

@@ -8,7 +8,8 @@ from PIL import Image
 
 from tests.data.data_sets import folder
 from tfkd import data
-from tfkd.data import manifest
+from tfkd.data import images, manifest
+from tfkd.data.reading import ReadingOptions
 from tfkd.errors import InputError
 
 
@@ -160,3 +161,11 @@ def test_folder_of_broken_images_only_is_refused(tmp_path):
         file.write_bytes(b"broken")
     with pytest.raises(InputError, match="must have readable images. Received: 4 broken ones"):
         data.load(tmp_path, skip_broken=True)
+
+
+def test_palette_image_with_transparency_prints_no_warning_of_pillow(tmp_path, recwarn):
+    image = Image.new("P", (4, 3))
+    image.putpalette([10, 20, 30] + [0] * 765)
+    image.save(tmp_path / "p.png", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(images.decode(tmp_path / "p.png", ReadingOptions()), np.full((3, 4, 3), [10, 20, 30]))
+    assert not recwarn.list

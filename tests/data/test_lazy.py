@@ -156,3 +156,10 @@ def test_batches_of_a_large_array_are_the_same(monkeypatch):
     monkeypatch.setattr(lazy, "IN_MEMORY_BYTES", 0)
     for x, (other, _) in zip(small, train.batches(8, shuffle=True), strict=True):
         np.testing.assert_array_equal(x, other)
+
+
+def test_npy_folder_with_fewer_labels_than_samples_is_refused(tmp_path):
+    np.save(tmp_path / "x_train.npy", np.zeros((60, 4), "float32"))
+    np.save(tmp_path / "y_train.npy", np.arange(30) % 3)
+    with pytest.raises(InputError, match="y_train must have the length of x_train. Received: 30 labels for 60 samples"):
+        data.load(tmp_path)

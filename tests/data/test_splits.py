@@ -85,3 +85,14 @@ def test_content_hash_depends_on_samples_and_labels(tmp_path):
     hashes.add(data.load(saved(tmp_path, x_test=source["x_test"])).test.content_hash)
     hashes.add(data.load(saved(tmp_path, y_test=source["y_test"][::-1])).test.content_hash)
     assert len(hashes) == 3
+
+
+def test_equal_samples_are_named_by_their_ids_or_files(tmp_path):
+    source = arrays()
+    source["x_test"][3] = source["x_train"][7]
+    train, val, test = data.load(saved(tmp_path, **source))
+    (one,) = [part for part in (train, val) if len(part.overlap(test))]
+    assert one.equal_samples(test) == f"1 equal sample ({one.role} 7 and test 43)"
+    named = dataclasses.replace(test, paths=np.array([f"{number}.png" for number in range(len(test))]))
+    assert named.equal_samples(named).endswith("(" + ", ".join(f"test {n}.png and test {n}.png" for n in range(5))
+        + f" and {len(test) - 5} more)")  # fmt: skip

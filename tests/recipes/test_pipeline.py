@@ -87,6 +87,24 @@ def weights(path):
     return models.load(path).get_weights()
 
 
+def test_run_refuses_test_samples_in_the_training_part_before_any_training(tmp_path):
+    train, _, test = data.load("digits")
+    x, y = np.concatenate([train.x, test.x[:2]]), np.concatenate([train.y, test.y[:2]])
+    np.savez(tmp_path / "leak.npz", x_train=x, y_train=y, x_test=test.x, y_test=test.y)
+    path = write(
+        tmp_path,
+        "leak",
+        teacher="",
+        built=('path = ""', TRAINED_TEACHER),
+        leak=('name = "digits"', f'path = "{tmp_path / "leak.npz"}"'),
+    )
+    with pytest.raises(
+        InputError, match=r"are in test too.\n  observed: \d equal samples? \((train|val) \d+ and test "
+    ):
+        pipeline.run(recipe.load(path))
+    assert not list((tmp_path / "leak").rglob("*.keras"))
+
+
 def test_run_gives_verdict_and_reports(finished):
     _, result = finished
     assert result.ok

@@ -285,3 +285,22 @@ def test_skipped_target_is_named_and_leaves_its_limits_unknown():
     assert ships.status == "SHIP"
     assert "Unavailable here: tflm" in ships.checks[0].detail
     assert judge(contract_of(max_arena_bytes=2000), [row()], skipped=skipped).status == "UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("role", "limit"),
+    [("teacher", "max_drop_from_teacher"), ("reference", "max_accuracy_drop"), ("alone", "min_gain_over_alone")],
+)
+def test_limit_relative_to_a_model_at_chance_is_unknown(role, limit):
+    good, chance = row(differences=against(40, (35, 45), role)), row(None, accuracy=0.11)
+    contract = Contract(**{limit: 5})
+    assert judge(contract, [good], others={role: row(None, accuracy=0.5)}).status == "SHIP"
+    verdict = judge(contract, [good], others={role: chance})
+    assert (verdict.status, verdict.binding) == ("UNKNOWN", limit)
+    assert "classifies 11.0% right, no better than the most frequent label" in check_of(verdict, limit).detail
+
+
+def test_limit_that_is_broken_relative_to_a_model_at_chance_stays_broken():
+    bad = row(differences=against(-20, (-25, -15), "teacher"))
+    others = {"teacher": row(None, accuracy=0.11)}
+    assert judge(Contract(max_drop_from_teacher=5), [bad], others=others).status == "NO"

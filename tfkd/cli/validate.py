@@ -23,6 +23,7 @@ from tfkd.cli.application import (
 from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.limit_options import NO_LIMITS, limit_options
+from tfkd.cli.training_options import TeacherPreprocess, TeacherRange
 from tfkd.validation.contract import Contract
 
 
@@ -41,6 +42,8 @@ def validate(
     teacher: Annotated[
         Path | None, typer.Option(help="The teacher, a .keras file; needed for --max-drop-from-teacher.")
     ] = None,
+    teacher_range: TeacherRange = None,
+    teacher_preprocess: TeacherPreprocess = None,
     alone: Annotated[
         Path | None,
         typer.Option(
@@ -67,10 +70,11 @@ def validate(
     """
     from tfkd import data as datasets
     from tfkd import report as reports
-    from tfkd.recipes import target_choice
+    from tfkd.recipes import model_input, target_choice
     from tfkd.report import console
     from tfkd.validation.validator import validate as run
 
+    declared = model_input.parse("teacher", teacher_range, teacher_preprocess)
     reports.check_paths(report or [], overwrite=overwrite)
     with progress_of(as_json) as progress:
         targets = target_choice.choose(target, board=board, cc=cc, on_progress=progress.phase)
@@ -79,7 +83,8 @@ def validate(
             if path is not None:
                 from tfkd import models
 
-                keras_models[role] = models.read(path)
+                scaled = role == "teacher" and declared != model_input.ModelInput()
+                keras_models[role] = declared.load(path) if scaled else models.read(path)
         progress.start("validate")
         test = datasets.load(data).test
         validation = run(

@@ -139,9 +139,9 @@ def audit(chosen: Split) -> CalibrationAudit:
         if len(held_out):
             compared = min(_MAX_COMPARED, max(_FEWEST_COMPARED, _COMPARED_VALUES // int(np.prod(chosen.input_shape))))
             test_x = held_out.x[:: max(1, len(held_out) // compared)].astype("float32")
-    if overlap:
+    if held_out is not None and overlap:
         raise InputError(
-            f"{where} must share no sample with the test split. Received: {overlap} equal samples. "
+            f"{where} must share no sample with the test split. Received: {chosen.equal_samples(held_out)}. "
             "Remove them from the training data: they make the test accuracy too high."
         )
     _check_range(where, x, test_x)

@@ -29,8 +29,8 @@ _LEAST_GAIN = 0.05
 _STANDARD_ERRORS = 4.0
 # Or if it lowers the cross-entropy by so many nats while the accuracy is about equal, and not that of chance.
 _LEAST_LOSS_GAIN, _EQUAL_ACCURACY, _LEAST_ACCURACY = 1.0, 0.02, 0.8
-# Up to this multiple of the accuracy of chance, a model is no better than chance.
-_CHANCE = 1.5
+# Scales whose accuracy is lower than the best by less than this are named, too.
+_EQUAL_SCALES = 0.05
 # Limits of the first layers' own statistics, chosen so that data of the right kind passes with a wide margin.
 _MIN_SCALED_SPAN = 1 / 32  # of the input after Rescaling
 _MAX_DEVIATION_RATIO = 8.0  # between the standard deviations of samples and Normalization, in either direction
@@ -95,14 +95,17 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
 
 def _suspicions(model: keras.Model, chosen: Split, accuracy: float) -> Iterator[str]:
     """What is suspicious about an accuracy on calibration samples."""
+    from tfkd.validation.scores import least_right
+
     share = f"The Keras model classifies {accuracy:.1%} of the samples right"
     reported, held_out = _reported_accuracy(model), chosen.held_out
+    most = float(np.bincount(chosen.y).max()) / len(chosen)
     if finding := below_reported(accuracy, reported, len(chosen)):
         yield finding
-    elif accuracy < _CHANCE / chosen.num_classes:
+    elif round(accuracy * len(chosen)) < min(least_right(len(chosen), most), len(chosen)):
         yield (
-            f"{share}, no better than chance: it is untrained, or they were prepared in another way than for its "
-            "training, or have other labels."
+            f"{share}, no better than chance, since the most frequent label reaches {most:.1%}: it is untrained, or they "
+            "were prepared in another way than for its training, or have other labels."
         )
     elif held_out is not None and accuracy < _GOOD_ACCURACY:
         rows = np.flatnonzero(np.isin(held_out.y, chosen.y))[: len(chosen)]
@@ -148,22 +151,25 @@ class Better(NamedTuple):
         name: Name of the scale.
         before: Score on the samples as they are.
         after: Score in that scale.
-        less_confident: Whether the accuracies are about equal and the model is less confident on the samples as they
-            are, which a loss that does not determine the scale of logits has as an effect, too.
+        less_confident: Whether only the confidence tells: the accuracies are about equal, which a loss that does not
+            determine the scale of logits, or overfitting, has as an effect, too.
+        others: Names and scores of other scales that fit about as well: so few samples do not tell them apart.
     """
 
     name: str
     before: Score
     after: Score
     less_confident: bool
+    others: tuple[tuple[str, Score], ...] = ()
 
     @property
     def words(self) -> str:
         """Both scores, as the end of a sentence."""
         (before, loss), (after, other) = self.before, self.after
+        more = "".join(f", or {name}, {score.accuracy:.1%} with {score.loss:.2g}" for name, score in self.others)
         return (
             f"classifies {before:.1%} right with a cross-entropy of {loss:.2g}; of the same samples {self.name}, "
-            f"{after:.1%} with {other:.2g}"
+            f"{after:.1%} with {other:.2g}{more}"
         )
 
 
@@ -204,7 +210,20 @@ def find_better(
             and before.loss - after.loss > _LEAST_LOSS_GAIN
         ):
             found.append(Better(scale.name, before, after, before.loss < math.log(labelled.num_classes)))
-    return max(found, key=lambda one: (one.after.accuracy, -one.after.loss), default=None)
+        elif (
+            after.accuracy > before.accuracy - _EQUAL_ACCURACY
+            and after.loss < math.log(labelled.num_classes) < before.loss - _LEAST_LOSS_GAIN
+        ):
+            # Worse than equal probabilities for all classes. An overfitted model is that too: this alone is no proof.
+            found.append(Better(scale.name, before, after, True))
+    if not found:
+        return None
+    best = max(found, key=lambda one: (one.after.accuracy, -one.after.loss))
+    others: dict[Score, str] = {}  # two scales may be the same for these samples
+    for one in found:
+        if one.after != best.after and best.after.accuracy - one.after.accuracy < _EQUAL_SCALES:
+            others.setdefault(one.after, one.name)
+    return best._replace(others=tuple((name, score) for score, name in others.items()))
 
 
 def tried(samples: int) -> np.ndarray:

@@ -71,6 +71,8 @@ def decode(file: object, options: ReadingOptions, content: bytes | None = None) 
             source.load()
             upright = ImageOps.exif_transpose(source) if source.getexif().get(_ORIENTATION, 1) != 1 else source
             mode = "L" if gray else "RGB"
+            if upright.mode == "P" and isinstance(upright.info.get("transparency"), bytes):
+                upright = upright.convert("RGBA")  # Pillow warns on the terminal where this step is left out
             image = upright if upright.mode == mode else upright.convert(mode)
             array = np.asarray(_fitted(image, options))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

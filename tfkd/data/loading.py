@@ -144,6 +144,7 @@ def _with_test_part(arrays: Arrays) -> dict[Role, Samples]:
     parts, train = arrays.parts(), arrays.parts()["train"]
     if "test" not in parts:
         where, names = arrays.location, arrays.class_names
+        train = train._replace(y=checks.check_y(train.y, "y_train", len(train.x), where))
         in_test = _choose(train.y, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
         if where not in NAMES:

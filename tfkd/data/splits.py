@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Role = Literal["train", "val", "test"]
 ROLES: tuple[Role, ...] = ("train", "val", "test")
+# Equal samples that a message names.
+_LISTED = 5
 
 
 class Splits(NamedTuple):
@@ -114,6 +116,25 @@ class Split:
     def overlap(self, other: Split) -> np.ndarray:
         """Ids of the samples of this split whose values equal those of a sample in `other`, int64 [M]."""
         return self.ids[np.isin(self.digests, other.digests)]
+
+    def equal_samples(self, other: Split) -> str:
+        """How many samples of this split equal one of another split, and which, by their files or their ids.
+
+        >>> from tfkd.data import load
+        >>> train = load("digits").train
+        >>> train.equal_samples(train.take([4]))
+        '1 equal sample (train 6 and train 6)'
+        """
+        found = np.flatnonzero(np.isin(self.digests, other.digests))
+        pairs = []
+        for row in found[:_LISTED]:
+            second = int(np.flatnonzero(other.digests == self.digests[row])[0])
+            pairs.append(f"{self.role} {self._name(row)} and {other.role} {other._name(second)}")
+        more = f" and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
+        return f"{len(found)} equal sample{'s' * (len(found) != 1)} ({', '.join(pairs)}{more})"
+
+    def _name(self, row: int) -> str:
+        return str(self.ids[row] if self.paths is None else self.paths[row])
 
     def require(self, *roles: Role, purpose: str) -> None:
         """Raises unless the role of this split is one of `roles`.

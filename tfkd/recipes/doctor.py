@@ -57,7 +57,7 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
     return sorted(findings, key=lambda finding: finding.severity)
 
 
-def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding], list[Finding]]:
+def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding], list[Finding], list[Finding]]:
     """The examinations that take seconds and need no teacher.
 
     Args:
@@ -65,11 +65,11 @@ def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding],
         splits: The student's data.
 
     Returns:
-        The findings on settings and data, and those on the untrained student.
+        The findings on settings, those on data, and those on the untrained student.
     """
-    general = [*_examine_settings(recipe), *_examine_data(splits)]
     student, findings = _build_student(recipe, splits)
-    return general, [*findings, *(_examine_outputs(student, splits) if student else ())]
+    outputs = _examine_outputs(student, splits) if student else ()
+    return [*_examine_settings(recipe)], [*_examine_data(splits)], [*findings, *outputs]
 
 
 def text(findings: Sequence[Finding]) -> str:
@@ -100,12 +100,12 @@ def _examine_settings(recipe: Recipe) -> Iterator[Finding]:
 
 def _examine_data(splits: data.Splits) -> Iterator[Finding]:
     for name, other in (("train", "test"), ("val", "test"), ("train", "val")):
-        shared = len(getattr(splits, name).overlap(getattr(splits, other)))
-        if shared:
+        one, second = getattr(splits, name), getattr(splits, other)
+        if len(one.overlap(second)):
             yield Finding(
                 "error" if other == "test" else "warning",
                 f"Samples of {name} are in {other} too.",
-                f"{shared} equal samples",
+                one.equal_samples(second),
                 f"Remove them from {name}: accuracy on {other} would be too high.",
             )
     counts = np.bincount(splits.train.y, minlength=splits.train.num_classes)
@@ -218,7 +218,11 @@ def _examine_conversion(recipe: Recipe, student: keras.Model, splits: data.Split
     mode = shipped if shipped in converter.MODES else "full_int8"  # an optimized student becomes that
     with tempfile.TemporaryDirectory() as folder:
         try:
-            model = converter.convert(student, Path(folder) / "student.tflite", mode=mode, calibration=splits.train)
+            leaked = np.isin(splits.train.ids, splits.train.overlap(splits.test))  # a finding of their own
+            calibration = (
+                splits.train.take(np.flatnonzero(~leaked)) if leaked.any() and not leaked.all() else splits.train
+            )
+            model = converter.convert(student, Path(folder) / "student.tflite", mode=mode, calibration=calibration)
         except TfkdError as error:
             yield Finding(
                 "error",

@@ -127,9 +127,11 @@ class _Run:
         recipe, start = self.recipe, self.recipe.student.file
 
         def work(_: str) -> Examined:
-            general, student = doctor.examine_quickly(recipe, self.trainer.splits)
-            for finding in general:
-                self.progress.line(str(finding))
+            settings, samples, student = doctor.examine_quickly(recipe, self.trainer.splits)
+            for finding in (*settings, *samples):
+                if finding.severity == "warning":
+                    self.progress.line(str(finding))
+            refuse(samples, "The data are refused before the training.", "Correct the data.")
             refuse(student, "The student is refused before its training.", "Correct the recipe.")
             return Examined()
 

@@ -168,7 +168,15 @@ def _examine_accuracy(
             "error",
             "The teacher expects inputs of another range.",
             f"accuracy {accuracy:.1%} on {x.min():g}..{x.max():g}; it {better.words}",
-            "Declare its range, such as input_range = [0, 1] in [teacher], or give the data in its range.",
+            "Declare the range of its training: input_range = [0, 1] or [-1, 1] in [teacher], on the command line "
+            "--teacher-range 0,1 or -1,1. Or give the data in its range.",
+        )
+    elif better is not None and better.before.loss > np.log(classes):
+        yield Finding(
+            "warning",
+            "The teacher may expect inputs of another range.",
+            f"on {x.min():g}..{x.max():g} it {better.words}",
+            "If its training scaled the pixels, declare that: input_range = [0, 1] in [teacher], or --teacher-range 0,1.",
         )
     elif round(accuracy * len(y)) < least <= len(y):
         yield Finding(

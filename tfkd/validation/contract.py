@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfkd.errors import InputError
@@ -152,7 +152,12 @@ class Verdict:
         return {"status": self.status, "checks": checks, "binding": self.binding}
 
 
-def judge(contract: Contract | None, rows: Sequence[Row], skipped: Sequence[Row] = ()) -> Verdict:
+def judge(
+    contract: Contract | None,
+    rows: Sequence[Row],
+    skipped: Sequence[Row] = (),
+    others: Mapping[str, Row] | None = None,
+) -> Verdict:
     """Checks the rows of the shipped model against a contract.
 
     Args:
@@ -161,6 +166,8 @@ def judge(contract: Contract | None, rows: Sequence[Row], skipped: Sequence[Row]
         rows: The shipped model on each target.
         skipped: Rows of targets that this platform lacks and nobody chose. The model need not run there, but a limit
             that only such a target could check stays unknown.
+        others: The `reference`, the `teacher` and the student trained `alone`, by these names, as far as there are any.
+            A limit relative to one that is no better than a constant answer stays unknown instead of holding.
     """
     limits = contract.limits if contract else {}
     required = [_check_runs(rows, skipped), *_check_constant(rows)]
@@ -169,7 +176,10 @@ def judge(contract: Contract | None, rows: Sequence[Row], skipped: Sequence[Row]
         return Verdict("NO", tuple(required), CONSTANT) if constant else Verdict(None)
     if not any(LIMITS[name].quality for name in limits):
         required.append(_missing_quality())
-    checks = [_check(LIMITS[name], limit, rows, contract.confident) for name, limit in limits.items()]
+    checks = [
+        _doubted(_check(LIMITS[name], limit, rows, contract.confident), (others or {}).get(LIMITS[name].against or ""))
+        for name, limit in limits.items()
+    ]
 
     def headroom(check: Check) -> float:
         return -math.inf if check.headroom is None else check.headroom
@@ -217,6 +227,23 @@ def _check_constant(rows: Sequence[Row]) -> list[Check]:
     limit = dataclasses.replace(LIMITS["min_accuracy"], name=CONSTANT, interval=lambda row: None)
     check = _check(limit, round(100 * least / samples, 9), known, confident=False)
     return [dataclasses.replace(check, detail=" ".join(filter(None, (constant, check.detail))))]
+
+
+def _doubted(check: Check, other: Row | None) -> Check:
+    """A check that holds, but unknown where the model that it compares with is no better than a constant answer."""
+    if check.status != "holds" or other is None or other.accuracy is None or other.constant_accuracy is None:
+        return check
+    from tfkd.validation.scores import least_right
+
+    least = least_right(other.samples, other.constant_accuracy)
+    if round(other.accuracy * other.samples) >= least or least > other.samples:
+        return check
+    doubt = (
+        f"The model {other.name!r} classifies {other.accuracy:.1%} right, no better than the most frequent label, which "
+        f"reaches {other.constant_accuracy:.1%}: it is untrained, or gets its samples in another way than in its "
+        "training. Give the model, and the range of pixels, that it was trained with."
+    )
+    return dataclasses.replace(check, status="unknown", detail=" ".join(filter(None, (check.detail, doubt))))
 
 
 def _missing_quality() -> Check:

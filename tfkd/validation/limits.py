@@ -35,6 +35,7 @@ class Limit:
         read: Takes a row; returns the value, or None if unknown.
         interval: Takes a row; returns the 95 % interval of the value, or None if the value has none.
         quality: Whether the limit bounds the accuracy of the model. A contract needs at least one of these.
+        against: Role of the Keras model whose accuracy is compared: `reference`, `teacher` or `alone`; None without one.
         evidence_field: Key of `Measurement.evidence` that says how the value was obtained; None for a property of the
             file itself, which counts as measured.
         decisive: Evidence that may decide about this limit.
@@ -52,6 +53,7 @@ class Limit:
     read: Callable[[Row], float | None]
     interval: Callable[[Row], Interval | None] = lambda row: None
     quality: bool = False
+    against: str | None = None
     evidence_field: str | None = "outputs"
     decisive: frozenset[str] = _EXECUTED
 
@@ -161,6 +163,7 @@ LIMITS: dict[str, Limit] = {
             read=_drop("reference"),
             interval=_drop_interval("reference"),
             quality=True,
+            against="reference",
         ),
         Limit(
             name="max_drop_from_teacher",
@@ -175,6 +178,7 @@ LIMITS: dict[str, Limit] = {
             read=_drop("teacher"),
             interval=_drop_interval("teacher"),
             quality=True,
+            against="teacher",
         ),
         Limit(
             name="min_gain_over_alone",
@@ -189,6 +193,7 @@ LIMITS: dict[str, Limit] = {
             read=_gain("alone"),
             interval=_gain_interval("alone"),
             quality=True,
+            against="alone",
         ),
         Limit(
             name="min_agreement",

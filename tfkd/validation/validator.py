@@ -150,7 +150,12 @@ def validate(
     missing = {row.target for row in skipped}
     return Validation(
         rows=(*rows, *target_rows),
-        verdict=judge(contract, [row for row in candidates if row.target not in missing], skipped),
+        verdict=judge(
+            contract,
+            [row for row in candidates if row.target not in missing],
+            skipped,
+            {role: row for role, name in roles.items() for row in rows if row.name == name},
+        ),
         contract=contract,
         ship=shipped,
         roles=roles,
