@@ -104,7 +104,7 @@ def _suspicions(model: keras.Model, chosen: Split, accuracy: float) -> Iterator[
         yield finding
     elif round(accuracy * len(chosen)) < min(least_right(len(chosen), most), len(chosen)):
         yield (
-            f"{share}, no better than chance, since the most frequent label reaches {most:.1%}: it is untrained, or they "
+            f"{share}, no better than chance: the most frequent label reaches {most:.1%}. It is untrained, or they "
             "were prepared in another way than for its training, or have other labels."
         )
     elif held_out is not None and accuracy < _GOOD_ACCURACY:

@@ -176,7 +176,7 @@ def _examine_accuracy(
             "warning",
             "The teacher may expect inputs of another range.",
             f"on {x.min():g}..{x.max():g} it {better.words}",
-            "If its training scaled the pixels, declare that: input_range = [0, 1] in [teacher], or --teacher-range 0,1.",
+            "If its training scaled the pixels, declare it: input_range = [0, 1] in [teacher], or --teacher-range 0,1.",
         )
     elif round(accuracy * len(y)) < least <= len(y):
         yield Finding(

@@ -239,8 +239,8 @@ def _doubted(check: Check, other: Row | None) -> Check:
     if round(other.accuracy * other.samples) >= least or least > other.samples:
         return check
     doubt = (
-        f"The model {other.name!r} classifies {other.accuracy:.1%} right, no better than the most frequent label, which "
-        f"reaches {other.constant_accuracy:.1%}: it is untrained, or gets its samples in another way than in its "
+        f"The model {other.name!r} classifies {other.accuracy:.1%} right, no better than the most frequent label, "
+        f"which reaches {other.constant_accuracy:.1%}: it is untrained, or gets its samples in another way than in its "
         "training. Give the model, and the range of pixels, that it was trained with."
     )
     return dataclasses.replace(check, status="unknown", detail=" ".join(filter(None, (check.detail, doubt))))

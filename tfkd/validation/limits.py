@@ -35,7 +35,7 @@ class Limit:
         read: Takes a row; returns the value, or None if unknown.
         interval: Takes a row; returns the 95 % interval of the value, or None if the value has none.
         quality: Whether the limit bounds the accuracy of the model. A contract needs at least one of these.
-        against: Role of the Keras model whose accuracy is compared: `reference`, `teacher` or `alone`; None without one.
+        against: Role of the Keras model whose accuracy is compared: `reference`, `teacher` or `alone`, or None.
         evidence_field: Key of `Measurement.evidence` that says how the value was obtained; None for a property of the
             file itself, which counts as measured.
         decisive: Evidence that may decide about this limit.

@@ -56,10 +56,9 @@ def _differences(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping
             if op.name in _REPLACED:
                 continue
             tensor = model.graph.tensors[op.outputs[0]]
-            name = layers.get(tensor.name, tensor.name)
-            yield (
-                f"{owner} has no {op.name} with an output of shape {tensor.shape}, which is {_short(name)!r} of the other"
-            )
+            # A fused op has joined the names of its ops by semicolons; the first is enough.
+            name = layers.get(tensor.name, tensor.name).split(";")[0]
+            yield f"{owner} has no {op.name} with an output of shape {tensor.shape}, which is {name!r} of the other"
     for pair in paired.pairs:
         layer = layers.get(reference.graph.tensors[pair.reference_output].name, pair.op)
         if difference := _option_difference(quantized, reference, pair):
@@ -67,11 +66,6 @@ def _differences(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping
         for index, counterpart in pair.constants:
             if share := _different_share(quantized, reference, index, counterpart):
                 yield f"{share:.0%} of the weights of {layer!r} differ by more than quantization explains"
-
-
-def _short(name: str) -> str:
-    """The first of the names that a fused op has joined by semicolons, without the names of the ops inside its layer."""
-    return name.split(";")[0]
 
 
 def _option_difference(quantized: TFLiteModel, reference: TFLiteModel, pair: Pair) -> str:
