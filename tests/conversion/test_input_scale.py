@@ -147,7 +147,7 @@ def test_scales_that_few_samples_do_not_tell_apart_are_all_named():
     inputs = keras.Input((1,))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.ReLU(max_value=1.0)(inputs)))
     model.layers[-1].kernel.assign([[-10.0, 10.0]])
-    model.layers[-1].bias.assign([5.6, 0.0])
+    model.layers[-1].bias.assign([9.6, 0.0])
     better = input_scale.find_better(model, split, input_scale.common_scales(x))
     assert {better.name, *(name for name, _ in better.others)} >= {"divided by 255", "scaled from 0..255 to -1..1"}
     assert len({score for _, score in better.others} | {better.after}) == 1 + len(better.others)
