@@ -53,6 +53,18 @@ def test_sums_of_tensors_that_look_like_a_bias_at_batch_size_1(walks, tmp_path):
             np.testing.assert_allclose(array[0], expected[row], rtol=1e-4, atol=1e-5)
 
 
+def test_sums_whose_terms_cancel_do_not_abort(walks, tmp_path):
+    """A LayerNormalization over one value computes x / s - x / s with s = sqrt(epsilon)."""
+    inputs = keras.Input((6, 1))
+    normalized = layers.LayerNormalization(epsilon=1e-6)(layers.Conv1D(1, 3, padding="same")(inputs))
+    keras_model = keras.Model(inputs, inputs + normalized)
+    x = walks[:, :, 0, :1]
+    model = convert(keras_model, tmp_path / "m.tflite", calibration=split(x))
+    expected = keras_model.predict(x[:8], verbose=0)
+    received = np.concatenate([outputs(model, sample[None])[0] for sample in x[:8]])
+    np.testing.assert_allclose(received, expected, atol=0.01 * np.ptp(expected))
+
+
 def upsampling():
     return functional(
         (6, 4, 2),

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 
 from tfkd import data, targets
 from tfkd.conversion import layer_errors, rnn
@@ -76,6 +77,24 @@ def test_model_is_unchanged_after_conversion(splits, tmp_path):
     with pytest.raises(RuntimeError, match="stop"), rnn.exportable(keras_model, integers=True):
         raise RuntimeError("stop")
     assert all("call" not in vars(layer) for layer in keras_model.layers)
+
+
+def test_lstm_that_keeps_its_state_has_a_finding_with_a_remedy(converted, splits):
+    model = converted("float32")
+    (finding,) = model.findings
+    assert "keeps its state from one run to the next" in finding
+    interpreter = Interpreter(model_content=model.content)
+    interpreter.allocate_tensors()
+    (given,), (returned,) = interpreter.get_input_details(), interpreter.get_output_details()
+    results = []
+    for reset in (False, False, True):
+        if reset:
+            interpreter.reset_all_variables()
+        interpreter.set_tensor(given["index"], splits.test.x[:1])
+        interpreter.invoke()
+        results.append(interpreter.get_tensor(returned["index"]))
+    assert not np.array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
 
 
 def test_lstm_inside_a_nested_model_becomes_one_op(splits, tmp_path):

@@ -19,6 +19,9 @@ _MAX_FINDINGS = 5
 # A tensor has outliers when its full range is at least so many times as wide as this central share of its values.
 _CENTRAL_PERCENT = 99.99
 _OUTLIER_RATIO = 4.0
+# Least range of a sum in shares of its operands' range, and of a squared difference in shares of the range's square.
+# Kernels abort where it is 2⁻¹⁹ (int8) or 2⁻¹⁴ (int16), and 2⁻²⁰; with a margin.
+_LEAST_SUM, _LEAST_SQUARE = 2.0**-12, 2.0**-18
 
 
 @dataclasses.dataclass
@@ -98,7 +101,8 @@ def find(
         for read in _runs(content, graph, samples):
             for index, histogram in histograms.items():
                 accumulate(histogram, read(index))
-    ranges, findings = {}, []
+    ranges: dict[int, tuple[float, float]] = {}
+    findings = []
     for index, histogram in histograms.items():
         low, high = histogram.low, histogram.high
         if index not in graph.inputs:
@@ -107,9 +111,11 @@ def find(
             elif method == "mse":
                 low, high = histogram.least_error(steps.get(index, 2**8))
             findings.append(_outlier(graph.tensors[index].name, histogram, low, high))
-        ranges[graph.tensors[index].name] = (min(low, 0.0), max(high, 0.0))
+        ranges[index] = (min(low, 0.0), max(high, 0.0))
+    _widen_small_sums(graph, ranges)
     widest = sorted((finding for finding in findings if finding is not None), reverse=True)
-    return ranges, tuple(sentence for _, sentence in widest[:_MAX_FINDINGS])
+    named = {graph.tensors[index].name: limits for index, limits in ranges.items()}
+    return named, tuple(sentence for _, sentence in widest[:_MAX_FINDINGS])
 
 
 def extremes(content: bytes, graph: TFLiteGraph, samples: np.ndarray) -> dict[int, tuple[float, float]]:
@@ -130,7 +136,22 @@ def extremes(content: bytes, graph: TFLiteGraph, samples: np.ndarray) -> dict[in
             values = read(index)
             low[index] = min(low[index], float(values.min(initial=0.0)))
             high[index] = max(high[index], float(values.max(initial=0.0)))
-    return {index: (low[index], high[index]) for index in wanted}
+    ranges = {index: (low[index], high[index]) for index in wanted}
+    _widen_small_sums(graph, ranges)
+    return ranges
+
+
+def _widen_small_sums(graph: TFLiteGraph, ranges: dict[int, tuple[float, float]]) -> None:
+    """Widens the ranges of sums whose terms cancel, such as x - mean(x) of one value: kernels abort on their scale."""
+    for op in graph.ops:
+        output = op.outputs[0] if op.outputs else -1
+        if op.name not in ("ADD", "SUB", "SQUARED_DIFFERENCE") or output not in ranges:
+            continue
+        width = max((ranges[i][1] - ranges[i][0] for i in op.inputs if i in ranges), default=0.0)
+        least = width**2 * _LEAST_SQUARE if op.name == "SQUARED_DIFFERENCE" else width * _LEAST_SUM
+        low, high = ranges[output]
+        if high - low < least:
+            ranges[output] = (low, low + least)
 
 
 def _float_activations(graph: TFLiteGraph) -> list[int]:

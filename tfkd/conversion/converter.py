@@ -135,6 +135,7 @@ def convert(
                 allow_mismatch=allow_mismatch,
             )
             converted = dataclasses.replace(converted, findings=findings)
+        converted = dataclasses.replace(converted, findings=(*converted.findings, *rnn.kept_state(converted)))
     if audit is not None and samples is not None:
         summary = (settings.summary(),) if settings else ()
         findings = (*audit.findings, *quantized.outliers, *summary)

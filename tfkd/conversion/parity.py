@@ -122,7 +122,8 @@ def check(model: TFLiteModel, reference: Reference, conversion: Conversion, *, a
             model, reference, max(wrong, key=lambda one: one.excess).engine, conversion
         )
     except (ModelError, DeviceError) as error:
-        reason = fault_location.refused(model, error, conversion) if _REFUSED in str(error) else error
+        aborts = _REFUSED in str(error) or isinstance(error, isolation.ChildCrashed)
+        reason = fault_location.refused(model, error, conversion) if aborts else error
         finding = f"the .tflite cannot be compared with the Keras model: {reason}"
     if allow_mismatch:
         return (f"{finding[0].upper()}{finding[1:]}",)

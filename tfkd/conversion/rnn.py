@@ -201,3 +201,15 @@ def align_lstm_scales(content: bytes) -> bytes:
             )
         scales[0] = max(scales[0], _CELL_SCALES[0])
     return bytes(aligned)
+
+
+def kept_state(model: TFLiteModel) -> tuple[str, ...]:
+    """A finding on a .tflite whose LSTM begins a run with the state in which the run before ended; () for others."""
+    if "UNIDIRECTIONAL_SEQUENCE_LSTM" not in model.ops:
+        return ()
+    finding = (
+        "The op UNIDIRECTIONAL_SEQUENCE_LSTM keeps its state from one run to the next, unlike the Keras model. Before "
+        "each sequence call reset_all_variables() in Python, resetVariableTensors() in Java, ResetVariableTensors() in "
+        "C++, Reset() of TensorFlow Lite Micro, or tfkd_<name>_reset of the generated C."
+    )
+    return (finding,)
