@@ -54,7 +54,7 @@ def emit(
 
     Args:
         model: Fully quantized .tflite of batch size 1. Inputs and outputs, each of its own type, are int8, int16,
-            uint8 that QUANTIZE converts, int32, bool, or float32 that QUANTIZE and DEQUANTIZE convert.
+            uint8, int32, bool, or float32 that QUANTIZE and DEQUANTIZE convert.
         name: C identifier in lower case; the public names are `tfkd_<name>_run` and so on.
         size: Whether to generate one copy of each kernel instead of one for each combination of compile-time options
             that layers need: half the code, a little slower.
