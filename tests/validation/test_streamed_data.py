@@ -1,5 +1,7 @@
 """Images that are read when they are used, from labels to validation."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import tfkd
 from tfkd import data
 from tfkd.data import lazy
 from tfkd.data.lazy import LazySamples
+from tfkd.targets.host import Host
 from tfkd.validation import golden, validator
 
 
@@ -43,3 +46,23 @@ def test_streamed_data_are_labelled_converted_and_validated_as_in_memory(
         found.append((batch.soft_labels, model.content, [row.accuracy for row in rows], vectors.output))
     for small, large in zip(*found, strict=True):
         np.testing.assert_array_equal(small, large)
+
+
+def test_target_whose_runs_need_a_person_runs_once(digits_int8, monkeypatch):
+    """The phone of `browser:wait` is not asked for each part of the samples."""
+    monkeypatch.setattr(validator, "_PART", 10)
+    split = data.load("digits").test.sample(25)
+    streamed = dataclasses.replace(split, x=lazy.mapped(split.x, "digits"))
+    sizes = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Counted(Host):
+        runs_in_parts = False
+
+        def run(self, model, inputs, *, latency=True):
+            sizes.append(len(inputs))
+            return super().run(model, inputs, latency=latency)
+
+    (row,) = tfkd.validate(digits_int8, streamed, targets=[Counted()]).rows
+    assert (sizes, row.samples) == ([25], 25)
+    assert tfkd.validate(digits_int8, streamed, targets=["host"]).rows[0].accuracy == row.accuracy

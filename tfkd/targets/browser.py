@@ -105,6 +105,11 @@ class Browser(target.Target):
         place = f"browser:{self.place}" if self.place else "browser"
         return target.described(place, self, "accelerator", "threads")
 
+    @property
+    def runs_in_parts(self) -> bool:
+        """See `tfkd.targets.Target.runs_in_parts`."""
+        return self.place != WAIT
+
     def with_progress(self, on_progress: target.OnProgress) -> Browser:
         """See `tfkd.targets.Target.with_progress`."""
         return dataclasses.replace(self, progress=on_progress)

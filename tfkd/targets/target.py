@@ -68,6 +68,11 @@ class Target(Protocol):
         """
         return self
 
+    @property
+    def runs_in_parts(self) -> bool:
+        """Whether samples that are not in memory may be divided among several runs; False where each needs a person."""
+        return True
+
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
     ) -> Measurement:

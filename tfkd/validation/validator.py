@@ -278,6 +278,8 @@ def _run(row: Row, place: _Place, model: TFLiteModel, test: Split, inputs: np.nd
         return dataclasses.replace(row, invalid_reason=place.reason, unavailable=True)
     try:
         target = place.target
+        if inputs is None and not getattr(target, "runs_in_parts", True):
+            inputs = model.quantize_input(test.x)
         if inputs is None:
             measurement = run_in_parts(target, model, test)
         else:
