@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfkd._internal import keras_compat
+from tfkd.data.constant_answer import least_right
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,8 +96,6 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
 
 def _suspicions(model: keras.Model, chosen: Split, accuracy: float) -> Iterator[str]:
     """What is suspicious about an accuracy on calibration samples."""
-    from tfkd.validation.scores import least_right
-
     share = f"The Keras model classifies {accuracy:.1%} of the samples right"
     reported, held_out = _reported_accuracy(model), chosen.held_out
     most = float(np.bincount(chosen.y).max()) / len(chosen)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd import data
+from tfkd.data.constant_answer import least_right
 from tfkd.errors import InputError
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.step_cache import read_state
-from tfkd.validation.scores import least_right, measure_difference
+from tfkd.validation.scores import measure_difference
 
 if TYPE_CHECKING:
     import keras

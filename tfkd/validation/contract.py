@@ -216,7 +216,7 @@ def _check_constant(rows: Sequence[Row]) -> list[Check]:
     if not known:
         return []
     # Here, since the command line needs the limits for its options, but no NumPy for `--help`.
-    from tfkd.validation.scores import least_right
+    from tfkd.data.constant_answer import least_right
 
     samples, share = known[0].samples, known[0].constant_accuracy
     least = least_right(samples, share or 0.0)
@@ -233,7 +233,7 @@ def _doubted(check: Check, other: Row | None) -> Check:
     """A check that holds, but unknown where the model that it compares with is no better than a constant answer."""
     if check.status != "holds" or other is None or other.accuracy is None or other.constant_accuracy is None:
         return check
-    from tfkd.validation.scores import least_right
+    from tfkd.data.constant_answer import least_right
 
     least = least_right(other.samples, other.constant_accuracy)
     if round(other.accuracy * other.samples) >= least or least > other.samples:
