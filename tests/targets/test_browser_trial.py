@@ -1,18 +1,28 @@
 """What a browser is sent and what is taken from it, by real requests over HTTP; the outputs are those of the host."""
 
 import contextlib
+import datetime
 import http.client
+import ipaddress
 import json
 import random
 import socket
+import ssl
+import urllib.request
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.browser_client import TIMED, Page
 from tfkd import targets
+from tfkd.errors import InputError
 from tfkd.targets import browser_server
 from tfkd.targets.browser_answer import browser_name
+from tfkd.targets.browser_server import Reply, Site
 from tfkd.targets.browser_summary import Agreement, Expected
 from tfkd.targets.browser_trial import Settings, Trial
 from tfkd.targets.litert_js import Library
@@ -205,6 +215,44 @@ def test_only_so_many_connections_are_open_at_once(serve):
         page.get("job.json")  # refused, since each idle connection was taken before it
     for one in idle:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A PEM file with a certificate of 127.0.0.1 that signs itself, and its key."""
+    now, key = datetime.datetime.now(datetime.UTC), ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tfkd")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).add_extension(address, critical=False)
+    signed = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    path = tmp_path_factory.mktemp("https") / "me.pem"
+    plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path.write_bytes(key.private_bytes(*plain) + signed.sign(key, hashes.SHA256()).public_bytes(plain[0]))
+    return path
+
+
+def test_https_with_a_certificate_and_a_client_that_sends_nothing(certificate):
+    site = Site({"": b"hello"}, lambda path: None, lambda body: Reply(404, {}), 0)
+    with browser_server.serving({"t": site}, certificate=str(certificate)) as url:
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port)):  # without a handshake, it blocks nobody
+            context = ssl.create_default_context(cafile=certificate)
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # which wants more of one that signs itself
+            with urllib.request.urlopen(f"{url}t/", context=context, timeout=10) as reply:
+                assert (parts.scheme, reply.read()) == ("https", b"hello")
+
+
+def test_wrong_certificate_and_a_port_in_use_are_refused(tmp_path):
+    site = Site({}, lambda path: None, lambda body: Reply(404, {}), 0)
+    (tmp_path / "no.pem").write_text("none")
+    with (
+        pytest.raises(InputError, match="certificate must be a PEM file"),
+        browser_server.serving({"t": site}, certificate=str(tmp_path / "no.pem")),
+    ):
+        pass
+    with browser_server.serving({"t": site}) as url, pytest.raises(InputError, match="cannot listen"):
+        browser_server.serving({"t": site}, port=urlsplit(url).port).__enter__()
 
 
 def test_agreement_of_other_values():
