@@ -70,6 +70,7 @@ def validate(
     """
     from tfkd import data as datasets
     from tfkd import report as reports
+    from tfkd.conversion.tflite import TFLiteModel
     from tfkd.recipes import model_input, target_choice
     from tfkd.report import console
     from tfkd.validation.validator import validate as run
@@ -86,9 +87,10 @@ def validate(
                 scaled = role == "teacher" and declared != model_input.ModelInput()
                 keras_models[role] = declared.load(path) if scaled else models.read(path)
         progress.start("validate")
+        loaded = TFLiteModel.load(model)  # before the data: a wrong path shows at once
         test = datasets.load(data).test
         validation = run(
-            model,
+            loaded,
             test,
             **keras_models,
             targets=targets,

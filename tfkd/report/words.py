@@ -87,7 +87,7 @@ def quantity(value: float | None, unit: str | None) -> str:
     if value is None:
         return NONE
     if unit == "points":
-        return f"{value:.2f} points".replace("-", "\N{MINUS SIGN}")
+        return f"{value:z.2f} points".replace("-", "\N{MINUS SIGN}")
     if unit == "steps":
         return f"{value:g} step{'' if value == 1 else 's'}"
     if unit == "share":
