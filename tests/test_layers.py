@@ -14,7 +14,7 @@ import tfkd
 PACKAGE = Path(tfkd.__file__).parent
 # The whole rule. `errors` and `_internal` may be imported by all.
 ROOMS = (
-    "errors", "_internal", "data", "models", "losses", "distillation", "conversion", "micro", "targets",
+    "errors", "_internal", "data", "tasks", "models", "losses", "distillation", "conversion", "micro", "targets",
     "optimization", "validation", "report", "recipes", "cli",
 )  # fmt: skip
 # The public names come from every room: the root is outside of the order, and no room may import it.

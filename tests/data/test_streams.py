@@ -81,7 +81,7 @@ def test_draw_takes_a_part_of_endless_data():
         (lambda: [(X[:3] * np.nan, Y[:3])], "batch 0: inputs must be finite"),
         (lambda: [({"a": X[:3], "b": X[:3]}, Y[:3])], "batch 0: a sample must be one array"),
         (lambda: [(X[:3], Y[:2])], r"batch 0: labels must be class numbers \[3\]"),
-        (lambda: [(X[:3], [0.5, 0, 1])], "batch 0: labels must be class numbers"),
+        (lambda: [(X[:3], ["a", "b", "c"])], "batch 0: labels must be class numbers"),
         (lambda: [(X[:3], [0, -1, 1])], "batch 0: labels must be in 0..3. Received: -1"),
         (lambda: [(X[:3], [0, 4, 1])], "batch 0: labels must be in 0..3. Received: 4"),
         (list, "must have samples"),

@@ -73,6 +73,11 @@ def mean_squared(t, s, y):
     return ((t - s) ** 2).mean(-1)
 
 
+def sigmoid_target(t, s, y):
+    p, q = (np.stack([1 / (1 + np.exp(-z)), 1 / (1 + np.exp(z))], axis=-1) for z in (t, s))
+    return kl(p, q).mean(-1)
+
+
 def vectors(x):
     return x.reshape(len(x), -1)
 
@@ -137,6 +142,7 @@ OUTPUT_LOSSES = {
     losses.CTKD: ctkd,
     losses.WSLD: wsld,
     losses.MeanSquared: mean_squared,
+    losses.SigmoidTarget: sigmoid_target,
 }
 FEATURE_LOSSES = {
     losses.Hint: hint,

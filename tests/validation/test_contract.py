@@ -68,6 +68,7 @@ def test_limit_texts_are_sentences_and_name_the_unit():
         assert limit.help.startswith("Maximum " if limit.name.startswith("max") else "Minimum ")
         assert all(text.endswith(".") for text in (limit.help, limit.example, limit.missing))
         unit = {"percent": "in percent", "points": "percentage points", "ms": "milliseconds", "steps": "steps"}
+        unit |= {"value": "in the unit of the labels", "ratio": "number"}
         assert unit.get(limit.unit, limit.unit) in limit.help
 
 

@@ -12,7 +12,7 @@ from tfkd import data
 from tfkd.data import lazy
 from tfkd.data.lazy import LazySamples
 from tfkd.targets.host import Host
-from tfkd.validation import golden, validator
+from tfkd.validation import golden, partial_runs
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def photos(tmp_path_factory):
 def test_streamed_data_are_labelled_converted_and_validated_as_in_memory(
     photos, digits_teacher_file, digits_student_file, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(validator, "_PART", 50)
+    monkeypatch.setattr(partial_runs, "_PART", 50)
     teacher, student = (keras.saving.load_model(file) for file in (digits_teacher_file, digits_student_file))
     found = []
     for bound in (lazy.IN_MEMORY_BYTES, 0):
@@ -50,7 +50,7 @@ def test_streamed_data_are_labelled_converted_and_validated_as_in_memory(
 
 def test_target_whose_runs_need_a_person_runs_once(digits_int8, monkeypatch):
     """The phone of `browser:wait` is not asked for each part of the samples."""
-    monkeypatch.setattr(validator, "_PART", 10)
+    monkeypatch.setattr(partial_runs, "_PART", 10)
     split = data.load("digits").test.sample(25)
     streamed = dataclasses.replace(split, x=lazy.mapped(split.x, "digits"))
     sizes = []

@@ -46,10 +46,11 @@ def test_validate_refuses_another_number_of_outputs(test_split):
         validate(tflite_identity(3, outputs=2), test_split, targets=[FixedTarget("a")])
 
 
-def test_validate_refuses_one_logit_for_two_classes():
+def test_one_logit_for_two_classes_is_binary():
     split = split_of([[1, 0], [0, 1]], [0, 1], ("no", "yes")).test
-    with pytest.raises(ValueError, match="single logit for two classes is not supported"):
-        validate(tflite_identity(2, outputs=1), split, targets=[FixedTarget("a")])
+    assert validate(tflite_identity(2, outputs=1), split, targets=["host"]).task == "binary"
+    with pytest.raises(ValueError, match="must have one output per class, 2 for arrays. Received: 1.*task binary"):
+        validate(tflite_identity(2, outputs=1), split, targets=[FixedTarget("a")], task="classification")
 
 
 def test_validate_refuses_another_input_shape(float_model):

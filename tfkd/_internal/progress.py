@@ -88,7 +88,7 @@ class Progress:
             total: Number of epochs.
             logs: Values by name, as Keras passes them to callbacks.
         """
-        names = ("loss", "accuracy", "val_accuracy")
+        names = ("loss", "accuracy", "val_accuracy", "mae", "val_mae")
         self.advance(done, total, " ".join(f"{name} {logs[name]:.4f}" for name in names if name in logs))
 
     def finish(self, text: str = "") -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tfkd import tasks
 from tfkd.cli.option_groups import Option, described, with_options
 from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.errors import InputError
@@ -37,6 +38,7 @@ _OPTIONS = {
     "x_feature": described(str, _DEFAULTS.x_feature, HELP["x_feature"]),
     "y_feature": described(str, _DEFAULTS.y_feature, HELP["y_feature"]),
     "x_shape": Option(str | None, None, typer.Option(metavar="SIZE,SIZE,...", help=HELP["x_shape"])),
+    "task": described(str | None, None, tasks.HELP),
 }
 
 
@@ -54,9 +56,10 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
     reference = Option(kind, default, data.annotation.__metadata__[0])
 
     def receive(values: dict[str, Any]) -> Mapping[str, Any]:
-        path, shape = values.pop(data.name), values.pop("x_shape")
+        path, shape, task = (values.pop(name) for name in (data.name, "x_shape", "task"))
         options = ReadingOptions(**values, x_shape=None if shape is None else _sizes(shape))
-        return {data.name: None if path is None else Request(path, options)}
+        labels = None if task is None else tasks.get(task).labels
+        return {data.name: None if path is None else Request(path, options, labels, task)}
 
     return with_options(command, {data.name: reference, **_OPTIONS}, receive, at=data.name)
 

@@ -44,7 +44,16 @@ def diff(
 
     with progress_of(as_json) as progress:
         progress.start("diff")
-        test = datasets.load(data).test
-        found = difference.compare(a, b, test, targets=target or ["host"], contract=contract, progress=progress.advance)
+        splits = datasets.load(data)
+        found = difference.compare(
+            a,
+            b,
+            splits.test,
+            targets=target or ["host"],
+            contract=contract,
+            task=data.task,
+            validation=splits.val,
+            progress=progress.advance,
+        )
         print_result(progress, found.to_json(), as_json, "\n".join(found.lines()))
     raise typer.Exit(0 if found.ok else CONTRACT_BROKEN)

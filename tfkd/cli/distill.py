@@ -90,12 +90,13 @@ def distill(
         float, typer.Option(help="Weight of the distillation loss, 0..1; the loss on labels has 1 - alpha.")
     ] = 0.9,
     loss: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, or "
-            "module:function of your own."
+            help="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, sigmoid_target, "
+            "or module:function of your own. Default: soft_target, for a regression mean_squared, for binary and "
+            "multi-label tasks sigmoid_target."
         ),
-    ] = "soft_target",
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(help="Temperature that divides the logits of teacher and student, > 0. Default: the loss's own."),

@@ -43,11 +43,14 @@ def explain(
 
     with progress_of(as_json) as progress:
         declared = model_input.parse("teacher", teacher_range, teacher_preprocess)
+        splits = datasets.load(data)
+        is_regression = splits.test.label_kind == "values"  # whose sigmoid belongs to the values
         found = explanation.explain(
             student,
             model,
-            datasets.load(data),
-            teacher=None if teacher is None else declared.load(teacher),
+            splits,
+            task=data.task,
+            teacher=None if teacher is None else declared.load(teacher, logits=not is_regression),
             targets=target or ["host:plain", *target_choice.installed_defaults()],
             samples=samples,
             worst=worst,

@@ -9,6 +9,7 @@ import typer
 
 from tfkd.cli.application import Json, Overwrite, command, print_result, progress_of
 from tfkd.errors import InputError
+from tfkd.tasks import HELP as TASK_HELP
 
 
 @command()
@@ -24,6 +25,7 @@ def split(
             r"group in the path, such as 'speaker_(\d+)'."
         ),
     ] = None,
+    task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -37,13 +39,15 @@ def split(
     """
     from tfkd.data import manifest, splitting
     from tfkd.data.reading import Request
+    from tfkd.tasks import get
 
     if out.exists() and not overwrite:
         raise InputError(f"{out} already exists. Pass overwrite=True or choose another name.")
     with progress_of(as_json) as progress:
-        rows = splitting.rows_of(Request(str(data)), out)
+        labels = "classes" if data.is_dir() else get(task).labels if task else None
+        rows = splitting.rows_of(Request(str(data), labels=labels), out)
         shares: dict = {"test": test, **({"val": validation} if validation else {})}
-        divided = splitting.split(rows, shares, group=group, seed=seed)
+        divided = splitting.split(rows, shares, group=group, seed=seed, labels=labels)
         manifest.write_rows(out, divided)
         counts = splitting.summary(divided)
         text = ", ".join(f"{role} {count:,}" for role, count in counts.items())

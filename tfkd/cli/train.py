@@ -34,8 +34,9 @@ def train(
     Example: tfkd train digits_teacher --data digits --out teacher.keras --epochs 20
     """
     from tfkd.recipes import training
+    from tfkd.report import console
 
     job = training.Job(model, out, data, config, seed=seed, overwrite=overwrite, loggers=loggers)
     with progress_of(as_json) as progress:
-        record = training.train(job, on_epoch=progress.epoch)
-        print_result(progress, record, as_json, f"{out}: validation accuracy {record['val_accuracy']:.4f}")
+        record = training.train(job, on_epoch=progress.epoch, on_note=progress.line)
+        print_result(progress, record, as_json, console.trained(record))

@@ -88,14 +88,16 @@ def validate(
                 keras_models[role] = declared.load(path) if scaled else models.read(path)
         progress.start("validate")
         loaded = TFLiteModel.load(model)  # before the data: a wrong path shows at once
-        test = datasets.load(data).test
+        splits = datasets.load(data)
         validation = run(
             loaded,
-            test,
+            splits.test,
             **keras_models,
             targets=targets,
             optional=[one for one in targets if isinstance(one, str)],
             contract=contract,
+            task=data.task,
+            validation=splits.val,
             progress=progress.advance,
         )
         for path in report or []:

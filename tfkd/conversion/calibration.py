@@ -150,7 +150,7 @@ def audit(chosen: Split) -> CalibrationAudit:
             f"{where} must be real samples. Received: values in {x.min():g}..{x.max():g} that do not correlate with "
             "their neighbours, like noise. Use samples of the training data."
         )
-    covered = len(np.unique(chosen.y))
+    covered = _covered(chosen)
     return CalibrationAudit(
         samples=len(x),
         minimum=float(x.min()),
@@ -162,6 +162,13 @@ def audit(chosen: Split) -> CalibrationAudit:
         overlap=overlap,
         findings=_findings(len(x), covered, chosen.num_classes),
     )
+
+
+def _covered(chosen: Split) -> int:
+    """The number of classes, or of labels that may apply, that have a sample; of values all outputs are covered."""
+    if chosen.label_kind == "classes":
+        return len(np.unique(chosen.y))
+    return int(chosen.y.any(axis=0).sum()) if chosen.label_kind == "multi_hot" else chosen.num_classes
 
 
 def _findings(samples: int, covered: int, classes: int) -> tuple[str, ...]:

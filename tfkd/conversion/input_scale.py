@@ -380,7 +380,7 @@ def _watched(model: keras.Model, x: np.ndarray) -> Iterator[list[keras.Layer]]:
 def _score(outputs: np.ndarray | None, labelled: Split) -> Score | None:
     """The score of logits or probabilities; None where the outputs are not one value for each class."""
     classes = labelled.num_classes
-    if outputs is None or outputs.size != len(labelled) * classes or classes < 2:
+    if labelled.label_kind != "classes" or outputs is None or outputs.size != len(labelled) * classes or classes < 2:
         return None
     values = outputs.reshape(len(labelled), -1).astype("float64")
     if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):

@@ -67,7 +67,8 @@ def check_y(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
     if y.dtype.kind not in "bui":
         raise InputError(
             f"load: {where}: {key} must be integers. Received: dtype {y.dtype}. Save class numbers 0..C-1; "
-            f"those of one-hot rows are np.argmax({key}, axis=1)."
+            f"those of one-hot rows are np.argmax({key}, axis=1). For a regression declare the task: "
+            "labels='values' in Python, --task regression or task = \"regression\" elsewhere."
         )
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

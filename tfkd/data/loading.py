@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.data import checks, lazy
+from tfkd.data import checks, label_kinds, lazy
 from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES, SOURCES
@@ -33,6 +33,7 @@ def load(
     *,
     validation: float = 0.1,
     seed: int = 0,
+    labels: str | None = None,
     **options: Any,
 ) -> Splits:
     """Loads a data set; the validation split is a stratified part of the training data unless the source has its own.
@@ -49,6 +50,8 @@ def load(
         validation: Share of the training data for validation, 0 <= validation < 1; at least one sample of each class
             unless 0. Without effect where the source has a validation part.
         seed: Random seed of the validation split, >= 0.
+        labels: Kind of the labels: `classes`, `values` of a regression, or `multi_hot` rows of 0 and 1. By default the
+            labels tell: floats that are no whole numbers are values, rows of 0 and 1 with another sum than 1 multi-hot.
         **options: Fields of `tfkd.data.ReadingOptions`, such as `image_size=(96, 96)`.
 
     Returns:
@@ -64,6 +67,9 @@ def load(
     <Split digits/test: 539 x (8, 8, 1), 10 classes>
     """
     request = Request.of(name_or_path, **options)
+    if labels is not None:
+        request = dataclasses.replace(request, labels=labels)
+    label_kinds.check_kind(request.labels, "load")
     source = next((source for source in SOURCES if source.accepts(request)), None)
     if source is None:
         near = difflib.get_close_matches(request.reference, NAMES, n=1)
@@ -74,7 +80,7 @@ def load(
         )
         raise InputError(f"load: {request.reference!r} is neither a known data set nor a file or folder. {hint}")
     request.options.check(source.options, request.reference)
-    return _split(source.read(request), validation=validation, seed=seed)
+    return _split(source.read(request), validation=validation, seed=seed, labels=request.labels)
 
 
 def from_arrays(
@@ -85,17 +91,19 @@ def from_arrays(
     class_names: tuple[str, ...] = (),
     validation: float = 0.1,
     seed: int = 0,
+    labels: str | None = None,
 ) -> Splits:
     """Makes splits of arrays, with the checks of `load`.
 
     Args:
-        train: Samples [N, ...] and labels [N] or [N, 1] for training and validation. A large `numpy.memmap` is not read
+        train: Samples [N, ...] and labels [N] or [N, K] for training and validation. A large `numpy.memmap` is not read
             into memory; it must be uint8 or float32.
-        test: Samples [M, ...] and labels [M] or [M, 1] of the test split.
+        test: Samples [M, ...] and labels [M] or [M, K] of the test split.
         name: Name of the data set.
-        class_names: Name of each class; by default "0", "1", ...
+        class_names: Name of each class or column of labels; by default "0", "1", ...
         validation: Share of the training data for validation, 0 <= validation < 1.
         seed: Random seed of the validation split, >= 0.
+        labels: Kind of the labels, see `load`.
 
     Raises:
         InputError: The arrays are malformed or too small, or an argument is out of range.
@@ -108,7 +116,8 @@ def from_arrays(
     x_train, x_test = (_samples(part[0], f"{name}: {key}") for part, key in ((train, "x_train"), (test, "x_test")))
     y_train, y_test = np.asarray(train[1]), np.asarray(test[1])
     arrays = Arrays(x_train, y_train, x_test, y_test, tuple(class_names), name=name, location=name)
-    return _split(arrays, validation=validation, seed=seed)
+    label_kinds.check_kind(labels, "from_arrays")
+    return _split(arrays, validation=validation, seed=seed, labels=labels)
 
 
 def _samples(x: Any, where: str) -> np.ndarray | LazySamples:
@@ -117,35 +126,43 @@ def _samples(x: Any, where: str) -> np.ndarray | LazySamples:
     return lazy.mapped(x, where) if is_mapped else np.asarray(x)
 
 
-def _split(arrays: Arrays, *, validation: float, seed: int) -> Splits:
+def _split(arrays: Arrays, *, validation: float, seed: int, labels: str | None) -> Splits:
     if not 0 <= validation < 1:
         raise InputError(f"load: validation must be in [0, 1). Received: validation={validation}. Use 0.1.")
     if seed < 0:
         raise InputError(f"load: seed must be >= 0. Received: seed={seed}. Use 0.")
     where = arrays.location
-    parts, class_names = _checked(_with_test_part(arrays), arrays.class_names, where)
+    if labels and arrays.labels and labels != arrays.labels:
+        raise InputError(
+            f"load: {where} has labels of the kind {arrays.labels!r}. Received: {labels!r}, declared or by its task. "
+            "Leave that out, or give the labels in a manifest or arrays."
+        )
+    labels = labels or arrays.labels or label_kinds.detect(np.asarray(arrays.y_train))
+    parts, class_names = _checked(_with_test_part(arrays, labels), arrays.class_names, where, labels)
+    train_mean = parts["train"].y.mean(axis=0, dtype=np.float64) if labels == "values" else None
     ids = _ids(parts, where)
 
     def split(role: Role, held_out: Split | None) -> Split:
         x, y, paths = parts[role]
-        return Split(x, y, ids[role], role, arrays.name, class_names, held_out, paths)
+        return Split(x, y, ids[role], role, arrays.name, class_names, held_out, paths, train_mean)
 
     test = split("test", None)
     train = split("train", test)
     if "val" in parts:
         return Splits(train, split("val", test), test)
-    in_val = _choose(train.y, validation, seed, part="validation", where=where, names=class_names)
+    in_val = _choose(train.strata, validation, seed, part="validation", where=where, names=class_names)
     val = dataclasses.replace(train.take(np.flatnonzero(in_val)), role="val")
     return Splits(train.take(np.flatnonzero(~in_val)), val, test)
 
 
-def _with_test_part(arrays: Arrays) -> dict[Role, Samples]:
+def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
     """The parts of a source; the test part is split off the training part where the source has none."""
     parts, train = arrays.parts(), arrays.parts()["train"]
     if "test" not in parts:
         where, names = arrays.location, arrays.class_names
-        train = train._replace(y=checks.check_y(train.y, "y_train", len(train.x), where))
-        in_test = _choose(train.y, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
+        train = train._replace(y=_CHECKS[labels](train.y, "y_train", len(train.x), where))
+        strata = train.y if labels == "classes" else np.zeros(len(train.y), np.int64)
+        in_test = _choose(strata, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
         if where not in NAMES:
             log.warning(
@@ -159,14 +176,14 @@ def _with_test_part(arrays: Arrays) -> dict[Role, Samples]:
 
 
 def _checked(
-    parts: Mapping[Role, Samples], names: tuple[str, ...], where: str
+    parts: Mapping[Role, Samples], names: tuple[str, ...], where: str, kind: str
 ) -> tuple[dict[Role, Samples], tuple[str, ...]]:
     """The parts with checked samples and labels, and the name of each class."""
     fits = all(checks.fits_uint8(part.x) for part in parts.values())
     checked = {}
     for role, part in parts.items():
         x = checks.check_x(part.x, f"x_{role}", where, fits)
-        checked[role] = Samples(x, checks.check_y(part.y, f"y_{role}", len(x), where), part.paths)
+        checked[role] = Samples(x, _CHECKS[kind](part.y, f"y_{role}", len(x), where), part.paths)
         first = checked["train"].x.shape[1:]
         if x.shape[1:] != first:
             raise InputError(
@@ -174,7 +191,12 @@ def _checked(
                 f"Received: {first} and {x.shape[1:]}. Resize or pad one of them."
             )
     labels = {f"y_{role}": part.y for role, part in checked.items()}
+    if kind != "classes":
+        return checked, label_kinds.check_names(labels, names, kind, where)
     return checked, checks.check_classes(labels, names, where)
+
+
+_CHECKS = {"classes": checks.check_y, "values": label_kinds.check_values, "multi_hot": label_kinds.check_multi_hot}
 
 
 def _ids(parts: Mapping[Role, Samples], where: str) -> dict[Role, np.ndarray]:

@@ -16,6 +16,7 @@ from tfkd.errors import InputError
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 # Names of the parts, as folders and in the column `split`.
+LABEL_PREFIX = "label:"
 PARTS: Mapping[str, Role] = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
@@ -87,6 +88,11 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
         if not isinstance(values, dict):
             raise InputError(f"load: {path}, line {line}: must be a JSON object. Received: {content[:40]}. Correct it.")
         yield Row(line, values)
+
+
+def is_no_feature(column: str) -> bool:
+    """Whether a column holds no values of a sample: the label, the part or the group."""
+    return column in ("label", "split", "group") or column.startswith(LABEL_PREFIX)
 
 
 def labels(path: Path, rows: Sequence[Row]) -> list[str]:

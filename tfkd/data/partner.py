@@ -84,6 +84,10 @@ class Partner:
         return choose
 
     def _check(self, samples: Samples) -> None:
+        if self.by == "label" and (samples.y.ndim > 1 or self.split.y.ndim > 1):
+            raise InputError(
+                "Partner: by='label' needs labels that are classes. Received: values or sets of labels. Use by='row'."
+            )
         if self.split.role != samples.role:
             raise InputError(
                 f"Partner: both splits must have the same role. Received: {samples!r} and {self.split!r}. "

@@ -157,10 +157,14 @@ class Request:
     Args:
         reference: Name or path of the data set.
         options: How its files are read.
+        labels: Kind of the labels, see `tfkd.data.label_kinds`; None to find it.
+        task: Name of the task that the user declared, for the rooms after this one; None to find it.
     """
 
     reference: str
     options: ReadingOptions = ReadingOptions()
+    labels: str | None = None
+    task: str | None = None
 
     @classmethod
     def of(cls, data: str | os.PathLike[str] | Request, **options: Any) -> Request:

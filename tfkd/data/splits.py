@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from tfkd.data import label_kinds
 from tfkd.data.augmentation import Augment
 from tfkd.data.batches import TeacherLogits, TeacherSamples, batch_dataset
 from tfkd.data.lazy import LazySamples
@@ -43,16 +44,18 @@ class Split:
     Args:
         x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank. An array in memory,
             or `LazySamples`, which are read when they are used.
-        y: Labels [N], int64 in 0..num_classes-1.
+        y: Labels: classes, int64 [N] in 0..num_classes-1; values of a regression, float32 [N, K]; or multi-hot rows of
+            0 and 1, int64 [N, C]. See `tfkd.data.label_kinds`.
         ids: Number of each sample, int64 [N]; unique over the three splits and independent of the arguments
             `validation` and `seed` of `load`. Of files a hash of the path within the data set, so that it stays where
             files are added; otherwise the row in the source (training rows first, then test rows).
         role: `train`, `val` or `test`.
         name: Name of the data set.
-        class_names: Name of each class.
+        class_names: Name of each class, or of each column of y.
         held_out: Test split of the same data set, or None. It is there for audits only: calibration reads it to refuse
             samples that are also in the test split or have another value range. None for the test split itself.
         paths: File of each sample, relative to the data set, str [N]; None where a sample is not a file.
+        train_mean: Mean of the training labels of a regression, float64 [K]; None where it is not known.
     """
 
     x: np.ndarray | LazySamples
@@ -63,6 +66,7 @@ class Split:
     class_names: tuple[str, ...]
     held_out: Split | None = None
     paths: np.ndarray | None = None
+    train_mean: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for field in ("x", "y", "ids"):
@@ -80,7 +84,8 @@ class Split:
         return len(self.y)
 
     def __repr__(self) -> str:
-        return f"<Split {self.name}/{self.role}: {len(self)} x {self.input_shape}, {self.num_classes} classes>"
+        what = {"classes": "classes", "values": "values", "multi_hot": "labels"}[self.label_kind]
+        return f"<Split {self.name}/{self.role}: {len(self)} x {self.input_shape}, {self.num_classes} {what}>"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -89,8 +94,18 @@ class Split:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes of the data set; a small split may lack some of them."""
+        """Number of classes of the data set, or of columns of y; a small split may lack some of the classes."""
         return len(self.class_names)
+
+    @property
+    def label_kind(self) -> str:
+        """Kind of the labels: `classes`, `values` or `multi_hot`."""
+        return label_kinds.kind_of(self.y)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """The class of each sample, whose shares random subsets keep, int64 [N]; 0 for labels of other kinds."""
+        return self.y if self.label_kind == "classes" else np.zeros(len(self), np.int64)
 
     @cached_property
     def content_hash(self) -> str:
@@ -163,7 +178,7 @@ class Split:
         return dataclasses.replace(self, x=self.x.take(rows, axis=0), y=self.y[rows], ids=self.ids[rows], paths=paths)
 
     def sample(self, n: int, *, seed: int = 0) -> Split:
-        """A stratified random subset with the same role; it has every class if n >= num_classes.
+        """A random subset with the same role; of classes it is stratified, and has every class if n >= num_classes.
 
         Args:
             n: Number of samples, 1..len(self).
@@ -178,9 +193,9 @@ class Split:
         """
         if not 1 <= n <= len(self):
             raise InputError(f"Split.sample: n must be in 1..{len(self)}. Received: n={n}. Use a smaller number.")
-        rank, count = class_ranks(self.y, seed)
+        rank, count = class_ranks(self.strata, seed)
         chosen = np.lexsort((np.random.default_rng(seed).random(len(self)), rank / count))[:n]
-        return self.take(chosen[np.argsort(self.y[chosen], kind="stable")])
+        return self.take(chosen[np.argsort(self.strata[chosen], kind="stable")])
 
     def batches(
         self,
@@ -193,7 +208,7 @@ class Split:
         partner: TeacherSamples | None = None,
         mixing: Mixing | None = None,
     ) -> tf.data.Dataset:
-        """The split as a `tf.data.Dataset` of (x float32 [B, ...], y int64 [B]); the last batch may be smaller.
+        """The split as a `tf.data.Dataset` of (x float32 [B, ...], y [B, ...]); the last batch may be smaller.
 
         Each pass over the data set is one epoch. Order and augmentation depend on `seed`, the epoch and the ids only,
         so that a run can be repeated exactly.

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.data import manifest
+from tfkd.data import manifest, targets
+from tfkd.data.manifest import Row
 from tfkd.data.reading import Request
 from tfkd.data.sources import folder
 from tfkd.data.splits import ROLES, Role, class_ranks
@@ -36,8 +37,11 @@ def rows_of(request: Request, out: Path) -> list[dict[str, Any]]:
     if path.suffix.lower() not in manifest.SUFFIXES or not path.is_file():
         raise InputError(f"split: data must be a folder of class folders or a manifest. Received: {path}.")
     rows = manifest.read(path)
-    labels, parts = manifest.labels(path, rows), manifest.parts(path, rows)
-    found = [{**row.values, "label": label} for row, label in zip(rows, labels, strict=True)]
+    parts = manifest.parts(path, rows)
+    found = [dict(row.values) for row in rows]
+    if targets.read(path, rows, request.labels)[2] == "classes":
+        for row, label in zip(found, manifest.labels(path, rows), strict=True):
+            row["label"] = label
     for number, row in enumerate(found):
         if "path" in row:
             row["path"] = manifest.relative(path.parent / row["path"], out)
@@ -137,7 +141,12 @@ def _divide_groups(y: np.ndarray, group: np.ndarray, shares: Mapping[Role, float
 
 
 def split(
-    rows: list[dict[str, Any]], shares: Mapping[Role, float], *, group: str | None = None, seed: int = 0
+    rows: list[dict[str, Any]],
+    shares: Mapping[Role, float],
+    *,
+    group: str | None = None,
+    seed: int = 0,
+    labels: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows with a column `split`; parts that the data set has stay as they are, and only missing ones are divided.
 
@@ -146,6 +155,7 @@ def split(
         shares: Share of validation and test part.
         group: See `groups_of`; None for no groups.
         seed: Random seed, >= 0.
+        labels: Kind of the labels, see `tfkd.data.label_kinds`; None to find it. Classes are stratified.
 
     Raises:
         InputError: Nothing is left to divide, a group would be in two parts, or see `divide`.
@@ -166,8 +176,9 @@ def split(
                 f"split: the parts of the data set must not share a group. Received: {torn!r} in "
                 f"{', '.join(sorted(places[torn]))}. Move it to one part."
             )
+    kind = targets.read(Path("split"), [Row(number, row) for number, row in enumerate(rows, 1)], labels)[2]
     divided = divide(
-        [rows[number]["label"] for number in free],
+        [rows[number]["label"] if kind == "classes" else "" for number in free],
         missing,
         groups=None if groups is None else [groups[number] for number in free],
         seed=seed,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfkd.data import label_kinds
 from tfkd.data.splits import Role, Split
 from tfkd.errors import InputError
 
@@ -41,7 +42,13 @@ class Stream:
 
 
 def as_split(
-    data: Any, role: Role, *, num_classes: int | None = None, draw: int | None = None, labelled: bool = True
+    data: Any,
+    role: Role,
+    *,
+    num_classes: int | None = None,
+    draw: int | None = None,
+    labelled: bool = True,
+    labels: str | None = None,
 ) -> Split:
     """Reads data once and keeps the samples in memory.
 
@@ -49,12 +56,14 @@ def as_split(
         data: A split, which is returned; arrays (x, y); a `tf.data.Dataset` or `keras.utils.PyDataset` of (x, y), in
             batches, or single samples with a scalar y; a `Stream`; a function without arguments that yields such pairs,
             or lists of one input with a batch axis, like TensorFlow Lite's `representative_dataset`. Labels are class
-            numbers [B] or [B, 1], or one-hot [B, C]; weights are ignored.
+            numbers [B] or [B, 1], or one-hot [B, C]; values of a regression, [B] or [B, K]; or multi-hot rows of 0 and
+            1, [B, C]. Weights are ignored.
         role: What the samples are used for: `train`, `val` or `test`.
-        num_classes: Number of classes; by default the largest label + 1.
+        num_classes: Number of classes; by default the largest label + 1. Not used for other labels.
         draw: Number of samples that are drawn at random from all and kept, always the same ones; None to keep all. Of
             a `tf.data.Dataset` that repeats forever, they are drawn from the first 20 times as many samples.
         labelled: Whether labels are required.
+        labels: Kind of the labels, see `tfkd.data.label_kinds`; by default that of the first batch.
 
     Returns:
         A split in the order of the data; the ids are the numbers of the samples. Without labels all samples have one
@@ -72,7 +81,9 @@ def as_split(
     for number, (x, y) in enumerate(_batches(data)):
         where = f"{name}, batch {number}"
         x = _checked_x(x, where, shape)
-        y = None if y is None else _class_numbers(y, len(x), where, num_classes)
+        if y is not None:
+            labels = labels or label_kinds.detect(np.asarray(y))
+            y = _checked_y(y, len(x), where, num_classes, labels)
         if (y is None) and (labelled or kept.labelled) or (y is not None and kept.labelled is False):
             raise InputError(f"{where}: each sample needs a label. Received: none. Yield (x, y).")
         kept.add(x, y)
@@ -87,6 +98,8 @@ def as_split(
             "correct the function."
         )
     x, y, ids = kept.arrays()
+    if y.ndim == 2:
+        return Split(x, y, ids, role, name, tuple(map(str, range(y.shape[1]))))
     classes = num_classes or int(y.max()) + 1
     return Split(x, y, ids, role, name, tuple(map(str, range(classes))) if kept.labelled else _UNLABELLED)
 
@@ -157,7 +170,7 @@ def _pair(element: Any) -> tuple[Any, Any]:
     if not 1 <= len(element) <= 3:
         raise InputError(f"The data must yield (x, y). Received: {len(element)} values. Use models with one input.")
     x, y = element[0], element[1] if len(element) > 1 else None
-    if y is not None and np.ndim(y) == 0:  # a single sample
+    if y is not None and np.ndim(y) == 0:  # a single sample with a scalar label
         return np.asarray(x)[None], np.asarray(y)[None]
     return x, y
 
@@ -173,6 +186,15 @@ def _checked_x(x: Any, where: str, shape: tuple[int, ...] | None) -> np.ndarray:
     if not np.isfinite(x).all():
         raise InputError(f"{where}: inputs must be finite. Received: NaN or infinity. Repair or remove them.")
     return x
+
+
+def _checked_y(y: Any, rows: int, where: str, num_classes: int | None, kind: str) -> np.ndarray:
+    """Labels as a split has them, see `tfkd.data.label_kinds`."""
+    if kind == "values":
+        return label_kinds.check_values(np.asarray(y), "labels", rows, where)
+    if kind == "multi_hot":
+        return label_kinds.check_multi_hot(np.asarray(y), "labels", rows, where)
+    return _class_numbers(y, rows, where, num_classes)
 
 
 def _class_numbers(y: Any, rows: int, where: str, num_classes: int | None) -> np.ndarray:

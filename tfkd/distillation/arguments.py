@@ -14,6 +14,7 @@ from tfkd.distillation.features import Feature, find_layer
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError, ModelError
 from tfkd.models import logits
+from tfkd.tasks import CLASSIFICATION, Task
 
 
 def check_alpha(alpha: Any) -> Any:
@@ -33,7 +34,7 @@ def check_alpha(alpha: Any) -> Any:
 
 
 def check_teachers(
-    student: keras.Model, teachers: Sequence[keras.Model], soft_losses: Sequence[losses.DistillationLoss]
+    student: keras.Model, teachers: Sequence[keras.Model], soft_losses: Sequence[losses.DistillationLoss], task: Task
 ) -> None:
     """Raises where models do not fit each other or the losses.
 
@@ -41,13 +42,14 @@ def check_teachers(
         student: Model with logits [B, ..., C].
         teachers: Models with logits of the same classes.
         soft_losses: One loss for each teacher.
+        task: The task; outputs of a regression need not be logits.
 
     Raises:
         ModelError: A model is not a Keras model or has several outputs or probabilities, or the class counts differ.
         InputError: The number of losses is not that of the teachers.
     """
     for role, model in (("student", student), *(("teacher", teacher) for teacher in teachers)):
-        logits.check_gives_logits(role, model)
+        logits.check_gives_logits(role, model, activation=task.gives_logits)
     if len(soft_losses) != len(teachers):
         raise InputError(
             f"Distiller: soft_loss must be one loss or one for each teacher. Received: {len(soft_losses)} losses for "
@@ -124,18 +126,24 @@ def check_targets(
         )
 
 
-def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feature]) -> None:
+def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feature], task: Task) -> None:
     """Raises where a student cannot learn from a store.
 
     Args:
         student: Model with logits [B, C].
         store: Stored teacher logits of C classes.
         features: Feature pairs; a store has none.
+        task: The task; stores are of classifications.
 
     Raises:
         ModelError: The student has several outputs, probabilities or another number of classes.
-        InputError: There are features.
+        InputError: There are features, or the task is another one.
     """
+    if task.name != CLASSIFICATION.name:
+        raise InputError(
+            f"Distiller: a store of soft labels holds logits of classes. Received: the task {task.name}. Pass the "
+            "teacher's model."
+        )
     logits.check_gives_logits("student", student)
     if features:
         raise InputError(

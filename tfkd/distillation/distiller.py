@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from tfkd import losses
+from tfkd import losses, tasks
 from tfkd._internal import keras_compat
 from tfkd.data import epoch_counters
 from tfkd.distillation import arguments, inputs, summary
@@ -58,6 +58,8 @@ class Distiller(keras.Model):
             sequence with one for each.
         features: Losses between inner layers of the student and of the first teacher.
         teacher_weights: Weight of each of several teachers in the soft loss, >= 0; equal by default.
+        task: One of `tfkd.tasks.NAMES`. It gives the default soft loss, and says whether outputs must be logits: those
+            of a regression may end in any activation.
         **kwargs: Further arguments of `keras.Model`.
 
     Raises:
@@ -78,6 +80,7 @@ class Distiller(keras.Model):
         soft_loss: losses.DistillationLoss | Sequence[losses.DistillationLoss] | None = None,
         features: Sequence[Feature] = (),
         teacher_weights: Sequence[float] | None = None,
+        task: str = tasks.CLASSIFICATION.name,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "distiller", "dtype": student.dtype_policy, **kwargs})
@@ -87,15 +90,18 @@ class Distiller(keras.Model):
         teachers: tuple[keras.Model, ...] = (
             () if stored else tuple(teacher) if isinstance(teacher, (list, tuple)) else (teacher,)
         )
-        soft_loss = losses.SoftTarget(temperature) if soft_loss is None else soft_loss
+        self.task = tasks.get(task)
+        if soft_loss is None:
+            default = self.task.name == tasks.CLASSIFICATION.name
+            soft_loss = losses.SoftTarget(temperature) if default else losses.build(self.task.soft_loss)
         several = isinstance(soft_loss, (list, tuple))
         self.soft_losses: list[losses.DistillationLoss] = (
             list(map(losses.get, soft_loss)) if several else [losses.get(soft_loss)] * (len(teachers) or 1)
         )
         if isinstance(teacher, SoftLabels):
-            arguments.check_store(student, teacher, features)
+            arguments.check_store(student, teacher, features, self.task)
         else:
-            arguments.check_teachers(student, teachers, self.soft_losses)
+            arguments.check_teachers(student, teachers, self.soft_losses, self.task)
             arguments.check_features(student, teachers[0], features)
         self.teacher_weights = arguments.normalize_weights(teacher_weights, len(self.soft_losses))
         # Closures, because Keras tracks, counts and saves any model that it finds as an attribute or a property.
@@ -201,9 +207,10 @@ class Distiller(keras.Model):
         for x_of_batch, _ in batches:
             inputs.check_pairing(x_of_batch, self.student)
         with self.distribute_strategy.scope():  # where a model is built when it is run
-            shape = logits.check_are_logits("student", self.student, *(inputs.student_input(x) for x, _ in batches))
+            check = logits.check_are_logits if self.task.gives_logits else logits.shape_of_outputs
+            shape = check("student", self.student, *(inputs.student_input(x) for x, _ in batches))
             for teacher in self._teachers():
-                logits.check_are_logits("teacher", teacher, *(inputs.teacher_input(x) for x, _ in batches))
+                check("teacher", teacher, *(inputs.teacher_input(x) for x, _ in batches))
             if unconnected:
                 self._connect(inputs.teacher_input(batches[0][0]), inputs.student_input(batches[0][0]))
         for loss in self._used_soft_losses():

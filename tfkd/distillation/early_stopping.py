@@ -12,11 +12,13 @@ import numpy as np
 from tfkd._internal import atomic
 from tfkd.distillation.checkpoints import History
 
-MONITOR = "accuracy"
+MONITOR = "accuracy"  # of a classification
 
 
 class BestWeights(keras.callbacks.Callback):
     """Keeps the weights with the highest validation accuracy, and stops where it no longer rises.
+
+    Of another task than classification, the log that it names is in place of the accuracy; of an error, the lowest one.
 
     `keras.callbacks.EarlyStopping` forgets the best weights when the process ends. Here they are files beside the
     checkpoint, named by their epoch; which of them is the best follows from the history of the checkpoint. So a file of
@@ -29,20 +31,25 @@ class BestWeights(keras.callbacks.Callback):
         patience: Number of epochs without a higher validation accuracy after which the training stops, >= 1.
         history: Logs of the epochs so far; shared with the checkpoint.
         folder: Folder of the checkpoint; None to keep the weights in memory.
+        monitor: Name of the log, without `val_`.
+        rises: Whether a higher value is better.
 
     Reference:
         Prechelt: Early Stopping - But When?, in Neural Networks: Tricks of the Trade, 1998.
     """
 
-    def __init__(self, patience: int, history: History, folder: Path | None) -> None:
+    def __init__(
+        self, patience: int, history: History, folder: Path | None, monitor: str = MONITOR, *, rises: bool = True
+    ) -> None:
         super().__init__()
+        self._monitor, self._sign = monitor, 1 if rises else -1
         self._patience, self._history, self._folder = patience, history, folder
         self._kept: dict[int, list[np.ndarray]] = {}
         self._epoch = 0
 
     @property
     def _accuracies(self) -> list[float]:
-        return self._history.get(f"val_{MONITOR}", [])
+        return [self._sign * value for value in self._history.get(f"val_{self._monitor}", [])]
 
     @property
     def best_epoch(self) -> int | None:
@@ -64,7 +71,7 @@ class BestWeights(keras.callbacks.Callback):
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         best = max(self._accuracies[: self._epoch], default=-np.inf)
-        if float((logs or {})[MONITOR]) <= best:
+        if self._sign * float((logs or {})[self._monitor]) <= best:
             return
         weights = self.model.get_weights()
         if self._folder is None:

@@ -16,6 +16,7 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.losses.loss import cross_entropy, labels
 from tfkd.models import own_code
+from tfkd.tasks import CLASSIFICATION, Task
 
 
 class LabelLoss(keras.losses.Loss):
@@ -52,37 +53,45 @@ class _Own(keras.losses.Loss):
         return self._function(y_true, y_pred)
 
 
-def label_loss(config: TrainingConfig, *, mixed: bool = False) -> keras.losses.Loss:
+def label_loss(config: TrainingConfig, *, mixed: bool = False, task: Task = CLASSIFICATION) -> keras.losses.Loss:
     """The loss on labels.
 
     Args:
         config: Label smoothing, or the user's own loss.
         mixed: Whether labels are mixtures of classes, [B, C].
+        task: The task, which has a default loss.
 
     Raises:
-        InputError: The loss of the user does not exist, or is no loss of Keras.
+        InputError: The loss of the user does not exist, or is no loss of Keras, or the task has no classes to smooth or
+            mix.
     """
+    if task.name != CLASSIFICATION.name and (config.label_smoothing or mixed):
+        what = "label_smoothing" if config.label_smoothing else "mixing of samples"
+        raise InputError(
+            f"{what} is for classes that exclude each other. Received: the task {task.name}. Leave it out."
+        )
     if config.label_loss:
         found = own_code.find(config.label_loss)
         return own_code.call(config.label_loss, keras.losses.Loss) if inspect.isclass(found) else _Own(found)
     if config.label_smoothing or mixed:
         return LabelLoss(config.label_smoothing)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return task.hard_loss()
 
 
-def metrics(config: TrainingConfig, *, mixed: bool = False) -> list[Any]:
-    """The accuracy, and the metrics of the user.
+def metrics(config: TrainingConfig, *, mixed: bool = False, task: Task = CLASSIFICATION) -> list[Any]:
+    """The accuracy or the metrics of another task, and the metrics of the user.
 
     Args:
         config: Names of the user's metrics.
         mixed: Whether labels are mixtures of classes, [B, C]; a sample is then correct if the largest logit is that of
             the largest part.
+        task: The task.
 
     Raises:
         InputError: A metric does not exist, or is no metric of Keras.
     """
-    accuracy = keras.metrics.MeanMetricWrapper(_is_correct, name="accuracy") if mixed else "accuracy"
-    return [accuracy, *map(_metric, config.metrics)]
+    own = [keras.metrics.MeanMetricWrapper(_is_correct, name="accuracy")] if mixed else task.training_metrics()
+    return [*own, *map(_metric, config.metrics)]
 
 
 def _is_correct(y_true: Any, y_pred: Any) -> Any:
@@ -114,6 +123,10 @@ def class_weights(config: TrainingConfig, split: Split) -> dict[int, float] | No
     given = config.class_weights
     if given is None:
         return None
+    if split.label_kind != "classes":
+        raise InputError(
+            f"class_weights need labels that are classes. Received: {split.label_kind} in {split.name!r}. Leave it out."
+        )
     if isinstance(given, str):
         counts = np.bincount(split.y, minlength=split.num_classes)
         return {

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
+from tfkd import tasks
 from tfkd._internal import keras_compat
 from tfkd.data import Partner, Split, Splits, augmentations
 from tfkd.data.augmentation import Augment
@@ -21,6 +23,7 @@ from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.models import logits, own_code
+from tfkd.tasks import Task
 
 
 def fit(
@@ -35,6 +38,7 @@ def fit(
     partner: Partner | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     loggers: Sequence[keras.callbacks.Callback] = (),
+    task: Task | None = None,
 ) -> History:
     """Trains a model with logits, or a `Distiller`, on the training split.
 
@@ -53,6 +57,7 @@ def fit(
         partner: Samples of the teacher of a `Distiller`, if they are not those of the student.
         callbacks: Callbacks that may change the model, see `tfkd.optimization.Optimized`.
         loggers: Callbacks that read the logs, see `tfkd.distillation.loggers`.
+        task: The task, which gives the loss on labels and the metrics; None for the one that labels and model show.
 
     Returns:
         The logs of each epoch by name, including epochs before an interruption.
@@ -73,20 +78,25 @@ def fit(
         partner=partner,
         mixing=mixing,
     )
+    task = task or tasks.find(splits.train, logits.known_classes(_student(model)))
     steps = config.epochs * -(-len(splits.train) // config.batch_size)
     with precision.layers_in(_student(model), config.precision):
         model.compile(
             optimizers.build(config, model, steps),
-            loss=label_losses.label_loss(config, mixed=mixing is not None),
-            metrics=label_losses.metrics(config, mixed=mixing is not None),
+            loss=label_losses.label_loss(config, mixed=mixing is not None, task=task),
+            metrics=label_losses.metrics(config, mixed=mixing is not None, task=task),
             jit_compile=jit_by_device(),
         )
         if not isinstance(model, Distiller):  # which does both itself
-            shape = logits.check_are_logits("student", model, splits.train.x[:8].astype("float32"))
+            check = logits.check_are_logits if task.gives_logits else logits.shape_of_outputs
+            shape = check("student", model, splits.train.x[:8].astype("float32"))
             keras_compat.build_training_state(model, splits.train.y[:8], shape)
         keeper = EpochCheckpoint(checkpoint, config.epochs, on_epoch)
         done = keeper.restore(model)
-        best = BestWeights(config.early_stopping, keeper.history, checkpoint) if config.early_stopping else None
+        best = None
+        if config.early_stopping:
+            monitor, rises = task.monitor, task.monitor_rises
+            best = BestWeights(config.early_stopping, keeper.history, checkpoint, monitor, rises=rises)
         own = [own_code.call(name, keras.callbacks.Callback) for name in config.callbacks]
         model.fit(
             dataset,
@@ -127,6 +137,18 @@ def augmentation(config: TrainingConfig) -> tuple[Augment | None, Mixing | None]
         options.setdefault("crop_flip", {"padding": config.padding, "flip": config.flip})
     own = {name: own_code.find(name) for name in names if ":" in name}
     return augmentations.build(names, options, own)
+
+
+def evaluate(model: keras.Model, split: Split, task: Task) -> dict[str, float]:
+    """The metrics of a task other than classification, by name.
+
+    Args:
+        model: Keras model with outputs [B, K].
+        split: Samples and labels.
+        task: The task. Its threshold, if it has one, is the probability 0.5.
+    """
+    outputs = np.concatenate([model(x, training=False).numpy() for x, _ in split.batches(256)])
+    return dict(task.score(outputs.reshape(len(split), -1), split).values)
 
 
 def accuracy(model: keras.Model, split: Split) -> float:

@@ -34,12 +34,13 @@ from tfkd.losses.features import (
 )
 from tfkd.losses.loss import DistillationLoss, value_at
 from tfkd.losses.outputs import CTKD, DIST, DKD, WSLD, FromKeras, MeanSquared, SoftTarget, StandardizedSoftTarget
+from tfkd.losses.sigmoid import SigmoidTarget
 from tfkd.models import own_code
 
 __all__ = [
     "CTKD", "DIST", "DKD", "WSLD", "AttentionTransfer", "ContrastiveDistillation", "DistillationLoss", "FromKeras",
-    "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SimKD", "SimilarityPreserving", "SoftTarget",
-    "StandardizedSoftTarget", "VariationalInformation", "build", "get", "value_at",
+    "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SigmoidTarget", "SimKD", "SimilarityPreserving",
+    "SoftTarget", "StandardizedSoftTarget", "VariationalInformation", "build", "get", "value_at",
 ]  # fmt: skip
 
 # The registry of losses on outputs, by the names that recipes and the command line use.
@@ -51,6 +52,7 @@ NAMES: dict[str, type[DistillationLoss]] = {
     "ctkd": CTKD,
     "wsld": WSLD,
     "mean_squared": MeanSquared,
+    "sigmoid_target": SigmoidTarget,
 }
 
 

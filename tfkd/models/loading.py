@@ -31,7 +31,7 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: 
     Args:
         name: One of `NAMES`.
         input_shape: Shape of one sample, without the batch axis.
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
         **options: Further arguments of the builder, such as `depth` or `alpha`.
 
     Returns:
@@ -61,6 +61,7 @@ def load(
     input_range: Sequence[float] | None = None,
     preprocess: str | None = None,
     custom: Sequence[str] = (),
+    logits: bool = True,
 ) -> keras.Model:
     """A teacher or student as tfkd trains it: a model whose outputs are logits and that takes pixel values 0..255.
 
@@ -76,6 +77,8 @@ def load(
             `caffe`, or the name of a module such as `resnet50`.
         custom: Modules to import first, which register custom layers (`keras.saving.register_keras_serializable`).
             Their code is executed.
+        logits: Whether a softmax or sigmoid at the end is removed. Pass False for a regression, whose outputs are
+            values.
 
     Returns:
         The model, not compiled; the given one where nothing changes.
@@ -93,7 +96,7 @@ def load(
             f"models.load: model must be a path or a keras.Model. Received: {type(model).__name__}. Pass the path of a "
             ".keras file."
         )
-    return take_pixels(to_logits(model), input_range=input_range, preprocess=preprocess)
+    return take_pixels(to_logits(model) if logits else model, input_range=input_range, preprocess=preprocess)
 
 
 def read(path: str | os.PathLike[str]) -> keras.Model:

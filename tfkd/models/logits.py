@@ -34,12 +34,13 @@ def known_classes(model: keras.Model) -> int | None:
     return classes
 
 
-def check_gives_logits(role: str, model: Any) -> None:
+def check_gives_logits(role: str, model: Any, *, activation: bool = True) -> None:
     """Refuses objects that are not models, models with several outputs, and models whose graph ends in probabilities.
 
     Args:
         role: `student` or `teacher`, for the message.
         model: Model to check. A subclassed model does not show its layers; `check_are_logits` checks its outputs.
+        activation: Whether an activation at the end is refused; outputs of a regression may have one.
 
     Raises:
         InputError: `model` is not a Keras model.
@@ -57,9 +58,26 @@ def check_gives_logits(role: str, model: Any) -> None:
             f"Distiller: {role} must have one output, a tensor of logits. Received: output_shape={model.output_shape}. "
             f"Pass keras.Model({role}.inputs, {role}.outputs[i])."
         )
-    source = final_activation(model)
+    source = final_activation(model) if activation else None
     if source is not None and not source.combined:
         raise _probabilities(role, source)
+
+
+def shape_of_outputs(role: str, model: keras.Model, *batches: Any) -> tuple[int | None, ...]:
+    """The shape of a model's output [B, ..., K] on a few samples.
+
+    Args:
+        role: `student` or `teacher`, for the message.
+        model: A model whose outputs may be any values. A recurrent model that keeps its state is not run.
+        *batches: Inputs, see `check_are_logits`.
+
+    Raises:
+        ModelError: The model has several outputs.
+    """
+    samples = [few for x in batches if (few := _few(model, x)) is not None]
+    if not samples or any(getattr(layer, "stateful", False) for layer in keras_compat.inner_layers(model)):
+        return tuple(model.output_shape) if keras_compat.shows_layers(model) else (None,)
+    return _numbers(role, model(samples[0], training=False)).shape
 
 
 def check_are_logits(role: str, model: keras.Model, *batches: Any) -> tuple[int | None, ...]:

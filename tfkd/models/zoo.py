@@ -14,6 +14,7 @@ import keras
 from keras import layers
 
 from tfkd.errors import InputError
+from tfkd.models.tables import mlp
 
 # The registry: one line per builder, in the order in which help texts list them.
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "resnet8",
     "resnet_cifar",
     "ds_cnn",
+    "mlp",
     "mobilenet_v1",
     "mobilenet_v2",
     "resnet50",
@@ -43,7 +45,7 @@ def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Mode
 
     Args:
         input_shape: (height, width, channels), at least 4x4.
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
     """
     image, x = _image_input("digits_teacher", input_shape, num_classes)
     x = _conv(x, 32, 3, "conv1", use_bias=False)
@@ -63,7 +65,7 @@ def digits_student(input_shape: tuple[int, ...], num_classes: int) -> keras.Mode
 
     Args:
         input_shape: (height, width, channels), at least 4x4.
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
     """
     image, x = _image_input("digits_student", input_shape, num_classes)
     x = _conv(x, 8, 3, "conv1", use_bias=False)
@@ -81,7 +83,7 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
 
     Args:
         input_shape: (height, width, channels).
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
 
     >>> resnet8((32, 32, 3), 10).count_params()
     78666
@@ -110,7 +112,7 @@ def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20
 
     Args:
         input_shape: (height, width, channels).
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
         depth: Number of layers with weights, 6n + 2 with n >= 1: 20, 32, 44, 56, ...
 
     Reference:
@@ -140,7 +142,7 @@ def ds_cnn(input_shape: tuple[int, ...], num_classes: int, filters: int = 64, dr
 
     Args:
         input_shape: (frames, coefficients, 1).
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
         filters: Number of channels of each convolution, > 0.
         dropout: Dropout rate after the first convolution, 0 <= dropout < 0.5; before the classifier it is twice that.
 
@@ -170,7 +172,7 @@ def mobilenet_v1(input_shape: tuple[int, ...], num_classes: int, alpha: float = 
 
     Args:
         input_shape: (height, width, channels).
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
         alpha: Width multiplier, > 0; at 1.0 the first convolution has 32 channels.
 
     Reference:
@@ -196,7 +198,7 @@ def mobilenet_v2(
 
     Args:
         input_shape: (height, width, 3), at least 32x32.
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
         alpha: Width multiplier, > 0; with `weights` one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4.
         weights: None for random weights, `"imagenet"` (downloaded by Keras) or the path of a weights file of
             keras.applications. With 1000 classes it must include the classifier; with another number of classes it
@@ -219,7 +221,7 @@ def resnet50(input_shape: tuple[int, ...], num_classes: int, weights: str | None
 
     Args:
         input_shape: (height, width, 3), at least 32x32.
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
         weights: Source of the weights; see `mobilenet_v2`.
 
     Reference:
@@ -272,7 +274,7 @@ def gru(input_shape: tuple[int, ...], num_classes: int, units: int = 64, unroll:
 
     Args:
         input_shape: (steps, features); the number of steps is fixed.
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
         units: Units of the layer, > 0.
         unroll: Whether the layer is one copy of its cell per step, which builds more slowly but converts to plain ops
             instead of a loop.
@@ -294,7 +296,7 @@ def lstm(input_shape: tuple[int, ...], num_classes: int, units: int = 64, unroll
 
     Args:
         input_shape: (steps, features); the number of steps is fixed.
-        num_classes: Number of classes, >= 2.
+        num_classes: Number of classes or of other outputs, >= 1.
         units: Units of the layer, > 0.
         unroll: Whether the layer is one copy of its cell per step; see `gru`.
 
@@ -316,8 +318,8 @@ def _check(where: str, input_shape: tuple[int, ...], num_classes: int, axes: tup
             f"{where}: input_shape must be ({', '.join(axes)}), integers > 0. Received: {tuple(input_shape)}. "
             f"Use the input_shape of a split."
         )
-    if num_classes < 2:
-        raise InputError(f"{where}: num_classes must be >= 2. Received: {num_classes}. Use the num_classes of a split.")
+    if num_classes < 1:
+        raise InputError(f"{where}: num_classes must be >= 1. Received: {num_classes}. Use the num_classes of a split.")
 
 
 def _check_positive(where: str, **values: float) -> None:

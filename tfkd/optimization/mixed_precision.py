@@ -104,6 +104,11 @@ def search(
         raise InputError(f"search: accuracy_drop must be in 0..100 points. Received: {accuracy_drop}. Use 0.5.")
     if most_trials < 2:
         raise InputError(f"search: most_trials must be >= 2. Received: {most_trials}. Use 24.")
+    if splits.train.label_kind != "classes":
+        raise InputError(
+            f"search: the accuracy drop is that of classes. Received: labels that are {splits.train.label_kind}. "
+            "Choose quantizer and precisions yourself, and validate."
+        )
     if not len(splits.val):
         raise InputError("search: the validation split is empty. Load the data with validation=0.1.")
     if Path(path).exists() and not overwrite:

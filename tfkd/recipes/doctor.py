@@ -15,6 +15,8 @@ from tfkd.errors import DeviceError, InputError, TfkdError
 from tfkd.recipes import target_choice, teacher_examination
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
+from tfkd.recipes.trainer import find_task
+from tfkd.tasks import Task
 
 if TYPE_CHECKING:
     import keras
@@ -43,11 +45,11 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
     """
     recipe.allow_own_code()
     progress("data")
-    splits = data.load(recipe.data.request(), validation=recipe.data.validation, seed=recipe.seed)
+    splits = data.load(recipe.request(), validation=recipe.data.validation, seed=recipe.seed)
     findings = [*_examine_settings(recipe), *_examine_data(splits), *_examine_resemblance(splits)]
     other, teacher_splits = recipe.data.teacher, splits
     if other:
-        teacher_splits = data.load(other.request(), validation=recipe.data.validation, seed=recipe.seed)
+        teacher_splits = data.load(recipe.request(other), validation=recipe.data.validation, seed=recipe.seed)
         data.Partner(teacher_splits.train, other.pair).lookup(splits.train, recipe.seed)
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")
@@ -68,7 +70,7 @@ def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding],
         The findings on settings, those on data, and those on the untrained student.
     """
     student, findings = _build_student(recipe, splits)
-    outputs = _examine_outputs(student, splits) if student else ()
+    outputs = _examine_outputs(student, splits, find_task(recipe, splits.train)) if student else ()
     return [*_examine_settings(recipe)], [*_examine_data(splits)], [*findings, *outputs]
 
 
@@ -108,6 +110,8 @@ def _examine_data(splits: data.Splits) -> Iterator[Finding]:
                 one.equal_samples(second),
                 f"Remove them from {name}: accuracy on {other} would be too high.",
             )
+    if splits.train.label_kind != "classes":
+        return
     counts = np.bincount(splits.train.y, minlength=splits.train.num_classes)
     few = np.flatnonzero(counts < _FEW_PER_CLASS)
     if len(few):
@@ -146,11 +150,12 @@ def _name_of(split: data.Split, row: int) -> str:
 
 def _examine_teacher(recipe: Recipe, file: Path, splits: data.Splits) -> Iterator[Finding]:
     try:
-        teacher = recipe.teacher.input.load(file)
+        task = find_task(recipe, splits.train)
+        teacher = recipe.teacher.input.load(file, logits=task.gives_logits)
     except InputError as error:
         yield Finding("error", "The teacher cannot be loaded.", str(error), "Correct the path in [teacher].")
         return
-    examination = teacher_examination.examine(teacher, splits)
+    examination = teacher_examination.examine(teacher, splits, task)
     yield from examination.findings
     yield from teacher_examination.examine_earlier_run(recipe, examination)
     if len(recipe.teacher.files) == 1:  # a store of several teachers is keyed by all of them
@@ -162,7 +167,7 @@ def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
     student, findings = _build_student(recipe, splits)
     yield from findings
     if student is not None:
-        yield from _examine_outputs(student, splits)
+        yield from _examine_outputs(student, splits, find_task(recipe, splits.train))
         yield from _examine_optimization(recipe, student)
         yield from _examine_conversion(recipe, student, splits)
 
@@ -172,7 +177,7 @@ def _build_student(recipe: Recipe, splits: data.Splits) -> tuple[keras.Model | N
     from tfkd.recipes import student as students
 
     try:
-        return students.build(recipe.student, splits.train), []
+        return students.build(recipe.student, splits.train, find_task(recipe, splits.train)), []
     except InputError as error:
         advice = (
             "Correct [student] in the recipe: the builder's name, its options, the file, or the layers that inherit."
@@ -180,10 +185,13 @@ def _build_student(recipe: Recipe, splits: data.Splits) -> tuple[keras.Model | N
         return None, [Finding("error", "The student cannot be built.", str(error), advice)]
 
 
-def _examine_outputs(student: keras.Model, splits: data.Splits) -> Iterator[Finding]:
+def _examine_outputs(student: keras.Model, splits: data.Splits, task: Task) -> Iterator[Finding]:
     from tfkd.models import logits
 
     try:
+        if not task.gives_logits:
+            logits.check_gives_logits("student", student, activation=False)
+            return
         logits.check_gives_logits("student", student)
         if student.input_shape == (None, *splits.train.input_shape):
             logits.check_are_logits("student", student, splits.train.x[:8].astype("float32"))

@@ -41,11 +41,11 @@ class ModelInput:
     input_range: tuple[float, float] | None = None
     preprocess: str | None = None
 
-    def load(self, path: str | os.PathLike[str]) -> keras.Model:
-        """The model of a file, which takes pixel values 0..255 and returns logits."""
+    def load(self, path: str | os.PathLike[str], *, logits: bool = True) -> keras.Model:
+        """The model of a file, which takes pixel values 0..255 and returns logits, or, of a regression, its values."""
         from tfkd import models  # here, since recipes are read without Keras
 
-        return models.load(path, input_range=self.input_range, preprocess=self.preprocess)
+        return models.load(path, input_range=self.input_range, preprocess=self.preprocess, logits=logits)
 
 
 def parse(role: str, input_range: str | None, preprocess: str | None) -> ModelInput:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from tfkd.recipes.records import Converted, Examined, Reported, Trained, Validat
 from tfkd.recipes.step_cache import Finished, Steps, input_hash, locked
 from tfkd.recipes.teacher_examination import Examination
 from tfkd.recipes.trainer import Kind, Saved, Teaching, Trainer, prepare
+from tfkd.tasks import Value
 
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
@@ -90,10 +92,13 @@ def run(
 
 def _check_loss(recipe: Recipe) -> None:
     """Checks the options of the distillation loss before the training."""
-    if recipe.distillation.soft != {"name": "soft_target"}:  # the default needs no check, which loads Keras
-        from tfkd import losses
+    settings = recipe.distillation
+    options = {name: value for name, value in settings.soft.items() if name != "name"}
+    if settings.loss is None and (recipe.task is not None or not options):
+        return  # the default of a task needs no check, which loads Keras; its options are checked with the data
+    from tfkd import losses
 
-        losses.build(**recipe.distillation.soft)
+    losses.build(**settings.soft)
 
 
 class _Run:
@@ -110,12 +115,12 @@ class _Run:
         teaching = self.trainer.teaching(teacher)
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
         alone = {seed: self.trainer.train_student("alone", seed) for seed in seeds}
-        self._compare_teacher(examined, _best(alone).record)
+        self._compare_teacher(examined, self._best(alone).record)
         students: _Students = {
             "alone": alone,
             "distilled": {seed: self.trainer.train_student("distilled", seed, teaching) for seed in seeds},
         }
-        best = {kind: _best(runs) for kind, runs in students.items()}
+        best = {kind: self._best(runs) for kind, runs in students.items()}
         converted = self._convert_all(best["distilled"], teaching)
         validated = self._validate(teacher, students, converted, targets)
         self._report(validated, teacher, students, command)
@@ -148,17 +153,22 @@ class _Run:
 
         def work(_: str) -> Examined:
             found = [
-                teacher_examination.examine(teacher.input.load(path), self.trainer.teacher_splits)
+                teacher_examination.examine(
+                    teacher.input.load(path, logits=teacher.logits), self.trainer.teacher_splits, self.trainer.task
+                )
                 for path in teacher.paths
             ]
             findings = [finding for one in found for finding in one.findings]
             refuse_teacher(findings, allowed=allowed, on_note=self.progress.line)
             best = max(found, key=lambda one: one.accuracy or 0.0)
-            return Examined(best.accuracy, best.samples)
+            score = best.score or Value(math.nan)
+            return Examined(best.accuracy, best.samples, score.value if best.score else None, score.interval)
 
         inputs = [self.trainer.data_hash, teacher.hashes, allowed]
         record = self.steps.do("examine-teacher", inputs, Examined, work).record
-        return Examination((), record.accuracy, record.samples)
+        interval = record.score_interval and (record.score_interval[0], record.score_interval[1])
+        score = None if record.score is None else Value(record.score, interval)
+        return Examination((), record.accuracy, record.samples, score)
 
     def _compare_teacher(self, teacher: Examination, alone: Trained) -> None:
         """Compares the teacher with the student alone before the distilled student is trained.
@@ -167,7 +177,11 @@ class _Run:
             InputError: The teacher is less accurate, and the recipe does not allow that.
         """
         samples = len(self.trainer.splits.val)
-        finding = teacher_examination.compare_with_student(teacher, alone.val_accuracy, samples)
+        if alone.val_accuracy is not None:
+            finding = teacher_examination.compare_with_student(teacher, alone.val_accuracy, samples)
+        else:
+            score = math.nan if alone.val_score is None else alone.val_score
+            finding = teacher_examination.compare_scores(teacher, score, self.trainer.task.primary)
         refuse_teacher(
             [finding] if finding else [],
             allowed=self.recipe.distillation.allow_bad_teacher,
@@ -188,7 +202,7 @@ class _Run:
                 student = Saved((self.folder / exported.record.student,), exported.hashes)
         return converted
 
-    def _convert(self, mode: str, student: Saved, accuracy: float) -> Finished[Converted]:
+    def _convert(self, mode: str, student: Saved, accuracy: float | None) -> Finished[Converted]:
         from tfkd.conversion import quantizer
 
         conversion = self.recipe.conversion
@@ -262,18 +276,20 @@ class _Run:
         def work(_: str) -> Validated:
             from tfkd.validation.validator import validate
 
-            distilled = self.trainer.saved(_best(students["distilled"])).load()
+            distilled = self.trainer.saved(self._best(students["distilled"])).load()
             validation = validate(
                 {name: self._tflite(one.record) for name, one in converted.items()},
                 self.trainer.splits.test,
                 reference=distilled,
                 teacher=(teacher.load(), self.trainer.teacher_splits.test),
-                alone=self.trainer.saved(_best(students["alone"])).load(),
+                alone=self.trainer.saved(self._best(students["alone"])).load(),
                 baselines={"student distilled": distilled},
                 targets=targets,
                 optional=[one for one in targets if isinstance(one, str)],
                 contract=limits,
                 ship=ship,
+                task=self.trainer.task.name,
+                validation=self.trainer.splits.val,
                 progress=self.progress.advance,
             )
             file = "validation.json"
@@ -291,10 +307,10 @@ class _Run:
         self, validated: Finished[Validated], teacher: Saved, students: _Students, command: str | None
     ) -> Finished[Reported]:
         histories = {"teacher": teacher.history}
-        histories |= {f"student {kind}": _best(runs).record.history for kind, runs in students.items()}
+        histories |= {f"student {kind}": self._best(runs).record.history for kind, runs in students.items()}
         training = {label: history for label, history in histories.items() if history}
         seeds: dict[str, list[SeedRun]] = {
-            f"student {kind}": [{"seed": seed, "accuracy": one.record.test_accuracy} for seed, one in runs.items()]
+            f"student {kind}": [_seed_run(seed, one.record) for seed, one in runs.items()]
             for kind, runs in students.items()
         }
 
@@ -309,6 +325,10 @@ class _Run:
         # Not the command: the report names the one that made it.
         return self.steps.do("report", [validated.hashes, training, seeds], Reported, work)
 
+    def _best(self, runs: Mapping[int, Finished[Trained]]) -> Finished[Trained]:
+        """The training that is best on the validation split."""
+        return max(runs.values(), key=lambda one: one.record.quality(self.trainer.task))
+
     def _tflite(self, converted: Converted) -> TFLiteModel:
         from tfkd.conversion.tflite import TFLiteModel
 
@@ -317,7 +337,7 @@ class _Run:
         )
 
 
-def _compared(audit: CalibrationAudit | None, reported: float) -> CalibrationAudit | None:
+def _compared(audit: CalibrationAudit | None, reported: float | None) -> CalibrationAudit | None:
     """The audit of calibration samples, with a finding where the accuracy on them is far below that of the training."""
     from tfkd.conversion import input_scale
 
@@ -325,6 +345,7 @@ def _compared(audit: CalibrationAudit | None, reported: float) -> CalibrationAud
     return dataclasses.replace(audit, findings=(*audit.findings, finding)) if audit and finding else audit
 
 
-def _best(runs: Mapping[int, Finished[Trained]]) -> Finished[Trained]:
-    """The training with the highest validation accuracy; of equal ones the first seed."""
-    return max(runs.values(), key=lambda one: one.record.val_accuracy)
+def _seed_run(seed: int, record: Trained) -> SeedRun:
+    if record.test_accuracy is not None:
+        return {"seed": seed, "accuracy": record.test_accuracy}
+    return {"seed": seed, "value": math.nan if record.test_score is None else record.test_score}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import tomllib
@@ -12,17 +13,20 @@ from typing import Any, Self
 import pydantic
 from pydantic import Field
 
+from tfkd import tasks
+from tfkd.data.reading import Request
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import CHAINED
+from tfkd.recipes.contract_section import ContractSection
 from tfkd.recipes.sections import (
-    ContractSection,
     Conversion,
     Data,
     Distillation,
     Optimization,
     RecipePath,
     Section,
+    Source,
     Student,
     Targets,
     Teacher,
@@ -48,6 +52,7 @@ class Recipe(Section):
         description="Whether model files with Lambda layers, whose Python code is in the file, are loaded. It runs "
         "with your rights.",
     )
+    task: str | None = Field(default=None, examples=["regression"], description=tasks.HELP)
     data: Data = Field(description=(Data.__doc__ or "").strip())
     teacher: Teacher = Field(description=(Teacher.__doc__ or "").strip())
     student: Student = Field(description=(Student.__doc__ or "").strip())
@@ -61,6 +66,11 @@ class Recipe(Section):
     @classmethod
     def _accept_one_or_several(cls, found: Any) -> Any:
         return [found] if isinstance(found, dict) else found
+
+    @pydantic.field_validator("task")
+    @classmethod
+    def _check_task(cls, task: str | None) -> str | None:
+        return task if task is None else tasks.get(task).name
 
     @pydantic.model_validator(mode="after")
     def _check_views(self) -> Self:
@@ -102,6 +112,35 @@ class Recipe(Section):
             from tfkd.models import own_code  # here, since recipes are read without Keras
 
             own_code.allow(self.imports, lambdas=self.allow_lambda)
+
+    def request(self, source: Source | None = None) -> Request:
+        """A data set with the kind of labels of the task, in the form that `tfkd.data.load` takes.
+
+        Args:
+            source: The data set; None for that of the student.
+        """
+        request = (source or self.data).request()
+        labels = None if self.task is None else tasks.get(self.task).labels
+        return dataclasses.replace(request, labels=labels, task=self.task)
+
+    def check_for(self, task: tasks.Task) -> None:
+        """Refuses settings that are for classifications, and limits that another task has.
+
+        Args:
+            task: The task, another one than classification.
+
+        Raises:
+            InputError: There is such a setting.
+        """
+        self.limits.check_task(task.name)
+        given = {
+            "distillation.views": self.distillation.views,
+            'conversion.output = "softmax"': self.conversion.output == "softmax",
+            "teacher.paths": self.teacher.paths,
+        }
+        for name, value in given.items():
+            if value:
+                raise InputError(f"{name} is for classifications. Received: the task {task.name}. Leave it out.")
 
     @property
     def folder(self) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from tfkd.conversion.tflite import CalibrationAudit
 from tfkd.recipes.step_cache import Record
+from tfkd.tasks import Task
 
 History = dict[str, list[float]]
 
@@ -18,14 +20,20 @@ class Trained(Record):
     Args:
         file: .keras file, relative to the folder of the run.
         history: Logs of each epoch, by name.
-        val_accuracy: Accuracy on the validation split, 0..1.
-        test_accuracy: Accuracy on the test split, 0..1.
+        val_accuracy: Accuracy on the validation split, 0..1; None for a task other than classification.
+        test_accuracy: Accuracy on the test split, 0..1; likewise.
+        metric: Name of the first metric of another task; None for a classification.
+        val_score: That metric on the validation split.
+        test_score: That metric on the test split.
     """
 
     file: str
     history: History
-    val_accuracy: float
-    test_accuracy: float
+    val_accuracy: float | None
+    test_accuracy: float | None
+    metric: str | None = None
+    val_score: float | None = None
+    test_score: float | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -33,7 +41,14 @@ class Trained(Record):
 
     @property
     def summary(self) -> str:
+        if self.metric is not None:
+            return f"{self.metric} {self.val_score:.4g} on validation"
         return f"accuracy {self.val_accuracy:.4f} on validation"
+
+    def quality(self, task: Task) -> float:
+        """How good the model is on the validation split; more is better."""
+        value = self.val_accuracy if self.metric is None else self.val_score
+        return -math.inf if value is None or math.isnan(value) else task.primary.sign * value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +58,14 @@ class Examined(Record):
     Args:
         accuracy: Accuracy of the teacher on validation samples, 0..1; None if unknown.
         samples: Number of these samples.
+        score: First metric of another task than classification; None as for the accuracy.
+        score_interval: Its 95 % interval, low and high.
     """
 
     accuracy: float | None = None
     samples: int = 0
+    score: float | None = None
+    score_interval: tuple[float, float] | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -54,6 +73,8 @@ class Examined(Record):
 
     @property
     def summary(self) -> str:
+        if self.score is not None:
+            return f"score {self.score:.4g} on {self.samples} validation samples"
         return "" if self.accuracy is None else f"accuracy {self.accuracy:.4f} on {self.samples} validation samples"
 
 

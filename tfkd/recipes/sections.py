@@ -18,8 +18,7 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import METHODS, check_training
 from tfkd.recipes.model_input import INPUT_RANGE, PREPROCESS, ModelInput, Range, check, declared
-from tfkd.validation.contract import Contract
-from tfkd.validation.limits import CONFIDENT, LIMITS
+from tfkd.tasks import CLASSIFICATION, Task
 
 Mode = Literal["float32", "float16", "dynamic_range", "full_int8", "int16x8"]
 
@@ -225,10 +224,13 @@ class Distillation(TrainingConfig):
         gt=0,
         description="Temperature that divides the logits of teacher and student. Left out: the loss's default.",
     )
-    loss: str = Field(
-        default="soft_target",
-        description="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, or "
-        "module:function of your own that is called with loss_options and returns a loss, see tfkd.losses.",
+    loss: str | None = Field(
+        default=None,
+        examples=["soft_target"],
+        description="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, "
+        "sigmoid_target, or module:function of your own that is called with loss_options and returns a loss, see "
+        "tfkd.losses. "
+        "Left out: soft_target, of a regression mean_squared, of binary and multi-label tasks sigmoid_target.",
     )
     loss_options: dict[str, Any] = Field(default={}, description="Other arguments of the distillation loss.")
     views: int | None = Field(
@@ -255,14 +257,22 @@ class Distillation(TrainingConfig):
 
     def _own_code(self) -> Iterator[str]:
         yield from super()._own_code()
-        if ":" in self.loss:
+        if self.loss is not None and ":" in self.loss:
             yield self.loss
 
     @property
     def soft(self) -> dict[str, Any]:
-        """Name and options of the distillation loss, for `tfkd.losses.build`."""
+        """Name and options of the distillation loss of a classification, for `tfkd.losses.build`."""
+        return self.soft_of(CLASSIFICATION)
+
+    def soft_of(self, task: Task) -> dict[str, Any]:
+        """Name and options of the distillation loss, for `tfkd.losses.build`.
+
+        Args:
+            task: The task, which has a default loss.
+        """
         temperature = {} if self.temperature is None else {"temperature": self.temperature}
-        return {"name": self.loss, **temperature, **self.loss_options}
+        return {"name": self.loss or task.soft_loss, **temperature, **self.loss_options}
 
     @property
     def training(self) -> TrainingConfig:
@@ -367,28 +377,3 @@ class Targets(Section):
     optional: list[str] = Field(
         default=[], description="More targets. One whose tools are not installed is reported as unavailable."
     )
-
-
-def _limits(section: Any) -> Any:
-    """Checks that each limit of the contract is in its range."""
-    Contract(**section.model_dump())
-    return section
-
-
-_LIMIT_EXAMPLES = {"percent": 90.0, "points": 1.0, "bytes": 65_536, "ms": 5.0, "steps": 2}
-ContractSection = pydantic.create_model(
-    "ContractSection",
-    __base__=Section,
-    __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked. "
-    "Without any of min_accuracy, max_accuracy_drop, max_drop_from_teacher and min_gain_over_alone the verdict is "
-    "UNKNOWN.",
-    __validators__={"_check_limits": pydantic.model_validator(mode="after")(_limits)},
-    **{
-        limit.name: (
-            limit.number | None,
-            Field(default=None, description=limit.help, examples=[_LIMIT_EXAMPLES[limit.unit]]),
-        )
-        for limit in LIMITS.values()
-    },
-    confident=(bool, Field(default=False, description=CONFIDENT)),  # type: ignore[call-overload]
-)

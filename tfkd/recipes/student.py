@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
 from tfkd import models
 from tfkd._internal import keras_compat
 from tfkd.data import Split
-from tfkd.models import own_code
+from tfkd.models import output_range, own_code
 from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.recipe import Student
+from tfkd.tasks import CLASSIFICATION, Task
 
 
-def load(declared: ModelInput, path: str | os.PathLike[str], split: Split) -> keras.Model:
+def load(declared: ModelInput, path: str | os.PathLike[str], split: Split, task: Task = CLASSIFICATION) -> keras.Model:
     """Loads a student; dimensions of its input that the file leaves open are those of the data.
 
     Args:
         declared: What the file expects for the pixels of images.
         path: The file.
         split: Training split.
+        task: The task.
 
     Raises:
         InputError: The file is no model, or does not take the samples.
     """
-    student = declared.load(path)
+    student = declared.load(path, logits=task.gives_logits)
     if keras_compat.shows_layers(student) and len(student.inputs) == 1 and None in student.inputs[0].shape[1:]:
         student = models.with_input_shape(student, split.input_shape)
     return student
 
 
-def build(settings: Student, split: Split) -> keras.Model:
+def build_for(
+    name: str, split: Split, task: Task = CLASSIFICATION, options: Mapping[str, Any] | None = None
+) -> keras.Model:
+    """Builds a model with the outputs that a task needs; of a regression, one that starts in the range of the labels.
+
+    Args:
+        name: Builder of tfkd.models, or `module:function` of the user.
+        split: Training split.
+        task: The task.
+        options: Further arguments of the builder.
+
+    Raises:
+        InputError: See `tfkd.models.own_code.build_model`.
+    """
+    model = own_code.build_model(name, split.input_shape, task.outputs(split), **(options or {}))
+    if split.label_kind == "values" and ":" not in name:
+        output_range.start_at(model, split.y)
+    return model
+
+
+def build(settings: Student, split: Split, task: Task = CLASSIFICATION) -> keras.Model:
     """Builds or loads the student of a recipe.
 
     Args:
         settings: The table `[student]`.
         split: Training split; gives the input shape and the number of classes.
+        task: The task.
 
     Raises:
         InputError: The builder or its options are unknown, a file is no model, or layers to inherit do not fit; see
             `tfkd.models.inherit`.
     """
     if settings.model is None:
-        student = load(settings.input, settings.file or "", split)
+        student = load(settings.input, settings.file or "", split, task)
         if not student.trainable_weights:  # a teacher is often saved frozen
             student.trainable = True
         return student
-    student = own_code.build_model(settings.model, split.input_shape, split.num_classes, **settings.options)
+    student = build_for(settings.model, split, task, settings.options)
     if settings.file is not None:
         models.inherit(student, models.read(settings.file), settings.layers)
     return student

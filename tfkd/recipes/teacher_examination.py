@@ -15,6 +15,7 @@ from tfkd.errors import InputError
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.step_cache import read_state
+from tfkd.tasks import CLASSIFICATION, Metric, Scored, Task, Value, bootstrap
 from tfkd.validation.scores import measure_difference
 
 if TYPE_CHECKING:
@@ -36,30 +37,39 @@ class Examination:
         findings: The findings.
         accuracy: Accuracy on validation samples, 0..1; None if the teacher does not fit the data or they are too few.
         samples: Number of these samples.
+        score: The first metric of a task other than classification, on these samples; None as for the accuracy.
     """
 
     findings: tuple[Finding, ...]
     accuracy: float | None = None
     samples: int = 0
+    score: Value | None = None
 
 
-def examine(teacher: keras.Model, splits: data.Splits) -> Examination:
+def examine(teacher: keras.Model, splits: data.Splits, task: Task = CLASSIFICATION) -> Examination:
     """Examines a trained teacher on at most 1,000 validation samples.
 
     Args:
         teacher: The teacher.
         splits: The data that the teacher sees.
+        task: The task.
     """
     split = splits.val if len(splits.val) else splits.train
     sample = split.sample(min(_SAMPLES, len(split)))
-    found = [*_examine_form(teacher, sample)]
-    if not _fits(teacher, sample):
+    found = [*_examine_form(teacher, sample, task)]
+    if not _fits(teacher, sample, task):
         return Examination(tuple(found))
     x, classes = sample.x.astype("float32"), sample.num_classes
-    if not found:
+    if not found and task.gives_logits:
         found += _examine_probabilities(teacher, x)
     outputs = _run(teacher, x)
     found += _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
+    if task.name != CLASSIFICATION.name:
+        scored = task.score(outputs.reshape(len(sample), -1), sample)
+        found += _examine_score(scored, task, len(sample))
+        name = task.primary.name
+        score = Value(scored.values[name], bootstrap.interval(scored.replicates[name]))
+        return Examination(tuple(found), None, len(sample), score)
     if len(sample) < max(_LEAST, _LEAST_PER_CLASS * classes):
         few = Finding(
             "warning",
@@ -73,12 +83,58 @@ def examine(teacher: keras.Model, splits: data.Splits) -> Examination:
     return Examination(tuple(found), accuracy, len(sample))
 
 
-def _examine_form(teacher: keras.Model, sample: data.Split) -> Iterator[Finding]:
+def _examine_score(scored: Scored, task: Task, samples: int) -> Iterator[Finding]:
+    """A teacher of another task than classification that is no better than a constant answer."""
+    constant, metric = scored.constant, next(one for one in task.metrics if one.name == scored.constant.metric)
+    evidence = f"{metric.label} {scored.values[metric.name]:.4g} on {samples} validation samples. {constant.answer}"
+    if constant.better is None:
+        yield Finding(
+            "warning",
+            "Too few validation samples to examine the teacher.",
+            evidence,
+            "Raise data.validation, or add samples. Without them nothing shows that the teacher fits the labels.",
+        )
+    elif not constant.better:
+        yield Finding(
+            "error",
+            "The teacher is not better than a constant answer.",
+            evidence,
+            "Train it, give the file that was trained on this data set, or declare the range of its input.",
+        )
+
+
+def compare_scores(teacher: Examination, student_score: float, metric: Metric) -> Finding | None:
+    """A finding on a teacher that is worse than a student without it, in the first metric of a task.
+
+    The finding is an error where the student is outside of the 95 % interval of the teacher, otherwise a warning.
+
+    Args:
+        teacher: The examination of the teacher.
+        student_score: The metric of the student on the validation split.
+        metric: The metric.
+
+    Returns:
+        The finding; None if the teacher is at least as good, or one of both is unknown.
+    """
+    if teacher.score is None or not metric.sign * (student_score - teacher.score.value) > 0:
+        return None
+    interval = teacher.score.interval
+    best = None if interval is None else max(metric.sign * end for end in interval)
+    return Finding(
+        "error" if best is not None and metric.sign * student_score > best else "warning",
+        "The teacher is worse than the student without it.",
+        f"{metric.label} {teacher.score.value:.4g} on {teacher.samples} validation samples; the student has "
+        f"{student_score:.4g}",
+        "Train a better teacher.",
+    )
+
+
+def _examine_form(teacher: keras.Model, sample: data.Split, task: Task) -> Iterator[Finding]:
     """Outputs that are not logits by the graph of the model, and shapes that do not fit the data."""
     from tfkd.models import logits
 
     try:
-        logits.check_gives_logits("teacher", teacher)
+        logits.check_gives_logits("teacher", teacher, activation=task.gives_logits)
     except InputError as error:
         yield Finding(
             "error",
@@ -86,7 +142,7 @@ def _examine_form(teacher: keras.Model, sample: data.Split) -> Iterator[Finding]
             str(error),
             "Save the teacher with one output of logits [batch, classes]: without a softmax at its end.",
         )
-    if not _fits(teacher, sample) and isinstance(teacher.output_shape, tuple):
+    if not _fits(teacher, sample, task) and isinstance(teacher.output_shape, tuple):
         yield Finding(
             "error",
             "The teacher does not fit the data.",
@@ -96,11 +152,11 @@ def _examine_form(teacher: keras.Model, sample: data.Split) -> Iterator[Finding]
         )
 
 
-def _fits(teacher: keras.Model, sample: data.Split) -> bool:
+def _fits(teacher: keras.Model, sample: data.Split, task: Task) -> bool:
     """Whether a teacher has one input and one output of the shapes of the data."""
     if not isinstance(teacher.input_shape, tuple) or not isinstance(teacher.output_shape, tuple):
         return False
-    return tuple(teacher.input_shape[1:]) == sample.input_shape and teacher.output_shape[-1] == sample.num_classes
+    return tuple(teacher.input_shape[1:]) == sample.input_shape and teacher.output_shape[-1] == task.outputs(sample)
 
 
 def _examine_probabilities(teacher: keras.Model, x: np.ndarray) -> Iterator[Finding]:
@@ -223,7 +279,7 @@ def examine_earlier_run(recipe: Recipe, examination: Examination) -> Iterator[Fi
     """An earlier run in the output folder whose student without teacher is better than the teacher."""
     steps = read_state(recipe.folder)
     accuracies = [step["record"]["val_accuracy"] for name, step in steps.items() if name.startswith("student-alone-")]
-    best = max(accuracies, default=0.0)
+    best = max((one for one in accuracies if one is not None), default=0.0)
     if examination.accuracy is not None and best > examination.accuracy:
         yield Finding(
             "warning",

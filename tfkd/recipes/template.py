@@ -13,6 +13,7 @@ from typing import Any
 import pydantic
 from pydantic.fields import FieldInfo
 
+from tfkd import tasks
 from tfkd._internal import atomic
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES
@@ -95,24 +96,34 @@ def write(
 def _values(request: Request, teacher: str, student: str) -> dict[str, Any]:
     """The keys of a recipe for a user's data and teacher."""
     data, options = request.reference, request.options
+    task = tasks.get(request.task or tasks.CLASSIFICATION.name)
+    is_classification = task.name == tasks.CLASSIFICATION.name
     reading = {name: getattr(options, name) for name in options.given}
     return {
         "output": f"runs/{Path(data).stem or 'run'}",
         "seed": 0,
+        **({} if is_classification else {"task": task.name}),
         "data": {"name" if data in NAMES else "path": data, **reading, "validation": 0.1},
         "teacher": {"path": teacher},
         "student": {"path" if student.endswith(".keras") else "model": student},
         "distillation": {
             "alpha": 0.9,
-            "temperature": 4.0,
+            **({"temperature": 4.0} if is_classification else {}),
             "seeds": 1,
             "epochs": 20,
             "batch_size": 64,
             "learning_rate": 1e-3,
         },
         "conversion": {"modes": ["float32", "full_int8"], "ship": "full_int8", "calibration_samples": 256},
-        "contract": {"max_accuracy_drop": 2.0, "max_drop_from_teacher": 5.0},
+        "contract": {"max_accuracy_drop": 2.0, "max_drop_from_teacher": 5.0} if is_classification else _contract(task),
     }
+
+
+def _contract(task: tasks.Task) -> dict[str, float]:
+    """Limits on the last metric of a task whose larger values are better: shares in points, R² as a number."""
+    metric = next(one for one in reversed(task.metrics) if one.larger_is_better)
+    scale = 1.0 if metric.unit == "percent" else 0.01
+    return {f"max_{metric.name}_drop": 2.0 * scale, f"max_{metric.name}_drop_from_teacher": 5.0 * scale}
 
 
 def render(values: Mapping[str, Any], title: str) -> str:

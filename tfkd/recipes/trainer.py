@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tfkd import data
+from tfkd import data, tasks
 from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
 from tfkd.data import manifest
@@ -40,18 +40,20 @@ class Saved:
         hashes: SHA-256 of each file, by name.
         history: Logs of its training, if this run trained it.
         input: What it expects for the pixels of images.
+        logits: Whether a softmax or sigmoid at its end is removed.
     """
 
     paths: tuple[Path, ...]
     hashes: Mapping[str, str | None]
     history: History | None = None
     input: ModelInput = ModelInput()
+    logits: bool = True
 
     def load(self) -> keras.Model:
         """The model, or the ensemble of several."""
         from tfkd.distillation import teachers
 
-        loaded = [self.input.load(path) for path in self.paths]
+        loaded = [self.input.load(path, logits=self.logits) for path in self.paths]
         return teachers.ensemble(loaded) if len(loaded) > 1 else loaded[0]
 
 
@@ -109,6 +111,7 @@ class Trainer:
 
     Attributes:
         splits: The student's data.
+        task: The task: the declared one, or the one that labels and models show.
         teacher_splits: The teacher's data.
         data_hash: Hash of both.
     """
@@ -116,7 +119,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, steps: Steps, progress: Progress, loggers: Loggers | None = None) -> None:
         self.recipe, self.steps, self.progress, self.loggers = recipe, steps, progress, loggers
         self.folder = steps.folder
-        self.splits = self._load_data(recipe.data.request())
+        self.splits = self._load_data(recipe.request())
         if self.splits.train.paths is not None:
             manifest.write(self.folder / "data.csv", self.splits, recipe.data.request().folder)
             if recipe.data.features != "none":
@@ -125,10 +128,15 @@ class Trainer:
         other = recipe.data.teacher
         self.teacher_splits = self.splits
         if other:
-            self.teacher_splits = self._load_data(other.request())
+            self.teacher_splits = self._load_data(recipe.request(other))
             self.data_hash = hash_of(
                 [self.data_hash, other.pair, [split.content_hash for split in self.teacher_splits]]
             )
+        self.task = find_task(recipe, self.splits.train)
+        if self.task.name != tasks.CLASSIFICATION.name:
+            progress.line(f"Task: {self.task.name} (labels: {self.splits.train.label_kind}).")
+            recipe.check_for(self.task)
+            self.data_hash = hash_of([self.data_hash, self.task.name])
         self.partner = data.Partner(self.teacher_splits.train, other.pair) if other else None
 
     def _load_data(self, source: data.Request) -> data.Splits:
@@ -170,14 +178,13 @@ class Trainer:
             hashes: dict[str, str | None] = {str(file): input_hash(file) for file in settings.files}
             if settings.input != ModelInput():
                 hashes["input"] = hash_of(dataclasses.asdict(settings.input))
-            return Saved(tuple(settings.files), hashes, input=settings.input)
+            return Saved(tuple(settings.files), hashes, input=settings.input, logits=self.task.gives_logits)
 
         def work(key: str) -> Trained:
-            from tfkd.models import own_code
+            from tfkd.recipes.student import build_for
 
             _reset_keras(self.recipe.seed)
-            train = self.teacher_splits.train
-            model = own_code.build_model(settings.model or "", train.input_shape, train.num_classes, **settings.options)
+            model = build_for(settings.model or "", self.teacher_splits.train, self.task, settings.options)
             return self._train(
                 _Training("teacher", key, model, model, settings, self.recipe.seed), splits=self.teacher_splits
             )
@@ -254,7 +261,7 @@ class Trainer:
         inputs += [input_hash(start)] if start else []
         inputs += self._code_hashes(settings, self.recipe.student.model)
         if teaching is not None:
-            inputs += [settings.alpha, settings.soft, teaching.hashes]
+            inputs += [settings.alpha, settings.soft_of(self.task), teaching.hashes]
         return self.steps.do(name, inputs, Trained, work)
 
     def _build_student(self, seed: int) -> keras.Model:
@@ -262,7 +269,7 @@ class Trainer:
         from tfkd.recipes.student import build
 
         _reset_keras(seed)
-        return build(self.recipe.student, self.splits.train)
+        return build(self.recipe.student, self.splits.train, self.task)
 
     def _distiller(self, teaching: Teaching, student: keras.Model) -> tuple[keras.Model, SoftLabels | None]:
         """The student with its teacher, and the store of the teacher's logits, if there is one."""
@@ -273,11 +280,11 @@ class Trainer:
         settings = self.recipe.distillation
         store = SoftLabels.open(self.folder / teaching.labels.record.store) if teaching.labels else None
         teacher = store or teaching.teacher.load()
-        soft_loss = losses.build(**settings.soft)
-        return Distiller(student, teacher, alpha=settings.alpha, soft_loss=soft_loss), store
+        soft_loss = losses.build(**settings.soft_of(self.task))
+        return Distiller(student, teacher, alpha=settings.alpha, soft_loss=soft_loss, task=self.task.name), store
 
     def _train(self, training: _Training, splits: data.Splits | None = None) -> Trained:
-        from tfkd.distillation.training import accuracy, fit
+        from tfkd.distillation.training import accuracy, evaluate, fit
 
         splits = splits or self.splits
         folder = self.folder / training.name
@@ -297,11 +304,16 @@ class Trainer:
             partner=None if training.fitted is training.saved else self.partner,
             callbacks=training.callbacks,
             loggers=self.loggers.callbacks(training.name, training.config, checkpoint) if self.loggers else (),
+            task=self.task,
         )
         file = f"{training.name}/model.keras"
         with atomic.replacing(self.folder / file) as part:
             training.saved.save(part)
         shutil.rmtree(checkpoint)
+        if self.task.name != tasks.CLASSIFICATION.name:
+            name = self.task.primary.name
+            val, test = (evaluate(training.saved, split, self.task)[name] for split in (splits.val, splits.test))
+            return Trained(file, history, None, None, name, val, test)
         return Trained(file, history, accuracy(training.saved, splits.val), accuracy(training.saved, splits.test))
 
     def optimize(self, settings: Optimization, student: Saved, teaching: Teaching) -> Finished[Trained]:
@@ -321,12 +333,36 @@ class Trainer:
             )
 
         inputs = [settings.model_dump(), seed, self.data_hash, student.hashes, *self._code_hashes(settings)]
-        inputs += [distillation.alpha, distillation.soft, teaching.hashes]
+        inputs += [distillation.alpha, distillation.soft_of(self.task), teaching.hashes]
         return self.steps.do(name, inputs, Trained, work)
 
     def saved(self, trained: Finished[Trained]) -> Saved:
         """The model that a step trained."""
-        return Saved((self.folder / trained.record.file,), trained.hashes, trained.record.history)
+        paths = (self.folder / trained.record.file,)
+        return Saved(paths, trained.hashes, trained.record.history, logits=self.task.gives_logits)
+
+
+def find_task(recipe: Recipe, train: data.Split) -> tasks.Task:
+    """The task: the declared one, or the one that labels and models show.
+
+    Args:
+        recipe: The recipe.
+        train: Training split.
+
+    Raises:
+        InputError: The labels are not those of the declared task.
+    """
+    found = tasks.find(train, name=recipe.task)
+    if recipe.task is not None or train.label_kind != "classes" or train.num_classes != 2:
+        return found
+    # Two classes have one output or two: that of a file decides.
+    files = [(file, recipe.teacher.input) for file in recipe.teacher.files]
+    files += [(recipe.student.file, recipe.student.input)] if recipe.student.path and recipe.student.file else []
+    if not files or not files[0][0].is_file():
+        return found
+    from tfkd.models import logits
+
+    return tasks.find(train, logits.known_classes(files[0][1].load(files[0][0])))
 
 
 def _reset_keras(seed: int) -> None:

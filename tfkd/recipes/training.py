@@ -13,16 +13,16 @@ from typing import Any
 
 import keras
 
-from tfkd import data, losses, models, optimization
+from tfkd import data, losses, models, optimization, tasks
 from tfkd._internal import atomic
 from tfkd.data import Splits
 from tfkd.distillation.checkpoints import OnEpoch
 from tfkd.distillation.distiller import Distiller
 from tfkd.distillation.loggers import Loggers
-from tfkd.distillation.training import accuracy, fit
+from tfkd.distillation.training import accuracy, evaluate, fit
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
-from tfkd.models import own_code
+from tfkd.models import logits, own_code
 from tfkd.optimization import Optimized
 from tfkd.recipes import student as students
 from tfkd.recipes import teacher_examination
@@ -30,6 +30,7 @@ from tfkd.recipes.findings import Finding, refuse_teacher
 from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.step_cache import input_hash, locked
 from tfkd.recipes.teacher_examination import Examination
+from tfkd.tasks import Task
 
 # A working folder has this file: no other folder is deleted.
 _MARKER = "tfkd-checkpoint"
@@ -42,7 +43,7 @@ class Distillation:
     Args:
         teacher: .keras file that returns logits.
         alpha: Weight of the distillation loss, 0..1.
-        loss: One of `tfkd.losses.NAMES`, or `module:function` of the user.
+        loss: One of `tfkd.losses.NAMES`, or `module:function` of the user; None for that of the task.
         temperature: Temperature of the loss, > 0; None for its default.
         allow_bad_teacher: Whether the student is trained although the examination of the teacher finds an error.
         teacher_input: What the teacher expects for the pixels of images.
@@ -50,7 +51,7 @@ class Distillation:
 
     teacher: Path
     alpha: float = 0.9
-    loss: str = "soft_target"
+    loss: str | None = None
     temperature: float | None = None
     allow_bad_teacher: bool = False
     teacher_input: ModelInput = ModelInput()
@@ -58,13 +59,17 @@ class Distillation:
     @property
     def own_code(self) -> list[str]:
         """Names `module:function` of the user's code that the distillation executes."""
-        return [self.loss] if ":" in self.loss else []
+        return [self.loss] if self.loss is not None and ":" in self.loss else []
 
-    def distiller(self, student: keras.Model) -> Distiller:
+    def load(self, task: Task) -> keras.Model:
+        """The teacher."""
+        return self.teacher_input.load(self.teacher, logits=task.gives_logits)
+
+    def distiller(self, student: keras.Model, task: Task) -> Distiller:
         """The student with its teacher."""
         options = {} if self.temperature is None else {"temperature": self.temperature}
-        soft_loss = losses.build(self.loss, **options)
-        return Distiller(student, self.teacher_input.load(self.teacher), alpha=self.alpha, soft_loss=soft_loss)
+        soft_loss = losses.build(self.loss or task.soft_loss, **options)
+        return Distiller(student, self.load(task), alpha=self.alpha, soft_loss=soft_loss, task=task.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +147,19 @@ class Job:
         """Whether the model is a .keras or .h5 file."""
         return self.model.endswith((".keras", ".h5", ".hdf5"))
 
-    def key(self, splits: Splits) -> str:
+    def task(self, splits: Splits) -> Task:
+        """The task: the declared one, or the one that the labels and the outputs of the teacher or student show."""
+        declared = self.data.task if isinstance(self.data, data.Request) else None
+        found = tasks.find(splits.train, name=declared)
+        if declared is not None or splits.train.num_classes != 2 or found.name != tasks.CLASSIFICATION.name:
+            return found
+        if self.distillation is not None:
+            return tasks.find(splits.train, logits.known_classes(self.distillation.load(found)))
+        if self.from_file:
+            return tasks.find(splits.train, logits.known_classes(self.model_input.load(self.model)))
+        return found
+
+    def key(self, splits: Splits, task: Task) -> str:
         """A hash of all that the result depends on: settings, data and model files."""
         files = [Path(self.model)] if self.from_file else []
         files += [self.distillation.teacher] if self.distillation else []
@@ -158,6 +175,7 @@ class Job:
             dataclasses.asdict(self.distillation) if self.distillation else None,
             dataclasses.asdict(self.optimization) if self.optimization else None,
             [input_hash(file) for file in files],
+            *([] if task.name == tasks.CLASSIFICATION.name else [task.name]),
         ]
         return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:16]
 
@@ -175,7 +193,8 @@ def train(
         on_note: Called before the training with each finding that does not stop it, and each note of the optimization.
 
     Returns:
-        path, val_accuracy and history; for a .tflite also `tfkd.TFLiteModel.to_json`.
+        path, task, history, and val_accuracy or, of another task than classification, val_metrics; for a .tflite also
+        `tfkd.TFLiteModel.to_json`.
 
     Raises:
         InputError: The output exists or has a wrong suffix, a model does not fit the data or the optimization, the
@@ -183,15 +202,20 @@ def train(
     """
     _check(job)
     splits = data.load(job.data)
+    task = job.task(splits)
+    is_classification = task.name == tasks.CLASSIFICATION.name
+    if not is_classification:
+        on_note(f"Task: {task.name} (labels: {splits.train.label_kind}).")
+        _check_task(job, task)
     if job.distillation:
-        _examine_teacher(job, job.distillation, splits, on_note)
+        _examine_teacher(job, job.distillation, splits, task, on_note)
     keras.utils.set_random_seed(job.seed)
-    model, optimized = _student(job, splits)  # before the folder: a refused option leaves no files
+    model, optimized = _student(job, splits, task)  # before the folder: a refused option leaves no files
     for note in optimized.notes if optimized else ():
         on_note(note)
-    fitted = job.distillation.distiller(model) if job.distillation else model
+    fitted = job.distillation.distiller(model, task) if job.distillation else model
     job.out.parent.mkdir(parents=True, exist_ok=True)
-    with _working_folder(job.out, job.key(splits)) as folder:
+    with _working_folder(job.out, job.key(splits, task)) as folder:
         history = fit(
             fitted,
             splits,
@@ -201,9 +225,20 @@ def train(
             on_epoch=on_epoch,
             callbacks=optimized.callbacks if optimized else (),
             loggers=job.loggers.callbacks(job.out.stem, job.config, folder) if job.loggers else (),
+            task=task,
         )
-        record = {"val_accuracy": accuracy(model, splits.val), "history": history}
+        record: dict[str, Any] = {"task": task.name, "history": history}
+        if is_classification:
+            record["val_accuracy"] = accuracy(model, splits.val)
+        else:
+            record["val_metrics"] = evaluate(model, splits.val, task)
         return {**record, **_write(job, model, optimized, splits), "path": str(job.out)}
+
+
+def _check_task(job: Job, task: Task) -> None:
+    """Checks options that are for classifications."""
+    if job.output == "softmax":
+        raise InputError(f"distill: --output softmax is for classes. Received: the task {task.name}. Leave it out.")
 
 
 def _check(job: Job) -> None:
@@ -234,33 +269,39 @@ def _check(job: Job) -> None:
         optimization.check_training(job.optimization.method, job.config)
 
 
-def _examine_teacher(job: Job, settings: Distillation, splits: Splits, on_note: Callable[[str], None]) -> None:
+def _examine_teacher(
+    job: Job, settings: Distillation, splits: Splits, task: Task, on_note: Callable[[str], None]
+) -> None:
     """Examines the teacher, and compares it with a student that is trained already.
 
     Raises:
         InputError: The teacher is bad, and that is not allowed.
     """
-    examination = teacher_examination.examine(settings.teacher_input.load(settings.teacher), splits)
+    examination = teacher_examination.examine(settings.load(task), splits, task)
     findings = [*examination.findings]
     if job.from_file and not any(finding.severity == "error" for finding in findings):
-        finding = _compare_teacher(examination, job.model_input.load(job.model), splits)
+        finding = _compare_teacher(examination, job.model_input.load(job.model, logits=task.gives_logits), splits, task)
         findings += [finding] if finding else []
     refuse_teacher(findings, allowed=settings.allow_bad_teacher, on_note=on_note)
 
 
-def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits) -> Finding | None:
+def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits, task: Task) -> Finding | None:
     if student.input_shape != (None, *splits.val.input_shape):
         return None  # refused later, with the reason
+    if task.name != tasks.CLASSIFICATION.name:
+        if student.output_shape[-1] != task.outputs(splits.val):
+            return None
+        score = evaluate(student, splits.val, task)[task.primary.name]
+        return teacher_examination.compare_scores(teacher, score, task.primary)
     return teacher_examination.compare_with_student(teacher, accuracy(student, splits.val), len(splits.val))
 
 
-def _student(job: Job, splits: Splits) -> tuple[keras.Model, Optimized | None]:
+def _student(job: Job, splits: Splits, task: Task) -> tuple[keras.Model, Optimized | None]:
     """The model to train, and the optimization that it is prepared for."""
-    shape = (splits.train.input_shape, splits.train.num_classes)
     model = (
-        students.load(job.model_input, job.model, splits.train)
+        students.load(job.model_input, job.model, splits.train, task)
         if job.from_file
-        else own_code.build_model(job.model, *shape)
+        else students.build_for(job.model, splits.train, task)
     )
     if job.optimization is None:
         return model, None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfkd.report import words
+from tfkd.report import metrics, words
 
 if TYPE_CHECKING:
     from tfkd.targets.measurement import Measurement
@@ -21,17 +21,26 @@ def summary(record: Mapping[str, Any]) -> str:
     Args:
         record: A validation as JSON, see `tfkd.Validation.to_json`.
     """
-    lines = [f"{'model':<18} {'target':<19} {'bytes':>9} {'accuracy':>9} {'p90 ms':>8} {'arena':>8}"]
+    task = metrics.task_of(record)
+    is_classification = metrics.is_classification(record)
+    names = ["accuracy"] if is_classification else [metric.label for metric in task.metrics]
+    header = " ".join(f"{name:>9}" for name in names)
+    lines = [f"{'model':<18} {'target':<19} {'bytes':>9} {header} {'p90 ms':>8} {'arena':>8}"]
+    if not is_classification:
+        lines.insert(0, f"Task: {task.name}")
     for row in record["rows"]:
         measured = row["measurement"] or {}
         latency, arena = measured.get("latency"), (measured.get("memory") or {}).get("arena_bytes")
+        numbers = [words.percent(row["accuracy"], 2)]
+        if not is_classification:
+            numbers = [number for number, _ in metrics.cells(row, task)]
         cells = (
-            words.percent(row["accuracy"], 2) if row["valid"] else "-",
+            " ".join(f"{number if row['valid'] else '-':>9}" for number in numbers),
             f"{latency['p90_ms']:.3f}" if latency and latency["p90_ms"] is not None else "-",
             f"{arena:,}" if arena else "-",
         )
         target = row["target"] or "Keras"
-        lines.append(f"{row['name']:<18} {target:<19} {row['bytes']:>9,} {cells[0]:>9} {cells[1]:>8} {cells[2]:>8}")
+        lines.append(f"{row['name']:<18} {target:<19} {row['bytes']:>9,} {cells[0]} {cells[1]:>8} {cells[2]:>8}")
         if not row["valid"]:
             lines.append(f"{'':<18} {words.status(row)}")
         if counted := _instructions(measured) if measured else "":
@@ -85,8 +94,20 @@ def trained(record: Mapping[str, Any]) -> str:
     Args:
         record: See `tfkd.recipes.training.train`.
     """
-    lines = [f"{record['path']}: validation accuracy {record['val_accuracy']:.4f}"]
+    lines = [f"{record['path']}: validation {trained_score(record)}"]
     return "\n".join([*lines, *_sizes(record)] if "size_bytes" in record else lines)
+
+
+def trained_score(record: Mapping[str, Any]) -> str:
+    """The score of a trained model on the validation split, such as `accuracy 0.9712` or `MAE 41.2, RMSE 53.1`.
+
+    Args:
+        record: See `tfkd.recipes.training.train`.
+    """
+    if record.get("val_metrics") is None:
+        return f"accuracy {record['val_accuracy']:.4f}"
+    task = metrics.task_of(record)
+    return ", ".join(f"{one.label} {words.quantity(record['val_metrics'][one.name], one.unit)}" for one in task.metrics)
 
 
 def converted(record: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tfkd.report import device_plots, devices, plots, seeds, words
+from tfkd import tasks
+from tfkd.report import device_plots, devices, metrics, plots, seeds, words
 from tfkd.validation.contract import LABELS
 
 # CSS class and explanation of each verdict.
@@ -46,6 +47,8 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
     shown = _shown(record)
     colours = plots.colours(record)
     rows = [_row(row, record, teacher) for row in record["rows"]]
+    task = metrics.task_of(record)
+    chosen = None if metrics.is_classification(record) else _with_result(record)
     cores = [row for row in rows if row["measurement"] and row["measurement"].get("instructions")]
     return {
         "title": f"{record['ship'] or 'tfkd'}: {status or 'no contract'}",
@@ -54,6 +57,13 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "explanation": explanation,
         "headline": words.headline(record),
         "accuracy": words.accuracy_line(record),
+        "task": task.name.replace("_", "-"),
+        "classes": _classes(record, task),
+        "metrics": [] if metrics.is_classification(record) else [metric.label for metric in task.metrics],
+        "metric_plots": metrics.plots(chosen, task),
+        "metric_table": metrics.table(chosen),
+        "metric_row": chosen,
+        "seeds_label": f"Test {task.primary.label}{', %' if task.primary.unit == 'percent' else ''}",
         "record": record,
         "test": record["test"],
         "checks": [_check(check, record["verdict"]["binding"]) for check in record["verdict"]["checks"]],
@@ -65,8 +75,8 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "pareto": plots.pareto(record, colours),
         "series": all_series,
         "seed_numbers": sorted({seed for one in all_series for seed in one.by_seed}),
-        "comparisons": seeds.compare(all_series),
-        "seeds_plot": plots.seeds(all_series, colours),
+        "comparisons": seeds.compare(all_series, task.primary),
+        "seeds_plot": plots.seeds(all_series, colours, task.primary),
         "training": plots.training(record.get("training") or {}, colours),
         "latency": device_plots.latency(record),
         "devices": devices.table(record),
@@ -82,6 +92,20 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
         "compression": words.COMPRESSION,
         "command": record.get("command"),
     }
+
+
+def _classes(record: Mapping[str, Any], task: tasks.Task) -> str:
+    """The number of classes, labels or outputs, in words."""
+    count = len(record["test"]["class_names"])
+    noun = {"values": "output", "multi_hot": "label"}.get(task.labels, "class")
+    return f"{count} {noun}{'' if count == 1 else 'es' if noun == 'class' else 's'}"
+
+
+def _with_result(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The row whose plots are shown: that of the candidate on its first target, else the last with a result."""
+    rows = [row for row in record["rows"] if row.get("result")]
+    shipped = [row for row in rows if row["target"] and row["name"] == record["ship"]]
+    return shipped[0] if shipped else rows[-1] if rows else None
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:
@@ -134,6 +158,8 @@ def _within(share: float) -> float:
 def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     """The main numbers of the candidate as (label, number, note), each from the target where it is worst."""
     rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"]]
+    if not metrics.is_classification(record):
+        return _metric_figures(rows, record, teacher)
     rows = [row for row in rows if row["valid"] and row["accuracy"] is not None]
     if not rows:
         return []
@@ -156,6 +182,30 @@ def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> li
     if not all(_on_host(row) for row in candidates):
         rows = [row for row in rows if not _on_host(row)]
     return [*found, *_speed(rows)]
+
+
+def _metric_figures(
+    rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], teacher: Mapping[str, Any] | None
+) -> list[tuple[str, str, str]]:
+    """The metrics of the candidate, each from the target where it is worst, and its size."""
+    task, found = metrics.task_of(record), []
+    rows = [row for row in rows if row["valid"] and row.get("result")]
+    for metric in task.metrics if rows else ():
+        known = [(metric.sign * number, row) for row in rows if (number := metrics.value(row, metric.name)) is not None]
+        if not known:
+            continue
+        row = min(known, key=lambda one: one[0])[1]
+        text, interval = dict(zip((one.name for one in task.metrics), metrics.cells(row, task), strict=True))[
+            metric.name
+        ]
+        own = metrics.value(teacher, metric.name) if teacher else None
+        notes = [f"{teacher['name']} {words.quantity(own, metric.unit)}"] if teacher and own is not None else []
+        notes += [f"95% interval {interval}"] if interval else []
+        found.append((f"{metric.label} on {row['target']}", text, "; ".join(notes)))
+    if rows:
+        smaller = f"{teacher['bytes'] / rows[0]['bytes']:.1f} times smaller than {teacher['name']}" if teacher else ""
+        found.append(("File", words.size(rows[0]["bytes"]), smaller))
+    return [*found, *_speed([row for row in rows if not _on_host(row)] or rows)]
 
 
 def _on_host(row: Mapping[str, Any]) -> bool:
@@ -183,6 +233,8 @@ def _row(row: Mapping[str, Any], record: Mapping[str, Any], teacher: Mapping[str
     latency = measured["latency"] or {"p50_ms": None, "p90_ms": None}
     return {
         **row,
+        "cells": [] if metrics.is_classification(record) else metrics.cells(row, metrics.task_of(record)),
+        "against": metrics.against(row, metrics.task_of(record), "reference"),
         "shipped": row["target"] is not None and row["name"] == record["ship"],
         "is_reference": row["target"] is None and row["name"] == record["reference"],
         "ratio": words.percent(row["bytes"] / teacher["bytes"]) if teacher and row is not teacher else None,

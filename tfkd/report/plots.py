@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tfkd.report import svg, words
 from tfkd.report.seeds import Series
 from tfkd.report.svg import Plot
+from tfkd.tasks import CLASSIFICATION, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,8 +110,10 @@ def _curves(histories: Histories, metric: str, title: str, caption: str, palette
         return svg.plot(figure, title, caption)
 
 
-def seeds(all_series: Sequence[Series], palette: Mapping[str, int]) -> Plot | None:
-    """Test accuracy of each seed, with lines between the trainings of the same seed."""
+def seeds(
+    all_series: Sequence[Series], palette: Mapping[str, int], metric: Metric = CLASSIFICATION.primary
+) -> Plot | None:
+    """Test accuracy, or another metric, of each seed, with lines between the trainings of the same seed."""
     if not all_series:
         return None
     with svg.figure(height=2.7) as figure:
@@ -135,9 +138,10 @@ def seeds(all_series: Sequence[Series], palette: Mapping[str, int]) -> Plot | No
         axes.set_xlim(-0.5, len(all_series) - 0.5)
         axes.grid(visible=False, axis="x")
         axes.margins(y=0.15)
-        axes.set_ylabel("test accuracy, %")
+        name = "accuracy" if metric.name == CLASSIFICATION.primary.name else metric.label
+        axes.set_ylabel(f"test {name}{', %' if metric.unit == 'percent' else ''}")
         caption = "One dot per seed. Lines join the trainings of the same seed. Horizontal bars are means."
-        return svg.plot(figure, "Accuracy by seed", caption)
+        return svg.plot(figure, f"{name[:1].upper()}{name[1:]} by seed", caption)
 
 
 def _first_rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

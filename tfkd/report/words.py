@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfkd.validation.contract import CONSTANT, LABELS, QUALITY, RUNS
+from tfkd import tasks
+from tfkd.validation.contract import CONSTANT, LABELS, LIMITS, QUALITY, RUNS
 
 NONE = "–"
 COMPRESSION = (
@@ -82,7 +83,8 @@ def quantity(value: float | None, unit: str | None) -> str:
 
     Args:
         value: The value, or None.
-        unit: `percent`, `points`, `bytes`, `ms` or `steps`; in reports of the time before 0.1.0 also `share`.
+        unit: `percent`, `points`, `bytes`, `ms`, `steps`, `value` or `ratio`; in reports of the time before 0.1.0
+            also `share`.
     """
     if value is None:
         return NONE
@@ -90,6 +92,8 @@ def quantity(value: float | None, unit: str | None) -> str:
         return f"{value:z.2f} points".replace("-", "\N{MINUS SIGN}")
     if unit == "steps":
         return f"{value:g} step{'' if value == 1 else 's'}"
+    if unit in ("value", "ratio"):
+        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
     if unit == "share":
         return percent(value)
     if unit == "percent":
@@ -101,8 +105,13 @@ def bound(check: Mapping[str, Any]) -> str:
     """The limit of a check, such as `at most 50.0 kB`."""
     if check["limit"] is None:
         return NONE
-    side = "at most" if check["name"].startswith("max") else "at least"
+    side = "at most" if _is_maximum(check) else "at least"
     return f"{side} {quantity(check['limit'], check['unit'])}"
+
+
+def _is_maximum(check: Mapping[str, Any]) -> bool:
+    """Whether smaller values are better: those of a maximum, and the error that a constant answer has."""
+    return str(check["name"]).startswith("max") or (check["name"] == CONSTANT and check["unit"] == "value")
 
 
 def interval(check: Mapping[str, Any]) -> str:
@@ -119,7 +128,7 @@ def finding(check: Mapping[str, Any]) -> str:
     if check["value"] is None:
         default = "The model runs on every target." if check["status"] == "holds" else "There is no value."
         return check["detail"] or default
-    permitted = "permitted" if check["name"].startswith("max") else "required"
+    permitted = "permitted" if _is_maximum(check) else "required"
     spread = f" ({interval(check)})" if interval(check) else ""
     text = f"{quantity(check['value'], check['unit'])}{target}{spread}, {bound(check)} {permitted}."
     return f"{text} {check['detail']}" if check["detail"] else text
@@ -131,10 +140,10 @@ def headline(record: Mapping[str, Any]) -> str:
     if verdict["status"] is None:
         return "There is no contract, so there is no verdict."
     check = next(check for check in verdict["checks"] if check["name"] == verdict["binding"])
-    label = LABELS[check["name"]]
+    label = _in_sentence(check["name"])
     if verdict["status"] == "SHIP":
         return (
-            f"{name} keeps every limit. The tightest is {label.lower()}, with {100 * check['headroom']:.0f}% headroom: "
+            f"{name} keeps every limit. The tightest is {label}, with {100 * check['headroom']:.0f}% headroom: "
             f"{finding(check)}"
         )
     if verdict["status"] == "NO" and check["name"] == RUNS:
@@ -145,8 +154,14 @@ def headline(record: Mapping[str, Any]) -> str:
         return str(check["detail"])
     if verdict["status"] == "NO":
         verb = "is below" if check["name"].startswith("min") else "exceeds"
-        return f"{name} {verb} the limit on {label.lower()}: {finding(check)}"
-    return f"No limit is broken, but one could not be checked: {label.lower()}. {finding(check)}"
+        return f"{name} {verb} the limit on {label}: {finding(check)}"
+    return f"No limit is broken, but one could not be checked: {label}. {finding(check)}"
+
+
+def _in_sentence(name: str) -> str:
+    """The label of a check inside a sentence; abbreviations of metrics keep their capitals."""
+    is_metric = name in LIMITS and LIMITS[name].tasks not in (None, (tasks.CLASSIFICATION.name,))
+    return LABELS[name] if is_metric else LABELS[name].lower()
 
 
 def shipped_accuracies(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -167,11 +182,29 @@ def teacher_row(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def accuracy_line(record: Mapping[str, Any]) -> str:
     """The accuracy of the model that is to ship on each target, beside that of the teacher; empty without one."""
+    task = tasks.get(record.get("task", tasks.CLASSIFICATION.name))
+    if task.name != tasks.CLASSIFICATION.name:
+        return _metrics_line(record, task)
     found = [f"{percent(row['accuracy'])} on {targets}" for targets, row in shipped_accuracies(record)]
     teacher = teacher_row(record)
     if teacher and teacher["accuracy"] is not None:
         found.append(f"{teacher['name']} {percent(teacher['accuracy'])}")
     return f"Accuracy: {'; '.join(found)}." if shipped_accuracies(record) else ""
+
+
+def _metrics_line(record: Mapping[str, Any], task: tasks.Task) -> str:
+    rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"] and row.get("result")]
+    if not rows:
+        return ""
+    teacher = teacher_row(record)
+    shown = [(row["target"], row) for row in rows]
+    shown += [(teacher["name"], teacher)] if teacher and teacher.get("result") else []
+    found = []
+    for name, row in shown:
+        metrics = row["result"]["metrics"]
+        values = ", ".join(f"{one.label} {quantity(metrics[one.name]['value'], one.unit)}" for one in task.metrics)
+        found.append(f"{name}: {values}")
+    return f"{'; '.join(found)}."
 
 
 def status(row: Mapping[str, Any]) -> str:

@@ -35,7 +35,8 @@ LABELS = {
 class Contract:
     """Limits that the shipped model must keep on every target. None means no limit.
 
-    At least one of the first four is needed: without a limit on quality the verdict is never SHIP.
+    At least one limit on quality is needed, without which the verdict is never SHIP: for a classification one of the
+    first four, for another task one on its metrics (the last of the list).
 
     Args:
         min_accuracy: Minimum accuracy on the test split in percent, 0 or more than 1..100.
@@ -52,9 +53,16 @@ class Contract:
         max_flash_bytes: Maximum flash on a microcontroller (code and weights) in bytes, >= 1.
         max_p90_ms: Maximum 90th percentile of the measured latency in milliseconds, > 0.
         max_divergence_steps: Maximum difference of one output value between two targets in quantization steps, >= 0.
-        confident: Whether the first four must hold even for the end of the 95 % interval that counts against the model.
-            By default the number that was measured decides, and the report says when the test split is too small to
-            tell.
+        min_roc_auc, min_pr_auc, min_f1, min_map: Minimum of the metric on the test split in percent, of the tasks
+            binary and multi_label. `max_<metric>_drop` and `max_<metric>_drop_from_teacher` are the maximum drop
+            against the reference model and against the teacher in percentage points.
+        max_mae, max_rmse: Maximum error of a regression on the test split in the unit of the labels;
+            `max_<metric>_increase` and `max_<metric>_increase_from_teacher`, the maximum increase.
+        min_r2: Minimum coefficient of determination of a regression, up to 1; `max_r2_drop` and
+            `max_r2_drop_from_teacher`, the maximum drop.
+        confident: Whether limits on quality must hold even for the end of the 95 % interval that counts against the
+            model. By default the number that was measured decides, and the report says when the test split is too
+            small to tell.
 
     Raises:
         InputError: A limit is outside its range.
@@ -74,6 +82,27 @@ class Contract:
     max_flash_bytes: int | None = None
     max_p90_ms: float | None = None
     max_divergence_steps: int | None = None
+    min_roc_auc: float | None = None
+    max_roc_auc_drop: float | None = None
+    max_roc_auc_drop_from_teacher: float | None = None
+    min_pr_auc: float | None = None
+    max_pr_auc_drop: float | None = None
+    max_pr_auc_drop_from_teacher: float | None = None
+    min_f1: float | None = None
+    max_f1_drop: float | None = None
+    max_f1_drop_from_teacher: float | None = None
+    min_map: float | None = None
+    max_map_drop: float | None = None
+    max_map_drop_from_teacher: float | None = None
+    max_mae: float | None = None
+    max_mae_increase: float | None = None
+    max_mae_increase_from_teacher: float | None = None
+    max_rmse: float | None = None
+    max_rmse_increase: float | None = None
+    max_rmse_increase_from_teacher: float | None = None
+    min_r2: float | None = None
+    max_r2_drop: float | None = None
+    max_r2_drop_from_teacher: float | None = None
     confident: bool = False
 
     def __post_init__(self) -> None:
@@ -84,6 +113,24 @@ class Contract:
             raise InputError(
                 f"Contract: confident must be True or False. Received: {self.confident!r}. Leave it out, or write True."
             )
+
+    def check_task(self, task: str) -> None:
+        """Refuses limits that a task does not have.
+
+        Args:
+            task: Name of the task.
+
+        Raises:
+            InputError: A limit is on a metric of another task.
+        """
+        for name, value in self.limits.items():
+            tasks = LIMITS[name].tasks
+            if tasks is not None and task not in tasks:
+                own = [limit.name for limit in LIMITS.values() if limit.quality and task in (limit.tasks or ())]
+                raise InputError(
+                    f"Contract: {name} is a limit of the task {' or '.join(tasks)}. Received: {name}={value:g} for a "
+                    f"{task}. Use {', '.join(own[:-1])} or {own[-1]}, or declare another task."
+                )
 
     @property
     def limits(self) -> dict[str, float]:
@@ -101,12 +148,14 @@ class Check:
 
     Args:
         name: Name of the limit in `Contract`, or of a check that needs no limit: `runs`, the model returns finite
-            outputs on every target; `better_than_constant`, its accuracy is significantly above that of the best
-            constant answer; `quality`, the contract has no limit on quality.
+            outputs on every target; `better_than_constant`, it is significantly better than the best constant answer;
+            `quality`, the contract has no limit on quality.
         status: `holds`, `broken`, or `unknown` if no value may decide.
-        limit: The limit; for `better_than_constant` the smallest accuracy that is significantly better; otherwise None.
+        limit: The limit; for `better_than_constant` the smallest accuracy that is significantly better, or what the
+            constant answer reaches in the metric of another task; otherwise None.
         value: Worst value over all targets; None if there is none.
-        unit: Unit of limit and value: `percent`, `points`, `bytes`, `ms` or `steps`; None without a limit.
+        unit: Unit of limit and value: `percent`, `points`, `bytes`, `ms`, `steps`, `value` (that of the labels) or
+            `ratio`; None without a limit.
         target: Target with the worst value.
         evidence: How the value was obtained: `measured`, `emulated` or `estimated`.
         headroom: Distance to the limit relative to the limit; negative if it is broken.
@@ -157,6 +206,8 @@ def judge(
     rows: Sequence[Row],
     skipped: Sequence[Row] = (),
     others: Mapping[str, Row] | None = None,
+    *,
+    task: str = "classification",
 ) -> Verdict:
     """Checks the rows of the shipped model against a contract.
 
@@ -168,6 +219,7 @@ def judge(
             that only such a target could check stays unknown.
         others: The `reference`, the `teacher` and the student trained `alone`, by these names, as far as there are any.
             A limit relative to one that is no better than a constant answer stays unknown instead of holding.
+        task: Name of the task.
     """
     limits = contract.limits if contract else {}
     required = [_check_runs(rows, skipped), *_check_constant(rows)]
@@ -175,7 +227,7 @@ def judge(
         constant = any(check.name == CONSTANT and check.status == "broken" for check in required)
         return Verdict("NO", tuple(required), CONSTANT) if constant else Verdict(None)
     if not any(LIMITS[name].quality for name in limits):
-        required.append(_missing_quality())
+        required.append(_missing_quality(task))
     checks = [
         _doubted(_check(LIMITS[name], limit, rows, contract.confident), (others or {}).get(LIMITS[name].against or ""))
         for name, limit in limits.items()
@@ -212,6 +264,8 @@ def _check_runs(rows: Sequence[Row], skipped: Sequence[Row]) -> Check:
 
 def _check_constant(rows: Sequence[Row]) -> list[Check]:
     """The check that the accuracy is significantly above that of the best constant answer; none without an accuracy."""
+    if others := [row for row in rows if row.valid and row.result is not None]:
+        return [_check_constant_of_metric(others)]
     known = [row for row in rows if row.accuracy is not None and row.constant_accuracy is not None]
     if not known:
         return []
@@ -231,7 +285,12 @@ def _check_constant(rows: Sequence[Row]) -> list[Check]:
 
 def _doubted(check: Check, other: Row | None) -> Check:
     """A check that holds, but unknown where the model that it compares with is no better than a constant answer."""
-    if check.status != "holds" or other is None or other.accuracy is None or other.constant_accuracy is None:
+    if check.status != "holds" or other is None:
+        return check
+    if other.result is not None and other.result.constant.better is False:
+        doubt = f"The model {other.name!r} is not better than a constant answer. {other.result.constant.answer}"
+        return dataclasses.replace(check, status="unknown", detail=" ".join(filter(None, (check.detail, doubt))))
+    if other.accuracy is None or other.constant_accuracy is None:
         return check
     from tfkd.data.constant_answer import least_right
 
@@ -246,8 +305,36 @@ def _doubted(check: Check, other: Row | None) -> Check:
     return dataclasses.replace(check, status="unknown", detail=" ".join(filter(None, (check.detail, doubt))))
 
 
-def _missing_quality() -> Check:
-    names = [limit.name for limit in LIMITS.values() if limit.quality]
+def _check_constant_of_metric(rows: Sequence[Row]) -> Check:
+    """The check that a model is better than a constant answer, by the metric that its task compares."""
+    # The worst target: one where the model is no better, then one where the samples do not tell.
+    row = min(rows, key=lambda row: (False, None, True).index(row.result.constant.better) if row.result else 0)
+    assert row.result is not None
+    constant = row.result.constant
+    limit = next(
+        limit for limit in LIMITS.values() if limit.name in (f"min_{constant.metric}", f"max_{constant.metric}")
+    )
+    value, detail = limit.read(row), [constant.answer]
+    if constant.better is None:
+        detail.append(f"{row.samples} test samples are too few to tell a better model from that.")
+    elif not constant.better:
+        detail.append("The model is not significantly better (one-sided test at 95%).")
+    return Check(
+        CONSTANT,
+        {True: "holds", False: "broken", None: "unknown"}[constant.better],  # type: ignore[arg-type]
+        constant.value if math.isfinite(constant.value) else None,
+        value,
+        limit.unit,
+        row.target,
+        _evidence(row, "outputs"),
+        None if value is None else limit.sign * (value - constant.value) / (abs(constant.value) or 1.0),
+        " ".join(detail),
+        limit.interval(row),
+    )
+
+
+def _missing_quality(task: str) -> Check:
+    names = [limit.name for limit in LIMITS.values() if limit.quality and task in (limit.tasks or ())]
     return Check(
         QUALITY,
         "unknown",

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tfkd import tasks
 from tfkd.conversion import layer_names
 from tfkd.conversion.tflite import TensorInfo, TFLiteModel
 from tfkd.errors import InputError
+from tfkd.validation import task_results
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.results import Row
 from tfkd.validation.scores import OutputDivergence, measure_difference, measure_divergence, score
+from tfkd.validation.task_results import TaskResult
 from tfkd.validation.validator import validate
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ SCHEMA = "tfkd.difference/1"
 # The text shows so many sample ids and so many characters of an op's name; the JSON has all.
 _SHOWN_IDS = 10
 _SHOWN_NAME = 60
+# Samples of a regression whose errors grow most.
+_MOST_WORSENED = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Comparison:
             the largest drop first.
         p_value: Probability that chance alone splits regressed and fixed samples at least as unevenly (exact McNemar
             test, two-sided).
+        worsened: Ids of the samples of a regression whose error grows, the largest growth first; at most 100.
         output_divergence: Difference of the raw outputs, if both have the same quantization.
         verdict: Verdict on the contract.
     """
@@ -56,6 +62,7 @@ class Comparison:
     changed_errors: tuple[int, ...] = ()
     classes: tuple[tuple[str, float, float], ...] = ()
     p_value: float | None = None
+    worsened: tuple[int, ...] = ()
     output_divergence: OutputDivergence | None = None
     verdict: Verdict = Verdict(None)
 
@@ -87,9 +94,15 @@ class Comparison:
                 f"{len(self.regressed)} regressed, {len(self.fixed)} fixed, {len(self.changed_errors)} misclassified "
                 f"differently; McNemar p = {self.p_value:.2g}"
             )
+        if self.a.result and self.b.result:
+            yield from self._metric_lines(self.a.result, self.b.result)
         for name, before, after in self.classes:
             yield f"  class {name}: {before:.2%} -> {after:.2%}"
-        for what, ids in (("regressed", self.regressed), ("fixed", self.fixed)):
+        for what, ids in (
+            ("regressed", self.regressed),
+            ("fixed", self.fixed),
+            ("largest growth of the error", self.worsened),
+        ):
             if ids:
                 more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
                 yield f"  {what}: samples {', '.join(map(str, ids[:_SHOWN_IDS]))}{more}"
@@ -98,6 +111,22 @@ class Comparison:
             yield f"  {check.name} {check.status}{values}{f' ({check.detail})' if check.detail else ''}"
         if self.verdict.status:
             yield f"Verdict on {self.target}: {self.verdict.status} (decided by {self.verdict.binding})"
+
+    def _metric_lines(self, a: TaskResult, b: TaskResult) -> Iterator[str]:
+        changes = b.differences.get("reference", {})
+        for name, before in a.metrics.items():
+            change, line = (
+                changes.get(name),
+                f"on {self.target}: {name} {before.value:.4g} -> {b.metrics[name].value:.4g}",
+            )
+            if change is not None and change.interval is not None:
+                line += f", {change.value:+.3g} (95% interval {change.interval[0]:+.3g} to {change.interval[1]:+.3g})"
+            yield line
+        if self.p_value is not None:
+            yield (
+                f"on {self.target}: {len(self.regressed)} regressed, {len(self.fixed)} fixed; McNemar p = "
+                f"{self.p_value:.2g}"
+            )
 
 
 class OpChange(NamedTuple):
@@ -175,6 +204,8 @@ def compare(
     *,
     targets: Sequence[str | Target] = ("host",),
     contract: Contract | None = None,
+    task: str | None = None,
+    validation: Split | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Difference:
     """Runs two .tflite models over the test split and compares their predictions, ops and sizes.
@@ -186,25 +217,33 @@ def compare(
         targets: Targets on which both run.
         contract: Limits of the second model on each target. Its accuracy drop, agreement and output divergence refer
             to the first model.
+        task: One of `tfkd.tasks.NAMES`; by default the one that labels and models show.
+        validation: Validation split on which a task with a threshold chooses that of each model.
         progress: Called with (steps done, total steps, name of the next step).
 
     Raises:
         InputError: The split is not a test split, a target does not exist, or a limit refers to a Keras model.
         ModelError: A file is not a .tflite, or does not fit the split.
     """
-    for name in ("max_drop_from_teacher", "min_gain_over_alone"):
-        if contract is not None and name in contract.limits:
+    for name in contract.limits if contract is not None else ():
+        if name.endswith("_from_teacher") or name == "min_gain_over_alone":
+            assert contract is not None
             raise InputError(
                 f"compare: {name} refers to a Keras model. Received: {name}={contract.limits[name]:g}. "
                 "Use max_accuracy_drop, which refers to the first file here, or validate."
             )
     first, second = TFLiteModel.load(a), TFLiteModel.load(b)
-    rows = validate({"a": first, "b": second}, test, targets=targets, progress=progress).rows
+    validated = validate(
+        {"a": first, "b": second}, test, targets=targets, task=task, validation=validation, progress=progress
+    )
+    rows, found = validated.rows, tasks.get(validated.task)
+    if contract is not None:
+        contract.check_task(found.name)
     pairs = zip((row for row in rows if row.name == "a"), (row for row in rows if row.name == "b"), strict=True)
     return Difference(
         first,
         second,
-        tuple(_comparison(old, new, first, second, test, contract) for old, new in pairs),
+        tuple(_comparison(old, new, first, second, test, contract, found) for old, new in pairs),
         {
             name: (first.ops.get(name, 0), second.ops.get(name, 0))
             for name in sorted({*first.ops, *second.ops})
@@ -215,12 +254,14 @@ def compare(
 
 
 def _comparison(
-    a: Row, b: Row, first: TFLiteModel, second: TFLiteModel, test: Split, contract: Contract | None
+    a: Row, b: Row, first: TFLiteModel, second: TFLiteModel, test: Split, contract: Contract | None, task: tasks.Task
 ) -> Comparison:
     target = a.target or ""
+    if a.result is not None and b.result is not None:
+        return _comparison_of_metrics(a, b, first, second, test, contract, task)
     if a.accuracy is None or b.accuracy is None:
         alone = dataclasses.replace(b, output_divergence=None)  # there are no outputs of both models to compare
-        return Comparison(target, a, b, verdict=judge(contract, [alone]))
+        return Comparison(target, a, b, verdict=judge(contract, [alone], task=task.name))
     from scipy.stats import binomtest
 
     outputs = [row.measurement.outputs[0].reshape(len(test), -1) for row in (a, b) if row.measurement]
@@ -249,6 +290,40 @@ def _comparison(
         # As with the accuracy drop, the limit applies to the divergence from the first model.
         verdict=judge(contract, [dataclasses.replace(b, output_divergence=divergence)]),
     )
+
+
+def _comparison_of_metrics(
+    a: Row, b: Row, first: TFLiteModel, second: TFLiteModel, test: Split, contract: Contract | None, task: tasks.Task
+) -> Comparison:
+    """The comparison in a task other than classification: metrics, and samples that change."""
+    from scipy.stats import binomtest
+
+    assert a.result
+    assert b.result
+    assert a.measurement
+    assert b.measurement
+    scores = []
+    for row, result, model in ((a, a.result, first), (b, b.result, second)):
+        values = model.dequantize_output(row.measurement.outputs[0]) if row.measurement else np.zeros(0)
+        scores.append(task.score(values.reshape(len(test), -1), test, threshold=result.threshold))
+    old, new = scores
+    b = dataclasses.replace(b, result=task_results.result_of(new, {"reference": (old, True)}))
+    same = _quantization(first) == _quantization(second)
+    divergence = measure_divergence(b.measurement, a.measurement) if same and b.measurement else None
+    b_judged = dataclasses.replace(b, output_divergence=divergence)
+    found = Comparison(
+        a.target or "", a, b, output_divergence=divergence, verdict=judge(contract, [b_judged], task=task.name)
+    )
+    if old.right is not None and new.right is not None:
+        regressed, fixed = old.right & ~new.right, ~old.right & new.right
+        flips = int((regressed | fixed).sum())
+        p_value = float(binomtest(int(regressed.sum()), flips).pvalue) if flips else 1.0
+        return dataclasses.replace(found, regressed=_ids(test, regressed), fixed=_ids(test, fixed), p_value=p_value)
+    assert old.errors is not None
+    assert new.errors is not None
+    growth = new.errors - old.errors
+    order = np.argsort(-growth, kind="stable")[:_MOST_WORSENED]
+    return dataclasses.replace(found, worsened=tuple(test.ids[order[growth[order] > 0]].tolist()))
 
 
 def _quantization(model: TFLiteModel) -> tuple[str, tuple[float, ...], tuple[int, ...]]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfkd import tasks
 from tfkd.conversion import converter, layer_errors, layer_names
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
-from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs, origin
+from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs, origin, task_results
 from tfkd.validation.diagnosis import Finding
+from tfkd.validation.partial_runs import run_in_parts
 from tfkd.validation.scores import count_flips
-from tfkd.validation.validator import run_in_parts
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,8 @@ class Stage:
             first stage.
         fixed: Number of samples that this stage classifies correctly and the previous one does not.
         note: Why there is no result.
+        metrics: Value of each metric of a task other than classification, by name; None for a classification. Samples
+            that a regression has are neither right nor wrong: regressed and fixed are then None.
     """
 
     name: str
@@ -44,6 +47,15 @@ class Stage:
     regressed: int | None = None
     fixed: int | None = None
     note: str | None = None
+    metrics: Mapping[str, float] | None = None
+
+    def __str__(self) -> str:
+        if self.accuracy is None and self.metrics is None:
+            return f"{self.name:<16} no result: {self.note}"
+        flips = "" if self.regressed is None else f"  {self.regressed} regressed, {self.fixed} fixed"
+        if self.metrics is None:
+            return f"{self.name:<16} {self.accuracy:8.2%}{flips}"
+        return f"{self.name:<16} {', '.join(f'{name} {value:.4g}' for name, value in self.metrics.items())}{flips}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +115,7 @@ class Explanation:
             yield f"   {diagnosis_texts.remedy(finding, _wording(command_line))}"
         yield ""
         for stage in self.stages:
-            if stage.accuracy is None:
-                yield f"{stage.name:<16} no result: {stage.note}"
-            else:
-                flips = "" if stage.regressed is None else f"  {stage.regressed} regressed, {stage.fixed} fixed"
-                yield f"{stage.name:<16} {stage.accuracy:8.2%}{flips}"
+            yield str(stage)
 
     def _layer_lines(self) -> Iterator[str]:
         yield "Signal-to-noise ratio in dB: of the layer alone, of its median channel, and with the noise before it."
@@ -141,6 +149,7 @@ def explain(
     samples: int = 64,
     worst: int = 5,
     timeout_s: float = 600.0,
+    task: str | None = None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Explanation:
     """Compares a quantized .tflite with its Keras model, layer by layer and target by target.
@@ -156,6 +165,8 @@ def explain(
         samples: Number of samples on which layers are compared, > 0.
         worst: Number of findings in `worst`, > 0.
         timeout_s: Time limit of each child process in seconds.
+        task: One of `tfkd.tasks.NAMES`; by default the one that labels and model show. The threshold of a task with one
+            is that of the student, chosen on the validation split.
         progress: Called with the name of the next step.
 
     Raises:
@@ -166,7 +177,8 @@ def explain(
     if samples < 1 or worst < 1:
         raise InputError(f"explain: samples and worst must be > 0. Received: {samples} and {worst}. Use 64 and 5.")
     quantized, student_model = TFLiteModel.load(model), _load(student)
-    splits = _as_splits(splits, quantized)
+    splits = _as_splits(splits, quantized, task)
+    found = tasks.find(splits.test, int(np.prod(quantized.outputs[0].sample_shape)), task)
     pool = splits.val if len(splits.val) else splits.train
     progress("layers")
     reference = converter.float_counterpart(student_model, quantized, timeout_s=timeout_s)
@@ -176,21 +188,38 @@ def explain(
     measured, unmatched = layer_errors.measure(quantized, reference, x, timeout_s=timeout_s)
     layers = diagnosis.diagnose(measured, names)
     teachers = {"teacher": _load(teacher)} if teacher is not None else {}
-    stages = tuple(_stages({**teachers, "student": student_model}, quantized, splits.test, targets, progress))
+    judged = _Judged(splits.test, found, _threshold(found, student_model, splits.val))
+    stages = tuple(_stages({**teachers, "student": student_model}, quantized, judged, targets, progress))
     return Explanation(quantized, layers, tuple(diagnosis.rank(layers)[:worst]), stages, tuple(unmatched))
 
 
-def _as_splits(splits: Any, model: TFLiteModel) -> Splits:
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    """What each stage is judged on: the test split, the task, and the threshold of a task with one."""
+
+    test: Split
+    task: tasks.Task
+    threshold: float | None
+
+
+def _threshold(task: tasks.Task, student: keras.Model, val: Split) -> float | None:
+    samples = task_results.validation_samples(task, val)
+    outputs = None if samples is None else keras_outputs.compute(student, samples)
+    return task_results.threshold_of(task, outputs, samples, task_results.default_threshold(task, student))
+
+
+def _as_splits(splits: Any, model: TFLiteModel, task: str | None) -> Splits:
     """Data as splits; of other forms than splits the validation data serve as training data too."""
     from tfkd.data import Splits, as_split
 
     if isinstance(splits, Splits):
         return splits
     is_pair = isinstance(splits, tuple) and len(splits) == 2 and not all(hasattr(one, "shape") for one in splits)
-    classes = int(np.prod(model.outputs[0].sample_shape))
+    outputs = int(np.prod(model.outputs[0].sample_shape))
+    classes, labels = 2 if outputs == 1 else outputs, None if task is None else tasks.get(task).labels
     val, test = splits if is_pair else (splits, splits)
-    val = as_split(val, "val", num_classes=classes)
-    return Splits(val, val, as_split(test, "test", num_classes=classes))
+    val = as_split(val, "val", num_classes=classes, labels=labels)
+    return Splits(val, val, as_split(test, "test", num_classes=classes, labels=labels))
 
 
 def _load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
@@ -202,18 +231,19 @@ def _load(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
 def _stages(
     keras_models: Mapping[str, keras.Model],
     model: TFLiteModel,
-    test: Split,
+    judged: _Judged,
     targets: Sequence[str | Target],
     progress: Callable[[str], None],
 ) -> Iterator[Stage]:
     from tfkd.targets import get
 
+    test = judged.test
     test.require("test", purpose="the accuracy of each stage")
     previous: np.ndarray | None = None
     for name, keras_model in keras_models.items():
         progress(name)
         outputs = keras_outputs.compute(keras_model, test)
-        stage, previous = _stage(name, outputs, test, previous)
+        stage, previous = _stage(name, outputs, judged, previous)
         yield stage
     first: np.ndarray | None = None
     inputs = model.quantize_input(test.x) if isinstance(test.x, np.ndarray) else None
@@ -229,13 +259,23 @@ def _stages(
         except (ModelError, DeviceError, ToolMissingError) as error:  # the other targets still have a result
             yield Stage(spec if isinstance(spec, str) else spec.spec, note=str(error))
             continue
-        stage, right = _stage(target.spec, outputs, test, previous if first is None else first)
+        values = outputs if judged.task.name == tasks.CLASSIFICATION.name else model.dequantize_output(outputs)
+        stage, right = _stage(target.spec, values, judged, previous if first is None else first)
         first = right if first is None else first
         yield stage
 
 
-def _stage(name: str, outputs: np.ndarray, test: Split, previous: np.ndarray | None) -> tuple[Stage, np.ndarray]:
-    """A stage, and whether it classifies each sample correctly, bool [N]."""
+def _stage(
+    name: str, outputs: np.ndarray, judged: _Judged, previous: np.ndarray | None
+) -> tuple[Stage, np.ndarray | None]:
+    """A stage, and whether it answers each sample correctly, bool [N]; None where a task has no right and wrong."""
+    test = judged.test
+    if judged.task.name != tasks.CLASSIFICATION.name:
+        scored = judged.task.score(outputs.reshape(len(test), -1), test, threshold=judged.threshold)
+        flips = (None, None)
+        if previous is not None and scored.right is not None:
+            flips = count_flips(previous, scored.right)  # type: ignore[assignment]
+        return Stage(name, None, *flips, metrics=scored.values), scored.right
     right = outputs.reshape(len(test), -1).argmax(axis=1) == test.y
     if previous is None:
         return Stage(name, float(right.mean())), right

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tfkd.errors import InputError, ModelError
-from tfkd.validation import keras_outputs
+from tfkd.tasks import CLASSIFICATION, Scored, Task
+from tfkd.validation import keras_outputs, task_results
 from tfkd.validation.results import Row
 from tfkd.validation.scores import score
 
@@ -35,7 +36,7 @@ class _Chosen:
 
 
 def choose(
-    given: Mapping[str, KerasModel | None], baselines: Mapping[str, KerasModel], test: Split
+    given: Mapping[str, KerasModel | None], baselines: Mapping[str, KerasModel], test: Split, task: Task
 ) -> tuple[dict[str, _Chosen], dict[str, str]]:
     """The Keras models by name, the teacher first, and the name of the model in each role.
 
@@ -43,6 +44,7 @@ def choose(
         given: The model in each role, or None.
         baselines: More models, by name; a model in a role may be one of them.
         test: The test split.
+        task: The task.
     """
     in_roles = {role: _chosen(one, test) for role, one in given.items() if one is not None}
     others = {name: _chosen(one, test) for name, one in baselines.items()}
@@ -64,7 +66,7 @@ def choose(
     for name, one in models.items():
         one.test.require("test", purpose="validation")
         # A model that was never built has no shapes.
-        check_shapes(name, [getattr(one.model, side, None) for side in ("input_shape", "output_shape")], one.test)
+        check_shapes(name, [getattr(one.model, side, None) for side in ("input_shape", "output_shape")], one.test, task)
     return models, roles
 
 
@@ -72,13 +74,14 @@ def _chosen(one: KerasModel, test: Split) -> _Chosen:
     return _Chosen(*one) if isinstance(one, tuple) else _Chosen(one, test)
 
 
-def check_shapes(name: str, shapes: Sequence[Any], test: Split) -> None:
+def check_shapes(name: str, shapes: Sequence[Any], test: Split, task: Task) -> None:
     """Refuses a model whose input shape or number of outputs does not fit the split.
 
     Args:
         name: Name of the model.
         shapes: Shapes of input and output with the batch axis; a list of shapes if there are several, None if unknown.
         test: The test split.
+        task: The task.
     """
     for side, shape in zip(("input", "output"), shapes, strict=True):
         if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
@@ -93,14 +96,15 @@ def check_shapes(name: str, shapes: Sequence[Any], test: Split) -> None:
             f"validate: the input shape of model {name!r} must be {test.input_shape}, that of {test.name}. "
             f"Received: {inputs}. Use the data set that the model was trained on."
         )
-    classes = int(np.prod([size or 1 for size in outputs]))
-    if classes != test.num_classes:
+    count, expected = int(np.prod([size or 1 for size in outputs])), task.outputs(test)
+    if count != expected:
         hint = "Use the data set that the model was trained on."
-        if classes == 1:
-            hint = "A single logit for two classes is not supported: end the model with two logits."
+        if count == 1 and test.label_kind == "classes" and test.num_classes == 2:
+            hint = "A single logit for two classes is the task binary, and all models must have it."
+        what = "per class" if test.label_kind == "classes" else "per column of the labels"
         raise ModelError(
-            f"validate: model {name!r} must have one output per class, {test.num_classes} for {test.name}. "
-            f"Received: {classes} per sample. {hint}"
+            f"validate: model {name!r} must have one output{'' if expected == 1 else f' {what}'}, {expected} for "
+            f"{test.name}. Received: {count} per sample. {hint}"
         )
 
 
@@ -113,18 +117,34 @@ class Other:
         labels: Predicted labels, int [N].
         right: Whether they are right, bool [N].
         paired: Whether its samples are those of the test split.
+        scored: Its scores in a task other than classification.
     """
 
     name: str
     labels: np.ndarray
     right: np.ndarray
     paired: bool
+    scored: Scored | None = None
 
 
 def compute(
-    models: Mapping[str, _Chosen], roles: Mapping[str, str], test: Split, step: Callable[[str], None]
+    models: Mapping[str, _Chosen],
+    roles: Mapping[str, str],
+    test: Split,
+    step: Callable[[str], None],
+    task: Task,
+    validation: Split | None,
 ) -> tuple[list[Row], dict[str, Other]]:
-    """One row for each Keras model, and what the model in each role predicts, if its outputs are finite."""
+    """One row for each Keras model, and what the model in each role predicts, if its outputs are finite.
+
+    Args:
+        models: The models by name.
+        roles: Name of the model in each role.
+        test: The test split.
+        step: Called with the name of each step.
+        task: The task.
+        validation: Validation samples for thresholds, of models that see the samples of the test split; or None.
+    """
     logits, others = {}, {}
     for name, one in models.items():
         step(f"{name} in Keras")
@@ -132,6 +152,11 @@ def compute(
         if np.isfinite(values).all():
             logits[name], labels = values, values.argmax(axis=1)
             paired = np.array_equal(one.test.ids, test.ids) and np.array_equal(one.test.y, test.y)
+            if task.name != CLASSIFICATION.name:
+                threshold = _threshold(task, one, test, validation)
+                scored = task.score(values, one.test, threshold=threshold)
+                others[name] = Other(name, labels, np.zeros(0, bool), paired, scored)
+                continue
             others[name] = Other(name, labels, labels == one.test.y, paired)
     reference = others.get(roles.get("reference", ""))
     rows = []
@@ -144,10 +169,34 @@ def compute(
             parameters=one.model.count_params(),
             samples=len(one.test),
         )
-        if name in logits:
+        result = others[name].scored if name in logits else None
+        if result is not None:
+            known = others[roles["reference"]] if reference else None
+            versus = {"reference": known} if known and known.name != name and others[name].paired else {}
+            rows.append(dataclasses.replace(row, result=_result(result, versus)))
+        elif name in logits:
             comparable = reference and reference.name != name and others[name].paired
             labels = reference.labels if reference and comparable else None
             rows.append(row.with_scores(score(logits[name], one.test, labels)))
         else:
             rows.append(dataclasses.replace(row, invalid_reason=NOT_FINITE, broken=True))
     return rows, {role: others[name] for role, name in roles.items() if name in others}
+
+
+def _threshold(task: Task, one: _Chosen, test: Split, validation: Split | None) -> float | None:
+    """The threshold of a Keras model: chosen on the validation samples where they are those that it sees."""
+    samples = validation if one.test is test else None
+    outputs = keras_outputs.compute(one.model, samples) if samples is not None and task.has_threshold else None
+    return task_results.threshold_of(task, outputs, samples, task_results.default_threshold(task, one.model))
+
+
+def _result(scored: Scored, others: Mapping[str, Other]) -> task_results.TaskResult:
+    """The result of a model, compared with others."""
+    return task_results.result_of(
+        scored, {role: (one.scored, one.paired) for role, one in others.items() if one.scored is not None}
+    )
+
+
+def with_result(row: Row, scored: Scored, others: Mapping[str, Other]) -> Row:
+    """A row with the result of a task other than classification."""
+    return dataclasses.replace(row, result=_result(scored, others))

@@ -2,83 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from tfkd.tasks import CLASSIFICATION
+from tfkd.validation.limit import MEASURED, Limit
+from tfkd.validation.metric_limits import of_tasks
 
 if TYPE_CHECKING:
     from tfkd.validation.results import Row
 
     Interval = tuple[float, float]
 
-# An emulator executes the same kernels, so its outputs and its memory may decide. Its time is not the device's.
-_EXECUTED = frozenset({"measured", "emulated"})
-_MEASURED = frozenset({"measured"})
-
-
-@dataclasses.dataclass(frozen=True)
-class Limit:
-    """Everything about one limit of a contract: its texts, its range and the value that it applies to.
-
-    Args:
-        name: Field of `Contract`. It starts with `min` or `max`.
-        label: Name of the value in reports.
-        unit: Unit of limit and value: `percent`, `points`, `bytes`, `ms` or `steps`.
-        number: Type of the command-line option.
-        low: Smallest permitted limit.
-        high: Largest permitted limit.
-        help: Help text of the command-line option.
-        example: How to write a limit, for the error message.
-        missing: What to say if no target returned the value.
-        read: Takes a row; returns the value, or None if unknown.
-        interval: Takes a row; returns the 95 % interval of the value, or None if the value has none.
-        quality: Whether the limit bounds the accuracy of the model. A contract needs at least one of these.
-        against: Role of the Keras model whose accuracy is compared: `reference`, `teacher` or `alone`, or None.
-        evidence_field: Key of `Measurement.evidence` that says how the value was obtained; None for a property of the
-            file itself, which counts as measured.
-        decisive: Evidence that may decide about this limit.
-    """
-
-    name: str
-    label: str
-    unit: str
-    number: type[int] | type[float]
-    low: float
-    high: float
-    help: str
-    example: str
-    missing: str
-    read: Callable[[Row], float | None]
-    interval: Callable[[Row], Interval | None] = lambda row: None
-    quality: bool = False
-    against: str | None = None
-    evidence_field: str | None = "outputs"
-    decisive: frozenset[str] = _EXECUTED
-
-    @property
-    def range(self) -> str:
-        """The permitted values, such as `in 0..100` or `>= 1`."""
-        return f"in {self.low:g}..{self.high:g}" if math.isfinite(self.high) else f">= {self.low:g}"
-
-    def refusal(self, value: float) -> str | None:
-        """Why a value cannot be the limit and what to write; None if it is a finite number in the range."""
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or not self.low <= value <= self.high:
-            return f"must be a number {self.range}. Received: {self.name}={value!r}. {self.example}"
-        # Once these limits were shares, 0..1. Read as percent, an old limit would permit any model.
-        if self.unit == "percent" and 0 < value <= 1:
-            return (
-                f"is in percent now, not a share. Received: {self.name}={value!r}. "
-                f"Write {self.name}={round(100 * value, 9):g}."
-            )
-        return None
-
-    @property
-    def sign(self) -> int:
-        """1 if larger values are better, -1 if smaller ones are."""
-        return -1 if self.name.startswith("max") else 1
+__all__ = ["CONFIDENT", "LIMITS", "Limit", "percent"]
 
 
 def percent(share: float | None) -> float | None:
@@ -132,6 +69,8 @@ _POINTS = "Write percentage points: 1.0 for one point."
 _NO_OUTPUTS = "No target returned outputs."
 _NO_REFERENCE = "A reference model (--reference) is needed, and a target that returns outputs."
 
+_CLASSIFICATION = (CLASSIFICATION.name,)
+
 LIMITS: dict[str, Limit] = {
     limit.name: limit
     for limit in (
@@ -148,6 +87,7 @@ LIMITS: dict[str, Limit] = {
             read=lambda row: percent(row.accuracy),
             interval=_accuracy_interval,
             quality=True,
+            tasks=_CLASSIFICATION,
         ),
         Limit(
             name="max_accuracy_drop",
@@ -164,6 +104,7 @@ LIMITS: dict[str, Limit] = {
             interval=_drop_interval("reference"),
             quality=True,
             against="reference",
+            tasks=_CLASSIFICATION,
         ),
         Limit(
             name="max_drop_from_teacher",
@@ -179,6 +120,7 @@ LIMITS: dict[str, Limit] = {
             interval=_drop_interval("teacher"),
             quality=True,
             against="teacher",
+            tasks=_CLASSIFICATION,
         ),
         Limit(
             name="min_gain_over_alone",
@@ -194,6 +136,7 @@ LIMITS: dict[str, Limit] = {
             interval=_gain_interval("alone"),
             quality=True,
             against="alone",
+            tasks=_CLASSIFICATION,
         ),
         Limit(
             name="min_agreement",
@@ -206,6 +149,7 @@ LIMITS: dict[str, Limit] = {
             example=_PERCENT,
             missing=_NO_REFERENCE,
             read=lambda row: percent(row.agreement),
+            tasks=_CLASSIFICATION,
         ),
         Limit(
             name="max_bytes",
@@ -271,7 +215,7 @@ LIMITS: dict[str, Limit] = {
             missing="No target measured latency. Add a target that runs on the device itself.",
             read=lambda row: _p90_ms(row),
             evidence_field="latencies_ns",
-            decisive=_MEASURED,
+            decisive=MEASURED,
         ),
         Limit(
             name="max_divergence_steps",
@@ -285,6 +229,7 @@ LIMITS: dict[str, Limit] = {
             missing="There are no two integer outputs to compare. Validate a quantized model on two targets.",
             read=lambda row: row.output_divergence.max_steps if row.output_divergence else None,
         ),
+        *of_tasks(),
     )
 }
 """The limits of a contract by name. Options of the command line and labels of the reports come from here."""

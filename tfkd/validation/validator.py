@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import itertools
-import math
 import os
-import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfkd import tasks
 from tfkd._internal.isolation import ChildCrashed
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets.measurement import Measurement
-from tfkd.validation import keras_rows
+from tfkd.validation import keras_rows, task_results, versions
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.keras_rows import NOT_FINITE, ROLES, Other
+from tfkd.validation.partial_runs import run_in_parts
 from tfkd.validation.results import Row
 from tfkd.validation.scores import measure_difference, measure_divergence, score
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from tfkd.validation.keras_rows import KerasModel
 
 SCHEMA = "tfkd.validation/1"
-
-_PACKAGES = ("tfkd", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +48,7 @@ class Validation:
         models: The .tflite models by name.
         test: Name, number of samples, class names, input shape and hash of the test split.
         versions: Versions of Python, of the platform and of the packages.
+        task: Name of the task.
     """
 
     rows: tuple[Row, ...]
@@ -61,6 +59,7 @@ class Validation:
     models: Mapping[str, TFLiteModel]
     test: Mapping[str, Any]
     versions: Mapping[str, str]
+    task: str = tasks.CLASSIFICATION.name
 
     @property
     def reference(self) -> str | None:
@@ -82,6 +81,7 @@ class Validation:
             models[name] = {**model.to_json(), "audit": audit}
         return {
             "schema": SCHEMA,
+            "task": self.task,
             "verdict": self.verdict.to_json(),
             "contract": self.contract.to_json() if self.contract else None,
             "ship": self.ship,
@@ -105,6 +105,8 @@ def validate(
     optional: Collection[str] = (),
     contract: Contract | None = None,
     ship: str | None = None,
+    task: str | None = None,
+    validation: Split | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Validation:
     """Runs each .tflite on each target over the whole test split and checks one of them against a contract.
@@ -127,23 +129,32 @@ def validate(
             target leaves the verdict unknown.
         contract: Limits of the model that is to ship.
         ship: Name of that model; required for a contract over several models.
+        task: One of `tfkd.tasks.NAMES`; by default the one that labels and model show, see `tfkd.tasks.find`.
+        validation: Validation split on which a task with a threshold chooses that of each model; without, the
+            probability 0.5 is the threshold.
         progress: Called with (steps done, total steps, name of the next step).
 
     Raises:
-        InputError: The split is not a test split, a target does not exist, or `ship` is not the name of a model.
+        InputError: The split is not a test split, a target does not exist, `ship` is not the name of a model, or the
+            labels or the contract are not those of the task.
         ModelError: A file is not a .tflite, or a model does not fit the split.
     """
-    test = _as_test_split(test, model)
+    test = _as_test_split(test, model, task)
     test.require("test", purpose="validation")
-    models = _load(model, test)
+    models = _load(model)
+    found = tasks.find(test, min(_outputs(one) for one in models.values()), task)
+    if contract is not None:
+        contract.check_task(found.name)
+    _check_models(models, test, found)
     shipped = _shipped(ship, models, contract)
     places = _places(targets)
     keras_models, roles = keras_rows.choose(
-        {"teacher": teacher, "alone": alone, "reference": reference}, baselines or {}, test
+        {"teacher": teacher, "alone": alone, "reference": reference}, baselines or {}, test, found
     )
     step = _counter(progress, len(keras_models) + len(models) * len(places))
-    rows, others = keras_rows.compute(keras_models, roles, test, step)
-    target_rows = list(_target_rows(models, places, test, others, step))
+    samples = task_results.validation_samples(found, validation)
+    rows, others = keras_rows.compute(keras_models, roles, test, step, found, samples)
+    target_rows = list(_target_rows(models, places, _Test(test, found, samples), others, step))
     step("done")
     candidates = [row for row in target_rows if row.name == shipped]
     skipped = [row for row in candidates if row.unavailable and (targets is None or row.target in optional)]
@@ -155,6 +166,7 @@ def validate(
             [row for row in candidates if row.target not in missing],
             skipped,
             {role: row for role, name in roles.items() for row in rows if row.name == name},
+            task=found.name,
         ),
         contract=contract,
         ship=shipped,
@@ -167,22 +179,44 @@ def validate(
             "input_shape": list(test.input_shape),
             "content_hash": test.content_hash,
         },
-        versions=dict(_versions()),
+        versions=dict(versions.versions()),
+        task=found.name,
     )
 
 
-def _as_test_split(test: Any, model: Model | Mapping[str, Model]) -> Split:
+def _as_test_split(test: Any, model: Model | Mapping[str, Model], task: str | None) -> Split:
     """Test data as a split; the number of classes of other forms than a split is that of the model."""
     from tfkd.conversion.tflite import TFLiteModel
     from tfkd.data import Split, as_split
 
     if isinstance(test, Split):
         return test
-    outputs = TFLiteModel.load(next(iter(model.values())) if isinstance(model, Mapping) else model).outputs
-    return as_split(test, "test", num_classes=int(np.prod(outputs[0].sample_shape)))
+    outputs = _outputs(TFLiteModel.load(next(iter(model.values())) if isinstance(model, Mapping) else model))
+    labels = None if task is None else tasks.get(task).labels
+    return as_split(test, "test", num_classes=2 if outputs == 1 else outputs, labels=labels)
 
 
-def _load(model: Model | Mapping[str, Model], test: Split) -> dict[str, TFLiteModel]:
+def _outputs(model: TFLiteModel) -> int:
+    """The number of values of the first output for a sample."""
+    return int(np.prod(model.outputs[0].sample_shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Test:
+    """What models are judged on.
+
+    Args:
+        split: The test split.
+        task: The task.
+        validation: Validation samples for thresholds, or None.
+    """
+
+    split: Split
+    task: tasks.Task
+    validation: Split | None
+
+
+def _load(model: Model | Mapping[str, Model]) -> dict[str, TFLiteModel]:
     from tfkd.conversion.tflite import TFLiteModel
 
     if isinstance(model, Mapping):
@@ -192,10 +226,13 @@ def _load(model: Model | Mapping[str, Model], test: Split) -> dict[str, TFLiteMo
         models = {loaded.path.stem if loaded.path else "model": loaded}
     if not models:
         raise InputError("validate: model must contain at least one .tflite. Received: an empty mapping. Add one.")
+    return models
+
+
+def _check_models(models: Mapping[str, TFLiteModel], test: Split, task: tasks.Task) -> None:
     for name, one in models.items():
         sides = [[(1, *tensor.sample_shape) for tensor in side] for side in (one.inputs, one.outputs)]
-        keras_rows.check_shapes(name, [side[0] if len(side) == 1 else side for side in sides], test)
-    return models
+        keras_rows.check_shapes(name, [side[0] if len(side) == 1 else side for side in sides], test, task)
 
 
 def _shipped(ship: str | None, models: Mapping[str, TFLiteModel], contract: Contract | None) -> str | None:
@@ -254,11 +291,13 @@ def _counter(progress: Callable[[int, int, str], None] | None, total: int) -> Ca
 def _target_rows(
     models: Mapping[str, TFLiteModel],
     places: Sequence[_Place],
-    test: Split,
+    judged: _Test,
     others: Mapping[str, Other],
     step: Callable[[str], None],
 ) -> Iterator[Row]:
+    test = judged.split
     for name, model in models.items():
+        threshold: float | None = None
         inputs = model.quantize_input(test.x) if isinstance(test.x, np.ndarray) else None
         first = None
         for place in places:
@@ -266,7 +305,9 @@ def _target_rows(
             row = Row(name=name, target=place.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
             row = _run(row, place, model, test, inputs)
             if row.valid and row.measurement is not None:
-                row = _scored(row, row.measurement, first, test, others)
+                if first is None and judged.task.has_threshold and row.measurement.outputs:
+                    threshold = _threshold(judged, model, place)
+                row = _scored(row, row.measurement, first, judged, others, model, threshold)
                 if row.valid and row.measurement and row.measurement.outputs:
                     first = first or row.measurement
             yield row
@@ -295,39 +336,24 @@ def _run(row: Row, place: _Place, model: TFLiteModel, test: Split, inputs: np.nd
     return dataclasses.replace(row, measurement=measurement, invalid_reason=reason)
 
 
-# Samples that a target is given at a time where they are not in memory; of large samples so many values.
-_PART = 1024
-_PART_VALUES = 20_000_000
-
-
-def run_in_parts(target: Target, model: TFLiteModel, test: Split, *, latency: bool = True) -> Measurement:
-    """Runs a model over a split whose samples are not in memory; latency is measured on the first part.
-
-    Args:
-        target: Target to run on.
-        model: The model.
-        test: The split.
-        latency: Whether latency is measured.
-    """
-    first: Measurement | None = None
-    outputs: list[tuple[np.ndarray, ...]] = []
-    size = max(1, min(_PART, _PART_VALUES // math.prod(test.input_shape)))
-    for start in range(0, len(test), size):
-        part = model.quantize_input(test.x[start : start + size])
-        measured = target.run(model, part, latency=latency and first is None)
-        first = first or measured
-        if not measured.valid or not measured.outputs:
-            return measured
-        outputs.append(measured.outputs)
-    assert first is not None
-    joined = tuple(np.concatenate(one) for one in zip(*outputs, strict=True))
-    return dataclasses.replace(first, outputs=joined)
+def _threshold(judged: _Test, model: TFLiteModel, place: _Place) -> float | None:
+    """The threshold of a model, chosen on the first target that runs it and used on all."""
+    outputs = task_results.outputs_on(place.target, model, judged.validation)
+    default = task_results.default_threshold(judged.task, model)
+    return task_results.threshold_of(judged.task, outputs, judged.validation, default)
 
 
 def _scored(
-    row: Row, measurement: Measurement, first: Measurement | None, test: Split, others: Mapping[str, Other]
+    row: Row,
+    measurement: Measurement,
+    first: Measurement | None,
+    judged: _Test,
+    others: Mapping[str, Other],
+    model: TFLiteModel,
+    threshold: float | None,
 ) -> Row:
     """The row with the scores of the outputs, or with the reason why they cannot be scored."""
+    test = judged.split
     if not measurement.outputs:  # a target that only measures latency
         return row
     outputs = measurement.outputs[0]
@@ -337,6 +363,10 @@ def _scored(
         )
     if not np.isfinite(outputs).all():
         return dataclasses.replace(row, invalid_reason=NOT_FINITE, broken=True)
+    if judged.task.name != tasks.CLASSIFICATION.name:
+        row = dataclasses.replace(row, output_divergence=measure_divergence(measurement, first))
+        values = model.dequantize_output(outputs).reshape(len(test), -1)
+        return keras_rows.with_result(row, judged.task.score(values, test, threshold=threshold), others)
     right = outputs.reshape(len(test), -1).argmax(axis=1) == test.y
     row = dataclasses.replace(
         row,
@@ -348,13 +378,3 @@ def _scored(
     )
     reference = others.get("reference")
     return row.with_scores(score(outputs, test, reference.labels if reference else None))
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    yield "python", platform.python_version()
-    yield "platform", platform.platform()
-    for package in _PACKAGES:
-        try:
-            yield package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # tflite-micro has no wheel for some platforms

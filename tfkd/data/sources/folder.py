@@ -57,6 +57,7 @@ def read(request: Request) -> Arrays:
         location=str(root),
         part=part[kept],
         paths=paths[kept],
+        labels="classes",
     )
 
 

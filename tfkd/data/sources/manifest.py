@@ -9,15 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.data import kinds, manifest
+from tfkd.data import kinds, manifest, targets
 from tfkd.data.kinds import Kind
 from tfkd.data.manifest import Row
 from tfkd.data.reading import Request
 from tfkd.data.sources.source import Arrays, Source
 from tfkd.errors import InputError
-
-# Columns that are no values of a sample.
-_OTHER = ("label", "split", "group")
 
 
 def read(request: Request) -> Arrays:
@@ -25,17 +22,16 @@ def read(request: Request) -> Arrays:
 
     With a column `path`, each row is an image or sound file, relative to the folder of the manifest. Without, the
     columns other than label, split and group are the values of a sample [F], or the column `x` is a list, which may be
-    nested.
+    nested. Labels are a column `label` (a class; a number; names of labels with `|` between them; in JSON lines also a
+    list of numbers or names), or several columns `label:NAME` with a number each.
 
     Raises:
         InputError: A row is wrong; the message names file and line.
     """
     path = request.path
     rows = manifest.read(path)
-    labels, part = manifest.labels(path, rows), manifest.parts(path, rows)
-    names = manifest.classes(labels)
-    numbers = {name: number for number, name in enumerate(names)}
-    y = np.array([numbers[label] for label in labels])
+    part = manifest.parts(path, rows)
+    y, names, label_kind = targets.read(path, rows, request.labels)
     files = None
     if "path" in rows[0].values:
         kind = kinds.kind_of(str(rows[0].values["path"])) or kinds.IMAGES
@@ -57,6 +53,7 @@ def read(request: Request) -> Arrays:
         location=str(path),
         part=None if part is None else np.array(part)[kept],
         paths=None if files is None else files[kept],
+        labels=label_kind,
     )
 
 
@@ -86,7 +83,7 @@ def _files(path: Path, rows: Sequence[Row], kind: Kind) -> np.ndarray:
 
 def _values(path: Path, rows: Sequence[Row]) -> np.ndarray:
     """The values of the rows as float32 [N, ...]."""
-    columns = [name for name in rows[0].values if name not in _OTHER]
+    columns = [name for name in rows[0].values if not manifest.is_no_feature(name)]
     if not columns:
         raise InputError(
             f"load: {path} must have a column path, a column x, or columns of numbers. Received: the columns "

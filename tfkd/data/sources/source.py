@@ -20,7 +20,7 @@ class Samples(NamedTuple):
 
     Args:
         x: Samples [N, ...].
-        y: Labels [N] or [N, 1].
+        y: Labels [N] or [N, K].
         paths: Their files, relative to the data set, with `/` on every system, str [N]; None where a sample is not a
             file.
     """
@@ -43,15 +43,16 @@ class Arrays(NamedTuple):
 
     Args:
         x_train: Training samples [N, ...].
-        y_train: Training labels [N] or [N, 1].
+        y_train: Training labels [N] or [N, K].
         x_test: Test samples [M, ...]; None in a source without a test part.
-        y_test: Test labels [M] or [M, 1]; None in a source without a test part.
+        y_test: Test labels [M] or [M, K]; None in a source without a test part.
         class_names: Name of each class; empty if the source does not name them.
         name: Name of the data set.
         location: File, folder or name, for error messages.
         part: In a source of files the part of each sample of x_train, of which some are then validation or test
             samples: `train`, `val` or `test`, str [N]. None if all are training samples.
         paths: Files of x_train, see `Samples`; None where a sample is not a file.
+        labels: Kind of the labels where the source knows it, see `tfkd.data.label_kinds`; None to find it.
     """
 
     x_train: np.ndarray | LazySamples
@@ -63,6 +64,7 @@ class Arrays(NamedTuple):
     location: str = "arrays"
     part: np.ndarray | None = None
     paths: np.ndarray | None = None
+    labels: str | None = None
 
     def parts(self) -> dict[Role, Samples]:
         """The samples of each part that the source has, in the order train, val, test."""

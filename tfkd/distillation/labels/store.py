@@ -171,6 +171,11 @@ class SoftLabels:
                 f"SoftLabels.build: {views} views need an augmentation. Received: augment=None. Pass one, or views=1."
             )
         batch_size = options.pop("batch_size", 256)
+        if getattr(split, "label_kind", "classes") != "classes":
+            raise InputError(
+                f"SoftLabels.build: a store holds logits of classes. Received: labels that are {split.label_kind}. "
+                "Let the teacher run in each training step."
+            )
         split = as_split(split, "train", num_classes=getattr(teacher, "output_shape", (None,))[-1])
         classes = check_are_logits("teacher", teacher, split.x[:8].astype("float32"))[-1]
         if classes != split.num_classes:

@@ -1,0 +1,144 @@
+"""Kinds of labels: class numbers, real values, and rows of zeros and ones.
+
+| kind | y | one output of a model is |
+|---|---|---|
+| classes | int64 [N], in 0..C-1 | a class |
+| values | float32 [N, K] | a number |
+| multi_hot | int64 [N, C] of 0 and 1 | a label that applies or not |
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tfkd.errors import InputError
+
+KINDS = ("classes", "values", "multi_hot")
+
+
+def kind_of(y: np.ndarray) -> str:
+    """The kind of checked labels, by their type and rank."""
+    return "values" if y.dtype.kind == "f" else "classes" if y.ndim == 1 else "multi_hot"
+
+
+def check_kind(labels: str | None, where: str) -> None:
+    """Refuses a name that is no kind of labels.
+
+    Raises:
+        InputError: It is none.
+    """
+    if labels is not None and labels not in KINDS:
+        raise InputError(f"{where}: labels must be one of {', '.join(KINDS)}. Received: {labels!r}. Choose one.")
+
+
+def detect(y: np.ndarray) -> str:
+    """The kind of labels that were not declared.
+
+    Floats of which some are no whole numbers are values; rows of 0 and 1 of which some have another sum than 1 are
+    multi-hot. Everything else is taken for classes, whose check says what is wrong with it.
+
+    Args:
+        y: Labels [N, ...].
+    """
+    if y.dtype.kind == "f" and y.ndim in (1, 2) and not _are_whole(y):
+        return "values"
+    is_rows = y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "buif"
+    if is_rows and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) != 1).any():
+        return "multi_hot"
+    return "classes"
+
+
+def _are_whole(y: np.ndarray) -> bool:
+    return bool((y[np.isfinite(y)] == np.floor(y[np.isfinite(y)])).all())
+
+
+def check_values(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
+    """Real labels as float32 [N, K].
+
+    Args:
+        y: Labels [N] or [N, K].
+        key: Name of the array, for messages.
+        rows: Number of samples.
+        where: File, folder or name, for messages.
+
+    Raises:
+        InputError: They are not finite numbers, or not one row for each sample.
+    """
+    if y.dtype.kind not in "buif" or y.ndim not in (1, 2) or 0 in y.shape[1:]:
+        raise InputError(
+            f"load: {where}: {key} must be numbers [N] or [N, K]. Received: {y.dtype} of shape {y.shape}. Save floats."
+        )
+    _check_rows(y, key, rows, where)
+    with np.errstate(over="ignore"):
+        y = y.astype(np.float32).reshape(len(y), -1)
+    bad = ~np.isfinite(y).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"load: {where}: {key} must be finite in float32. Received: NaN or infinity in {bad.sum()} labels, first "
+            f"in row {bad.argmax()}. Repair these rows, or remove them from samples and labels."
+        )
+    return y
+
+
+def check_multi_hot(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
+    """Rows of 0 and 1 as int64 [N, C].
+
+    Args:
+        y: Labels [N, C].
+        key: Name of the array, for messages.
+        rows: Number of samples.
+        where: File, folder or name, for messages.
+
+    Raises:
+        InputError: They are no such rows, or not one for each sample.
+    """
+    if y.dtype.kind not in "buif" or y.ndim != 2 or not ((y == 0) | (y == 1)).all():
+        raise InputError(
+            f"load: {where}: {key} must be rows of 0 and 1, [N, C]. Received: {y.dtype} of shape {y.shape}. Save a "
+            "column for each label, with 1 where it applies."
+        )
+    _check_rows(y, key, rows, where)
+    return y.astype(np.int64)
+
+
+def _check_rows(y: np.ndarray, key: str, rows: int, where: str) -> None:
+    if len(y) != rows:
+        raise InputError(
+            f"load: {where}: {key} must have the length of {key.replace('y', 'x', 1)}. Received: {len(y)} labels for "
+            f"{rows} samples. Save one row per sample."
+        )
+
+
+def check_names(parts: dict[str, np.ndarray], names: tuple[str, ...], labels: str, where: str) -> tuple[str, ...]:
+    """The name of each column of values or multi-hot labels.
+
+    Args:
+        parts: Checked labels of each part by the name of the array, with `y_train`.
+        names: Given names; empty for the numbers of the columns.
+        labels: Their kind.
+        where: File, folder or name, for messages.
+
+    Raises:
+        InputError: The parts have different numbers of columns, there are other names than columns, or a label has no
+            training sample.
+    """
+    columns = parts["y_train"].shape[1]
+    for key, y in parts.items():
+        if y.shape[1] != columns:
+            raise InputError(
+                f"load: {where}: {key} must have the {columns} columns of y_train. Received: {y.shape[1]}. Save the "
+                "same columns in all parts."
+            )
+    if names and len(names) != columns:
+        raise InputError(
+            f"load: {where}: there must be one name for each of the {columns} columns of labels. Received: "
+            f"{len(names)}. Correct class_names."
+        )
+    found = names or tuple(str(number) for number in range(columns))
+    empty = np.flatnonzero(~parts["y_train"].any(axis=0)) if labels == "multi_hot" else np.zeros(0, int)
+    if len(empty):
+        raise InputError(
+            f"load: {where}: each label needs training samples. Received: none of label {found[empty[0]]}. Add samples "
+            "or remove its column."
+        )
+    return found

@@ -1,0 +1,129 @@
+"""Labels of a manifest: classes, values of a regression, or sets of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkd.data import manifest
+from tfkd.data.manifest import LABEL_PREFIX, Row
+from tfkd.errors import InputError
+
+# Between the names of several labels of one sample.
+_SEPARATOR = "|"
+
+
+def read(path: Path, rows: Sequence[Row], kind: str | None) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """The labels of the rows.
+
+    Without a declared kind, columns `label:NAME` of which all values are 0 or 1 and lists of names are multi-hot; other
+    such columns, lists of numbers, and a column `label` of numbers of which some are no whole numbers are values; any
+    other column `label` has classes.
+
+    Args:
+        path: The manifest, for messages.
+        rows: Its rows.
+        kind: Kind of the labels, see `tfkd.data.label_kinds`; None to find it.
+
+    Returns:
+        Labels [N] or [N, K]; the names of the classes or columns; the kind.
+
+    Raises:
+        InputError: A label is wrong; the message names file and line.
+    """
+    columns = [name for name in rows[0].values if name.startswith(LABEL_PREFIX)]
+    if columns:
+        return _of_columns(path, rows, columns, kind)
+    values = [row.values.get("label") for row in rows]
+    if isinstance(values[0], list) and kind != "classes":
+        if all(isinstance(name, str) for value in values if isinstance(value, list) for name in value):
+            return (*_sets(path, rows, kind), "multi_hot")
+        return (*_vectors(path, rows), kind or "values")
+    if kind == "multi_hot":
+        return (*_sets(path, rows, kind), kind)
+    if kind == "values" or (kind is None and _are_fractions(values)):
+        return np.array([_number(path, row, "label") for row in rows]), ("label",), "values"
+    labels = manifest.labels(path, rows)
+    names = manifest.classes(labels)
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array([numbers[label] for label in labels]), names, "classes"
+
+
+def _of_columns(
+    path: Path, rows: Sequence[Row], columns: Sequence[str], kind: str | None
+) -> tuple[np.ndarray, tuple[str, ...], str]:
+    if "label" in rows[0].values or kind == "classes":
+        raise InputError(
+            f"load: {path} must have either a column label or columns {', '.join(columns[:3])}, which are values or "
+            "labels that apply or not. Received: both, or classes. Leave one out."
+        )
+    y = np.array([[_number(path, row, column) for column in columns] for row in rows])
+    names = tuple(column.removeprefix(LABEL_PREFIX) for column in columns)
+    return y, names, kind or ("multi_hot" if ((y == 0) | (y == 1)).all() else "values")
+
+
+def _sets(path: Path, rows: Sequence[Row], kind: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Multi-hot rows [N, C], and the name of each label in alphabetical order."""
+    sets = [_names(path, row) for row in rows]
+    names = manifest.classes([name for one in sets for name in one])
+    if not names:
+        raise InputError(f"load: {path} must have labels. Received: none in any row. Add names to the column label.")
+    places = {name: place for place, name in enumerate(names)}
+    y = np.zeros((len(rows), len(names)), np.int64)
+    for number, one in enumerate(sets):
+        y[number, [places[name] for name in one]] = 1
+    return y, names
+
+
+def _names(path: Path, row: Row) -> list[str]:
+    value = row.values.get("label")
+    names = value.split(_SEPARATOR) if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"load: {path}, line {row.line}: label must be names with {_SEPARATOR} between them, or a list of names. "
+            f"Received: {value!r}. Correct it; a sample without labels has an empty text or list."
+        )
+    return [name.strip() for name in names if name.strip()]
+
+
+def _vectors(path: Path, rows: Sequence[Row]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Lists of numbers [N, K]."""
+    found = []
+    for row in rows:
+        value = row.values.get("label")
+        if not isinstance(value, list) or len(value) != len(rows[0].values["label"]):
+            raise InputError(
+                f"load: {path}, line {row.line}: label must be a list of as many numbers as in line {rows[0].line}. "
+                f"Received: {value!r}. Correct it."
+            )
+        found.append([_float(path, row, "label", one) for one in value])
+    return np.array(found), tuple(map(str, range(len(found[0]))))
+
+
+def _are_fractions(values: Sequence[Any]) -> bool:
+    """Whether all values are numbers, and some of them no whole ones."""
+    try:
+        numbers = np.array([float(value) for value in values])
+    except (ValueError, TypeError):
+        return False
+    return bool(np.isfinite(numbers).all() and (numbers != np.floor(numbers)).any())
+
+
+def _number(path: Path, row: Row, column: str) -> float:
+    return _float(path, row, column, row.values.get(column))
+
+
+def _float(path: Path, row: Row, column: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (ValueError, TypeError):
+        number = np.nan
+    if not np.isfinite(number):
+        raise InputError(
+            f"load: {path}, line {row.line}: column {column!r} must be a finite number. Received: {value!r}. Correct "
+            "it, or remove the line."
+        )
+    return number

@@ -1,0 +1,37 @@
+"""The table [contract] of a recipe, whose keys are the limits of a contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pydantic
+from pydantic import Field
+
+from tfkd.recipes.sections import Section
+from tfkd.validation.contract import Contract
+from tfkd.validation.limits import CONFIDENT, LIMITS
+
+
+def _limits(section: Any) -> Any:
+    """Checks that each limit of the contract is in its range."""
+    Contract(**section.model_dump())
+    return section
+
+
+_LIMIT_EXAMPLES = {"percent": 90.0, "points": 1.0, "bytes": 65_536, "ms": 5.0, "steps": 2, "value": 2.5, "ratio": 0.9}
+ContractSection = pydantic.create_model(
+    "ContractSection",
+    __base__=Section,
+    __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked. "
+    "Without any of min_accuracy, max_accuracy_drop, max_drop_from_teacher and min_gain_over_alone, or a limit on a "
+    "metric of another task, the verdict is UNKNOWN.",
+    __validators__={"_check_limits": pydantic.model_validator(mode="after")(_limits)},
+    **{
+        limit.name: (
+            limit.number | None,
+            Field(default=None, description=limit.help, examples=[_LIMIT_EXAMPLES[limit.unit]]),
+        )
+        for limit in LIMITS.values()
+    },
+    confident=(bool, Field(default=False, description=CONFIDENT)),  # type: ignore[call-overload]
+)

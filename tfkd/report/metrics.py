@@ -1,0 +1,152 @@
+"""Metrics of tasks other than classification in reports: numbers as text, tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfkd import tasks
+from tfkd.report import svg, words
+from tfkd.report.svg import Plot
+
+# Labels of a multi-label task in the table of the page.
+_MOST_LABELS = 30
+
+
+def task_of(record: Mapping[str, Any]) -> tasks.Task:
+    """The task of a validation; reports of the time before there were tasks are of classifications."""
+    return tasks.get(record.get("task", tasks.CLASSIFICATION.name))
+
+
+def is_classification(record: Mapping[str, Any]) -> bool:
+    """Whether the task is the classification, which has its own columns."""
+    return task_of(record).name == tasks.CLASSIFICATION.name
+
+
+def value(row: Mapping[str, Any], name: str) -> float | None:
+    """A metric of a row; None where it is unknown."""
+    result = row.get("result")
+    found = result["metrics"][name]["value"] if result else None
+    return None if found is None else float(found)
+
+
+def cells(row: Mapping[str, Any], task: tasks.Task) -> list[tuple[str, str]]:
+    """The metrics of a row and their intervals as text, one pair for each metric of the task."""
+    found = []
+    for metric in task.metrics:
+        number = value(row, metric.name)
+        interval = (row.get("result") or {"metrics": {metric.name: {}}})["metrics"][metric.name].get("interval")
+        ends = " to ".join(words.quantity(end, metric.unit) for end in interval) if interval else ""
+        found.append((words.quantity(number, metric.unit), ends))
+    return found
+
+
+def against(row: Mapping[str, Any], task: tasks.Task, role: str) -> str:
+    """The difference of each metric from that of the model in a role, such as `MAE +0.12`; empty without one."""
+    found = ((row.get("result") or {}).get("differences") or {}).get(role)
+    if not found:
+        return ""
+    return ", ".join(
+        f"{metric.label} {_signed(found[metric.name]['value'])}"
+        for metric in task.metrics
+        if found[metric.name]["value"] is not None
+    )
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.3g}".replace("-", "\N{MINUS SIGN}")
+
+
+def plots(row: Mapping[str, Any] | None, task: tasks.Task) -> list[Plot]:
+    """The plots of a row: residuals, or curves."""
+    details = row["result"]["details"] if row and row.get("result") else {}
+    if not row or not details:
+        return []
+    where = f"{row['name']} on {row['target'] or 'Keras'}"
+    if "predictions" in details:
+        return [_predictions(details, where), _residuals(details, where)]
+    if "roc" in details:
+        return [_roc(details, where), _pr(details, where)]
+    return []
+
+
+def _columns(details: Mapping[str, Any]) -> list[tuple[str, list[float], list[float]]]:
+    """Name, labels and predictions of each output; of many outputs the first eight."""
+    return [
+        (name, [one[place] for one in details["labels"]], [one[place] for one in details["predictions"]])
+        for place, name in enumerate(details["outputs"][:8])
+    ]
+
+
+def _predictions(details: Mapping[str, Any], where: str) -> Plot:
+    with svg.figure() as figure:
+        axes = figure.add_subplot()
+        columns = _columns(details)
+        for place, (name, labels, predictions) in enumerate(columns):
+            axes.plot(labels, predictions, "o", markersize=3, alpha=0.6, color=svg.series_colour(place), label=name)
+        ends = [min(min(one[1]) for one in columns), max(max(one[1]) for one in columns)]
+        axes.plot(ends, ends, color=svg.colour("--muted"), linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel("label")
+        axes.set_ylabel("prediction")
+        if len(columns) > 1:
+            figure.legend(loc="outside lower center", ncols=4)
+        caption = f"{where}: one dot per test sample (at most 500, drawn at random). On the dashed line both are equal."
+        return svg.plot(figure, "Predictions", caption)
+
+
+def _residuals(details: Mapping[str, Any], where: str) -> Plot:
+    with svg.figure() as figure:
+        axes = figure.add_subplot()
+        for place, (name, labels, predictions) in enumerate(_columns(details)):
+            residuals = [prediction - label for label, prediction in zip(labels, predictions, strict=True)]
+            axes.plot(predictions, residuals, "o", markersize=3, alpha=0.6, color=svg.series_colour(place), label=name)
+        axes.axhline(0, color=svg.colour("--muted"), linewidth=1)
+        axes.set_xlabel("prediction")
+        axes.set_ylabel("prediction \N{MINUS SIGN} label")
+        caption = f"{where}: errors against predictions. A trend or a funnel shows what the model has not learnt."
+        return svg.plot(figure, "Residuals", caption)
+
+
+def _roc(details: Mapping[str, Any], where: str) -> Plot:
+    with svg.figure() as figure:
+        axes = figure.add_subplot()
+        axes.plot(*details["roc"], color=svg.series_colour(0), linewidth=1.8)
+        axes.plot([0, 1], [0, 1], color=svg.colour("--muted"), linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel("false positive rate")
+        axes.set_ylabel("true positive rate")
+        caption = f"{where}: positives are {details['positive']}. The dashed line is that of a constant answer."
+        return svg.plot(figure, "ROC curve", caption)
+
+
+def _pr(details: Mapping[str, Any], where: str) -> Plot:
+    with svg.figure() as figure:
+        axes = figure.add_subplot()
+        axes.plot(*details["pr"], color=svg.series_colour(0), linewidth=1.8, drawstyle="steps-post")
+        axes.axhline(details["share"], color=svg.colour("--muted"), linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel("recall")
+        axes.set_ylabel("precision")
+        axes.set_ylim(0, 1.03)
+        caption = f"{where}: the dashed line is the share of positives, {words.percent(details['share'])}."
+        return svg.plot(figure, "Precision and recall", caption)
+
+
+def table(row: Mapping[str, Any] | None) -> tuple[list[str], list[list[str]]] | None:
+    """The metrics of each output or label of a row, as header and lines; None where there are none."""
+    details = row["result"]["details"] if row and row.get("result") else {}
+    if outputs := details.get("by_output"):
+        lines = [
+            [one["name"], *(words.quantity(one[name], "value") for name in ("mae", "rmse", "bias"))] for one in outputs
+        ]
+        return ["Output", "MAE", "RMSE", "Mean error"], lines
+    if labels := details.get("by_label"):
+        ordered: Sequence[Mapping[str, Any]] = sorted(labels, key=lambda one: one["average_precision"])[:_MOST_LABELS]
+        lines = [
+            [
+                one["name"],
+                f"{one['samples']:,}",
+                *(words.quantity(one[name], "percent") for name in ("average_precision", "f1")),
+            ]
+            for one in ordered
+        ]
+        return ["Label", "Test samples", "Average precision", "F1"], lines
+    return None

@@ -1,0 +1,61 @@
+"""What a model is for: labels, default losses and metrics of each task.
+
+To add a task, write a module with a `Task` and add one line to `TASKS`. The limits of a contract on its metrics follow
+from `Task.metrics`; `tfkd.validation.contract.Contract` lists them as fields.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tfkd._internal.suggestion import suggestion
+from tfkd.errors import InputError
+from tfkd.tasks import binary, classification, multi_label, regression
+from tfkd.tasks.task import ConstantAnswer, Metric, Scored, Task, Value
+
+if TYPE_CHECKING:
+    from tfkd.data import Split
+
+__all__ = ["HELP", "NAMES", "TASKS", "ConstantAnswer", "Metric", "Scored", "Task", "Value", "find", "get"]
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (classification.TASK, binary.TASK, multi_label.TASK, regression.TASK)
+}
+NAMES = tuple(TASKS)
+CLASSIFICATION = classification.TASK
+
+HELP = (
+    f"Task: {', '.join(NAMES)}. By default the labels tell: floats are a regression, rows of 0 and 1 multi-label; two "
+    "classes are binary where the model has one output, and class numbers a classification otherwise."
+)
+
+
+def get(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name not in TASKS:
+        raise InputError(f"task must be one of {', '.join(NAMES)}. Received: {name!r}.{suggestion(name, NAMES)}")
+    return TASKS[name]
+
+
+def find(split: Split, outputs: int | None = None, name: str | None = None) -> Task:
+    """The task of a data set and a model.
+
+    Args:
+        split: Any split of the data.
+        outputs: Number of outputs of a sample that the model has; None where it is not known.
+        name: Name that the user gave; None to find it from labels and model.
+
+    Raises:
+        InputError: There is no task of that name, or the labels are not those of the task.
+    """
+    if name is not None:
+        task = get(name)
+        task.check_labels(split)
+        return task
+    if split.label_kind == "classes":
+        return binary.TASK if outputs == 1 and split.num_classes == 2 else classification.TASK
+    return next(task for task in TASKS.values() if task.labels == split.label_kind)

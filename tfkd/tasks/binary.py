@@ -1,0 +1,124 @@
+"""Binary classification with one output: a logit, or its sigmoid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tfkd.errors import InputError
+from tfkd.tasks import bootstrap
+from tfkd.tasks.task import ConstantAnswer, Metric, Scored, Task
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from tfkd.data import Split
+
+# Points of a curve in the report.
+_MOST_POINTS = 200
+
+
+class Binary(Task):
+    """Decides between two classes by one output; labels are 0 and 1, int64 [N]."""
+
+    name = "binary"
+    labels = "classes"
+    metrics = (Metric("roc_auc", "ROC AUC"), Metric("pr_auc", "PR AUC"), Metric("f1", "F1"))
+    soft_loss = "sigmoid_target"
+    has_threshold = True
+
+    def outputs(self, split: Split) -> int:
+        """One.
+
+        Raises:
+            InputError: The data do not have two classes.
+        """
+        self.check_labels(split)
+        return 1
+
+    def check_labels(self, split: Split) -> None:
+        super().check_labels(split)
+        if split.num_classes != 2:
+            raise InputError(
+                f"task 'binary' needs two classes. Received: {split.num_classes} in {split.name!r}. Use the task "
+                "classification."
+            )
+
+    def hard_loss(self) -> keras.losses.Loss:
+        """Binary cross-entropy of logits."""
+        import keras
+
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+
+    def training_metrics(self) -> list[Any]:
+        """The accuracy at the probability 0.5."""
+        import keras
+
+        return [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")]
+
+    def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
+        """The threshold with the highest F1."""
+        return bootstrap.best_threshold(outputs.reshape(len(y), 1), y.reshape(-1, 1) == 1)
+
+    def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
+        """ROC AUC, PR AUC (average precision) and F1 of the class 1, in percent; NaN where a class has no sample."""
+        import numpy as np
+        from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+        scores, positive = outputs.reshape(-1).astype(np.float64), split.y == 1
+        limit = 0.0 if threshold is None else threshold
+        called, n, both = scores > limit, len(scores), 0 < positive.sum() < len(positive)
+        ranking = bootstrap.Ranking(scores, positive)
+        replicates = {
+            "roc_auc": 100 * bootstrap.replicate(ranking.roc_auc, n, seed),
+            "pr_auc": 100 * bootstrap.replicate(ranking.average_precision, n, seed),
+            "f1": 100
+            * bootstrap.replicate(
+                lambda weights: bootstrap.f1(weights, positive[:, None], called[:, None])[:, 0], n, seed
+            ),
+        }
+        values = {
+            "roc_auc": 100 * float(roc_auc_score(positive, scores)) if both else np.nan,
+            "pr_auc": 100 * float(average_precision_score(positive, scores)) if both else np.nan,
+            "f1": 100 * float(f1_score(positive, called, zero_division=0)),
+        }
+        return Scored(
+            values,
+            replicates,
+            ConstantAnswer("roc_auc", 50.0, _is_better(scores, positive), "A constant answer has a ROC AUC of 50%."),
+            right=called == positive,
+            threshold=limit,
+            details=_details(scores, positive, split) if both else {},
+        )  # fmt: skip
+
+
+def _is_better(scores: np.ndarray, positive: np.ndarray) -> bool | None:
+    """Whether positives rank above negatives: the Mann-Whitney U test, one-sided at 95 %."""
+    from scipy.stats import mannwhitneyu
+
+    if positive.sum() < 3 or (~positive).sum() < 3:
+        return None
+    return bool(mannwhitneyu(scores[positive], scores[~positive], alternative="greater").pvalue < 0.05)
+
+
+def _details(scores: np.ndarray, positive: np.ndarray, split: Split) -> dict[str, Any]:
+    """The ROC curve and the curve of precision and recall, thinned out."""
+    import numpy as np
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    false_positive, true_positive, _ = roc_curve(positive, scores)
+    precision, recall, _ = precision_recall_curve(positive, scores)
+
+    def thinned(*curves: np.ndarray) -> list[list[float]]:
+        rows = np.unique(np.linspace(0, len(curves[0]) - 1, _MOST_POINTS).round().astype(int))
+        return [np.round(curve[rows], 5).tolist() for curve in curves]
+
+    return {
+        "positive": split.class_names[1],
+        "share": float(positive.mean()),
+        "roc": thinned(false_positive, true_positive),
+        "pr": thinned(recall, precision),
+    }
+
+
+TASK = Binary()

@@ -1,0 +1,179 @@
+"""What a task is: its labels, default losses, metrics, and what a result on it holds.
+
+Modules of this room import NumPy, Keras and scikit-learn inside functions: the command line reads the metrics for its
+options, and `--help` loads none of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+    from tfkd.data import Split
+
+Unit = Literal["percent", "value", "ratio"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A number that says how good the outputs of a model are.
+
+    Args:
+        name: Name in contracts and records, such as `roc_auc`.
+        label: Name in reports.
+        unit: `percent`; `value`, the unit of the labels; or `ratio`, a number without a unit.
+        larger_is_better: Whether larger values are better.
+        high: Largest possible value.
+        low: Smallest value that a limit may have.
+    """
+
+    name: str
+    label: str
+    unit: Unit = "percent"
+    larger_is_better: bool = True
+    high: float = 100.0
+    low: float = 0.0
+
+    @property
+    def sign(self) -> int:
+        """1 if larger values are better, -1 if smaller ones are."""
+        return 1 if self.larger_is_better else -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A value with its 95 % interval.
+
+    Args:
+        value: The value, in the unit of its metric.
+        interval: Low and high end; None where the samples are too few to compute one.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as plain JSON values; null for a number that is not finite."""
+        value = self.value if math.isfinite(self.value) else None
+        return {"value": value, "interval": None if self.interval is None else list(self.interval)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantAnswer:
+    """The comparison with the best constant answer.
+
+    Args:
+        metric: Name of the metric that was compared.
+        value: What the constant answer reaches.
+        better: Whether the model is significantly better, at 95 %, one-sided; None where the samples are too few.
+        answer: The constant answer, as a sentence.
+    """
+
+    metric: str
+    value: float
+    better: bool | None
+    answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The scores of one model's outputs.
+
+    Args:
+        values: Value of each metric, in its unit.
+        replicates: The same on bootstrap samples, float64 [B] for each metric.
+        constant: Comparison with a constant answer.
+        right: Whether each sample is answered correctly, bool [N]; None where a task has no right and wrong.
+        errors: Size of the error on each sample, float64 [N]; None where a task has right and wrong instead.
+        threshold: Threshold of the outputs above which an answer is positive; None for a task without one.
+        details: What the report plots, as plain JSON values.
+    """
+
+    values: Mapping[str, float]
+    replicates: Mapping[str, np.ndarray]
+    constant: ConstantAnswer
+    right: np.ndarray | None = None
+    errors: np.ndarray | None = None
+    threshold: float | None = None
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Task:
+    """A task: what the outputs of a model mean.
+
+    Attributes:
+        name: Name in recipes, on the command line and in records.
+        labels: Kind of its labels, see `tfkd.data.label_kinds`.
+        metrics: Its metrics; by the first the best of several models is chosen.
+        soft_loss: Name of its default distillation loss, see `tfkd.losses.NAMES`.
+        gives_logits: Whether outputs are logits, so that a final softmax or sigmoid is removed for the training.
+        has_threshold: Whether a metric depends on a threshold, which is chosen on the validation split.
+        monitor: Name of the training log by which the best epoch is chosen.
+        monitor_rises: Whether a higher value of that log is better.
+    """
+
+    name: str
+    labels: str
+    metrics: Sequence[Metric]
+    soft_loss: str
+    gives_logits: bool = True
+    has_threshold: bool = False
+    monitor: str = "accuracy"
+    monitor_rises: bool = True
+
+    @property
+    def primary(self) -> Metric:
+        """The metric by which the best of several models is chosen."""
+        return self.metrics[0]
+
+    def outputs(self, split: Split) -> int:
+        """The number of outputs that a model for a split needs."""
+        return split.num_classes
+
+    def hard_loss(self) -> keras.losses.Loss:
+        """The default loss on labels."""
+        raise NotImplementedError
+
+    def training_metrics(self) -> list[Any]:
+        """The metrics of `keras.Model.compile`."""
+        raise NotImplementedError
+
+    def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
+        """The threshold that is best on some samples.
+
+        Args:
+            outputs: Outputs [N, C], logits or probabilities.
+            y: Labels of the task.
+        """
+        return None
+
+    def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
+        """Compares outputs with labels.
+
+        Args:
+            outputs: Real values [N, C], not quantized ones.
+            split: The N samples.
+            threshold: Threshold of the outputs; not used by a task without one.
+            seed: Seed of the bootstrap. Two models on the same samples with the same seed have paired replicates.
+        """
+        raise NotImplementedError
+
+    def check_labels(self, split: Split) -> None:
+        """Refuses labels of another kind.
+
+        Raises:
+            InputError: The labels of the split are not those of the task.
+        """
+        if split.label_kind != self.labels:
+            raise InputError(
+                f"task {self.name!r} needs labels of the kind {self.labels!r}. Received: {split.label_kind!r} in "
+                f"{split.name!r}. Load the data with labels={self.labels!r}, or choose another task."
+            )
