@@ -60,6 +60,7 @@ SMALL = {
     "mobilenet_v2": (32, 32, 3),
     "resnet50": (32, 32, 3),
     "autoencoder": (20,),
+    "mlp": (6,),
     "gru": (6, 4),
     "lstm": (6, 4),
 }
