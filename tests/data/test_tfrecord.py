@@ -20,7 +20,7 @@ def example(**features):
         values = values if isinstance(values, list) else [values]
         kind = {bytes: "bytes_list", float: "float_list", int: "int64_list"}[type(values[0])]
         found[name] = tf.train.Feature(**{kind: KINDS[type(values[0])](value=values)})
-    return tf.train.Example(features=tf.train.Features(feature=found)).SerializeToString()
+    return tf.train.Example(features=tf.train.Features(feature=found)).SerializeToString(deterministic=True)
 
 
 def write(path, examples):
