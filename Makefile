@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
-# Test processes. `make test JOBS=0` runs all tests in one process.
-JOBS ?= 2
+# Test processes, one more than cores, since some tests wait. `make test JOBS=0` runs all tests in one process.
+JOBS ?= 3
 # One worker runs a whole file, since the fixtures of a file are expensive; files with slow tests start first.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations-min 1
 LOWEST_PYTHON ?= python3.11
@@ -49,7 +49,7 @@ test: install
 	$(PYTEST) --durations 10 $(PYTEST_ARGS)
 
 test-all: install
-	@echo 'The campaigns come on top of the tests, which take about 25 minutes on 2 cores.'
+	@echo 'The campaigns come on top of the tests, which take about 16 minutes on 2 cores.'
 	$(PYTEST) --durations 25 -m '' $(PYTEST_ARGS)
 
 test-lowest: $(VENV)-lowest/installed
