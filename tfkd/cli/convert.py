@@ -50,6 +50,19 @@ def convert(
             "--allow-mismatch", help="Write a .tflite that computes something else, too, with a finding that says so."
         ),
     ] = False,
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Change pooling, ranges, channels and biases where int8 loses less by it on the calibration samples.",
+        ),
+    ] = False,
+    rounding: Annotated[
+        str,
+        typer.Option(
+            help="How --refine rounds weights: calibrated, for the least error on the calibration samples, or nearest."
+        ),
+    ] = "calibrated",
     quantizer: Annotated[
         str | None, typer.Option(help="tensorflow or litert. Default: litert if an option below needs it.")
     ] = None,
@@ -106,6 +119,8 @@ def convert(
         allow_float=allow_float,
         check=check,
         allow_mismatch=allow_mismatch,
+        refine=refine,
+        rounding=rounding,
         settings=conversion.select(
             quantizer, ranges=ranges, keep_float=keep_float or (), int16=int16 or (), int4=int4 or ()
         ),

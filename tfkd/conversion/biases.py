@@ -8,7 +8,6 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.conversion.model_editor import ModelEditor
-from tfkd.errors import ModelError
 
 # Positions of the input, the weights and the bias among an op's inputs.
 _POSITIONS = {
@@ -19,7 +18,7 @@ _POSITIONS = {
 }
 # Largest quantized bias. It leaves the other half of int32 to the sum of products.
 _LARGEST = 2**30
-_LARGEST_WEIGHT = 127
+_LARGEST_WEIGHT, _LARGEST_INT4 = 127, 7
 _SMALLEST_SCALE = 1e-30
 # Largest error of a bias that is right, in its steps and as a part of it: quantizers compute in float32.
 _TOLERANCE = 2.0
@@ -40,9 +39,6 @@ def correct(content: bytes, original: bytes) -> bytes:
 
     Returns:
         The file with other biases and weights in these layers, or `content` where all biases are right.
-
-    Raises:
-        ModelError: The weights of such a layer have 4 bits.
     """
     editor, floats = ModelEditor(content), ModelEditor(original)
     corrected = [
@@ -95,13 +91,12 @@ def _correct(editor: ModelEditor, op: Any, weights: np.ndarray, bias: np.ndarray
 def _rescale_weights(editor: ModelEditor, op: Any, weights: np.ndarray, scales: np.ndarray) -> None:
     position = _POSITIONS[editor.name(op)][1]
     tensor = editor.tensors[int(op.inputs[position])]
-    if tensor.type != schema.TensorType.INT8:
-        raise ModelError(
-            f"{editor.name(op)} {editor.tensors[int(op.outputs[0])].name.decode()!r}: its bias must fit into 32 bits. "
-            "Received: 4-bit weights that are too small beside it. Leave the layer out of int4."
-        )
     shape = np.ones(len(tensor.shape), np.int64)
     if len(scales) > 1:
         shape[tensor.quantization.quantizedDimension] = len(scales)
     quantized = np.round(weights.reshape(tensor.shape) / scales.reshape(shape))
-    editor.replace_constant(op, position, np.clip(quantized, -_LARGEST_WEIGHT, _LARGEST_WEIGHT).astype(np.int8), scales)
+    if tensor.type == schema.TensorType.INT8:
+        values = np.clip(quantized, -_LARGEST_WEIGHT, _LARGEST_WEIGHT).astype(np.int8)
+        editor.replace_constant(op, position, values, scales)
+    else:
+        editor.replace_int4(op, position, np.clip(quantized, -_LARGEST_INT4, _LARGEST_INT4), scales)

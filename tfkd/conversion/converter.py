@@ -15,12 +15,12 @@ import numpy as np
 
 from tfkd._internal import isolation
 from tfkd.conversion import (
-    channel_slices,
     layer_names,
     op_forms,
     parity,
     precision,
     reference,
+    refinement,
     refusals,
     rewriting,
     rnn,
@@ -56,6 +56,8 @@ def convert(
     allow_float: bool = False,
     check: bool = True,
     allow_mismatch: bool = False,
+    refine: bool = False,
+    rounding: str = "calibrated",
     overwrite: bool = False,
     timeout_s: float = 600.0,
     seed: int = 0,
@@ -81,6 +83,10 @@ def convert(
             `tfkd.conversion.parity`; and whether calibration samples are refused that the model, run on them, does
             not fit, see `tfkd.conversion.input_scale`.
         allow_mismatch: Whether a .tflite that computes something else is written, with the mismatch in its `findings`.
+        refine: Whether `full_int8` may change the model where this reduces the error of the outputs on the calibration
+            samples, see `tfkd.conversion.refinement`. What was changed is in `changes`.
+        rounding: How `refine` rounds weights: `calibrated`, for the least error of each layer's output on the
+            calibration samples, see `tfkd.conversion.weight_rounding`; or each to its `nearest` step.
         overwrite: Whether an existing file is replaced.
         timeout_s: Time limit of the converter in seconds, > 0.
         seed: Random seed of the draw of calibration samples.
@@ -100,6 +106,10 @@ def convert(
     """
     if mode not in MODES:
         raise InputError(f"convert: mode must be one of {', '.join(MODES)}. Received: mode={mode!r}. Use 'full_int8'.")
+    if rounding not in ("nearest", "calibrated"):
+        raise InputError(
+            f"convert: rounding must be 'calibrated' or 'nearest'. Received: rounding={rounding!r}. Use 'calibrated'."
+        )
     settings = select(quantizer)
     if Path(path).exists() and not overwrite:
         raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
@@ -115,7 +125,7 @@ def convert(
         if mode in _CALIBRATED:
             chosen, audit = draw(calibration, source, calibration_samples, seed, mode)
         samples = None if chosen is None else chosen.x.astype("float32")
-        job = _Job(what, mode, settings, samples, float_io, allow_float, check, timeout_s)
+        job = _Job(what, mode, settings, samples, float_io, allow_float, check, refine, rounding, timeout_s)
         conversion = thread.submit(_run, run, source, job)
         expected = None
         if check and not isinstance(loaded, Path):  # the Keras model runs here while the child process converts it
@@ -124,7 +134,7 @@ def convert(
             some = reference.usable(calibration, source.sample_shape, seed) if samples is None else samples
             expected = reference.of_keras(loaded, input_specs(loaded), some, reference.MOST)
         quantized, of_saved_model = conversion.result()
-        converted = TFLiteModel.load(quantized.content)
+        converted = dataclasses.replace(TFLiteModel.load(quantized.content), changes=quantized.changes)
         if mode in _CALIBRATED and not allow_float:
             _check_no_float_ops(converted, quantized, what)
         if compared := expected or of_saved_model:
@@ -162,9 +172,9 @@ def float_counterpart(
     ):
         lstm_op = "UNIDIRECTIONAL_SEQUENCE_LSTM" in converted.ops
         source = export(loaded, Path(folder) / "model", integers="WHILE" not in converted.ops, lstm_op=lstm_op)
-        job = _Job(what, "float32", None, None, float_io=False, allow_float=False, check=False, timeout_s=timeout_s)
+        job = _Job(what, "float32", None, None, timeout_s=timeout_s)
         content = _run(run, source, job)[0].content
-        return TFLiteModel.load(channel_slices.separate_as(content, converted))
+        return TFLiteModel.load(refinement.refine_as(content, converted))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,10 +185,12 @@ class _Job:
     mode: str
     settings: QuantizerSettings | None
     samples: np.ndarray | None
-    float_io: bool
-    allow_float: bool
-    check: bool
-    timeout_s: float
+    float_io: bool = False
+    allow_float: bool = False
+    check: bool = False
+    refine: bool = False
+    rounding: str = "nearest"
+    timeout_s: float = 600.0
 
 
 def _exported(model: Any, folder: Path, mode: str, settings: QuantizerSettings | None) -> Source:
@@ -191,8 +203,8 @@ def _conversion(model: Any, source: Source, job: _Job, expected: Reference) -> C
     layers = {} if isinstance(model, Path) else layer_names.layers(model)
 
     def float32() -> bytes:
-        content: bytes = isolation.run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **_arguments(source))
-        return content
+        float_model: Quantized = isolation.run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **_arguments(source))
+        return float_model.content
 
     def agrees(other: Alternative) -> bool:
         """Whether a conversion in another way succeeds and computes what the model computes."""
@@ -230,7 +242,8 @@ def _conversion(model: Any, source: Source, job: _Job, expected: Reference) -> C
 def _arguments(source: Source) -> dict[str, Any]:
     """Arguments of `_convert` for mode float32."""
     arguments = {"saved_model": str(source.folder), "inputs": source.inputs, "outputs": source.outputs}
-    return {**arguments, "mode": "float32", "samples": None, "float_io": False, "allow_float": False}
+    off = {"float_io": False, "allow_float": False, "refine": False, "rounding": "nearest"}
+    return {**arguments, "mode": "float32", "samples": None, **off}
 
 
 def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, what: str) -> None:
@@ -249,11 +262,11 @@ def _run(run: Callable[..., Any], source: Source, job: _Job) -> tuple[Quantized,
     """
     arguments, expected = _arguments(source), None
     if job.settings is None:
-        arguments |= {"mode": job.mode, "samples": job.samples}
-        arguments |= {"float_io": job.float_io, "allow_float": job.allow_float}
+        names = ("mode", "samples", "float_io", "allow_float", "refine", "rounding")
+        arguments |= {name: getattr(job, name) for name in names}
     try:
         if job.check and not source.inputs:
-            content, expected = run(
+            converted, expected = run(
                 "tfkd.conversion.converter:_convert_and_evaluate",
                 timeout_s=job.timeout_s,
                 what=job.what,
@@ -262,20 +275,22 @@ def _run(run: Callable[..., Any], source: Source, job: _Job) -> tuple[Quantized,
                 arguments=arguments,
             )
         else:
-            content = run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **arguments)
+            converted = run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **arguments)
     except InputError as error:
         raise ModelError(f"{job.what}: {refusals.explain(str(error))}") from error
     except isolation.ChildCrashed as error:
         message = refusals.crash(str(error), integers=arguments["samples"] is not None)
         raise isolation.ChildCrashed(f"{job.what}: {message}") from error
     if job.settings is None:
-        return Quantized(content), expected
+        return converted, expected
     quantized = quantize(
-        content,
+        converted.content,
         job.settings,
         mode=job.mode,
         samples=job.samples,
         float_io=job.float_io,
+        refine=job.refine,
+        rounding=job.rounding,
         timeout_s=job.timeout_s,
         what=job.what,
     )
@@ -301,8 +316,10 @@ def _convert(
     samples: np.ndarray | None,
     float_io: bool,
     allow_float: bool,
-) -> bytes:
-    tf = _tensorflow()
+    refine: bool,
+    rounding: str,
+) -> Quantized:
+    tf, changes = _tensorflow(), list[str]()
     try:
         loaded = tf.saved_model.load(saved_model)
     except Exception as error:  # TensorFlow raises exceptions without a common base class
@@ -339,7 +356,7 @@ def _convert(
         converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
         if allow_float:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
-        rewriting.install(converter, mode, samples)
+        changes = rewriting.install(converter, mode, samples, refines=refine, rounding=rounding)
     try:
         content = converter.convert()
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class
@@ -348,20 +365,21 @@ def _convert(
         raise isolation.ChildRefused(f"{refusals.REFUSED}: {error}") from None
     if samples is None:  # otherwise the converter has quantized the rewritten model
         content = op_forms.replace_softplus(content)
-    return rnn.align_lstm_scales(signatures.reorder(content, inputs, outputs))
+    content = rnn.align_lstm_scales(signatures.reorder(content, inputs, outputs))
+    return Quantized(content, changes=tuple(changes))
 
 
 def _convert_and_evaluate(
     mode: str, samples: np.ndarray | None, arguments: Mapping[str, Any]
-) -> tuple[bytes, Reference]:
+) -> tuple[Quantized, Reference]:
     """Converts a SavedModel, and computes its outputs on a few samples."""
-    content = _convert(**arguments)
+    converted = _convert(**arguments)
     folder = arguments["saved_model"]
     loaded = _tensorflow().saved_model.load(folder)  # anew, since a calibration changes the state of the model
     signature = loaded.signatures["serving_default"]
     inputs, outputs = signatures.orders(loaded, signature, folder)
-    number = reference.count(TFLiteModel.load(content), mode)
-    return content, reference.of_signature(signature, inputs, outputs, samples, number)
+    number = reference.count(TFLiteModel.load(converted.content), mode)
+    return converted, reference.of_signature(signature, inputs, outputs, samples, number)
 
 
 def _set_mode(converter: Any, mode: str, integer_io: bool) -> None:

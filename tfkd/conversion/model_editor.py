@@ -114,6 +114,25 @@ class ModelEditor:
         if scales is not None:
             self.tensors[index].quantization.scale = scales.astype(np.float32)
 
+    def replace_int4(self, op: Any, position: int, values: np.ndarray, scales: np.ndarray) -> None:
+        """Gives one op other weights of 4 bits, two in a byte with the first in the lower half.
+
+        Args:
+            op: The op, whose weights have 4 bits.
+            position: Position of the weights among the op's inputs.
+            values: The new values, -8..7.
+            scales: The new quantization scales.
+        """
+        index = int(op.inputs[position])
+        if self.readers()[index] > 1:
+            index = self.copy_tensor(index, f"/own{len(self.tensors)}")
+            self.set_input(op, position, index)
+        nibbles = values.astype(np.int8).ravel().view(np.uint8) & 15
+        nibbles = np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8))
+        self.set_constant(index, (nibbles[0::2] | nibbles[1::2] << 4).view(np.int8))
+        self.tensors[index].type = schema.TensorType.INT4
+        self.tensors[index].quantization.scale = scales.astype(np.float32)
+
     def set_input(self, op: Any, position: int, index: int) -> None:
         """Lets an op read another tensor."""
         op.inputs = op.inputs.copy()  # arrays that were read from a file cannot be written

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import activation_ranges, biases, channel_slices, layer_names, rewriting, tflite_writer
+from tfkd.conversion import (
+    activation_ranges,
+    biases,
+    channel_slices,
+    layer_names,
+    refinement,
+    rewriting,
+    tflite_writer,
+)
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
 from tfkd.errors import InputError, ModelError
@@ -126,11 +136,13 @@ class Quantized:
         content: The .tflite file.
         kept_float: Output tensors of the ops that the settings keep in float.
         outliers: Sentences on the tensors with the farthest outliers, the farthest first.
+        changes: Sentences on what was changed in the model, see `refinement`.
     """
 
     content: bytes
     kept_float: tuple[str, ...] = ()
     outliers: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
 
 def quantize(
@@ -140,6 +152,8 @@ def quantize(
     mode: str,
     samples: np.ndarray | None,
     float_io: bool = False,
+    refine: bool = False,
+    rounding: str = "calibrated",
     timeout_s: float = 600.0,
     what: str = "quantizing",
 ) -> Quantized:
@@ -151,6 +165,8 @@ def quantize(
         mode: `dynamic_range`, `full_int8` or `int16x8`: the precision of layers that no expression selects.
         samples: [N, ...] float32 calibration samples for `full_int8` and `int16x8`.
         float_io: Whether input and output stay in float.
+        refine: Whether `refinement` may change the model for `full_int8`.
+        rounding: See `refinement.refine`.
         timeout_s: Time limit in seconds.
         what: Description of the work, for messages.
 
@@ -178,6 +194,8 @@ def quantize(
             mode=mode,
             samples=samples,
             float_io=float_io,
+            refine=refine,
+            rounding=rounding,
         )
     except ModelError as error:
         raise ModelError(f"{what}: {error}") from None
@@ -190,21 +208,50 @@ def quantize(
 
 # Bits of activations and weights, or None for float.
 _Precision = tuple[int, int] | None
+# Result of `activation_ranges.find`.
+_Found = tuple[dict[str, tuple[float, float]], tuple[str, ...]]
 
 
 def _quantize(
-    content: bytes, settings: QuantizerSettings, mode: str, samples: np.ndarray | None, float_io: bool
+    content: bytes,
+    settings: QuantizerSettings,
+    mode: str,
+    samples: np.ndarray | None,
+    float_io: bool,
+    refine: bool = False,
+    rounding: str = "calibrated",
 ) -> Quantized:
     content = rewriting.for_litert(content, int16=mode == "int16x8" or bool(settings.int16))
+    if not refine or mode != "full_int8" or samples is None:
+        return _quantize_once(content, settings, mode, _find_ranges(content, settings, mode, samples), float_io)
+    made: dict[bytes, Quantized] = {}
+    found = functools.cache(lambda floats: _find_ranges(floats, settings, mode, samples))
+
+    def quantize_once(floats: bytes, narrowed: Mapping[str, tuple[float, float]]) -> bytes:
+        ranges, outliers = found(floats)
+        quantized = _quantize_once(floats, settings, mode, ({**ranges, **narrowed}, outliers), float_io)
+        made[floats] = quantized
+        return quantized.content
+
+    refined = refinement.refine(quantize_once, content, samples, ranges=settings.ranges == "min_max", rounding=rounding)
+    return dataclasses.replace(made[refined.original], content=refined.content, changes=refined.changes)
+
+
+def _find_ranges(content: bytes, settings: QuantizerSettings, mode: str, samples: np.ndarray | None) -> _Found:
+    if samples is None:
+        return {}, ()
+    graph = TFLiteModel.load(content).graph
+    _, precisions = _precisions(graph, settings, mode)
+    int16_ops = [index for index, one in precisions.items() if one and one[0] == 16]
+    in_int16 = range(len(graph.ops)) if mode == "int16x8" else int16_ops
+    steps = {tensor: 2**16 for index in in_int16 for tensor in graph.ops[index].outputs}
+    return activation_ranges.find(content, graph, samples, settings.ranges, settings.percentile, steps)
+
+
+def _quantize_once(content: bytes, settings: QuantizerSettings, mode: str, found: _Found, float_io: bool) -> Quantized:
     graph = TFLiteModel.load(content).graph
     floats, precisions = _precisions(graph, settings, mode)
-    ranges: dict[str, tuple[float, float]] = {}
-    outliers: tuple[str, ...] = ()
-    if samples is not None:
-        int16_ops = [index for index, one in precisions.items() if one and one[0] == 16]
-        in_int16 = range(len(graph.ops)) if mode == "int16x8" else int16_ops
-        steps = {tensor: 2**16 for index in in_int16 for tensor in graph.ops[index].outputs}
-        ranges, outliers = activation_ranges.find(content, graph, samples, settings.ranges, settings.percentile, steps)
+    ranges, outliers = dict(found[0]), found[1]
     if mode == "full_int8" and (cut := channel_slices.separate(content, ranges)) is not content:
         content, graph = cut, TFLiteModel.load(cut).graph
         floats, precisions = _precisions(graph, settings, mode)

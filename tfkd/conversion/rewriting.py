@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import activation_ranges, biases, channel_slices, op_forms, refusals
+from tfkd.conversion import activation_ranges, biases, channel_slices, op_forms, refinement, refusals
 from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.refinement import Ranges
 from tfkd.conversion.tflite import TFLiteModel
 
 # Ops whose operands and result share one scale. TensorFlow's int8 quantizer gives all of them the range of the result.
@@ -41,7 +43,7 @@ _ZERO_SCALE = 2.0**-15
 _WITH_INNER_RANGES = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
 
 
-def install(converter: Any, mode: str, samples: np.ndarray) -> None:
+def install(converter: Any, mode: str, samples: np.ndarray, *, refines: bool, rounding: str) -> list[str]:
     """Rewrites the model of a converter around its quantizer, which has no public place for it.
 
     The ranges of activations are computed here. TensorFlow's calibration reads each tensor after the operation behind
@@ -52,8 +54,13 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
         converter: A TFLiteConverter with calibration samples.
         mode: `full_int8` or `int16x8`.
         samples: [N, ...] the samples that the converter calibrates with.
+        refines: Whether `refinement` may change the model for `full_int8`.
+        rounding: See `refinement.refine`.
+
+    Returns:
+        A list that the conversion fills with sentences on what was changed.
     """
-    quantize_float = converter._quantize
+    quantize_float, changes = converter._quantize, list[str]()
     ranges: dict[int, tuple[float, float]] = {}
     if mode == "full_int8":
         module: Any = sys.modules[type(converter).__module__]
@@ -71,22 +78,40 @@ def install(converter: Any, mode: str, samples: np.ndarray) -> None:
         stable = op_forms.replace(content)
         if mode == "int16x8":
             stable = op_forms.replace_squared_differences(replace_sums(stable))
-        graph = TFLiteModel.load(stable).graph
-        with contextlib.suppress(RuntimeError, ValueError):  # LiteRT does not show all tensors of a loop
-            ranges.update(activation_ranges.extremes(stable, graph, samples))
-        if ranges and not any(op.name in _WITH_INNER_RANGES for op in graph.ops):
-            converter.representative_dataset = sys.modules["tensorflow"].lite.RepresentativeDataset(lambda: iter(()))
-        calibrated = _with_ranges(stable, ranges)
-        if mode == "full_int8":
-            return bytes(quantize_float(calibrated, *args, **options))
+        calibrated = functools.cache(lambda floats: _extremes(floats, samples))
+
+        def quantize_once(floats: bytes, narrowed: Ranges) -> bytes:
+            graph = TFLiteModel.load(floats).graph
+            ranges.clear()
+            ranges.update(calibrated(floats))
+            ranges.update({i: narrowed[graph.tensors[i].name] for i in ranges if graph.tensors[i].name in narrowed})
+            if ranges and not any(op.name in _WITH_INNER_RANGES for op in graph.ops):
+                converter.representative_dataset = sys.modules["tensorflow"].lite.RepresentativeDataset(
+                    lambda: iter(())
+                )
+            return bytes(quantize_float(_with_ranges(floats, ranges), *args, **options))
+
+        if mode == "full_int8" and refines:
+            refined = refinement.refine(quantize_once, stable, samples, rounding=rounding)
+            changes.extend(refined.changes)
+            return refined.content
         try:
-            quantized = bytes(quantize_float(calibrated, *args, **options))
+            quantized = quantize_once(stable, {})
         except RuntimeError as error:
-            refusals.add_layers(error, stable)
+            if mode == "int16x8":
+                refusals.add_layers(error, stable)
             raise
-        return biases.correct(_replace_zero_scales(quantized), stable)
+        return quantized if mode == "full_int8" else biases.correct(_replace_zero_scales(quantized), stable)
 
     converter._quantize = quantize
+    return changes
+
+
+def _extremes(content: bytes, samples: np.ndarray) -> dict[int, tuple[float, float]]:
+    """The ranges of activations by tensor index; none where LiteRT cannot show all of them, as in loops."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        return activation_ranges.extremes(content, TFLiteModel.load(content).graph, samples)
+    return {}
 
 
 def _with_ranges(content: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:

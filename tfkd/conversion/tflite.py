@@ -67,6 +67,7 @@ class TFLiteModel:
         path: Path of the file, or None for a model in memory.
         audit: Audit of the calibration set, where tfkd converted the model with one.
         findings: Findings of the comparison with the Keras model, where tfkd converted it, as sentences.
+        changes: What tfkd changed in the conversion so that int8 loses less, as sentences.
 
     Raises:
         ModelError: The bytes are not a .tflite, or (on reading `graph`) the file is damaged.
@@ -76,6 +77,7 @@ class TFLiteModel:
     path: Path | None = None
     audit: CalibrationAudit | None = None
     findings: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.content) < 16 or self.content[4:8] != b"TFL3":
@@ -303,6 +305,7 @@ class TFLiteModel:
             "parameter_bytes": self.parameter_bytes,
             "float_ops": list(self.float_ops),
             "findings": list(self.findings),
+            "changes": list(self.changes),
         }
 
 

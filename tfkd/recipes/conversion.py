@@ -41,6 +41,8 @@ class Job:
         allow_float: Whether ops may stay in float in a quantized model.
         check: Whether the .tflite is compared with the model.
         allow_mismatch: Whether a .tflite that computes something else is written, with a finding.
+        refine: Whether int8 may change pooling, ranges, channels and biases where that reduces the error.
+        rounding: How weights are rounded, `nearest` or `calibrated`.
         settings: Settings of the LiteRT quantizer; None for TensorFlow's converter.
         accuracy_drop: Percentage points of accuracy that a mix of precisions may lose; None for no search.
         target: Target on which the search measures accuracy.
@@ -60,6 +62,8 @@ class Job:
     allow_float: bool = False
     check: bool = True
     allow_mismatch: bool = False
+    refine: bool = False
+    rounding: str = "calibrated"
     settings: QuantizerSettings | None = None
     accuracy_drop: float | None = None
     target: str = "host:plain"
@@ -162,6 +166,8 @@ def _convert(job: Job, splits: data.Splits | None) -> TFLiteModel:
         allow_float=job.allow_float,
         check=job.check,
         allow_mismatch=job.allow_mismatch,
+        refine=job.refine,
+        rounding=job.rounding,
         overwrite=job.overwrite,
         seed=job.seed,
     )

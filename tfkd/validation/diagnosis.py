@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
@@ -116,12 +116,14 @@ class Finding:
         cause: The most likely cause.
         noise: The measured noise of the op.
         affected: Names of later layers whose noise comes from this one.
+        refinable: Whether `tfkd.convert` with `refine` takes away the noise without a change of the float model.
     """
 
     layer: str
     cause: Cause
     noise: OpNoise
     affected: tuple[str, ...] = ()
+    refinable: bool = False
 
     @property
     def at_fault(self) -> bool:
@@ -131,12 +133,15 @@ class Finding:
         return self.cause in _ALWAYS_AT_FAULT or self.noise.channel_sqnr_db < _FAULT_SQNR_DB
 
 
-def diagnose(measured: Sequence[OpNoise], layers: Mapping[str, str]) -> tuple[Finding, ...]:
+def diagnose(
+    measured: Sequence[OpNoise], layers: Mapping[str, str], refinable: Container[str] = ()
+) -> tuple[Finding, ...]:
     """One finding for the input and for each op, in the order of execution.
 
     Args:
         measured: Result of `layer_errors.measure`.
         layers: Layer by tensor name of the reference, from `layer_names.by_tensor`.
+        refinable: Names of the reference's tensors from `refinement.candidates`.
     """
     by_tensor: dict[str, Finding] = {}
     # An outlier channel widens the ranges of the ops behind it: here each such tensor, with the tensor where it began.
@@ -152,7 +157,7 @@ def diagnose(measured: Sequence[OpNoise], layers: Mapping[str, str]) -> tuple[Fi
             by_tensor[origin] = dataclasses.replace(first, affected=(*first.affected, layer))
         if cause in (Cause.OUTLIER_CHANNEL, Cause.INPUT_OUTLIER_FEATURE) or (cause == Cause.SAME_SCALE and outlier):
             outlier_origin[noise.tensor] = outlier or noise.tensor
-        by_tensor[noise.tensor] = Finding(layer, cause, noise)
+        by_tensor[noise.tensor] = Finding(layer, cause, noise, refinable=noise.reference in refinable)
     return tuple(by_tensor.values())
 
 

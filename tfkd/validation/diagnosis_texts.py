@@ -17,20 +17,29 @@ class Wording:
         keep_float: Setting that keeps a layer in float; `{}` is the layer's name.
         ranges: Setting of the calibration method; `{}` is the method.
         mode16: Setting that gives all layers 16-bit activations.
+        refine: How to convert with `refine`.
     """
 
     int16: str
     keep_float: str
     ranges: str
     mode16: str
+    refine: str
 
 
-COMMAND_LINE = Wording("--int16 '^{}$'", "--keep-float '^{}$'", "--range {}", "--mode int16x8")
+COMMAND_LINE = Wording(
+    "--int16 '^{}$'",
+    "--keep-float '^{}$'",
+    "--range {}",
+    "--mode int16x8",
+    "with --refine",
+)
 PYTHON = Wording(
     'QuantizerSettings(int16=("^{}$",))',
     'QuantizerSettings(keep_float=("^{}$",))',
     'QuantizerSettings(ranges="{}")',
     "mode='int16x8'",
+    "with refine=True",
 )
 
 
@@ -101,8 +110,15 @@ def remedy(finding: Finding, wording: Wording) -> str:
         case Cause.CLIPPING:
             minimum_maximum = wording.ranges.format("min_max")
             return f"Calibrate with more samples, of all classes, and with {minimum_maximum}."
+        case Cause.SAME_SCALE if finding.refinable:
+            return f"Convert {wording.refine}: pooling of the whole image becomes MEAN, which has a scale of its own."
         case Cause.SAME_SCALE:
             return f"16-bit activations make the steps finer: {int16}."
+        case Cause.OUTLIER_CHANNEL if finding.refinable:
+            return (
+                f"Convert {wording.refine}: its channels can be equalized in the weights before and behind, which "
+                f"changes nothing in float. Otherwise use 16-bit activations ({int16})."
+            )
         case Cause.OUTLIER_CHANNEL:
             return (
                 f"Use 16-bit activations ({int16}) or float ({keep_float}) for it, or train it with clipped "
@@ -112,11 +128,17 @@ def remedy(finding: Finding, wording: Wording) -> str:
             percentile, mse = wording.ranges.format("percentile"), wording.ranges.format("mse")
             return f"Calibrate with {percentile} or {mse}, which exclude such values."
         case Cause.INT4_WEIGHTS:
-            return "Train it quantization-aware with 4 bits, or use 8-bit weights."
+            return (
+                f"Convert {wording.refine}, which rounds weights by the calibration samples; otherwise train it "
+                "quantization-aware with 4 bits, or use 8-bit weights."
+            )
         case Cause.SHARED_WEIGHT_SCALE:
             return "Convert it with one weight scale per channel."
         case Cause.WEIGHT_ROUNDING:
-            return f"Train it quantization-aware, or keep it in float: {keep_float}."
+            return (
+                f"Convert {wording.refine}, which rounds weights by the calibration samples; otherwise train it "
+                f"quantization-aware, or keep it in float: {keep_float}."
+            )
         case Cause.ROUNDING if finding.noise.op == "INPUT":
             return "Nothing to do."
         case Cause.ROUNDING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfkd import tasks
-from tfkd.conversion import converter, layer_errors, layer_names
+from tfkd.conversion import converter, layer_errors, layer_names, refinement
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs, origin, task_results
@@ -186,7 +186,8 @@ def explain(
     origin.check(quantized, reference, names, student_model.name)
     x = np.asarray(pool.sample(min(samples, len(pool))).x)
     measured, unmatched = layer_errors.measure(quantized, reference, x, timeout_s=timeout_s)
-    layers = diagnosis.diagnose(measured, names)
+    refinable = refinement.candidates(reference.content, x, timeout_s=timeout_s)
+    layers = diagnosis.diagnose(measured, names, refinable)
     teachers = {"teacher": _load(teacher)} if teacher is not None else {}
     judged = _Judged(splits.test, found, _threshold(found, student_model, splits.val))
     stages = tuple(_stages({**teachers, "student": student_model}, quantized, judged, targets, progress))

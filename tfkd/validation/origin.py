@@ -13,9 +13,14 @@ from tfkd.conversion.op_pairs import Pair, pair_ops
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
 
+# Weights that were rounded for the least error of the layer's output differ by more steps: their root mean square.
+_MOST_CALIBRATED_STEPS = 1.5
 # Quantization rounds a weight by half a step; the rest is room for the rounding of scales and of float16.
 _MOST_STEPS = 0.55
 _MOST_RELATIVE = 2e-3
+# A bias may cancel the mean error of the rounded weights: of n weights with errors of up to half a step, times inputs
+# of up to 255 steps. Errors of both signs add up to as many steps of the bias as the root of n, times 255.
+_INPUT_STEPS = 255
 # From this share of weights with a larger difference, they are other weights.
 _DIFFERENT_SHARE = 0.02
 # Options of an op that a conversion to integers may change.
@@ -64,7 +69,8 @@ def _differences(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping
         if difference := _option_difference(quantized, reference, pair):
             yield f"{pair.op} of {layer!r} has {difference}"
         for index, counterpart in pair.constants:
-            if share := _different_share(quantized, reference, index, counterpart):
+            corrected = _corrected_steps(quantized, pair.weights) if index != pair.weights else 0.0
+            if share := _different_share(quantized, reference, index, counterpart, corrected):
                 yield f"{share:.0%} of the weights of {layer!r} differ by more than quantization explains"
 
 
@@ -86,8 +92,26 @@ def _options(model: TFLiteModel, place: int) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if np.isscalar(value)} if options else {}
 
 
-def _different_share(quantized: TFLiteModel, reference: TFLiteModel, index: int, counterpart: int) -> float:
-    """The share of a constant's values that differ by more than quantization explains; 0 below the limit."""
+def _corrected_steps(quantized: TFLiteModel, weights: int | None) -> float:
+    """How many of its steps the bias of a layer with these weights may be moved by its correction."""
+    if weights is None or quantized.graph.tensors[weights].dtype not in ("int8", "int4"):
+        return 0.0
+    shape = quantized.graph.tensors[weights].shape
+    return _INPUT_STEPS * float(np.sqrt(np.prod(shape) / max(len(quantized.graph.tensors[weights].scales), 1)))
+
+
+def _different_share(
+    quantized: TFLiteModel, reference: TFLiteModel, index: int, counterpart: int, corrected: float
+) -> float:
+    """The share of a constant's values that differ by more than quantization explains; 0 below the limit.
+
+    Args:
+        quantized: The quantized .tflite.
+        reference: The float .tflite.
+        index: Tensor index of the constant.
+        counterpart: Its tensor index in the float .tflite.
+        corrected: How many steps an int32 constant may differ by.
+    """
     values, expected = quantized.constant(index), reference.constant(counterpart)
     if values is None or expected is None or expected.dtype != np.float32:
         return 0.0
@@ -101,6 +125,10 @@ def _different_share(quantized: TFLiteModel, reference: TFLiteModel, index: int,
             return 1.0
         steps, zeros = (np.reshape(one, shape if len(one) > 1 else ()) for one in (tensor.scales, tensor.zero_points))
         values = (values.astype("float64") - zeros) * steps
-    tolerance = _MOST_STEPS * steps + _MOST_RELATIVE * np.abs(expected).max()
-    share = float(np.mean(np.abs(values - expected) > tolerance))
+    most = max(_MOST_STEPS, corrected if tensor.dtype == "int32" else 0.0)
+    tolerance = most * steps + _MOST_RELATIVE * np.abs(expected).max()
+    difference = np.abs(values - expected)
+    share = float(np.mean(difference > tolerance))
+    if tensor.dtype in ("int8", "int4") and np.sqrt(np.mean(np.square(difference / steps))) < _MOST_CALIBRATED_STEPS:
+        return 0.0
     return share if share > _DIFFERENT_SHARE else 0.0
