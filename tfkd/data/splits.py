@@ -138,7 +138,7 @@ class Split:
         >>> from tfkd.data import load
         >>> train = load("digits").train
         >>> train.equal_samples(train.take([4]))
-        '1 equal sample (train 6 and train 6)'
+        '1 equal sample (train 4 and train 4)'
         """
         found = np.flatnonzero(np.isin(self.digests, other.digests))
         pairs = []
