@@ -221,7 +221,7 @@ def test_outputs_of_several_types_and_a_constant_agree(tmp_path):
     tokens, features = keras.Input((5,), dtype="int32", name="tokens"), keras.Input((3,), name="features")
     embedded = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(7, 4)(tokens))
     joined = keras.layers.Concatenate()([embedded, features])
-    outputs = [keras.layers.Dense(4)(joined), keras.ops.cast(joined > 0, "int32"), features * 0.0 + 3.0]
+    outputs = [keras.layers.Dense(4)(joined), keras.ops.cast(joined > 0, "int32"), features * 0.0 + 3.0, joined > 0]
     model = keras.Model([tokens, features], outputs)
     assert max(int(sample[0].max()) for sample in of(model, number=16).inputs) == 6
     assert convert(model, tmp_path / "m.tflite", mode="float32").findings == ()

@@ -161,15 +161,16 @@ def test_noise_of_a_fused_lstm_is_measured(splits, converted):
 
 
 def test_lstm_with_a_small_cell_state_has_the_same_outputs_on_all_engines(splits, tmp_path):
+    # The outputs of these weights vary enough between samples for a bound in shares of their range.
+    keras.utils.set_random_seed(2)
     layer = keras.layers.LSTM(6)
     keras_model = built(layer)
     kernel, recurrent, bias = layer.get_weights()
     layer.set_weights([kernel * 0.1, recurrent, bias])
     model = convert(keras_model, tmp_path / "m.tflite", calibration=splits.train)
     assert cell_scale(model.content)[0] == 2.0**-15
-    # Rounding gives about 5 %; LiteRT is off by 80 % with a smaller scale.
     for target in ("host", "host:reference", "tflm"):
-        assert difference(model, keras_model, splits.test.x, target) < 0.1
+        assert difference(model, keras_model, splits.test.x, target) < 0.05
 
 
 def cell_scale(content):

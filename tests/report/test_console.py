@@ -14,6 +14,7 @@ RECORD = {
     "compressed_bytes": 5_000,
     "zstd_bytes": 4_000,
     "weight_zeros": None,
+    "changes": ["Average pooling of the whole image is MEAN."],
     "findings": ["2 of 10 classes have no sample.", "Chosen of 2 models tried: int8 with int4 weights."],
     "trials": [{}, {}],
     "golden": ["m.golden.npz"],
@@ -57,6 +58,7 @@ def test_conversion_shows_sizes_findings_and_files():
     assert "m.tflite: 10,000 bytes, 5,000 compressed by gzip, 4,000 by zstd" in text
     assert "2 of 10 classes" in text
     assert "2 models tried" in text
+    assert "Average pooling of the whole image is MEAN." in text
     assert "m.golden.npz: golden vectors" in text
 
 

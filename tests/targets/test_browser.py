@@ -139,8 +139,12 @@ def test_phone_opens_the_page_and_sees_the_verdict(digits_int8, splits, capfd):
             page.evaluate("document.getElementById('sustained').dataset.seconds = 1")
             page.get_by_role("button", name="Load the device").click()
             page.locator("#slowing", has_text="After 1 of 1 s").wait_for(timeout=10_000)
-            # One point for each 120th of the time in which an inference ended.
-            assert 20 < len(page.locator("#line").get_attribute("points").split()) <= 120
+            # One point for each 120th of the time in which an inference ended, from the left to the right end.
+            places = [float(one.split(",")[0]) for one in page.locator("#line").get_attribute("points").split()]
+            assert places == sorted(set(places))
+            assert len(places) <= 120
+            assert places[0] < 10
+            assert places[-1] == 240
     thread.join(timeout=30)
     assert np.array_equal(found[0].outputs[0], host(digits_int8, x)[0])
 

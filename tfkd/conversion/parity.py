@@ -231,11 +231,11 @@ def _of_output(
 
     own = {engine: values(rows) for engine, (rows, _) in runs.items()}
     copies = {engine: values(rows) for engine, (_, rows) in runs.items()}
-    changes = {
-        engine: copies[engine] - own[engine][np.arange(len(copies[engine])) % len(own[engine])] for engine in own
-    }
+    originals = {engine: own[engine][np.arange(len(copies[engine])) % len(own[engine])] for engine in own}
     if expected.dtype.kind in "iub":
-        return [_of_labels(engine, output, expected, own[engine], changes[engine], mode) for engine in own]
+        moved = {engine: float(np.mean(copies[engine] != originals[engine])) for engine in own}
+        return [_of_labels(engine, output, expected, own[engine], moved[engine], mode) for engine in own]
+    changes = {engine: copies[engine] - originals[engine] for engine in own}
     scale = _Scale(
         span=float(np.ptp(expected)),
         magnitude=float(np.abs(expected).max()),
@@ -282,10 +282,10 @@ def _of_engine(
 
 
 def _of_labels(
-    engine: str, output: int, expected: np.ndarray, received: np.ndarray, changes: np.ndarray, mode: str
+    engine: str, output: int, expected: np.ndarray, received: np.ndarray, noise: float, mode: str
 ) -> Difference:
-    """The difference of an output of integers, such as labels or token ids: the share of values that differ."""
-    share, noise = float(np.mean(received != expected[: len(received)])), float(np.mean(changes != 0))
+    """The difference of an output of integers or booleans, such as labels or token ids: the share that differs."""
+    share = float(np.mean(received != expected[: len(received)]))
     limit = _MOST_DIFFERENT.get(mode, _MOST_DIFFERENT_LABELS) + noise
     return Difference(engine, output, share, share, noise, 1.0, 1 - share, share / limit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import tempfile
@@ -102,7 +103,7 @@ def export(
         fixed = constant(model)
         made = converter.convert(fixed, Path(folder) / "model.tflite", mode=mode, calibration=calibration, **options)
     if any(layer.bits == 4 for layer in _weighted(model)):
-        made = TFLiteModel(int4.pack(made.content), audit=made.audit, findings=made.findings)
+        made = dataclasses.replace(made, content=int4.pack(made.content))
     assert calibration is not None  # otherwise convert raised
     compare(model, made, np.asarray(choose(calibration, agreement.SAMPLES, seed=1).x), str(path))
     return made.save(path, overwrite=overwrite)

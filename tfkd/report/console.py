@@ -116,7 +116,7 @@ def converted(record: Mapping[str, Any]) -> str:
     Args:
         record: See `tfkd.recipes.conversion.convert`.
     """
-    lines = [*_sizes(record), *record.get("changes", ()), *record["findings"]]
+    lines = [*_sizes(record), *record["changes"], *record["findings"]]
     peak = record["peak_bytes"]
     lines.append(f"{record['seconds']:.1f} s" + (f", peak memory {peak / 1e6:,.0f} MB" if peak else ""))
     return "\n".join([*lines, *(f"{path}: golden vectors" for path in record["golden"])])
