@@ -1,5 +1,7 @@
 """Command-line options of a training."""
 
+from typing import Any
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -36,9 +38,9 @@ def test_training_options_become_a_configuration():
 
 
 def test_every_setting_is_an_option_of_train_and_distill():
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    group: Any = typer.main.get_command(app)
     for name in ("train", "distill"):
-        options = {option.name for option in commands[name].params}
+        options = {option.name for option in group.commands[name].params}
         assert set(TrainingConfig.model_fields) - options == {"padding", "flip"}
 
 

@@ -15,6 +15,13 @@ N = 200
 X = RNG.normal(size=(N, 2)).astype("float32")
 
 
+def scored_task(name):
+    """The task of a name, which has metrics of its own."""
+    task = tasks.get(name)
+    assert isinstance(task, tasks.ScoredTask)
+    return task
+
+
 def split_of(y, **options):
     return data.from_arrays((X, y), (X + 1, y), **options).test
 
@@ -47,7 +54,7 @@ def test_task_is_found_from_labels_and_outputs():
 
 def test_regression_equals_scikit_learn():
     outputs = outputs_of(VALUES)
-    values = tasks.get("regression").score(outputs, VALUES).values
+    values = scored_task("regression").score(outputs, VALUES).values
     assert values["mae"] == pytest.approx(sklearn_metrics.mean_absolute_error(VALUES.y, outputs), rel=1e-6)
     assert values["rmse"] == pytest.approx(np.sqrt(sklearn_metrics.mean_squared_error(VALUES.y, outputs)), rel=1e-6)
     assert values["r2"] == pytest.approx(sklearn_metrics.r2_score(VALUES.y, outputs), rel=1e-6)
@@ -55,7 +62,7 @@ def test_regression_equals_scikit_learn():
 
 def test_binary_equals_scikit_learn():
     outputs, positive = outputs_of(BINARY), BINARY.y == 1
-    values = tasks.get("binary").score(outputs, BINARY, threshold=0.55).values
+    values = scored_task("binary").score(outputs, BINARY, threshold=0.55).values
     assert values["roc_auc"] == pytest.approx(100 * sklearn_metrics.roc_auc_score(positive, outputs))
     assert values["pr_auc"] == pytest.approx(100 * sklearn_metrics.average_precision_score(positive, outputs))
     assert values["f1"] == pytest.approx(100 * sklearn_metrics.f1_score(positive, outputs[:, 0] > 0.55))
@@ -63,7 +70,7 @@ def test_binary_equals_scikit_learn():
 
 def test_multi_label_equals_scikit_learn():
     outputs = outputs_of(SETS)
-    values = tasks.get("multi_label").score(outputs, SETS, threshold=0.55).values
+    values = scored_task("multi_label").score(outputs, SETS, threshold=0.55).values
     precision = sklearn_metrics.average_precision_score(SETS.y, outputs, average="macro")
     assert values["map"] == pytest.approx(100 * precision)
     assert values["f1"] == pytest.approx(100 * sklearn_metrics.f1_score(SETS.y, outputs > 0.55, average="macro"))
@@ -73,7 +80,7 @@ def test_label_that_does_not_occur_in_the_test_part_is_left_out():
     y = SETS.y.copy()
     y[:, 1] = 0
     test = data.from_arrays((X, SETS.y), (X + 1, y), labels="multi_hot").test
-    scored = tasks.get("multi_label").score(outputs_of(SETS), test)
+    scored = scored_task("multi_label").score(outputs_of(SETS), test)
     expected = [sklearn_metrics.average_precision_score(y[:, c], outputs_of(SETS)[:, c]) for c in (0, 2)]
     assert scored.values["map"] == pytest.approx(100 * np.mean(expected))
     assert scored.details["missing"] == ["1"]
@@ -82,7 +89,7 @@ def test_label_that_does_not_occur_in_the_test_part_is_left_out():
 @pytest.mark.parametrize(("name", "split"), [("regression", VALUES), ("binary", BINARY), ("multi_label", SETS)])
 def test_replicates_are_metrics_of_resampled_data(name, split):
     """Weights that repeat samples give what the repeated samples give, computed by scikit-learn."""
-    task, outputs = tasks.get(name), outputs_of(split)
+    task, outputs = scored_task(name), outputs_of(split)
     scored = task.score(outputs, split, threshold=0.55)
     first = next(bootstrap.counts(N))[0].astype(int)
     rows = np.repeat(np.arange(N), first)
@@ -96,7 +103,7 @@ def test_replicates_are_metrics_of_resampled_data(name, split):
 
 def test_interval_covers_the_true_value_in_about_95_percent():
     """RMSE of normal errors with standard deviation 1, in 200 independent test sets."""
-    task, rng, covered = tasks.get("regression"), np.random.default_rng(5), 0
+    task, rng, covered = scored_task("regression"), np.random.default_rng(5), 0
     for _ in range(200):
         split = split_of(rng.normal(0, 3, N))
         scored = task.score(split.y + rng.normal(size=(N, 1)), split)
@@ -107,7 +114,7 @@ def test_interval_covers_the_true_value_in_about_95_percent():
 
 @pytest.mark.parametrize(("name", "split"), [("regression", VALUES), ("binary", BINARY), ("multi_label", SETS)])
 def test_model_without_information_is_not_better_than_a_constant(name, split):
-    task, rng, better = tasks.get(name), np.random.default_rng(3), 0
+    task, rng, better = scored_task(name), np.random.default_rng(3), 0
     for _ in range(40):
         noise = rng.normal(0, 0.1, split.y.reshape(N, -1).shape)
         constant = split.y.reshape(N, -1).mean(axis=0) if name == "regression" else 0.0
@@ -121,9 +128,9 @@ def test_model_without_information_is_not_better_than_a_constant(name, split):
 
 def test_few_samples_do_not_tell():
     few = split_of(RNG.normal(size=N)).take(np.arange(5))
-    assert tasks.get("regression").score(few.y, few).constant.better is None
+    assert scored_task("regression").score(few.y, few).constant.better is None
     one_class = BINARY.take(np.flatnonzero(BINARY.y == 1))
-    scored = tasks.get("binary").score(outputs_of(one_class), one_class)
+    scored = scored_task("binary").score(outputs_of(one_class), one_class)
     assert scored.constant.better is None
     assert np.isnan(scored.values["roc_auc"])
     assert bootstrap.interval(scored.replicates["roc_auc"]) is None
@@ -131,7 +138,7 @@ def test_few_samples_do_not_tell():
 
 @pytest.mark.parametrize(("name", "split"), [("binary", BINARY), ("multi_label", SETS)])
 def test_threshold_has_the_highest_f1(name, split):
-    task, outputs = tasks.get(name), outputs_of(split)
+    task, outputs = scored_task(name), outputs_of(split)
     chosen = task.choose_threshold(outputs, split.y)
     best = task.score(outputs, split, threshold=chosen).values["f1"]
     others = [task.score(outputs, split, threshold=one).values["f1"] for one in np.linspace(-2, 3, 60)]
@@ -139,7 +146,7 @@ def test_threshold_has_the_highest_f1(name, split):
 
 
 def test_paired_difference_is_narrower_than_an_unpaired_one():
-    task, outputs = tasks.get("regression"), outputs_of(VALUES)
+    task, outputs = scored_task("regression"), outputs_of(VALUES)
     one, other = task.score(outputs, VALUES), task.score(outputs + 0.01, VALUES)
     elsewhere = task.score(outputs + 0.01, VALUES, seed=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import typer
 
@@ -41,8 +41,7 @@ def with_options(
     """
     signature = inspect.signature(command, eval_str=True)
 
-    @functools.wraps(command)
-    def with_values(**arguments: Any) -> None:
+    def call(**arguments: Any) -> None:
         values = {name: arguments.pop(name, option.default) for name, option in options.items()}
         command(**arguments, **receive(values))
 
@@ -58,8 +57,9 @@ def with_options(
     own = list(signature.parameters.values())
     place = len(own) - 1 if at is None else list(signature.parameters).index(at)
     after = own[place:] if at is None else own[place + 1 :]
-    with_values.__signature__ = signature.replace(parameters=[*own[:place], *added, *after])  # type: ignore[attr-defined]
-    return with_values
+    with_values: Any = functools.wraps(command)(call)
+    with_values.__signature__ = signature.replace(parameters=[*own[:place], *added, *after])
+    return cast(Callable[..., None], with_values)
 
 
 def described(kind: Any, default: Any, text: str | None, *flags: str) -> Option:

@@ -19,7 +19,7 @@ Reference:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -87,6 +87,10 @@ def equalize_as(content: bytes, converted: TFLiteModel) -> bytes:
     Args:
         content: A float .tflite.
         converted: The conversion of the same model.
+
+    Returns:
+        The changed file; or `content` where there are no factors that bring weights nearer to those of the conversion,
+        and none farther away. A kernel that is twice as large without another that is half as large is a fault.
     """
     if all(tensor.dtype != "int8" for tensor in converted.graph.tensors):
         return content
@@ -97,17 +101,17 @@ def equalize_as(content: bytes, converted: TFLiteModel) -> bytes:
     known = np.zeros(len(scales.free), bool)
     pairs = op_pairs.pair_ops(converted.graph, TFLiteModel(content).graph).pairs
     weights = {pair.reference_output: pair.weights for pair in pairs}
+    wanted = {
+        layer.output: values
+        for layer in scales.layers
+        if (values := _converted_weights(converted, weights.get(layer.output), scales, layer)) is not None
+    }
+    before_all = _distances(scales, wanted)
     for layer in scales.layers:  # in the order of execution, so that the factors of a layer's input are known
-        index = weights.get(layer.output)
-        numbers = scales.ids[layer.output]
-        if index is None or not scales.free[numbers].any():
+        stored, numbers = wanted.get(layer.output), scales.ids[layer.output]
+        if stored is None or not scales.free[numbers].any():
             continue
-        stored = _dequantized(converted, index)
         values = scales.weights(layer)
-        if stored is None or stored.size != values.size:
-            continue
-        if layer.name == "DEPTHWISE_CONV_2D":
-            stored = np.moveaxis(stored, 3, 0)
         inputs = exponents[scales.ids[layer.source]]
         before = np.exp2(
             inputs[:, None, None] if layer.name == "DEPTHWISE_CONV_2D" else np.resize(inputs, values.shape[-1])
@@ -122,7 +126,24 @@ def equalize_as(content: bytes, converted: TFLiteModel) -> bytes:
     if not exponents.any():
         return content
     scales.apply(np.exp2(exponents))
-    return editor.pack()
+    distances = zip(before_all, _distances(scales, wanted), strict=True)
+    return content if any(after > before * (1 + 1e-6) for before, after in distances) else editor.pack()
+
+
+def _converted_weights(
+    converted: TFLiteModel, index: int | None, scales: ChannelScales, layer: Layer
+) -> np.ndarray | None:
+    """The real values of a layer's weights in the conversion, in the order of `ChannelScales.weights`."""
+    stored = None if index is None else _dequantized(converted, index)
+    if stored is None or stored.size != scales.weights(layer).size:
+        return None
+    return np.moveaxis(stored, 3, 0) if layer.name == "DEPTHWISE_CONV_2D" else stored
+
+
+def _distances(scales: ChannelScales, wanted: Mapping[int, np.ndarray]) -> list[float]:
+    """The squared distance of the weights of each layer from wanted ones."""
+    layers = [layer for layer in scales.layers if layer.output in wanted]
+    return [float(np.square(wanted[layer.output].ravel() - scales.weights(layer).ravel()).sum()) for layer in layers]
 
 
 def _dequantized(model: TFLiteModel, index: int) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import channel_slices, engines, layer_errors, layer_names, refinement
+from tfkd.conversion import engines, layer_errors, layer_names, refinement
 from tfkd.conversion.layer_errors import OpNoise
 from tfkd.conversion.quantizer import QuantizerSettings
 from tfkd.conversion.reference import Reference
@@ -174,9 +174,7 @@ def _between_engines(model: TFLiteModel, reference: Reference, engine: str, conv
 
 def _by_op(model: TFLiteModel, reference: Reference, conversion: Conversion) -> _Place | None:
     """The op that adds the largest error of its own that rounding does not explain."""
-    # Of a file that was not refined, a kernel that is twice as large is a fault, not a factor of an equalization.
-    made_alike = refinement.refine_as if model.changes else channel_slices.separate_as
-    float32 = TFLiteModel.load(made_alike(conversion.float32(), model))
+    float32 = TFLiteModel.load(refinement.refine_as(conversion.float32(), model))
     if conversion.mode == "float16" and (cause := _lost_constants(float32, conversion)):
         return _Place(cause)
     if len(model.inputs) != 1:

@@ -1,4 +1,4 @@
-"""Changes that make a model lose less in int8: of the float model where they are exact in it, of ranges and of biases.
+"""Changes that reduce the error of an int8 model: exact changes of the float model, other ranges, weights and biases.
 
 Each is kept only where it reduces the error of the outputs on calibration samples, and is named in the result. It runs
 models: call it in a child process.

@@ -23,7 +23,7 @@ from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.models import logits, own_code
-from tfkd.tasks import Task
+from tfkd.tasks import ScoredTask, Task
 
 
 def fit(
@@ -42,8 +42,8 @@ def fit(
 ) -> History:
     """Trains a model with logits, or a `Distiller`, on the training split.
 
-    The weights after the training are those that the configuration asks for: of the last epoch or, with early stopping,
-    of the best one, and with `ema` their moving average. The validation is that of these weights.
+    After the training the model has the weights of the last epoch, or of the best epoch with early stopping. With `ema`
+    these are moving averages. The validation measures the same weights.
 
     Args:
         model: Keras model with logits or `Distiller`, built, not compiled.
@@ -139,7 +139,7 @@ def augmentation(config: TrainingConfig) -> tuple[Augment | None, Mixing | None]
     return augmentations.build(names, options, own)
 
 
-def evaluate(model: keras.Model, split: Split, task: Task) -> dict[str, float]:
+def evaluate(model: keras.Model, split: Split, task: ScoredTask) -> dict[str, float]:
     """The metrics of a task other than classification, by name.
 
     Args:

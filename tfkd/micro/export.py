@@ -62,8 +62,8 @@ def write(
         overwrite: Whether to replace an existing folder.
 
     Returns:
-        The content of `report.json`: sizes in bytes, the memory plan, the number of test vectors, their oracle, and
-        what the oracles before it said against the model.
+        The content of `report.json`: sizes in bytes, the memory plan, the number of test vectors, the engine that
+        computed them, and why each engine that was tried before it refused the model.
 
     Raises:
         InputError: An option is wrong, or the folder exists.

@@ -15,7 +15,7 @@ from tfkd.errors import InputError
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.step_cache import read_state
-from tfkd.tasks import CLASSIFICATION, Metric, Scored, Task, Value, bootstrap
+from tfkd.tasks import CLASSIFICATION, Metric, Scored, ScoredTask, Task, Value, bootstrap
 from tfkd.validation.scores import measure_difference
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def examine(teacher: keras.Model, splits: data.Splits, task: Task = CLASSIFICATI
         found += _examine_probabilities(teacher, x)
     outputs = _run(teacher, x)
     found += _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
-    if task.name != CLASSIFICATION.name:
+    if isinstance(task, ScoredTask):
         scored = task.score(outputs.reshape(len(sample), -1), sample)
         found += _examine_score(scored, task, len(sample))
         name = task.primary.name

@@ -310,9 +310,9 @@ class Trainer:
         with atomic.replacing(self.folder / file) as part:
             training.saved.save(part)
         shutil.rmtree(checkpoint)
-        if self.task.name != tasks.CLASSIFICATION.name:
-            name = self.task.primary.name
-            val, test = (evaluate(training.saved, split, self.task)[name] for split in (splits.val, splits.test))
+        if isinstance(task := self.task, tasks.ScoredTask):
+            name = task.primary.name
+            val, test = (evaluate(training.saved, split, task)[name] for split in (splits.val, splits.test))
             return Trained(file, history, None, None, name, val, test)
         return Trained(file, history, accuracy(training.saved, splits.val), accuracy(training.saved, splits.test))
 

@@ -203,8 +203,7 @@ def train(
     _check(job)
     splits = data.load(job.data)
     task = job.task(splits)
-    is_classification = task.name == tasks.CLASSIFICATION.name
-    if not is_classification:
+    if task.name != tasks.CLASSIFICATION.name:
         on_note(f"Task: {task.name} (labels: {splits.train.label_kind}).")
         _check_task(job, task)
     if job.distillation:
@@ -228,10 +227,10 @@ def train(
             task=task,
         )
         record: dict[str, Any] = {"task": task.name, "history": history}
-        if is_classification:
-            record["val_accuracy"] = accuracy(model, splits.val)
-        else:
+        if isinstance(task, tasks.ScoredTask):
             record["val_metrics"] = evaluate(model, splits.val, task)
+        else:
+            record["val_accuracy"] = accuracy(model, splits.val)
         return {**record, **_write(job, model, optimized, splits), "path": str(job.out)}
 
 
@@ -288,7 +287,7 @@ def _examine_teacher(
 def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits, task: Task) -> Finding | None:
     if student.input_shape != (None, *splits.val.input_shape):
         return None  # refused later, with the reason
-    if task.name != tasks.CLASSIFICATION.name:
+    if isinstance(task, tasks.ScoredTask):
         if student.output_shape[-1] != task.outputs(splits.val):
             return None
         score = evaluate(student, splits.val, task)[task.primary.name]

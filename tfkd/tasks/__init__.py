@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError
 from tfkd.tasks import binary, classification, multi_label, regression
-from tfkd.tasks.task import ConstantAnswer, Metric, Scored, Task, Value
+from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask, Task, Value
 
 if TYPE_CHECKING:
     from tfkd.data import Split
 
-__all__ = ["HELP", "NAMES", "TASKS", "ConstantAnswer", "Metric", "Scored", "Task", "Value", "find", "get"]
+__all__ = ["HELP", "NAMES", "TASKS", "ConstantAnswer", "Metric", "Scored", "ScoredTask", "Task", "Value", "find", "get"]
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (classification.TASK, binary.TASK, multi_label.TASK, regression.TASK)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfkd.errors import InputError
 from tfkd.tasks import bootstrap
-from tfkd.tasks.task import ConstantAnswer, Metric, Scored, Task
+from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MOST_POINTS = 200
 
 
-class Binary(Task):
+class Binary(ScoredTask):
     """Decides between two classes by one output; labels are 0 and 1, int64 [N]."""
 
     name = "binary"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfkd.tasks import bootstrap
-from tfkd.tasks.task import ConstantAnswer, Metric, Scored, Task
+from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
 
 if TYPE_CHECKING:
     import keras
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tfkd.data import Split
 
 
-class MultiLabel(Task):
+class MultiLabel(ScoredTask):
     """Decides for each of C labels whether it applies; labels are 0 and 1, int64 [N, C]."""
 
     name = "multi_label"

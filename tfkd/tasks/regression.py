@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tfkd.tasks import bootstrap
-from tfkd.tasks.task import ConstantAnswer, Metric, Scored, Task
+from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
 
 if TYPE_CHECKING:
     import keras
@@ -20,7 +20,7 @@ _MOST_POINTS = 500
 _LEAST = 10
 
 
-class Regression(Task):
+class Regression(ScoredTask):
     """Predicts K real numbers for each sample; labels are float32 [N, K]."""
 
     name = "regression"

@@ -6,6 +6,7 @@ options, and `--help` loads none of them.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,7 @@ class Scored:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class Task:
+class Task(abc.ABC):
     """A task: what the outputs of a model mean.
 
     Attributes:
@@ -138,13 +139,13 @@ class Task:
         """The number of outputs that a model for a split needs."""
         return split.num_classes
 
+    @abc.abstractmethod
     def hard_loss(self) -> keras.losses.Loss:
         """The default loss on labels."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def training_metrics(self) -> list[Any]:
         """The metrics of `keras.Model.compile`."""
-        raise NotImplementedError
 
     def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
         """The threshold that is best on some samples.
@@ -154,17 +155,6 @@ class Task:
             y: Labels of the task.
         """
         return None
-
-    def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
-        """Compares outputs with labels.
-
-        Args:
-            outputs: Real values [N, C], not quantized ones.
-            split: The N samples.
-            threshold: Threshold of the outputs; not used by a task without one.
-            seed: Seed of the bootstrap. Two models on the same samples with the same seed have paired replicates.
-        """
-        raise NotImplementedError
 
     def check_labels(self, split: Split) -> None:
         """Refuses labels of another kind.
@@ -177,3 +167,18 @@ class Task:
                 f"task {self.name!r} needs labels of the kind {self.labels!r}. Received: {split.label_kind!r} in "
                 f"{split.name!r}. Load the data with labels={self.labels!r}, or choose another task."
             )
+
+
+class ScoredTask(Task):
+    """A task whose outputs are compared with labels by its own metrics: each but classification."""
+
+    @abc.abstractmethod
+    def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
+        """Compares outputs with labels.
+
+        Args:
+            outputs: Real values [N, C], not quantized ones.
+            split: The N samples.
+            threshold: Threshold of the outputs; not used by a task without one.
+            seed: Seed of the bootstrap. Two models on the same samples with the same seed have paired replicates.
+        """

@@ -321,7 +321,7 @@ def _check_constant_of_metric(rows: Sequence[Row]) -> Check:
         detail.append("The model is not significantly better (one-sided test at 95%).")
     return Check(
         CONSTANT,
-        {True: "holds", False: "broken", None: "unknown"}[constant.better],  # type: ignore[arg-type]
+        "unknown" if constant.better is None else "holds" if constant.better else "broken",
         constant.value if math.isfinite(constant.value) else None,
         value,
         limit.unit,

@@ -33,6 +33,9 @@ _SHOWN_NAME = 60
 # Samples of a regression whose errors grow most.
 _MOST_WORSENED = 100
 
+_Rows = tuple[Row, Row]  # of the first and the second model
+_Models = tuple[TFLiteModel, TFLiteModel]
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -243,7 +246,7 @@ def compare(
     return Difference(
         first,
         second,
-        tuple(_comparison(old, new, first, second, test, contract, found) for old, new in pairs),
+        tuple(_comparison(pair, (first, second), test, contract, found) for pair in pairs),
         {
             name: (first.ops.get(name, 0), second.ops.get(name, 0))
             for name in sorted({*first.ops, *second.ops})
@@ -253,12 +256,11 @@ def compare(
     )
 
 
-def _comparison(
-    a: Row, b: Row, first: TFLiteModel, second: TFLiteModel, test: Split, contract: Contract | None, task: tasks.Task
-) -> Comparison:
+def _comparison(rows: _Rows, models: _Models, test: Split, contract: Contract | None, task: tasks.Task) -> Comparison:
+    (a, b), (first, second) = rows, models
     target = a.target or ""
-    if a.result is not None and b.result is not None:
-        return _comparison_of_metrics(a, b, first, second, test, contract, task)
+    if isinstance(task, tasks.ScoredTask) and a.result is not None and b.result is not None:
+        return _comparison_of_metrics(rows, models, test, contract, task)
     if a.accuracy is None or b.accuracy is None:
         alone = dataclasses.replace(b, output_divergence=None)  # there are no outputs of both models to compare
         return Comparison(target, a, b, verdict=judge(contract, [alone], task=task.name))
@@ -293,9 +295,10 @@ def _comparison(
 
 
 def _comparison_of_metrics(
-    a: Row, b: Row, first: TFLiteModel, second: TFLiteModel, test: Split, contract: Contract | None, task: tasks.Task
+    rows: _Rows, models: _Models, test: Split, contract: Contract | None, task: tasks.ScoredTask
 ) -> Comparison:
     """The comparison in a task other than classification: metrics, and samples that change."""
+    (a, b), (first, second) = rows, models
     from scipy.stats import binomtest
 
     assert a.result

@@ -260,7 +260,7 @@ def _stages(
         except (ModelError, DeviceError, ToolMissingError) as error:  # the other targets still have a result
             yield Stage(spec if isinstance(spec, str) else spec.spec, note=str(error))
             continue
-        values = outputs if judged.task.name == tasks.CLASSIFICATION.name else model.dequantize_output(outputs)
+        values = model.dequantize_output(outputs) if isinstance(judged.task, tasks.ScoredTask) else outputs
         stage, right = _stage(target.spec, values, judged, previous if first is None else first)
         first = right if first is None else first
         yield stage
@@ -271,11 +271,11 @@ def _stage(
 ) -> tuple[Stage, np.ndarray | None]:
     """A stage, and whether it answers each sample correctly, bool [N]; None where a task has no right and wrong."""
     test = judged.test
-    if judged.task.name != tasks.CLASSIFICATION.name:
+    if isinstance(judged.task, tasks.ScoredTask):
         scored = judged.task.score(outputs.reshape(len(test), -1), test, threshold=judged.threshold)
-        flips = (None, None)
+        flips: tuple[int | None, int | None] = (None, None)
         if previous is not None and scored.right is not None:
-            flips = count_flips(previous, scored.right)  # type: ignore[assignment]
+            flips = count_flips(previous, scored.right)
         return Stage(name, None, *flips, metrics=scored.values), scored.right
     right = outputs.reshape(len(test), -1).argmax(axis=1) == test.y
     if previous is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tfkd.errors import InputError, ModelError
-from tfkd.tasks import CLASSIFICATION, Scored, Task
+from tfkd.tasks import Scored, ScoredTask, Task
 from tfkd.validation import keras_outputs, task_results
 from tfkd.validation.results import Row
 from tfkd.validation.scores import score
@@ -152,7 +152,7 @@ def compute(
         if np.isfinite(values).all():
             logits[name], labels = values, values.argmax(axis=1)
             paired = np.array_equal(one.test.ids, test.ids) and np.array_equal(one.test.y, test.y)
-            if task.name != CLASSIFICATION.name:
+            if isinstance(task, ScoredTask):
                 threshold = _threshold(task, one, test, validation)
                 scored = task.score(values, one.test, threshold=threshold)
                 others[name] = Other(name, labels, np.zeros(0, bool), paired, scored)

@@ -363,7 +363,7 @@ def _scored(
         )
     if not np.isfinite(outputs).all():
         return dataclasses.replace(row, invalid_reason=NOT_FINITE, broken=True)
-    if judged.task.name != tasks.CLASSIFICATION.name:
+    if isinstance(judged.task, tasks.ScoredTask):
         row = dataclasses.replace(row, output_divergence=measure_divergence(measurement, first))
         values = model.dequantize_output(outputs).reshape(len(test), -1)
         return keras_rows.with_result(row, judged.task.score(values, test, threshold=threshold), others)
