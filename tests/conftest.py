@@ -141,3 +141,18 @@ def pytest_sessionfinish():
 
 def pytest_addoption(parser):
     parser.addoption("--kills", default="21", help="number of times that test_kills.py kills a process, in all")
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A function that writes a module of the user into the working directory and returns its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name = f"own_{abs(hash(str(tmp_path)))}"
+
+    def write(text):
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    yield write
+    sys.modules.pop(name, None)

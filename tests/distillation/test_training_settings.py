@@ -230,14 +230,9 @@ def nothing(*arguments):
 
 
 @pytest.fixture
-def mine(tmp_path, monkeypatch):
+def mine(own_module):
     """The name of a module in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    name = f"own_{abs(hash(str(tmp_path)))}"
-    (tmp_path / f"{name}.py").write_text(MODULE)
-    yield name
-    sys.modules.pop(name, None)
+    return own_module(MODULE)
 
 
 @pytest.mark.parametrize("loss", ["squared", "Squared"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,3 +101,20 @@ def native(folder: Path, programs: list[micro.Program], inputs: list[np.ndarray]
 def differing(keys: Sequence[_Key], got: list[np.ndarray], expected: list[np.ndarray]) -> list[_Key]:
     """The keys of those arrays that are not equal."""
     return [key for key, a, b in zip(keys, got, expected, strict=True) if not np.array_equal(a, b)]
+
+
+def run_damaged(models: Iterable[bytes], folder: Path, *, every_second_streams: bool = False) -> tuple[int, int]:
+    """Runs the programs of damaged models under sanitizers; the numbers of programs and of refused models."""
+    programs, inputs, refused = [], [], 0
+    for i, content in enumerate(models):
+        try:
+            program = micro.emit(content, name=f"n{i}", stream=every_second_streams and i % 2 == 1)
+        except ValueError:
+            refused += 1
+            continue
+        assert program.arena_bytes < 1 << 24
+        programs.append(program)
+        size = program.inputs[0].tensor.bytes
+        inputs.append(np.frombuffer(np.random.default_rng(i).bytes(size), "u1").reshape(1, -1))
+    native(folder, programs, inputs)
+    return len(programs), refused

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.micro.damage import mutated
-from tests.micro.execution import differing, interpret, native
+from tests.micro.execution import differing, interpret, native, run_damaged
 from tests.random_graph import Net, net, samples
 from tests.random_ops import MAKERS
 from tfkd import micro
@@ -138,20 +138,8 @@ def assert_each_flag_occurs(graphs: list[Graph]) -> None:
 
 
 def check_damaged(seeds: Iterable[int], folder: Path) -> tuple[int, int]:
-    """Runs the programs of damaged models under sanitizers; the numbers of programs and of refused models."""
-    programs, inputs, refused = [], [], 0
-    for seed in seeds:
-        content = mutated(net(seed), random.Random(seed))
-        try:
-            program = micro.emit(content, name=f"n{seed}", stream=seed % 2 == 1)
-        except ValueError:
-            refused += 1
-            continue
-        assert program.arena_bytes < 1 << 24
-        programs.append(program)
-        inputs.append(samples(content, 1, seed))
-    native(folder, programs, inputs)
-    return len(programs), refused
+    models = (mutated(net(seed), random.Random(seed)) for seed in seeds)
+    return run_damaged(models, folder, every_second_streams=True)
 
 
 def test_damaged_files_are_refused_or_make_programs_that_stay_in_their_arrays(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from tests.micro.damage import mutated
-from tests.micro.execution import differing, interpret, native
+from tests.micro.execution import differing, interpret, native, run_damaged
 from tests.micro.test_resources import streamed
 from tests.random_graph import Net, samples
 from tests.random_ops import MAKERS, WIDE, Ops, all_ops, op_net
@@ -64,33 +64,21 @@ def test_each_op_on_a_core_computes_the_bits_of_tflite_micro(core: str) -> None:
     assert differing == []
 
 
-def check_damaged(seeds: Iterable[int], folder: Path) -> tuple[int, int]:
-    """Runs the programs of damaged models under sanitizers; the numbers of programs and of refused models."""
-    programs, inputs, kinds, refused = [], [], list(MAKERS), 0
-    for seed in seeds:
-        content = streamed(seed) if seed % 8 == 0 else op_net(kinds[seed % len(kinds)], seed)
-        content = mutated(content, random.Random(seed))
-        try:
-            program = micro.emit(content, name=f"n{seed}")
-        except ValueError:
-            refused += 1
-            continue
-        programs.append(program)
-        tensor = program.inputs[0].tensor
-        inputs.append(np.frombuffer(np.random.default_rng(seed).bytes(tensor.bytes), "u1").reshape(1, -1))
-    native(folder, programs, inputs)
-    return len(programs), refused
+def damaged(seed: int) -> bytes:
+    kinds = list(MAKERS)
+    content = streamed(seed) if seed % 8 == 0 else op_net(kinds[seed % len(kinds)], seed)
+    return mutated(content, random.Random(seed))
 
 
 def test_damaged_files_are_refused_or_make_programs_that_stay_in_their_arrays(tmp_path: Path) -> None:
-    made, refused = check_damaged(range(300), tmp_path)
+    made, refused = run_damaged(map(damaged, range(300)), tmp_path)
     assert made > 50
     assert refused > 75
 
 
 @pytest.mark.campaign
 def test_many_damaged_files_are_refused_or_make_programs_that_stay_in_their_arrays(tmp_path: Path) -> None:
-    made, refused = check_damaged(range(300, 1500), tmp_path)
+    made, refused = run_damaged(map(damaged, range(300, 1500)), tmp_path)
     assert made > 200
     assert refused > 300
 

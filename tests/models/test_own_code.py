@@ -33,14 +33,9 @@ def broken(input_shape, num_classes):
 
 
 @pytest.fixture
-def mine(tmp_path, monkeypatch):
+def mine(own_module):
     """The name of a module in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    name = f"mine_{abs(hash(str(tmp_path)))}"
-    (tmp_path / f"{name}.py").write_text(MODULE)
-    yield name
-    sys.modules.pop(name, None)
+    yield own_module(MODULE)
     for key in [key for key in keras.saving.get_custom_objects() if key == "mine>Scale"]:
         keras.saving.get_custom_objects().pop(key)
 
