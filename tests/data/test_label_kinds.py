@@ -56,7 +56,7 @@ def test_samples_keep_their_values():
     [
         (np.arange(40.0), {}, "must be integers.*labels='values'"),
         (np.eye(3, dtype=int)[np.arange(40) % 3], {}, "one-hot labels save"),
-        (np.where(np.arange(40) == 7, np.nan, VALUES[:, 0]), {}, "y_train must be finite.*1 labels, first in row 7"),
+        (np.where(np.arange(40) == 7, np.nan, VALUES[:, 0]), {}, "y_train must be finite.*1 rows, first in row 7"),
         (VALUES[:39], {}, "must have the length of x_train. Received: 39 labels for 40"),
         (VALUES, {"class_names": ("a",)}, "one name for each of the 2 columns. *of labels.*Received: 1"),
         (SETS * 2, {"labels": "multi_hot"}, "must be rows of 0 and 1"),

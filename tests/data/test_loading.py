@@ -191,7 +191,7 @@ def test_folder_applies_the_exif_orientation(tmp_path):
         ({"y_train": np.array([0, 10**15] * 20)}, "Received: none of class 1, while"),
         (
             {"x_train": np.full((40, 6, 5, 3), np.nan)},
-            "x_train must be finite.*NaN or infinity in 40 samples, first in",
+            "x_train must be finite.*NaN or infinity in 40 rows, first in",
         ),
         ({"x_test": np.full((20, 6, 5, 3), 1e300)}, "x_test must be finite in float32"),
         (

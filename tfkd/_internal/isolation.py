@@ -45,7 +45,7 @@ class ChildTimedOut(DeviceError):
     """The child did not finish in time and was killed."""
 
 
-def run(function: str, /, *, timeout_s: float, what: str, **kwargs: Any) -> Any:
+def run(function: str, /, *, timeout_s: float, what: str, **kwargs: object) -> Any:
     """Runs a function in a new Python process and returns its result.
 
     The child and the processes that it started end when this process ends, also if this one is killed.
@@ -82,7 +82,7 @@ def prepared(first: str, /) -> Iterator[Callable[..., Any]]:
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
         child = (_ForkedChild if sys.platform == "linux" else _Child)(Path(folder) / "0", first)
 
-        def call(function: str, /, *, timeout_s: float, what: str, **kwargs: Any) -> Any:
+        def call(function: str, /, *, timeout_s: float, what: str, **kwargs: object) -> Any:
             child.request(function, kwargs)
             return child.result(time.monotonic() + timeout_s, timeout_s, what)
 
@@ -92,7 +92,7 @@ def prepared(first: str, /) -> Iterator[Callable[..., Any]]:
             child.kill()
 
 
-def run_all(function: str, calls: Sequence[Mapping[str, Any]], *, timeout_s: float, what: str) -> list[Any]:
+def run_all(function: str, calls: Sequence[Mapping[str, object]], *, timeout_s: float, what: str) -> list[Any]:
     """Runs a function several times in parallel, each call in its own process; see `run`.
 
     Args:
@@ -131,7 +131,7 @@ class _Child:
                 str(self._request), str(self._reply), first, stdin=subprocess.PIPE, stdout=sink, stderr=sink
             )
 
-    def request(self, function: str, kwargs: Mapping[str, Any]) -> None:
+    def request(self, function: str, kwargs: Mapping[str, object]) -> None:
         """Tells the child what to run."""
         self._request.write_bytes(pickled((function, dict(kwargs))))
         self._wake()

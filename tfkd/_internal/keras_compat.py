@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tfkd._internal.types import Nest, Node, Tensor
 
 if TYPE_CHECKING:
     import keras
@@ -25,26 +27,26 @@ def inner_layers(layer: keras.Layer, *, recursive: bool = True) -> list[keras.La
     return list(layer._flatten_layers(include_self=False, recursive=recursive))
 
 
-def shows_layers(model: Any) -> bool:
+def shows_layers(model: keras.Model) -> bool:
     """Whether a model is a graph of layers: functional or a built Sequential, not a subclass with its own `call`."""
     return getattr(model, "outputs", None) is not None
 
 
-def functional(model: Any) -> Any:
+def functional(model: keras.Model) -> keras.Model:
     """The functional model inside a built Sequential; a functional model itself."""
     import keras  # here, since recipes are read without Keras
 
     return model._functional if isinstance(model, keras.Sequential) else model
 
 
-def input_structure(model: Any) -> Any:
+def input_structure(model: keras.Model) -> Nest:
     """The symbolic inputs of a functional model: a tensor, or the list or dict that it was built with."""
     import keras
 
     return model.inputs[0] if isinstance(model, keras.Sequential) else model._inputs_struct
 
 
-def nodes(model: Any) -> Iterator[Any]:
+def nodes(model: keras.Model) -> Iterator[Node]:
     """The nodes of a functional model in the order of computation.
 
     A node has `operation`, `input_tensors`, `outputs` and `is_input`.
@@ -54,27 +56,27 @@ def nodes(model: Any) -> Iterator[Any]:
         yield from by_depth[depth]
 
 
-def producer(tensor: Any) -> Any:
+def producer(tensor: Tensor) -> keras.Operation:
     """The layer or operation that computes a symbolic tensor."""
     return tensor._keras_history.operation
 
 
-def node(tensor: Any) -> Any:
+def node(tensor: Tensor) -> Node:
     """The node of a symbolic tensor: `arguments`, `input_tensors`, `outputs` and `is_input` of the call."""
     return tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]
 
 
-def first_inputs(layer: keras.Layer) -> list[Any]:
+def first_inputs(layer: keras.Layer) -> list[Tensor]:
     """The symbolic inputs of a layer's first call."""
     return list(layer._inbound_nodes[0].input_tensors)
 
 
-def first_outputs(layer: keras.Layer) -> list[Any]:
+def first_outputs(layer: keras.Layer) -> list[Tensor]:
     """The symbolic outputs of a layer's first call."""
     return list(layer._inbound_nodes[0].outputs)
 
 
-def run_through(model: Any, inputs: Any, operation: Callable[[Any], Callable[..., Any]]) -> Any:
+def run_through(model: keras.Model, inputs: Nest, operation: Callable[[keras.Operation], Callable[..., Nest]]) -> Nest:
     """The outputs of a functional model in which each operation is replaced by another.
 
     Args:
@@ -142,7 +144,7 @@ def sums_by_broadcasting() -> Iterator[None]:
 
     original = numpy.add
 
-    def add(x1: Any, x2: Any) -> Any:
+    def add(x1: Tensor, x2: Tensor) -> Tensor:
         if not (hasattr(x1, "shape") and hasattr(x2, "shape")) or _adds_bias(list(x1.shape), list(x2.shape)):
             return original(x1, x2)
         dtype = keras.backend.result_type(x1.dtype, x2.dtype)
@@ -166,12 +168,12 @@ def _adds_bias(first: list[int | None], second: list[int | None]) -> bool:
     return len(first) == 4 and axes[0] == -3 and first[1] == size and first[-1] != size
 
 
-def set_dtype(end: Any, dtype: str) -> None:
+def set_dtype(end: keras.Layer | Tensor, dtype: str) -> None:
     """Sets the type of a symbolic input of a functional model, or of its input layer."""
     end._dtype = dtype
 
 
-def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
+def compiled_loss(model: keras.Model) -> Callable[..., Tensor] | None:
     """The loss that a model was compiled with, as a function of (y, y_pred, sample_weight); None without a loss."""
     return model._compile_loss
 
@@ -188,7 +190,7 @@ def may_add_weights(layer: keras.Layer) -> bool:
     return not layer.built and (type(layer).build is not keras.Layer.build or bool(inner_layers(layer)))
 
 
-def build_training_state(model: keras.Model, y: Any, shape: tuple[int | None, ...]) -> None:
+def build_training_state(model: keras.Model, y: Tensor, shape: tuple[int | None, ...]) -> None:
     """Creates the variables of a compiled model's optimizer and metrics, where they do not exist yet.
 
     Keras creates them while TensorFlow traces the first training step, which is then traced a second time.
@@ -208,18 +210,18 @@ def build_training_state(model: keras.Model, y: Any, shape: tuple[int | None, ..
             metrics.build(y, keras.ops.zeros([size or 1 for size in shape]))
 
 
-def mask_of(value: Any) -> Any:
+def mask_of(value: Tensor) -> Tensor | None:
     """The mask that Keras attached to a tensor, or None."""
     return getattr(value, "_keras_mask", None)
 
 
-def set_mask(value: Any, mask: Any) -> None:
+def set_mask(value: Tensor, mask: Tensor) -> None:
     """Attaches a mask to a tensor, as a layer that supports masking does."""
     value._keras_mask = mask
 
 
 @contextlib.contextmanager
-def random_numbers_of(layer: Any, seed: Any) -> Iterator[None]:
+def random_numbers_of(layer: keras.Layer, seed: Tensor) -> Iterator[None]:
     """Lets a preprocessing layer of Keras draw its random numbers from a seed while the context is open.
 
     Args:
@@ -233,7 +235,7 @@ def random_numbers_of(layer: Any, seed: Any) -> Iterator[None]:
         def __init__(self) -> None:  # without the variable in which Keras counts the draws
             self._draws = 0
 
-        def next(self, ordered: bool = True) -> Any:
+        def next(self, ordered: bool = True) -> Tensor:
             self._draws += 1
             return tf.cast(tf.random.fold_in(seed, self._draws), keras.src.backend.random_seed_dtype())
 

@@ -73,7 +73,7 @@ def _described(error: Exception) -> tuple[type[Exception], str]:
     return ChildFailed, f"unexpected {type(error).__name__}: {error}\nIn the child process:\n{lines.rstrip()}"
 
 
-def pickled(value: Any) -> bytes:
+def pickled(value: object) -> bytes:
     return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
 

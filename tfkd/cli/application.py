@@ -19,6 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -94,7 +95,7 @@ def _recorded_interrupts() -> Iterator[list[int]]:
     """Yields a list that grows with each Ctrl-C; Ctrl-C interrupts as before."""
     interrupts: list[int] = []
 
-    def interrupt(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         interrupts.append(number)
         signal.default_int_handler(number, frame)
 
@@ -200,7 +201,7 @@ def command(
         name = function.__name__.replace("_", "-")
 
         @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> None:
+        def guarded(*args: object, **kwargs: object) -> None:
             warnings.formatwarning = _format_warning
             with _recorded_interrupts() as interrupts:
                 try:
@@ -246,7 +247,7 @@ def progress_of(as_json: bool) -> Progress:
     return Progress(rich.console.Console(stderr=as_json, highlight=False))
 
 
-def print_result(progress: Progress, value: Any, as_json: bool, text: str) -> None:
+def print_result(progress: Progress, value: object, as_json: bool, text: str) -> None:
     """Prints the result of a command.
 
     Args:

@@ -33,7 +33,7 @@ def code_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_options(command, _OPTIONS, _allow)
 
 
-def _allow(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _allow(values: Mapping[str, Any]) -> Mapping[str, object]:
     if values["imports"] or values["allow_lambda"]:  # without them, a command may need no Keras
         from tfkd.models import own_code
 

@@ -55,7 +55,7 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
     kind: Any = str | None if default is None else str
     reference = Option(kind, default, data.annotation.__metadata__[0])
 
-    def receive(values: dict[str, Any]) -> Mapping[str, Any]:
+    def receive(values: dict[str, Any]) -> Mapping[str, object]:
         path, shape, task = (values.pop(name) for name in (data.name, "x_shape", "task"))
         options = ReadingOptions(**values, x_shape=None if shape is None else _sizes(shape))
         labels = None if task is None else tasks.get(task).labels
@@ -72,5 +72,5 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise InputError(f"--x-shape must be numbers with commas. Received: {text!r}. Use 28,28,1.") from None
 
 
-def _is_request(annotation: Any) -> bool:
+def _is_request(annotation: object) -> bool:
     return getattr(annotation, "__origin__", None) in (Request, Request | None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, cast
 
 import typer
+from typer.models import OptionInfo
 
 
 class Option(NamedTuple):
@@ -20,14 +21,14 @@ class Option(NamedTuple):
     """
 
     kind: Any
-    default: Any
-    info: Any
+    default: object
+    info: OptionInfo
 
 
 def with_options(
     command: Callable[..., None],
     options: Mapping[str, Option],
-    receive: Callable[[dict[str, Any]], Mapping[str, Any]],
+    receive: Callable[[dict[str, Any]], Mapping[str, object]],
     *,
     at: str | None = None,
 ) -> Callable[..., None]:
@@ -41,7 +42,7 @@ def with_options(
     """
     signature = inspect.signature(command, eval_str=True)
 
-    def call(**arguments: Any) -> None:
+    def call(**arguments: object) -> None:
         values = {name: arguments.pop(name, option.default) for name, option in options.items()}
         command(**arguments, **receive(values))
 
@@ -62,7 +63,7 @@ def with_options(
     return cast(Callable[..., None], with_values)
 
 
-def described(kind: Any, default: Any, text: str | None, *flags: str) -> Option:
+def described(kind: Any, default: object, text: str | None, *flags: str) -> Option:
     """An option with a help text.
 
     Args:

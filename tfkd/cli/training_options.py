@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tfkd._internal.types import JsonObject
 from tfkd.cli.option_groups import Option, described, with_options
 from tfkd.data import augmentations, mixing
 from tfkd.distillation.training_config import TrainingConfig
@@ -46,13 +47,13 @@ Augment = Annotated[
 AugmentOption = Annotated[list[str] | None, typer.Option("--augment-option", help=_AUGMENT_OPTION)]
 
 
-def augment_options(settings: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+def augment_options(settings: Sequence[str] | None) -> dict[str, JsonObject]:
     """The arguments of augmentations by name, from `rotation.degrees=10`.
 
     Raises:
         InputError: A setting has another form.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, JsonObject] = {}
     for setting in settings or ():
         name, equals, text = setting.partition("=")
         name, dot, option = name.rpartition(".")
@@ -120,7 +121,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_options(command, _OPTIONS, _receive, at="config")
 
 
-def _receive(values: dict[str, Any]) -> Mapping[str, Any]:
+def _receive(values: dict[str, Any]) -> Mapping[str, object]:
     from tfkd.recipes.recipe import training_config
 
     values |= {name: values[name] or [] for name in _REPEATED}
@@ -169,7 +170,7 @@ _LOGGING = {
 }
 
 
-def _loggers(values: dict[str, Any]) -> Mapping[str, Any]:
+def _loggers(values: dict[str, Any]) -> Mapping[str, object]:
     if not any(values.values()):
         return {"loggers": None}
     from tfkd.distillation.loggers import Loggers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.limit_options import NO_LIMITS, limit_options
 from tfkd.cli.training_options import TeacherPreprocess, TeacherRange
 from tfkd.validation.contract import Contract
+
+if TYPE_CHECKING:
+    import keras
 
 
 @command(tensorflow=("reference", "teacher", "alone"))
@@ -79,7 +82,7 @@ def validate(
     reports.check_paths(report or [], overwrite=overwrite)
     with progress_of(as_json) as progress:
         targets = target_choice.choose(target, board=board, cc=cc, on_progress=progress.phase)
-        keras_models: dict[str, Any] = {}
+        keras_models: dict[str, keras.Model] = {}
         for role, path in (("reference", reference), ("teacher", teacher), ("alone", alone)):
             if path is not None:
                 from tfkd import models

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -49,10 +47,10 @@ def correct(content: bytes, original: bytes) -> bytes:
     return editor.pack() if any(corrected) else content
 
 
-def _layers(editor: ModelEditor) -> list[Any]:
+def _layers(editor: ModelEditor) -> list[schema.OperatorT]:
     """The ops with constant weights and bias, in the order of the file, which is the same in both files."""
 
-    def has_constants(op: Any) -> bool:
+    def has_constants(op: schema.OperatorT) -> bool:
         positions = _POSITIONS.get(editor.name(op))
         if positions is None or positions[2] >= len(op.inputs) or op.inputs[positions[2]] < 0:
             return False
@@ -61,7 +59,7 @@ def _layers(editor: ModelEditor) -> list[Any]:
     return [op for op in editor.graph.operators if has_constants(op)]
 
 
-def _correct(editor: ModelEditor, op: Any, weights: np.ndarray, bias: np.ndarray) -> bool:
+def _correct(editor: ModelEditor, op: schema.OperatorT, weights: np.ndarray, bias: np.ndarray) -> bool:
     """Gives a layer the right bias, and weights in a larger scale where it needs them; returns whether it did.
 
     Args:
@@ -88,7 +86,7 @@ def _correct(editor: ModelEditor, op: Any, weights: np.ndarray, bias: np.ndarray
     return True
 
 
-def _rescale_weights(editor: ModelEditor, op: Any, weights: np.ndarray, scales: np.ndarray) -> None:
+def _rescale_weights(editor: ModelEditor, op: schema.OperatorT, weights: np.ndarray, scales: np.ndarray) -> None:
     position = _POSITIONS[editor.name(op)][1]
     tensor = editor.tensors[int(op.inputs[position])]
     shape = np.ones(len(tensor.shape), np.int64)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tfkd._internal.types import SampleData
 from tfkd.conversion import input_scale
 from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
 from tfkd.data.streams import as_split
@@ -15,6 +16,8 @@ from tfkd.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import keras
 
     from tfkd.data import Split
 
@@ -56,7 +59,7 @@ def choose(split: Split, count: int, seed: int) -> Split:
     return split if len(split) <= count else split.sample(count, seed=seed)
 
 
-def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[Split, CalibrationAudit]:
+def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) -> tuple[Split, CalibrationAudit]:
     """Draws and audits calibration samples, without running the model.
 
     Args:
@@ -102,7 +105,7 @@ def draw(split: Any, source: Source, count: int, seed: int, mode: str) -> tuple[
     return chosen, audit(chosen)
 
 
-def with_accuracy(result: CalibrationAudit, model: Any, chosen: Split) -> CalibrationAudit:
+def with_accuracy(result: CalibrationAudit, model: keras.Model, chosen: Split) -> CalibrationAudit:
     """Adds to an audit what a run of the Keras model on the labelled samples shows.
 
     Args:

@@ -13,7 +13,7 @@ model, keep the factor 1. A factor that is a power of 2 changes no bit of the ou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -40,7 +40,7 @@ class Layer(NamedTuple):
         output: Tensor index of its output.
     """
 
-    op: Any
+    op: schema.OperatorT
     name: str
     source: int
     output: int
@@ -113,7 +113,7 @@ class ChannelScales:
         index = int(layer.op.inputs[position])
         return self.editor.constant(index).reshape(self.editor.tensors[index].shape)
 
-    def _layer(self, op: Any) -> Layer | None:
+    def _layer(self, op: schema.OperatorT) -> Layer | None:
         """The layer of an op whose weights can take factors in; None for another op."""
         editor, name = self.editor, self.editor.name(op)
         if name not in _AXES or any(editor.is_activation(int(i)) for i in op.inputs[1:] if i >= 0):
@@ -127,7 +127,7 @@ class ChannelScales:
             return None
         return Layer(op, name, source, output)
 
-    def _visit(self, op: Any, layer: Layer | None) -> None:
+    def _visit(self, op: schema.OperatorT, layer: Layer | None) -> None:
         """Ties the channels of an op's activations, or fixes them."""
         editor, name = self.editor, self.editor.name(op)
         sources = [int(i) for i in op.inputs if editor.is_activation(int(i))]
@@ -153,11 +153,11 @@ class ChannelScales:
         else:
             self._fix(*sources, *outputs)
 
-    def _joins_channels(self, op: Any) -> bool:
+    def _joins_channels(self, op: schema.OperatorT) -> bool:
         rank = len(self.editor.tensors[int(op.outputs[0])].shape)
         return rank > 1 and op.builtinOptions.axis % rank == rank - 1
 
-    def _keeps_channels(self, op: Any, name: str) -> bool:
+    def _keeps_channels(self, op: schema.OperatorT, name: str) -> bool:
         """Whether an op of `_BY_CHANNEL` leaves the last axis as it is, or flattens an image with the channels last."""
         editor = self.editor
         before, after = (list(editor.tensors[int(i)].shape) for i in (op.inputs[0], op.outputs[0]))

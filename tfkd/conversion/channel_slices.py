@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -37,7 +37,7 @@ class _Cut(NamedTuple):
         parts: Tensor index of the output, first channel, channel behind the last one.
     """
 
-    op: Any
+    op: schema.OperatorT
     parts: list[tuple[int, int, int]]
 
 
@@ -86,7 +86,7 @@ def separate_as(content: bytes, converted: TFLiteModel) -> bytes:
 
 def _separate(content: bytes, select: Callable[[ModelEditor, int, list[_Cut], int], list[_Cut]]) -> bytes:
     editor, changed = ModelEditor(content), False
-    cutting: dict[int, list[Any]] = {}
+    cutting: dict[int, list[schema.OperatorT]] = {}
     for op in editor.graph.operators:
         if (position := _SOURCES.get(editor.name(op))) is not None:
             cutting.setdefault(int(op.inputs[position]), []).append(op)
@@ -106,7 +106,7 @@ def _separate(content: bytes, select: Callable[[ModelEditor, int, list[_Cut], in
     return editor.pack() if changed else content
 
 
-def _is_cuttable(editor: ModelEditor, op: Any) -> bool:
+def _is_cuttable(editor: ModelEditor, op: schema.OperatorT) -> bool:
     """Whether the weights are float constants, and no layer of groups of channels."""
     weights = editor.tensors[int(op.inputs[1])]
     if editor.is_activation(int(op.inputs[1])) or weights.type != schema.TensorType.FLOAT32:
@@ -117,7 +117,7 @@ def _is_cuttable(editor: ModelEditor, op: Any) -> bool:
     return editor.name(op) != "CONV_2D" or weights.shape[-1] == editor.tensors[int(op.inputs[0])].shape[-1]
 
 
-def _cut(editor: ModelEditor, op: Any, layer: Any) -> _Cut | None:
+def _cut(editor: ModelEditor, op: schema.OperatorT, layer: schema.OperatorT) -> _Cut | None:
     """The slices of channels that an op cuts out of the output of a layer; None for slices of another kind."""
     source, outputs = int(layer.outputs[0]), op.outputs.tolist()
     shape, begin = list(editor.tensors[source].shape), 0
@@ -138,7 +138,9 @@ def _cut(editor: ModelEditor, op: Any, layer: Any) -> _Cut | None:
     return _Cut(op, [*zip(outputs, ends[:-1], ends[1:], strict=True)])
 
 
-def _cut_layer(editor: ModelEditor, op: Any, output: int, begin: int, end: int) -> Iterator[Any]:
+def _cut_layer(
+    editor: ModelEditor, op: schema.OperatorT, output: int, begin: int, end: int
+) -> Iterator[schema.OperatorT]:
     """The ops that compute some of the output channels of a layer."""
     axis = _CHANNEL_AXES[editor.name(op)]
 
@@ -163,7 +165,7 @@ def _cut_layer(editor: ModelEditor, op: Any, output: int, begin: int, end: int) 
     yield layer
 
 
-def _sliced(editor: ModelEditor, source: int, begin: int, end: int) -> Any:
+def _sliced(editor: ModelEditor, source: int, begin: int, end: int) -> schema.OperatorT:
     """A STRIDED_SLICE of some channels."""
     shape = np.array(editor.tensors[source].shape, np.int32)
     first, last, output = np.zeros_like(shape), shape.copy(), editor.copy_tensor(source, f"/{len(editor.tensors)}")

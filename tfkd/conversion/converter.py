@@ -9,11 +9,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfkd._internal import isolation
+from tfkd._internal.types import SampleData
 from tfkd.conversion import (
     layer_names,
     op_forms,
@@ -36,8 +38,8 @@ from tfkd.errors import InputError, ModelError, TfkdError
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
-    from tfkd.data import Split
 
 MODES = ("float32", "float16", "dynamic_range", "full_int8", "int16x8")
 _CALIBRATED = ("full_int8", "int16x8")
@@ -50,7 +52,7 @@ def convert(
     *,
     mode: str = "full_int8",
     quantizer: str | QuantizerSettings = "tensorflow",
-    calibration: Split | Any = None,
+    calibration: SampleData = None,
     calibration_samples: int = 256,
     float_io: bool = False,
     allow_float: bool = False,
@@ -193,13 +195,13 @@ class _Job:
     timeout_s: float = 600.0
 
 
-def _exported(model: Any, folder: Path, mode: str, settings: QuantizerSettings | None) -> Source:
+def _exported(model: keras.Model, folder: Path, mode: str, settings: QuantizerSettings | None) -> Source:
     """Exports the model in the form that the mode and the quantizer take."""
     lstm_op = mode != "int16x8" and (mode != "full_int8" or settings is None)
     return export(model, folder, integers=mode in _CALIBRATED, lstm_op=lstm_op)
 
 
-def _conversion(model: Any, source: Source, job: _Job, expected: Reference) -> Conversion:
+def _conversion(model: keras.Model, source: Source, job: _Job, expected: Reference) -> Conversion:
     layers = {} if isinstance(model, Path) else layer_names.layers(model)
 
     def float32() -> bytes:
@@ -239,7 +241,7 @@ def _conversion(model: Any, source: Source, job: _Job, expected: Reference) -> C
     )
 
 
-def _arguments(source: Source) -> dict[str, Any]:
+def _arguments(source: Source) -> dict[str, object]:
     """Arguments of `_convert` for mode float32."""
     arguments = {"saved_model": str(source.folder), "inputs": source.inputs, "outputs": source.outputs}
     off = {"float_io": False, "allow_float": False, "refine": False, "rounding": "nearest"}
@@ -300,7 +302,7 @@ def _run(run: Callable[..., Any], source: Source, job: _Job) -> tuple[Quantized,
 # The functions below run in the child process.
 
 
-def _tensorflow() -> Any:
+def _tensorflow() -> ModuleType:
     # TensorFlow imports Keras where it can, which takes as long as the rest of its import and is not needed here.
     sys.modules.setdefault("keras", None)  # type: ignore[arg-type]
     import tensorflow as tf
@@ -382,7 +384,7 @@ def _convert_and_evaluate(
     return converted, reference.of_signature(signature, inputs, outputs, samples, number)
 
 
-def _set_mode(converter: Any, mode: str, integer_io: bool) -> None:
+def _set_mode(converter: tf.lite.TFLiteConverter, mode: str, integer_io: bool) -> None:
     tf = _tensorflow()
     ops, dtype = tf.lite.OpsSet.TFLITE_BUILTINS, tf.float32
     if mode != "float32":

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, Tensor
 from tfkd.conversion import layer_forms, refusals, rnn, signatures
 from tfkd.conversion.calibration import Source
 from tfkd.errors import InputError, ModelError, TfkdError
 
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
-def load(model: Any) -> Any:
+
+def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model | Path:
     """Returns a Keras model, or the folder of a SavedModel as a `Path`.
 
     Args:
@@ -41,7 +46,7 @@ def load(model: Any) -> Any:
     return model
 
 
-def export(model: Any, folder: Path, *, integers: bool, lstm_op: bool) -> Source:
+def export(model: keras.Model, folder: Path, *, integers: bool, lstm_op: bool) -> Source:
     """Writes a SavedModel. It runs in the user's process, which alone knows the user's custom layers.
 
     Args:
@@ -80,7 +85,7 @@ def _check_saved_model(folder: Path) -> None:
         )
 
 
-def _other_keras(model: Any) -> str:
+def _other_keras(model: keras.Model) -> str:
     """What to do with a model of Keras 2, the package tf_keras; empty for any other object."""
     if not any(kind.__module__.partition(".")[0] == "tf_keras" for kind in type(model).__mro__):
         return ""
@@ -90,7 +95,7 @@ def _other_keras(model: Any) -> str:
     )
 
 
-def _check_layers(model: Any) -> None:
+def _check_layers(model: keras.Model) -> None:
     """Refuses layers that no .tflite can hold, by their name."""
     import keras
 
@@ -115,12 +120,12 @@ def _check_layers(model: Any) -> None:
             )
 
 
-def input_specs(model: Any) -> Any:
+def input_specs(model: keras.Model) -> Nest:
     """The specs of the model's inputs at batch size 1, in the structure in which the model takes them."""
     import keras
 
     if getattr(model, "inputs", None):
-        inputs: Any = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+        inputs: Nest = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     else:
         shape = (model.get_build_config() or {}).get("input_shape")
         if not isinstance(shape, (tuple, list)) or not all(size is None or isinstance(size, int) for size in shape):
@@ -150,7 +155,7 @@ def input_specs(model: Any) -> Any:
     return keras.tree.pack_sequence_as(inputs, specs)
 
 
-def _save(model: Any, folder: Path, specs: Any) -> list[str]:
+def _save(model: keras.Model, folder: Path, specs: Nest) -> list[str]:
     """Writes a SavedModel with the weights as constants, since saving and loading variables is slower than converting.
 
     A model that assigns to its variables, such as a recurrent layer with `stateful=True`, keeps them as variables.
@@ -165,11 +170,11 @@ def _save(model: Any, folder: Path, specs: Any) -> list[str]:
     assigns = False
     names: list[str] = []
 
-    def named(outputs: Any) -> dict[str, Any]:
+    def named(outputs: Nest) -> dict[str, Tensor]:
         names[:] = signatures.output_names(outputs)
         return dict(zip(names, keras.tree.flatten(outputs), strict=True))
 
-    def serve(inputs: Any) -> dict[str, Any]:
+    def serve(inputs: Nest) -> dict[str, Tensor]:
         nonlocal assigns
         with keras.StatelessScope([(variable, tf.constant(value)) for variable, value in values]) as scope:
             before = dict(scope.state_mapping)
@@ -191,7 +196,9 @@ def _save(model: Any, folder: Path, specs: Any) -> list[str]:
     return names
 
 
-def _trace(model: Any, function: Any, specs: Any) -> Any:
+def _trace(
+    model: keras.Model, function: tf.types.experimental.PolymorphicFunction, specs: Nest
+) -> tf.types.experimental.ConcreteFunction:
     """The graph of a model at batch size 1.
 
     Raises:

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.conversion import tflite_writer
 from tfkd.conversion.interpreter import TensorRecorder
@@ -69,7 +70,7 @@ class _Probe(NamedTuple):
         tensor: Tensor index of the activation.
     """
 
-    op: Any
+    op: schema.OperatorT
     position: int
     tensor: int
 

@@ -6,8 +6,6 @@ a ReLU some 15 of 256 steps are left. MEAN computes the same in float, and round
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -53,11 +51,11 @@ def replace_as(content: bytes, converted: TFLiteModel) -> bytes:
     return replace(content)[0] if "MEAN" in converted.ops else content
 
 
-def _full(editor: ModelEditor) -> list[Any]:
+def _full(editor: ModelEditor) -> list[schema.OperatorT]:
     return [op for op in editor.graph.operators if editor.name(op) == _POOL and _covers_image(editor, op)]
 
 
-def _covers_image(editor: ModelEditor, op: Any) -> bool:
+def _covers_image(editor: ModelEditor, op: schema.OperatorT) -> bool:
     """Whether the window is the whole image of more than one pixel, and no activation is fused."""
     options, shape = op.builtinOptions, list(editor.tensors[int(op.inputs[0])].shape)
     if options.fusedActivationFunction != schema.ActivationFunctionType.NONE or np.prod(shape[1:3]) < 2:

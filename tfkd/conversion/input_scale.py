@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest
 from tfkd.data.constant_answer import least_right
 from tfkd.errors import InputError
 
@@ -313,7 +314,7 @@ def _own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
         )
 
 
-def _statistics(layer: Any, rank: int) -> tuple[np.ndarray, np.ndarray]:
+def _statistics(layer: keras.Layer, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation that a Normalization or BatchNormalization expects, of shape [1, ..., channels]."""
     import keras
 
@@ -357,10 +358,10 @@ def _watched(model: keras.Model, x: np.ndarray) -> Iterator[list[keras.Layer]]:
     layers = [layer for layer in keras_compat.inner_layers(model) if isinstance(layer, kinds)]
     found: list[keras.Layer] = []
 
-    def watch(layer: Any) -> Any:
+    def watch(layer: keras.Layer) -> Callable[..., Nest]:
         original = layer.call
 
-        def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        def call(inputs: Nest, *args: object, **kwargs: object) -> Nest:
             values = np.asarray(inputs)
             if layer not in found and values.size == x.size and np.array_equal(values.ravel(), x.ravel()):
                 found.append(layer)

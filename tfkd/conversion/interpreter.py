@@ -6,12 +6,15 @@ It runs native code on the model, which may crash: call it in a child process on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd.conversion.litert import SampleInterpreter, needs_restart
 from tfkd.conversion.tflite import TFLiteModel
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 
 class TensorRecorder:
@@ -41,7 +44,7 @@ class TensorRecorder:
         read: Callable[[int], np.ndarray] = self._runner.interpreter.get_tensor
         return read
 
-    def _start(self) -> Any:
+    def _start(self) -> Interpreter:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         interpreter = Interpreter(

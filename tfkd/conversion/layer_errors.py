@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
@@ -121,9 +120,15 @@ class _Sums:
     """Sums over the samples for one op. Those marked "by channel" are arrays."""
 
     values: int = 0
-    signal: Any = 0.0  # squares of the float op on the quantized model's inputs, by channel
-    noise: Any = 0.0  # squares of the difference between quantized op and float op, by channel
-    peaks: Any = 0.0  # largest magnitudes of the float op, by channel
+    signal: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(1)
+    )  # squares of the float op on the quantized model's inputs, by channel
+    noise: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(1)
+    )  # squares of the difference between quantized op and float op, by channel
+    peaks: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(1)
+    )  # largest magnitudes of the float op, by channel
     saturated: int = 0
     total_noise: float = 0.0  # squares of the difference between quantized model and float model
     product: float = 0.0  # products of the values of the two models

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfkd._internal import keras_compat
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 
 @contextlib.contextmanager
@@ -33,15 +34,15 @@ def exportable(model: keras.Model) -> Iterator[None]:
             layer.__dict__.pop("call", None)
 
 
-def _call(layer: Any) -> Callable[[Any], Any] | None:
+def _call(layer: keras.Layer) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """A `call` for a layer of Keras itself, not of a subclass; None for a layer that stays as it is."""
     import keras
     import tensorflow as tf
 
-    def resize(images: Any, rows: int, columns: int) -> Any:
+    def resize(images: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
         return tf.image.resize(images, (images.shape[1] * rows, images.shape[2] * columns), method="nearest")
 
-    def channels_first(images: Any) -> Any:
+    def channels_first(images: tf.Tensor) -> tf.Tensor:
         return tf.transpose(resize(tf.transpose(images, (0, 2, 3, 1)), *layer.size), (0, 3, 1, 2))
 
     if type(layer) is keras.layers.Embedding:

@@ -6,7 +6,7 @@ It runs the model: call it in a child process.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -29,7 +29,7 @@ class Layer(NamedTuple):
         shape: Shape of the weights.
     """
 
-    op: Any
+    op: schema.OperatorT
     name: str
     source: int
     output: str

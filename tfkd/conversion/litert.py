@@ -17,9 +17,12 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 _WARM_UP_NS = 200_000_000
 _LONGEST_WARM_UP_NS = 2_000_000_000
@@ -57,7 +60,7 @@ class SampleInterpreter:
             variable tensors, which costs next to nothing.
     """
 
-    def __init__(self, start: Callable[[], Any], *, restart: bool) -> None:
+    def __init__(self, start: Callable[[], Interpreter], *, restart: bool) -> None:
         self._start, self._restart = start, restart
         self.interpreter = start()
 
@@ -94,7 +97,7 @@ def joined(samples: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([y if has_batch_axis(y.shape) else y[None] for y in samples])
 
 
-def new_interpreter(content: bytes, kernels: str, threads: int = 1, batch: int = 1) -> Any:
+def new_interpreter(content: bytes, kernels: str, threads: int = 1, batch: int = 1) -> Interpreter:
     """A LiteRT interpreter whose tensors are allocated.
 
     Args:
@@ -142,7 +145,7 @@ def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: i
     return timed(runner.interpreter.invoke)
 
 
-def timed(invoke: Callable[[], Any]) -> dict[str, Any]:
+def timed(invoke: Callable[[], object]) -> dict[str, Any]:
     """Times a function: runs it until its time is stable, then at least 50 times and for at least one second.
 
     Args:

@@ -6,12 +6,15 @@ It runs native code on the model, which may crash: call it in a child process on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.conversion.tflite import TFLiteModel
+
+if TYPE_CHECKING:
+    from tflite_micro import runtime
 
 # Far more than any microcontroller has; untouched pages of it take no memory.
 _ARENA_BYTES = 256 << 20
@@ -48,7 +51,7 @@ class MicroInterpreter:
         self.interpreter.invoke()
         return [np.atleast_1d(self.interpreter.get_output(index)) for index in range(self._outputs)]
 
-    def _start(self) -> Any:
+    def _start(self) -> runtime.Interpreter:
         from tflite_micro import runtime
 
         return runtime.Interpreter.from_bytes(self._content, arena_size=_ARENA_BYTES)

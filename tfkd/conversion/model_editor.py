@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfkd._internal.types import Tensor
 from tfkd.conversion import tflite_writer
 
 _NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
@@ -33,7 +33,7 @@ class ModelEditor:
     def __init__(self, content: bytes) -> None:
         self.model = tflite_writer.read(content)
         self.graph = self.model.subgraphs[0]
-        self.tensors: list[Any] = self.graph.tensors
+        self.tensors: list[schema.TensorT] = self.graph.tensors
 
     def pack(self) -> bytes:
         """Returns the changed file."""
@@ -49,12 +49,12 @@ class ModelEditor:
         self._remove_unused_codes()
         return tflite_writer.write(self.model)
 
-    def name(self, op: Any) -> str:
+    def name(self, op: schema.OperatorT) -> str:
         """The op's name in the schema, such as `CONV_2D`."""
         code = self.model.operatorCodes[op.opcodeIndex]
         return _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
-    def new_op(self, name: str, inputs: list[int], outputs: list[int], options: Any = None) -> Any:
+    def new_op(self, name: str, inputs: list[int], outputs: list[int], options: object = None) -> schema.OperatorT:
         """An op that is not yet part of the graph; the type of `options` has the name of the schema with a final T."""
         op = schema.OperatorT()
         op.opcodeIndex = self._code(getattr(schema.BuiltinOperator, name))
@@ -64,11 +64,11 @@ class ModelEditor:
             op.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         return op
 
-    def insert(self, op: Any, *, before: Any) -> None:
+    def insert(self, op: schema.OperatorT, *, before: Tensor) -> None:
         """Inserts an op before another one."""
         self.graph.operators.insert(next(i for i, each in enumerate(self.graph.operators) if each is before), op)
 
-    def remove(self, op: Any) -> None:
+    def remove(self, op: schema.OperatorT) -> None:
         """Removes an op."""
         self.graph.operators = [each for each in self.graph.operators if each is not op]
 
@@ -97,7 +97,9 @@ class ModelEditor:
         self.tensors[index].buffer = len(self.model.buffers) - 1
         self.tensors[index].type = next(code for code, dtype in _DTYPES.items() if dtype == values.dtype)
 
-    def replace_constant(self, op: Any, position: int, values: np.ndarray, scales: np.ndarray | None = None) -> None:
+    def replace_constant(
+        self, op: schema.OperatorT, position: int, values: np.ndarray, scales: np.ndarray | None = None
+    ) -> None:
         """Gives one op another constant; other ops that read the same tensor keep the old one.
 
         Args:
@@ -114,7 +116,7 @@ class ModelEditor:
         if scales is not None:
             self.tensors[index].quantization.scale = scales.astype(np.float32)
 
-    def replace_int4(self, op: Any, position: int, values: np.ndarray, scales: np.ndarray) -> None:
+    def replace_int4(self, op: schema.OperatorT, position: int, values: np.ndarray, scales: np.ndarray) -> None:
         """Gives one op other weights of 4 bits, two in a byte with the first in the lower half.
 
         Args:
@@ -133,7 +135,7 @@ class ModelEditor:
         self.tensors[index].type = schema.TensorType.INT4
         self.tensors[index].quantization.scale = scales.astype(np.float32)
 
-    def set_input(self, op: Any, position: int, index: int) -> None:
+    def set_input(self, op: schema.OperatorT, position: int, index: int) -> None:
         """Lets an op read another tensor."""
         op.inputs = op.inputs.copy()  # arrays that were read from a file cannot be written
         op.inputs[position] = index

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -58,7 +56,9 @@ def replace_softplus(content: bytes) -> bytes:
     return editor.pack() if changed else content
 
 
-def _exponential_sum(editor: ModelEditor, producers: dict[int, Any], op: Any) -> list[Any] | None:
+def _exponential_sum(
+    editor: ModelEditor, producers: dict[int, schema.OperatorT], op: schema.OperatorT
+) -> list[schema.OperatorT] | None:
     """EXP and ADD in front of a LOG, where nothing else reads them and 1 is added; else None."""
     if editor.name(op) != "LOG" or (total := producers.get(int(op.inputs[0]))) is None or editor.name(total) != "ADD":
         return None
@@ -110,7 +110,7 @@ def _limit_unused_exponentials(content: bytes) -> bytes:
     return editor.pack() if changed else content
 
 
-def _positive_where(editor: ModelEditor, condition: Any) -> int | None:
+def _positive_where(editor: ModelEditor, condition: schema.OperatorT | None) -> int | None:
     """The tensor that a comparison finds to be above a limit of 0 or less; None for another comparison."""
     if condition is None or editor.name(condition) not in ("GREATER", "GREATER_EQUAL"):
         return None

@@ -28,7 +28,7 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -166,7 +166,7 @@ def compare(
     micro = mode in ("full_int8", "int16x8") and model.macs <= _MICRO_SAMPLE and engines.has_micro()
     few = max(2, int(_MICRO_BUDGET // max(model.macs, 1)))
     options = {"what": what, "content": model.content, "files": _COPIES}
-    results: dict[str, Any] = {}
+    results: dict[str, tuple[engines.Rows, engines.Rows] | str] = {}
     with contextlib.ExitStack() as children:
         run = children.enter_context(isolation.prepared("tfkd.conversion.engines:load"))
         run_micro = children.enter_context(isolation.prepared("tfkd.conversion.engines:load_micro")) if micro else None
@@ -214,7 +214,12 @@ def _moved(model: TFLiteModel, samples: Sequence[Sample], mode: str) -> list[lis
 
 
 def _of_output(
-    model: TFLiteModel, reference: Reference, output: int, runs: Mapping[str, tuple[Any, Any]], mode: str, factor: float
+    model: TFLiteModel,
+    reference: Reference,
+    output: int,
+    runs: Mapping[str, tuple[engines.Rows, engines.Rows]],
+    mode: str,
+    factor: float,
 ) -> list[Difference]:
     """The differences of one output on all engines."""
     expected = np.stack([row[output] for row in reference.outputs])

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfkd._internal import keras_compat
+
+if TYPE_CHECKING:
+    import keras
 
 _HALF = ("float16", "bfloat16")
 
 
 @contextlib.contextmanager
-def in_float32(model: Any) -> Iterator[Any]:
+def in_float32(model: keras.Model | Path) -> Iterator[keras.Model | Path]:
     """Yields a model whose layers of mixed precision compute in float32 while the context is open.
 
     Layers of `mixed_float16` and `mixed_bfloat16` have weights in float32 and round them in each step; without the

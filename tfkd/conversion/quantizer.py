@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from tfkd.conversion import (
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
 from tfkd.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from litert_quantizer import qtyping, quantizer
 
 MODES = ("dynamic_range", "full_int8", "int16x8")
 
@@ -78,7 +81,7 @@ class QuantizerSettings:
         return f"Quantized by litert-quantizer: {'; '.join([f'activation ranges by {ranges}', *precisions])}."
 
 
-def _checked_expressions(name: str, expressions: Any) -> tuple[str, ...]:
+def _checked_expressions(name: str, expressions: str | Iterable[str]) -> tuple[str, ...]:
     if isinstance(expressions, str):
         raise InputError(
             f"QuantizerSettings: {name} must be a sequence of expressions. Received: {expressions!r}. "
@@ -327,7 +330,9 @@ def _statistics(graph: TFLiteGraph, ranges: dict[str, tuple[float, float]]) -> d
     }
 
 
-def _add_static_config(engine: Any, scope: str, name: Any, activation_bits: int, weight_bits: int) -> None:
+def _add_static_config(
+    engine: quantizer.Quantizer, scope: str, name: qtyping.TFLOperationName, activation_bits: int, weight_bits: int
+) -> None:
     from litert_quantizer import qtyping
 
     # The kernels of BATCH_MATMUL read one scale only.
@@ -336,7 +341,9 @@ def _add_static_config(engine: Any, scope: str, name: Any, activation_bits: int,
     engine.add_static_config(scope, name, activation_bits, weight_bits, granularity)
 
 
-def _set_precision(engine: Any, graph: TFLiteGraph, op: OpInfo, mode: str, precision: _Precision) -> None:
+def _set_precision(
+    engine: quantizer.Quantizer, graph: TFLiteGraph, op: OpInfo, mode: str, precision: _Precision
+) -> None:
     """Configures one op; litert-quantizer identifies it by the names of its outputs."""
     from litert_quantizer import qtyping
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, SampleData
 from tfkd.conversion import rnn
 from tfkd.conversion.calibration import choose
 from tfkd.conversion.engines import Sample
@@ -15,6 +16,7 @@ from tfkd.conversion.tflite import TFLiteModel
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 MOST = 16
 _FEWEST = 4
@@ -51,14 +53,14 @@ def count(model: TFLiteModel, mode: str) -> int:
     return int(np.clip(_BUDGETS.get(mode, _BUDGET) // max(model.macs, 1), _FEWEST, MOST))
 
 
-def usable(split: Any, shape: tuple[int, ...] | None, seed: int) -> np.ndarray | None:
+def usable(split: SampleData, shape: tuple[int, ...] | None, seed: int) -> np.ndarray | None:
     """A few samples of a split, if the user gave one of the model's input shape; otherwise None."""
     if shape is None or getattr(split, "input_shape", None) != shape:
         return None
     return np.asarray(choose(split, MOST, seed).x)
 
 
-def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number: int) -> Reference:
+def of_keras(model: keras.Model, specs: Nest, samples: np.ndarray | None, number: int) -> Reference:
     """The outputs of a Keras model, each sample computed from a state of zero; the model does not change.
 
     Args:
@@ -96,7 +98,11 @@ def of_keras(model: keras.Model, specs: Any, samples: np.ndarray | None, number:
 
 
 def of_signature(
-    signature: Any, names: Sequence[str], outputs: Sequence[str], samples: np.ndarray | None, number: int
+    signature: tf.types.experimental.ConcreteFunction,
+    names: Sequence[str],
+    outputs: Sequence[str],
+    samples: np.ndarray | None,
+    number: int,
 ) -> Reference:
     """The outputs of the signature of a SavedModel, each sample computed from the initial state.
 
@@ -127,7 +133,7 @@ class _Input(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
-    layer: Any = None
+    layer: keras.Layer = None
     tokens: int = _TOKENS
 
     def generate(self, rng: np.random.Generator, index: int) -> np.ndarray:
@@ -151,7 +157,7 @@ class _Input(NamedTuple):
         return values.astype(self.dtype)
 
 
-def _first_layer(model: keras.Model, index: int) -> Any:
+def _first_layer(model: keras.Model, index: int) -> keras.Layer | None:
     """The layer that tells the range of an input: the first that rescales, normalizes or embeds it; or None."""
     import keras
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -15,6 +15,9 @@ from tfkd.conversion import activation_ranges, biases, channel_slices, op_forms,
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.refinement import Ranges
 from tfkd.conversion.tflite import TFLiteModel
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # Ops whose operands and result share one scale. TensorFlow's int8 quantizer gives all of them the range of the result.
 SHARING_SCALE = ("MINIMUM", "MAXIMUM", "SELECT", "SELECT_V2", "CONCATENATION", "PACK")
@@ -43,7 +46,9 @@ _ZERO_SCALE = 2.0**-15
 _WITH_INNER_RANGES = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
 
 
-def install(converter: Any, mode: str, samples: np.ndarray, *, refines: bool, rounding: str) -> list[str]:
+def install(
+    converter: tf.lite.TFLiteConverter, mode: str, samples: np.ndarray, *, refines: bool, rounding: str
+) -> list[str]:
     """Rewrites the model of a converter around its quantizer, which has no public place for it.
 
     The ranges of activations are computed here. TensorFlow's calibration reads each tensor after the operation behind
@@ -66,7 +71,7 @@ def install(converter: Any, mode: str, samples: np.ndarray, *, refines: bool, ro
         module: Any = sys.modules[type(converter).__module__]
         quantize_calibrated = module._mlir_quantize
 
-        def quantize_int8(calibrated: bytes, *args: Any, **options: Any) -> bytes:
+        def quantize_int8(calibrated: bytes, *args: object, **options: object) -> bytes:
             widened = _widen_zero_ranges(_with_ranges(bytes(calibrated), ranges))
             cut = channel_slices.separate(widened, _ranges(widened))
             prepared = separate_operands(slice_partly_read_splits(cut))
@@ -74,7 +79,7 @@ def install(converter: Any, mode: str, samples: np.ndarray, *, refines: bool, ro
 
         module._mlir_quantize = quantize_int8
 
-    def quantize(content: bytes, *args: Any, **options: Any) -> bytes:
+    def quantize(content: bytes, *args: object, **options: object) -> bytes:
         stable = op_forms.replace(content)
         if mode == "int16x8":
             stable = op_forms.replace_squared_differences(replace_sums(stable))
@@ -211,7 +216,7 @@ def _ranges(content: bytes) -> dict[str, tuple[float, float]]:
     return {tensor.name.decode(): limits for tensor in tensors if (limits := _range(tensor)) is not None}
 
 
-def _range(tensor: Any) -> tuple[float, float] | None:
+def _range(tensor: schema.TensorT) -> tuple[float, float] | None:
     """The calibrated range of a tensor, which includes 0."""
     quantization = tensor.quantization
     if quantization is None or quantization.min is None or not len(quantization.min):
@@ -320,7 +325,7 @@ def use_general_additions(content: bytes) -> bytes:
     return editor.pack() if changed else content
 
 
-def _expand_constants(editor: ModelEditor, op: Any) -> bool:
+def _expand_constants(editor: ModelEditor, op: schema.OperatorT) -> bool:
     rank, changed = len(editor.tensors[int(op.outputs[0])].shape), False
     for position, index in enumerate(op.inputs.tolist()):
         shape = editor.tensors[index].shape
@@ -332,7 +337,7 @@ def _expand_constants(editor: ModelEditor, op: Any) -> bool:
     return changed
 
 
-def _swap_factors(editor: ModelEditor, op: Any) -> None:
+def _swap_factors(editor: ModelEditor, op: schema.OperatorT) -> None:
     """Computes constant x activation as the transpose of activation^T x constant^T.
 
     With the constant on the left, kernels have no form for a constant of 8 bits beside an activation of 16 or 32.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 # Each step of an unrolled layer becomes about a dozen ops.
 _MAX_UNROLLED_STEPS = 256
@@ -68,12 +70,12 @@ def exportable(model: keras.Model, *, integers: bool, lstm_op: bool = True) -> I
         )
 
 
-def _call(layer: Any, integers: bool, lstm_op: bool, too_long: list[str]) -> Callable[..., Any]:
+def _call(layer: keras.Layer, integers: bool, lstm_op: bool, too_long: list[str]) -> Callable[..., Nest]:
     """A `call` of a layer for its export; the layer is added to `too_long` where it has too many steps to unroll."""
     original = layer.call
     fused = _fused_call(layer) if lstm_op and _can_fuse(layer) else None
 
-    def call(sequences: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(sequences: tf.Tensor, *args: object, **kwargs: object) -> Nest:
         states_and_mask = (*args[:2], kwargs.get("initial_state"), kwargs.get("mask"))
         if fused and all(value is None for value in states_and_mask):
             return fused(sequences)
@@ -88,7 +90,7 @@ def _call(layer: Any, integers: bool, lstm_op: bool, too_long: list[str]) -> Cal
     return call
 
 
-def _can_fuse(layer: Any) -> bool:
+def _can_fuse(layer: keras.Layer) -> bool:
     """Whether a layer is an LSTM of Keras itself, not of a subclass, with the settings of the op."""
     import keras
 
@@ -105,7 +107,7 @@ def _can_fuse(layer: Any) -> bool:
     )
 
 
-def _fused_call(layer: Any) -> Callable[..., Any]:
+def _fused_call(layer: keras.Layer) -> Callable[[tf.Tensor], tf.Tensor]:
     """An LSTM's `call` without initial state and mask, which the converter recognises and replaces by one op.
 
     The converter (tensorflow/compiler/mlir/lite/utils/lstm_utils.cc) recognises it by the attribute `api_implements`
@@ -115,8 +117,8 @@ def _fused_call(layer: Any) -> Callable[..., Any]:
 
     def compute(
         inputs: tf.Tensor, h: tf.Tensor, c: tf.Tensor, kernel: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor
-    ) -> Any:
-        def step(state: Any, now: tf.Tensor) -> Any:
+    ) -> tuple[tf.Tensor, ...]:
+        def step(state: tuple[tf.Tensor, tf.Tensor], now: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             gates = tf.split(tf.matmul(now, kernel) + tf.matmul(state[0], recurrent) + bias, 4, axis=1)
             cell = tf.sigmoid(gates[1]) * state[1] + tf.sigmoid(gates[0]) * tf.tanh(gates[2])
             return tf.sigmoid(gates[3]) * tf.tanh(cell), cell
@@ -128,7 +130,7 @@ def _fused_call(layer: Any) -> Callable[..., Any]:
     function = tf.function(compute, autograph=False, experimental_attributes=marked)
     cell = layer.cell
 
-    def call(sequences: Any) -> Any:
+    def call(sequences: tf.Tensor) -> tf.Tensor:
         if layer.go_backwards:
             sequences = tf.reverse(sequences, axis=[1])
         zeros = tf.zeros((sequences.shape[0] or tf.shape(sequences)[0], cell.units), sequences.dtype)
@@ -140,7 +142,7 @@ def _fused_call(layer: Any) -> Callable[..., Any]:
     return call
 
 
-def states(model: keras.Model) -> list[Any]:
+def states(model: keras.Model) -> list[keras.Variable]:
     """The variables in which layers with `stateful=True` keep their states."""
     import keras
 

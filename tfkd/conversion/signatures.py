@@ -11,9 +11,14 @@ import keyword
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ai_edge_litert import schema_py_generated as schema
+
+from tfkd._internal.types import Nest
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def input_names(names: Iterable[str]) -> list[str]:
@@ -30,7 +35,7 @@ def input_names(names: Iterable[str]) -> list[str]:
     return valid
 
 
-def output_names(outputs: Any) -> list[str]:
+def output_names(outputs: Nest) -> list[str]:
     """The keys of a dictionary of tensors, and `output_0`, `output_1` and so on for any other structure.
 
     Args:
@@ -48,7 +53,9 @@ def output_names(outputs: Any) -> list[str]:
     return [f"output_{index}" for index in range(len(keras.tree.flatten(outputs)))]
 
 
-def orders(loaded: Any, signature: Any, folder: str) -> tuple[list[str], list[str]]:
+def orders(
+    loaded: tf.Module, signature: tf.types.experimental.ConcreteFunction, folder: str
+) -> tuple[list[str], list[str]]:
     """The names of a SavedModel's inputs and outputs in the order of the Keras model that it was made from.
 
     Keras keeps the structure of inputs and outputs in the function `serve` (`export`) or `__call__` (`save` of
@@ -76,7 +83,7 @@ def orders(loaded: Any, signature: Any, folder: str) -> tuple[list[str], list[st
     return inputs, layers if sorted(layers) == outputs else outputs
 
 
-def _flatten(structure: Any) -> list[Any]:
+def _flatten(structure: Nest) -> list[tf.TensorSpec]:
     """The leaves of lists, tuples and dictionaries, in the order of `keras.tree.flatten`; Keras is not loaded here."""
     if isinstance(structure, dict):
         structure = [structure[key] for key in sorted(structure)]

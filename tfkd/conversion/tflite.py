@@ -11,12 +11,12 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal import atomic
+from tfkd._internal.types import JsonObject, Tensor
 from tfkd.conversion import tflite_reader
 from tfkd.conversion.tflite_reader import TensorInfo, TFLiteGraph
 from tfkd.errors import InputError, ModelError
@@ -229,7 +229,7 @@ class TFLiteModel:
         """Whether all ops and the input are quantized to integers."""
         return not self.float_ops and bool(self.inputs) and self.inputs[0].dtype in ("int8", "int16", "uint8")
 
-    def quantize_input(self, x: Any, index: int = 0) -> np.ndarray:
+    def quantize_input(self, x: Tensor, index: int = 0) -> np.ndarray:
         """Converts features to the type of an input, quantizing them where the input is quantized.
 
         Values round to the nearest step, ties to even, as in LiteRT's optimized kernels (its reference kernels and
@@ -255,7 +255,7 @@ class TFLiteModel:
         steps = np.round(x.astype("float32") / np.float32(tensor.scales[0])) + tensor.zero_points[0]
         return np.clip(steps, limits.min, limits.max).astype(tensor.dtype)
 
-    def dequantize_output(self, y: Any, index: int = 0) -> np.ndarray:
+    def dequantize_output(self, y: Tensor, index: int = 0) -> np.ndarray:
         """Converts the raw values of an output to real values.
 
         Args:
@@ -289,7 +289,7 @@ class TFLiteModel:
         atomic.write(path, self.content)
         return dataclasses.replace(self, path=path)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The metadata as plain JSON values."""
         return {
             "path": str(self.path) if self.path else None,

@@ -10,7 +10,6 @@ import dataclasses
 import math
 import struct
 from collections.abc import Iterable
-from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
@@ -159,7 +158,9 @@ def _read(content: bytes) -> tuple[TFLiteGraph, ...]:
     return graphs
 
 
-def _graph(model: Any, graph: Any, codes: list[str], budget: _ItemBudget, limit: int) -> TFLiteGraph:
+def _graph(
+    model: schema.Model, graph: schema.SubGraph, codes: list[str], budget: _ItemBudget, limit: int
+) -> TFLiteGraph:
     """Reads a subgraph of a file of `limit` bytes."""
     tensors, constants = [], []
     for i in budget.indices(graph.TensorsLength(), "tensors"):
@@ -182,7 +183,7 @@ def _graph(model: Any, graph: Any, codes: list[str], budget: _ItemBudget, limit:
     )
 
 
-def _buffer_size(buffer: Any, index: int, limit: int) -> int:
+def _buffer_size(buffer: schema.Buffer, index: int, limit: int) -> int:
     """The size of a buffer's data in bytes, all of which lie in the file."""
     size: int = buffer.DataLength()
     start = buffer._tab.Vector(buffer._tab.Offset(_BUFFER_DATA)) if size else 0
@@ -198,7 +199,7 @@ def _tensor_indices(values: list[int], tensors: int, *, optional: bool = False) 
     return tuple(values)
 
 
-def _op_name(code: Any) -> str:
+def _op_name(code: schema.OperatorCode) -> str:
     # An OperatorCode has an 8-bit field, which overflowed at op 127, and a 32-bit one. New files fill both, some only
     # the 32-bit one; there the generated BuiltinCode() returns 0, as it reads the 8-bit field for every small number.
     offset = code._tab.Offset(_BUILTIN_CODE)
@@ -211,7 +212,7 @@ def _op_name(code: Any) -> str:
     return (code.CustomCode() or b"CUSTOM").decode(errors="replace") if name == "CUSTOM" else name
 
 
-def _op(op: Any, codes: list[str], tensors: int, budget: _ItemBudget) -> OpInfo:
+def _op(op: schema.Operator, codes: list[str], tensors: int, budget: _ItemBudget) -> OpInfo:
     inputs = [op.Inputs(i) for i in budget.indices(op.InputsLength(), "inputs of an op")]
     outputs = [op.Outputs(i) for i in budget.indices(op.OutputsLength(), "outputs of an op")]
     if not 0 <= op.OpcodeIndex() < len(codes):
@@ -222,7 +223,7 @@ def _op(op: Any, codes: list[str], tensors: int, budget: _ItemBudget) -> OpInfo:
     return OpInfo(name, _tensor_indices(inputs, tensors, optional=True), _tensor_indices(outputs, tensors))
 
 
-def _tensor(tensor: Any, budget: _ItemBudget) -> TensorInfo:
+def _tensor(tensor: schema.Tensor, budget: _ItemBudget) -> TensorInfo:
     # The signature has -1 where a dimension is open; it is absent where all are fixed.
     signature = [int(tensor.ShapeSignature(i)) for i in budget.indices(tensor.ShapeSignatureLength(), "dimensions")]
     shape = tuple(int(tensor.Shape(i)) for i in budget.indices(tensor.ShapeLength(), "dimensions"))

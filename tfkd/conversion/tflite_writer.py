@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -15,7 +13,7 @@ _ALIGNMENT = 16
 class _AlignedBuffer(schema.BufferT):
     """A buffer whose data begin at a multiple of 16 bytes."""
 
-    def Pack(self, builder: Any) -> Any:  # the name in the generated code
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # the name in the generated code
         data = None
         if self.data is not None and len(self.data):
             content = np.asarray(self.data, "uint8").tobytes()
@@ -29,7 +27,7 @@ class _AlignedBuffer(schema.BufferT):
         return schema.BufferEnd(builder)
 
 
-def read(content: bytes) -> Any:
+def read(content: bytes) -> schema.ModelT:
     """The model as an object of the schema, with all constants in its buffers.
 
     A file may keep constants behind the flatbuffer, as litert-quantizer does for larger models. TensorFlow Lite Micro
@@ -51,7 +49,7 @@ def read(content: bytes) -> Any:
     return model
 
 
-def write(model: Any) -> bytes:
+def write(model: schema.ModelT) -> bytes:
     """The .tflite file of a model.
 
     Args:

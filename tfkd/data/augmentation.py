@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from tfkd._internal.types import Tensor
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
 # (sample, seed int32 [2]) -> sample, of TensorFlow ops.
-Augment = Callable[[Any, Any], Any]
+Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 
 
-def view_seeds(ids: Any, view: Any, *, seed: int = 0) -> tf.Tensor:
+def view_seeds(ids: Tensor | np.ndarray, view: Tensor | np.ndarray | int, *, seed: int = 0) -> tf.Tensor:
     """The seeds with which the samples `ids` are augmented in view number `view`.
 
     All parts of tfkd take their seeds from here, so the same view of a sample always has the same pixels.

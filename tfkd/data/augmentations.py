@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import mixing
 from tfkd.data.augmentation import Augment, CropFlip, augment_batch
 from tfkd.data.image_augmentation import ColorJitter, Cutout, Flip, RandAugment, ResizedCrop, Rotation
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # By name: dataclasses that are called with a sample and a seed, see `tfkd.data.augmentation.Augment`.
-AUGMENTATIONS: Mapping[str, Any] = {
+AUGMENTATIONS: Mapping[str, type] = {
     kind.name: kind
     for kind in (
         CropFlip, Flip, ResizedCrop, Rotation, ColorJitter, RandAugment, Cutout, Noise, TimeShift, SpecAugment
@@ -62,7 +63,7 @@ class Chain:
 
 def build(
     names: Sequence[str],
-    options: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, JsonRecord],
     own: Mapping[str, Augment] | None = None,
 ) -> tuple[Augment | None, Mixing | None]:
     """The augmentation of samples and that of batches.
@@ -101,7 +102,7 @@ def mixes(names: Sequence[str]) -> list[str]:
     return [name for name in names if name in mixing.NAMES]
 
 
-def check(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> None:
+def check(names: Sequence[str], options: Mapping[str, JsonRecord]) -> None:
     """Checks names and options; those of the user's functions, `module:function`, only for their form.
 
     Raises:
@@ -127,7 +128,7 @@ def check(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> Non
         AUGMENTATIONS[name](**arguments) if name in AUGMENTATIONS else Mixing(**{name: arguments.get("alpha")})
 
 
-def _check_type(name: str, option: str, value: Any, kind: type) -> None:
+def _check_type(name: str, option: str, value: object, kind: type) -> None:
     accepted, text = {
         bool: ((bool,), "true or false"),
         int: ((int,), "a whole number"),
@@ -137,7 +138,7 @@ def _check_type(name: str, option: str, value: Any, kind: type) -> None:
         raise InputError(f"augment: {option} of {name} must be {text}. Received: {value!r}. Correct it.")
 
 
-def _options_of(name: str) -> dict[str, Any]:
+def _options_of(name: str) -> dict[str, object]:
     """The options of an augmentation with their defaults."""
     if name in mixing.NAMES:
         return {"alpha": _ALPHAS[name]}
@@ -146,7 +147,7 @@ def _options_of(name: str) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(AUGMENTATIONS[name])}
 
 
-def from_key(key: Mapping[str, Any]) -> Augment | None:
+def from_key(key: JsonRecord) -> Augment | None:
     """The augmentation of a store of soft labels, from its name and parameters; None for a function of the user.
 
     Args:
@@ -161,7 +162,7 @@ def from_key(key: Mapping[str, Any]) -> Augment | None:
     return None if None in steps else Chain(tuple(step for step in steps if step))
 
 
-def to_key(augment: Augment) -> dict[str, Any]:
+def to_key(augment: Augment) -> JsonObject:
     """Name and parameters of an augmentation; a dataclass names its parameters, another function has none."""
     if isinstance(augment, Chain):
         return {"name": augment.name, "parameters": {"steps": [to_key(step) for step in augment.steps]}}

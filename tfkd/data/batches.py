@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from tfkd._internal.types import Tensor
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
 from tfkd.data.lazy import LazySamples, row_lookup
 from tfkd.data.mixing import Mixing
@@ -29,8 +30,8 @@ class TeacherStudentInputs(NamedTuple):
         student: Input of the student [B, ...], for the same samples in the same order.
     """
 
-    teacher: Any
-    student: Any
+    teacher: Tensor
+    student: Tensor
 
 
 class SoftLabelInputs(NamedTuple):
@@ -41,8 +42,12 @@ class SoftLabelInputs(NamedTuple):
         student: Input of the student [B, ...], in the view that the teacher saw.
     """
 
-    soft_labels: Any
-    student: Any
+    soft_labels: Tensor
+    student: Tensor
+
+
+# What a batch has for a model: samples, for the teacher too where it sees others, or with its stored logits.
+Inputs: TypeAlias = "tf.Tensor | TeacherStudentInputs | SoftLabelInputs"
 
 
 class Samples(Protocol):
@@ -100,7 +105,7 @@ class EpochCounter:
         return int(self.variable)
 
 
-def epoch_counters(dataset: Any) -> list[EpochCounter]:
+def epoch_counters(dataset: object) -> list[EpochCounter]:
     """The epoch counters of the data sets of `Split.batches` that a data set was made from.
 
     They are found through `map`, `filter`, `zip`, `prefetch` and all other transformations of `tf.data`, but not
@@ -182,7 +187,7 @@ def _batch_function(
     seed: int,
     soft_labels: TeacherLogits | None,
     partner: TeacherSamples | None,
-) -> Callable[[tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
     """A function (rows [B], epochs [B], all equal) -> (inputs, labels [B])."""
     import tensorflow as tf
 
@@ -191,7 +196,7 @@ def _batch_function(
         find_logits = None if soft_labels is None else soft_labels.lookup(samples, augment)
         find_partner = None if partner is None else partner.lookup(samples, seed)
 
-    def make_batch(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def make_batch(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
         batch, batch_ids, epoch = tf.cast(find_x(rows), tf.float32), tf.gather(ids, rows), epochs[0]
         labels = tf.gather(y, rows)
         if find_logits is not None:
@@ -207,15 +212,15 @@ def _batch_function(
 
 
 def _mixed(
-    make_batch: Callable[[tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]], mixing: Mixing, samples: Samples, seed: int
-) -> Callable[[tf.Tensor, tf.Tensor], tuple[Any, tf.Tensor]]:
+    make_batch: Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]], mixing: Mixing, samples: Samples, seed: int
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
     """A function (rows [B], epochs [B]) -> (mixed inputs, mixed labels float32 [B, C])."""
     import tensorflow as tf
 
     with tf.device("CPU:0"):
         ids = tf.constant(samples.ids)
 
-    def make(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def make(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
         x, y = make_batch(rows, epochs)
         one_seed = view_seeds(tf.gather(ids, rows[:1]), epochs[0], seed=seed)[0]
         return mixing(x, tf.one_hot(y, samples.num_classes), tf.random.fold_in(one_seed, _MIXING))

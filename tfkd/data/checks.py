@@ -41,15 +41,48 @@ def check_x(x: np.ndarray | LazySamples, key: str, where: str, fits_uint8: bool)
         x = x.astype(np.uint8, copy=False)
         # [N, H, W] bytes are grayscale images; [N, T, F] floats are sequences.
         return x[..., None] if x.ndim == 3 else x
+    return to_float32(x, key, where)
+
+
+def to_float32(values: np.ndarray, key: str, where: str) -> np.ndarray:
+    """Numbers [N, ...] as float32.
+
+    Args:
+        values: Samples or labels.
+        key: Name of the array, for messages.
+        where: File, folder or name, for messages.
+
+    Raises:
+        InputError: Some are not finite in float32.
+    """
     with np.errstate(over="ignore"):  # a float64 that exceeds float32 becomes infinite and raises below
-        x = x.astype(np.float32, copy=False)
-    bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+        values = values.astype(np.float32, copy=False)
+    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if bad.any():
         raise InputError(
-            f"load: {where}: {key} must be finite in float32. Received: NaN or infinity in {bad.sum()} samples, first "
+            f"load: {where}: {key} must be finite in float32. Received: NaN or infinity in {bad.sum()} rows, first "
             f"in row {bad.argmax()}. Repair these rows, or remove them from samples and labels."
         )
-    return x
+    return values
+
+
+def check_rows(y: np.ndarray, key: str, rows: int, where: str) -> None:
+    """Refuses labels that are not one for each sample.
+
+    Args:
+        y: Labels [N, ...].
+        key: Name of the array, such as `y_train`, for messages.
+        rows: Number of samples.
+        where: File, folder or name, for messages.
+
+    Raises:
+        InputError: Their number is another one.
+    """
+    if len(y) != rows:
+        raise InputError(
+            f"load: {where}: {key} must have the length of {key.replace('y', 'x', 1)}. Received: {len(y)} labels for "
+            f"{rows} samples. Save one label per sample."
+        )
 
 
 def check_y(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
@@ -77,11 +110,7 @@ def check_y(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
             f"load: {where}: {key} must be [N] or [N, 1]. Received: shape {y.shape}. For one-hot labels save "
             f"{key}.argmax(axis=1)."
         )
-    if len(y) != rows:
-        raise InputError(
-            f"load: {where}: {key} must have the length of {key.replace('y', 'x', 1)}. Received: {len(y)} labels for "
-            f"{rows} samples. Save one label per sample."
-        )
+    check_rows(y, key, rows, where)
     return y.astype(np.int64)
 
 

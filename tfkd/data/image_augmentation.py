@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tfkd._internal import keras_compat
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
+    import keras
     import tensorflow as tf
 
 _RANGE = (0, 255)
@@ -25,7 +26,7 @@ def check_range(name: str, option: str, value: float, low: float, high: float) -
         raise InputError(f"augment: {option} of {name} must be in {low:g}..{high:g}. Received: {value}. Correct it.")
 
 
-def check_image(name: str, x: Any) -> None:
+def check_image(name: str, x: tf.Tensor) -> None:
     """Raises unless a sample is an image.
 
     Args:
@@ -205,7 +206,7 @@ class Cutout:
 
 
 @functools.cache
-def _layer(name: str, **options: Any) -> Any:
+def _layer(name: str, **options: object) -> keras.Layer:
     """A layer of Keras; its variables cannot be created inside of `tf.data`."""
     import keras
     import tensorflow as tf
@@ -214,7 +215,7 @@ def _layer(name: str, **options: Any) -> Any:
         return getattr(keras.layers, name)(**options, dtype="float32")
 
 
-def _apply(name: str, layer: Any, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _apply(name: str, layer: keras.Layer, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """What a layer makes of an image with the random numbers of a seed."""
     import tensorflow as tf
 

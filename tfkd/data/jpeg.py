@@ -6,7 +6,7 @@ Both use libjpeg-turbo. With the accurate transform they give the same pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def lookup(
     return look_up
 
 
-def _is_plain(content: tf.Tensor, shape: tuple[int, ...]) -> Any:
+def _is_plain(content: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """Whether the bytes of a file are a whole JPEG of this shape without EXIF data, which may turn the image."""
     import tensorflow as tf
 

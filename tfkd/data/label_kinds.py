@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfkd.data import checks
 from tfkd.errors import InputError
 
 KINDS = ("classes", "values", "multi_hot")
@@ -68,16 +69,8 @@ def check_values(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
         raise InputError(
             f"load: {where}: {key} must be numbers [N] or [N, K]. Received: {y.dtype} of shape {y.shape}. Save floats."
         )
-    _check_rows(y, key, rows, where)
-    with np.errstate(over="ignore"):
-        y = y.astype(np.float32).reshape(len(y), -1)
-    bad = ~np.isfinite(y).all(axis=1)
-    if bad.any():
-        raise InputError(
-            f"load: {where}: {key} must be finite in float32. Received: NaN or infinity in {bad.sum()} labels, first "
-            f"in row {bad.argmax()}. Repair these rows, or remove them from samples and labels."
-        )
-    return y
+    checks.check_rows(y, key, rows, where)
+    return checks.to_float32(y.reshape(len(y), -1), key, where)
 
 
 def check_multi_hot(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
@@ -97,16 +90,8 @@ def check_multi_hot(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarra
             f"load: {where}: {key} must be rows of 0 and 1, [N, C]. Received: {y.dtype} of shape {y.shape}. Save a "
             "column for each label, with 1 where it applies."
         )
-    _check_rows(y, key, rows, where)
+    checks.check_rows(y, key, rows, where)
     return y.astype(np.int64)
-
-
-def _check_rows(y: np.ndarray, key: str, rows: int, where: str) -> None:
-    if len(y) != rows:
-        raise InputError(
-            f"load: {where}: {key} must have the length of {key.replace('y', 'x', 1)}. Received: {len(y)} labels for "
-            f"{rows} samples. Save one row per sample."
-        )
 
 
 def check_names(parts: dict[str, np.ndarray], names: tuple[str, ...], labels: str, where: str) -> tuple[str, ...]:

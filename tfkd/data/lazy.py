@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import tensorflow as tf
 
 # Data up to this size are read into memory, where batches are made fastest.
@@ -64,20 +65,20 @@ class LazySamples:
         """Type of the values."""
         return self.reader.dtype
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        if np.ndim(key) == 0 and not isinstance(key, slice):
-            return self.reader.read(self.rows[[key]])[0]
+    def __getitem__(self, key: int | np.integer | slice | np.ndarray | list[int]) -> np.ndarray:
+        if not isinstance(key, slice) and np.ndim(key) == 0:
+            return self.reader.read(self.rows[np.reshape(key, 1)])[0]
         return self.reader.read(self.rows[key])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(0, len(self), _CHUNK):
             yield from self[start : start + _CHUNK]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         found = self[:]
         return found if dtype is None else found.astype(dtype)
 
-    def astype(self, dtype: Any, **options: Any) -> np.ndarray:
+    def astype(self, dtype: npt.DTypeLike, **options: Any) -> np.ndarray:
         """All samples as an array of a type."""
         return self[:].astype(dtype, **options)
 
@@ -140,7 +141,7 @@ def mapped(array: np.ndarray, where: str) -> LazySamples:
     return samples
 
 
-def row_lookup(x: Any) -> Any:
+def row_lookup(x: np.ndarray | LazySamples) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function of rows [B], as a tensor, that returns these samples [B, ...] as a tensor of the type of x.
 
     Args:
@@ -151,11 +152,10 @@ def row_lookup(x: Any) -> Any:
     if isinstance(x, np.ndarray) and x.nbytes <= IN_MEMORY_BYTES:
         constant = tf.constant(x)
         return lambda rows: tf.gather(constant, rows)
-    reader: Any = getattr(x, "reader", None)
-    if hasattr(reader, "lookup"):  # without Python
+    if isinstance(x, LazySamples) and hasattr(x.reader, "lookup"):  # without Python
         with tf.device("CPU:0"):
             numbers = tf.constant(x.rows)
-        find = reader.lookup()
+        find = x.reader.lookup()
         return lambda rows: find(tf.gather(numbers, rows))
     shape, dtype = x.shape[1:], tf.as_dtype(x.dtype)
 

@@ -8,9 +8,9 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tfkd.data import checks, label_kinds, lazy
 from tfkd.data.lazy import LazySamples
@@ -34,7 +34,7 @@ def load(
     validation: float = 0.1,
     seed: int = 0,
     labels: str | None = None,
-    **options: Any,
+    **options: object,
 ) -> Splits:
     """Loads a data set; the validation split is a stratified part of the training data unless the source has its own.
 
@@ -84,8 +84,8 @@ def load(
 
 
 def from_arrays(
-    train: tuple[Any, Any],
-    test: tuple[Any, Any],
+    train: tuple[npt.ArrayLike, npt.ArrayLike],
+    test: tuple[npt.ArrayLike, npt.ArrayLike],
     *,
     name: str = "arrays",
     class_names: tuple[str, ...] = (),
@@ -120,10 +120,11 @@ def from_arrays(
     return _split(arrays, validation=validation, seed=seed, labels=labels)
 
 
-def _samples(x: Any, where: str) -> np.ndarray | LazySamples:
+def _samples(x: npt.ArrayLike, where: str) -> np.ndarray | LazySamples:
     """Samples as an array in memory; a large memory-mapped array stays in its file."""
-    is_mapped = isinstance(x, np.memmap) and x.nbytes > lazy.IN_MEMORY_BYTES
-    return lazy.mapped(x, where) if is_mapped else np.asarray(x)
+    if isinstance(x, np.memmap) and x.nbytes > lazy.IN_MEMORY_BYTES:
+        return lazy.mapped(x, where)
+    return np.asarray(x)
 
 
 def _split(arrays: Arrays, *, validation: float, seed: int, labels: str | None) -> Splits:

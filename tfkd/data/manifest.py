@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tfkd._internal import atomic
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data.splits import Role, Splits
 from tfkd.errors import InputError
 
@@ -29,7 +31,7 @@ class Row(NamedTuple):
     """
 
     line: int
-    values: dict[str, Any]
+    values: JsonObject
 
 
 def read(path: Path) -> list[Row]:
@@ -121,6 +123,30 @@ def classes(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
+def number(path: Path, row: Row, column: str, value: object) -> float:
+    """A finite number of a row.
+
+    Args:
+        path: The manifest, for messages.
+        row: A row.
+        column: The column.
+        value: The value of the column, or one of them where it holds a list.
+
+    Raises:
+        InputError: It is no finite number.
+    """
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputError(
+            f"load: {path}, line {row.line}: column {column!r} must be a finite number. Received: {value!r}. Correct "
+            "it, or remove the line or the column."
+        )
+    return found
+
+
 def parts(path: Path, rows: Sequence[Row]) -> list[Role] | None:
     """The part of each row; None where there is no column `split`.
 
@@ -138,7 +164,7 @@ def parts(path: Path, rows: Sequence[Row]) -> list[Role] | None:
     return [PARTS[row.values["split"]] for row in rows]
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Sequence[JsonRecord]) -> None:
     """Writes a manifest.
 
     Args:

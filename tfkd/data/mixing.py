@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfkd._internal import keras_compat
 from tfkd.data.image_augmentation import check_range
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
+    import keras
     import tensorflow as tf
 
 NAMES = ("mixup", "cutmix")
@@ -74,7 +75,7 @@ class Mixing:
 
 
 @functools.cache
-def _layer(name: str, alpha: float) -> Any:
+def _layer(name: str, alpha: float) -> keras.Layer:
     """A layer of Keras; its variables cannot be created inside of `tf.data`."""
     import keras
     import tensorflow as tf
@@ -85,7 +86,7 @@ def _layer(name: str, alpha: float) -> Any:
         return getattr(keras.layers, name)(**options, dtype="float32")
 
 
-def _mix(layer: Any, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _mix(layer: keras.Layer, x: tf.Tensor, y: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     import tensorflow as tf
 
     images = x if x.shape.rank == 4 else tf.reshape(x, [tf.shape(x)[0], -1, 1, 1])

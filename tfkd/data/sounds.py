@@ -8,10 +8,11 @@ import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject
 from tfkd.data import images, lazy
 from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import ReadingOptions
@@ -67,7 +68,7 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     return sound[:, None]
 
 
-def _soundfile() -> Any:
+def _soundfile() -> ModuleType:
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError where it finds no libsndfile
@@ -77,7 +78,7 @@ def _soundfile() -> Any:
     return soundfile
 
 
-def definition(options: ReadingOptions, rate: int) -> dict[str, Any]:
+def definition(options: ReadingOptions, rate: int) -> JsonObject:
     """How features are computed, so that a device can compute the same.
 
     Args:
@@ -129,7 +130,7 @@ def _mel_matrix(bands: int, size: int, rate: int) -> np.ndarray:
         Young et al.: The HTK Book, version 3.4, section 5.4. `tf.signal.linear_to_mel_weight_matrix` has the same.
     """
 
-    def mel(hz: Any) -> Any:
+    def mel(hz: float | np.ndarray) -> np.ndarray:
         return 2595 * np.log10(1 + np.asarray(hz) / 700)
 
     edges = np.linspace(mel(_LOWEST_HZ), mel(rate / 2), bands + 2)

@@ -6,10 +6,10 @@ import collections
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import manifest, targets
 from tfkd.data.manifest import Row
 from tfkd.data.reading import Request
@@ -18,7 +18,7 @@ from tfkd.data.splits import ROLES, Role, class_ranks
 from tfkd.errors import InputError
 
 
-def rows_of(request: Request, out: Path) -> list[dict[str, Any]]:
+def rows_of(request: Request, out: Path) -> list[JsonObject]:
     """The rows of a folder of class folders or of a manifest, with paths relative to another manifest.
 
     Args:
@@ -50,7 +50,7 @@ def rows_of(request: Request, out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def groups_of(rows: Sequence[Mapping[str, Any]], group: str) -> list[str]:
+def groups_of(rows: Sequence[JsonRecord], group: str) -> list[str]:
     """The group of each row.
 
     Args:
@@ -141,13 +141,13 @@ def _divide_groups(y: np.ndarray, group: np.ndarray, shares: Mapping[Role, float
 
 
 def split(
-    rows: list[dict[str, Any]],
+    rows: list[JsonObject],
     shares: Mapping[Role, float],
     *,
     group: str | None = None,
     seed: int = 0,
     labels: str | None = None,
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Rows with a column `split`; parts that the data set has stay as they are, and only missing ones are divided.
 
     Args:
@@ -193,7 +193,7 @@ def split(
     ]
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def summary(rows: Sequence[JsonRecord]) -> dict[str, int]:
     """The number of samples of each part."""
     counts = collections.Counter(row["split"] for row in rows)
     return {role: counts[role] for role in ROLES if counts[role]}

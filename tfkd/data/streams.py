@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
+from tfkd._internal.types import Nest, SampleData
 from tfkd.data import label_kinds
 from tfkd.data.splits import Role, Split
 from tfkd.errors import InputError
@@ -33,7 +33,7 @@ class Stream:
         InputError: samples is not > 0.
     """
 
-    function: Callable[[], Iterable[Any]]
+    function: Callable[[], Iterable[Nest]]
     samples: int
 
     def __post_init__(self) -> None:
@@ -42,7 +42,7 @@ class Stream:
 
 
 def as_split(
-    data: Any,
+    data: SampleData,
     role: Role,
     *,
     num_classes: int | None = None,
@@ -143,12 +143,12 @@ class _Kept:
         return x, y, ids
 
 
-def _repeats(data: Any) -> bool:
+def _repeats(data: SampleData) -> bool:
     """Whether data are a `tf.data.Dataset` without an end."""
     return hasattr(data, "element_spec") and int(data.cardinality()) == -1
 
 
-def _batches(data: Any) -> Iterator[tuple[Any, Any]]:
+def _batches(data: SampleData) -> Iterator[tuple[Nest, np.ndarray | None]]:
     """Pairs of inputs [B, ...] and labels, which are None where there are none."""
     if isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
         yield data
@@ -162,7 +162,7 @@ def _batches(data: Any) -> Iterator[tuple[Any, Any]]:
         raise InputError(f"The data must be {_FORMS}. Received: {type(data).__name__}.")
 
 
-def _pair(element: Any) -> tuple[Any, Any]:
+def _pair(element: Nest) -> tuple[Nest, np.ndarray | None]:
     if isinstance(element, dict) and len(element) == 1:
         element = next(iter(element.values()))
     if not isinstance(element, list | tuple):
@@ -175,7 +175,7 @@ def _pair(element: Any) -> tuple[Any, Any]:
     return x, y
 
 
-def _checked_x(x: Any, where: str, shape: tuple[int, ...] | None) -> np.ndarray:
+def _checked_x(x: Nest, where: str, shape: tuple[int, ...] | None) -> np.ndarray:
     if isinstance(x, dict | list | tuple):
         raise InputError(f"{where}: a sample must be one array. Received: {type(x).__name__}. Use one input.")
     x = np.asarray(x)
@@ -188,7 +188,7 @@ def _checked_x(x: Any, where: str, shape: tuple[int, ...] | None) -> np.ndarray:
     return x
 
 
-def _checked_y(y: Any, rows: int, where: str, num_classes: int | None, kind: str) -> np.ndarray:
+def _checked_y(y: np.ndarray | None, rows: int, where: str, num_classes: int | None, kind: str) -> np.ndarray:
     """Labels as a split has them, see `tfkd.data.label_kinds`."""
     if kind == "values":
         return label_kinds.check_values(np.asarray(y), "labels", rows, where)
@@ -197,7 +197,7 @@ def _checked_y(y: Any, rows: int, where: str, num_classes: int | None, kind: str
     return _class_numbers(y, rows, where, num_classes)
 
 
-def _class_numbers(y: Any, rows: int, where: str, num_classes: int | None) -> np.ndarray:
+def _class_numbers(y: np.ndarray | None, rows: int, where: str, num_classes: int | None) -> np.ndarray:
     """Labels as int64 [N], from class numbers [N] or [N, 1], or one-hot rows [N, C]."""
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] > 1 and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():

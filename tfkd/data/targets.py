@@ -45,11 +45,12 @@ def read(path: Path, rows: Sequence[Row], kind: str | None) -> tuple[np.ndarray,
     if kind == "multi_hot":
         return (*_sets(path, rows, kind), kind)
     if kind == "values" or (kind is None and _are_fractions(values)):
-        return np.array([_number(path, row, "label") for row in rows]), ("label",), "values"
+        numbers = [manifest.number(path, row, "label", value) for row, value in zip(rows, values, strict=True)]
+        return np.array(numbers), ("label",), "values"
     labels = manifest.labels(path, rows)
     names = manifest.classes(labels)
-    numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers[label] for label in labels]), names, "classes"
+    found = {name: number for number, name in enumerate(names)}
+    return np.array([found[label] for label in labels]), names, "classes"
 
 
 def _of_columns(
@@ -60,7 +61,7 @@ def _of_columns(
             f"load: {path} must have either a column label or columns {', '.join(columns[:3])}, which are values or "
             "labels that apply or not. Received: both, or classes. Leave one out."
         )
-    y = np.array([[_number(path, row, column) for column in columns] for row in rows])
+    y = np.array([[manifest.number(path, row, column, row.values[column]) for column in columns] for row in rows])
     names = tuple(column.removeprefix(LABEL_PREFIX) for column in columns)
     return y, names, kind or ("multi_hot" if ((y == 0) | (y == 1)).all() else "values")
 
@@ -99,7 +100,7 @@ def _vectors(path: Path, rows: Sequence[Row]) -> tuple[np.ndarray, tuple[str, ..
                 f"load: {path}, line {row.line}: label must be a list of as many numbers as in line {rows[0].line}. "
                 f"Received: {value!r}. Correct it."
             )
-        found.append([_float(path, row, "label", one) for one in value])
+        found.append([manifest.number(path, row, "label", one) for one in value])
     return np.array(found), tuple(map(str, range(len(found[0]))))
 
 
@@ -110,20 +111,3 @@ def _are_fractions(values: Sequence[Any]) -> bool:
     except (ValueError, TypeError):
         return False
     return bool(np.isfinite(numbers).all() and (numbers != np.floor(numbers)).any())
-
-
-def _number(path: Path, row: Row, column: str) -> float:
-    return _float(path, row, column, row.values.get(column))
-
-
-def _float(path: Path, row: Row, column: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (ValueError, TypeError):
-        number = np.nan
-    if not np.isfinite(number):
-        raise InputError(
-            f"load: {path}, line {row.line}: column {column!r} must be a finite number. Received: {value!r}. Correct "
-            "it, or remove the line."
-        )
-    return number

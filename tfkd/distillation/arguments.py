@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses
+from tfkd._internal.types import Tensor
 from tfkd.distillation.features import Feature, find_layer
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError, ModelError
+from tfkd.losses.loss import Setting
 from tfkd.models import logits
 from tfkd.tasks import CLASSIFICATION, Task
 
 
-def check_alpha(alpha: Any) -> Any:
+def check_alpha(alpha: Setting) -> Setting:
     """Returns alpha as a float in 0..1, or the schedule that it is.
 
     Raises:
@@ -82,7 +83,7 @@ def check_classes(loss: losses.DistillationLoss, outputs: int | None) -> None:
         )
 
 
-def check_losses(hard_loss: Any, soft_losses: Sequence[losses.DistillationLoss]) -> None:
+def check_losses(hard_loss: Tensor, soft_losses: Sequence[losses.DistillationLoss]) -> None:
     """Raises where the compiled loss is one of regression, but a soft loss compares classes.
 
     Args:
@@ -102,7 +103,7 @@ def check_losses(hard_loss: Any, soft_losses: Sequence[losses.DistillationLoss])
 
 
 def check_targets(
-    y: Any, outputs: tuple[int | None, ...], soft_losses: Sequence[losses.DistillationLoss], *, binary: bool
+    y: Tensor, outputs: tuple[int | None, ...], soft_losses: Sequence[losses.DistillationLoss], *, binary: bool
 ) -> None:
     """Raises where samples have several classes, but a soft loss compares classes that exclude each other.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -54,7 +53,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self.history = json.loads((saved[-1].parent / f"epoch-{done:06d}.json").read_text())
         return done
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
         if self.folder is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,6 +13,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses, tasks
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, Tensor
 from tfkd.data import epoch_counters
 from tfkd.distillation import arguments, inputs, summary
 from tfkd.distillation.compilation import jit_by_device
@@ -81,7 +82,7 @@ class Distiller(keras.Model):
         features: Sequence[Feature] = (),
         teacher_weights: Sequence[float] | None = None,
         task: str = tasks.CLASSIFICATION.name,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**{"name": "distiller", "dtype": student.dtype_policy, **kwargs})
         self.student = student
@@ -131,7 +132,7 @@ class Distiller(keras.Model):
         """The type that inputs are cast to: the student's own, which its first layer may set."""
         return str(self.student.input_dtype)
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
+    def compile(self, *args: object, **kwargs: object) -> None:
         """Compiles as `keras.Model.compile` does.
 
         `jit_compile="auto"` means XLA where there is a GPU or TPU, and no XLA on a CPU, where it is slower for
@@ -149,12 +150,12 @@ class Distiller(keras.Model):
             bound.arguments["jit_compile"] = jit_by_device()
         super().compile(*bound.args, **bound.kwargs)
 
-    def call(self, x: Any, training: bool = False, **kwargs: Any) -> Any:
+    def call(self, x: Nest, training: bool = False, **kwargs: object) -> Tensor:
         """The student's logits [B, ..., C] for x, which may be one of the typed pairs of `tfkd.data`."""
         inputs.check_pairing(x, self.student)
         return self.student(inputs.student_input(x), training=training, **kwargs)
 
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+    def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does; x and validation_data may also be a `tfkd.data.Split` or `Stream`.
 
         Raises:
@@ -177,7 +178,7 @@ class Distiller(keras.Model):
             bound.arguments["callbacks"] = [EpochSync(x), *callbacks]
         return super().fit(*bound.args, **bound.kwargs)
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+    def _maybe_symbolic_build(self, iterator: Nest = None, data_batch: Nest = None) -> None:
         # Keras finds shapes under several workers by averaging their batches, which fails on integers (keras#20585);
         # the batch of this worker has the same shapes.
         if iterator is not None and isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -187,7 +188,7 @@ class Distiller(keras.Model):
                 break
         super()._maybe_symbolic_build(iterator, data_batch)
 
-    def _examine(self, x: Any, y: Any) -> Any:
+    def _examine(self, x: Nest, y: Nest) -> Nest:
         """Runs the models on the first samples, once, to check for logits and to find feature shapes.
 
         Returns:
@@ -222,7 +223,7 @@ class Distiller(keras.Model):
         self._examined = True
         return x
 
-    def _connect(self, teacher_x: Any, student_x: Any) -> None:
+    def _connect(self, teacher_x: Tensor, student_x: Tensor) -> None:
         """Makes the adapter of each feature and the weights of its loss, by running both models once."""
         features, teacher = self._features(), self._teachers()[0]
         with tap(teacher, [feature.teacher for feature in features]) as teacher_features:
@@ -235,7 +236,7 @@ class Distiller(keras.Model):
             feature.loss(target, adapter(source), ops.zeros(len(source), "int32"), step=0)
             self.adapters.append(adapter)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def train_step(self, data: Nest) -> dict[str, Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         inputs.check_pairing(x, self.student)
         self._check_labels(y)
@@ -262,14 +263,14 @@ class Distiller(keras.Model):
         without = () if terms["hard_loss"] is not None else ("hard_loss",)
         return self._logs(x, y, student_logits, sample_weight, without=without)
 
-    def test_step(self, data: Any) -> dict[str, Any]:
+    def test_step(self, data: Nest) -> dict[str, Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         student_logits = self(x, training=False)
         hard_loss = self._hard_loss(y, student_logits, sample_weight)
         self._track(x, {"loss": add_regularization(hard_loss, self.losses), "hard_loss": hard_loss})
         return self._logs(x, y, student_logits, sample_weight, without=("soft_loss", *self._optional_logs()))
 
-    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+    def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: object) -> None:
         """Saves the student, as `keras.Model.save` does; teacher, losses and adapters are not part of the file.
 
         Args:
@@ -279,7 +280,7 @@ class Distiller(keras.Model):
         """
         self.student.save(filepath, overwrite=overwrite, **kwargs)
 
-    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+    def export(self, filepath: str | os.PathLike[str], *args: object, **kwargs: object) -> None:
         """Exports the student for inference, as `keras.Model.export` does.
 
         Args:
@@ -289,7 +290,7 @@ class Distiller(keras.Model):
         """
         self.student.export(filepath, *args, **kwargs)
 
-    def summary(self, print_fn: Callable[[str], Any] = print, **kwargs: Any) -> None:
+    def summary(self, print_fn: Callable[[str], object] = print, **kwargs: object) -> None:
         """Prints the student, then the teachers, the loss and the features.
 
         Args:
@@ -300,7 +301,7 @@ class Distiller(keras.Model):
         for line in summary.describe(self._teachers(), self.alpha, self.soft_losses, self._features(), self.adapters):
             print_fn(line)
 
-    def _check_labels(self, y: Any) -> None:
+    def _check_labels(self, y: Tensor) -> None:
         loss = keras_compat.compiled_loss(self)
         if self.alpha != 1 and (y is None or loss is None):
             raise InputError(
@@ -309,7 +310,7 @@ class Distiller(keras.Model):
                 "Use alpha=1.0 to learn from the teacher alone."
             )
 
-    def _run_teachers(self, x: Any) -> tuple[list[Any], dict[str, Any]]:
+    def _run_teachers(self, x: Nest) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The logits of each teacher, and the inner outputs of the first teacher by layer."""
         teachers = self._teachers()
         if not teachers:
@@ -318,7 +319,9 @@ class Distiller(keras.Model):
             teacher_logits = [teacher(inputs.teacher_input(x), training=False) for teacher in teachers]
         return teacher_logits, teacher_features
 
-    def _soft_loss(self, teacher_logits: list[Any], student_logits: Any, y: Any, sample_weight: Any, step: Any) -> Any:
+    def _soft_loss(
+        self, teacher_logits: list[Tensor], student_logits: Tensor, y: Tensor, sample_weight: Tensor, step: Tensor
+    ) -> Tensor:
         terms = [
             weight * loss(one_teacher, student_logits, y, step=step)
             for one_teacher, loss, weight in zip(teacher_logits, self.soft_losses, self.teacher_weights, strict=True)
@@ -327,12 +330,12 @@ class Distiller(keras.Model):
 
     def _feature_loss(
         self,
-        teacher_features: Mapping[str, Any],
-        student_features: Mapping[str, Any],
-        y: Any,
-        sample_weight: Any,
-        step: Any,
-    ) -> Any:
+        teacher_features: Mapping[str, Tensor],
+        student_features: Mapping[str, Tensor],
+        y: Tensor,
+        sample_weight: Tensor,
+        step: Tensor,
+    ) -> Tensor:
         total = None
         for feature, adapter in zip(self._features(), self.adapters, strict=True):
             target, source = teacher_features[feature.teacher], adapter(student_features[feature.student])
@@ -341,11 +344,11 @@ class Distiller(keras.Model):
             total = term if total is None else total + term
         return total
 
-    def _hard_loss(self, y: Any, student_logits: Any, sample_weight: Any) -> Any:
+    def _hard_loss(self, y: Tensor, student_logits: Tensor, sample_weight: Tensor) -> Tensor:
         loss = keras_compat.compiled_loss(self)
         return None if y is None or loss is None else loss(y, student_logits, sample_weight)
 
-    def _total(self, alpha: Any, soft_loss: Any, hard_loss: Any, feature_loss: Any) -> Any:
+    def _total(self, alpha: Tensor | float, soft_loss: Tensor, hard_loss: Tensor, feature_loss: Tensor) -> Tensor:
         # A term of weight 0 is left out rather than multiplied: 0 · inf is NaN.
         if self.alpha == 0:
             loss = hard_loss
@@ -355,7 +358,7 @@ class Distiller(keras.Model):
             loss = alpha * soft_loss + (1 - alpha) * hard_loss
         return add_regularization(loss if feature_loss is None else loss + feature_loss, self.losses)
 
-    def _track(self, x: Any, values: Mapping[str, Any]) -> None:
+    def _track(self, x: Nest, values: Mapping[str, Tensor]) -> None:
         batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
         for name, value in values.items():
             if value is not None:
@@ -363,8 +366,8 @@ class Distiller(keras.Model):
                 tracker.update_state(value * replicas(), sample_weight=batch_size)
 
     def _logs(
-        self, x: Any, y: Any, student_logits: Any, sample_weight: Any, without: tuple[str, ...]
-    ) -> dict[str, Any]:
+        self, x: Tensor, y: Tensor, student_logits: Tensor, sample_weight: Tensor, without: tuple[str, ...]
+    ) -> dict[str, Tensor]:
         if y is None:  # the compiled metrics need labels
             metrics = {"loss": keras_compat.loss_tracker(self), **self._trackers}
             logs = {name: metric.result() for name, metric in metrics.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -62,14 +61,14 @@ class BestWeights(keras.callbacks.Callback):
         best = self.best_epoch
         return best is not None and len(self._accuracies) - 1 - best >= self._patience
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._epoch = epoch
         for old in self._epochs() - {self.best_epoch}:  # the checkpoint of the epoch before is written now
             self._kept.pop(old, None)
             if self._folder is not None:
                 self._file(self._folder, old).unlink()
 
-    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+    def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
         best = max(self._accuracies[: self._epoch], default=-np.inf)
         if self._sign * float((logs or {})[self._monitor]) <= best:
             return
@@ -80,7 +79,7 @@ class BestWeights(keras.callbacks.Callback):
         with atomic.replacing(self._file(self._folder, self._epoch)) as part, part.open("wb") as file:
             np.savez(file, *weights)
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if self.exhausted:  # the history has this epoch already: the checkpoint comes before
             self.model.stop_training = True
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 
 from tfkd.data import epoch_counters
 from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class EpochSync(keras.callbacks.Callback):
@@ -24,7 +27,7 @@ class EpochSync(keras.callbacks.Callback):
         InputError: The data set was not made from one of `Split.batches`.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: tf.data.Dataset) -> None:
         super().__init__()
         self.counters = epoch_counters(dataset)
         if not self.counters:
@@ -33,6 +36,6 @@ class EpochSync(keras.callbacks.Callback):
                 "without an epoch counter. Transform it with methods of tf.data, not with a Python generator."
             )
 
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         for counter in self.counters:
             counter.assign(epoch - 1)  # the pass itself adds 1 before its first batch

@@ -6,15 +6,16 @@ import contextlib
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 from keras import ops
 
 from tfkd import losses
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, Tensor
 from tfkd.errors import InputError
+from tfkd.losses.loss import Setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Feature:
     loss: losses.DistillationLoss
     student: str
     teacher: str
-    weight: Any = 1.0
+    weight: Setting = 1.0
 
 
 def find_layer(model: keras.Layer, path: str) -> keras.Layer:
@@ -71,7 +72,7 @@ def layer_paths(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, ker
 
 
 @contextlib.contextmanager
-def tap(model: keras.Model, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+def tap(model: keras.Model, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Records the outputs of inner layers while the model runs.
 
     The `call` method of each layer is replaced within the block. This works in functional, Sequential and subclassed
@@ -88,14 +89,16 @@ def tap(model: keras.Model, paths: Iterable[str]) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: A layer does not exist, or several have the name.
     """
-    seen: dict[str, Any] = {}
+    seen: dict[str, Tensor] = {}
     hooked = []
     try:
         for path in dict.fromkeys(paths):
             layer = find_layer(model, path)
             original = layer.call
 
-            def keep(*args: Any, path: str = path, original: Any = original, **kwargs: Any) -> Any:
+            def keep(
+                *args: object, path: str = path, original: Callable[..., Nest] = original, **kwargs: object
+            ) -> Nest:
                 seen[path] = original(*args, **kwargs)
                 return seen[path]
 
@@ -132,14 +135,14 @@ class Adapter(keras.layers.Layer):
         InputError: The teacher's feature has more axes than the student's.
     """
 
-    def __init__(self, shape: tuple[int, ...], channels: bool = True, **kwargs: Any) -> None:
+    def __init__(self, shape: tuple[int, ...], channels: bool = True, **kwargs: object) -> None:
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.shape = tuple(shape)
         self.channels = channels
         self.project: keras.layers.Dense | None = None
 
     @classmethod
-    def between(cls, student: Any, teacher: Any, aligns: str) -> Adapter:
+    def between(cls, student: keras.Model, teacher: keras.Model, aligns: str) -> Adapter:
         """The adapter between two features.
 
         Args:
@@ -162,7 +165,7 @@ class Adapter(keras.layers.Layer):
             self.project = keras.layers.Dense(self.shape[-1], use_bias=False, dtype="float32", name="project")
             self.project.build((None, shape[-1]))
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         x = ops.cast(x, "float32")
         if len(x.shape) - 1 > len(self.shape):
             x = ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
@@ -170,7 +173,7 @@ class Adapter(keras.layers.Layer):
             x = _resize(x, axis, self.shape[axis - 1])
         return x if self.project is None else self.project(x)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "shape": self.shape, "channels": self.channels}
 
     def describe(self) -> str:
@@ -224,7 +227,7 @@ def with_teacher_head(
     return keras.Model(inputs, copy(x), name=f"{student.name}_with_teacher_head")
 
 
-def _resize(x: Any, axis: int, size: int | None) -> Any:
+def _resize(x: Tensor, axis: int, size: int | None) -> Tensor:
     """Resizes one axis of [B, ..., C] to `size`: the mean of blocks if it divides, else linear interpolation."""
     old_size = x.shape[axis]
     if size is None or old_size is None or old_size == size:

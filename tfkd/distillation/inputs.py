@@ -11,21 +11,22 @@ import tensorflow as tf
 from keras import ops
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, Tensor
 from tfkd.data import SoftLabelInputs, Split, Stream, TeacherStudentInputs, as_split
 from tfkd.errors import InputError
 
 
-def student_input(x: Any) -> Any:
+def student_input(x: Nest) -> Nest:
     """The input of the student: a part of the two typed pairs of `tfkd.data`, or x itself."""
     return x.student if isinstance(x, TeacherStudentInputs | SoftLabelInputs) else x
 
 
-def teacher_input(x: Any) -> Any:
+def teacher_input(x: Nest) -> Nest:
     """The input of the teacher: the same as the student's unless x is a `TeacherStudentInputs`."""
     return x.teacher if isinstance(x, TeacherStudentInputs) else student_input(x)
 
 
-def soft_labels(x: Any) -> Any:
+def soft_labels(x: Nest) -> Tensor:
     """The stored teacher logits [B, C] of a batch.
 
     Raises:
@@ -40,7 +41,7 @@ def soft_labels(x: Any) -> Any:
     return x.soft_labels
 
 
-def check_pairing(x: Any, student: Any) -> None:
+def check_pairing(x: Nest, student: keras.Model) -> None:
     """Raises where a plain dictionary is given for a student with another input, in place of a typed pair.
 
     Args:
@@ -80,7 +81,7 @@ def replace_splits(arguments: dict[str, Any]) -> None:
 _EXAMINED = 8
 
 
-def first_batches(x: Any, y: Any = None) -> tuple[list[tuple[Any, Any]], Any]:
+def first_batches(x: Nest, y: Nest = None) -> tuple[list[tuple[Nest, Nest]], Nest]:
     """The first batches of inputs and labels: enough for a few samples.
 
     Args:
@@ -110,18 +111,18 @@ def first_batches(x: Any, y: Any = None) -> tuple[list[tuple[Any, Any]], Any]:
     return [], x
 
 
-def _again(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+def _again(first: Nest, rest: Iterator[Nest]) -> Iterator[Nest]:
     """A generator like the one whose first batch was taken."""
     yield first
     yield from rest
 
 
-def _inputs_and_labels(batch: Any) -> tuple[Any, Any]:
+def _inputs_and_labels(batch: Nest) -> tuple[Nest, Nest]:
     x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
     return keras.tree.map_structure(lambda leaf: leaf if tf.is_tensor(leaf) else ops.convert_to_tensor(leaf), x), y
 
 
-def zeros(model: keras.Model) -> Any:
+def zeros(model: keras.Model) -> Nest:
     """Two samples of zeros for a functional or Sequential model; dimensions of unknown size are 8."""
     return keras.tree.map_structure(
         lambda tensor: ops.zeros((2, *(size or 8 for size in tensor.shape[1:])), tensor.dtype),

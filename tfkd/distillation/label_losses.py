@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
+from tfkd._internal.types import Tensor
 from tfkd.data import Split
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
@@ -35,7 +35,7 @@ class LabelLoss(keras.losses.Loss):
         super().__init__(name="label_loss", dtype="float32")
         self.smoothing = smoothing
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Labels, class numbers [B] or mixtures [B, C], and logits [B, C] -> [B]."""
         rows = labels("label_loss", y_true, y_pred)
         smoothed = (1 - self.smoothing) * rows + self.smoothing / y_pred.shape[-1]
@@ -45,11 +45,11 @@ class LabelLoss(keras.losses.Loss):
 class _Own(keras.losses.Loss):
     """A function of the user: (labels [B], logits [B, C]) -> [B]."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__(name=getattr(function, "__name__", "label_loss"), dtype="float32")
         self._function = function
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self._function(y_true, y_pred)
 
 
@@ -78,7 +78,7 @@ def label_loss(config: TrainingConfig, *, mixed: bool = False, task: Task = CLAS
     return task.hard_loss()
 
 
-def metrics(config: TrainingConfig, *, mixed: bool = False, task: Task = CLASSIFICATION) -> list[Any]:
+def metrics(config: TrainingConfig, *, mixed: bool = False, task: Task = CLASSIFICATION) -> list[keras.Metric]:
     """The accuracy or the metrics of another task, and the metrics of the user.
 
     Args:
@@ -94,7 +94,7 @@ def metrics(config: TrainingConfig, *, mixed: bool = False, task: Task = CLASSIF
     return [*own, *map(_metric, config.metrics)]
 
 
-def _is_correct(y_true: Any, y_pred: Any) -> Any:
+def _is_correct(y_true: Tensor, y_pred: Tensor) -> Tensor:
     rows = labels("accuracy", y_true, y_pred)
     return ops.cast(ops.argmax(rows, axis=-1) == ops.argmax(y_pred, axis=-1), "float32")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -37,7 +36,7 @@ class MLflowRun(keras.callbacks.Callback):
         self._file = None if checkpoint is None else checkpoint / _RUN
         self._run = ""
 
-    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         self._run = self._resumed() or self._created()
         self._client.update_run(self._run, "RUNNING")
 
@@ -63,9 +62,9 @@ class MLflowRun(keras.callbacks.Callback):
             atomic.write(self._file, json.dumps({"uri": self._uri, "run": run}))
         return run
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         for key, value in (logs or {}).items():
             self._client.log_metric(self._run, key, float(value), step=epoch)
 
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self._client.set_terminated(self._run)

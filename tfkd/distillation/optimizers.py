@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras.optimizers import schedules
 
@@ -41,7 +39,7 @@ def build(config: TrainingConfig, model: keras.Model, steps: int) -> keras.optim
 def _optimizer(config: TrainingConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
     default = _ADAMW_DECAY if config.optimizer == "adamw" else 0.0
     decay = default if config.weight_decay is None else config.weight_decay
-    options: dict[str, Any] = {"weight_decay": decay or None, "global_clipnorm": config.clip_norm}
+    options: dict[str, float | None] = {"weight_decay": decay or None, "global_clipnorm": config.clip_norm}
     if config.ema:
         options |= {"use_ema": True, "ema_momentum": config.ema}
     rate = _learning_rate(config, steps)
@@ -59,7 +57,7 @@ def _optimizer(config: TrainingConfig, model: keras.Model, steps: int) -> keras.
     return optimizer
 
 
-def _learning_rate(config: TrainingConfig, steps: int) -> Any:
+def _learning_rate(config: TrainingConfig, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
     rate = config.learning_rate
     if config.schedule == "constant":
         return rate

@@ -6,23 +6,22 @@ then exact where they have equally many samples. In the logs the losses are undi
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 from keras import ops
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Tensor
 
 
 class _Identity(keras.losses.Loss):
     """Passes on values that are losses already; the base class applies weights, masks and the number of replicas."""
 
-    def call(self, y_true: Any, y_pred: Any) -> Any:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return y_pred
 
 
-def weighted_mean(values: Any, student_logits: Any, sample_weight: Any) -> Any:
+def weighted_mean(values: Tensor, student_logits: Tensor, sample_weight: Tensor | None) -> Tensor:
     """The weighted mean of per-sample losses.
 
     Args:
@@ -44,7 +43,7 @@ def replicas() -> int:
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
-def add_regularization(loss: Any, terms: list[Any]) -> Any:
+def add_regularization(loss: Tensor | None, terms: list[Tensor]) -> Tensor:
     """A loss plus regularization and activity losses, divided by the number of replicas.
 
     Args:
@@ -59,7 +58,7 @@ def add_regularization(loss: Any, terms: list[Any]) -> Any:
     return values[0] if len(values) == 1 else ops.sum(values)
 
 
-def gatherable(logs: dict[str, Any]) -> dict[str, Any]:
+def gatherable(logs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Logs in the shape that Keras averages: under several workers along an axis that scalars do not have."""
     if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
         return {name: ops.reshape(value, (1,)) for name, value in logs.items()}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses
 from tfkd.distillation.features import Feature
+from tfkd.losses.loss import Setting
 
 
 def scheduled_settings(
-    alpha: Any, soft_losses: Sequence[losses.DistillationLoss], features: Sequence[Feature]
+    alpha: Setting, soft_losses: Sequence[losses.DistillationLoss], features: Sequence[Feature]
 ) -> dict[str, LearningRateSchedule]:
     """The settings that are schedules, by the name of their log.
 
@@ -24,7 +24,7 @@ def scheduled_settings(
     Returns:
         Schedules by name. Further settings of the same name get a number: `temperature`, `temperature_1`, ...
     """
-    settings: list[tuple[str, Any]] = [("alpha", alpha)]
+    settings: list[tuple[str, Setting]] = [("alpha", alpha)]
     for loss in dict.fromkeys(soft_losses):
         settings += vars(loss).items()
     for feature in features:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses
 from tfkd.distillation.features import Adapter, Feature
+from tfkd.losses.loss import Setting
 
 
 def describe(
     teachers: Sequence[keras.Model],
-    alpha: Any,
+    alpha: Setting,
     soft_losses: Sequence[losses.DistillationLoss],
     features: Sequence[Feature],
     adapters: Sequence[Adapter],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,6 +12,7 @@ from keras import ops
 
 from tfkd import losses
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, Tensor
 from tfkd.distillation.compilation import jit_by_device
 from tfkd.distillation.inputs import first_batches
 from tfkd.distillation.reduction import add_regularization, gatherable, replicas, weighted_mean
@@ -94,7 +94,7 @@ class MutualLearning(keras.Model):
         Zhang et al.: Deep Mutual Learning (arXiv:1706.00384), section 2.
     """
 
-    def __init__(self, students: Sequence[keras.Model], *, temperature: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, students: Sequence[keras.Model], *, temperature: float = 1.0, **kwargs: object) -> None:
         super().__init__(**{"name": "mutual_learning", **kwargs})
         if len(students) < 2:
             raise InputError(f"MutualLearning: needs two students or more. Received: {len(students)}. Add one.")
@@ -112,7 +112,7 @@ class MutualLearning(keras.Model):
         self._hard_loss_tracker = keras.metrics.Mean(name="hard_loss")
         self.built = all(student.built for student in students)
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
+    def compile(self, *args: object, **kwargs: object) -> None:
         """Compiles as `keras.Model.compile` does.
 
         Raises:
@@ -121,7 +121,7 @@ class MutualLearning(keras.Model):
         logits.check_takes_logits(kwargs.get("loss", args[1] if len(args) > 1 else None))
         super().compile(*args, **{"jit_compile": jit_by_device(), **kwargs})
 
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+    def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does.
 
         Raises:
@@ -135,10 +135,10 @@ class MutualLearning(keras.Model):
                     logits.check_are_logits("student", student, *(x for x, _ in batches))
         return super().fit(*bound.args, **bound.kwargs)
 
-    def call(self, x: Any, training: bool = False) -> Any:
+    def call(self, x: Nest, training: bool = False) -> Tensor:
         return self.students[0](x, training=training)
 
-    def _hard_loss(self) -> Callable[..., Any]:
+    def _hard_loss(self) -> Callable[..., Tensor]:
         loss = keras_compat.compiled_loss(self)
         if loss is None:
             raise InputError(
@@ -147,7 +147,7 @@ class MutualLearning(keras.Model):
             )
         return loss
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def train_step(self, data: Nest) -> dict[str, Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         hard_loss = self._hard_loss()
         with tf.GradientTape() as tape:
@@ -167,7 +167,7 @@ class MutualLearning(keras.Model):
         self._hard_loss_tracker.update_state(ops.mean(hard) * replicas(), sample_weight=size)
         return gatherable(self.compute_metrics(x, y, logits_of_all[0], sample_weight=sample_weight))
 
-    def test_step(self, data: Any) -> dict[str, Any]:
+    def test_step(self, data: Nest) -> dict[str, Tensor]:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         student_logits = self(x, training=False)
         loss = self._hard_loss()(y, student_logits, sample_weight) * replicas()

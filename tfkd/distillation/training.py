@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from tfkd import tasks
 from tfkd._internal import keras_compat
+from tfkd._internal.types import JsonObject
 from tfkd.data import Partner, Split, Splits, augmentations
 from tfkd.data.augmentation import Augment
 from tfkd.data.mixing import Mixing
@@ -132,7 +132,7 @@ def augmentation(config: TrainingConfig) -> tuple[Augment | None, Mixing | None]
         InputError: A function of the user does not exist.
     """
     names = config.augment_names
-    options: dict[str, dict[str, Any]] = dict(config.augment_options)
+    options: dict[str, JsonObject] = dict(config.augment_options)
     if "crop_flip" in names:
         options.setdefault("crop_flip", {"padding": config.padding, "flip": config.flip})
     own = {name: own_code.find(name) for name in names if ":" in name}

@@ -18,7 +18,7 @@ returned by `get_config`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError
@@ -36,6 +36,9 @@ from tfkd.losses.loss import DistillationLoss, value_at
 from tfkd.losses.outputs import CTKD, DIST, DKD, WSLD, FromKeras, MeanSquared, SoftTarget, StandardizedSoftTarget
 from tfkd.losses.sigmoid import SigmoidTarget
 from tfkd.models import own_code
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = [
     "CTKD", "DIST", "DKD", "WSLD", "AttentionTransfer", "ContrastiveDistillation", "DistillationLoss", "FromKeras",
@@ -56,7 +59,7 @@ NAMES: dict[str, type[DistillationLoss]] = {
 }
 
 
-def build(name: str, **options: Any) -> DistillationLoss:
+def build(name: str, **options: object) -> DistillationLoss:
     """Builds a loss on outputs by its name.
 
     Args:
@@ -85,7 +88,7 @@ def build(name: str, **options: Any) -> DistillationLoss:
     return NAMES[name](**options)
 
 
-def get(loss: Any) -> DistillationLoss:
+def get(loss: DistillationLoss | keras.Loss) -> DistillationLoss:
     """Converts a loss to a DistillationLoss.
 
     Args:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 from keras import ops
 
+from tfkd._internal.types import Tensor
 from tfkd.errors import InputError
-from tfkd.losses.loss import DistillationLoss, check_number, flat, unit
+from tfkd.losses.loss import DistillationLoss, Shape, check_number, flat, unit
 
 
-def _check_batch(where: str, teacher: Any, student: Any) -> None:
+def _check_batch(where: str, teacher: Tensor, student: Tensor) -> None:
     if student.shape[0] is not None and student.shape[0] < 2:
         raise InputError(f"{where}: compares the samples of a batch. Received: a batch of 1. Use a larger batch.")
 
@@ -35,7 +35,7 @@ class Hint(DistillationLoss):
         Romero et al.: FitNets: Hints for Thin Deep Nets (arXiv:1412.6550), equation 3.
     """
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         return ops.mean(ops.square(flat(student) - flat(teacher)), axis=-1)
 
 
@@ -82,7 +82,7 @@ class AttentionTransfer(DistillationLoss):
 
     aligns = "positions"
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         if len(student.shape) < 3:
             raise InputError(
                 f"AttentionTransfer: features must have positions, [B, ..., C]. Received: {tuple(student.shape)}. "
@@ -113,7 +113,7 @@ class SimilarityPreserving(DistillationLoss):
 
     aligns = "none"
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         _check_batch("SimilarityPreserving", teacher, student)
         rows = [unit(ops.matmul(x, ops.transpose(x))) for x in (flat(teacher), flat(student))]
         return ops.mean(ops.square(rows[1] - rows[0]), axis=-1)
@@ -145,23 +145,23 @@ class RelationalKD(DistillationLoss):
 
     aligns = "none"
 
-    def __init__(self, distance: float = 25.0, angle: float = 50.0, **kwargs: Any) -> None:
+    def __init__(self, distance: float = 25.0, angle: float = 50.0, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.distance = check_number("RelationalKD", "distance", distance)
         self.angle = check_number("RelationalKD", "angle", angle)
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         _check_batch("RelationalKD", teacher, student)
         (d_t, cos_t), (d_s, cos_s) = (_relations(flat(x)) for x in (teacher, student))
         distances = ops.mean(_huber(d_s - d_t), axis=-1)
         angles = ops.mean(_huber(cos_s - cos_t), axis=(1, 2))
         return self.distance * distances + self.angle * angles
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "distance": self.distance, "angle": self.angle}
 
 
-def _relations(x: Any) -> tuple[Any, Any]:
+def _relations(x: Tensor) -> tuple[Tensor, Tensor]:
     """Pairwise distances divided by their mean, [B, B], and cosines of angles, [B, B, B], of samples x [B, D].
 
     The cosine at [k, i, j] is that of the angle at sample k between samples i and j:
@@ -186,7 +186,7 @@ def _relations(x: Any) -> tuple[Any, Any]:
     return distances / ops.maximum(mean, 1e-12), cosines
 
 
-def _huber(x: Any) -> Any:
+def _huber(x: Tensor) -> Tensor:
     """½x² where |x| < 1, else |x| − ½."""
     size = ops.abs(x)
     return ops.where(size < 1, 0.5 * size * size, size - 0.5)
@@ -213,13 +213,13 @@ class ProbabilisticTransfer(DistillationLoss):
 
     aligns = "none"
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         _check_batch("ProbabilisticTransfer", teacher, student)
         p, q = (_similarity_distribution(flat(x)) for x in (teacher, student))
         return ops.sum(p * (ops.log(p) - ops.log(q)), axis=-1)
 
 
-def _similarity_distribution(x: Any) -> Any:
+def _similarity_distribution(x: Tensor) -> Tensor:
     """[B, B] similarities (cos + 1) / 2 of samples x [B, D], divided by the sum of each row."""
     x = unit(x)
     kernel = ops.maximum((ops.matmul(x, ops.transpose(x)) + 1) / 2, 1e-7)
@@ -249,22 +249,22 @@ class VariationalInformation(DistillationLoss):
         Ahn et al.: Variational Information Distillation for Knowledge Transfer (arXiv:1904.05835), equations 3 to 5.
     """
 
-    def __init__(self, variance: float = 5.0, **kwargs: Any) -> None:
+    def __init__(self, variance: float = 5.0, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.variance = check_number("VariationalInformation", "variance", variance, open_end=True)
 
-    def build(self, teacher_shape: Any, student_shape: Any) -> None:
+    def build(self, teacher_shape: Shape, student_shape: Shape) -> None:
         start = math.log(math.expm1(self.variance))
         self.raw = self.add_weight(
             shape=(teacher_shape[-1],), initializer=keras.initializers.Constant(start), name="variance"
         )
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         variance = ops.softplus(ops.convert_to_tensor(self.raw)) + 1e-5
         values = 0.5 * (ops.square(student - teacher) / variance + ops.log(variance))
         return ops.mean(values, axis=tuple(range(1, len(student.shape))))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "variance": self.variance}
 
 
@@ -297,16 +297,16 @@ class ContrastiveDistillation(DistillationLoss):
 
     aligns = "none"
 
-    def __init__(self, width: int = 128, temperature: float = 0.07, **kwargs: Any) -> None:
+    def __init__(self, width: int = 128, temperature: float = 0.07, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.width = int(check_number("ContrastiveDistillation", "width", width, least=1))
         self.temperature = check_number("ContrastiveDistillation", "temperature", temperature, open_end=True)
 
-    def build(self, teacher_shape: Any, student_shape: Any) -> None:
+    def build(self, teacher_shape: tuple[int, ...], student_shape: tuple[int, ...]) -> None:
         self.project_teacher = self.add_weight(shape=(math.prod(teacher_shape[1:]), self.width), name="project_teacher")
         self.project_student = self.add_weight(shape=(math.prod(student_shape[1:]), self.width), name="project_student")
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         _check_batch("ContrastiveDistillation", teacher, student)
         teacher_projection = unit(ops.matmul(flat(teacher), self.project_teacher))
         student_projection = unit(ops.matmul(flat(student), self.project_student))
@@ -320,5 +320,5 @@ class ContrastiveDistillation(DistillationLoss):
         own = ops.diagonal(scores)
         return 0.5 * (ops.logsumexp(scores, axis=1) + ops.logsumexp(scores, axis=0)) - own
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "width": self.width, "temperature": self.temperature}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeAlias
 
 import keras
 from keras import ops
 
+from tfkd._internal.types import JsonObject, Tensor
 from tfkd.errors import InputError, ModelError
+
+# A setting that may change during the training: a number, or a function of the step.
+Setting: TypeAlias = "float | keras.optimizers.schedules.LearningRateSchedule"
+Shape: TypeAlias = tuple[int | None, ...]
 
 
 class DistillationLoss(keras.layers.Layer):
@@ -28,17 +33,19 @@ class DistillationLoss(keras.layers.Layer):
     aligns = "all"
     needs_classes = False
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         # Always float32: small gradients would underflow in half precision under a global mixed-precision policy.
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
 
-    def __call__(self, teacher: Any, student: Any, y: Any = None, step: Any = None, **kwargs: Any) -> Any:
+    def __call__(
+        self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None, **kwargs: object
+    ) -> Tensor:
         teacher, student = (ops.convert_to_tensor(z) for z in (teacher, student))
         teacher, student = ops.stop_gradient(ops.cast(teacher, "float32")), ops.cast(student, "float32")
         return super().__call__(teacher, student, y=y, step=step, **kwargs)
 
 
-def value_at(setting: Any, step: Any) -> Any:
+def value_at(setting: Setting, step: Tensor | None) -> float | Tensor:
     """The value of a setting at a training step.
 
     Args:
@@ -51,7 +58,9 @@ def value_at(setting: Any, step: Any) -> Any:
     return setting(0 if step is None else step) if callable(setting) else setting
 
 
-def check_number(where: str, name: str, value: Any, *, least: float = 0.0, open_end: bool = False) -> Any:
+def check_number(
+    where: str, name: str, value: Setting | JsonObject, *, least: float = 0.0, open_end: bool = False
+) -> Setting:
     """Checks a setting of a loss.
 
     Args:
@@ -67,25 +76,24 @@ def check_number(where: str, name: str, value: Any, *, least: float = 0.0, open_
     Raises:
         InputError: The value is of another type or out of range.
     """
-    if isinstance(value, dict):
-        value = keras.saving.deserialize_keras_object(value)
-    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-        return value
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < math.inf
-    if not number or (open_end and value == least):
+    found = keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+    if isinstance(found, keras.optimizers.schedules.LearningRateSchedule):
+        return found
+    number = isinstance(found, (int, float)) and not isinstance(found, bool) and least <= found < math.inf
+    if not number or (open_end and found == least):
         raise InputError(
-            f"{where}: {name} must be a finite number {'>' if open_end else '>='} {least:g}. Received: {name}={value}. "
+            f"{where}: {name} must be a finite number {'>' if open_end else '>='} {least:g}. Received: {name}={found}. "
             "Use a number, or a schedule of keras.optimizers.schedules."
         )
-    return float(value)
+    return float(found)
 
 
-def to_config(setting: Any) -> Any:
+def to_config(setting: Setting) -> float | JsonObject:
     """The form of a setting in a configuration: a number, or the configuration of a schedule."""
     return keras.saving.serialize_keras_object(setting) if callable(setting) else setting
 
 
-def check_logits(where: str, teacher: Any, student: Any, *, least: int = 2) -> None:
+def check_logits(where: str, teacher: Tensor, student: Tensor, *, least: int = 2) -> None:
     """Checks the shapes of teacher and student logits.
 
     Args:
@@ -113,12 +121,12 @@ def check_logits(where: str, teacher: Any, student: Any, *, least: int = 2) -> N
         )
 
 
-def _fit(one: Any, other: Any) -> bool:
+def _fit(one: Shape, other: Shape) -> bool:
     """Whether two shapes are equal where both are known: a smaller one would be broadcast without an error."""
     return len(one) == len(other) and all(a == b or None in (a, b) for a, b in zip(one, other, strict=True))
 
 
-def labels(where: str, y: Any, logits: Any) -> Any:
+def labels(where: str, y: Tensor | None, logits: Tensor) -> Tensor:
     """Converts labels to one-hot rows.
 
     Args:
@@ -146,12 +154,12 @@ def labels(where: str, y: Any, logits: Any) -> Any:
     return ops.cast(one_hot, "float32")
 
 
-def cross_entropy(one_hot: Any, logits: Any) -> Any:
+def cross_entropy(one_hot: Tensor, logits: Tensor) -> Tensor:
     """Cross-entropy −Σ_c y_c · log softmax(z)_c over the last axis: [..., C], [..., C] -> [...]."""
     return -ops.sum(one_hot * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
-def divergence(teacher: Any, student: Any) -> Any:
+def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """KL(softmax(teacher) || softmax(student)) over the last axis: [..., C], [..., C] -> [...].
 
     Log-probabilities of both are used: the gradient of clipped probabilities would vanish where the two disagree
@@ -160,7 +168,7 @@ def divergence(teacher: Any, student: Any) -> Any:
     return divergence_of(ops.log_softmax(teacher, axis=-1), ops.log_softmax(student, axis=-1), teacher - student)
 
 
-def divergence_of(log_p: Any, log_q: Any, difference: Any) -> Any:
+def divergence_of(log_p: Tensor, log_q: Tensor, difference: Tensor) -> Tensor:
     """KL(p || q) over the last axis, precise also where p and q are almost equal.
 
     The sum `Σ p · (log p − log q)` cancels: at temperature 1e4 its terms are near 1e-4, the result is near 1e-8, and
@@ -186,11 +194,11 @@ def divergence_of(log_p: Any, log_q: Any, difference: Any) -> Any:
     return ops.where(ops.all(ops.abs(centred) <= 1, axis=-1), near, ops.sum(p * (log_p - log_q), axis=-1))
 
 
-def unit(x: Any, axis: int = -1) -> Any:
+def unit(x: Tensor, axis: int = -1) -> Tensor:
     """Divides by the L2 norm along an axis, or by 1e-12 where the norm is smaller."""
     return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=axis, keepdims=True), 1e-24))
 
 
-def flat(x: Any) -> Any:
+def flat(x: Tensor) -> Tensor:
     """Flattens all axes but the first: [B, ...] -> [B, D]."""
     return ops.reshape(x, (ops.shape(x)[0], math.prod(x.shape[1:])))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
+from tfkd._internal.types import Tensor
 from tfkd.errors import InputError
 from tfkd.losses.loss import (
     DistillationLoss,
+    Setting,
     check_logits,
     check_number,
     cross_entropy,
@@ -49,16 +49,16 @@ class SoftTarget(DistillationLoss):
 
     needs_classes = True
 
-    def __init__(self, temperature: Any = 4.0, **kwargs: Any) -> None:
+    def __init__(self, temperature: Setting = 4.0, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.temperature = check_number(type(self).__name__, "temperature", temperature, open_end=True)
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         check_logits(type(self).__name__, teacher, student)
         temperature = value_at(self.temperature, step)
         return temperature**2 * divergence(teacher / temperature, student / temperature)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "temperature": to_config(self.temperature)}
 
 
@@ -85,19 +85,19 @@ class StandardizedSoftTarget(SoftTarget):
         Sun et al.: Logit Standardization in Knowledge Distillation (arXiv:2403.01427), algorithm 1.
     """
 
-    def __init__(self, temperature: Any = 2.0, weight: Any = 9.0, **kwargs: Any) -> None:
+    def __init__(self, temperature: Setting = 2.0, weight: Setting = 9.0, **kwargs: object) -> None:
         super().__init__(temperature, **kwargs)
         self.weight = check_number(type(self).__name__, "weight", weight)
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         check_logits(type(self).__name__, teacher, student, least=3)
         return value_at(self.weight, step) * super().call(_standardized(teacher), _standardized(student), y, step)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "weight": to_config(self.weight)}
 
 
-def _standardized(logits: Any) -> Any:
+def _standardized(logits: Tensor) -> Tensor:
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
     variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / (logits.shape[-1] - 1)
     return centred * ops.rsqrt(ops.maximum(variance, 1e-14))
@@ -128,12 +128,12 @@ class DKD(SoftTarget):
         Zhao et al.: Decoupled Knowledge Distillation (arXiv:2203.08679), equation 7.
     """
 
-    def __init__(self, temperature: Any = 4.0, alpha: Any = 1.0, beta: Any = 8.0, **kwargs: Any) -> None:
+    def __init__(self, temperature: Setting = 4.0, alpha: Setting = 1.0, beta: Setting = 8.0, **kwargs: object) -> None:
         super().__init__(temperature, **kwargs)
         self.alpha = check_number("DKD", "alpha", alpha)
         self.beta = check_number("DKD", "beta", beta)
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         check_logits("DKD", teacher, student, least=3)
         classes = student.shape[-1]
         rows = labels("DKD", y, student)
@@ -152,11 +152,11 @@ class DKD(SoftTarget):
         value = temperature**2 * (value_at(self.alpha, step) * binary + value_at(self.beta, step) * others)
         return ops.where(known[..., 0], value, 0.0)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "alpha": to_config(self.alpha), "beta": to_config(self.beta)}
 
 
-def _target_and_rest(logits: Any, target: Any) -> Any:
+def _target_and_rest(logits: Tensor, target: Tensor) -> Tensor:
     """[..., 2] logits whose softmax is (p_y, 1 − p_y), from [..., C] logits and one-hot targets."""
     return ops.stack([ops.sum(logits * target, axis=-1), ops.logsumexp(logits - 1e4 * target, axis=-1)], axis=-1)
 
@@ -187,12 +187,12 @@ class DIST(SoftTarget):
         Huang et al.: Knowledge Distillation from A Stronger Teacher (arXiv:2205.10536), equations 8 to 10.
     """
 
-    def __init__(self, temperature: Any = 4.0, beta: Any = 2.0, gamma: Any = 2.0, **kwargs: Any) -> None:
+    def __init__(self, temperature: Setting = 4.0, beta: Setting = 2.0, gamma: Setting = 2.0, **kwargs: object) -> None:
         super().__init__(temperature, **kwargs)
         self.beta = check_number("DIST", "beta", beta)
         self.gamma = check_number("DIST", "gamma", gamma)
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         check_logits("DIST", teacher, student, least=3)
         temperature = value_at(self.temperature, step)
         p, q = (_from_uniform(z / temperature) for z in (teacher, student))
@@ -200,18 +200,18 @@ class DIST(SoftTarget):
         columns = ops.mean(_decorrelation(p, q, axis=tuple(range(len(p.shape) - 1))))
         return temperature**2 * (value_at(self.beta, step) * rows + value_at(self.gamma, step) * columns)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "beta": to_config(self.beta), "gamma": to_config(self.gamma)}
 
 
-def _from_uniform(logits: Any) -> Any:
+def _from_uniform(logits: Tensor) -> Tensor:
     """softmax(z) − 1/C, whose small values at high temperatures have the relative precision of float32."""
     excess = ops.expm1(logits - ops.max(logits, axis=-1, keepdims=True))
     mean = ops.mean(excess, axis=-1, keepdims=True)
     return (excess - mean) / (logits.shape[-1] * (1 + mean))
 
 
-def _decorrelation(a: Any, b: Any, axis: Any) -> Any:
+def _decorrelation(a: Tensor, b: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """1 − ρ along axes, as ½‖a/‖a‖ − b/‖b‖‖² of the centred values; 1 where one of them is constant."""
     a, b = (x - ops.mean(x, axis=axis, keepdims=True) for x in (a, b))
     squares = [ops.sum(ops.square(x), axis=axis, keepdims=True) for x in (a, b)]
@@ -248,14 +248,14 @@ class CTKD(DistillationLoss):
 
     needs_classes = True
 
-    def __init__(self, low: float = 1.0, span: float = 20.0, reversal: Any = 1.0, **kwargs: Any) -> None:
+    def __init__(self, low: float = 1.0, span: float = 20.0, reversal: Setting = 1.0, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.low = check_number("CTKD", "low", low, open_end=True)
         self.span = check_number("CTKD", "span", span, open_end=True)
         self.reversal = check_number("CTKD", "reversal", reversal)
         self.raw = self.add_weight(shape=(), initializer="zeros", name="temperature")
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         check_logits("CTKD", teacher, student)
         factor = value_at(self.reversal, step)
         raw = ops.convert_to_tensor(self.raw)
@@ -264,7 +264,7 @@ class CTKD(DistillationLoss):
         temperature = self.low + self.span * ops.sigmoid(reversed_raw)
         return temperature**2 * divergence(teacher / temperature, student / temperature)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "low": self.low, "span": self.span, "reversal": to_config(self.reversal)}
 
 
@@ -291,10 +291,10 @@ class WSLD(SoftTarget):
         Zhou et al.: Rethinking Soft Labels for Knowledge Distillation (arXiv:2102.00650), equation 10.
     """
 
-    def __init__(self, temperature: Any = 2.0, **kwargs: Any) -> None:
+    def __init__(self, temperature: Setting = 2.0, **kwargs: object) -> None:
         super().__init__(temperature, **kwargs)
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         check_logits("WSLD", teacher, student)
         target = labels("WSLD", y, student)
         ratio = cross_entropy(target, ops.stop_gradient(student)) / (cross_entropy(target, teacher) + 1e-7)
@@ -321,7 +321,7 @@ class MeanSquared(DistillationLoss):
         Ba, Caruana: Do Deep Nets Really Need to be Deep? (arXiv:1312.6184), section 2.2, which applies it to logits.
     """
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         check_logits("MeanSquared", teacher, student, least=1)
         return ops.mean(ops.square(teacher - student), axis=-1)
 
@@ -352,7 +352,7 @@ class FromKeras(DistillationLoss):
         InputError: `loss` is of another type, or its targets are probabilities.
     """
 
-    def __init__(self, loss: Any, **kwargs: Any) -> None:
+    def __init__(self, loss: keras.Loss, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.loss = keras.saving.deserialize_keras_object(loss) if isinstance(loss, dict) else loss
         batch_loss = getattr(self.loss, "compute_loss", None)
@@ -370,10 +370,10 @@ class FromKeras(DistillationLoss):
             )
         self.needs_classes = isinstance(self.loss, keras.distillation.LogitsDistillation)
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         if isinstance(self.loss, keras.losses.Loss):
             return self.loss.call(teacher, student)
         return ops.broadcast_to(self.loss.compute_loss(teacher, student), ops.shape(student)[:1])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}

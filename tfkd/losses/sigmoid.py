@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import ops
 
-from tfkd.losses.loss import DistillationLoss, check_logits, check_number, to_config, value_at
+from tfkd._internal.types import Tensor
+from tfkd.losses.loss import DistillationLoss, Setting, check_logits, check_number, to_config, value_at
 
 
 @keras.saving.register_keras_serializable(package="tfkd")
@@ -37,11 +36,11 @@ class SigmoidTarget(DistillationLoss):
     0.3278
     """
 
-    def __init__(self, temperature: Any = 1.0, **kwargs: Any) -> None:
+    def __init__(self, temperature: Setting = 1.0, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.temperature = check_number(type(self).__name__, "temperature", temperature, open_end=True)
 
-    def call(self, teacher: Any, student: Any, y: Any = None, step: Any = None) -> Any:
+    def call(self, teacher: Tensor, student: Tensor, y: Tensor | None = None, step: Tensor | None = None) -> Tensor:
         check_logits(type(self).__name__, teacher, student, least=1)
         temperature = value_at(self.temperature, step)
         teacher, student = teacher / temperature, student / temperature
@@ -51,5 +50,5 @@ class SigmoidTarget(DistillationLoss):
         )
         return temperature**2 * ops.mean(terms, axis=-1)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "temperature": to_config(self.temperature)}

@@ -16,13 +16,13 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd import micro
 from tfkd._internal import atomic
+from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
 from tfkd.micro.resolver_names import resolver_names
@@ -41,10 +41,10 @@ def write(
     layout: str = "plain",
     size: bool = False,
     stream: bool = False,
-    inputs: Any = None,
+    inputs: InputArrays | None = None,
     oracle: Oracle | Sequence[Oracle] | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Writes a folder that a firmware compiles, atomically.
 
     Args:
@@ -96,8 +96,8 @@ def write(
 
 
 def _c(
-    model: TFLiteModel, program: micro.Program, oracles: Sequence[Oracle], inputs: Any
-) -> tuple[dict[str, str], dict[str, Any]]:
+    model: TFLiteModel, program: micro.Program, oracles: Sequence[Oracle], inputs: InputArrays | None
+) -> tuple[dict[str, str], JsonObject]:
     """The files and the report of the format `c`."""
     files, test = dict(program.files), None
     refusals: dict[str, str] = {}
@@ -140,7 +140,7 @@ def _arena_bytes(model: TFLiteModel, oracles: Sequence[Oracle]) -> int | None:
     return memory.arena_bytes if memory else None
 
 
-def _tflm(model: TFLiteModel, name: str, arena_bytes: int | None) -> tuple[dict[str, str], dict[str, Any]]:
+def _tflm(model: TFLiteModel, name: str, arena_bytes: int | None) -> tuple[dict[str, str], JsonObject]:
     """The files and the report of the format `tflm`."""
     content = textwrap.fill(", ".join(f"0x{b:02x}" for b in model.content), 118)
     adds = "\n".join(f"  status |= resolver.{method}();" for method in resolver_names(model.ops))

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -96,7 +96,7 @@ class MissingOption(ModelError):
 class Options(dict[str, Any]):
     """Fields of an op's options table by the schema's names; activation and padding as words."""
 
-    def __missing__(self, name: str) -> Any:
+    def __missing__(self, name: str) -> NoReturn:
         raise MissingOption(f"has no option {name!r}. The file is damaged")
 
 
@@ -106,7 +106,7 @@ class Op:
 
     Args:
         kind: Name in the schema, such as `CONV_2D`.
-        inputs: Tensor indices, -1 for a missing optional input.
+        inputs: InputArrays indices, -1 for a missing optional input.
         outputs: Tensor indices.
         options: Options, which must not be changed.
     """
@@ -124,7 +124,7 @@ class Graph:
     Args:
         tensors: All tensors, each at its index.
         ops: Ops in an order in which they can run.
-        inputs: Tensor indices of the model's inputs.
+        inputs: InputArrays indices of the model's inputs.
         outputs: Tensor indices of the model's outputs.
         bodies: Other subgraphs that CALL_ONCE runs, by their number in the file.
     """
@@ -183,7 +183,7 @@ def _read(model: TFLiteModel) -> Graph:
     return dataclasses.replace(graph, bodies={i: _subgraph(model, root, i) for i in called})
 
 
-def _subgraph(model: TFLiteModel, root: Any, number: int) -> Graph:
+def _subgraph(model: TFLiteModel, root: schema.Model, number: int) -> Graph:
     """A subgraph by its number in the file; `root` is the model's flatbuffers table."""
     subgraph, described = root.Subgraphs(number), model.subgraphs[number]
     _check_shapes(described)
@@ -220,7 +220,7 @@ def _check_shapes(graph: TFLiteGraph) -> None:
             )
 
 
-def _tensor(index: int, info: TensorInfo, raw: Any, root: Any, limit: int) -> Tensor:
+def _tensor(index: int, info: TensorInfo, raw: schema.Tensor, root: schema.Model, limit: int) -> Tensor:
     """A tensor with its constant values.
 
     Args:
@@ -273,7 +273,7 @@ def _check_quantization(info: TensorInfo) -> None:
             raise ModelError(f"tensor {info.name!r} with a zero point outside of {info.dtype}")
 
 
-def _options(op: Any) -> Options:
+def _options(op: schema.Operator) -> Options:
     """The scalar fields of an op's options table; of a custom op its options, as bytes."""
     if op.CustomOptionsLength():
         return Options(CustomOptions=op.CustomOptionsAsNumpy().tobytes())

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from tfkd._internal.types import InputArrays
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.micro.c_context import CTYPES, quantizer, value_type
 from tfkd.micro.emitter import Program
@@ -49,7 +50,7 @@ class Oracle(Protocol):
     def spec(self) -> str:
         """Name of the engine, such as `tflm` or `cortex-m4`."""
 
-    def run(self, model: TFLiteModel, inputs: Any, *, latency: bool = True) -> OracleRun:
+    def run(self, model: TFLiteModel, inputs: InputArrays, *, latency: bool = True) -> OracleRun:
         """Runs a model on a list of arrays [N, ...], one for each input."""
 
 
@@ -73,7 +74,7 @@ class Vectors:
         return len(self.inputs[0])
 
 
-def make_vectors(model: TFLiteModel, program: Program, oracle: Oracle, inputs: Any = None) -> Vectors:
+def make_vectors(model: TFLiteModel, program: Program, oracle: Oracle, inputs: InputArrays | None = None) -> Vectors:
     """Computes test vectors.
 
     Args:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest
 from tfkd.errors import InputError, ModelError
 
 
-def apply_copy(model: keras.Model, x: Any) -> Any:
+def apply_copy(model: keras.Model, x: Nest) -> Nest:
     """The output of a model for a symbolic input, by copies of its layers with the same names and weights.
 
     Where a layer cannot be copied, such as one without a configuration, the model itself is called, as one layer.
@@ -19,9 +18,9 @@ def apply_copy(model: keras.Model, x: Any) -> Any:
         model: A functional or Sequential model with one input.
         x: Symbolic input.
     """
-    copies: dict[int, tuple[Any, Any]] = {}
+    copies: dict[int, tuple[keras.Operation, keras.Operation]] = {}
 
-    def copied(operation: Any) -> Any:
+    def copied(operation: keras.Operation) -> keras.Operation:
         if not isinstance(operation, keras.Layer):
             return operation
         if id(operation) not in copies:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, Tensor
 
 # Activations of Keras whose values are probabilities. The values of log_softmax are logits: their softmax is unchanged.
 _PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax")
@@ -49,10 +49,10 @@ class Source:
     activation: str | None
     layer: str
     combined: bool = False
-    tensor: Any = None
+    tensor: Tensor | None = None
 
 
-def final_activation(model: keras.Model, x: Any = None) -> Source | None:
+def final_activation(model: keras.Model, x: Nest = None) -> Source | None:
     """The activation whose probabilities are the output of a model with one output.
 
     Args:
@@ -66,7 +66,7 @@ def final_activation(model: keras.Model, x: Any = None) -> Source | None:
         sources = list(_of_keras(model.outputs[0]))
     elif x is not None:
 
-        def call(*placeholders: Any) -> Any:
+        def call(*placeholders: Tensor) -> Nest:
             return model(keras.tree.pack_sequence_as(x, placeholders), training=False)
 
         sources = list(_of_operation(model.name, call, list(map(tf.convert_to_tensor, keras.tree.flatten(x))), 0))
@@ -78,7 +78,7 @@ def final_activation(model: keras.Model, x: Any = None) -> Source | None:
     return dataclasses.replace(sources[0], combined=any(source.combined for source in sources))
 
 
-def _of_keras(tensor: Any, combined: bool = False) -> Iterator[Source]:
+def _of_keras(tensor: Tensor, combined: bool = False) -> Iterator[Source]:
     """The sources of a symbolic Keras tensor."""
     layer, node = keras_compat.producer(tensor), keras_compat.node(tensor)
     if node.is_input:
@@ -96,7 +96,7 @@ def _of_keras(tensor: Any, combined: bool = False) -> Iterator[Source]:
     else:
         symbols = node.input_tensors
 
-        def call(*placeholders: Any) -> Any:
+        def call(*placeholders: Tensor) -> Nest:
             values = dict(zip(map(id, symbols), placeholders, strict=True))
             args, kwargs = node.arguments.fill_in(values)
             return layer(*args, **kwargs)
@@ -110,7 +110,7 @@ def _of_keras(tensor: Any, combined: bool = False) -> Iterator[Source]:
             yield from _of_keras(node.input_tensors[places.index(id(source.tensor))], source.combined)
 
 
-def _activation(layer: Any) -> str:
+def _activation(layer: keras.Layer) -> str:
     """The activation that a layer shows; the one of a recurrent layer is not that of its output."""
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
@@ -119,7 +119,7 @@ def _activation(layer: Any) -> str:
 
 
 def _of_operation(
-    name: str, call: Callable[..., Any], inputs: list[Any], position: int, combined: bool = False
+    name: str, call: Callable[..., Nest], inputs: list[Tensor], position: int, combined: bool = False
 ) -> Iterator[Source]:
     """The sources of one output of a call, traced to TensorFlow operations.
 
@@ -146,7 +146,7 @@ def _of_operation(
     yield from _of_tensorflow(output, name, symbols, combined)
 
 
-def _of_tensorflow(tensor: Any, name: str, symbols: dict[str, Any], combined: bool) -> Iterator[Source]:
+def _of_tensorflow(tensor: Tensor, name: str, symbols: dict[str, Tensor], combined: bool) -> Iterator[Source]:
     """The sources of a tensor of a TensorFlow graph."""
     if tensor.name in symbols:
         yield Source(None, name, combined, symbols[tensor.name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -17,8 +17,8 @@ from tfkd.models.copying import apply_copy
 class _Scaling(NamedTuple):
     """`x · scale + offset`, one value or one for each channel, of channels that may be reversed (RGB to BGR) first."""
 
-    scale: Any
-    offset: Any
+    scale: float | Sequence[float]
+    offset: float | Sequence[float]
     reverse: bool = False
 
 

@@ -6,11 +6,11 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import JsonObject
 from tfkd.errors import InputError, ModelError
 
 CUSTOM_CLASSES = (
@@ -28,7 +28,7 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(". ")
 
 
-def load(path: Path) -> Any:
+def load(path: Path) -> keras.Model:
     """Loads a model from an HDF5 file. Files with Python code (Lambda layers) are refused.
 
     Args:
@@ -68,7 +68,7 @@ def load(path: Path) -> Any:
         ) from error
 
 
-def _for_keras_3(entry: dict[str, Any]) -> dict[str, Any]:
+def _for_keras_3(entry: JsonObject) -> JsonObject:
     """A dictionary of a model's configuration without the arguments that Keras 3 has removed."""
     for key in ("activation", "recurrent_activation"):
         if entry.get(key) == "hard_sigmoid":
@@ -79,7 +79,7 @@ def _for_keras_3(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in _REMOVED or value != _REMOVED[key]}
 
 
-def _unwrapped(model: Any) -> Any:
+def _unwrapped(model: keras.Model) -> keras.Model:
     """A model that takes its only input, and returns its only output, without a list around it."""
     if not keras_compat.shows_layers(model) or not isinstance(keras_compat.input_structure(model), list):
         return model

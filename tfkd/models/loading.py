@@ -10,7 +10,6 @@ import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -25,7 +24,7 @@ NAMES = tuple(BUILDERS)
 _HDF5 = (".h5", ".hdf5")
 
 
-def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: Any) -> keras.Model:
+def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: object) -> keras.Model:
     """Builds a model by its name.
 
     Args:
@@ -133,7 +132,7 @@ def read(path: str | os.PathLike[str]) -> keras.Model:
     return model
 
 
-def _load_keras(path: Path) -> Any:
+def _load_keras(path: Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file

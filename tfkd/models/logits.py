@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, Tensor
 from tfkd.errors import InputError, ModelError
 from tfkd.models.final_activation import Source, final_activation
 
@@ -34,7 +34,7 @@ def known_classes(model: keras.Model) -> int | None:
     return classes
 
 
-def check_gives_logits(role: str, model: Any, *, activation: bool = True) -> None:
+def check_gives_logits(role: str, model: keras.Model, *, activation: bool = True) -> None:
     """Refuses objects that are not models, models with several outputs, and models whose graph ends in probabilities.
 
     Args:
@@ -63,7 +63,7 @@ def check_gives_logits(role: str, model: Any, *, activation: bool = True) -> Non
         raise _probabilities(role, source)
 
 
-def shape_of_outputs(role: str, model: keras.Model, *batches: Any) -> tuple[int | None, ...]:
+def shape_of_outputs(role: str, model: keras.Model, *batches: Nest) -> tuple[int | None, ...]:
     """The shape of a model's output [B, ..., K] on a few samples.
 
     Args:
@@ -80,7 +80,7 @@ def shape_of_outputs(role: str, model: keras.Model, *batches: Any) -> tuple[int 
     return _numbers(role, model(samples[0], training=False)).shape
 
 
-def check_are_logits(role: str, model: keras.Model, *batches: Any) -> tuple[int | None, ...]:
+def check_are_logits(role: str, model: keras.Model, *batches: Nest) -> tuple[int | None, ...]:
     """Runs a model on a few samples and refuses outputs that are probabilities, and a graph that ends in them.
 
     Rows that are >= 0 and sum to 1 are taken for a softmax. Sigmoids are found in the graph. Where they are not, but
@@ -122,7 +122,7 @@ def check_are_logits(role: str, model: keras.Model, *batches: Any) -> tuple[int 
     return tuple(outputs[0].shape)
 
 
-def are_softmax(values: Any) -> bool:
+def are_softmax(values: Tensor) -> bool:
     """Whether outputs are the values of a softmax: rows >= 0 with the sum 1, within the precision of the values.
 
     One row proves nothing, nor do values that are all 0 or 1: logits may be such.
@@ -156,7 +156,7 @@ def _precision(values: np.ndarray) -> float:
     return float(np.finfo("float32").eps)
 
 
-def _few(model: keras.Model, x: Any) -> Any:
+def _few(model: keras.Model, x: Nest) -> Nest:
     """The first 8 samples of a batch, or as many as the model's fixed batch size; None if the batch has fewer.
 
     A batch with a sparse tensor is returned whole.
@@ -171,7 +171,7 @@ def _few(model: keras.Model, x: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: leaf[: fixed or 8], x)
 
 
-def _numbers(role: str, outputs: Any) -> np.ndarray:
+def _numbers(role: str, outputs: Tensor) -> np.ndarray:
     """Outputs of a call as a float32 array."""
     if not hasattr(outputs, "shape"):
         raise ModelError(
@@ -181,7 +181,7 @@ def _numbers(role: str, outputs: Any) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(outputs, "float32"))
 
 
-def _stays_in_range(model: keras.Model, x: Any, outputs: np.ndarray) -> bool:
+def _stays_in_range(model: keras.Model, x: Tensor, outputs: np.ndarray) -> bool:
     """Whether the outputs for inputs 10,000 times as large, of both signs, are other values in 0..1."""
     if not all(tf.is_tensor(leaf) and leaf.dtype.is_floating for leaf in keras.tree.flatten(x)):
         return False
@@ -203,7 +203,7 @@ def _probabilities(role: str, source: Source) -> ModelError:
     )
 
 
-def check_takes_logits(loss: Any) -> None:
+def check_takes_logits(loss: keras.Loss | str | None) -> None:
     """Refuses a compiled loss that expects probabilities.
 
     Args:
@@ -222,17 +222,17 @@ def check_takes_logits(loss: Any) -> None:
             )
 
 
-def is_regression(loss: Any) -> bool:
+def is_regression(loss: keras.Loss | str | None) -> bool:
     """Whether a compiled loss compares values, not classes, such as `mse`."""
     return any(_loss_name(one) in _REGRESSION for one in keras.tree.flatten(loss))
 
 
-def is_binary(loss: Any) -> bool:
+def is_binary(loss: keras.Loss | str | None) -> bool:
     """Whether a compiled loss takes each output as a decision of its own, such as `BinaryCrossentropy`."""
     return any(_loss_name(one).startswith("binary") for one in keras.tree.flatten(loss))
 
 
-def _loss_name(loss: Any) -> str:
+def _loss_name(loss: keras.Loss | str | None) -> str:
     """The name of the function of a Keras loss, such as `mean_squared_error` for `mse`; an empty text if it has none.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 
@@ -22,7 +20,7 @@ def start_at(model: keras.Model, y: np.ndarray) -> None:
     """
     if not keras_compat.shows_layers(model):
         return
-    layer: Any = keras_compat.producer(model.outputs[0])
+    layer: keras.Layer = keras_compat.producer(model.outputs[0])
     if type(layer) is not keras.layers.Dense or layer.activation is not keras.activations.linear or not layer.use_bias:
         return
     mean, deviation = y.mean(axis=0, dtype=np.float64), y.std(axis=0, dtype=np.float64)

@@ -7,8 +7,9 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -34,7 +35,7 @@ def allow(imports: Sequence[str] = (), *, lambdas: bool = False) -> None:
         keras.config.enable_unsafe_deserialization()
 
 
-def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, **options: Any) -> keras.Model:
+def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, **options: object) -> keras.Model:
     """Builds a model by the name of a builder of tfkd, or by a function of the user.
 
     Args:
@@ -52,7 +53,7 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, **opt
     return call(name, keras.Model, input_shape, num_classes, **options)
 
 
-def call(name: str, kind: type, *arguments: Any, **options: Any) -> Any:
+def call(name: str, kind: type, *arguments: object, **options: object) -> Any:
     """What a function or class of the user returns.
 
     Args:
@@ -87,7 +88,7 @@ def source_files(names: Sequence[str]) -> list[Path]:
     return [Path(file) for file in files if file is not None]
 
 
-def find(name: str) -> Any:
+def find(name: str) -> Callable[..., Any]:
     """A function or class of the user.
 
     Args:
@@ -104,7 +105,7 @@ def find(name: str) -> Any:
     return function
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> ModuleType:
     """A module of the user, imported once; the working directory comes first, as with `python -m`."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

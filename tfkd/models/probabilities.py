@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, Node, Tensor
 from tfkd.errors import ModelError
 from tfkd.models.final_activation import final_activation
 from tfkd.models.logits import are_softmax
@@ -96,7 +96,7 @@ def _sum_to_one(outputs: np.ndarray) -> bool:
     return bool((np.abs(outputs.sum(axis=-1) - 1) <= _TOLERANCES["bfloat16"]).all())
 
 
-def _removed(model: keras.Model, activation: str, x: Any, expected: np.ndarray) -> keras.Model:
+def _removed(model: keras.Model, activation: str, x: Nest, expected: np.ndarray) -> keras.Model:
     """The model without its activation where that is exact, otherwise with the logarithm of its probabilities."""
     try:
         if not keras_compat.shows_layers(model):
@@ -113,7 +113,7 @@ def _removed(model: keras.Model, activation: str, x: Any, expected: np.ndarray) 
     return logits
 
 
-def _before_activation(tensor: Any) -> Any:
+def _before_activation(tensor: Tensor) -> Tensor:
     """The symbolic tensor of logits that belongs to a tensor of probabilities.
 
     Raises:
@@ -145,11 +145,11 @@ def _before_activation(tensor: Any) -> Any:
     return _called(node, type(layer).from_config(layer.get_config()), source, _before_activation(source))
 
 
-def _in_type(tensor: Any, dtype: str) -> Any:
+def _in_type(tensor: Tensor, dtype: str) -> Tensor:
     return tensor if tensor.dtype == dtype else ops.cast(tensor, dtype)
 
 
-def _linear(layer: keras.Layer, node: Any, source: Any) -> Any:
+def _linear(layer: keras.Layer, node: Node, source: Tensor) -> Tensor:
     """The output of a layer without its activation, with the same weights."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns of an activation that is a lambda, which is left out
@@ -162,7 +162,7 @@ def _linear(layer: keras.Layer, node: Any, source: Any) -> Any:
     return outputs
 
 
-def _called(node: Any, operation: Any, before: Any, after: Any) -> Any:
+def _called(node: Node, operation: keras.Operation, before: Tensor, after: Tensor) -> Tensor:
     """The output of an operation that is called as a node called another, with another input."""
     args, kwargs = node.arguments.fill_in({id(before): after})
     return operation(*args, **kwargs)
@@ -184,7 +184,7 @@ def _with_logarithm(model: keras.Model, activation: str) -> keras.Model:
     return keras.Model(inputs, logits, name=model.name)
 
 
-def _before_logarithm(tensor: Any) -> Any:
+def _before_logarithm(tensor: Tensor) -> Tensor:
     """The probabilities whose logarithm a tensor is, as `_with_logarithm` computes it; None for other tensors."""
     for kind in ("Log", "Maximum"):
         if type(keras_compat.producer(tensor)).__name__ != kind:
@@ -193,7 +193,7 @@ def _before_logarithm(tensor: Any) -> Any:
     return tensor
 
 
-def _ends(model: keras.Model) -> tuple[Any, Any]:
+def _ends(model: keras.Model) -> tuple[keras.Operation, Node]:
     """The symbolic inputs and output of a model; a model that does not show its layers is called on new inputs."""
     if keras_compat.shows_layers(model):
         return keras_compat.input_structure(model), model.outputs[0]
@@ -224,7 +224,7 @@ def _ends_in_linear_layer(model: keras.Model) -> bool:
     return type(layer) in kinds and getattr(layer, "activation", None) is keras.activations.linear
 
 
-def _random_inputs(model: keras.Model) -> Any:
+def _random_inputs(model: keras.Model) -> Nest:
     """Four samples for each input: half with unit variance, half in 0..255; token ids are 0 or 1."""
     random, arrays = np.random.default_rng(0), []
     tensors = model.inputs if keras_compat.shows_layers(model) else [None]
@@ -238,7 +238,7 @@ def _random_inputs(model: keras.Model) -> Any:
     return arrays[0] if structure is None else keras.tree.pack_sequence_as(structure, arrays)
 
 
-def _compute(model: keras.Model, x: Any) -> np.ndarray:
+def _compute(model: keras.Model, x: Nest) -> np.ndarray:
     with keras.StatelessScope():  # what the model assigns to its variables is dropped
         outputs = model(x, training=False)
     return np.asarray(ops.convert_to_numpy(ops.cast(outputs, "float32")))

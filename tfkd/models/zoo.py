@@ -7,12 +7,12 @@ Shapes below leave out the batch axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import layers
 
+from tfkd._internal.types import Tensor
 from tfkd.errors import InputError
 from tfkd.models.tables import mlp
 
@@ -34,7 +34,7 @@ __all__ = [
 
 # Momentum of BatchNorm's moving averages. Keras's default of 0.99 needs more steps than a short training has.
 _MOMENTUM = 0.9
-_HE: dict[str, Any] = {"kernel_initializer": "he_normal"}
+_HE: dict[str, str] = {"kernel_initializer": "he_normal"}
 
 
 def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
@@ -329,8 +329,12 @@ def _check_positive(where: str, **values: float) -> None:
 
 
 def _image_input(
-    where: str, input_shape: tuple[int, ...], num_classes: int, scale: float = 1 / 255, offset: Any = 0.0
-) -> tuple[Any, Any]:
+    where: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    scale: float = 1 / 255,
+    offset: float | Sequence[float] = 0.0,
+) -> tuple[Tensor, Tensor]:
     """An image input, and the image scaled inside the model."""
     _check(where, input_shape, num_classes, ("height", "width", "channels"))
     image = keras.Input(input_shape, name="image")
@@ -338,8 +342,15 @@ def _image_input(
 
 
 def _conv(
-    x: Any, filters: int, kernel: Any, name: str, *, strides: int = 1, relu: bool = True, use_bias: bool = True
-) -> Any:
+    x: Tensor,
+    filters: int,
+    kernel: int | tuple[int, int],
+    name: str,
+    *,
+    strides: int = 1,
+    relu: bool = True,
+    use_bias: bool = True,
+) -> Tensor:
     """A convolution with BatchNorm and optional ReLU."""
     conv = layers.Conv2D(
         filters, kernel, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_conv", **_HE
@@ -348,7 +359,7 @@ def _conv(
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def _separable(x: Any, filters: int, name: str, *, strides: int = 1, use_bias: bool = True) -> Any:
+def _separable(x: Tensor, filters: int, name: str, *, strides: int = 1, use_bias: bool = True) -> Tensor:
     """A depthwise 3x3 and a pointwise convolution, each with BatchNorm and ReLU."""
     x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_depthwise")(x)
     x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_depthwise_bn")(x)
@@ -356,7 +367,7 @@ def _separable(x: Any, filters: int, name: str, *, strides: int = 1, use_bias: b
     return _conv(x, filters, 1, f"{name}_pointwise", use_bias=use_bias)
 
 
-def _option_a_shortcut(x: Any, filters: int, name: str) -> Any:
+def _option_a_shortcut(x: Tensor, filters: int, name: str) -> Tensor:
     """Every second pixel of [H, W, filters / 2], padded with zero channels to [H / 2, W / 2, filters]."""
     x = layers.MaxPooling2D(1, strides=2, padding="same", name=f"{name}_every_second")(x)
     # ZeroPadding2D pads the last two axes of channels-first images. Applied to our channels-last tensors, they are
@@ -365,13 +376,18 @@ def _option_a_shortcut(x: Any, filters: int, name: str) -> Any:
     return layers.ZeroPadding2D(pad, data_format="channels_first", name=f"{name}_pad_channels")(x)
 
 
-def _pool(x: Any) -> Any:
+def _pool(x: Tensor) -> Tensor:
     """The mean over all positions, as an AVERAGE_POOL_2D like in MLPerf Tiny; GlobalAveragePooling2D becomes a MEAN."""
     return layers.Flatten(name="flatten")(layers.AveragePooling2D(x.shape[1:3], name="pool")(x))
 
 
 def _application(
-    builder: Callable[..., keras.Model], image: Any, x: Any, num_classes: int, weights: str | None, **options: Any
+    builder: Callable[..., keras.Model],
+    image: Tensor,
+    x: Tensor,
+    num_classes: int,
+    weights: str | None,
+    **options: object,
 ) -> keras.Model:
     """A model of keras.applications on the scaled image x, with a new classifier where its weights have none."""
     include_top = weights is None or num_classes == 1000
@@ -383,7 +399,12 @@ def _application(
 
 
 def _recurrent(
-    layer: Callable[..., Any], name: str, input_shape: tuple[int, ...], num_classes: int, units: int, unroll: bool
+    layer: Callable[..., keras.Layer],
+    name: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    units: int,
+    unroll: bool,
 ) -> keras.Model:
     _check(name, input_shape, num_classes, ("steps", "features"))
     _check_positive(name, units=units)

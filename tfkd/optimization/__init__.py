@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
@@ -34,7 +34,7 @@ CHAINED = ("prune", "cluster")
 _EVERY_EPOCH_IS_COMPLETE = ("qat", "tfmot_qat")
 
 
-def optimize(student: keras.Model, method: str, **options: Any) -> Optimized:
+def optimize(student: keras.Model, method: str, **options: object) -> Optimized:
     """Prepares a trained student for an optimization method; the result is trained further, then exported.
 
     Args:
@@ -89,7 +89,7 @@ def check_training(method: str, config: TrainingConfig) -> None:
             )
 
 
-def rehearse(student: keras.Model, stages: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+def rehearse(student: keras.Model, stages: Sequence[tuple[str, Mapping[str, object]]]) -> None:
     """Applies a sequence of methods without training, to find an unsupported layer or option before the first trains.
 
     Args:

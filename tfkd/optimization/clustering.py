@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -10,6 +10,10 @@ import numpy as np
 from tfkd.errors import InputError, ModelError
 from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, select
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tf_keras
 
 
 def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = None) -> Optimized:
@@ -37,7 +41,7 @@ def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = No
     from tensorflow_model_optimization.python.core.clustering.keras.clustering_registry import ClusteringRegistry
     from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import cluster_weights
 
-    def kernels(layer: Any) -> list[Any]:
+    def kernels(layer: tf_keras.layers.Layer) -> list[tf.Variable]:
         if not ClusteringRegistry.supports(layer):
             raise ModelError("tensorflow-model-optimization does not support it")
         if not layer.trainable_weights:
@@ -49,7 +53,7 @@ def prepare(student: keras.Model, *, clusters: int = 16, layers: str | None = No
 
     taken, notes = select(twin, "cluster", layers, kernels)
 
-    def wrap(layer: Any) -> Any:
+    def wrap(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         pruned = all(np.mean(kernel.numpy() == 0) > PRUNED for kernel in kernels(layer))
         return cluster_weights(layer, clusters, preserve_sparsity=pruned)
 

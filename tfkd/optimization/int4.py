@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -43,7 +41,7 @@ def pack(content: bytes) -> bytes:
     return editor.pack()
 
 
-def _narrow(model: Any, tensor: Any, int4: int) -> bool:
+def _narrow(model: schema.ModelT, tensor: schema.TensorT, int4: int) -> bool:
     """Packs a weight tensor, two weights per byte with the first in the low nibble, if all are int4 multiples."""
     wide = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int8).astype(np.float64)
     steps = np.round(wide * _INT4 / _INT8)
@@ -56,13 +54,13 @@ def _narrow(model: Any, tensor: Any, int4: int) -> bool:
     return True
 
 
-def _rescale(model: Any, tensor: Any) -> None:
+def _rescale(model: schema.ModelT, tensor: schema.TensorT) -> None:
     """Rounds a bias to its new scale, input scale times the larger weight scale."""
     values = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int32)
     _replace(model, tensor, np.round(values * (_INT4 / _INT8)).astype(np.int32).view(np.uint8))
 
 
-def _replace(model: Any, tensor: Any, data: np.ndarray) -> None:
+def _replace(model: schema.ModelT, tensor: schema.TensorT, data: np.ndarray) -> None:
     """Gives a tensor a new buffer, since tensors may share one, and the int4 scale, 127 / 7 times the int8 scale."""
     buffer = type(model.buffers[0])()
     buffer.data = data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 
@@ -23,7 +22,7 @@ class Call:
         output: Number of its output tensor.
     """
 
-    layer: Any
+    layer: keras.Layer
     name: str
     inputs: tuple[int, ...]
     output: int
@@ -80,7 +79,7 @@ def read(model: keras.Model) -> LayerGraph:
     return LayerGraph(tuple(calls), 0, numbers["", id(keras_compat.functional(model).outputs[0])])
 
 
-def _calls(model: Any, prefix: str, given: list[int], numbers: dict[tuple[str, int], int]) -> Iterator[Call]:
+def _calls(model: keras.Model, prefix: str, given: list[int], numbers: dict[tuple[str, int], int]) -> Iterator[Call]:
     """The calls of a model whose inputs are the tensors `given`; fills `numbers` by (prefix, id of the tensor)."""
     inner = keras_compat.functional(model)
     for tensor, number in zip(inner.inputs, given, strict=True):

@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -146,7 +146,7 @@ def search(
     return found.save(path, overwrite=overwrite), tuple(candidates.trials)
 
 
-def _check(found: TFLiteModel, keras_model: Any, float32: TFLiteModel, samples: np.ndarray) -> None:
+def _check(found: TFLiteModel, keras_model: keras.Model, float32: TFLiteModel, samples: np.ndarray) -> None:
     """Raises ModelError where the model that was found does not compute what the Keras model computes."""
     expected = reference.of_keras(keras_model, input_specs(keras_model), samples, reference.count(found, "full_int8"))
     conversion = Conversion(
@@ -268,7 +268,11 @@ def _raise_precision(candidates: _Candidates, first: TFLiteModel) -> None:
         )
 
 
-def _take_most(candidates: _Candidates, order: Sequence[str], make: Any) -> None:
+# From names of layers to the text for the report and the settings that treat these layers.
+_MakeSettings: TypeAlias = Callable[[Sequence[str]], tuple[str, QuantizerSettings]]
+
+
+def _take_most(candidates: _Candidates, order: Sequence[str], make: _MakeSettings) -> None:
     """Finds the longest accepted prefix of the order by bisection, then tries each later layer in addition."""
     low, high = 0, len(order)  # the first `low` layers are accepted, the first `high` are not
     while high - low > 1 and not candidates.spent:
@@ -282,7 +286,7 @@ def _take_most(candidates: _Candidates, order: Sequence[str], make: Any) -> None
             chosen.append(name)
 
 
-def _take_fewest(candidates: _Candidates, order: Sequence[str], make: Any) -> None:
+def _take_fewest(candidates: _Candidates, order: Sequence[str], make: _MakeSettings) -> None:
     """Finds the shortest accepted prefix of the order by bisection, then tries to leave out each layer of it."""
     if candidates.spent or not candidates.attempt(*make(order)).ok:
         return

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import SampleData
 from tfkd.conversion import converter
 from tfkd.conversion.calibration import choose
 from tfkd.conversion.tflite import TFLiteModel
@@ -18,6 +20,12 @@ from tfkd.errors import InputError, ModelError
 from tfkd.optimization import agreement
 from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import PRUNED, Twin, load_tfmot, refuse
+
+if TYPE_CHECKING:
+    import tf_keras
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_registry as registry,
+    )
 
 # A kernel with at most so many different values counts as clustered.
 _CLUSTERED = 256
@@ -107,9 +115,9 @@ def _check_structure(student: keras.Model, method: str, *, pruned: bool, cluster
         )
 
 
-def _prepare(student: keras.Model, method: str, scheme: Any) -> Optimized:
+def _prepare(student: keras.Model, method: str, scheme: object) -> Optimized:
     twin = Twin.of(student, method)
-    tf_keras, tfmot = load_tfmot()
+    keras_2, tfmot = load_tfmot()
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
         default_8bit_quantize_registry as registry,
     )
@@ -125,8 +133,8 @@ def _prepare(student: keras.Model, method: str, scheme: Any) -> Optimized:
     scaled = registry.Default8BitQuantizeConfig([], [], True)
     annotate = tfmot.quantization.keras.quantize_annotate_layer
 
-    def annotated(layer: Any) -> Any:
-        return annotate(layer, scaled) if isinstance(layer, tf_keras.layers.Rescaling) else annotate(layer)
+    def annotated(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
+        return annotate(layer, scaled) if isinstance(layer, keras_2.layers.Rescaling) else annotate(layer)
 
     marked = twin.wrap(dict.fromkeys(twin.layers, annotated))
     try:
@@ -139,13 +147,15 @@ def _prepare(student: keras.Model, method: str, scheme: Any) -> Optimized:
     _settle(rounded)
     notes = (f"{method}: all {len(twin.layers)} layers of {student.name!r} are quantized.",)
 
-    def export(path: Any, *, mode: str = "full_int8", calibration: Any = None, **options: Any) -> TFLiteModel:
+    def export(
+        path: str | os.PathLike[str], *, mode: str = "full_int8", calibration: SampleData = None, **options: Any
+    ) -> TFLiteModel:
         return _export(rounded, student, method, path, mode, calibration, options)
 
     return Optimized(twin.trainable(rounded), (), export, notes=notes)
 
 
-def _refusal(layer: Any, known: Any) -> str | None:
+def _refusal(layer: tf_keras.layers.Layer, known: registry.Default8BitQuantizeRegistry) -> str | None:
     """Why a layer of the tf_keras copy is not supported; None if it is."""
     kind = type(layer).__name__
     if known.supports(layer) or kind in (*_REPLACED, "Rescaling", "InputLayer"):
@@ -158,7 +168,7 @@ def _refusal(layer: Any, known: Any) -> str | None:
     return f"{layer.name} ({kind}): not in its table of 8-bit layers"
 
 
-def _settle(model: Any) -> None:
+def _settle(model: tf_keras.Model) -> None:
     """Initializes activation ranges with the first batch and lets them follow later batches faster.
 
     By default they start at -6..6 and move by 0.1 % per step, which takes thousands of steps for inputs of 0..255.
@@ -166,7 +176,9 @@ def _settle(model: Any) -> None:
     from tensorflow_model_optimization.python.core.quantization.keras import quant_ops, quantizers
 
     class Settling(quantizers.MovingAverageQuantizer):
-        def __call__(self, inputs: Any, training: Any, weights: Any, **_: Any) -> Any:
+        def __call__(
+            self, inputs: tf.Tensor, training: bool | tf.Tensor, weights: dict[str, tf.Variable], **_: object
+        ) -> tf.Tensor:
             fresh = tf.logical_and(tf.equal(weights["min_var"], -6.0), tf.equal(weights["max_var"], 6.0))
             return quant_ops.MovingAvgQuantize(
                 inputs,
@@ -189,7 +201,13 @@ def _settle(model: Any) -> None:
 
 
 def _export(
-    model: Any, student: keras.Model, method: str, path: Any, mode: str, calibration: Any, options: dict[str, Any]
+    model: tf_keras.Model,
+    student: keras.Model,
+    method: str,
+    path: str | os.PathLike[str],
+    mode: str,
+    calibration: SampleData,
+    options: dict[str, Any],
 ) -> TFLiteModel:
     """Writes the .tflite with the trained ranges, after comparing it with the trained model."""
     if mode != "full_int8":
@@ -208,7 +226,7 @@ def _export(
     return made.save(path, overwrite=options.get("overwrite", False))
 
 
-def _compare(model: Any, made: TFLiteModel, x: np.ndarray, where: str) -> None:
+def _compare(model: tf_keras.Model, made: TFLiteModel, x: np.ndarray, where: str) -> None:
     """Compares a .tflite with the trained model; see `tfkd.optimization.agreement.check`."""
     wrapped = [layer for layer in model.layers if type(layer).__name__ == "QuantizeWrapperV2"]
     inner = load_tfmot()[0].Model(model.inputs, [layer.get_output_at(-1) for layer in wrapped])

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import keras
 
 from tfkd.errors import InputError, ModelError
 from tfkd.optimization.optimized import Optimized
 from tfkd.optimization.twin import Twin, load_tfmot, select
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tf_keras
+    from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule import PruningSchedule
 
 # Number of mask updates while the sparsity grows.
 _UPDATES = 50
@@ -55,7 +62,7 @@ def prepare(
     _, tfmot = load_tfmot()
     from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
-    def kernels(layer: Any) -> list[Any]:
+    def kernels(layer: tf_keras.layers.Layer) -> list[tf.Variable]:
         if not PruneRegistry.supports(layer):
             raise ModelError("tensorflow-model-optimization does not support it")
         found = PruneRegistry.make_prunable(layer).get_prunable_weights()
@@ -92,7 +99,7 @@ def prepare(
     )
 
 
-def _pattern(pattern: str) -> tuple[dict[str, Any], tuple[int, ...]]:
+def _pattern(pattern: str) -> tuple[dict[str, tuple[int, int]], tuple[int, ...]]:
     """The arguments of tensorflow-model-optimization for a pattern, and the kernel ranks that it supports."""
     if pattern == "unstructured":
         return {}, (1, 2, 3, 4, 5)
@@ -109,13 +116,13 @@ def _pattern(pattern: str) -> tuple[dict[str, Any], tuple[int, ...]]:
     )
 
 
-def _schedule(tfmot: Any, name: str, sparsity: float) -> Any:
+def _schedule(tfmot: ModuleType, name: str, sparsity: float) -> PruningSchedule:
     if name == "constant":
         return tfmot.sparsity.keras.ConstantSparsity(sparsity, begin_step=1, frequency=1)
     return tfmot.sparsity.keras.PolynomialDecay(0.0, sparsity, begin_step=1, end_step=2, frequency=1)
 
 
-def _check_reached(wrappers: list[Any], sparsity: float, *, exact: bool) -> None:
+def _check_reached(wrappers: list[tf_keras.layers.Layer], sparsity: float, *, exact: bool) -> None:
     """Raises when a kernel has fewer zeros than requested; blocks at the border of a kernel may be incomplete."""
     for wrapper in wrappers:
         wrapper.pruning_obj.weight_mask_op()
@@ -132,11 +139,11 @@ def _check_reached(wrappers: list[Any], sparsity: float, *, exact: bool) -> None
 class _Steps(keras.callbacks.Callback):
     """`tfmot.sparsity.keras.UpdatePruningStep` for Keras 3; it also fits the schedule to the number of steps."""
 
-    def __init__(self, wrappers: list[Any], growth: Any) -> None:
+    def __init__(self, wrappers: list[tf_keras.layers.Layer], growth: PruningSchedule) -> None:
         super().__init__()
         self.wrappers, self.growth = wrappers, growth
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         for wrapper in self.wrappers:
             if int(wrapper.pruning_step) < 0:  # otherwise an interrupted training resumes
                 wrapper.pruning_step.assign(0)
@@ -151,6 +158,6 @@ class _Steps(keras.callbacks.Callback):
         self.growth.frequency = max(1, steps // _UPDATES)
         self.growth.end_step = self.growth.begin_step + (steps - 1) // self.growth.frequency * self.growth.frequency
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         for wrapper in self.wrappers:
             wrapper.pruning_obj.weight_mask_op()

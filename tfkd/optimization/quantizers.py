@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+
+from tfkd._internal.types import Tensor
 
 # Moving average of activation ranges: a new batch has weight 1 %.
 _MOMENTUM = 0.99
@@ -43,7 +43,7 @@ class FakeQuantize(keras.layers.Layer):
         (arXiv:1712.05877), section 3.1.
     """
 
-    def __init__(self, limits: tuple[float, float] | None = None, margin: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, limits: tuple[float, float] | None = None, margin: float = 0.0, **kwargs: object) -> None:
         super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.limits = None if limits is None else (float(limits[0]), float(limits[1]))
         self.margin = margin
@@ -56,7 +56,7 @@ class FakeQuantize(keras.layers.Layer):
                 variable = self.add_weight((), "zeros", name=name, trainable=False, aggregation="mean")
                 setattr(self, name, variable)
 
-    def call(self, x: Any, training: bool = False, averages: bool = False) -> Any:
+    def call(self, x: Tensor, training: bool = False, averages: bool = False) -> Tensor:
         x = ops.cast(x, "float32")
         if self.limits is not None:
             return tf.quantization.fake_quant_with_min_max_args(x, *self.limits)
@@ -76,7 +76,7 @@ class FakeQuantize(keras.layers.Layer):
         rounded = tf.quantization.fake_quant_with_min_max_vars(inside, self.low, high)
         return ops.where(known, rounded, x)
 
-    def _follow(self, x: Any) -> None:
+    def _follow(self, x: Tensor) -> None:
         x, known = ops.stop_gradient(x), self.high > self.low  # read before the assignments below
         ends = (ops.minimum(ops.min(x), 0.0), ops.maximum(ops.max(x), 0.0))
         for variable, found in zip((self.low, self.high), ends, strict=True):
@@ -84,10 +84,10 @@ class FakeQuantize(keras.layers.Layer):
             moved = ops.where(known, _MOMENTUM * variable + (1 - _MOMENTUM) * found, found)
             variable.assign(ops.where(self.frozen > 0, variable, moved))
 
-    def compute_output_shape(self, shape: Any) -> Any:
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return shape
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "limits": self.limits, "margin": self.margin}
 
 
@@ -106,11 +106,11 @@ class QuantizedWeights(keras.layers.Wrapper):
         x: Input of the layer.
     """
 
-    def __init__(self, layer: keras.layers.Layer, bits: int = 8, **kwargs: Any) -> None:
+    def __init__(self, layer: keras.layers.Layer, bits: int = 8, **kwargs: object) -> None:
         super().__init__(layer, **{"name": layer.name, **kwargs})
         self.bits = bits
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         kernel = self.layer.kernel
         live = kernel * ops.stop_gradient(ops.cast(ops.not_equal(kernel, 0), kernel.dtype))
         rounded = on_grid(kernel, channel_axes(self.layer), self.bits)
@@ -118,10 +118,10 @@ class QuantizedWeights(keras.layers.Wrapper):
         with keras.StatelessScope(state_mapping=[(kernel, live + ops.stop_gradient(rounded - live))]):
             return self.layer.call(x)
 
-    def compute_output_shape(self, shape: Any) -> Any:
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return self.layer.compute_output_shape(shape)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "bits": self.bits}
 
 
@@ -132,7 +132,7 @@ def channel_axes(layer: keras.layers.Layer) -> tuple[int, ...]:
     return (-2,) if isinstance(layer, keras.layers.Conv2DTranspose) else (-1,)
 
 
-def on_grid(kernel: Any, channels: tuple[int, ...], bits: int) -> Any:
+def on_grid(kernel: Tensor, channels: tuple[int, ...], bits: int) -> Tensor:
     """A kernel with each channel rounded to multiples of its step.
 
     Args:

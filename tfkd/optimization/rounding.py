@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
+from tfkd._internal.types import JsonObject, Tensor
 from tfkd.errors import InputError, ModelError
 from tfkd.optimization.layer_graph import Call, LayerGraph, read
 from tfkd.optimization.quantizers import FakeQuantize, QuantizedWeights
@@ -99,7 +99,7 @@ def _kept(names: set[str], expressions: Sequence[str]) -> set[str]:
     return found
 
 
-def _activation(layer: Any) -> str:
+def _activation(layer: keras.Layer) -> str:
     """The name of a layer's activation; `relu` for a ReLU layer."""
     if type(layer) is layers.ReLU:
         return "relu"
@@ -146,10 +146,10 @@ class _Builder:
 
     def __init__(self, graph: LayerGraph, narrow: set[str]) -> None:
         self.graph, self.narrow = graph, narrow
-        self.tensors: dict[int, Any] = {}
+        self.tensors: dict[int, Tensor] = {}
         self.open: set[int] = set()
         self.names: dict[int, str] = {}
-        self.rounded: dict[int, tuple[Any, FakeQuantize]] = {}
+        self.rounded: dict[int, tuple[Tensor, FakeQuantize]] = {}
 
     def build(self, student: keras.Model) -> keras.Model:
         given = student.inputs[0]
@@ -160,14 +160,14 @@ class _Builder:
             self._add(call)
         return keras.Model(image, self._round(self.graph.output)[0], name=student.name)
 
-    def _round(self, number: int) -> tuple[Any, FakeQuantize]:
+    def _round(self, number: int) -> tuple[Tensor, FakeQuantize]:
         """A tensor on the steps of its range, and the layer that puts it there."""
         if number not in self.rounded:
             layer = FakeQuantize(name=f"{self.names[number]}_range")
             self.rounded[number] = (layer(self.tensors[number]), layer)
         return self.rounded[number]
 
-    def _inputs(self, call: Call) -> list[Any]:
+    def _inputs(self, call: Call) -> list[Tensor]:
         return [self._round(number)[0] for number in call.inputs]
 
     def _add(self, call: Call) -> None:
@@ -223,7 +223,9 @@ class _Builder:
         weights = [np.asarray(one) for one in (layer.pointwise_kernel, layer.bias) if one is not None]
         self._kernel(call, pointwise, second, weights, x)
 
-    def _kernel(self, call: Call, kind: Any, config: dict[str, Any], weights: list[np.ndarray], x: Any) -> None:
+    def _kernel(
+        self, call: Call, kind: type[keras.Layer], config: JsonObject, weights: list[np.ndarray], x: Tensor
+    ) -> None:
         """A layer with quantized weights, and a BatchNormalization after it folded in."""
         user = self.graph.sole_user(call.output)
         activation = _activation(call.layer)
@@ -277,7 +279,7 @@ class _Builder:
         self.rounded[call.output] = (spread(y), spread)
 
 
-def _copy(layer: Any, name: str) -> Any:
+def _copy(layer: keras.Layer, name: str) -> keras.Layer:
     return type(layer).from_config({**layer.get_config(), "name": name})
 
 

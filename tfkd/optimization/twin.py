@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -19,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest, SampleData, Tensor
 from tfkd.conversion import converter
 from tfkd.conversion.calibration import choose
 from tfkd.distillation import features
@@ -26,6 +28,8 @@ from tfkd.errors import InputError, ModelError
 from tfkd.models import logits
 
 if TYPE_CHECKING:
+    import tf_keras
+
     from tfkd.conversion.tflite import TFLiteModel
 
 # A kernel with a larger share of zeros counts as pruned, and its zeros are preserved.
@@ -38,7 +42,7 @@ _COMPARED = 64
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 
 
-def load_tfmot() -> tuple[Any, Any]:
+def load_tfmot() -> tuple[ModuleType, ModuleType]:
     """The modules tf_keras and tensorflow_model_optimization.
 
     Importing the latter sets TF_USE_LEGACY_KERAS, which makes a `tf.keras` that is not loaded yet Keras 2, here and in
@@ -69,7 +73,7 @@ class Twin:
     """
 
     student: keras.Model
-    model: Any
+    model: tf_keras.Model
     layers: Mapping[str, keras.Layer]
 
     @classmethod
@@ -107,7 +111,7 @@ class Twin:
         twin.check(_random_inputs(graph.inputs), method)
         return twin
 
-    def check(self, x: Sequence[Any], method: str) -> None:
+    def check(self, x: Sequence[Tensor], method: str) -> None:
         """Raises ModelError when the outputs of student and copy differ.
 
         Args:
@@ -122,11 +126,11 @@ class Twin:
                 f"{self._first_apart(x)}. Replace that layer."
             )
 
-    def _outputs(self, student: Any, twin: Any, x: Sequence[Any]) -> tuple[Any, Any]:
+    def _outputs(self, student: keras.Model, twin: tf_keras.Model, x: Sequence[Tensor]) -> tuple[Nest, Nest]:
         packed = keras.tree.pack_sequence_as(keras_compat.input_structure(student), list(x))
         return student(packed, training=False), twin(list(x), training=False)
 
-    def _first_apart(self, x: Sequence[Any]) -> str:
+    def _first_apart(self, x: Sequence[Tensor]) -> str:
         taps = dict(features.layer_paths(self.student))
         paths = {id(layer): path for path, layer in taps.items()}
         known = [layer for layer in self.model.layers if layer.name in self.layers]
@@ -140,14 +144,14 @@ class Twin:
         ]
         return apart[0] if apart else "(no single layer)"
 
-    def wrap(self, wrappers: Mapping[str, Callable[[Any], Any]]) -> Any:
+    def wrap(self, wrappers: Mapping[str, Callable[[tf_keras.layers.Layer], tf_keras.layers.Layer]]) -> tf_keras.Model:
         """The copy with some layers wrapped; `wrappers` are functions by layer name."""
         tf_keras, _ = load_tfmot()
         return tf_keras.models.clone_model(
             self.model, clone_function=lambda layer: wrappers.get(layer.name, lambda same: same)(layer)
         )
 
-    def restore(self, stripped: Any) -> Twin:
+    def restore(self, stripped: tf_keras.Model) -> Twin:
         """A Keras 3 copy of the student with the weights of a trained tf_keras copy without wrappers, as a `Twin`."""
         copy = keras.models.clone_model(self.student)
         pairs = zip(*(keras_compat.inner_layers(model) for model in (self.student, copy)), strict=True)
@@ -157,7 +161,9 @@ class Twin:
             layer.set_weights(stripped.get_layer(name).get_weights())
         return Twin(copy, stripped, layers)
 
-    def export(self, method: str, path: Any, *, calibration: Any = None, **options: Any) -> TFLiteModel:
+    def export(
+        self, method: str, path: str | os.PathLike[str], *, calibration: SampleData = None, **options: Any
+    ) -> TFLiteModel:
         """Converts a restored student, after comparing it with its copy on calibration samples.
 
         Args:
@@ -170,7 +176,7 @@ class Twin:
             self.check([tf.cast(choose(calibration, _COMPARED, 0).x, self.student.inputs[0].dtype)], method)
         return converter.convert(self.student, path, calibration=calibration, **options)
 
-    def trainable(self, model: Any) -> keras.Model:
+    def trainable(self, model: tf_keras.Model) -> keras.Model:
         """A tf_keras model as a Keras 3 model with the student's inputs, logits and layer names."""
         inputs = keras.tree.map_structure(
             lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name),
@@ -182,20 +188,20 @@ class Twin:
 class _Port(keras.layers.Layer):
     """An identity layer that makes the output of an inner layer readable for feature losses."""
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         return x
 
 
 class _Inside(keras.layers.Layer):
     """A tf_keras model as one Keras 3 layer, over the same variables."""
 
-    def __init__(self, model: Any, layers: Mapping[str, keras.Layer], **kwargs: Any) -> None:
+    def __init__(self, model: keras.Model, layers: Mapping[str, keras.Layer], **kwargs: object) -> None:
         super().__init__(**kwargs)
         tf_keras, _ = load_tfmot()
         named = [layer for layer in model.layers if _inner(layer).name in layers]
         outputs = [layer.get_output_at(-1) for layer in named]
         whole = tf_keras.Model(model.inputs, [model.outputs[0], *outputs])
-        self._whole: Callable[[], Any] = lambda: whole  # Keras does not track what a closure holds
+        self._whole = lambda: whole  # Keras does not track what a closure holds
         self.ports = [_Port(name=_inner(layer).name) for layer in named]
         student_weights = {
             (name, weight.path.rsplit("/", 1)[-1]): weight
@@ -221,13 +227,13 @@ class _Inside(keras.layers.Layer):
                     variable.regularizer, variable.constraint = like.regularizer, like.constraint
                 self._track_variable(variable)
 
-    def call(self, x: Any, training: bool = False) -> Any:
+    def call(self, x: Tensor, training: bool = False) -> Nest:
         outputs, *inner = self._whole()(keras.tree.flatten(x), training=training)
         for port, value in zip(self.ports, inner, strict=True):
             port(value)
         return outputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, object]:
         return {"name": self.name}  # weights can be saved and loaded; the layer cannot be rebuilt from a file
 
 
@@ -242,7 +248,7 @@ def refuse(method: str, student: keras.Model, refused: Sequence[str], remedy: st
 
 
 def select(
-    twin: Twin, method: str, expression: str | None, kernels: Callable[[Any], Sequence[Any]]
+    twin: Twin, method: str, expression: str | None, kernels: Callable[[tf_keras.layers.Layer], Sequence[tf.Variable]]
 ) -> tuple[list[str], tuple[str, ...]]:
     """Selects the layers that a method changes, before any training.
 
@@ -291,18 +297,18 @@ def select(
     return selected, (*notes, *(f"{method}: unchanged: {one}." for one in refused))
 
 
-def _inner(layer: Any) -> Any:
+def _inner(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
     """The layer inside a wrapper of tensorflow-model-optimization, or the layer itself."""
     ours = type(layer).__module__.startswith("tensorflow_model_optimization")
     return getattr(layer, "layer", layer) if ours else layer
 
 
-def _overwritten(layer: Any) -> set[int]:
+def _overwritten(layer: tf_keras.layers.Layer) -> set[int]:
     """The ids of kernels that a cluster-preserving wrapper computes from centroids; they receive no gradient."""
     return {id(kernel) for kernel, _, own in getattr(layer, "_weight_vars", ()) if "cluster_centroids_tf" in own}
 
 
-def _operations(graph: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _operations(graph: keras.Model, prefix: str = "") -> Iterator[tuple[str, keras.Operation]]:
     """The layers of a functional model and of those nested in it, with their paths."""
     for operation in graph.operations:
         if isinstance(operation, keras.Model) and keras_compat.shows_layers(operation):
@@ -311,7 +317,7 @@ def _operations(graph: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{operation.name}", operation
 
 
-def _names(graph: Any) -> dict[Any, str]:
+def _names(graph: keras.Model) -> dict[keras.Operation, str]:
     """A name for each layer: its own, or its path if the name is not unique."""
     paths = {operation: path for path, operation in _operations(graph)}
     ends = [path.rsplit("/", 1)[-1] for path in paths.values()]
@@ -321,7 +327,7 @@ def _names(graph: Any) -> dict[Any, str]:
     }
 
 
-def _rebuild(layer: Any, name: str, tf_keras: Any) -> Any:
+def _rebuild(layer: keras.Layer, name: str, tf_keras: ModuleType) -> tf_keras.layers.Layer:
     kind = type(layer).__name__
     if not isinstance(layer, keras.layers.Layer) or not type(layer).__module__.startswith("keras."):
         raise ModelError("not a built-in layer")
@@ -340,10 +346,10 @@ def _rebuild(layer: Any, name: str, tf_keras: Any) -> Any:
     return made.from_config({**{key: value for key, value in config.items() if key in known}, "name": name})
 
 
-def _connect(graph: Any, inputs: Any, made: Mapping[Any, Any]) -> Any:
+def _connect(graph: keras.Model, inputs: Nest, made: Mapping[keras.Operation, tf_keras.layers.Layer]) -> Nest:
     """The outputs of a functional model in which each layer is replaced by its tf_keras copy."""
 
-    def apply(operation: Any) -> Callable[..., Any]:
+    def apply(operation: keras.Operation) -> Callable[..., Nest]:
         if not (isinstance(operation, keras.Model) and keras_compat.shows_layers(operation)):
             return made[operation]
         return lambda x, **_: _connect(operation, x, made)
@@ -351,7 +357,7 @@ def _connect(graph: Any, inputs: Any, made: Mapping[Any, Any]) -> Any:
     return keras_compat.run_through(graph, inputs, apply)
 
 
-def _random_inputs(tensors: Sequence[Any]) -> list[Any]:
+def _random_inputs(tensors: Sequence[Tensor]) -> list[tf.Tensor]:
     """Random samples for each input: half with unit variance, half in 0..255."""
     random, found = np.random.default_rng(0), []
     for tensor in tensors:
@@ -361,7 +367,7 @@ def _random_inputs(tensors: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _distance(expected: Any, received: Any) -> float:
+def _distance(expected: Nest, received: Nest) -> float:
     expected, received = np.asarray(expected), np.asarray(received)
     scale = np.abs(expected).max()
     apart = np.abs(expected - received).max()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pydantic
 from pydantic import Field
 
@@ -12,7 +10,7 @@ from tfkd.validation.contract import Contract
 from tfkd.validation.limits import CONFIDENT, LIMITS
 
 
-def _limits(section: Any) -> Any:
+def _limits(section: Section) -> Section:
     """Checks that each limit of the contract is in its range."""
     Contract(**section.model_dump())
     return section

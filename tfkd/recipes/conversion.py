@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfkd import data, models
+from tfkd._internal.types import JsonObject
 from tfkd.conversion import converter
 from tfkd.conversion.quantizer import QuantizerSettings, select
 from tfkd.conversion.tflite import TFLiteModel
@@ -77,7 +78,7 @@ class Job:
         return f"{self.out.with_suffix('')}.golden"
 
 
-def convert(job: Job, *, on_trial: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def convert(job: Job, *, on_trial: Callable[[str], None] = lambda line: None) -> JsonObject:
     """Converts a model, and writes golden vectors if there are to be some.
 
     Args:
@@ -144,7 +145,7 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, text.split(",")))
 
 
-def _model(job: Job) -> Any:
+def _model(job: Job) -> keras.Model | Path:
     """The model that is converted: the file as it is, or a Keras model with the output and shape that the job names."""
     if job.output is None and job.input_shape is None:
         return job.model

@@ -6,9 +6,9 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tfkd import data
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import augmentations
 from tfkd.data.augmentation import Augment
 from tfkd.distillation.labels.store import SoftLabels
@@ -40,7 +40,7 @@ class Job:
     data: str | data.Request
     views: int = 1
     augment: Sequence[str] = ("crop_flip",)
-    augment_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    augment_options: Mapping[str, JsonRecord] = dataclasses.field(default_factory=dict)
     padding: int = 4
     flip: bool = True
     batch_size: int = 256
@@ -65,7 +65,7 @@ class Job:
         return augment if views > 1 else None
 
 
-def build(job: Job, shard: str = "0/1", *, on_chunk: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def build(job: Job, shard: str = "0/1", *, on_chunk: Callable[[int, int], None] | None = None) -> JsonObject:
     """Labels the training split, or this machine's part of it.
 
     Args:
@@ -99,7 +99,7 @@ def build(job: Job, shard: str = "0/1", *, on_chunk: Callable[[int, int], None] 
     return _record(job, store, f"{job.out}: {store.views} views of {len(train)} samples{missing}")
 
 
-def verify(job: Job) -> dict[str, Any]:
+def verify(job: Job) -> JsonObject:
     """Recomputes the logits of random samples and compares them with the store; writes nothing.
 
     Args:
@@ -118,5 +118,5 @@ def verify(job: Job) -> dict[str, Any]:
     return _record(job, store, f"{job.out}: logits were recomputed; the largest divergence is {largest:.2g}")
 
 
-def _record(job: Job, store: SoftLabels, summary: str) -> dict[str, Any]:
+def _record(job: Job, store: SoftLabels, summary: str) -> JsonObject:
     return {"path": job.out, "views": store.views, "missing": store.missing, "summary": summary}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from pydantic import Field
 
@@ -79,7 +80,18 @@ def parse(role: str, input_range: str | None, preprocess: str | None) -> ModelIn
     return ModelInput(values)
 
 
-def check(section: Any) -> None:
+class InputSection(Protocol):
+    """A table of a recipe that names a model."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def input_range(self) -> Sequence[float] | None: ...
+    @property
+    def preprocess(self) -> str | None: ...
+
+
+def check(section: InputSection) -> None:
     """Checks that a scaling of pixels is declared for files only, once, and with two different numbers.
 
     Args:
@@ -97,7 +109,7 @@ def check(section: Any) -> None:
         raise InputError(f"input_range must be two different numbers, such as [0, 1]. Received: {values}.")
 
 
-def declared(section: Any) -> ModelInput:
+def declared(section: InputSection) -> ModelInput:
     """The declaration in a table of a recipe."""
     values = section.input_range
     return ModelInput(None if values is None else (values[0], values[1]), section.preprocess)

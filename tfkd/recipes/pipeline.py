@@ -7,11 +7,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfkd import report
 from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.recipes import doctor, target_choice, teacher_examination
 from tfkd.recipes.findings import refuse, refuse_teacher
 from tfkd.recipes.recipe import Recipe
@@ -43,7 +44,7 @@ class Result:
     """
 
     folder: Path
-    record: Mapping[str, Any]
+    record: JsonRecord
     ok: bool
     steps: Mapping[str, str]
 
@@ -52,7 +53,7 @@ class Result:
         """The report as HTML."""
         return self.folder / PAGES["html"]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The result as plain JSON values."""
         return {"ok": self.ok, "report": str(self.page), "steps": dict(self.steps), "validation": dict(self.record)}
 

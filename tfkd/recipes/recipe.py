@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pydantic
 from pydantic import Field
+from pydantic_core import ErrorDetails
 
 from tfkd import tasks
 from tfkd.data.reading import Request
@@ -64,7 +65,7 @@ class Recipe(Section):
 
     @pydantic.field_validator("optimization", mode="before")
     @classmethod
-    def _accept_one_or_several(cls, found: Any) -> Any:
+    def _accept_one_or_several(cls, found: object) -> object:
         return [found] if isinstance(found, dict) else found
 
     @pydantic.field_validator("task")
@@ -204,7 +205,7 @@ def training_config(**settings: Any) -> TrainingConfig:
         raise InputError("\n".join(_sentence(one).removeprefix("recipe: ") for one in error.errors())) from None
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: ErrorDetails) -> str:
     """One validation error of pydantic as a sentence: key, what is wrong, value received, what to do."""
     *table, key = error["loc"] or ("recipe",)
     # A single table [optimization] is the first of a list, which has no number in the file.
@@ -221,7 +222,7 @@ def _sentence(error: Any) -> str:
     return f"{where}: {error['msg']}. Received: {error['input']!r}. Correct it."
 
 
-def _keys(table: list[Any]) -> list[str]:
+def _keys(table: list[int | str]) -> list[str]:
     """The keys of a table, by the path to it."""
     section: Any = Recipe
     for name in table:

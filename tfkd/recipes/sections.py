@@ -7,11 +7,12 @@ import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import pydantic
 from pydantic import Field
 
+from tfkd._internal.types import JsonObject
 from tfkd.conversion.quantizer import QuantizerSettings, select
 from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.distillation.training_config import TrainingConfig
@@ -127,7 +128,7 @@ class Teacher(TrainingConfig):
         examples=["digits_teacher"],
         description="Builder of tfkd.models, or module:function of your own; it is trained on labels first.",
     )
-    options: dict[str, Any] = Field(default={}, description="Arguments of the builder.")
+    options: JsonObject = Field(default={}, description="Arguments of the builder.")
     path: RecipePath | None = Field(
         default=None,
         examples=["teacher.keras"],
@@ -173,7 +174,7 @@ class Student(Section):
         examples=["resnet8"],
         description="Builder of tfkd.models, such as resnet8 or mobilenet_v2, or module:function of your own.",
     )
-    options: dict[str, Any] = Field(default={}, description="Arguments of the builder.")
+    options: JsonObject = Field(default={}, description="Arguments of the builder.")
     path: RecipePath | None = Field(
         default=None,
         examples=["student.keras"],
@@ -232,7 +233,7 @@ class Distillation(TrainingConfig):
         "tfkd.losses. "
         "Left out: soft_target, of a regression mean_squared, of binary and multi-label tasks sigmoid_target.",
     )
-    loss_options: dict[str, Any] = Field(default={}, description="Other arguments of the distillation loss.")
+    loss_options: JsonObject = Field(default={}, description="Other arguments of the distillation loss.")
     views: int | None = Field(
         default=None,
         examples=[8],
@@ -261,11 +262,11 @@ class Distillation(TrainingConfig):
             yield self.loss
 
     @property
-    def soft(self) -> dict[str, Any]:
+    def soft(self) -> JsonObject:
         """Name and options of the distillation loss of a classification, for `tfkd.losses.build`."""
         return self.soft_of(CLASSIFICATION)
 
-    def soft_of(self, task: Task) -> dict[str, Any]:
+    def soft_of(self, task: Task) -> JsonObject:
         """Name and options of the distillation loss, for `tfkd.losses.build`.
 
         Args:
@@ -347,7 +348,7 @@ class Optimization(TrainingConfig):
         examples=["qat"],
         description=f"One of {', '.join(METHODS)}; also the name of the model in the report and for conversion.ship.",
     )
-    options: dict[str, Any] = Field(default={}, description="Arguments of the method, such as { sparsity = 0.5 }.")
+    options: JsonObject = Field(default={}, description="Arguments of the method, such as { sparsity = 0.5 }.")
     epochs: int = Field(default=3, ge=1, description="Passes over the training split.")
     learning_rate: float = Field(default=1e-4, gt=0, description="Highest learning rate; see schedule.")
 

@@ -9,13 +9,14 @@ import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import filelock
 import pydantic
 
 from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.errors import InputError
 
 # Raised when the form of `state.json` changes: records of another form are not kept.
@@ -52,12 +53,12 @@ class Finished(Generic[R]):
     hashes: Mapping[str, str | None]
 
 
-def to_json(record: Any) -> dict[str, Any]:
+def to_json(record: object) -> JsonObject:
     """A dataclass as plain JSON values, nested dataclasses included."""
     return pydantic.TypeAdapter(type(record)).dump_python(record, mode="json")
 
 
-def from_json(kind: type[R], content: Any) -> R:
+def from_json(kind: type[R], content: JsonRecord) -> R:
     """The dataclass of which `to_json` made JSON values.
 
     Raises:
@@ -85,7 +86,7 @@ class Steps:
         self.outcomes: dict[str, Literal["done", "kept"]] = {}
         self._state = read_state(folder)
 
-    def do(self, name: str, inputs: Any, kind: type[R], work: Callable[[str], R]) -> Finished[R]:
+    def do(self, name: str, inputs: object, kind: type[R], work: Callable[[str], R]) -> Finished[R]:
         """Runs a step, or keeps its record if its inputs are the same and its files are unchanged.
 
         Args:
@@ -118,7 +119,7 @@ class Steps:
         return Finished(from_json(kind, entry["record"]), entry["hashes"])
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> JsonObject:
     """The cached steps of a run, by name; empty where there was none.
 
     Raises:
@@ -158,7 +159,7 @@ def locked(file: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def hash_of(value: Any) -> str:
+def hash_of(value: object) -> str:
     """SHA-256 (hex) of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

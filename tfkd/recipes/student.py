@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 import keras
 
 from tfkd import models
 from tfkd._internal import keras_compat
+from tfkd._internal.types import JsonRecord
 from tfkd.data import Split
 from tfkd.models import output_range, own_code
 from tfkd.recipes.model_input import ModelInput
@@ -35,9 +34,7 @@ def load(declared: ModelInput, path: str | os.PathLike[str], split: Split, task:
     return student
 
 
-def build_for(
-    name: str, split: Split, task: Task = CLASSIFICATION, options: Mapping[str, Any] | None = None
-) -> keras.Model:
+def build_for(name: str, split: Split, task: Task = CLASSIFICATION, options: JsonRecord | None = None) -> keras.Model:
     """Builds a model with the outputs that a task needs; of a regression, one that starts in the range of the labels.
 
     Args:

@@ -8,13 +8,13 @@ import textwrap
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pydantic
 from pydantic.fields import FieldInfo
 
 from tfkd import tasks
 from tfkd._internal import atomic
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES
 from tfkd.distillation.training_config import TrainingConfig
@@ -23,7 +23,7 @@ from tfkd.recipes.recipe import Recipe, parse
 
 _WIDTH = 100
 
-DIGITS: dict[str, Any] = {
+DIGITS: JsonObject = {
     "output": "runs/digits",
     "seed": 0,
     "data": {"name": "digits", "validation": 0.1},
@@ -93,7 +93,7 @@ def write(
     return path
 
 
-def _values(request: Request, teacher: str, student: str) -> dict[str, Any]:
+def _values(request: Request, teacher: str, student: str) -> JsonObject:
     """The keys of a recipe for a user's data and teacher."""
     data, options = request.reference, request.options
     task = tasks.get(request.task or tasks.CLASSIFICATION.name)
@@ -126,7 +126,7 @@ def _contract(task: tasks.Task) -> dict[str, float]:
     return {f"max_{metric.name}_drop": 2.0 * scale, f"max_{metric.name}_drop_from_teacher": 5.0 * scale}
 
 
-def render(values: Mapping[str, Any], title: str) -> str:
+def render(values: JsonRecord, title: str) -> str:
     """A recipe as TOML, with all keys of the schema; those without a value are commented out.
 
     Args:
@@ -143,7 +143,7 @@ def render(values: Mapping[str, Any], title: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(name: str, field: FieldInfo, values: Mapping[str, Any]) -> Iterator[str]:
+def _table(name: str, field: FieldInfo, values: JsonRecord) -> Iterator[str]:
     """The blocks of a table and of the tables inside it."""
     section = _table_class(field)
     assert section is not None
@@ -171,7 +171,7 @@ def _table_class(field: FieldInfo) -> type[pydantic.BaseModel] | None:
     return None
 
 
-def _key(name: str, field: FieldInfo, value: Any) -> list[str]:
+def _key(name: str, field: FieldInfo, value: object) -> list[str]:
     """The lines of a key: its description, then the key with its value, or commented out with its default."""
     lines = _comment(field.description or "")
     if value is not None:
@@ -186,7 +186,7 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(" ".join(text.split()), _WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     """A value as TOML."""
     if isinstance(value, Mapping):
         pairs = ", ".join(f"{_toml(key)} = {_toml(one)}" for key, one in value.items())

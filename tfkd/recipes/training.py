@@ -7,14 +7,14 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from tfkd import data, losses, models, optimization, tasks
 from tfkd._internal import atomic
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import Splits
 from tfkd.distillation.checkpoints import OnEpoch
 from tfkd.distillation.distiller import Distiller
@@ -82,7 +82,7 @@ class Optimization:
     """
 
     method: str
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: JsonRecord = dataclasses.field(default_factory=dict)
 
 
 def parse_optimization(method: str | None, settings: Sequence[str]) -> Optimization | None:
@@ -99,7 +99,7 @@ def parse_optimization(method: str | None, settings: Sequence[str]) -> Optimizat
         if settings:
             raise InputError(f"distill: --set needs --optimize. Received: --set {settings[0]}. Add --optimize qat.")
         return None
-    options: dict[str, Any] = {}
+    options: JsonObject = {}
     for pair in settings:
         name, equals, value = pair.partition("=")
         if not name or not equals:
@@ -182,7 +182,7 @@ class Job:
 
 def train(
     job: Job, *, on_epoch: OnEpoch | None = None, on_note: Callable[[str], None] = lambda note: None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Builds or loads a model, trains it and saves it, or exports it if it is optimized.
 
     Each finished epoch is kept beside the output until that is written: the same call resumes after the last.
@@ -226,7 +226,7 @@ def train(
             loggers=job.loggers.callbacks(job.out.stem, job.config, folder) if job.loggers else (),
             task=task,
         )
-        record: dict[str, Any] = {"task": task.name, "history": history}
+        record: JsonObject = {"task": task.name, "history": history}
         if isinstance(task, tasks.ScoredTask):
             record["val_metrics"] = evaluate(model, splits.val, task)
         else:
@@ -310,7 +310,7 @@ def _student(job: Job, splits: Splits, task: Task) -> tuple[keras.Model, Optimiz
     return optimized.model, optimized
 
 
-def _write(job: Job, model: keras.Model, optimized: Optimized | None, splits: Splits) -> dict[str, Any]:
+def _write(job: Job, model: keras.Model, optimized: Optimized | None, splits: Splits) -> JsonObject:
     """Writes the output and returns what a .tflite says of itself."""
     if optimized and job.out.suffix == ".tflite":
         written = optimized.export(job.out, calibration=splits.train, overwrite=job.overwrite, seed=job.seed)

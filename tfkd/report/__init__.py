@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfkd._internal import atomic
+from tfkd._internal.types import JsonRecord
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["SUFFIXES", "check_paths", "rewrite", "write_report"]
 
 
 def write_report(
-    validation: Validation | Mapping[str, Any],
+    validation: Validation | JsonRecord,
     path: str | os.PathLike[str],
     *,
     training: Histories | None = None,
@@ -121,29 +122,29 @@ def _plain(value: Any) -> Any:
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
-def _json(record: Mapping[str, Any]) -> str:
+def _json(record: JsonRecord) -> str:
     return json.dumps(record, indent=1, allow_nan=False) + "\n"
 
 
-def _html(record: Mapping[str, Any]) -> str:
+def _html(record: JsonRecord) -> str:
     from tfkd.report import page
 
     return page.html(record)
 
 
-def _markdown(record: Mapping[str, Any]) -> str:
+def _markdown(record: JsonRecord) -> str:
     from tfkd.report import page
 
     return page.markdown(record)
 
 
-def _junit(record: Mapping[str, Any]) -> str:
+def _junit(record: JsonRecord) -> str:
     from tfkd.report import junit
 
     return junit.render(record)
 
 
-_FORMATS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+_FORMATS: dict[str, Callable[[JsonRecord], str]] = {
     ".html": _html,
     ".md": _markdown,
     ".json": _json,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tfkd._internal.types import JsonRecord
 from tfkd.report import metrics, words
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _SPARSE = 0.25
 
 
-def summary(record: Mapping[str, Any]) -> str:
+def summary(record: JsonRecord) -> str:
     """The rows of a validation, and the verdict with its reason.
 
     Args:
@@ -76,7 +77,7 @@ def latencies(runs: Sequence[tuple[Path, Measurement]]) -> str:
     return "\n".join(lines)
 
 
-def _instructions(measured: Mapping[str, Any]) -> str:
+def _instructions(measured: JsonRecord) -> str:
     """Instructions, estimated time, RAM and flash on an emulated microcontroller; empty for other targets."""
     if measured["instructions"] is None:
         return ""
@@ -88,7 +89,7 @@ def _instructions(measured: Mapping[str, Any]) -> str:
     )
 
 
-def trained(record: Mapping[str, Any]) -> str:
+def trained(record: JsonRecord) -> str:
     """The result of a training.
 
     Args:
@@ -98,7 +99,7 @@ def trained(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *_sizes(record)] if "size_bytes" in record else lines)
 
 
-def trained_score(record: Mapping[str, Any]) -> str:
+def trained_score(record: JsonRecord) -> str:
     """The score of a trained model on the validation split, such as `accuracy 0.9712` or `MAE 41.2, RMSE 53.1`.
 
     Args:
@@ -110,7 +111,7 @@ def trained_score(record: Mapping[str, Any]) -> str:
     return ", ".join(f"{one.label} {words.quantity(record['val_metrics'][one.name], one.unit)}" for one in task.metrics)
 
 
-def converted(record: Mapping[str, Any]) -> str:
+def converted(record: JsonRecord) -> str:
     """The result of a conversion.
 
     Args:
@@ -122,7 +123,7 @@ def converted(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"{path}: golden vectors" for path in record["golden"])])
 
 
-def exported(folder: Path, sizes: Mapping[str, Any]) -> str:
+def exported(folder: Path, sizes: JsonRecord) -> str:
     """The result of an export to C.
 
     Args:
@@ -144,7 +145,7 @@ def exported(folder: Path, sizes: Mapping[str, Any]) -> str:
     return "; ".join(words)
 
 
-def _sizes(record: Mapping[str, Any]) -> list[str]:
+def _sizes(record: JsonRecord) -> list[str]:
     """The size of a .tflite, plain and compressed."""
     compressed = f"{record['compressed_bytes']:,} compressed by gzip, {record['zstd_bytes']:,} by zstd"
     lines = [f"{record['path']}: {record['size_bytes']:,} bytes, {compressed}"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from tfkd._internal.types import JsonRecord
 from tfkd.report import devices, svg, words
 from tfkd.report.svg import Plot
 
@@ -55,7 +55,7 @@ def _quantile(ordered: Sequence[int], share: float) -> int:
     return ordered[int(share * (len(ordered) - 1))]
 
 
-def latency(record: Mapping[str, Any]) -> Plot | None:
+def latency(record: JsonRecord) -> Plot | None:
     """Cumulative distribution of the latency, one curve per row with enough raw latencies."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -100,7 +100,7 @@ def latency(record: Mapping[str, Any]) -> Plot | None:
         return svg.plot(figure, "Latency", caption)
 
 
-def throughput(record: Mapping[str, Any]) -> Plot | None:
+def throughput(record: JsonRecord) -> Plot | None:
     """Samples per second against the batch size, for each target and number of threads with several batch sizes."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in devices.timed_rows(record):
@@ -127,7 +127,7 @@ def throughput(record: Mapping[str, Any]) -> Plot | None:
         return svg.plot(figure, "Throughput", "Throughput at the median latency. Larger batches help while it rises.")
 
 
-def minutes(record: Mapping[str, Any]) -> Plot | None:
+def minutes(record: JsonRecord) -> Plot | None:
     """Median and p90 latency of each minute, for each row that ran for two minutes or longer."""
     rows = [
         row for row in devices.timed_rows(record) if len(row["measurement"]["environment"].get("per_minute") or ()) > 1
@@ -154,7 +154,7 @@ def minutes(record: Mapping[str, Any]) -> Plot | None:
         return svg.plot(figure, "Latency by minute", caption)
 
 
-def thermal(record: Mapping[str, Any]) -> Plot | None:
+def thermal(record: JsonRecord) -> Plot | None:
     """Thermal status during the run, for each row whose device reports it."""
     rows = [
         (row, [one for one in row["measurement"]["environment"].get("thermal") or () if one[1] >= 0])
@@ -177,11 +177,11 @@ def thermal(record: Mapping[str, Any]) -> Plot | None:
         return svg.plot(figure, "Thermal status", "Thermal status that the device reports, once per second.")
 
 
-def _label(row: Mapping[str, Any]) -> str:
+def _label(row: JsonRecord) -> str:
     return f"{row['name']} on {row['target']}{'' if row['valid'] else ' (not valid)'}"
 
 
-def layers(row: Mapping[str, Any]) -> Plot:
+def layers(row: JsonRecord) -> Plot:
     """Instructions of each layer of a model on an emulated microcontroller."""
     environment, total = row["measurement"]["environment"], row["measurement"]["instructions"]
     # "around" is the code that belongs to no layer.
@@ -203,7 +203,7 @@ def layers(row: Mapping[str, Any]) -> Plot:
         return svg.plot(figure, f"Instructions by layer on {row['target']}", caption)
 
 
-def arena(row: Mapping[str, Any]) -> Plot:
+def arena(row: JsonRecord) -> Plot:
     """Memory plan of the arena: address and lifetime of each buffer."""
     from matplotlib.patches import Rectangle
 

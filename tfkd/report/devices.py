@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.report import words
 
 # Android's thermal status by number: android.os.PowerManager.THERMAL_STATUS_NONE is 0.
 THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
 
-def timed_rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def timed_rows(record: JsonRecord) -> list[JsonRecord]:
     """The rows with a latency, of the model that is to ship (of all models, if none is)."""
     return [row for row in _rows(record) if row["measurement"] and row["measurement"]["latency"]]
 
 
-def table(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def table(record: JsonRecord) -> list[JsonObject]:
     """One row per target with a latency or without any measurement; none if no target has a latency."""
     timed = {id(row) for row in timed_rows(record)}
     rows = [row for row in _rows(record) if id(row) in timed or row["measurement"] is None]
     return [_row(row) for row in rows] if timed else []
 
 
-def _rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _rows(record: JsonRecord) -> list[JsonRecord]:
     return [row for row in record["rows"] if row["target"] and record["ship"] in (None, row["name"])]
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _row(row: JsonRecord) -> JsonObject:
     measured = row["measurement"]
     text = {
         **row,
@@ -57,7 +55,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _device(environment: Mapping[str, Any]) -> str:
+def _device(environment: JsonRecord) -> str:
     """Manufacturer, model, chip, system and browser of a phone; processor and cores of another machine."""
     phone = " ".join(str(environment[key]) for key in ("manufacturer", "model") if environment.get(key))
     android = f"Android {environment['android']}" if environment.get("android") else None
@@ -75,7 +73,7 @@ def _device(environment: Mapping[str, Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
-def _setting(setting: Mapping[str, Any]) -> str:
+def _setting(setting: JsonRecord) -> str:
     threads, batch = setting.get("threads"), setting.get("timed_batch", 1)
     parts = [
         setting.get("accelerator") or setting.get("kernels"),

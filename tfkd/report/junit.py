@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 from xml.etree import ElementTree
 
+from tfkd._internal.types import JsonRecord
 from tfkd.report import words
 from tfkd.validation.contract import LABELS
 
@@ -16,7 +15,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 _ELEMENTS = {"broken": "failure", "unknown": "error"}
 
 
-def render(record: Mapping[str, Any]) -> str:
+def render(record: JsonRecord) -> str:
     """The JUnit report of a validation. Broken checks are failures, unknown checks are errors."""
     verdict = record["verdict"]
     checks = verdict["checks"]

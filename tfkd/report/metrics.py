@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tfkd import tasks
+from tfkd._internal.types import JsonRecord
 from tfkd.report import svg, words
 from tfkd.report.svg import Plot
 
@@ -13,24 +13,24 @@ from tfkd.report.svg import Plot
 _MOST_LABELS = 30
 
 
-def task_of(record: Mapping[str, Any]) -> tasks.Task:
+def task_of(record: JsonRecord) -> tasks.Task:
     """The task of a validation; reports of the time before there were tasks are of classifications."""
     return tasks.get(record.get("task", tasks.CLASSIFICATION.name))
 
 
-def is_classification(record: Mapping[str, Any]) -> bool:
+def is_classification(record: JsonRecord) -> bool:
     """Whether the task is the classification, which has its own columns."""
     return task_of(record).name == tasks.CLASSIFICATION.name
 
 
-def value(row: Mapping[str, Any], name: str) -> float | None:
+def value(row: JsonRecord, name: str) -> float | None:
     """A metric of a row; None where it is unknown."""
     result = row.get("result")
     found = result["metrics"][name]["value"] if result else None
     return None if found is None else float(found)
 
 
-def cells(row: Mapping[str, Any], task: tasks.Task) -> list[tuple[str, str]]:
+def cells(row: JsonRecord, task: tasks.Task) -> list[tuple[str, str]]:
     """The metrics of a row and their intervals as text, one pair for each metric of the task."""
     found = []
     for metric in task.metrics:
@@ -41,7 +41,7 @@ def cells(row: Mapping[str, Any], task: tasks.Task) -> list[tuple[str, str]]:
     return found
 
 
-def against(row: Mapping[str, Any], task: tasks.Task, role: str) -> str:
+def against(row: JsonRecord, task: tasks.Task, role: str) -> str:
     """The difference of each metric from that of the model in a role, such as `MAE +0.12`; empty without one."""
     found = ((row.get("result") or {}).get("differences") or {}).get(role)
     if not found:
@@ -57,7 +57,7 @@ def _signed(number: float) -> str:
     return f"{number:+.3g}".replace("-", "\N{MINUS SIGN}")
 
 
-def plots(row: Mapping[str, Any] | None, task: tasks.Task) -> list[Plot]:
+def plots(row: JsonRecord | None, task: tasks.Task) -> list[Plot]:
     """The plots of a row: residuals, or curves."""
     details = row["result"]["details"] if row and row.get("result") else {}
     if not row or not details:
@@ -70,7 +70,7 @@ def plots(row: Mapping[str, Any] | None, task: tasks.Task) -> list[Plot]:
     return []
 
 
-def _columns(details: Mapping[str, Any]) -> list[tuple[str, list[float], list[float]]]:
+def _columns(details: JsonRecord) -> list[tuple[str, list[float], list[float]]]:
     """Name, labels and predictions of each output; of many outputs the first eight."""
     return [
         (name, [one[place] for one in details["labels"]], [one[place] for one in details["predictions"]])
@@ -78,7 +78,7 @@ def _columns(details: Mapping[str, Any]) -> list[tuple[str, list[float], list[fl
     ]
 
 
-def _predictions(details: Mapping[str, Any], where: str) -> Plot:
+def _predictions(details: JsonRecord, where: str) -> Plot:
     with svg.figure() as figure:
         axes = figure.add_subplot()
         columns = _columns(details)
@@ -94,7 +94,7 @@ def _predictions(details: Mapping[str, Any], where: str) -> Plot:
         return svg.plot(figure, "Predictions", caption)
 
 
-def _residuals(details: Mapping[str, Any], where: str) -> Plot:
+def _residuals(details: JsonRecord, where: str) -> Plot:
     with svg.figure() as figure:
         axes = figure.add_subplot()
         for place, (name, labels, predictions) in enumerate(_columns(details)):
@@ -107,7 +107,7 @@ def _residuals(details: Mapping[str, Any], where: str) -> Plot:
         return svg.plot(figure, "Residuals", caption)
 
 
-def _roc(details: Mapping[str, Any], where: str) -> Plot:
+def _roc(details: JsonRecord, where: str) -> Plot:
     with svg.figure() as figure:
         axes = figure.add_subplot()
         axes.plot(*details["roc"], color=svg.series_colour(0), linewidth=1.8)
@@ -118,7 +118,7 @@ def _roc(details: Mapping[str, Any], where: str) -> Plot:
         return svg.plot(figure, "ROC curve", caption)
 
 
-def _pr(details: Mapping[str, Any], where: str) -> Plot:
+def _pr(details: JsonRecord, where: str) -> Plot:
     with svg.figure() as figure:
         axes = figure.add_subplot()
         axes.plot(*details["pr"], color=svg.series_colour(0), linewidth=1.8, drawstyle="steps-post")
@@ -130,7 +130,7 @@ def _pr(details: Mapping[str, Any], where: str) -> Plot:
         return svg.plot(figure, "Precision and recall", caption)
 
 
-def table(row: Mapping[str, Any] | None) -> tuple[list[str], list[list[str]]] | None:
+def table(row: JsonRecord | None) -> tuple[list[str], list[list[str]]] | None:
     """The metrics of each output or label of a row, as header and lines; None where there are none."""
     details = row["result"]["details"] if row and row.get("result") else {}
     if outputs := details.get("by_output"):
@@ -139,7 +139,7 @@ def table(row: Mapping[str, Any] | None) -> tuple[list[str], list[list[str]]] | 
         ]
         return ["Output", "MAE", "RMSE", "Mean error"], lines
     if labels := details.get("by_label"):
-        ordered: Sequence[Mapping[str, Any]] = sorted(labels, key=lambda one: one["average_precision"])[:_MOST_LABELS]
+        ordered: Sequence[JsonRecord] = sorted(labels, key=lambda one: one["average_precision"])[:_MOST_LABELS]
         lines = [
             [
                 one["name"],

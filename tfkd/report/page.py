@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html as escaping
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jinja2
 from markupsafe import Markup
 
 from tfkd import tasks
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.report import device_plots, devices, metrics, plots, seeds, words
 from tfkd.validation.contract import LABELS
 
@@ -25,12 +25,12 @@ _STATUS = {
 _MAX_MATRIX_CLASSES = 20
 
 
-def html(record: Mapping[str, Any]) -> str:
+def html(record: JsonRecord) -> str:
     """The report as one HTML page without scripts and without network access."""
     return _environment(autoescape=True).get_template("page.html.jinja").render(**view(record))
 
 
-def markdown(record: Mapping[str, Any]) -> str:
+def markdown(record: JsonRecord) -> str:
     """The report as GitHub Markdown, without plots."""
     environment = _environment(autoescape=False)
     environment.finalize = _markdown_escape
@@ -38,7 +38,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def view(record: Mapping[str, Any]) -> dict[str, Any]:
+def view(record: JsonRecord) -> JsonObject:
     """Everything that the templates show, as text."""
     status = record["verdict"]["status"]
     tone, explanation = _STATUS[status]
@@ -94,14 +94,14 @@ def view(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _classes(record: Mapping[str, Any], task: tasks.Task) -> str:
+def _classes(record: JsonRecord, task: tasks.Task) -> str:
     """The number of classes, labels or outputs, in words."""
     count = len(record["test"]["class_names"])
     noun = {"values": "output", "multi_hot": "label"}.get(task.labels, "class")
     return f"{count} {noun}{'' if count == 1 else 'es' if noun == 'class' else 's'}"
 
 
-def _with_result(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _with_result(record: JsonRecord) -> JsonRecord | None:
     """The row whose plots are shown: that of the candidate on its first target, else the last with a result."""
     rows = [row for row in record["rows"] if row.get("result")]
     shipped = [row for row in rows if row["target"] and row["name"] == record["ship"]]
@@ -126,14 +126,14 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
     return environment
 
 
-def _markdown_escape(value: Any) -> Any:
+def _markdown_escape(value: object) -> object:
     """The value of an expression, escaped: it cannot start a tag, a table cell or emphasis."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return re.sub(r"([\\`*_|\[\]~])", r"\\\1", escaping.escape(value, quote=False)).replace("\n", " ")
 
 
-def _check(check: Mapping[str, Any], binding: str | None) -> dict[str, Any]:
+def _check(check: JsonRecord, binding: str | None) -> JsonObject:
     meter = None
     if check["value"] is not None:
         whole = {"share": 1.0, "percent": 100.0}
@@ -155,7 +155,7 @@ def _within(share: float) -> float:
     return round(100 * min(1.0, max(0.0, share)), 2)
 
 
-def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+def _figures(record: JsonRecord, teacher: JsonRecord | None) -> list[tuple[str, str, str]]:
     """The main numbers of the candidate as (label, number, note), each from the target where it is worst."""
     rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"]]
     if not metrics.is_classification(record):
@@ -185,7 +185,7 @@ def _figures(record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> li
 
 
 def _metric_figures(
-    rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any], teacher: Mapping[str, Any] | None
+    rows: Sequence[JsonRecord], record: JsonRecord, teacher: JsonRecord | None
 ) -> list[tuple[str, str, str]]:
     """The metrics of the candidate, each from the target where it is worst, and its size."""
     task, found = metrics.task_of(record), []
@@ -208,12 +208,12 @@ def _metric_figures(
     return [*found, *_speed([row for row in rows if not _on_host(row)] or rows)]
 
 
-def _on_host(row: Mapping[str, Any]) -> bool:
+def _on_host(row: JsonRecord) -> bool:
     """Whether a row says nothing about a device other than this machine."""
     return row["target"].partition(":")[0].partition(",")[0] in ("host", "tflm")
 
 
-def _speed(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+def _speed(rows: Sequence[JsonRecord]) -> list[tuple[str, str, str]]:
     """The latency of the candidate; on a microcontroller its estimate."""
     measured = [(row["measurement"], row["target"]) for row in rows]
     estimates = [(one["estimated_ms"], target) for one, target in measured if one.get("estimated_ms")]
@@ -228,7 +228,7 @@ def _speed(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     return [("Latency p90", words.ms(max(times)[0]), f"on {max(times)[1]}")] if times else []
 
 
-def _row(row: Mapping[str, Any], record: Mapping[str, Any], teacher: Mapping[str, Any] | None) -> dict[str, Any]:
+def _row(row: JsonRecord, record: JsonRecord, teacher: JsonRecord | None) -> JsonObject:
     measured = row["measurement"] or {"memory": {"arena_bytes": None}, "latency": None}
     latency = measured["latency"] or {"p50_ms": None, "p90_ms": None}
     return {
@@ -246,7 +246,7 @@ def _row(row: Mapping[str, Any], record: Mapping[str, Any], teacher: Mapping[str
     }
 
 
-def _core(row: Mapping[str, Any]) -> dict[str, Any]:
+def _core(row: JsonRecord) -> JsonObject:
     """A row with the results of an emulated microcontroller."""
     measured, environment = row["measurement"], row["measurement"]["environment"]
     estimate, board = measured["estimated_ms"], environment["board"]
@@ -270,7 +270,7 @@ def _core(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
+def _detail(row: JsonRecord) -> JsonObject:
     divergence = row["output_divergence"]
     return {
         **row,
@@ -281,7 +281,7 @@ def _detail(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _audits(models: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, str]]]]:
+def _audits(models: JsonRecord) -> list[tuple[list[str], list[tuple[str, str]]]]:
     """Each calibration once, as (names of the models that were calibrated with it, its facts)."""
     found: list[tuple[list[str], list[tuple[str, str]]]] = []
     for name, model in models.items():
@@ -296,7 +296,7 @@ def _audits(models: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, 
     return found
 
 
-def _audit(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _audit(audit: JsonRecord) -> list[tuple[str, str]]:
     return [
         ("Samples", f"{audit['samples']:,}"),
         ("Range", f"{audit['minimum']:g} to {audit['maximum']:g}, mean {audit['mean']:.4g}"),
@@ -309,14 +309,14 @@ def _audit(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _shown(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _shown(record: JsonRecord) -> JsonRecord | None:
     """The row whose confusion matrix is shown: that of the candidate, else the last with one."""
     rows = [row for row in record["rows"] if row["confusion"] is not None]
     shipped = [row for row in rows if row["target"] and row["name"] == record["ship"]]
     return shipped[0] if shipped else rows[-1] if rows else None
 
 
-def _confusion(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+def _confusion(row: JsonRecord, names: list[str]) -> JsonObject:
     matrix = row["confusion"]
     lines, pairs = [], []
     for label, counts in enumerate(matrix):

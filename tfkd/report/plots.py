@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.report import svg, words
 from tfkd.report.seeds import Series
 from tfkd.report.svg import Plot
@@ -24,14 +25,14 @@ _RELATIVE_LIMITS = (
 )
 
 
-def colours(record: Mapping[str, Any]) -> dict[str, int]:
+def colours(record: JsonRecord) -> dict[str, int]:
     """Number of the series colour of each model and training, the same in all plots."""
     labels = [row["name"] for row in record["rows"]]
     labels += [*(record.get("training") or ()), *(record.get("seeds") or ())]
     return {label: place for place, label in enumerate(dict.fromkeys(labels))}
 
 
-def pareto(record: Mapping[str, Any], palette: Mapping[str, int]) -> Plot | None:
+def pareto(record: JsonRecord, palette: Mapping[str, int]) -> Plot | None:
     """Accuracy against size, one point per model, with the limits of the contract."""
     rows = _first_rows(record)
     if not rows:
@@ -144,9 +145,9 @@ def seeds(
         return svg.plot(figure, f"{name[:1].upper()}{name[1:]} by seed", caption)
 
 
-def _first_rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _first_rows(record: JsonRecord) -> list[JsonRecord]:
     """One row per model: that of the first target with an accuracy."""
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, JsonRecord] = {}
     for row in record["rows"]:
         key = f"{row['name']}/{row['target'] is None}"
         if row["accuracy"] is not None:
@@ -163,10 +164,10 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def _draw_limits(axes: Axes, record: Mapping[str, Any]) -> None:
+def _draw_limits(axes: Axes, record: JsonRecord) -> None:
     """Dashed lines at the largest size and the lowest accuracy that the contract permits."""
     contract = record["contract"] or {}
-    style: dict[str, Any] = {"color": svg.colour("--bad"), "linewidth": 1.2, "linestyle": (0, (4, 3)), "zorder": 1}
+    style: JsonObject = {"color": svg.colour("--bad"), "linewidth": 1.2, "linestyle": (0, (4, 3)), "zorder": 1}
     if contract.get("max_bytes") is not None:
         axes.axvline(contract["max_bytes"], label=f"limit {words.size(contract['max_bytes'])}", **style)
     floors = [contract["min_accuracy"]] if contract.get("min_accuracy") is not None else []

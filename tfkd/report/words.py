@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from tfkd import tasks
+from tfkd._internal.types import JsonRecord
 from tfkd.validation.contract import CONSTANT, LABELS, LIMITS, QUALITY, RUNS
 
 NONE = "–"
@@ -101,7 +99,7 @@ def quantity(value: float | None, unit: str | None) -> str:
     return ms(value) if unit == "ms" else size(value)
 
 
-def bound(check: Mapping[str, Any]) -> str:
+def bound(check: JsonRecord) -> str:
     """The limit of a check, such as `at most 50.0 kB`."""
     if check["limit"] is None:
         return NONE
@@ -109,12 +107,12 @@ def bound(check: Mapping[str, Any]) -> str:
     return f"{side} {quantity(check['limit'], check['unit'])}"
 
 
-def _is_maximum(check: Mapping[str, Any]) -> bool:
+def _is_maximum(check: JsonRecord) -> bool:
     """Whether smaller values are better: those of a maximum, and the error that a constant answer has."""
     return str(check["name"]).startswith("max") or (check["name"] == CONSTANT and check["unit"] == "value")
 
 
-def interval(check: Mapping[str, Any]) -> str:
+def interval(check: JsonRecord) -> str:
     """The confidence interval of a check, such as `95% interval 94.1% to 96.8%`; empty without one."""
     if not check.get("interval"):
         return ""
@@ -122,7 +120,7 @@ def interval(check: Mapping[str, Any]) -> str:
     return f"95% interval {low} to {high}"
 
 
-def finding(check: Mapping[str, Any]) -> str:
+def finding(check: JsonRecord) -> str:
     """The value and the limit of a check, or its reason, in one or two sentences."""
     target = f" on {check['target']}" if check["target"] else ""
     if check["value"] is None:
@@ -134,7 +132,7 @@ def finding(check: Mapping[str, Any]) -> str:
     return f"{text} {check['detail']}" if check["detail"] else text
 
 
-def headline(record: Mapping[str, Any]) -> str:
+def headline(record: JsonRecord) -> str:
     """The reason for the verdict, in one or two sentences."""
     verdict, name = record["verdict"], record["ship"]
     if verdict["status"] is None:
@@ -164,23 +162,23 @@ def _in_sentence(name: str) -> str:
     return LABELS[name] if is_metric else LABELS[name].lower()
 
 
-def shipped_accuracies(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def shipped_accuracies(record: JsonRecord) -> list[tuple[str, JsonRecord]]:
     """The accuracy of the model that is to ship: targets with the same accuracy, and the row of the first of them."""
     rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"] and row["valid"]]
-    groups: dict[float, list[Mapping[str, Any]]] = {}
+    groups: dict[float, list[JsonRecord]] = {}
     for row in rows:
         if row["accuracy"] is not None:
             groups.setdefault(row["accuracy"], []).append(row)
     return [(", ".join(row["target"] for row in groups[value]), groups[value][0]) for value in sorted(groups)]
 
 
-def teacher_row(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def teacher_row(record: JsonRecord) -> JsonRecord | None:
     """The row of the teacher, or else of the first Keras model; None if there is none."""
     rows = [row for row in record["rows"] if row["target"] is None]
     return next((row for row in rows if row["name"] == record.get("teacher")), next(iter(rows), None))
 
 
-def accuracy_line(record: Mapping[str, Any]) -> str:
+def accuracy_line(record: JsonRecord) -> str:
     """The accuracy of the model that is to ship on each target, beside that of the teacher; empty without one."""
     task = tasks.get(record.get("task", tasks.CLASSIFICATION.name))
     if task.name != tasks.CLASSIFICATION.name:
@@ -192,7 +190,7 @@ def accuracy_line(record: Mapping[str, Any]) -> str:
     return f"Accuracy: {'; '.join(found)}." if shipped_accuracies(record) else ""
 
 
-def _metrics_line(record: Mapping[str, Any], task: tasks.Task) -> str:
+def _metrics_line(record: JsonRecord, task: tasks.Task) -> str:
     rows = [row for row in record["rows"] if row["target"] and row["name"] == record["ship"] and row.get("result")]
     if not rows:
         return ""
@@ -207,7 +205,7 @@ def _metrics_line(record: Mapping[str, Any], task: tasks.Task) -> str:
     return f"{'; '.join(found)}."
 
 
-def status(row: Mapping[str, Any]) -> str:
+def status(row: JsonRecord) -> str:
     """Whether a row is valid, and if not, why.
 
     A broken model does not run; an unavailable target is not installed; everything else, such as a timeout or a
@@ -224,7 +222,7 @@ def status(row: Mapping[str, Any]) -> str:
     return f"{state}: {row['invalid_reason']}"
 
 
-def evidence(row: Mapping[str, Any]) -> str:
+def evidence(row: JsonRecord) -> str:
     """How the numbers of a row were obtained: one word, or one per number if they differ."""
     if row["measurement"] is None:
         return "measured" if row["valid"] else NONE

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ToolMissingError
@@ -70,7 +69,7 @@ def available(specs: Iterable[str]) -> list[tuple[str, str | None]]:
     return found
 
 
-def get(spec: str, **options: Any) -> Target:
+def get(spec: str, **options: object) -> Target:
     """Makes a target from its specification.
 
     Args:
@@ -107,7 +106,7 @@ def get(spec: str, **options: Any) -> Target:
     return target_class(**chosen, **_options(target_class, name, chosen, written, options))
 
 
-def _class(name: str) -> Any:
+def _class(name: str) -> type[Target]:
     module, _, class_name = _TARGETS[name].partition(":")
     return getattr(importlib.import_module(module), class_name)
 
@@ -117,8 +116,12 @@ def _first(spec: str) -> str:
 
 
 def _options(
-    target_class: Any, name: str, chosen: Mapping[str, Any], written: Mapping[str, str], options: Mapping[str, Any]
-) -> dict[str, Any]:
+    target_class: type[Target],
+    name: str,
+    chosen: Mapping[str, object],
+    written: Mapping[str, str],
+    options: Mapping[str, object],
+) -> dict[str, object]:
     """Checks and converts the settings of a specification, and adds the options.
 
     Args:

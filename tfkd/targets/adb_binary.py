@@ -9,8 +9,8 @@ import re
 import shlex
 import time
 from pathlib import Path
-from typing import Any
 
+from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError
 from tfkd.targets import adb, target
@@ -55,7 +55,7 @@ class AdbBinary(target.Target):
     timeout_s: float = 600.0
 
     @classmethod
-    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+    def parse(cls, name: str, detail: str) -> dict[str, object]:
         """See `tfkd.targets.Target.parse`."""
         binary, _, serial = detail.partition("@")
         return {"binary": binary, "serial": serial}
@@ -82,7 +82,7 @@ class AdbBinary(target.Target):
         return target.described(place, self, "threads", "accelerator")
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; the tool generates random inputs itself.
 
@@ -153,7 +153,7 @@ class AdbBinary(target.Target):
         return printed.decode(errors="replace")
 
 
-def _times(printed: str, where: str) -> tuple[LatencySummary, dict[str, Any]]:
+def _times(printed: str, where: str) -> tuple[LatencySummary, JsonObject]:
     """Parses the tool's output.
 
     Args:

@@ -15,10 +15,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tfkd._internal.types import InputArrays, JsonObject, JsonRecord
 from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
@@ -64,7 +64,7 @@ class Android(target.Target):
     timeout_s: float = 600.0
 
     @classmethod
-    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+    def parse(cls, name: str, detail: str) -> dict[str, object]:
         """See `tfkd.targets.Target.parse`."""
         return {"serial": detail} if detail else {}
 
@@ -89,7 +89,7 @@ class Android(target.Target):
         return target.described(place, self, "threads", "accelerator", "sustained_s", "restart")
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; the files of the run are deleted from the phone afterwards.
 
@@ -286,7 +286,7 @@ def _folder(device: Phone, run_id: str) -> Iterator[None]:
             device.inside("rm", "-rf", f"files/runs/{run_id}")
 
 
-def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteModel, samples: int) -> dict[str, Any]:
+def _record(content: bytes, where: str, run_id: str, nonce: str, model: TFLiteModel, samples: int) -> JsonObject:
     """Parses the result that the app wrote, and checks that it is complete and of this run."""
     try:
         record = json.loads(content)
@@ -329,7 +329,7 @@ def _check_batch_axes(model: TFLiteModel, where: str) -> None:
             )
 
 
-def _output(device: Phone, run_id: str, one: Any, samples: int, where: str) -> np.ndarray:
+def _output(device: Phone, run_id: str, one: JsonRecord, samples: int, where: str) -> np.ndarray:
     """Fetches an output, after checking its name, hash and number of samples."""
     name = str(one.get("file")) if isinstance(one, dict) else ""
     if not re.fullmatch(r"output_\d{1,3}\.npy", name):

@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from tfkd._internal import isolation
+from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError
@@ -56,7 +56,7 @@ class ARM64(target.Target):
         return ("arm64", *(f"arm64:{cpu}" for cpu in CPUS))
 
     @classmethod
-    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+    def parse(cls, name: str, detail: str) -> dict[str, object]:
         """See `tfkd.targets.Target.parse`."""
         return {"cpu": detail} if detail else {}
 
@@ -74,7 +74,7 @@ class ARM64(target.Target):
         return target.described("arm64" if self.cpu == _DEFAULT else f"arm64:{self.cpu}", self, "kernels")
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
         model = TFLiteModel.load(model)
@@ -121,7 +121,7 @@ class ARM64(target.Target):
         )
 
 
-def _emulate(command: list[str], job: dict[str, Any]) -> dict[str, Any]:  # in a child
+def _emulate(command: list[str], job: JsonObject) -> JsonObject:  # in a child
     environment = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"}  # no variables that configure QEMU or Python
     done = subprocess.run(command, input=json.dumps(job).encode(), capture_output=True, env=environment)
     printed = done.stderr.decode(errors="replace").strip()

@@ -10,10 +10,10 @@ import queue
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from tfkd._internal.types import InputArrays, Tensor
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets import browser_process, browser_server, litert_js, target
@@ -61,12 +61,12 @@ class Browser(target.Target):
     port: int = 0
     certificate: str = ""
     litert_js: str = ""
-    labels: Any = None
+    labels: Tensor = None
     progress: target.OnProgress | None = None
     timeout_s: float = 600.0
 
     @classmethod
-    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+    def parse(cls, name: str, detail: str) -> dict[str, object]:
         """See `tfkd.targets.Target.parse`."""
         return {"place": detail} if detail else {}
 
@@ -119,7 +119,7 @@ class Browser(target.Target):
         return dataclasses.replace(self, labels=labels)
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`.
 

@@ -6,12 +6,13 @@ import dataclasses
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pydantic
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError
 from tfkd.targets.browser_model import End, SentModel
@@ -46,7 +47,7 @@ class Answer:
     measurement: Measurement | None
     error: str = ""
     is_model: bool = False
-    device: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    device: JsonRecord = dataclasses.field(default_factory=dict)
 
 
 class _Model(pydantic.BaseModel):
@@ -90,7 +91,7 @@ class Record(_Model):
     outputs: list[_Output]
     clock_drift_ms: Annotated[float, pydantic.Field(allow_inf_nan=False)]
     printed: Annotated[list[_Text], pydantic.Field(max_length=20)]
-    device: dict[str, Any]
+    device: JsonObject
     hidden: bool
     page_pause_ms: _Time
 
@@ -107,9 +108,7 @@ class Checked(NamedTuple):
     outputs: tuple[np.ndarray, ...]
 
 
-def check(
-    record: Mapping[str, Any], content: memoryview, where: str, expected: Mapping[str, Any], ends: Sequence[End]
-) -> Checked:
+def check(record: JsonRecord, content: memoryview, where: str, expected: JsonRecord, ends: Sequence[End]) -> Checked:
     """Checks an answer.
 
     Args:
@@ -229,15 +228,16 @@ def browser_name(user_agent: str) -> str:
     return "unknown browser"
 
 
-def device(told: Mapping[str, Any]) -> dict[str, Any]:
+def device(told: JsonRecord) -> JsonObject:
     """What a browser told about its device, as short texts and numbers; anything else is dropped."""
 
-    def text(value: Any) -> str | None:
+    def text(value: object) -> str | None:
         return value[:300] if isinstance(value, str) and value else None
 
-    def number(value: Any) -> float | None:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return value if is_number and math.isfinite(value) else None
+    def number(value: object) -> float | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return value if math.isfinite(value) else None
 
     hints = told.get("hints")
     hints = hints if isinstance(hints, dict) else {}
@@ -252,7 +252,7 @@ def device(told: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def failure(record: Mapping[str, Any]) -> Answer:
+def failure(record: JsonRecord) -> Answer:
     """An answer that says why there is no measurement.
 
     Args:

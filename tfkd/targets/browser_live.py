@@ -6,11 +6,11 @@ import io
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import segno
 
+from tfkd._internal.types import JsonObject
 from tfkd.targets import browser_answer, browser_summary
 from tfkd.targets.browser_answer import Answer
 from tfkd.targets.browser_server import Reply, Site
@@ -28,7 +28,7 @@ class LivePage:
     def __init__(self, name: str, expected: Expected) -> None:
         self.url = ""
         self._name, self._expected = name, expected
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[JsonObject] = []
         self._lock = threading.Lock()
 
     @property
@@ -50,7 +50,7 @@ class LivePage:
             limit_bytes=0,
         )
 
-    def add(self, answer: Answer) -> dict[str, Any]:
+    def add(self, answer: Answer) -> JsonObject:
         """Adds the row of an answer, and returns it."""
         row = self._row(answer)
         with self._lock:
@@ -66,7 +66,7 @@ class LivePage:
         with self._lock:
             return json.dumps(self._rows).encode()
 
-    def _row(self, answer: Answer) -> dict[str, Any]:
+    def _row(self, answer: Answer) -> JsonObject:
         told = browser_answer.device(answer.device)
         cores = f"{told['cores']:g} cores" if told["cores"] else None
         memory = f"{told['memory_gib']:g} GiB" if told["memory_gib"] else None

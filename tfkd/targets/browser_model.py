@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -170,7 +169,7 @@ def _changed(
     return editor.pack()
 
 
-def _added(editor: ModelEditor, end: End, indices: list[int], position: int, *, is_input: bool) -> Any:
+def _added(editor: ModelEditor, end: End, indices: list[int], position: int, *, is_input: bool) -> schema.TensorT:
     """The op at one end, with a new tensor that takes its place among the inputs or outputs."""
     inner, tensor = indices[position], schema.TensorT()
     tensor.name = editor.tensors[inner].name + b"/browser"
@@ -187,7 +186,7 @@ def _added(editor: ModelEditor, end: End, indices: list[int], position: int, *, 
     return editor.new_op(end.op, ways[:1], ways[1:], options)
 
 
-def _entry(name: str, index: int) -> Any:
+def _entry(name: str, index: int) -> schema.TensorMapT:
     entry = schema.TensorMapT()
     entry.name, entry.tensorIndex = name.encode(), index
     return entry

@@ -16,8 +16,9 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from tfkd._internal.types import JsonRecord
 from tfkd.errors import DeviceError, InputError
 
 _CONNECTION_S = 300.0
@@ -46,7 +47,7 @@ class Reply(NamedTuple):
     """Answer to a POST: its status and JSON value."""
 
     status: int
-    value: Mapping[str, Any]
+    value: JsonRecord
 
 
 class Site(NamedTuple):
@@ -130,6 +131,11 @@ def network_address() -> str:
             ) from None
 
 
+# As socketserver declares them.
+_Request: TypeAlias = "socket.socket | tuple[bytes, socket.socket]"
+_Address: TypeAlias = "tuple[str, int] | str"
+
+
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -141,13 +147,13 @@ class _Server(http.server.ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: _Request, client_address: _Address) -> None:
         if self.free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def process_request_thread(self, request: _Request, client_address: _Address) -> None:
         timer = threading.Timer(_CONNECTION_S, self._end, [request])
         timer.daemon = True
         timer.start()
@@ -157,11 +163,11 @@ class _Server(http.server.ThreadingHTTPServer):
             timer.cancel()
             self.free.release()
 
-    def _end(self, request: Any) -> None:
+    def _end(self, request: socket.socket) -> None:
         with contextlib.suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: _Request, client_address: _Address) -> None:
         if not isinstance(sys.exception(), OSError):  # the client has gone away
             super().handle_error(request, client_address)
 
@@ -217,5 +223,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def version_string(self) -> str:
         return "tfkd"
 
-    def log_message(self, format: str, *args: Any) -> None:  # the name in http.server
+    def log_message(self, format: str, *args: object) -> None:  # the name in http.server
         """Prints nothing: the terminal shows the progress."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject
 from tfkd.targets.measurement import LatencySummary, Measurement
 
 _BINS = 24
@@ -25,7 +26,7 @@ class Expected(NamedTuple):
     labels: np.ndarray | None = None
 
 
-def summary(measured: Measurement, expected: Expected) -> dict[str, Any]:
+def summary(measured: Measurement, expected: Expected) -> JsonObject:
     """Verdict, facts and histogram for the page.
 
     Args:
@@ -120,7 +121,7 @@ def _rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(len(array), -1)
 
 
-def _histogram(measured: Measurement) -> dict[str, Any] | None:
+def _histogram(measured: Measurement) -> JsonObject | None:
     """Counts of latencies in equal bins up to the 99th percentile; the last bin has all beyond it."""
     if not measured.latencies_ns:
         return None

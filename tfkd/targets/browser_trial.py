@@ -12,13 +12,13 @@ import secrets
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError
@@ -120,7 +120,7 @@ class Trial:
             auto=self.settings.automatic,
         )
 
-    def _job(self) -> dict[str, Any]:
+    def _job(self) -> JsonObject:
         nonce = secrets.token_hex(16)
         with self._lock:
             self._open[nonce] = None
@@ -176,7 +176,7 @@ class Trial:
         shown = browser_summary.summary(answer.measurement, self._expected)
         return Reply(200, {**shown, "again": not self.settings.once})
 
-    def _check(self, record: Mapping[str, Any], content: memoryview) -> Answer:
+    def _check(self, record: JsonRecord, content: memoryview) -> Answer:
         checked = browser_answer.check(
             record,
             content,

@@ -8,10 +8,10 @@ import importlib.util
 import os
 import platform
 from collections.abc import Mapping
-from typing import Any
 
 from tfkd import micro
 from tfkd._internal import isolation
+from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, ToolMissingError
 from tfkd.targets import target
@@ -58,7 +58,7 @@ class CortexM(target.Target):
         return (*CORES, *(f"{board.core}:{board.name}" for board in boards().values() if board.core))
 
     @classmethod
-    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+    def parse(cls, name: str, detail: str) -> dict[str, object]:
         """See `tfkd.targets.Target.parse`."""
         return {"core": name, **({"board": detail} if detail else {})}
 
@@ -87,7 +87,7 @@ class CortexM(target.Target):
         return target.described(place, self, "stream")
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; with `latency`, instructions are counted on the first sample."""
         model = TFLiteModel.load(model)
@@ -95,7 +95,7 @@ class CortexM(target.Target):
         program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream)
         elf = compile_firmware(program, self.core, boards()[self.board], cc=self.cc, optimize=self.optimize)
         firmware = self._firmware(program, elf)
-        limits: dict[str, Any] = {
+        limits: JsonObject = {
             "timeout_s": self.timeout_s,
             "what": f"running {model.path or 'the model'} on {self.spec}",
         }
@@ -135,8 +135,8 @@ class CortexM(target.Target):
         model: TFLiteModel,
         program: micro.Program,
         elf: bytes,
-        results: list[dict[str, Any]],
-        counted: dict[str, Any] | None,
+        results: list[JsonObject],
+        counted: JsonObject | None,
     ) -> Measurement:
         board, sizes = boards()[self.board], section_sizes(elf)
         stack_bytes = max(part["stack_bytes"] for part in results)
@@ -174,7 +174,7 @@ class CortexM(target.Target):
             environment=environment,
         )
 
-    def _environment(self, program: micro.Program, sizes: Mapping[str, int]) -> dict[str, Any]:
+    def _environment(self, program: micro.Program, sizes: Mapping[str, int]) -> JsonObject:
         plan = program.plan
         return {
             "compiler": self.cc or f"ziglang {importlib.metadata.version('ziglang')}",

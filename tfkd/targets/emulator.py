@@ -6,10 +6,10 @@ import dataclasses
 import io
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject
 from tfkd.errors import ModelError
 from tfkd.targets.compiler import FLASH, RAM
 from tfkd.targets.instruction_counter import InstructionCounter
@@ -45,7 +45,7 @@ class Firmware:
     output_dtypes: tuple[str, ...]
 
 
-def emulate(firmware: Firmware, inputs: Sequence[np.ndarray], count: bool) -> dict[str, Any]:
+def emulate(firmware: Firmware, inputs: Sequence[np.ndarray], count: bool) -> JsonObject:
     """Runs a firmware over samples; called in a child process, since an emulator runs untrusted models in native code.
 
     Args:

@@ -18,12 +18,12 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 from filelock import FileLock
 
 from tfkd._internal import atomic
+from tfkd._internal.types import JsonObject
 from tfkd.errors import DeviceError, ToolMissingError
 
 PYTHON = "usr/bin/python3.11"
@@ -230,7 +230,7 @@ def _empty(folder: Path) -> Path:
     return folder
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):  # missing or damaged: it is made again

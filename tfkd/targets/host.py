@@ -9,6 +9,7 @@ import platform
 from typing import Any
 
 from tfkd._internal import isolation
+from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, ToolMissingError
@@ -47,7 +48,7 @@ class Host(target.Target):
         return ("host", *(f"host:{kernels}" for kernels in KERNELS))
 
     @classmethod
-    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+    def parse(cls, name: str, detail: str) -> dict[str, object]:
         """See `tfkd.targets.Target.parse`."""
         return {"kernels": detail} if detail else {}
 
@@ -72,7 +73,7 @@ class Host(target.Target):
         return target.described(place, self, "threads", "batch")
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`.
 
@@ -82,8 +83,8 @@ class Host(target.Target):
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
         target.check_litert(model, self.spec)
-        call: dict[str, Any] = {"content": model.content, "kernels": self.kernels}
-        limits: dict[str, Any] = {
+        call: JsonObject = {"content": model.content, "kernels": self.kernels}
+        limits: JsonObject = {
             "timeout_s": self.timeout_s,
             "what": f"running {model.path or 'the model'} on {self.spec}",
         }
@@ -91,7 +92,7 @@ class Host(target.Target):
         try:
             if latency:
                 first = [array[:1] for array in arrays]
-                settings: dict[str, Any] = {"threads": self.threads, "batch": self.batch}
+                settings: JsonObject = {"threads": self.threads, "batch": self.batch}
                 timed = isolation.run("tfkd.targets.host:_time_runs", inputs=first, **settings, **call, **limits)
             call["restart"] = litert.needs_restart(model.ops)
             calls = [{**call, "inputs": part} for part in target.shards(arrays, least=_SMALLEST_SHARD)]
@@ -103,9 +104,7 @@ class Host(target.Target):
             ) from None
         return self._measurement(model, results, timed)
 
-    def _measurement(
-        self, model: TFLiteModel, results: list[dict[str, Any]], timed: dict[str, Any] | None
-    ) -> Measurement:
+    def _measurement(self, model: TFLiteModel, results: list[JsonObject], timed: JsonObject | None) -> Measurement:
         peak = (timed or results[0])["peak_rss_bytes"]
         known = {"outputs": results, "latencies_ns": timed, "memory": peak}
         return Measurement(
@@ -133,7 +132,7 @@ class Host(target.Target):
         )
 
 
-def _time_runs(**settings: Any) -> dict[str, Any]:  # in the child
+def _time_runs(**settings: Any) -> JsonObject:  # in the child
     try:
         return litert.time_runs(**settings)
     except litert.BatchError as error:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tfkd.errors import DeviceError
+
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
 CLASSES = ("load", "store", "multiply", "branch", "other")
 
@@ -27,7 +30,7 @@ class InstructionCounter:
         file: The firmware, an `ELFFile`. The function of a layer has `_layer_` in its name.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: ELFFile) -> None:
         text = file.get_section_by_name(".text")
         self._base, self._code = text["sh_addr"], text.data()
         functions = sorted(
@@ -40,12 +43,12 @@ class InstructionCounter:
         self._current = ""
         self._blocks: Counter[tuple[str, int, int]] = Counter()  # by layer, address and size
 
-    def enter(self, machine: Any, address: int, size: int, _: Any) -> None:
+    def enter(self, machine: object, address: int, size: int, _: object) -> None:
         """Counts a block; called by the emulator."""
         self._current = self._layers.get(address, self._current)
         self._blocks[self._current, address, size] += 1
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, dict[str, int] | dict[str, dict[str, int]]]:
         """Executed instructions by class (`classes`), by layer (`layers`) and by both (`layer_classes`)."""
         import capstone
 

@@ -16,7 +16,7 @@ import tarfile
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import platformdirs
 from filelock import FileLock
@@ -155,7 +155,7 @@ def _hashes(root: Path) -> dict[str, str | None]:
     }
 
 
-def _recorded(path: Path) -> Any:
+def _recorded(path: Path) -> object:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):  # damaged: the files are fetched again

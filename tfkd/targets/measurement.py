@@ -7,9 +7,13 @@ import hashlib
 import math
 import statistics
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = "tfkd.measurement/1"
 
@@ -131,14 +135,14 @@ class Measurement:
     target: str
     model_sha256: str
     model_bytes: int
-    outputs: tuple[Any, ...] = dataclasses.field(repr=False)
+    outputs: tuple[np.ndarray, ...] = dataclasses.field(repr=False)
     evidence: Mapping[str, Evidence]
     latencies_ns: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
     memory: Memory = Memory()
     instructions: int | None = None
     estimated_ms: tuple[float, float] | None = None
-    setting: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    setting: JsonRecord = dataclasses.field(default_factory=dict)
+    environment: JsonRecord = dataclasses.field(default_factory=dict)
     valid: bool = True
     invalid_reason: str | None = None
     latency_summary: LatencySummary | None = None
@@ -148,7 +152,7 @@ class Measurement:
         """Summary of `latencies_ns`, or else `latency_summary`."""
         return LatencySummary.of(self.latencies_ns) if self.latencies_ns else self.latency_summary
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The record as plain JSON values, with the shape, dtype and SHA-256 of each output in place of its values."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         record["outputs"] = [

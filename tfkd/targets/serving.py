@@ -8,16 +8,20 @@ import platform
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd._internal import isolation
+from tfkd._internal.types import JsonObject
 from tfkd.conversion import litert
 from tfkd.errors import InputError, ModelError
 from tfkd.targets import target
 from tfkd.targets.measurement import Measurement, Memory
 from tfkd.targets.random_inputs import random_input
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def time_model(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float = 600.0) -> Measurement:
@@ -74,7 +78,7 @@ def time_model(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float
     )
 
 
-def _time(path: str, threads: int, batch: int) -> dict[str, Any]:  # in the child
+def _time(path: str, threads: int, batch: int) -> JsonObject:  # in the child
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -90,7 +94,7 @@ def _time(path: str, threads: int, batch: int) -> dict[str, Any]:  # in the chil
     return {**litert.timed(lambda: call(inputs)), "tensorflow": tf.__version__}
 
 
-def _saved_model(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
+def _saved_model(path: str) -> tuple[Callable[[list[tf.Tensor]], None], list[tf.TensorSpec]]:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(path)
@@ -99,14 +103,14 @@ def _saved_model(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
     run = loaded.signatures["serving_default"]
     named = run.structured_input_signature[1]
 
-    def call(inputs: list[Any], keep: Any = loaded) -> None:  # the variables are deleted with `loaded`
+    def call(inputs: list[tf.Tensor], keep: object = loaded) -> None:  # the variables are deleted with `loaded`
         for output in run(**dict(zip(named, inputs, strict=True))).values():
             output.numpy()
 
     return call, list(named.values())
 
 
-def _keras(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
+def _keras(path: str) -> tuple[Callable[[list[tf.Tensor]], None], list[tf.TensorSpec]]:
     import tensorflow as tf
 
     from tfkd import models
@@ -115,7 +119,7 @@ def _keras(path: str) -> tuple[Callable[[list[Any]], Any], list[Any]]:
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
     run = tf.function(lambda inputs: model(inputs if len(inputs) > 1 else inputs[0], training=False))
 
-    def call(inputs: list[Any]) -> None:
+    def call(inputs: list[tf.Tensor]) -> None:
         for output in tf.nest.flatten(run(inputs)):
             output.numpy()
 

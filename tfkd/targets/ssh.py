@@ -13,10 +13,10 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
@@ -87,7 +87,7 @@ class SSH(target.Target):
     timeout_s: float = 600.0
 
     @classmethod
-    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+    def parse(cls, name: str, detail: str) -> dict[str, object]:
         """See `tfkd.targets.Target.parse`."""
         return {"destination": detail}
 
@@ -110,7 +110,7 @@ class SSH(target.Target):
         return target.described(f"ssh:{self.destination}", self, "kernels", "threads")
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`.
 
@@ -157,7 +157,7 @@ class SSH(target.Target):
 
     def _job(
         self, folder: str, model: TFLiteModel, arrays: Sequence[np.ndarray], latency: bool
-    ) -> tuple[bytes, dict[str, Any]]:
+    ) -> tuple[bytes, JsonObject]:
         """Copies the files to the device and runs the job; returns the answer and the job."""
         device = json.loads(self._remote_python(folder, ["-c", _PROBE]))
         if device["missing"] or device["python"] < [3, 10]:

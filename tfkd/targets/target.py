@@ -6,13 +6,17 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
+from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
 from tfkd.targets.measurement import Measurement
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OnProgress = Callable[[str, int], None]
 
@@ -31,7 +35,7 @@ class Target(Protocol):
         return ()
 
     @classmethod
-    def parse(cls, name: str, detail: str) -> dict[str, Any]:
+    def parse(cls, name: str, detail: str) -> dict[str, object]:
         """Constructor arguments that are written in a specification before its settings.
 
         Args:
@@ -74,7 +78,7 @@ class Target(Protocol):
         return True
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """Runs a model over samples.
 
@@ -90,7 +94,7 @@ class Target(Protocol):
         """
 
 
-def described(place: str, target: Any, *settings: str) -> str:
+def described(place: str, target: DataclassInstance, *settings: str) -> str:
     """The specification of a target: its place and the settings that differ from their defaults.
 
     Args:
@@ -114,7 +118,7 @@ def check_timeout(where: str, timeout_s: float) -> None:
         raise InputError(f"{where}: timeout_s must be > 0. Received: timeout_s={timeout_s}. Use 600.")
 
 
-def check_inputs(model: TFLiteModel, inputs: Any, where: str) -> list[np.ndarray]:
+def check_inputs(model: TFLiteModel, inputs: InputArrays, where: str) -> list[np.ndarray]:
     """Checks that samples fit a model.
 
     Args:
@@ -192,7 +196,7 @@ def shards(arrays: list[np.ndarray], *, least: int) -> list[list[np.ndarray]]:
     return [list(part) for part in zip(*(np.array_split(array, parts) for array in arrays), strict=True)]
 
 
-def joined(parts: list[dict[str, Any]]) -> tuple[np.ndarray, ...]:
+def joined(parts: list[JsonObject]) -> tuple[np.ndarray, ...]:
     """The outputs of all parts, one array [N, ...] for each output of the model."""
     return tuple(np.concatenate(output) for output in zip(*(part["outputs"] for part in parts), strict=True))
 

@@ -8,11 +8,12 @@ import os
 import platform
 import re
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd._internal import isolation
+from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion import litert, tflite_reader
 from tfkd.conversion.micro_interpreter import MicroInterpreter
 from tfkd.conversion.tflite import TFLiteModel
@@ -20,6 +21,9 @@ from tfkd.errors import ModelError, ToolMissingError
 from tfkd.micro.graph import VELA
 from tfkd.targets import target
 from tfkd.targets.measurement import Measurement, Memory
+
+if TYPE_CHECKING:
+    from tflite_micro import runtime
 
 _SMALLEST_SHARD = 500
 _POINTERS = "64-bit pointers: on a 32-bit device the tail of the arena is smaller, so arena_bytes is an upper bound"
@@ -60,7 +64,7 @@ class TFLM(target.Target):
         return "tflm"
 
     def run(
-        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: Any, *, latency: bool = True
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
         model = TFLiteModel.load(model)
@@ -161,7 +165,7 @@ def _uint8_ops(model: TFLiteModel) -> list[str]:
 _ARENA = {"": "total", "head_": "head", "tail_": "tail"}
 
 
-def _run(content: bytes, inputs: list[np.ndarray]) -> dict[str, Any]:  # in the child
+def _run(content: bytes, inputs: list[np.ndarray]) -> JsonObject:  # in the child
     runner = MicroInterpreter(TFLiteModel(content))
     rows = [runner.invoke([array[i : i + 1] for array in inputs]) for i in range(len(inputs[0]))]
     return {
@@ -170,7 +174,7 @@ def _run(content: bytes, inputs: list[np.ndarray]) -> dict[str, Any]:  # in the 
     }
 
 
-def _arena(interpreter: Any) -> dict[str, int]:
+def _arena(interpreter: runtime.Interpreter) -> dict[str, int]:
     """Sizes of the parts of the arena in bytes, parsed from what the interpreter prints on file descriptor 2."""
     with tempfile.TemporaryFile() as sink:
         kept = os.dup(2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tfkd._internal.types import JsonObject
 from tfkd.errors import InputError
 from tfkd.tasks import bootstrap
 from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
@@ -50,7 +51,7 @@ class Binary(ScoredTask):
 
         return keras.losses.BinaryCrossentropy(from_logits=True)
 
-    def training_metrics(self) -> list[Any]:
+    def training_metrics(self) -> list[keras.Metric]:
         """The accuracy at the probability 0.5."""
         import keras
 
@@ -101,7 +102,7 @@ def _is_better(scores: np.ndarray, positive: np.ndarray) -> bool | None:
     return bool(mannwhitneyu(scores[positive], scores[~positive], alternative="greater").pvalue < 0.05)
 
 
-def _details(scores: np.ndarray, positive: np.ndarray, split: Split) -> dict[str, Any]:
+def _details(scores: np.ndarray, positive: np.ndarray, split: Split) -> JsonObject:
     """The ROC curve and the curve of precision and recall, thinned out."""
     import numpy as np
     from sklearn.metrics import precision_recall_curve, roc_curve

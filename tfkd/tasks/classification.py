@@ -6,7 +6,7 @@ takes longer to import than such a validation takes to run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfkd.tasks.task import Metric, Task
 
@@ -28,7 +28,7 @@ class Classification(Task):
 
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    def training_metrics(self) -> list[Any]:
+    def training_metrics(self) -> list[keras.Metric]:
         """The accuracy."""
         return ["accuracy"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfkd.tasks import bootstrap
 from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
@@ -29,7 +29,7 @@ class MultiLabel(ScoredTask):
 
         return keras.losses.BinaryCrossentropy(from_logits=True)
 
-    def training_metrics(self) -> list[Any]:
+    def training_metrics(self) -> list[keras.Metric]:
         """The share of right decisions at the probability 0.5."""
         import keras
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tfkd._internal.types import JsonObject
 from tfkd.tasks import bootstrap
 from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
 
@@ -41,7 +42,7 @@ class Regression(ScoredTask):
 
         return keras.losses.MeanSquaredError()
 
-    def training_metrics(self) -> list[Any]:
+    def training_metrics(self) -> list[keras.Metric]:
         """The mean absolute error."""
         import keras
 
@@ -98,7 +99,7 @@ def _r2(weights: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
     return np.where(total > 1e-12 * np.maximum(centred**2, 1e-300).mean(axis=0), r2, np.nan).mean(axis=1)
 
 
-def _details(y: np.ndarray, predicted: np.ndarray, split: Split) -> dict[str, Any]:
+def _details(y: np.ndarray, predicted: np.ndarray, split: Split) -> JsonObject:
     """Label and prediction of some samples, drawn at random, and the errors of each output."""
     import numpy as np
 

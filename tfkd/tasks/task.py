@@ -10,8 +10,9 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Value:
     value: float
     interval: tuple[float, float] | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The value as plain JSON values; null for a number that is not finite."""
         value = self.value if math.isfinite(self.value) else None
         return {"value": value, "interval": None if self.interval is None else list(self.interval)}
@@ -104,7 +105,7 @@ class Scored:
     right: np.ndarray | None = None
     errors: np.ndarray | None = None
     threshold: float | None = None
-    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    details: JsonRecord = dataclasses.field(default_factory=dict)
 
 
 class Task(abc.ABC):
@@ -144,7 +145,7 @@ class Task(abc.ABC):
         """The default loss on labels."""
 
     @abc.abstractmethod
-    def training_metrics(self) -> list[Any]:
+    def training_metrics(self) -> list[keras.Metric]:
         """The metrics of `keras.Model.compile`."""
 
     def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:

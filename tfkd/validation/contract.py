@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from tfkd._internal.types import JsonObject
 from tfkd.errors import InputError
 from tfkd.validation.limits import LIMITS, Limit
 
@@ -137,7 +138,7 @@ class Contract:
         """The limits that are set, by name."""
         return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The limits as plain JSON values, with null for no limit."""
         return dataclasses.asdict(self)
 
@@ -174,7 +175,7 @@ class Check:
     detail: str | None = None
     interval: tuple[float, float] | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The check as plain JSON values."""
         return {**dataclasses.asdict(self), "interval": list(self.interval) if self.interval else None}
 
@@ -195,7 +196,7 @@ class Verdict:
     checks: tuple[Check, ...] = ()
     binding: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The verdict as plain JSON values."""
         checks = [check.to_json() for check in self.checks]
         return {"status": self.status, "checks": checks, "binding": self.binding}

@@ -6,11 +6,12 @@ import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tfkd import tasks
+from tfkd._internal.types import JsonObject
 from tfkd.conversion import layer_names
 from tfkd.conversion.tflite import TensorInfo, TFLiteModel
 from tfkd.errors import InputError
@@ -74,7 +75,7 @@ class Comparison:
         """Whether the contract holds; without one, whether both models ran."""
         return self.a.valid and self.b.valid if self.verdict.status is None else self.verdict.status == "SHIP"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The comparison as plain JSON values."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
@@ -171,7 +172,7 @@ class Difference:
         """Whether the contract holds on each target; without a contract, whether both models ran."""
         return all(comparison.ok for comparison in self.comparisons)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The difference as plain JSON values."""
         return {
             "schema": SCHEMA,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd import tasks
+from tfkd._internal.types import JsonObject, SampleData
 from tfkd.conversion import converter, layer_errors, layer_names, refinement
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
@@ -77,7 +78,7 @@ class Explanation:
     stages: tuple[Stage, ...]
     unmatched: tuple[str, ...] = ()
 
-    def to_json(self, *, command_line: bool = False) -> dict[str, Any]:
+    def to_json(self, *, command_line: bool = False) -> JsonObject:
         """The explanation as plain JSON values.
 
         Args:
@@ -142,7 +143,7 @@ def _wording(command_line: bool) -> diagnosis_texts.Wording:
 def explain(
     student: keras.Model | str | os.PathLike[str],
     model: TFLiteModel | str | os.PathLike[str],
-    splits: Splits | Any,
+    splits: Splits | SampleData,
     *,
     teacher: keras.Model | str | os.PathLike[str] | None = None,
     targets: Sequence[str | Target] = ("host:plain", "host", "tflm"),
@@ -209,7 +210,7 @@ def _threshold(task: tasks.Task, student: keras.Model, val: Split) -> float | No
     return task_results.threshold_of(task, outputs, samples, task_results.default_threshold(task, student))
 
 
-def _as_splits(splits: Any, model: TFLiteModel, task: str | None) -> Splits:
+def _as_splits(splits: Splits | SampleData, model: TFLiteModel, task: str | None) -> Splits:
     """Data as splits; of other forms than splits the validation data serve as training data too."""
     from tfkd.data import Splits, as_split
 

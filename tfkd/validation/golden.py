@@ -9,17 +9,17 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd._internal import atomic
+from tfkd._internal.types import JsonObject, SampleData
 from tfkd.data.streams import as_split
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import TFLiteModel
-    from tfkd.data import Split
     from tfkd.targets import Target
 
 SCHEMA = "tfkd.golden/1"
@@ -56,7 +56,7 @@ class Golden:
     against: str
     tolerance: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The vectors as plain JSON values, with the quantization of inputs and outputs."""
         quantized = self.model.inputs[0]
         return {
@@ -144,7 +144,7 @@ def files(stem: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Pat
 
 def record(
     model: TFLiteModel | str | os.PathLike[str],
-    split: Split | Any,
+    split: SampleData,
     *,
     samples: int = 10,
     target: str | Target | None = None,
@@ -219,12 +219,12 @@ def _c_array(name: str, values: np.ndarray) -> str:
         raise ModelError(
             f"golden: values must be one of {', '.join(_C_TYPES)}. Received: {values.dtype}. Convert with another mode."
         )
-    format_one: Callable[[Any], str] = _number if c_type == "float" else str
+    format_one: Callable[[np.generic], str] = _number if c_type == "float" else str
     rows = ",\n".join("  {" + ", ".join(map(format_one, row)) + "}" for row in values.reshape(len(values), -1))
     width = values[0].size
     return f"static const {c_type} {name}[{len(values)}][{width}] = {{\n{rows}\n}};"
 
 
-def _number(value: Any) -> str:
+def _number(value: np.generic) -> str:
     """A float literal in C with enough digits to restore every bit."""
     return f"{float(np.float32(value))!r}f"

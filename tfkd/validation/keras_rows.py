@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tfkd._internal.types import Nest
 from tfkd.errors import InputError, ModelError
 from tfkd.tasks import Scored, ScoredTask, Task
 from tfkd.validation import keras_outputs, task_results
@@ -74,7 +75,7 @@ def _chosen(one: KerasModel, test: Split) -> _Chosen:
     return _Chosen(*one) if isinstance(one, tuple) else _Chosen(one, test)
 
 
-def check_shapes(name: str, shapes: Sequence[Any], test: Split, task: Task) -> None:
+def check_shapes(name: str, shapes: Sequence[Nest], test: Split, task: Task) -> None:
     """Refuses a model whose input shape or number of outputs does not fit the split.
 
     Args:

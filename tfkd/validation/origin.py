@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfkd._internal.types import JsonObject
 from tfkd.conversion.op_pairs import Pair, pair_ops
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
@@ -83,7 +83,7 @@ def _option_difference(quantized: TFLiteModel, reference: TFLiteModel, pair: Pai
     return ""
 
 
-def _options(model: TFLiteModel, place: int) -> dict[str, Any]:
+def _options(model: TFLiteModel, place: int) -> JsonObject:
     op = schema.Model.GetRootAs(model.content, 0).Subgraphs(0).Operators(place)
     try:
         options = schema.OperatorT.InitFromObj(op).builtinOptions
@@ -118,7 +118,7 @@ def _different_share(
     if values.size != expected.size:
         return 1.0
     tensor, expected = quantized.graph.tensors[index], expected.reshape(values.shape).astype("float64")
-    steps: Any = 0.0
+    steps: np.ndarray | float = 0.0
     if tensor.scales:
         shape = [-1 if axis == tensor.quantized_dimension else 1 for axis in range(values.ndim)]
         if len(tensor.scales) not in (1, values.shape[shape.index(-1)] if -1 in shape else 1):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject
 from tfkd.targets.measurement import Measurement
 from tfkd.validation.scores import AccuracyDifference, OutputDivergence, Scores
 from tfkd.validation.task_results import TaskResult
@@ -82,7 +82,7 @@ class Row:
         """A copy with the scores of the model's outputs."""
         return dataclasses.replace(self, **vars(scores))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The row as plain JSON values."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("accuracy_interval", "flips", "worst_class"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject
 from tfkd.targets.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class AccuracyDifference:
     points: float
     interval: tuple[float, float]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The difference as plain JSON values."""
         return {**dataclasses.asdict(self), "interval": list(self.interval)}
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.errors import DeviceError, InputError, ModelError
 from tfkd.tasks import ConstantAnswer, Scored, Task, Value, bootstrap
 
@@ -41,9 +42,9 @@ class TaskResult:
     differences: Mapping[str, Mapping[str, Value]]
     constant: ConstantAnswer
     threshold: float | None = None
-    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    details: JsonRecord = dataclasses.field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The result as plain JSON values."""
         value = self.constant.value if np.isfinite(self.constant.value) else None
         return {

@@ -6,12 +6,13 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd import tasks
 from tfkd._internal.isolation import ChildCrashed
+from tfkd._internal.types import JsonObject, JsonRecord, SampleData
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets.measurement import Measurement
 from tfkd.validation import keras_rows, task_results, versions
@@ -57,7 +58,7 @@ class Validation:
     ship: str | None
     roles: Mapping[str, str]
     models: Mapping[str, TFLiteModel]
-    test: Mapping[str, Any]
+    test: JsonRecord
     versions: Mapping[str, str]
     task: str = tasks.CLASSIFICATION.name
 
@@ -73,7 +74,7 @@ class Validation:
             return all(row.valid for row in self.rows)
         return self.verdict.status == "SHIP"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The validation as plain JSON values, as described in `tfkd/report/schema.json`."""
         models = {}
         for name, model in self.models.items():
@@ -95,7 +96,7 @@ class Validation:
 
 def validate(
     model: Model | Mapping[str, Model],
-    test: Split | Any,
+    test: SampleData,
     *,
     reference: keras.Model | None = None,
     teacher: KerasModel | None = None,
@@ -184,7 +185,7 @@ def validate(
     )
 
 
-def _as_test_split(test: Any, model: Model | Mapping[str, Model], task: str | None) -> Split:
+def _as_test_split(test: SampleData, model: Model | Mapping[str, Model], task: str | None) -> Split:
     """Test data as a split; the number of classes of other forms than a split is that of the model."""
     from tfkd.conversion.tflite import TFLiteModel
     from tfkd.data import Split, as_split

@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from tfkd._internal.types import JsonRecord
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError
 from tfkd.targets import browser_server, check_inputs, litert_js
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.2
 
-OnVisit = Callable[[Mapping[str, Any]], None]
+OnVisit = Callable[[JsonRecord], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Visit(Target):
         """See `tfkd.targets.Target.spec`."""
         return f"browser:visit-{self.number}"
 
-    def run(self, model: Any, inputs: Any, *, latency: bool = True) -> Measurement:
+    def run(self, model: object, inputs: object, *, latency: bool = True) -> Measurement:
         """The measurement of the visit, whose model and inputs were the same.
 
         Raises:

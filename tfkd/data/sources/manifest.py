@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -98,7 +96,9 @@ def _values(path: Path, rows: Sequence[Row]) -> np.ndarray:
                     f"Received: {values.shape}. Pad or cut it."
                 )
         return np.stack(found)
-    return np.array([[_number(path, row, name) for name in columns] for row in rows], np.float32)
+    return np.array(
+        [[manifest.number(path, row, name, row.values[name]) for name in columns] for row in rows], np.float32
+    )
 
 
 def _array(path: Path, row: Row) -> np.ndarray:
@@ -112,20 +112,6 @@ def _array(path: Path, row: Row) -> np.ndarray:
     if not values.size or not np.isfinite(values).all():
         raise InputError(f"load: {path}, line {row.line}: x must have finite numbers. Received: none, NaN or infinity.")
     return values
-
-
-def _number(path: Path, row: Row, column: str) -> float:
-    value: Any = row.values[column]
-    try:
-        number = float(value)
-    except (ValueError, TypeError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(
-            f"load: {path}, line {row.line}: column {column!r} must be a finite number. Received: {value!r}. Correct "
-            "it, or remove the column."
-        )
-    return number
 
 
 SOURCE = Source(

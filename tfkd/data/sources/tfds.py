@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from tfkd.data.manifest import PARTS
 from tfkd.data.reading import ReadingOptions, Request
 from tfkd.data.sources.source import Arrays, Source
 from tfkd.errors import InputError, ToolMissingError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 _PREFIX = "tfds:"
 OPTIONS = ("image_size", "color", "resize", "crop")
@@ -50,7 +53,7 @@ def read(request: Request) -> Arrays:
     )
 
 
-def _builder(name: str) -> Any:
+def _builder(name: str) -> tfds.core.DatasetBuilder:
     """The reader of a data set that is on disk."""
     try:
         import tensorflow_datasets as tfds
@@ -73,7 +76,7 @@ def _builder(name: str) -> Any:
     return builder
 
 
-def _check_form(builder: Any, name: str) -> Any:
+def _check_form(builder: tfds.core.DatasetBuilder, name: str) -> tfds.features.ClassLabel:
     """The feature of the class.
 
     Raises:
@@ -89,7 +92,7 @@ def _check_form(builder: Any, name: str) -> Any:
     return label
 
 
-def _samples(builder: Any, split: str) -> Iterator[tuple[np.ndarray, int]]:
+def _samples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[tuple[np.ndarray, int]]:
     """The samples of a part with their classes, always in the same order."""
     import tensorflow_datasets as tfds
 

@@ -6,7 +6,7 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from tfkd.data.manifest import PARTS
 from tfkd.data.reading import ReadingOptions, Request
 from tfkd.data.sources.source import Arrays, Source
 from tfkd.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SUFFIXES = (".tfrecord", ".tfrecords")
 OPTIONS = ("x_feature", "y_feature", "x_shape", "image_size", "color", "resize", "crop")
@@ -149,7 +152,7 @@ def _feature(record: _Record, content: bytes, name: str) -> tuple[str, Sequence[
     return kind, getattr(features[name], f"{kind}_list").value
 
 
-def _type(feature: Any) -> str:
+def _type(feature: tf.train.Feature) -> str:
     return (feature.WhichOneof("kind") or "bytes_list").removesuffix("_list")
 
 

@@ -6,23 +6,23 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from tfkd._internal.types import JsonRecord
 from tfkd.distillation.labels import codec
 from tfkd.errors import InputError, ToolMissingError
 
-if TYPE_CHECKING:
-    import zarr
-
+# A zarr.Group of arrays. The types of zarr do not tell its arrays from groups inside of it.
+Group: TypeAlias = Any
 # Aimed size of a chunk of logits.
 _CHUNK_BYTES = 1 << 20
 
 
-def create(path: str, ids: np.ndarray, meta: Mapping[str, Any]) -> None:
+def create(path: str, ids: np.ndarray, meta: JsonRecord) -> None:
     """Creates an empty store unless there is one.
 
     In a folder it is written under a temporary name and renamed, so that no other process sees an incomplete store.
@@ -42,7 +42,7 @@ def create(path: str, ids: np.ndarray, meta: Mapping[str, Any]) -> None:
     partial = path if remote else f"{path}.{os.getpid()}.partial"
     if not remote:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    group: Any = open_group(partial, "a" if remote else "w")
+    group: Group = open_group(partial, "a" if remote else "w")
     _create_arrays(group, path, len(ids), meta)
     group["ids"][:] = ids
     group.attrs.update(meta)  # last, since a group with a schema is a complete store
@@ -55,7 +55,7 @@ def create(path: str, ids: np.ndarray, meta: Mapping[str, Any]) -> None:
                 raise
 
 
-def _create_arrays(group: Any, path: str, samples: int, meta: Mapping[str, Any]) -> None:
+def _create_arrays(group: Group, path: str, samples: int, meta: JsonRecord) -> None:
     """Creates `logits`, `indices` and `rest` of shape [views, N, ...], one chunk for some rows of one view, and `ids`.
 
     Nothing at a URL can be renamed atomically: processes that create a store at the same time share its arrays, and
@@ -66,7 +66,7 @@ def _create_arrays(group: Any, path: str, samples: int, meta: Mapping[str, Any])
     width = meta["top_k"] or meta["classes"]
     shape = (meta["views"], samples)
     rows = _rows_per_chunk(samples, width, meta["dtype"])
-    arrays: dict[str, tuple[tuple[int, ...], str, Any]] = {"logits": ((*shape, width), meta["dtype"], np.nan)}
+    arrays: dict[str, tuple[tuple[int, ...], str, float]] = {"logits": ((*shape, width), meta["dtype"], np.nan)}
     if meta["top_k"] is not None:
         arrays |= {
             "indices": ((*shape, width), codec.index_dtype(meta["classes"]), 0),
@@ -103,7 +103,7 @@ def _is_store(url: str) -> bool:
         return False
 
 
-def open_group(path: str, mode: Literal["r", "r+", "a", "w"]) -> zarr.Group:
+def open_group(path: str, mode: Literal["r", "r+", "a", "w"]) -> Group:
     """The zarr group at a folder or URL.
 
     Args:
@@ -121,7 +121,7 @@ def open_group(path: str, mode: Literal["r", "r+", "a", "w"]) -> zarr.Group:
         raise ToolMissingError(f"{path}: the driver of this URL is not installed: {error}.") from None
 
 
-def chunks(group: Any, samples: int) -> Iterator[tuple[int, np.ndarray]]:
+def chunks(group: Group, samples: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yields view and rows of each chunk of logits.
 
     Args:
@@ -134,7 +134,7 @@ def chunks(group: Any, samples: int) -> Iterator[tuple[int, np.ndarray]]:
             yield view, np.arange(start, min(start + size, samples))
 
 
-def is_written(group: Any, names: tuple[str, ...], view: int, rows: np.ndarray) -> bool:
+def is_written(group: Group, names: tuple[str, ...], view: int, rows: np.ndarray) -> bool:
     """Whether a chunk is complete and undamaged in all arrays.
 
     Args:
@@ -151,7 +151,7 @@ def is_written(group: Any, names: tuple[str, ...], view: int, rows: np.ndarray) 
         return False
 
 
-def read_view(group: Any, path: str, name: str, view: int) -> np.ndarray:
+def read_view(group: Group, path: str, name: str, view: int) -> np.ndarray:
     """All rows of one view of an array.
 
     Args:

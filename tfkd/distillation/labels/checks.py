@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from tfkd._internal.types import Tensor
 from tfkd.distillation.labels import codec
 from tfkd.errors import InputError
 from tfkd.models.logits import are_softmax
@@ -34,7 +34,7 @@ def check_settings(classes: int, views: int, top_k: int | None, dtype: str) -> N
         )
 
 
-def check_ids(ids: Any) -> np.ndarray:
+def check_ids(ids: Tensor) -> np.ndarray:
     """Ids of samples as int64 [N].
 
     Args:

@@ -9,7 +9,7 @@ With `rest` the probability of each kept class is exact at temperature 1; the ot
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def unpack(packed: Mapping[str, np.ndarray], classes: int) -> np.ndarray:
     return full
 
 
-def unpack_in_graph(packed: Mapping[str, Any], classes: int) -> tf.Tensor:
+def unpack_in_graph(packed: Mapping[str, tf.Tensor], classes: int) -> tf.Tensor:
     """`unpack` made of TensorFlow ops."""
     import tensorflow as tf
 

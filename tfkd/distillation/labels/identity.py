@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
 from tfkd.data.augmentations import to_key
 from tfkd.data.batches import Samples
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def keys(teacher: keras.Model | None, samples: Samples | None, augment: Augment | None, seed: int) -> dict[str, Any]:
+def keys(teacher: keras.Model | None, samples: Samples | None, augment: Augment | None, seed: int) -> JsonObject:
     """What labels belong to; an argument that is None has no key.
 
     Args:
@@ -31,7 +31,7 @@ def keys(teacher: keras.Model | None, samples: Samples | None, augment: Augment 
     Returns:
         `teacher` and `data`, SHA-256 hashes, and `augmentation`, a dictionary.
     """
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     if teacher is not None:
         found["teacher"] = teacher_hash(teacher)
     if samples is not None:
@@ -63,7 +63,7 @@ def teacher_hash(teacher: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _augmentation_key(augment: Augment, samples: Samples, seed: int) -> dict[str, Any]:
+def _augmentation_key(augment: Augment, samples: Samples, seed: int) -> JsonObject:
     """Name and parameters of an augmentation, and a hash of what it computes for one sample."""
     import tensorflow as tf
 
@@ -74,7 +74,7 @@ def _augmentation_key(augment: Augment, samples: Samples, seed: int) -> dict[str
     return {**to_key(augment), "probe": hashlib.sha256(np.round(probe, 3).tobytes()).hexdigest()}
 
 
-def check_equal(path: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def check_equal(path: str, found: JsonRecord, expected: JsonRecord) -> None:
     """Raises where the metadata of a store differ from the expected metadata.
 
     Args:

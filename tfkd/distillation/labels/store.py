@@ -6,11 +6,12 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject, JsonRecord, SampleData, Tensor
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
 from tfkd.data.augmentations import from_key
 from tfkd.data.batches import Samples
@@ -22,7 +23,6 @@ from tfkd.models.logits import check_are_logits, check_gives_logits
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
-    import zarr
 
     from tfkd.data import Split
 
@@ -49,10 +49,10 @@ class SoftLabels:
         path: Folder or URL of the store, for error messages.
     """
 
-    def __init__(self, group: zarr.Group, path: str) -> None:
-        self._group: Any = group
+    def __init__(self, group: archive.Group, path: str) -> None:
+        self._group: archive.Group = group
         self.path = path
-        self.meta: dict[str, Any] = dict(group.attrs)
+        self.meta: JsonObject = dict(group.attrs)
         self.views, self.classes, self.seed = (int(self.meta[key]) for key in ("views", "classes", "seed"))
         self.top_k: int | None = self.meta["top_k"]
 
@@ -85,14 +85,14 @@ class SoftLabels:
     def create(
         cls,
         path: str | os.PathLike[str],
-        ids: Any,
+        ids: Tensor,
         classes: int,
         *,
         views: int = 1,
         top_k: int | None = None,
         dtype: str = "float16",
         seed: int = 0,
-        keys: Mapping[str, Any] | None = None,
+        keys: JsonRecord | None = None,
     ) -> SoftLabels:
         """Creates an empty store, or opens an existing one with the same settings.
 
@@ -135,7 +135,7 @@ class SoftLabels:
         cls,
         path: str | os.PathLike[str],
         teacher: keras.Model,
-        split: Split | Any,
+        split: SampleData,
         *,
         views: int = 1,
         augment: Augment | None = None,
@@ -186,7 +186,7 @@ class SoftLabels:
         store = cls.create(
             path,
             split.ids,
-            classes,
+            split.num_classes,
             views=views,
             seed=seed,
             keys=identity.keys(teacher, split, augment, seed),
@@ -210,7 +210,7 @@ class SoftLabels:
         """Ids of the samples in the order of the rows, int64 [N]."""
         return self._group["ids"][:]
 
-    def write(self, ids: Any, logits: Any, view: int = 0) -> None:
+    def write(self, ids: Tensor, logits: Tensor, view: int = 0) -> None:
         """Writes the logits of some samples in one view; existing logits are replaced.
 
         Args:
@@ -236,7 +236,7 @@ class SoftLabels:
                 else:
                     array.oindex[view, rows[order]] = values[order]
 
-    def read(self, ids: Any, view: int = 0) -> np.ndarray:
+    def read(self, ids: Tensor, view: int = 0) -> np.ndarray:
         """The logits of some samples in one view.
 
         Args:

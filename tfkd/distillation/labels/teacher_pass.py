@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tfkd.data.batches import Samples
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 
 def run(
@@ -52,7 +53,7 @@ def run(
 
 
 @functools.lru_cache(maxsize=2)
-def _forward(teacher: keras.Model) -> Callable[[Any], Any]:
+def _forward(teacher: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
     import tensorflow as tf
 
     return tf.function(lambda x: teacher(x, training=False), reduce_retracing=True)
