@@ -3,7 +3,7 @@
 Models have random weights and smooth random samples: the table is about supported ops, not about accuracy. A crash of
 the converter or of an engine is an entry of the table and does not stop the benchmark.
 
-    python tools/bench/conversion_matrix.py --out docs/conversion_matrix.md
+    python tools/bench/conversion_matrix.py --out docs/reference/conversion_matrix.md
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def page(lines: list[str]) -> str:
         [
             "# Conversion by model, quantizer and mode",
             "",
-            "Written by `python tools/bench/conversion_matrix.py --out docs/conversion_matrix.md`: models with random",
+            "Written by `python tools/bench/conversion_matrix.py --out docs/reference/conversion_matrix.md`: models with random",
             "weights, 100 calibration samples. The time is that of `tfkd.convert`, including the start of its child",
             "processes. Float ops are the ops that stay in floating point in an integer mode; without",
             "`allow_float=True` such a model is refused.",
