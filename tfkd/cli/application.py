@@ -57,7 +57,8 @@ TargetsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--target",
-        help="Target to run on, such as host, tflm or cortex-m4; may be repeated.",
+        help="Target to run on, such as host (this machine), tflm (TensorFlow Lite Micro), cortex-m4 (an emulated "
+        "microcontroller), android, ssh:USER@HOST or browser; may be repeated.",
     ),
 ]
 CompilerOption = Annotated[

@@ -42,32 +42,42 @@ def convert(
     ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check/--no-check", help="Compare the outputs of the .tflite with those of the model first."),
+        typer.Option(
+            "--check/--no-check",
+            help="Compare the outputs of the .tflite with those of the model before it is written.",
+        ),
     ] = True,
     allow_mismatch: Annotated[
         bool,
         typer.Option(
-            "--allow-mismatch", help="Write a .tflite that computes something else, too, with a finding that says so."
+            "--allow-mismatch",
+            help="Write the .tflite even if its outputs differ from those of the model by more than rounding explains; "
+            "a finding says so.",
         ),
     ] = False,
     refine: Annotated[
         bool,
         typer.Option(
             "--refine/--no-refine",
-            help="Change pooling, ranges, channels and biases where int8 loses less by it on the calibration samples.",
+            help="Reduce the error of full_int8: change pooling, activation ranges, channel scales, weight rounding "
+            "and biases where that makes the outputs on the calibration samples more exact.",
         ),
     ] = False,
     rounding: Annotated[
         str,
         typer.Option(
-            help="How --refine rounds weights: calibrated, for the least error on the calibration samples, or nearest."
+            help="How --refine rounds weights: calibrated (least error on the calibration samples) or nearest."
         ),
     ] = "calibrated",
     quantizer: Annotated[
-        str | None, typer.Option(help="tensorflow or litert. Default: litert if an option below needs it.")
+        str | None, typer.Option(help="Quantizer: tensorflow or litert. Default: litert if an option below needs it.")
     ] = None,
     ranges: Annotated[
-        str, typer.Option("--range", help="How activation ranges are chosen: min_max, percentile or mse.")
+        str,
+        typer.Option(
+            "--range",
+            help="How activation ranges are chosen: min_max, percentile (clips outliers) or mse (least squared error).",
+        ),
     ] = "min_max",
     keep_float: Annotated[
         list[str] | None, typer.Option(help="Regular expression of layer names that stay in float; may be repeated.")

@@ -17,7 +17,7 @@ from tfkd.cli.training_options import TeacherPreprocess, TeacherRange
 @code_options
 @data_options
 def explain(
-    student: Annotated[Path, typer.Argument(help="The .keras file.")],
+    student: Annotated[Path, typer.Argument(help="The .keras file that was converted.")],
     model: Annotated[Path, typer.Argument(help="The .tflite file that it was converted to.")],
     data: DataOption = DIGITS,
     teacher: Annotated[

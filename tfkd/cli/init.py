@@ -15,9 +15,7 @@ from tfkd.data.reading import Request
 @command()
 @data_options
 def init(
-    data: Annotated[
-        Request | None, typer.Option(help="Data set: a name such as cifar10, a .npz file or a folder of images.")
-    ] = None,
+    data: Annotated[Request | None, typer.Option(help="Data set, as --data of the other commands.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="Trained teacher, a .keras file that returns logits.")] = None,
     student: Annotated[
         str | None,

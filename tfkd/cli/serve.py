@@ -29,14 +29,18 @@ def serve(
     model: TFLiteFile,
     data: DataOption = DIGITS,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Number of test samples, drawn class by class; all by default.")
+        int | None, typer.Option(min=1, help="Number of test samples, balanced by class; all by default.")
     ] = None,
-    accelerator: Annotated[str, typer.Option(help="wasm, webgpu or webnn; the latter two need https.")] = "wasm",
+    accelerator: Annotated[
+        str, typer.Option(help="How browsers compute: wasm (on the CPU), webgpu or webnn; the latter two need https.")
+    ] = "wasm",
     threads: Annotated[int, typer.Option(min=1, help="Threads per inference; more than 1 needs https.")] = 1,
-    address: Annotated[str, typer.Option(help="Address of this machine; that of its network by default.")] = "",
-    port: Annotated[int, typer.Option(min=0, help="Port; 0 for a free one.")] = 0,
+    address: Annotated[str, typer.Option(help="Address at which devices reach this machine; found by default.")] = "",
+    port: Annotated[int, typer.Option(min=0, help="Port of the server; 0 for a free one.")] = 0,
     certificate: Annotated[str, typer.Option(help="PEM file with a certificate and its key, for https.")] = "",
-    litert_js: Annotated[str, typer.Option(help="Folder node_modules/@litertjs; the cache by default.")] = "",
+    litert_js: Annotated[
+        str, typer.Option(help="Folder node_modules/@litertjs; downloaded into the cache by default.")
+    ] = "",
     devices: Annotated[int | None, typer.Option(min=1, help="Number of answers after which to end.")] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="Time limit in minutes.")] = 60.0,
     contract: Contract = NO_LIMITS,

@@ -14,19 +14,19 @@ from tfkd.tasks import HELP as TASK_HELP
 
 @command()
 def split(
-    data: Annotated[Path, typer.Argument(help="Folder with one folder of images per class, or a manifest.")],
+    data: Annotated[Path, typer.Argument(help="Folder with one folder of images or sounds per class, or a manifest.")],
     out: Annotated[Path, typer.Option("--out", help="Manifest to write: a .csv or .jsonl file.")],
     validation: Annotated[float, typer.Option(help="Share of the validation part, 0..1; 0 for none.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share of the test part, 0..1.")] = 0.2,
     group: Annotated[
         str | None,
         typer.Option(
-            help="Keeps samples together: a column of the manifest, or a regular expression whose parenthesis is the "
-            r"group in the path, such as 'speaker_(\d+)'."
+            help="What keeps samples in one part: a column of the manifest, or a regular expression whose parenthesis "
+            r"is the group in the path, such as 'speaker_(\d+)'."
         ),
     ] = None,
     task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the division.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

@@ -114,7 +114,7 @@ class TeacherData(Source):
 
 
 class Data(Source):
-    """The data set that the student is trained and judged on."""
+    """The data set that the student is trained and validated on."""
 
     validation: float = Field(default=0.1, gt=0, lt=1, description="Share of the training split used for validation.")
     teacher: TeacherData | None = Field(default=None, description=(TeacherData.__doc__ or "").strip())
@@ -306,7 +306,9 @@ class Conversion(Section):
         "key below needs it.",
     )
     range: Literal["min_max", "percentile", "mse"] = Field(
-        default="min_max", description="How ranges of activations are chosen: min_max, percentile or mse."
+        default="min_max",
+        description="How ranges of activations are chosen: min_max, percentile (clips outliers) or mse (least squared "
+        "error).",
     )
     keep_float: list[str] = Field(default=[], description="Regular expressions of layer names that stay in float.")
     int16: list[str] = Field(default=[], description="Regular expressions of layer names with int16 activations.")
