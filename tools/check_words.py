@@ -20,7 +20,7 @@ from pathlib import Path
 
 FOLDERS = ("tfkd", "tests", "tools")
 # A reader cannot tell whose values these are; `student_logits`, `teacher_logits` and `output` say it.
-NAMES = frozenset({"said", "theirs", "taught"})
+NAMES = frozenset({"said", "theirs", "taught", "told"})
 # Words that have a standard term: "unreasonable", "and similar ops", "available", "fix", "main class".
 WORDS = ("absurd", "its kin", "at hand", "mend", "mends", "mended", "spine")
 SKIP = "# words: skip"

@@ -129,7 +129,7 @@ def of_signature(
 
 
 class _Input(NamedTuple):
-    """An input: its shape [1, ...] and type, the layer that tells its range, and the number of tokens it may have."""
+    """An input: its shape [1, ...] and type, the layer that shows its range, and the number of tokens it may have."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -137,7 +137,7 @@ class _Input(NamedTuple):
     tokens: int = _TOKENS
 
     def generate(self, rng: np.random.Generator, index: int) -> np.ndarray:
-        """Values in the range that the model takes, as far as its layers tell."""
+        """Values in the range that the model takes, as far as its layers show it."""
         kind = type(self.layer).__name__
         if kind == "Embedding" or self.dtype.startswith(("int", "uint")):
             # Images come as uint8.
@@ -158,10 +158,10 @@ class _Input(NamedTuple):
 
 
 def _first_layer(model: keras.Model, index: int) -> keras.Layer | None:
-    """The layer that tells the range of an input: the first that rescales, normalizes or embeds it; or None."""
+    """The layer that shows the range of an input: the first that rescales, normalizes or embeds it; or None."""
     import keras
 
-    told = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Embedding)
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Embedding)
     readers = [model]
     if keras_compat.shows_layers(model):
         tensor = keras_compat.functional(model).inputs[index]
@@ -169,7 +169,7 @@ def _first_layer(model: keras.Model, index: int) -> keras.Layer | None:
         readers = [node.operation for node in nodes if any(one is tensor for one in node.input_tensors)]
     layers = [layer for layer in readers if isinstance(layer, keras.Layer)]
     inner = [one for layer in layers for one in (layer, *keras_compat.inner_layers(layer))]
-    return next((layer for layer in inner if isinstance(layer, told)), None)
+    return next((layer for layer in inner if isinstance(layer, kinds)), None)
 
 
 def _reference(

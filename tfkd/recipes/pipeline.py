@@ -69,7 +69,7 @@ def run(
 
     The same call resumes an interrupted run. A step is kept if its settings, and the files of the steps before it, are
     unchanged; an interrupted training continues after its last finished epoch. The student that ships is the distilled
-    one with the highest validation accuracy; the test split is used only to judge.
+    one with the highest validation accuracy; the test split is used for validation only.
 
     Args:
         recipe: See `tfkd.recipes.recipe.load`.

@@ -291,7 +291,7 @@ class Conversion(Section):
     )
     ship: str = Field(
         default="full_int8",
-        description="The model that the contract judges: one of modes, or the method of an optimization.",
+        description="The model that the contract applies to: one of modes, or the method of an optimization.",
     )
     output: Literal["logits", "softmax"] = Field(
         default="logits", description="What the .tflite models return: logits or softmax."

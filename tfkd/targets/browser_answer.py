@@ -41,7 +41,7 @@ class Answer:
         measurement: The measurement, or None.
         error: Why there is none, in the browser's words.
         is_model: Whether LiteRT.js refused the model.
-        device: What the browser told about its device.
+        device: Facts about the device that the browser reported.
     """
 
     measurement: Measurement | None
@@ -228,8 +228,8 @@ def browser_name(user_agent: str) -> str:
     return "unknown browser"
 
 
-def device(told: JsonRecord) -> JsonObject:
-    """What a browser told about its device, as short texts and numbers; anything else is dropped."""
+def device(reported: JsonRecord) -> JsonObject:
+    """Facts about a device that its browser reported, as short texts and numbers; anything else is dropped."""
 
     def text(value: object) -> str | None:
         return value[:300] if isinstance(value, str) and value else None
@@ -239,16 +239,17 @@ def device(told: JsonRecord) -> JsonObject:
             return None
         return value if math.isfinite(value) else None
 
-    hints = told.get("hints")
+    hints = reported.get("hints")
     hints = hints if isinstance(hints, dict) else {}
-    user_agent = text(told.get("user_agent")) or ""
+    user_agent = text(reported.get("user_agent")) or ""
     platform = " ".join(filter(None, (text(hints.get("platform")), text(hints.get("platformVersion")))))
     found = re.search(r"\(([^)]*)\)", user_agent)
     return {
         "browser": browser_name(user_agent), "user_agent": user_agent, "model": text(hints.get("model")),
         "system": platform or (found[1] if found else None), "machine": text(hints.get("architecture")),
-        "cores": number(told.get("cores")), "memory_gib": number(told.get("memory_gib")),
-        "screen": text(told.get("screen")), "gpu": text(told.get("gpu")), "isolated": told.get("isolated") is True,
+        "cores": number(reported.get("cores")), "memory_gib": number(reported.get("memory_gib")),
+        "screen": text(reported.get("screen")), "gpu": text(reported.get("gpu")),
+        "isolated": reported.get("isolated") is True,
     }  # fmt: skip
 
 
@@ -259,11 +260,11 @@ def failure(record: JsonRecord) -> Answer:
         record: What the page sent: `error`, `printed`, `is_model` and `device`.
     """
     printed = record.get("printed")
-    told = record.get("device")
+    reported = record.get("device")
     lines = [str(line)[:500] for line in printed[-3:]] if isinstance(printed, list) else []
     return Answer(
         None,
         error=" ".join([str(record["error"])[:1000], *lines]).strip(),
         is_model=record.get("is_model") is True,
-        device=told if isinstance(told, dict) else {},
+        device=reported if isinstance(reported, dict) else {},
     )

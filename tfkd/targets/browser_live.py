@@ -67,10 +67,12 @@ class LivePage:
             return json.dumps(self._rows).encode()
 
     def _row(self, answer: Answer) -> JsonObject:
-        told = browser_answer.device(answer.device)
-        cores = f"{told['cores']:g} cores" if told["cores"] else None
-        memory = f"{told['memory_gib']:g} GiB" if told["memory_gib"] else None
-        device = ", ".join(filter(None, (told["model"], told["browser"], told["system"], cores, memory, told["gpu"])))
+        facts = browser_answer.device(answer.device)
+        cores = f"{facts['cores']:g} cores" if facts["cores"] else None
+        memory = f"{facts['memory_gib']:g} GiB" if facts["memory_gib"] else None
+        device = ", ".join(
+            filter(None, (facts["model"], facts["browser"], facts["system"], cores, memory, facts["gpu"]))
+        )
         row = dict.fromkeys(("accuracy", "median", "p90", "accelerator"), "–")
         row |= {"number": str(len(self._rows) + 1), "device": device, "state": "bad"}
         if answer.measurement is None:
