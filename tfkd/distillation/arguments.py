@@ -15,7 +15,7 @@ from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError, ModelError
 from tfkd.losses.loss import Setting
 from tfkd.models import logits
-from tfkd.tasks import CLASSIFICATION, Task
+from tfkd.tasks import Task
 
 
 def check_alpha(alpha: Setting) -> Setting:
@@ -140,7 +140,7 @@ def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feat
         ModelError: The student has several outputs, probabilities or another number of classes.
         InputError: There are features, or the task is another one.
     """
-    if task.name != CLASSIFICATION.name:
+    if not task.is_classification:
         raise InputError(
             f"Distiller: a store of soft labels holds logits of classes. Received: the task {task.name}. Pass the "
             "teacher's model."

@@ -93,7 +93,7 @@ class Distiller(keras.Model):
         )
         self.task = tasks.get(task)
         if soft_loss is None:
-            default = self.task.name == tasks.CLASSIFICATION.name
+            default = self.task.is_classification
             soft_loss = losses.SoftTarget(temperature) if default else losses.build(self.task.soft_loss)
         several = isinstance(soft_loss, (list, tuple))
         self.soft_losses: list[losses.DistillationLoss] = (

@@ -65,7 +65,7 @@ def label_loss(config: TrainingConfig, *, mixed: bool = False, task: Task = CLAS
         InputError: The loss of the user does not exist, or is no loss of Keras, or the task has no classes to smooth or
             mix.
     """
-    if task.name != CLASSIFICATION.name and (config.label_smoothing or mixed):
+    if not task.is_classification and (config.label_smoothing or mixed):
         what = "label_smoothing" if config.label_smoothing else "mixing of samples"
         raise InputError(
             f"{what} is for classes that exclude each other. Received: the task {task.name}. Leave it out."

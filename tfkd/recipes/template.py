@@ -97,7 +97,7 @@ def _values(request: Request, teacher: str, student: str) -> JsonObject:
     """The keys of a recipe for a user's data and teacher."""
     data, options = request.reference, request.options
     task = tasks.get(request.task or tasks.CLASSIFICATION.name)
-    is_classification = task.name == tasks.CLASSIFICATION.name
+    is_classification = task.is_classification
     reading = {name: getattr(options, name) for name in options.given}
     return {
         "output": f"runs/{Path(data).stem or 'run'}",

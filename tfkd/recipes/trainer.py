@@ -133,7 +133,7 @@ class Trainer:
                 [self.data_hash, other.pair, [split.content_hash for split in self.teacher_splits]]
             )
         self.task = find_task(recipe, self.splits.train)
-        if self.task.name != tasks.CLASSIFICATION.name:
+        if not self.task.is_classification:
             progress.line(f"Task: {self.task.name} (labels: {self.splits.train.label_kind}).")
             recipe.check_for(self.task)
             self.data_hash = hash_of([self.data_hash, self.task.name])

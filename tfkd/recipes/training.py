@@ -151,7 +151,7 @@ class Job:
         """The task: the declared one, or the one that the labels and the outputs of the teacher or student show."""
         declared = self.data.task if isinstance(self.data, data.Request) else None
         found = tasks.find(splits.train, name=declared)
-        if declared is not None or splits.train.num_classes != 2 or found.name != tasks.CLASSIFICATION.name:
+        if declared is not None or splits.train.num_classes != 2 or not found.is_classification:
             return found
         if self.distillation is not None:
             return tasks.find(splits.train, logits.known_classes(self.distillation.load(found)))
@@ -175,7 +175,7 @@ class Job:
             dataclasses.asdict(self.distillation) if self.distillation else None,
             dataclasses.asdict(self.optimization) if self.optimization else None,
             [input_hash(file) for file in files],
-            *([] if task.name == tasks.CLASSIFICATION.name else [task.name]),
+            *([] if task.is_classification else [task.name]),
         ]
         return hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:16]
 
@@ -203,7 +203,7 @@ def train(
     _check(job)
     splits = data.load(job.data)
     task = job.task(splits)
-    if task.name != tasks.CLASSIFICATION.name:
+    if not task.is_classification:
         on_note(f"Task: {task.name} (labels: {splits.train.label_kind}).")
         _check_task(job, task)
     if job.distillation:

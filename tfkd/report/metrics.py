@@ -20,7 +20,7 @@ def task_of(record: JsonRecord) -> tasks.Task:
 
 def is_classification(record: JsonRecord) -> bool:
     """Whether the task is the classification, which has its own columns."""
-    return task_of(record).name == tasks.CLASSIFICATION.name
+    return task_of(record).is_classification
 
 
 def value(row: JsonRecord, name: str) -> float | None:

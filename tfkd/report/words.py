@@ -181,7 +181,7 @@ def teacher_row(record: JsonRecord) -> JsonRecord | None:
 def accuracy_line(record: JsonRecord) -> str:
     """The accuracy of the model that is to ship on each target, beside that of the teacher; empty without one."""
     task = tasks.get(record.get("task", tasks.CLASSIFICATION.name))
-    if task.name != tasks.CLASSIFICATION.name:
+    if not task.is_classification:
         return _metrics_line(record, task)
     found = [f"{percent(row['accuracy'])} on {targets}" for targets, row in shipped_accuracies(record)]
     teacher = teacher_row(record)

@@ -21,6 +21,7 @@ class Classification(Task):
     labels = "classes"
     metrics = (Metric("accuracy", "Accuracy"),)
     soft_loss = "soft_target"
+    is_classification = True
 
     def hard_loss(self) -> keras.losses.Loss:
         """Cross-entropy of logits."""
@@ -28,7 +29,7 @@ class Classification(Task):
 
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    def training_metrics(self) -> list[keras.Metric]:
+    def training_metrics(self) -> list[keras.Metric | str]:
         """The accuracy."""
         return ["accuracy"]
 

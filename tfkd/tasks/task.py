@@ -120,6 +120,8 @@ class Task(abc.ABC):
         has_threshold: Whether a metric depends on a threshold, which is chosen on the validation split.
         monitor: Name of the training log by which the best epoch is chosen.
         monitor_rises: Whether a higher value of that log is better.
+        is_classification: Whether each sample has exactly one of several classes, and a model one logit for each: the
+            task that recipes and commands assume, with accuracy, label smoothing, stored teacher logits and softmax.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Task(abc.ABC):
     has_threshold: bool = False
     monitor: str = "accuracy"
     monitor_rises: bool = True
+    is_classification: bool = False
 
     @property
     def primary(self) -> Metric:
@@ -145,7 +148,7 @@ class Task(abc.ABC):
         """The default loss on labels."""
 
     @abc.abstractmethod
-    def training_metrics(self) -> list[keras.Metric]:
+    def training_metrics(self) -> list[keras.Metric | str]:
         """The metrics of `keras.Model.compile`."""
 
     def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from tfkd.tasks import CLASSIFICATION, TASKS, Metric
+from tfkd.tasks import TASKS, Metric
 from tfkd.validation.limit import Limit
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def of_tasks() -> Iterator[Limit]:
     metrics: dict[str, Metric] = {}
     tasks: dict[str, tuple[str, ...]] = {}
     for task in TASKS.values():
-        if task.name != CLASSIFICATION.name:
+        if not task.is_classification:
             for metric in task.metrics:
                 metrics[metric.name] = metric
                 tasks[metric.name] = (*tasks.get(metric.name, ()), task.name)
