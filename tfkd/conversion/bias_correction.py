@@ -43,21 +43,11 @@ def correct(content: bytes, original: bytes, means: Mapping[str, np.ndarray]) ->
         The file with other biases, or `content` where no bias changes by a step.
     """
     editor, model, changed = ModelEditor(content), TFLiteModel(content), False
-    source = ModelEditor(original)
-    floats = {layer.output: layer for layer in layer_inputs.layers(source)}
-    for layer in layer_inputs.layers(editor):
-        twin, mean = floats.get(layer.output), means.get(layer.output)
-        rounded = layer_inputs.dequantized_weights(model, layer)
-        if (
-            twin is None
-            or mean is None
-            or rounded is None
-            or twin.name != layer.name
-            or not layer_inputs.has_int32_bias(editor, layer)
-        ):
+    for layer, _, weights in layer_inputs.pairs(editor, ModelEditor(original)):
+        mean, rounded = means.get(layer.output), layer_inputs.dequantized_weights(model, layer)
+        if mean is None or rounded is None:
             continue
-        difference = twin.by_rows(source.constant(int(twin.op.inputs[1]))) - rounded
-        error = (difference * mean).sum(axis=0 if layer.is_depthwise else (1, 2))
+        error = ((weights - rounded) * mean).sum(axis=0 if layer.is_depthwise else (1, 2))
         index = int(layer.op.inputs[2])
         steps = np.round(error / np.asarray(editor.tensors[index].quantization.scale, np.float64)).astype(np.int64)
         if steps.any():

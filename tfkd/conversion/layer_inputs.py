@@ -5,7 +5,7 @@ It runs the model: call it in a child process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -125,7 +125,24 @@ def dequantized_weights(model: TFLiteModel, layer: Layer) -> np.ndarray | None:
     return layer.by_rows(values * steps)
 
 
-def has_int32_bias(editor: ModelEditor, layer: Layer) -> bool:
+def pairs(quantized: ModelEditor, original: ModelEditor) -> Iterator[tuple[Layer, Layer, np.ndarray]]:
+    """The layers of a quantized .tflite that have a bias of 32 bits, each with that of the float .tflite.
+
+    Args:
+        quantized: The quantized .tflite.
+        original: The float .tflite that it was made from.
+
+    Yields:
+        The quantized layer, the float layer, and the weights of the latter as `Layer.by_rows`.
+    """
+    floats = {layer.output: layer for layer in layers(original)}
+    for layer in layers(quantized):
+        twin = floats.get(layer.output)
+        if twin is not None and twin.name == layer.name and _has_int32_bias(quantized, layer):
+            yield layer, twin, twin.by_rows(original.constant(int(twin.op.inputs[1])))
+
+
+def _has_int32_bias(editor: ModelEditor, layer: Layer) -> bool:
     """Whether a layer of a quantized .tflite has a quantized bias of 32 bits, as beside activations of 8 bits."""
     if len(layer.op.inputs) < 3 or layer.op.inputs[2] < 0:
         return False

@@ -80,20 +80,15 @@ def round_weights(content: bytes, original: bytes, found: Mapping[str, np.ndarra
         The file with other weights, and with biases in their steps.
     """
     editor, model, source = ModelEditor(content), TFLiteModel(content), ModelEditor(original)
-    floats = {layer.output: layer for layer in layer_inputs.layers(source)}
-    for layer in layer_inputs.layers(editor):
-        twin, product = floats.get(layer.output), found.get(layer.output)
-        tensor = model.graph.tensors[int(layer.op.inputs[1])]
-        if twin is None or product is None or twin.name != layer.name or tensor.dtype not in _LARGEST:
-            continue
-        weights = twin.by_rows(source.constant(int(twin.op.inputs[1]))).astype(np.float64)
+    for layer, twin, weights in layer_inputs.pairs(editor, source):
+        product, tensor = found.get(layer.output), model.graph.tensors[int(layer.op.inputs[1])]
         outputs = weights.shape[-1] if layer.is_depthwise else len(weights)
-        bias, input_scale = _bias(source, twin), float(editor.tensors[layer.source].quantization.scale[0])
-        if len(tensor.scales) != outputs or not layer_inputs.has_int32_bias(editor, layer):
+        if product is None or tensor.dtype not in _LARGEST or len(tensor.scales) != outputs:
             continue
+        bias, input_scale = _bias(source, twin), float(editor.tensors[layer.source].quantization.scale[0])
         steps = np.asarray(tensor.scales, np.float64)
         least = np.abs(bias) / (_LARGEST_BIAS * input_scale)
-        values, steps = _rounded_layer(layer, weights, product, steps, least, tensor.dtype)
+        values, steps = _rounded_layer(layer, weights.astype(np.float64), product, steps, least, tensor.dtype)
         if tensor.dtype == "int4":
             editor.replace_int4(layer.op, 1, values, steps)
         else:
