@@ -134,7 +134,7 @@ def test_recurrent_model_unrolled_matches_rolled(name):
         (lambda: models.gru((None, 4), 10), r"gru: input_shape must be \(steps, features\)"),
         (lambda: models.ds_cnn((49, 10, 1), 0), "ds_cnn: num_classes must be >= 1. Received: 0"),
         (lambda: models.mlp((4, 2), 1), r"mlp: input_shape must be \(features\)"),
-        (lambda: models.mlp((4,), 1, depth=0), "mlp: depth must be >= 1"),
+        (lambda: models.mlp((4,), 1, depth=0), "mlp: depth must be > 0"),
         (lambda: models.ds_cnn((49, 10, 1), 12, dropout=0.5), r"dropout must be in \[0, 0.5\)"),
         (lambda: models.ds_cnn((49, 10, 1), 12, filters=0), "ds_cnn: filters must be > 0"),
         (lambda: models.resnet_cifar((32, 32, 3), 10, 21), r"depth must be 6n \+ 2"),

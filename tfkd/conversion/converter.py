@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-
 MODES = ("float32", "float16", "dynamic_range", "full_int8", "int16x8")
 _CALIBRATED = ("full_int8", "int16x8")
 _CONVERT = "tfkd.conversion.converter:_convert"

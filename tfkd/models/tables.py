@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from tfkd.errors import InputError
+from tfkd.models.builder_arguments import check, check_positive
 
 
 def mlp(input_shape: tuple[int, ...], num_classes: int, units: int = 32, depth: int = 2) -> keras.Model:
@@ -24,14 +24,8 @@ def mlp(input_shape: tuple[int, ...], num_classes: int, units: int = 32, depth: 
     Raises:
         InputError: An argument is out of range.
     """
-    if len(input_shape) != 1 or not isinstance(input_shape[0], int) or input_shape[0] < 1:
-        raise InputError(
-            f"mlp: input_shape must be (features), an integer > 0. Received: {tuple(input_shape)}. Use the input_shape "
-            "of a split."
-        )
-    for name, value in (("num_classes", num_classes), ("units", units), ("depth", depth)):
-        if value < 1:
-            raise InputError(f"mlp: {name} must be >= 1. Received: {name}={value}. Leave it out for the default.")
+    check("mlp", input_shape, num_classes, ("features",))
+    check_positive("mlp", units=units, depth=depth)
     features = keras.Input(input_shape, name="features")
     x = features
     for number in range(depth):

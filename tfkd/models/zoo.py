@@ -7,13 +7,15 @@ Shapes below leave out the batch axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import keras
 from keras import layers
 
 from tfkd._internal.types import Tensor
 from tfkd.errors import InputError
+from tfkd.models.builder_arguments import check, check_positive
+from tfkd.models.sequences import gru, lstm
 from tfkd.models.tables import mlp
 
 # The registry: one line per builder, in the order in which help texts list them.
@@ -34,7 +36,7 @@ __all__ = [
 
 # Momentum of BatchNorm's moving averages. Keras's default of 0.99 needs more steps than a short training has.
 _MOMENTUM = 0.9
-_HE: dict[str, str] = {"kernel_initializer": "he_normal"}
+_HE = {"kernel_initializer": "he_normal"}
 
 
 def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
@@ -150,8 +152,8 @@ def ds_cnn(input_shape: tuple[int, ...], num_classes: int, filters: int = 64, dr
         Zhang et al.: Hello Edge: Keyword Spotting on Microcontrollers (arXiv:1711.07128); github.com/mlcommons/tiny,
         benchmark/training/keyword_spotting.
     """
-    _check("ds_cnn", input_shape, num_classes, ("frames", "coefficients", "channels"))
-    _check_positive("ds_cnn", filters=filters)
+    check("ds_cnn", input_shape, num_classes, ("frames", "coefficients", "channels"))
+    check_positive("ds_cnn", filters=filters)
     if not 0 <= dropout < 0.5:
         raise InputError(f"ds_cnn: dropout must be in [0, 0.5). Received: dropout={dropout}. Use 0.2.")
     features = keras.Input(input_shape, name="features")
@@ -180,7 +182,7 @@ def mobilenet_v1(input_shape: tuple[int, ...], num_classes: int, alpha: float = 
         (arXiv:1704.04861), table 1; github.com/mlcommons/tiny, benchmark/training/visual_wake_words.
     """
     image, x = _image_input("mobilenet_v1", input_shape, num_classes)
-    _check_positive("mobilenet_v1", alpha=alpha)
+    check_positive("mobilenet_v1", alpha=alpha)
     x = _conv(x, max(1, int(32 * alpha)), 3, "stem", strides=2)
     blocks = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
     for block, (filters, strides) in enumerate(blocks, 1):
@@ -207,7 +209,7 @@ def mobilenet_v2(
     Reference:
         Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks (arXiv:1801.04381).
     """
-    _check_positive("mobilenet_v2", alpha=alpha)
+    check_positive("mobilenet_v2", alpha=alpha)
     image, x = _image_input("mobilenet_v2", input_shape, num_classes, scale=1 / 127.5, offset=-1.0)
     return _application(keras.applications.MobileNetV2, image, x, num_classes, weights, alpha=alpha)
 
@@ -255,8 +257,8 @@ def autoencoder(
     Reference:
         Koizumi et al.: ToyADMOS (arXiv:1908.03299); github.com/mlcommons/tiny, benchmark/training/anomaly_detection.
     """
-    _check("autoencoder", input_shape, 2, ("features",))
-    _check_positive("autoencoder", width=width, code=code)
+    check("autoencoder", input_shape, 2, ("features",))
+    check_positive("autoencoder", width=width, code=code)
     x = features = keras.Input(input_shape, name="features")
     names = [f"encoder{n}" for n in range(1, 5)] + ["code"] + [f"decoder{n}" for n in range(1, 5)]
     for name in names:
@@ -266,66 +268,7 @@ def autoencoder(
     return keras.Model(features, layers.Dense(input_shape[0], name="reconstruction")(x), name="autoencoder")
 
 
-def gru(input_shape: tuple[int, ...], num_classes: int, units: int = 64, unroll: bool = False) -> keras.Model:
-    """One GRU layer and a classifier.
-
-    Input: [steps, features], which are not scaled inside. Output: [num_classes] logits.
-    3·units·(features + units + 2) + (units + 1)·num_classes parameters (counted by Keras).
-
-    Args:
-        input_shape: (steps, features); the number of steps is fixed.
-        num_classes: Number of classes or of other outputs, >= 1.
-        units: Units of the layer, > 0.
-        unroll: Whether the layer is one copy of its cell per step, which builds more slowly but converts to plain ops
-            instead of a loop.
-
-    >>> gru((6, 4), 5, units=8).count_params() == 3 * 8 * (4 + 8 + 2) + 9 * 5
-    True
-
-    Reference:
-        Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder (arXiv:1406.1078).
-    """
-    return _recurrent(layers.GRU, "gru", input_shape, num_classes, units, unroll)
-
-
-def lstm(input_shape: tuple[int, ...], num_classes: int, units: int = 64, unroll: bool = False) -> keras.Model:
-    """One LSTM layer and a classifier.
-
-    Input: [steps, features], which are not scaled inside. Output: [num_classes] logits.
-    4·units·(features + units + 1) + (units + 1)·num_classes parameters (counted by Keras).
-
-    Args:
-        input_shape: (steps, features); the number of steps is fixed.
-        num_classes: Number of classes or of other outputs, >= 1.
-        units: Units of the layer, > 0.
-        unroll: Whether the layer is one copy of its cell per step; see `gru`.
-
-    >>> lstm((6, 4), 5, units=8).count_params() == 4 * 8 * (4 + 8 + 1) + 9 * 5
-    True
-
-    Reference:
-        Hochreiter and Schmidhuber: Long Short-Term Memory, Neural Computation 9(8), 1997.
-    """
-    return _recurrent(layers.LSTM, "lstm", input_shape, num_classes, units, unroll)
-
-
 BUILDERS: dict[str, Callable[..., keras.Model]] = {name: globals()[name] for name in __all__}
-
-
-def _check(where: str, input_shape: tuple[int, ...], num_classes: int, axes: tuple[str, ...]) -> None:
-    if len(input_shape) != len(axes) or not all(isinstance(size, int) and size > 0 for size in input_shape):
-        raise InputError(
-            f"{where}: input_shape must be ({', '.join(axes)}), integers > 0. Received: {tuple(input_shape)}. "
-            f"Use the input_shape of a split."
-        )
-    if num_classes < 1:
-        raise InputError(f"{where}: num_classes must be >= 1. Received: {num_classes}. Use the num_classes of a split.")
-
-
-def _check_positive(where: str, **values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise InputError(f"{where}: {name} must be > 0. Received: {name}={value}. Leave it out for the default.")
 
 
 def _image_input(
@@ -333,10 +276,10 @@ def _image_input(
     input_shape: tuple[int, ...],
     num_classes: int,
     scale: float = 1 / 255,
-    offset: float | Sequence[float] = 0.0,
+    offset: float | list[float] = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """An image input, and the image scaled inside the model."""
-    _check(where, input_shape, num_classes, ("height", "width", "channels"))
+    check(where, input_shape, num_classes, ("height", "width", "channels"))
     image = keras.Input(input_shape, name="image")
     return image, layers.Rescaling(scale, offset, name="rescaling")(image)
 
@@ -396,18 +339,3 @@ def _application(
     if include_top:
         return model
     return keras.Model(image, layers.Dense(num_classes, name="logits")(model.output), name=model.name)
-
-
-def _recurrent(
-    layer: Callable[..., keras.Layer],
-    name: str,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    units: int,
-    unroll: bool,
-) -> keras.Model:
-    _check(name, input_shape, num_classes, ("steps", "features"))
-    _check_positive(name, units=units)
-    sequence = keras.Input(input_shape, name="sequence")
-    x = layer(units, unroll=unroll, name=name)(sequence)
-    return keras.Model(sequence, layers.Dense(num_classes, name="logits")(x), name=name)

@@ -19,7 +19,6 @@ from tfkd.validation import task_results
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.results import Row
 from tfkd.validation.scores import OutputDivergence, measure_difference, measure_divergence, score
-from tfkd.validation.task_results import TaskResult
 from tfkd.validation.validator import validate
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class Comparison:
         if self.verdict.status:
             yield f"Verdict on {self.target}: {self.verdict.status} (decided by {self.verdict.binding})"
 
-    def _metric_lines(self, a: TaskResult, b: TaskResult) -> Iterator[str]:
+    def _metric_lines(self, a: task_results.TaskResult, b: task_results.TaskResult) -> Iterator[str]:
         changes = b.differences.get("reference", {})
         for name, before in a.metrics.items():
             change, line = (
