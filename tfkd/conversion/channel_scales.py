@@ -5,7 +5,7 @@ in the weights of the layers that read it:
 
     x ── CONV_2D (W, b) ── RELU ── CONV_2D (V)      =      x ── CONV_2D (s W, s b) ── RELU ── CONV_2D (V / s)
 
-Ops between them that treat each channel alone and are positively homogeneous hand the factor on. ADD and CONCATENATION
+Ops between them that treat each channel alone and are positively homogeneous pass the factor on. ADD and CONCATENATION
 tie channels to each other: what they tie has one factor. Channels that reach any other op, or an input or output of the
 model, keep the factor 1. A factor that is a power of 2 changes no bit of the outputs in float, short of underflow.
 """

@@ -25,8 +25,8 @@ NAMES = tuple(TASKS)
 CLASSIFICATION = classification.TASK
 
 HELP = (
-    f"Task: {', '.join(NAMES)}. By default the labels tell: floats are a regression, rows of 0 and 1 multi-label; two "
-    "classes are binary where the model has one output, and class numbers a classification otherwise."
+    f"Task: {', '.join(NAMES)}. By default it follows from the labels: floats are a regression, rows of 0 and 1 "
+    "multi-label; two classes are binary where the model has one output, and class numbers a classification otherwise."
 )
 
 

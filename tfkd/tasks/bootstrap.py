@@ -79,7 +79,7 @@ def difference(value: float, other: float, replicates: np.ndarray, others: np.nd
 
 
 def is_above(replicates: np.ndarray, bound: float | np.ndarray) -> bool | None:
-    """Whether a value is significantly above a bound, at 95 %, one-sided; None where the replicates do not tell.
+    """Whether a value is significantly above a bound, at 95 %, one-sided; None where the replicates do not decide.
 
     Args:
         replicates: Replicates of the value, [B].
