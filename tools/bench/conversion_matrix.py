@@ -176,9 +176,9 @@ def page(lines: list[str]) -> str:
         [
             "# Conversion by model, quantizer and mode",
             "",
-            "Written by `python tools/bench/conversion_matrix.py --out docs/reference/conversion_matrix.md`: models with random",
-            "weights, 100 calibration samples. The time is that of `tfkd.convert`, including the start of its child",
-            "processes. Float ops are the ops that stay in floating point in an integer mode; without",
+            "Written by `python tools/bench/conversion_matrix.py --out docs/reference/conversion_matrix.md`: models",
+            "with random weights, 100 calibration samples. The time is that of `tfkd.convert`, including the start of",
+            "its child processes. Float ops are the ops that stay in floating point in an integer mode; without",
             "`allow_float=True` such a model is refused.",
             "",
             f"{versions}; {tfkd.targets.cores()} CPU cores.",
