@@ -27,25 +27,24 @@ _MAX_MATRIX_CLASSES = 20
 
 def html(record: JsonRecord) -> str:
     """The report as one HTML page without scripts and without network access."""
-    return _environment(autoescape=True).get_template("page.html.jinja").render(**view(record))
+    return _environment(autoescape=True).get_template("page.html.jinja").render(**_texts(record), **_plots(record))
 
 
 def markdown(record: JsonRecord) -> str:
     """The report as GitHub Markdown, without plots."""
     environment = _environment(autoescape=False)
     environment.finalize = _markdown_escape
-    text = environment.get_template("page.md.jinja").render(**view(record))
+    text = environment.get_template("page.md.jinja").render(**_texts(record))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def view(record: JsonRecord) -> JsonObject:
-    """Everything that the templates show, as text."""
+def _texts(record: JsonRecord) -> JsonObject:
+    """Everything that the templates show except the plots, as text."""
     status = record["verdict"]["status"]
     tone, explanation = _STATUS[status]
     teacher = words.teacher_row(record)
     all_series = seeds.series(record.get("seeds") or {})
     shown = _shown(record)
-    colours = plots.colours(record)
     rows = [_row(row, record, teacher) for row in record["rows"]]
     task = metrics.task_of(record)
     chosen = None if metrics.is_classification(record) else _with_result(record)
@@ -60,7 +59,6 @@ def view(record: JsonRecord) -> JsonObject:
         "task": task.name.replace("_", "-"),
         "classes": _classes(record, task),
         "metrics": [] if metrics.is_classification(record) else [metric.label for metric in task.metrics],
-        "metric_plots": metrics.plots(chosen, task),
         "metric_table": metrics.table(chosen),
         "metric_row": chosen,
         "seeds_label": f"Test {task.primary.label}{', %' if task.primary.unit == 'percent' else ''}",
@@ -72,25 +70,33 @@ def view(record: JsonRecord) -> JsonObject:
         "rows": rows,
         "details": [_detail(row) for row in rows if row["accuracy"] is not None],
         "top5": any(row["top5"] is not None for row in record["rows"]),
-        "pareto": plots.pareto(record, colours),
         "series": all_series,
         "seed_numbers": sorted({seed for one in all_series for seed in one.by_seed}),
         "comparisons": seeds.compare(all_series, task.primary),
-        "seeds_plot": plots.seeds(all_series, colours, task.primary),
-        "training": plots.training(record.get("training") or {}, colours),
-        "latency": device_plots.latency(record),
         "devices": devices.table(record),
-        "device_plots": [
-            plot
-            for plot in (device_plots.throughput(record), device_plots.minutes(record), device_plots.thermal(record))
-            if plot
-        ],
         "cores": [_core(row) for row in cores],
-        "core_plots": [device_plots.layers(cores[0]), device_plots.arena(cores[0])] if cores else [],
         "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,
         "audits": _audits(record["models"]),
         "compression": words.COMPRESSION,
         "command": record.get("command"),
+    }
+
+
+def _plots(record: JsonRecord) -> JsonObject:
+    """The plots of the HTML page."""
+    colours = plots.colours(record)
+    task = metrics.task_of(record)
+    chosen = None if metrics.is_classification(record) else _with_result(record)
+    on_devices = (device_plots.throughput(record), device_plots.minutes(record), device_plots.thermal(record))
+    core = next((row for row in record["rows"] if (row["measurement"] or {}).get("instructions")), None)
+    return {
+        "metric_plots": metrics.plots(chosen, task),
+        "pareto": plots.pareto(record, colours),
+        "seeds_plot": plots.seeds(seeds.series(record.get("seeds") or {}), colours, task.primary),
+        "training": plots.training(record.get("training") or {}, colours),
+        "latency": device_plots.latency(record),
+        "device_plots": [plot for plot in on_devices if plot],
+        "core_plots": [device_plots.layers(core), device_plots.arena(core)] if core else [],
     }
 
 
