@@ -283,7 +283,9 @@ def instrument(root, *words):
     model = (folder / "model.tflite").read_bytes()
     restart = litert.needs_restart(TFLiteModel(model).ops)
     inputs = [np.load(folder / asset["file"]) for asset in spec["inputs"]]
-    timed = litert.time_runs(model, "xnnpack", [x[:1] for x in inputs], spec["threads"]) if spec["min_runs"] else None
+    timed = None
+    if spec["min_runs"]:
+        timed = litert.time_runs(model, "xnnpack", [x[:1] for x in inputs], spec["threads"], timed_s=0.05)
     status("latency", 100)
     outputs = []
     for i, array in enumerate(litert.run(model, "xnnpack", inputs, restart=restart)["outputs"]):

@@ -10,9 +10,13 @@ from filelock import FileLock
 
 from tests.adb_device import Phone, adb
 from tests.forks import Forks
+from tfkd.conversion import litert
 
 # Epochs of the digits models that the tests share: enough for labels that mean something.
 DIGITS_EPOCHS = {"teacher": 5, "student": 10}
+
+# Seconds that the tests measure a latency for. Their figures are checked for consistency, not for precision.
+litert.TIMED_S = 0.05
 
 # A shell without job control starts background jobs that ignore SIGINT, and their children inherit that. The tests of
 # Ctrl-C need children that react to it.

@@ -24,10 +24,9 @@ import numpy as np
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
-_WARM_UP_NS = 200_000_000
-_LONGEST_WARM_UP_NS = 2_000_000_000
+# The least time in seconds that a latency is measured for. The warm-up takes from 0.2 to 2 times as long.
+TIMED_S = 1.0
 _RUNS = 50
-_RUN_NS = 1_000_000_000
 _KEPT_RUNS = 10_000
 _BATCH = 64
 # Ops whose state stays as it is when LiteRT resets a model: variables that are resources, and random generators.
@@ -122,7 +121,14 @@ def new_interpreter(content: bytes, kernels: str, threads: int = 1, batch: int =
     return interpreter
 
 
-def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: int, batch: int = 1) -> dict[str, Any]:
+def time_runs(
+    content: bytes,
+    kernels: str,
+    inputs: list[np.ndarray],
+    threads: int,
+    batch: int = 1,
+    timed_s: float = TIMED_S,
+) -> dict[str, Any]:
     """Times inferences; see `timed`. The state of the model is not reset between them.
 
     Args:
@@ -131,6 +137,7 @@ def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: i
         inputs: One sample [1, ...] for each input.
         threads: Threads per inference.
         batch: Samples per inference, copies of the given one.
+        timed_s: See `timed`.
 
     Raises:
         BatchError: The model does not accept the batch size.
@@ -142,14 +149,15 @@ def time_runs(content: bytes, kernels: str, inputs: list[np.ndarray], threads: i
         if batch == 1:
             raise
         raise BatchError(f"the model does not accept a batch of {batch}: {error}. Use batch=1.") from None
-    return timed(runner.interpreter.invoke)
+    return timed(runner.interpreter.invoke, timed_s)
 
 
-def timed(invoke: Callable[[], object]) -> dict[str, Any]:
-    """Times a function: runs it until its time is stable, then at least 50 times and for at least one second.
+def timed(invoke: Callable[[], object], timed_s: float = TIMED_S) -> dict[str, Any]:
+    """Times a function: runs it until its time is stable, then at least 50 times and for the given time.
 
     Args:
         invoke: The function, without arguments.
+        timed_s: The least time in seconds after the warm-up, which takes from 0.2 to 2 times as long.
 
     Returns:
         `latencies_ns` (every `kept_every`-th of `runs` runs), `warm_up_runs`, `warm_up_stable` and `peak_rss_bytes`.
@@ -160,18 +168,19 @@ def timed(invoke: Callable[[], object]) -> dict[str, Any]:
         invoke()
         return time.perf_counter_ns() - start
 
+    least_ns = timed_s * 1e9
     warm_up: list[int] = []
     start, stable = time.perf_counter_ns(), False
-    while not stable and time.perf_counter_ns() - start < _LONGEST_WARM_UP_NS:
+    while not stable and time.perf_counter_ns() - start < 2 * least_ns:
         warm_up.append(once())
-        if len(warm_up) >= 20 and time.perf_counter_ns() - start >= _WARM_UP_NS:
+        if len(warm_up) >= 20 and time.perf_counter_ns() - start >= 0.2 * least_ns:
             before, now = statistics.median(warm_up[-20:-10]), statistics.median(warm_up[-10:])
             stable = abs(now - before) < 0.05 * before
     # A small model runs half a million times in a second; not every latency needs to be kept.
-    every = max(1, int(_RUN_NS / statistics.median(warm_up[-20:]) / _KEPT_RUNS))
+    every = max(1, int(least_ns / statistics.median(warm_up[-20:]) / _KEPT_RUNS))
     latencies: list[int] = []
     start, runs = time.perf_counter_ns(), 0
-    while runs < _RUNS or time.perf_counter_ns() - start < _RUN_NS:
+    while runs < _RUNS or time.perf_counter_ns() - start < least_ns:
         latency, runs = once(), runs + 1
         if runs % every == 0:
             latencies.append(latency)
@@ -308,7 +317,7 @@ def main() -> None:
     timed = None
     if job["latency"]:
         print("latency", file=sys.stderr, flush=True)
-        timed = time_runs(content, job["kernels"], [x[:1] for x in inputs], job["threads"])
+        timed = time_runs(content, job["kernels"], [x[:1] for x in inputs], job["threads"], timed_s=job["timed_s"])
     print(f"outputs of {len(inputs[0])} samples", file=sys.stderr, flush=True)
     done = run(content, job["kernels"], inputs, restart=job["restart"])
     outputs = done.pop("outputs")

@@ -92,7 +92,7 @@ class Host(target.Target):
         try:
             if latency:
                 first = [array[:1] for array in arrays]
-                settings: JsonObject = {"threads": self.threads, "batch": self.batch}
+                settings: JsonObject = {"threads": self.threads, "batch": self.batch, "timed_s": litert.TIMED_S}
                 timed = isolation.run("tfkd.targets.host:_time_runs", inputs=first, **settings, **call, **limits)
             call["restart"] = litert.needs_restart(model.ops)
             calls = [{**call, "inputs": part} for part in target.shards(arrays, least=_SMALLEST_SHARD)]

@@ -48,6 +48,7 @@ def time_model(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float
             path=str(path),
             threads=threads,
             batch=batch,
+            timed_s=litert.TIMED_S,
             timeout_s=timeout_s,
             what=f"timing {path}",
         )
@@ -78,7 +79,7 @@ def time_model(path: Path, *, threads: int = 1, batch: int = 1, timeout_s: float
     )
 
 
-def _time(path: str, threads: int, batch: int) -> JsonObject:  # in the child
+def _time(path: str, threads: int, batch: int, timed_s: float) -> JsonObject:  # in the child
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -91,7 +92,7 @@ def _time(path: str, threads: int, batch: int) -> JsonObject:  # in the child
             raise ModelError(f"input shape {tuple(spec.shape)} does not fit a batch of {batch}")
         array = random_input(shape, np.dtype(spec.dtype.as_numpy_dtype).name, quantized=False, seed=i)
         inputs.append(tf.constant(array))
-    return {**litert.timed(lambda: call(inputs)), "tensorflow": tf.__version__}
+    return {**litert.timed(lambda: call(inputs), timed_s), "tensorflow": tf.__version__}
 
 
 def _saved_model(path: str) -> tuple[Callable[[list[tf.Tensor]], None], list[tf.TensorSpec]]:

@@ -179,7 +179,7 @@ class SSH(target.Target):
             "nonce": secrets.token_hex(16), "model": put(model.content),
             "inputs": [put(litert.packed(array)) for array in arrays],
             "kernels": self.kernels, "threads": self.threads, "latency": latency,
-            "restart": litert.needs_restart(model.ops),
+            "timed_s": litert.TIMED_S, "restart": litert.needs_restart(model.ops),
         }  # fmt: skip
         return self._remote_python(folder, [runner["path"]], json.dumps(job).encode()), job
 
