@@ -49,6 +49,8 @@ TOOLS = {
     "zipalign": "zipalign",
     "apksigner": "apksigner",
 }
+# Options of a Java machine that runs for seconds: the compiler of hot code would cost more than it saves.
+SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 GOLDEN = 256
 LARGE_PAGE = 16384
 EPOCH = (1981, 1, 1, 0, 0, 0)
@@ -256,6 +258,7 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
     # The language and library of Java 8, and the API of Android 8.0.
     call(
         "javac",
+        *(f"-J{option}" for option in SHORT_LIVED),
         "--release",
         "8",
         "-nowarn",
@@ -272,7 +275,7 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
         with zipfile.ZipFile(jar) as archive:
             archive.extractall(folder / "libraries")
     every = sorted([*classes.rglob("*.class"), *(folder / "libraries").rglob("*.class")])
-    if dynamic := dynamic_classes(call("javap", "-c", "-p", *every)):
+    if dynamic := dynamic_classes(call("javap", *(f"-J{option}" for option in SHORT_LIVED), "-c", "-p", *every)):
         raise InputError(
             f"no class may contain invokedynamic, which phones refuse, found in: {', '.join(dynamic)}. "
             "Replace lambdas and method references by anonymous classes."
@@ -280,6 +283,7 @@ def compiled(folder: Path, jars: dict[str, Path]) -> Path:
     dex = folder / "classes.dex"
     call(
         "java",
+        *SHORT_LIVED,
         "-cp",
         jars["dx"],
         "com.android.dx.command.Main",

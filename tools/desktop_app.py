@@ -10,6 +10,7 @@ screens for the documentation:
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import struct
 import subprocess
@@ -100,6 +101,7 @@ def test(project: Path, folder: Path, *properties: str) -> subprocess.CompletedP
     return subprocess.run(
         ["mvn", "-q", "-B", "test", f"-Dtfkd.folder={folder}", f"-DbuildDirectory={folder}/target", *properties],
         cwd=project,
+        env={**os.environ, "MAVEN_OPTS": " ".join(build_apk.SHORT_LIVED)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
