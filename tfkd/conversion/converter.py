@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 MODES = ("float32", "float16", "dynamic_range", "full_int8", "int16x8")
 _CALIBRATED = ("full_int8", "int16x8")
+_PREPARE = "tfkd.conversion.converter:_tensorflow"
 _CONVERT = "tfkd.conversion.converter:_convert"
 
 
@@ -120,7 +121,7 @@ def convert(
         precision.in_float32(load(model)) as loaded,
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
         futures.ThreadPoolExecutor(1) as thread,
-        isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
+        isolation.prepared(_PREPARE) as run,
     ):
         source = _exported(loaded, Path(folder) / "model", mode, settings)
         if mode in _CALIBRATED:
@@ -169,7 +170,7 @@ def float_counterpart(
     with (
         precision.in_float32(load(model)) as loaded,
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
-        isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
+        isolation.prepared(_PREPARE) as run,
     ):
         lstm_op = "UNIDIRECTIONAL_SEQUENCE_LSTM" in converted.ops
         source = export(loaded, Path(folder) / "model", integers="WHILE" not in converted.ops, lstm_op=lstm_op)
@@ -204,8 +205,9 @@ def _conversion(model: keras.Model, source: Source, job: _Job, expected: Referen
     layers = {} if isinstance(model, Path) else layer_names.layers(model)
 
     def float32() -> bytes:
-        float_model: Quantized = isolation.run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **_arguments(source))
-        return float_model.content
+        with isolation.prepared(_PREPARE) as run:
+            converted: Quantized = run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **_arguments(source))
+        return converted.content
 
     def agrees(other: Alternative) -> bool:
         """Whether a conversion in another way succeeds and computes what the model computes."""
@@ -216,7 +218,7 @@ def _conversion(model: keras.Model, source: Source, job: _Job, expected: Referen
         try:
             with (
                 tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
-                isolation.prepared("tfkd.conversion.converter:_tensorflow") as run,
+                isolation.prepared(_PREPARE) as run,
             ):
                 exported = _exported(model, Path(folder) / "model", other.mode, other.settings)
                 quantized, _ = _run(run, exported, changed)
