@@ -207,7 +207,7 @@ def test_run_of_several_inputs_and_outputs(spec, two_inputs):
 
 @pytest.fixture(scope="module")
 def stateful():
-    content = isolation.run(f"{__name__}:fused_lstm", timeout_s=120, what="making an LSTM")
+    content = isolation.run(f"{__name__}:fused_lstm", timeout_s=120, what="making an LSTM", prepare="tests.forks:load")
     return TFLiteModel.load(content)
 
 

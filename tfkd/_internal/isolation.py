@@ -45,7 +45,7 @@ class ChildTimedOut(DeviceError):
     """The child did not finish in time and was killed."""
 
 
-def run(function: str, /, *, timeout_s: float, what: str, **kwargs: object) -> Any:
+def run(function: str, /, *, timeout_s: float, what: str, prepare: str = "", **kwargs: object) -> Any:
     """Runs a function in a new Python process and returns its result.
 
     The child and the processes that it started end when this process ends, also if this one is killed.
@@ -54,6 +54,8 @@ def run(function: str, /, *, timeout_s: float, what: str, **kwargs: object) -> A
         function: `"module:function"`.
         timeout_s: Time limit in seconds, > 0. The child is then killed with all processes that it started.
         what: The work, for error messages: "converting student.keras".
+        prepare: `"module:function"` of slow preparations, such as an import; see `prepared`. Empty for a process that
+            imports everything itself.
         **kwargs: Arguments of the function. They and the result must be picklable.
 
     Raises:
@@ -63,7 +65,7 @@ def run(function: str, /, *, timeout_s: float, what: str, **kwargs: object) -> A
         ChildCrashed: The process died; the message names the signal.
         ChildTimedOut: The process did not finish in time.
     """
-    return run_all(function, [kwargs], timeout_s=timeout_s, what=what)[0]
+    return run_all(function, [kwargs], timeout_s=timeout_s, what=what, prepare=prepare)[0]
 
 
 @contextlib.contextmanager
@@ -80,7 +82,7 @@ def prepared(first: str, /) -> Iterator[Callable[..., Any]]:
         A function like `run`, which may be called once and uses the process.
     """
     with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
-        child = (_ForkedChild if sys.platform == "linux" else _Child)(Path(folder) / "0", first)
+        child = _new_child(Path(folder) / "0", first)
 
         def call(function: str, /, *, timeout_s: float, what: str, **kwargs: object) -> Any:
             child.request(function, kwargs)
@@ -92,7 +94,9 @@ def prepared(first: str, /) -> Iterator[Callable[..., Any]]:
             child.kill()
 
 
-def run_all(function: str, calls: Sequence[Mapping[str, object]], *, timeout_s: float, what: str) -> list[Any]:
+def run_all(
+    function: str, calls: Sequence[Mapping[str, object]], *, timeout_s: float, what: str, prepare: str = ""
+) -> list[Any]:
     """Runs a function several times in parallel, each call in its own process; see `run`.
 
     Args:
@@ -100,6 +104,7 @@ def run_all(function: str, calls: Sequence[Mapping[str, object]], *, timeout_s: 
         calls: Arguments of each call.
         timeout_s: Time limit in seconds for all calls together, > 0.
         what: The work, for error messages.
+        prepare: See `run`.
 
     Returns:
         The results in the order of `calls`. After the first failure the other children are killed.
@@ -109,7 +114,7 @@ def run_all(function: str, calls: Sequence[Mapping[str, object]], *, timeout_s: 
         children: list[_Child] = []
         try:
             for index, kwargs in enumerate(calls):
-                children.append(_Child(Path(folder) / str(index)))
+                children.append(_new_child(Path(folder) / str(index), prepare))
                 children[-1].request(function, kwargs)
             return [child.result(deadline, timeout_s, what) for child in children]
         finally:  # also on Ctrl-C: neither the children nor what they started stay behind
@@ -217,6 +222,11 @@ class _ForkedChild(_Child):
                 self._socket.settimeout(5)
                 while self._socket.recv(16):  # until the last process that holds the other end has ended
                     pass
+
+
+def _new_child(folder: Path, first: str) -> _Child:
+    """A child that does the preparations, forked on Linux from one that has done them."""
+    return (_ForkedChild if first and sys.platform == "linux" else _Child)(folder, first)
 
 
 class _Template:

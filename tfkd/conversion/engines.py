@@ -5,7 +5,6 @@ The engines run native code on the model, which may crash: everything here but `
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -113,16 +112,6 @@ def _move(values: np.ndarray, kind: str, rng: np.random.Generator) -> None:
 
 
 # Entry points of child processes.
-
-
-def load() -> None:
-    """Imports LiteRT."""
-    importlib.import_module("ai_edge_litert.interpreter")
-
-
-def load_micro() -> None:
-    """Imports TensorFlow Lite Micro."""
-    importlib.import_module("tflite_micro")
 
 
 def compute(

@@ -143,6 +143,7 @@ def _non_finite(model: TFLiteModel, reference: Reference, conversion: Conversion
     """The first op that gives NaN or infinity."""
     found = isolation.run(
         "tfkd.conversion.engines:first_non_finite",
+        prepare="tfkd.conversion.litert:load",
         timeout_s=conversion.timeout_s,
         what=conversion.what,
         content=model.content,
@@ -161,6 +162,7 @@ def _between_engines(model: TFLiteModel, reference: Reference, engine: str, conv
     """The first op that an engine computes unlike the plain kernels."""
     found = isolation.run(
         "tfkd.conversion.engines:diverge",
+        prepare="tfkd.conversion.litert:load",
         timeout_s=conversion.timeout_s,
         what=conversion.what,
         content=model.content,

@@ -101,6 +101,7 @@ def measure(
     try:
         result: tuple[list[OpNoise], list[str]] = isolation.run(
             "tfkd.conversion.layer_errors:_measure",
+            prepare="tfkd.conversion.litert:load",
             timeout_s=timeout_s,
             what=f"running {quantized.path or 'the model'} op by op",
             quantized=quantized.content,

@@ -8,6 +8,7 @@ tfkd nor need Python > 3.10.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -94,6 +95,11 @@ def joined(samples: Sequence[np.ndarray]) -> np.ndarray:
         samples: The output of each sample. Its first axis is that of the samples if it has size 1.
     """
     return np.concatenate([y if has_batch_axis(y.shape) else y[None] for y in samples])
+
+
+def load() -> None:
+    """Imports LiteRT."""
+    importlib.import_module("ai_edge_litert.interpreter")
 
 
 def new_interpreter(content: bytes, kernels: str, threads: int = 1, batch: int = 1) -> Interpreter:

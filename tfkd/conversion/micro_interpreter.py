@@ -5,6 +5,7 @@ It runs native code on the model, which may crash: call it in a child process on
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 # Far more than any microcontroller has; untouched pages of it take no memory.
 _ARENA_BYTES = 256 << 20
+
+
+def load() -> None:
+    """Imports TensorFlow Lite Micro."""
+    importlib.import_module("tflite_micro")
 
 
 class MicroInterpreter:

@@ -168,8 +168,10 @@ def compare(
     options = {"what": what, "content": model.content, "files": _COPIES}
     results: dict[str, tuple[engines.Rows, engines.Rows] | str] = {}
     with contextlib.ExitStack() as children:
-        run = children.enter_context(isolation.prepared("tfkd.conversion.engines:load"))
-        run_micro = children.enter_context(isolation.prepared("tfkd.conversion.engines:load_micro")) if micro else None
+        run = children.enter_context(isolation.prepared("tfkd.conversion.litert:load"))
+        run_micro = (
+            children.enter_context(isolation.prepared("tfkd.conversion.micro_interpreter:load")) if micro else None
+        )
         pool = children.enter_context(futures.ThreadPoolExecutor(1))
         limits, some = {"timeout_s": min(timeout_s, _MICRO_S)}, {"samples": samples[:few], "moved": moved[:few]}
         beside = pool.submit(run_micro, _COMPUTE, engines=[MICRO], **limits, **some, **options) if run_micro else None

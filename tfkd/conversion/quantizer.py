@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -190,6 +191,7 @@ def quantize(
     try:
         quantized: Quantized = isolation.run(
             "tfkd.conversion.quantizer:_quantize",
+            prepare="tfkd.conversion.quantizer:_load",
             timeout_s=timeout_s,
             what=what,
             content=content,
@@ -213,6 +215,10 @@ def quantize(
 _Precision = tuple[int, int] | None
 # Result of `activation_ranges.find`.
 _Found = tuple[dict[str, tuple[float, float]], tuple[str, ...]]
+
+
+def _load() -> None:
+    importlib.import_module("litert_quantizer.quantizer")
 
 
 def _quantize(

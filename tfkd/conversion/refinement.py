@@ -200,6 +200,7 @@ def candidates(content: bytes, samples: np.ndarray, *, timeout_s: float = 600.0)
     """
     found: frozenset[str] = isolation.run(
         "tfkd.conversion.refinement:_candidates",
+        prepare="tfkd.conversion.litert:load",
         timeout_s=timeout_s,
         what="looking for channels to equalize",
         content=content,

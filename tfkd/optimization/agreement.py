@@ -92,6 +92,7 @@ def differences(
     order = {name: place for place, name in enumerate(expected)}
     outputs = isolation.run(
         "tfkd.optimization.agreement:_activations",
+        prepare="tfkd.conversion.litert:load",
         timeout_s=600.0,
         what="running the .tflite layer by layer",
         content=model.content,

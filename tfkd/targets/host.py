@@ -87,6 +87,7 @@ class Host(target.Target):
         limits: JsonObject = {
             "timeout_s": self.timeout_s,
             "what": f"running {model.path or 'the model'} on {self.spec}",
+            "prepare": "tfkd.conversion.litert:load",
         }
         timed = None
         try:

@@ -77,6 +77,7 @@ class TFLM(target.Target):
                 [{"content": model.content, "inputs": part} for part in parts],
                 timeout_s=self.timeout_s,
                 what=f"running {model.path or 'the model'} on tflm",
+                prepare="tfkd.conversion.micro_interpreter:load",
             )
         except isolation.ChildRefused as error:
             raise ModelError(
