@@ -44,6 +44,7 @@ MODES = ("float32", "float16", "dynamic_range", "full_int8", "int16x8")
 _CALIBRATED = ("full_int8", "int16x8")
 _PREPARE = "tfkd.conversion.converter:_tensorflow"
 _CONVERT = "tfkd.conversion.converter:_convert"
+_EVALUATE = "tfkd.conversion.converter:_convert_and_evaluate"
 
 
 def convert(
@@ -269,14 +270,8 @@ def _run(run: Callable[..., Any], source: Source, job: _Job) -> tuple[Quantized,
         arguments |= {name: getattr(job, name) for name in names}
     try:
         if job.check and not source.inputs:
-            converted, expected = run(
-                "tfkd.conversion.converter:_convert_and_evaluate",
-                timeout_s=job.timeout_s,
-                what=job.what,
-                mode=job.mode,
-                samples=job.samples,
-                arguments=arguments,
-            )
+            limits = {"timeout_s": job.timeout_s, "what": job.what}
+            converted, expected = run(_EVALUATE, mode=job.mode, samples=job.samples, arguments=arguments, **limits)
         else:
             converted = run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **arguments)
     except InputError as error:
