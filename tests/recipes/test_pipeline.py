@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.adb_device import adb
 from tfkd import data, models
 from tfkd._internal.progress import Progress
 from tfkd.conversion.tflite import CalibrationAudit
@@ -198,6 +199,22 @@ def test_step_of_an_older_version_is_redone(tmp_path):
 def test_record_survives_json(record):
     text = json.dumps(step_cache.to_json(record))
     assert step_cache.from_json(type(record), json.loads(text)) == record
+
+
+@pytest.mark.android
+def test_run_repeats_a_validation_in_which_a_phone_failed(finished, phone):
+    folder, _ = finished
+    path = write_whole(folder, "whole")
+    path.write_text(path.read_text().replace('names = ["tflm"]', 'names = ["tflm", "android"]'))
+    adb("disconnect", phone.serial)
+    failed = pipeline.run(recipe.load(path))
+    assert (failed.steps["convert-full_int8"], failed.steps["validate"]) == ("kept", "done")
+    assert failed.record["verdict"]["status"] == "UNKNOWN"
+    assert "no connected phone" in failed.record["rows"][-1]["invalid_reason"]
+    adb("connect", phone.serial)
+    again = pipeline.run(recipe.load(path))
+    assert (again.steps["convert-full_int8"], again.steps["validate"]) == ("kept", "done")
+    assert again.record["verdict"]["status"] == "SHIP"
 
 
 def test_run_in_a_busy_folder_is_refused(finished):

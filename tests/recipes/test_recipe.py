@@ -65,7 +65,14 @@ def test_recipe_fills_what_is_left_out(tmp_path):
         ('model = "digits_student"', 'path = "s.keras"\ninput_range = [1]', r"student\.input_range: .*at least 2"),
         ('output = "runs/x"', "", r"'output' is missing"),
         ("epochs = 2", 'epochs = "2"', r"teacher\.epochs: .*valid integer. Received: '2'"),
-        ("epochs = 2", "epochs = 0", r"teacher\.epochs: .*greater than or equal to 1. Received: 0"),
+        ("epochs = 2", "epochs = 0", r"teacher: epochs = 0 would leave the random weights of digits_teacher"),
+        ("epochs = 2", "epochs = -1", r"teacher\.epochs: .*greater than or equal to 0. Received: -1"),
+        ("[distillation]", "[distillation]\nepochs = 0", r"distillation\.epochs: .*greater than or equal to 1"),
+        (
+            "epochs = 2",
+            'options = { weights = "$TFKD_NOT_SET/w.h5" }',
+            r"teacher\.options: .*\$TFKD_NOT_SET is not set",
+        ),
         ("max_bytes = 1000", "max_bytes = 0", r"recipe\.toml: contract: max_bytes must be"),
         ("temperature = 2", "alpha = 1.5", r"distillation\.alpha: .*less than or equal to 1"),
         ("epochs = 2", 'path = "t.keras"', r"teacher: give either model .* or path"),
@@ -109,6 +116,17 @@ def test_recipe_path_takes_a_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("TFKD_DATA", "/data")
     text = GOOD.replace('model = "digits_teacher"\nepochs = 2', 'path = "$TFKD_DATA/t.keras"')
     assert recipe.load(write(tmp_path, text)).teacher.files == [Path("/data/t.keras")]
+
+
+def test_weights_file_of_a_builder_takes_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFKD_DATA", "/data")
+    options = 'options = { weights = "$TFKD_DATA/w.h5" }\n'
+    text = GOOD.replace("epochs = 2", f"epochs = 0\n{options}").replace("[distillation]", f"{options}[distillation]")
+    loaded = recipe.load(write(tmp_path, text))
+    assert loaded.teacher.weights_files == loaded.student.files == [Path("/data/w.h5")]
+    assert recipe.load(write(tmp_path, text.replace("$TFKD_DATA/w.h5", "imagenet"))).student.files == []
+    own = text.replace("digits_student", "mine:student")
+    assert recipe.load(write(tmp_path, own)).student.files == []
 
 
 def test_output_takes_a_variable(tmp_path, monkeypatch):

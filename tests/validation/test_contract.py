@@ -88,6 +88,8 @@ def test_limit_texts_are_sentences_and_name_the_unit():
         ({"min_agreement": float("nan")}, "min_agreement must be a number"),
         ({"max_bytes": 0}, "max_bytes must be a number >= 1"),
         ({"max_bytes": "50 kB"}, "max_bytes must be a number"),
+        ({"max_bytes_ratio_to_teacher": 25}, "max_bytes_ratio_to_teacher must be a number in .*0.25 for a quarter"),
+        ({"max_bytes_ratio_to_teacher": 0}, "max_bytes_ratio_to_teacher must be a number"),
         ({"max_arena_bytes": True}, "max_arena_bytes must be a number"),
         ({"max_p90_ms": 0}, "max_p90_ms must be a number"),
         ({"max_divergence_steps": math.inf}, "max_divergence_steps must be a number >= 0"),
@@ -203,6 +205,15 @@ def test_confident_contract_counts_the_end_of_the_interval_against_the_model(lim
     assert verdict.status == status
     assert "end of the interval decides" in verdict.checks[-1].detail
     assert judge(Contract(**limit), [row(differences=differences)]).status == "SHIP"
+
+
+@pytest.mark.parametrize(("teacher_bytes", "status"), [(4000, "SHIP"), (3999, "NO"), (None, "UNKNOWN")])
+def test_size_is_limited_relative_to_the_teacher(teacher_bytes, status):
+    verdict = judge(contract_of(max_bytes_ratio_to_teacher=0.25), [row(teacher_bytes=teacher_bytes)])
+    check = check_of(verdict, "max_bytes_ratio_to_teacher")
+    assert verdict.status == status
+    assert check.value == (None if teacher_bytes is None else 1000 / teacher_bytes)
+    assert (check.target, "is needed" in (check.detail or "")) == (None, teacher_bytes is None)
 
 
 # Models that are no better than a constant answer.

@@ -131,6 +131,7 @@ def test_validate_compares_with_the_teacher_and_the_student_alone(float_model, t
         "teacher": ("teacher", 0.0),
         "alone": ("student alone", 75.0),
     }
+    assert [row.teacher_bytes for row in found.rows] == [None, None, None, found.rows[0].bytes]
     # A gain over a student that is no better than a constant answer proves nothing.
     assert (found.verdict.status, found.verdict.binding) == ("UNKNOWN", "min_gain_over_alone")
     record = json.loads(json.dumps(found.to_json()))

@@ -15,6 +15,7 @@ from keras import layers
 from tfkd._internal.types import Tensor
 from tfkd.errors import InputError
 from tfkd.models.builder_arguments import check, check_positive
+from tfkd.models.pretrained import MOMENTUM, application
 from tfkd.models.sequences import gru, lstm
 from tfkd.models.tables import mlp
 
@@ -34,8 +35,6 @@ __all__ = [
     "lstm",
 ]
 
-# Momentum of BatchNorm's moving averages. Keras's default of 0.99 needs more steps than a short training has.
-_MOMENTUM = 0.9
 _HE = {"kernel_initializer": "he_normal"}
 
 
@@ -211,7 +210,7 @@ def mobilenet_v2(
     """
     check_positive("mobilenet_v2", alpha=alpha)
     image, x = _image_input("mobilenet_v2", input_shape, num_classes, scale=1 / 127.5, offset=-1.0)
-    return _application(keras.applications.MobileNetV2, image, x, num_classes, weights, alpha=alpha)
+    return application(keras.applications.MobileNetV2, image, x, num_classes, weights, alpha=alpha)
 
 
 def resnet50(input_shape: tuple[int, ...], num_classes: int, weights: str | None = None) -> keras.Model:
@@ -232,7 +231,7 @@ def resnet50(input_shape: tuple[int, ...], num_classes: int, weights: str | None
     # The ImageNet mean that keras.applications subtracts for this model.
     mean = [-123.68, -116.779, -103.939]
     image, x = _image_input("resnet50", input_shape, num_classes, scale=1.0, offset=mean)
-    model = _application(keras.applications.ResNet50, image, x, num_classes, weights)
+    model = application(keras.applications.ResNet50, image, x, num_classes, weights)
     if weights is not None:
         stem = model.get_layer("conv1_conv")
         kernel, *bias = stem.get_weights()
@@ -263,7 +262,7 @@ def autoencoder(
     names = [f"encoder{n}" for n in range(1, 5)] + ["code"] + [f"decoder{n}" for n in range(1, 5)]
     for name in names:
         x = layers.Dense(code if name == "code" else width, name=f"{name}_dense")(x)
-        x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(x)
+        x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn")(x)
         x = layers.ReLU(name=f"{name}_relu")(x)
     return keras.Model(features, layers.Dense(input_shape[0], name="reconstruction")(x), name="autoencoder")
 
@@ -298,14 +297,14 @@ def _conv(
     conv = layers.Conv2D(
         filters, kernel, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_conv", **_HE
     )
-    x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_bn")(conv(x))
+    x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn")(conv(x))
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
 def _separable(x: Tensor, filters: int, name: str, *, strides: int = 1, use_bias: bool = True) -> Tensor:
     """A depthwise 3x3 and a pointwise convolution, each with BatchNorm and ReLU."""
     x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_depthwise")(x)
-    x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_depthwise_bn")(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_depthwise_bn")(x)
     x = layers.ReLU(name=f"{name}_depthwise_relu")(x)
     return _conv(x, filters, 1, f"{name}_pointwise", use_bias=use_bias)
 
@@ -322,20 +321,3 @@ def _option_a_shortcut(x: Tensor, filters: int, name: str) -> Tensor:
 def _pool(x: Tensor) -> Tensor:
     """The mean over all positions, as an AVERAGE_POOL_2D like in MLPerf Tiny; GlobalAveragePooling2D becomes a MEAN."""
     return layers.Flatten(name="flatten")(layers.AveragePooling2D(x.shape[1:3], name="pool")(x))
-
-
-def _application(
-    builder: Callable[..., keras.Model],
-    image: Tensor,
-    x: Tensor,
-    num_classes: int,
-    weights: str | None,
-    **options: object,
-) -> keras.Model:
-    """A model of keras.applications on the scaled image x, with a new classifier where its weights have none."""
-    include_top = weights is None or num_classes == 1000
-    head = {"classes": num_classes, "classifier_activation": None} if include_top else {"pooling": "avg"}
-    model = builder(include_top=include_top, weights=weights, input_tensor=x, **head, **options)
-    if include_top:
-        return model
-    return keras.Model(image, layers.Dense(num_classes, name="logits")(model.output), name=model.name)

@@ -130,7 +130,7 @@ class _Run:
 
     def _examine_student(self) -> None:
         """Examines settings, data and the untrained student, in seconds."""
-        recipe, start = self.recipe, self.recipe.student.file
+        recipe = self.recipe
 
         def work(_: str) -> Examined:
             settings, samples, student = doctor.examine_quickly(recipe, self.trainer.splits)
@@ -142,7 +142,7 @@ class _Run:
             return Examined()
 
         inputs = [recipe.student.model_dump(), recipe.distillation.model_dump(), self.trainer.data_hash]
-        self.steps.do("examine-student", [*inputs, input_hash(start) if start else None], Examined, work)
+        self.steps.do("examine-student", [*inputs, *map(input_hash, recipe.student.files)], Examined, work)
 
     def _examine_teacher(self, teacher: Saved) -> Examination:
         """Examines each teacher before any student is trained; the accuracy is that of the best.
@@ -295,7 +295,8 @@ class _Run:
             )
             file = "validation.json"
             report.write_report(validation, self.folder / file, overwrite=True)
-            return Validated(file, validation.ok)
+            final = all(row.valid or row.broken or row.unavailable for row in validation.rows)
+            return Validated(file, validation.ok, final)
 
         # A default target whose tool is installed later is validated then.
         places = [[one, "unavailable"] if isinstance(one, str) else [one.spec] for one in targets]

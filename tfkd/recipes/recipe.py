@@ -20,18 +20,17 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import CHAINED
 from tfkd.recipes.contract_section import ContractSection
+from tfkd.recipes.paths import RecipePath, expand
 from tfkd.recipes.sections import (
     Conversion,
     Data,
     Distillation,
     Optimization,
-    RecipePath,
     Section,
     Source,
     Student,
     Targets,
     Teacher,
-    expand,
 )
 from tfkd.validation.contract import Contract
 

@@ -121,10 +121,16 @@ class Validated(Record):
     Args:
         file: The validation as JSON, relative to the folder of the run.
         ok: See `tfkd.Validation.ok`.
+        final: Whether a repetition would find the same: no device failed, and no measurement was disturbed.
     """
 
     file: str
     ok: bool
+    final: bool = True
+
+    @property
+    def is_final(self) -> bool:
+        return self.final
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,29 +17,10 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import METHODS, check_training
 from tfkd.recipes.model_input import INPUT_RANGE, PREPROCESS, ModelInput, Range, check, declared
+from tfkd.recipes.paths import BuilderOptions, RecipePath, expand, weights_files
 from tfkd.tasks import CLASSIFICATION, Task
 
 Mode = Literal["float32", "float16", "dynamic_range", "full_int8", "int16x8"]
-
-
-def _check_variables(path: str) -> str:
-    """Checks that each environment variable in a path is set; the path stays as it is written."""
-    expand(path)
-    return path
-
-
-def expand(path: str) -> str:
-    """Replaces `~` and each `$NAME` of a path."""
-    expanded = os.path.expanduser(os.path.expandvars(path))
-    if "$" in expanded:
-        name = re.search(r"\$\{?\w*\}?", expanded)
-        raise InputError(
-            f"the environment variable {name[0] if name else '$'} is not set. Set it or write the path out."
-        )
-    return expanded
-
-
-RecipePath = Annotated[str, Field(min_length=1), pydantic.AfterValidator(_check_variables)]
 
 
 class Section(pydantic.BaseModel):
@@ -128,7 +107,13 @@ class Teacher(TrainingConfig):
         examples=["digits_teacher"],
         description="Builder of tfkd.models, or module:function of your own; it is trained on labels first.",
     )
-    options: JsonObject = Field(default={}, description="Arguments of the builder.")
+    epochs: int = Field(
+        default=20,
+        ge=0,
+        description="Passes over the training split. 0: the builder's weights stay as they are, such as those of "
+        'options = { weights = "imagenet" }.',
+    )
+    options: BuilderOptions = Field(default={}, description="Arguments of the builder.")
     path: RecipePath | None = Field(
         default=None,
         examples=["teacher.keras"],
@@ -153,6 +138,11 @@ class Teacher(TrainingConfig):
         if given != ["model"] and (others := self.model_fields_set - {*given, "input_range", "preprocess"}):
             rest = ", ".join(sorted(others))
             raise InputError(f"a teacher with {given[0]} is not trained. Leave out {rest}.")
+        if self.epochs == 0 and ":" not in (self.model or "") and not self.options.get("weights"):
+            raise InputError(
+                f"epochs = 0 would leave the random weights of {self.model} as they are. Add options = "
+                '{ weights = "imagenet" }, or train it.'
+            )
         return self
 
     @property
@@ -165,6 +155,11 @@ class Teacher(TrainingConfig):
         """The trained teachers; empty if the teacher is trained by the run."""
         return [Path(expand(path)) for path in self.paths or ([self.path] if self.path is not None else [])]
 
+    @property
+    def weights_files(self) -> list[Path]:
+        """The file from which the builder loads its weights; empty if there is none."""
+        return weights_files(self.model, self.options)
+
 
 class Student(Section):
     """The student: a builder, or a .keras file that is trained further."""
@@ -174,7 +169,7 @@ class Student(Section):
         examples=["resnet8"],
         description="Builder of tfkd.models, such as resnet8 or mobilenet_v2, or module:function of your own.",
     )
-    options: JsonObject = Field(default={}, description="Arguments of the builder.")
+    options: BuilderOptions = Field(default={}, description="Arguments of the builder.")
     path: RecipePath | None = Field(
         default=None,
         examples=["student.keras"],
@@ -208,9 +203,14 @@ class Student(Section):
 
     @property
     def file(self) -> Path | None:
-        """The model that the student starts or inherits from; None if all its weights are new."""
+        """The model that the student starts or inherits from; None if it does not."""
         source = self.path or self.inherit
         return None if source is None else Path(expand(source))
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that the initial weights depend on."""
+        return [*([self.file] if self.file else []), *weights_files(self.model, self.options)]
 
 
 class Distillation(TrainingConfig):

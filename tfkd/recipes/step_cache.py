@@ -36,6 +36,11 @@ class Record:
         """The result in a few words; may be empty."""
         return ""
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the step need not be repeated with the same inputs."""
+        return True
+
 
 R = TypeVar("R", bound=Record)
 
@@ -116,7 +121,8 @@ class Steps:
             return None
         if any(file_hash(self.folder / file) != digest for file, digest in entry["hashes"].items()):
             return None
-        return Finished(from_json(kind, entry["record"]), entry["hashes"])
+        record = from_json(kind, entry["record"])
+        return Finished(record, entry["hashes"]) if record.is_final else None
 
 
 def read_state(folder: Path) -> JsonObject:

@@ -168,7 +168,7 @@ class Trainer:
             rehearse(student, stages)
 
     def train_teacher(self) -> Saved:
-        """Trains the teacher on labels, or finds the trained ones that the recipe names.
+        """Trains the teacher on labels, builds it with its weights, or finds the trained ones that the recipe names.
 
         Raises:
             InputError: A file of the recipe does not exist.
@@ -185,11 +185,11 @@ class Trainer:
 
             _reset_keras(self.recipe.seed)
             model = build_for(settings.model or "", self.teacher_splits.train, self.task, settings.options)
-            return self._train(
-                _Training("teacher", key, model, model, settings, self.recipe.seed), splits=self.teacher_splits
-            )
+            training = _Training("teacher", key, model, model, settings, self.recipe.seed)
+            return self._train(training, splits=self.teacher_splits)
 
         inputs = [settings.model_dump(), self.recipe.seed, self.data_hash, *self._code_hashes(settings, settings.model)]
+        inputs += map(input_hash, settings.weights_files)
         return self.saved(self.steps.do("teacher", inputs, Trained, work))
 
     def _code_hashes(self, settings: TrainingConfig, model: str | None = None) -> list[str]:
@@ -256,9 +256,8 @@ class Trainer:
             distiller, store = self._distiller(teaching, student)
             return self._train(_Training(name, key, distiller, student, settings, seed, store))
 
-        start = self.recipe.student.file
         inputs = [self.recipe.student.model_dump(), settings.training.model_dump(), seed, self.data_hash]
-        inputs += [input_hash(start)] if start else []
+        inputs += map(input_hash, self.recipe.student.files)
         inputs += self._code_hashes(settings, self.recipe.student.model)
         if teaching is not None:
             inputs += [settings.alpha, settings.soft_of(self.task), teaching.hashes]
@@ -293,23 +292,26 @@ class Trainer:
         for stale in folder.glob("checkpoint-*"):
             if stale != checkpoint:
                 shutil.rmtree(stale)
-        history = fit(
-            training.fitted,
-            splits,
-            training.config,
-            seed=training.seed,
-            checkpoint=checkpoint,
-            on_epoch=self.progress.epoch,
-            soft_labels=training.store,
-            partner=None if training.fitted is training.saved else self.partner,
-            callbacks=training.callbacks,
-            loggers=self.loggers.callbacks(training.name, training.config, checkpoint) if self.loggers else (),
-            task=self.task,
-        )
+        history: History = {}
+        if training.config.epochs:
+            history = fit(
+                training.fitted,
+                splits,
+                training.config,
+                seed=training.seed,
+                checkpoint=checkpoint,
+                on_epoch=self.progress.epoch,
+                soft_labels=training.store,
+                partner=None if training.fitted is training.saved else self.partner,
+                callbacks=training.callbacks,
+                loggers=self.loggers.callbacks(training.name, training.config, checkpoint) if self.loggers else (),
+                task=self.task,
+            )
         file = f"{training.name}/model.keras"
         with atomic.replacing(self.folder / file) as part:
             training.saved.save(part)
-        shutil.rmtree(checkpoint)
+        if checkpoint.exists():
+            shutil.rmtree(checkpoint)
         if isinstance(task := self.task, tasks.ScoredTask):
             name = task.primary.name
             val, test = (evaluate(training.saved, split, task)[name] for split in (splits.val, splits.test))

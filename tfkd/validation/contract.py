@@ -49,6 +49,8 @@ class Contract:
         min_agreement: Minimum share of test samples with the same label as the reference model predicts in percent,
             0 or more than 1..100.
         max_bytes: Maximum size of the .tflite file in bytes, >= 1.
+        max_bytes_ratio_to_teacher: Maximum size of the .tflite file relative to the weights of the teacher as they are
+            in memory, such as 0.25 for a quarter, > 0 and <= 1.
         max_arena_bytes: Maximum size of the tensor arena in bytes, >= 1.
         max_ram_bytes: Maximum RAM on a microcontroller (tensor arena and stack) in bytes, >= 1.
         max_flash_bytes: Maximum flash on a microcontroller (code and weights) in bytes, >= 1.
@@ -78,6 +80,7 @@ class Contract:
     min_gain_over_alone: float | None = None
     min_agreement: float | None = None
     max_bytes: int | None = None
+    max_bytes_ratio_to_teacher: float | None = None
     max_arena_bytes: int | None = None
     max_ram_bytes: int | None = None
     max_flash_bytes: int | None = None

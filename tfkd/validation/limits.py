@@ -165,6 +165,20 @@ LIMITS: dict[str, Limit] = {
             evidence_field=None,
         ),
         Limit(
+            name="max_bytes_ratio_to_teacher",
+            label="Size relative to the teacher",
+            unit="ratio",
+            number=float,
+            low=1e-6,
+            high=1,
+            help="Maximum size of the .tflite file relative to the weights of the teacher in memory, a number up to 1 "
+            "such as 0.25.",
+            example="Write a number up to 1: 0.25 for a quarter.",
+            missing="The teacher (--teacher) is needed.",
+            read=lambda row: row.bytes / row.teacher_bytes if row.teacher_bytes else None,
+            evidence_field=None,
+        ),
+        Limit(
             name="max_arena_bytes",
             label="Tensor arena",
             unit="bytes",

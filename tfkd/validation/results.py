@@ -44,6 +44,7 @@ class Row:
         invalid_reason: Why there are no numbers, or why they are not valid; None for a valid row.
         broken: Whether the model is at fault: the target refused it, it crashed, or its outputs are not finite.
         unavailable: Whether the target is at fault: a program or package that it needs is missing on this platform.
+        teacher_bytes: Size of the weights of the teacher in memory; None for a Keras model and without a teacher.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Row:
     invalid_reason: str | None = None
     broken: bool = False
     unavailable: bool = False
+    teacher_bytes: int | None = None
 
     @property
     def valid(self) -> bool:

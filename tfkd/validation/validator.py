@@ -155,7 +155,11 @@ def validate(
     step = _counter(progress, len(keras_models) + len(models) * len(places))
     samples = task_results.validation_samples(found, validation)
     rows, others = keras_rows.compute(keras_models, roles, test, step, found, samples)
-    target_rows = list(_target_rows(models, places, _Test(test, found, samples), others, step))
+    teacher_bytes = next((row.bytes for row in rows if row.name == roles.get("teacher")), None)
+    target_rows = [
+        dataclasses.replace(row, teacher_bytes=teacher_bytes)
+        for row in _target_rows(models, places, _Test(test, found, samples), others, step)
+    ]
     step("done")
     candidates = [row for row in target_rows if row.name == shipped]
     skipped = [row for row in candidates if row.unavailable and (targets is None or row.target in optional)]
