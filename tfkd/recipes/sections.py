@@ -110,8 +110,8 @@ class Teacher(TrainingConfig):
     epochs: int = Field(
         default=20,
         ge=0,
-        description="Passes over the training split. 0: the builder's weights stay as they are, such as those of "
-        'options = { weights = "imagenet" }.',
+        description="Passes over the training split. 0: the weights that the builder loads by its option weights stay "
+        "as they are.",
     )
     options: BuilderOptions = Field(default={}, description="Arguments of the builder.")
     path: RecipePath | None = Field(
