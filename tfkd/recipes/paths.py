@@ -53,5 +53,6 @@ def weights_files(model: str | None, options: Mapping[str, Any]) -> list[Path]:
         options: Its arguments.
     """
     weights = options.get("weights")
-    is_path = model is not None and ":" not in model and isinstance(weights, str) and weights != "imagenet"
-    return [Path(weights)] if is_path else []
+    if model is None or ":" in model or not isinstance(weights, str) or weights == "imagenet":
+        return []
+    return [Path(weights)]
