@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pydantic
 from pydantic import Field
 
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.errors import InputError
 
 
@@ -35,17 +35,17 @@ def _check_variables(path: str) -> str:
     return path
 
 
-def _expand_weights(options: dict[str, Any]) -> dict[str, Any]:
+def _expand_weights(options: JsonObject) -> JsonObject:
     """The arguments of a builder, without variables in the path of a weights file."""
     weights = options.get("weights")
     return {**options, "weights": expand(weights)} if isinstance(weights, str) else options
 
 
 RecipePath = Annotated[str, Field(min_length=1), pydantic.AfterValidator(_check_variables)]
-BuilderOptions = Annotated[dict[str, Any], pydantic.AfterValidator(_expand_weights)]
+BuilderOptions = Annotated[JsonObject, pydantic.AfterValidator(_expand_weights)]
 
 
-def weights_files(model: str | None, options: Mapping[str, Any]) -> list[Path]:
+def weights_files(model: str | None, options: JsonRecord) -> list[Path]:
     """The weights file that a builder of tfkd.models loads; empty if there is none.
 
     Args:
