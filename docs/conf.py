@@ -20,6 +20,8 @@ html_theme = "furo"
 html_title = f"tfkd {release}"
 html_static_path = ["_static"]
 html_copy_source = False
+# Quotes and dashes stay as they are written: `--data` in a help text is an option, not a dash.
+smartquotes = False
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

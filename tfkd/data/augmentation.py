@@ -116,7 +116,9 @@ class CropFlip:
         import tensorflow as tf
 
         if x.shape.rank != 4:
-            raise InputError(f"CropFlip: a sample must be an image [H, W, C]. Received: shape {x.shape[1:]}.")
+            raise InputError(
+                f"CropFlip: a sample must be an image [H, W, C]. Received: shape {x.shape[1:]}. Leave it out."
+            )
         words = tf.cast(tf.bitcast(seeds, tf.uint32), tf.uint64)
         bits = _mix(_mix(words[:, 0]) + words[:, 1])
 

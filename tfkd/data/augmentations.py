@@ -117,7 +117,9 @@ def check(names: Sequence[str], options: Mapping[str, JsonRecord]) -> None:
         raise InputError(f"augment: each name may occur once. Received: {', '.join(names)}. Remove one.")
     for name, arguments in options.items():
         if name not in names:
-            raise InputError(f"augment: the options of {name!r} need it in augment. Received: {', '.join(names)}.")
+            raise InputError(
+                f"augment: the options of {name!r} need it in augment. Received: {', '.join(names)}. Add it."
+            )
         known = _options_of(name)
         for option, value in arguments.items():
             if option not in known:

@@ -35,7 +35,9 @@ def rows_of(request: Request, out: Path) -> list[JsonObject]:
             for file, label, part in folder.rows(path)
         ]
     if path.suffix.lower() not in manifest.SUFFIXES or not path.is_file():
-        raise InputError(f"split: data must be a folder of class folders or a manifest. Received: {path}.")
+        raise InputError(
+            f"split: data must be a folder of class folders or a manifest. Received: {path}. Write a manifest."
+        )
     rows = manifest.read(path)
     parts = manifest.parts(path, rows)
     found = [dict(row.values) for row in rows]
@@ -71,12 +73,14 @@ def groups_of(rows: Sequence[JsonRecord], group: str) -> list[str]:
     try:
         pattern = re.compile(group)
     except re.error as error:
-        raise InputError(f"split: group must be a regular expression. Received: {group!r}: {error}.") from None
+        raise InputError(
+            f"split: group must be a regular expression. Received: {group!r}: {error}. Use 'speaker_(\\d+)'."
+        ) from None
     found = []
     for row in rows:
         match = pattern.search(str(row["path"]))
         if match is None or not match.groups():
-            raise InputError(f"split: group must match each path. Received: {group!r} and {row['path']}.")
+            raise InputError(f"split: group must match each path. Received: {group!r} and {row['path']}. Correct it.")
         found.append(match[1])
     return found
 
@@ -163,7 +167,9 @@ def split(
     given = [row.get("split", "train") for row in rows]
     missing = {role: share for role, share in shares.items() if role not in given}
     if not missing:
-        raise InputError("split: the data set must lack a validation or test part. Received: one with both.")
+        raise InputError(
+            "split: the data set must lack a validation or test part. Received: one with both. Use it as it is."
+        )
     free = [number for number, part in enumerate(given) if part == "train"]
     groups = None if group is None else groups_of(rows, group)
     if groups is not None:

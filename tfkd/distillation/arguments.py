@@ -78,8 +78,8 @@ def check_classes(loss: losses.DistillationLoss, outputs: int | None) -> None:
     """
     if loss.needs_classes and outputs == 1:
         raise ModelError(
-            f"Distiller: {type(loss).__name__} needs at least 2 classes, one logit each. Received: 1 output. Use "
-            "soft_loss=tfkd.losses.MeanSquared(), or build binary models with two logits instead of one."
+            f"Distiller: {type(loss).__name__} needs at least 2 classes, one logit each. Received: 1 output. Pass "
+            "task='binary' or task='regression', or soft_loss=tfkd.losses.MeanSquared()."
         )
 
 
@@ -97,8 +97,9 @@ def check_losses(hard_loss: Tensor, soft_losses: Sequence[losses.DistillationLos
         if loss.needs_classes and logits.is_regression(hard_loss):
             raise InputError(
                 f"Distiller: {type(loss).__name__} compares probabilities of classes, the compiled loss is one of "
-                f"regression. Received: loss={hard_loss!r}. Use soft_loss=tfkd.losses.MeanSquared() for regression, or "
-                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True) for classes."
+                f"regression. Received: loss={hard_loss!r}. Pass task='regression' or "
+                "soft_loss=tfkd.losses.MeanSquared(); for classes "
+                "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
 
 
@@ -123,7 +124,8 @@ def check_targets(
     if (sums > 1.001).any() or (binary and (sums < 0.999).any()):
         raise InputError(
             f"Distiller: {type(loss).__name__} needs samples of exactly one class. Received: labels of several "
-            f"classes, rows with sums {sums.min():g}..{sums.max():g}. Use soft_loss=tfkd.losses.MeanSquared()."
+            f"classes, rows with sums {sums.min():g}..{sums.max():g}. Pass task='multi_label', or "
+            "soft_loss=tfkd.losses.MeanSquared()."
         )
 
 

@@ -54,7 +54,8 @@ class MLflowRun(keras.callbacks.Callback):
             run = str(self._client.create_run(number, run_name=self._name).info.run_id)
         except Exception as error:  # of the database, the network or the server
             raise InputError(
-                f"mlflow: {self._uri} must be a tracking server or store that can be reached. Received: {error}."
+                f"mlflow: {self._uri} must be a tracking server or store that can be reached. Received: {error}. Start "
+                "it, or correct the address."
             ) from error
         for key, value in self._config.model_dump().items():
             self._client.log_param(run, key, value)

@@ -145,7 +145,8 @@ class TrainingConfig(pydantic.BaseModel):
     def _check_losses(self) -> Self:
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             raise InputError(
-                f"class_weights must be balanced, or a weight for each class. Received: {self.class_weights!r}."
+                f"class_weights must be balanced, or a weight for each class. Received: {self.class_weights!r}. "
+                "Use balanced."
             )
         if self.label_loss and self.label_smoothing:
             raise InputError("label_smoothing has no effect on a loss of your own. Leave one of them out.")

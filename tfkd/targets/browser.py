@@ -155,7 +155,7 @@ class Browser(target.Target):
             yield [f"{url}{token}/" for token in sites]
 
     def _wait(self, trial: Trial, url: str) -> Measurement:
-        say(invitation(url, f"It is waited for {self.timeout_s:g} s; Ctrl-C ends."))
+        say(invitation(url, f"Waiting for an answer for up to {self.timeout_s:g} s; Ctrl-C ends."))
         end = time.monotonic() + self.timeout_s
         while (left := end - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
@@ -163,7 +163,7 @@ class Browser(target.Target):
                 if answer.measurement:
                     time.sleep(_POLL_S)  # the reply to the phone is still under way
                     return answer.measurement
-                say(f"{_device_of(answer)} failed: {answer.error} It is waited for another try.")
+                say(f"{_device_of(answer)} failed: {answer.error} It may try again.")
         raise DeviceError(
             f"{self.spec}: no device gave an answer within {self.timeout_s:g} s. Open {url} on a phone in the same "
             "network, or raise timeout_s; a firewall of this machine may block the port."

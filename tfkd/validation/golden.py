@@ -198,7 +198,7 @@ def _outputs(target: str | Target, model: TFLiteModel, inputs: np.ndarray) -> tu
     place = targets.get(target) if isinstance(target, str) else target
     measured = place.run(model, inputs, latency=False)
     if not measured.valid:
-        raise DeviceError(f"golden: the run on {place.spec} is not valid: {measured.invalid_reason}")
+        raise DeviceError(f"golden: the run on {place.spec} is not valid: {measured.invalid_reason} Run it again.")
     if not np.isfinite(measured.outputs[0]).all():
         raise ModelError(
             f"golden: outputs must be finite. Received: NaN or infinity on {place.spec}. Check its weights."

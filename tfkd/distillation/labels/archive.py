@@ -118,7 +118,9 @@ def open_group(path: str, mode: Literal["r", "r+", "a", "w"]) -> Group:
     try:
         return zarr.open_group(path, mode=mode)
     except ImportError as error:
-        raise ToolMissingError(f"{path}: the driver of this URL is not installed: {error}.") from None
+        raise ToolMissingError(
+            f"{path}: the driver of this URL is not installed: {error}. Install it with pip."
+        ) from None
 
 
 def chunks(group: Group, samples: int) -> Iterator[tuple[int, np.ndarray]]:
