@@ -112,6 +112,22 @@ def digits_student_file(digits_files) -> Path:
 
 
 @pytest.fixture(scope="session")
+def splits():
+    """The digits data set: 8x8x1 images, 10 classes."""
+    from tfkd import data
+
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def student(digits_student_file):
+    """A trained digits student; a test that changes weights clones it first."""
+    from tfkd import models
+
+    return models.load(digits_student_file)
+
+
+@pytest.fixture(scope="session")
 def digits_int8(digits_student_file):
     """The digits student as a .tflite of mode full_int8, converted once for all worker processes."""
     from tfkd import data, models

@@ -4,20 +4,7 @@ import functools
 
 import pytest
 
-from tfkd import data, models
 from tfkd.conversion.converter import convert
-
-
-@pytest.fixture(scope="session")
-def splits():
-    """The digits data set: 8x8x1 images, 10 classes."""
-    return data.load("digits")
-
-
-@pytest.fixture(scope="session")
-def student(digits_student_file):
-    """A trained digits student."""
-    return models.load(digits_student_file)
 
 
 @pytest.fixture(scope="session")

@@ -7,20 +7,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from tfkd import data, models
 from tfkd.conversion.converter import convert
 from tfkd.conversion.tflite import TFLiteModel
-
-
-@pytest.fixture(scope="session")
-def splits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="session")
-def student(digits_student_file):
-    """A trained digits student."""
-    return models.load(digits_student_file)
 
 
 class Gain(keras.layers.Layer):

@@ -3,19 +3,7 @@
 import pytest
 
 from tests.validation.identity_models import split_of
-from tfkd import data, models
 from tfkd.conversion.converter import convert
-
-
-@pytest.fixture(scope="session")
-def splits():
-    return data.load("digits")
-
-
-@pytest.fixture(scope="session")
-def student(digits_student_file):
-    """A trained digits student; a test that changes weights clones it first."""
-    return models.load(digits_student_file)
 
 
 @pytest.fixture(scope="session")
