@@ -106,7 +106,7 @@ def native(folder: Path, programs: list[micro.Program], models: list[TFLiteModel
     return compile_and_run(folder, [*main, "return 0; }"], inputs)
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(70, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [12, pytest.param(70, marks=pytest.mark.campaign)])
 def test_random_graphs_with_float_io_compute_the_bits_of_tflite_micro(count: int, tmp_path: Path) -> None:
     models = [TFLiteModel(with_float_io(net(seed), seed)) for seed in range(3_000, 3_000 + count)]
     inputs = [floats(model, 2) for model in models]

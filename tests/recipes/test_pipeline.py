@@ -51,6 +51,10 @@ STEPS = (
     "validate",
     "report",
 )
+# Changes of the recipe for tests of what comes before the conversion.
+SHIPPED_AS_FLOAT = ('modes = ["float16", "full_int8"]', 'modes = ["float32"]\nship = "float32"')
+ON_THE_HOST = ('names = ["tflm"]', 'names = ["host:plain"]')
+QUICK = {"modes": SHIPPED_AS_FLOAT, "targets": ON_THE_HOST, "size": ("max_bytes = 20000", "max_bytes = 40000")}
 TRAINED_TEACHER = 'model = "digits_teacher"\nepochs = 1'
 
 
@@ -301,7 +305,7 @@ def test_run_with_damaged_state_is_refused(tmp_path):
 
 def test_run_with_views_labels_once_and_trains_from_the_store(tmp_path, digits_teacher_file):
     views = ("[distillation]", '[distillation]\nviews = 2\naugment = "crop_flip"\npadding = 1\nflip = false')
-    path = write(tmp_path, "stored", teacher=digits_teacher_file, views=views)
+    path = write(tmp_path, "stored", teacher=digits_teacher_file, views=views, **QUICK)
     first = pipeline.run(recipe.load(path))
     assert first.steps["labels"] == "done"
     path.write_text(path.read_text().replace("seeds = 1", "seeds = 2"))
@@ -332,6 +336,7 @@ def test_run_of_several_teachers_starts_the_student_from_a_file(tmp_path, frozen
         several=('path = ""', f'paths = ["{digits_teacher_file}", "{frozen}"]'),
         student=('model = "digits_student"', f'path = "{frozen}"'),
         slowly=("learning_rate = 0.01", "learning_rate = 1e-6"),
+        **QUICK,
     )
     result = pipeline.run(recipe.load(path))
     before, after = weights(frozen), weights(tmp_path / "again/student-distilled-0/model.keras")
@@ -350,7 +355,7 @@ def test_run_starts_the_student_from_layers_of_another_model(tmp_path, frozen, d
             teacher=digits_teacher_file,
             student=('model = "digits_student"', heir),
             slowly=("learning_rate = 0.01", "learning_rate = 1e-6"),
-            modes=('modes = ["float16", "full_int8"]', 'modes = ["float16"]\nship = "float16"'),
+            **QUICK,
         )
 
     with pytest.raises(InputError, match="'block9'"):
@@ -377,6 +382,7 @@ def test_run_of_a_teacher_with_other_inputs(tmp_path):
         built=('path = ""', TRAINED_TEACHER),
         data=('name = "digits"', source),
         longer=("[distillation]\nepochs = 1", "[distillation]\nallow_bad_teacher = true\nepochs = 4"),
+        **QUICK,
     )
     result = pipeline.run(recipe.load(path))
     assert models.load(tmp_path / "run/teacher/model.keras").input_shape == (None, 8, 8, 1)

@@ -67,9 +67,10 @@ def test_core_equals_tflite_micro_bit_for_bit(core: str, digits: TFLiteModel) ->
     assert run.estimated_ms is None  # no board, no clock
 
 
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("core", CORES)
-def test_core_equals_tflite_micro_bit_for_bit_on_random_graphs(core: str) -> None:
-    for seed in range(5):
+def test_core_equals_tflite_micro_bit_for_bit_on_random_graphs(core: str, count: int) -> None:
+    for seed in range(count):
         model = TFLiteModel.load(net(10_000 + 100 * list(CORES).index(core) + seed))
         try:
             expected = targets.get("tflm").run(model, samples(model)).outputs[0]
