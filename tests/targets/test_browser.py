@@ -144,7 +144,7 @@ def test_phone_opens_the_page_and_sees_the_verdict(digits_int8, splits, capfd):
             assert places == sorted(set(places))
             assert len(places) <= 120
             assert places[0] < 10
-            assert places[-1] == 240
+            assert places[-1] == 300
     thread.join(timeout=30)
     assert np.array_equal(found[0].outputs[0], host(digits_int8, x)[0])
 

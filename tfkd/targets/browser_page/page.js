@@ -155,10 +155,11 @@ async function sustain() {
 function draw(point, seconds) {
   points.push(point);
   const top = 1.1 * Math.max(...points.map(({ ms }) => ms));
-  const place = ({ seconds: at, ms }) => `${((300 * at) / seconds).toFixed(1)},${(90 - (90 * ms) / top).toFixed(1)}`;
+  const end = Math.max(seconds, point.seconds);
+  const place = ({ seconds: at, ms }) => `${((300 * at) / end).toFixed(1)},${(90 - (90 * ms) / top).toFixed(1)}`;
   $("line").setAttribute("points", points.map(place).join(" "));
   const first = points[0].ms, change = Math.round(100 * (point.ms / first - 1));
-  const told = `After ${Math.round(point.seconds)} of ${seconds} s: ${point.ms.toPrecision(3)} ms, ` +
+  const told = `After ${Math.floor(point.seconds)} of ${seconds} s: ${point.ms.toPrecision(3)} ms, ` +
     (change > 0 ? `${change} % slower than at the start.` : "not slower than at the start.");
   $("slowing").textContent = hidden ? `${told} The page was in the background: this does not count.` : told;
 }
