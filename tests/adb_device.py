@@ -298,13 +298,24 @@ def instrument(root, *words):
     nanos = list(timed["latencies_ns"]) if timed else []
     hot = fault == "hot"
     result = {
-        "format": 1, "id": run_id, "nonce": "0" * 32 if fault == "nonce" else spec["nonce"],
-        "model_sha256": spec["model"]["sha256"], "latencies_ns": nanos, "samples": len(inputs[0]), "outputs": outputs,
-        "device": {"model": "desk"}, "engine": {"engine": "LiteRT"}, "thermal": [[0, 3 if hot else 0]],
+        "format": 1,
+        "id": run_id,
+        "nonce": "0" * 32 if fault == "nonce" else spec["nonce"],
+        "model_sha256": spec["model"]["sha256"],
+        "latencies_ns": nanos,
+        "samples": len(inputs[0]),
+        "outputs": outputs,
+        "device": {"model": "desk"},
+        "engine": {"engine": "LiteRT"},
+        "thermal": [[0, 3 if hot else 0]],
         "per_minute": [],
-        "runs": len(nanos), "kept_every": 1, "warm_up_runs": 1, "warm_up_stable": True, "valid": not hot,
+        "runs": len(nanos),
+        "kept_every": 1,
+        "warm_up_runs": 1,
+        "warm_up_stable": True,
+        "valid": not hot,
         "reasons": ["thermal status 3: the device throttled"] if hot else [],
-    }  # fmt: skip
+    }
     text = json.dumps(result)
     if fault != "empty":
         (folder / "result.json").write_text(text[: len(text) // 2] if fault == "truncated" else text)

@@ -51,13 +51,27 @@ class Page:
             {"dtype": str(y.dtype), "shape": [1, *y.shape[1:]], "crc32": zlib.crc32(y.tobytes())} for y in self.outputs
         ]
         record = {
-            "nonce": job["nonce"], "model_bytes": len(sent), "model_crc32": zlib.crc32(sent),
-            "samples": job["samples"], "inputs_crc32": crcs, "load_ms": 200.5, "compile_ms": 50, "first_run_ms": 9,
-            "build": "litert_wasm", "jspi": False, "threads": 1, "used_accelerator": "wasm",
-            "fully_accelerated": True, "timed": TIMED, "outputs": outputs, "clock_drift_ms": 0.5, "printed": [],
-            "device": {"user_agent": "Mozilla/5.0 (X11) Chrome/156.0 Safari", "cores": 8}, "hidden": False,
+            "nonce": job["nonce"],
+            "model_bytes": len(sent),
+            "model_crc32": zlib.crc32(sent),
+            "samples": job["samples"],
+            "inputs_crc32": crcs,
+            "load_ms": 200.5,
+            "compile_ms": 50,
+            "first_run_ms": 9,
+            "build": "litert_wasm",
+            "jspi": False,
+            "threads": 1,
+            "used_accelerator": "wasm",
+            "fully_accelerated": True,
+            "timed": TIMED,
+            "outputs": outputs,
+            "clock_drift_ms": 0.5,
+            "printed": [],
+            "device": {"user_agent": "Mozilla/5.0 (X11) Chrome/156.0 Safari", "cores": 8},
+            "hidden": False,
             "page_pause_ms": 0,
-        }  # fmt: skip
+        }
         return record | changes
 
     def send(self, record, outputs=None):

@@ -94,5 +94,6 @@ def test_equal_samples_are_named_by_their_ids_or_files(tmp_path):
     (one,) = [part for part in (train, val) if len(part.overlap(test))]
     assert one.equal_samples(test) == f"1 equal sample ({one.role} 7 and test 43)"
     named = dataclasses.replace(test, paths=np.array([f"{number}.png" for number in range(len(test))]))
-    assert named.equal_samples(named).endswith("(" + ", ".join(f"test {n}.png and test {n}.png" for n in range(5))
-        + f" and {len(test) - 5} more)")  # fmt: skip
+    assert named.equal_samples(named).endswith(
+        "(" + ", ".join(f"test {n}.png and test {n}.png" for n in range(5)) + f" and {len(test) - 5} more)"
+    )

@@ -252,8 +252,11 @@ def test_own_loss_optimizer_metrics_and_callbacks_are_used(mine, loss):
     logits = model.predict(SPLITS.val.x.astype("float32"), verbose=0)
     assert history["val_loss"][-1] == pytest.approx(((np.eye(10)[SPLITS.val.y] - logits) ** 2).mean(), rel=1e-4)
     assert config(**settings).own_code == [
-        settings["optimizer"], settings["label_loss"], *settings["metrics"], *settings["callbacks"]
-    ]  # fmt: skip
+        settings["optimizer"],
+        settings["label_loss"],
+        *settings["metrics"],
+        *settings["callbacks"],
+    ]
 
 
 def test_own_distillation_loss_is_built_with_its_options(mine):

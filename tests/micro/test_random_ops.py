@@ -44,8 +44,13 @@ def check_bits(cases: Iterable[tuple[str, int, str]], folder: Path) -> list[Grap
 
 def cases(seeds: Iterable[int]) -> list[tuple[str, int, str]]:
     """Graphs of all ops, with int16 activations where the interpreter has them."""
-    return [(kind, seed, dtype) for seed in seeds for dtype in ("int8", "int16") for kind in MAKERS
-            if dtype == "int8" or kind in WIDE]  # fmt: skip
+    return [
+        (kind, seed, dtype)
+        for seed in seeds
+        for dtype in ("int8", "int16")
+        for kind in MAKERS
+        if dtype == "int8" or kind in WIDE
+    ]
 
 
 def test_each_op_computes_the_bits_of_tflite_micro(tmp_path: Path) -> None:

@@ -33,10 +33,14 @@ def test_each_device_is_a_row_of_the_live_page_and_of_the_validation(browser, di
     def serve():
         found.extend(
             visits.serve(
-                digits_int8, split, browser, most=3,
-                on_start=lambda *both: (urls.extend(both), started.set()), on_visit=rows.append,
+                digits_int8,
+                split,
+                browser,
+                most=3,
+                on_start=lambda *both: (urls.extend(both), started.set()),
+                on_visit=rows.append,
             )
-        )  # fmt: skip
+        )
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

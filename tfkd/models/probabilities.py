@@ -231,8 +231,11 @@ def _random_inputs(model: keras.Model) -> Nest:
     for shape, tensor in zip(_shapes(model) or [], tensors, strict=True):
         size = (shape[0] or 4, *(one or _UNKNOWN for one in shape[1:]))
         dtype = str(model.input_dtype if tensor is None else tensor.dtype)
-        x = np.where(np.arange(size[0]).reshape(-1, *[1] * (len(size) - 1)) % 2, 255 * random.random(size),
-                     random.normal(size=size))  # fmt: skip
+        x = np.where(
+            np.arange(size[0]).reshape(-1, *[1] * (len(size) - 1)) % 2,
+            255 * random.random(size),
+            random.normal(size=size),
+        )
         arrays.append(ops.cast(x if "float" in dtype else random.integers(0, 2, size), dtype))
     structure = keras_compat.input_structure(model) if keras_compat.shows_layers(model) else None
     return arrays[0] if structure is None else keras.tree.pack_sequence_as(structure, arrays)

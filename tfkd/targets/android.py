@@ -109,12 +109,19 @@ class Android(target.Target):
             for name, content in files.items()
         }
         spec = {
-            "format": 1, "id": run_id, "nonce": nonce, "model": assets["model.tflite"],
-            "inputs": [assets[f"input_{i}.npy"] for i in range(len(arrays))], "threads": self.threads,
-            "accelerator": self.accelerator, "min_runs": _MIN_RUNS if latency else 0,
-            "min_seconds": _MIN_SECONDS if latency else 0, "max_seconds": _MAX_SECONDS if latency else 0,
-            "sustained_seconds": self.sustained_s if latency else 0, "accuracy": True,
-        }  # fmt: skip
+            "format": 1,
+            "id": run_id,
+            "nonce": nonce,
+            "model": assets["model.tflite"],
+            "inputs": [assets[f"input_{i}.npy"] for i in range(len(arrays))],
+            "threads": self.threads,
+            "accelerator": self.accelerator,
+            "min_runs": _MIN_RUNS if latency else 0,
+            "min_seconds": _MIN_SECONDS if latency else 0,
+            "max_seconds": _MAX_SECONDS if latency else 0,
+            "sustained_seconds": self.sustained_s if latency else 0,
+            "accuracy": True,
+        }
         with adb.awake(device), _folder(device, run_id):
             device.push({**files, "spec.json": json.dumps(spec).encode()}, run_id)
             device.instrument(run_id, self.timeout_s + self.sustained_s, self.progress)

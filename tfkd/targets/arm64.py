@@ -90,9 +90,12 @@ class ARM64(target.Target):
                 return {"path": str(path), "sha256": hashlib.sha256(content).hexdigest()}
 
             job = {
-                "nonce": "", "model": put("model", model.content), "kernels": self.kernels, "latency": False,
+                "nonce": "",
+                "model": put("model", model.content),
+                "kernels": self.kernels,
+                "latency": False,
                 "restart": litert.needs_restart(model.ops),
-            }  # fmt: skip
+            }
             shards = target.shards(arrays, least=_SMALLEST_SHARD)
             files = [[put(f"{i}-{j}", litert.packed(x)) for j, x in enumerate(part)] for i, part in enumerate(shards)]
             try:

@@ -90,9 +90,11 @@ class Browser(target.Target):
             )
         if self.place != WAIT:
             browser_process.find(self.place)
-        elif not self.certificate and not self.address.startswith("127.") and (
-            self.threads > 1 or self.accelerator != "wasm"
-        ):  # fmt: skip
+        elif (
+            not self.certificate
+            and not self.address.startswith("127.")
+            and (self.threads > 1 or self.accelerator != "wasm")
+        ):
             raise InputError(
                 f"browser: threads and {'webgpu' if self.accelerator == 'wasm' else self.accelerator} need a page over "
                 f"https on a phone. Received: threads={self.threads}, accelerator={self.accelerator}. Give "

@@ -245,12 +245,17 @@ def device(reported: JsonRecord) -> JsonObject:
     platform = " ".join(filter(None, (text(hints.get("platform")), text(hints.get("platformVersion")))))
     found = re.search(r"\(([^)]*)\)", user_agent)
     return {
-        "browser": browser_name(user_agent), "user_agent": user_agent, "model": text(hints.get("model")),
-        "system": platform or (found[1] if found else None), "machine": text(hints.get("architecture")),
-        "cores": number(reported.get("cores")), "memory_gib": number(reported.get("memory_gib")),
-        "screen": text(reported.get("screen")), "gpu": text(reported.get("gpu")),
+        "browser": browser_name(user_agent),
+        "user_agent": user_agent,
+        "model": text(hints.get("model")),
+        "system": platform or (found[1] if found else None),
+        "machine": text(hints.get("architecture")),
+        "cores": number(reported.get("cores")),
+        "memory_gib": number(reported.get("memory_gib")),
+        "screen": text(reported.get("screen")),
+        "gpu": text(reported.get("gpu")),
         "isolated": reported.get("isolated") is True,
-    }  # fmt: skip
+    }
 
 
 def failure(record: JsonRecord) -> Answer:

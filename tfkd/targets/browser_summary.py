@@ -57,9 +57,12 @@ def summary(measured: Measurement, expected: Expected) -> JsonObject:
         per = measured.setting["inferences_per_time"]
         facts.append(("Clock", f"steps of {environment['clock_step_ms']:.3g} ms; inferences per time: {per}"))
     return {
-        "state": state, "verdict": verdict, "explanation": explanation, "facts": facts,
+        "state": state,
+        "verdict": verdict,
+        "explanation": explanation,
+        "facts": facts,
         "histogram": _histogram(measured),
-    }  # fmt: skip
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +106,15 @@ class Agreement:
         amount = f"{self.largest:.0f} steps" if self.integers else f"{self.largest:.3g}"
         if not differing:
             return (
-                "good", "Same classes",
+                "good",
+                "Same classes",
                 f"Each sample has the same class as on the computer. Values differ by up to {amount}.",
-            )  # fmt: skip
+            )
         return (
-            "bad", f"{differing:,} of {self.samples:,} differ",
+            "bad",
+            f"{differing:,} of {self.samples:,} differ",
             f"That many samples have another class than on the computer. Values differ by up to {amount}.",
-        )  # fmt: skip
+        )
 
 
 def classes(output: np.ndarray) -> np.ndarray:

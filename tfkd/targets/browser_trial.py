@@ -129,13 +129,17 @@ class Trial:
         self._progress("the page is open", 0)
         ops = set(self.model.ops)
         return {
-            "nonce": nonce, "accelerator": self.settings.accelerator, "threads": self.settings.threads,
-            "latency": self.settings.latency, "samples": self._samples, "part_samples": self._part,
+            "nonce": nonce,
+            "accelerator": self.settings.accelerator,
+            "threads": self.settings.threads,
+            "latency": self.settings.latency,
+            "samples": self._samples,
+            "part_samples": self._part,
             "restart": litert.needs_restart(ops) or not _STATEFUL.isdisjoint(ops),
             "inputs": [{"dtype": end.dtype, "shape": list(end.tensor.shape)} for end in self.sent.inputs],
             "input_names": self.sent.names and self.sent.names[0],
             "output_names": self.sent.names and self.sent.names[1],
-        }  # fmt: skip
+        }
 
     def _input(self, path: str) -> bytes | None:
         """Samples: `input/1/2` is the third part of the second input."""

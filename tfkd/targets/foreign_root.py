@@ -154,12 +154,19 @@ def _fetch_debs(folder: Path) -> dict[str, str]:
         f"deb [arch=arm64 signed-by={_KEYRING}] http://deb.debian.org/debian {_SUITE} main\n"
     )
     options = {
-        "APT::Architecture": "arm64", "APT::Architectures::": "arm64", "APT::Sandbox::User": "root",
-        "APT::Update::Error-Mode": "any", "Acquire::Languages": "none", "Acquire::Retries": "3",
-        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false", "Dir::Cache": f"{state}/cache",
-        "Dir::State": str(state), "Dir::State::status": f"{state}/status", "Dir::Etc::sourceparts": "-",
+        "APT::Architecture": "arm64",
+        "APT::Architectures::": "arm64",
+        "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
+        "Dir::Cache": f"{state}/cache",
+        "Dir::State": str(state),
+        "Dir::State::status": f"{state}/status",
+        "Dir::Etc::sourceparts": "-",
         "Dir::Etc::sourcelist": f"{state}/sources.list",
-    }  # fmt: skip
+    }
     apt = ["apt-get", "-q", *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
     _run([*apt, "update"], folder)
     with tempfile.TemporaryDirectory() as empty:  # apt does not list files that are there already

@@ -176,11 +176,15 @@ class SSH(target.Target):
 
         runner = put(Path(litert.__file__).read_bytes())
         job = {
-            "nonce": secrets.token_hex(16), "model": put(model.content),
+            "nonce": secrets.token_hex(16),
+            "model": put(model.content),
             "inputs": [put(litert.packed(array)) for array in arrays],
-            "kernels": self.kernels, "threads": self.threads, "latency": latency,
-            "timed_s": litert.TIMED_S, "restart": litert.needs_restart(model.ops),
-        }  # fmt: skip
+            "kernels": self.kernels,
+            "threads": self.threads,
+            "latency": latency,
+            "timed_s": litert.TIMED_S,
+            "restart": litert.needs_restart(model.ops),
+        }
         return self._remote_python(folder, [runner["path"]], json.dumps(job).encode()), job
 
     def _remote_python(self, folder: str, arguments: Sequence[str], content: bytes = b"") -> bytes:
@@ -223,9 +227,15 @@ class SSH(target.Target):
 
     def _ssh(self, folder: str) -> list[str]:
         options = {
-            "BatchMode": "yes", "StrictHostKeyChecking": "yes", "ConnectTimeout": "10", "ServerAliveInterval": "5",
-            "ControlMaster": "auto", "ControlPath": f"{folder}/socket", "ControlPersist": "60", "LogLevel": "ERROR",
-        }  # fmt: skip
+            "BatchMode": "yes",
+            "StrictHostKeyChecking": "yes",
+            "ConnectTimeout": "10",
+            "ServerAliveInterval": "5",
+            "ControlMaster": "auto",
+            "ControlPath": f"{folder}/socket",
+            "ControlPersist": "60",
+            "LogLevel": "ERROR",
+        }
         chosen = ["-F", os.fspath(self.config)] if self.config is not None else []
         return ["ssh", *chosen, *(f"-o{name}={value}" for name, value in options.items())]
 

@@ -90,7 +90,7 @@ class Binary(ScoredTask):
             right=called == positive,
             threshold=limit,
             details=_details(scores, positive, split) if both else {},
-        )  # fmt: skip
+        )
 
 
 def _is_better(scores: np.ndarray, positive: np.ndarray) -> bool | None:

@@ -69,8 +69,10 @@ class MultiLabel(ScoredTask):
             {"map": 100 * float(precision.mean()), "f1": 100 * float(np.mean(by_label))},
             {"map": found[:, 0], "f1": found[:, 1]},
             ConstantAnswer(
-                "map", share, bootstrap.is_significant(float(precision.mean()), by_chance),
-                f"A constant answer has the mean share of the labels as its mAP, {share:.1f}%."
+                "map",
+                share,
+                bootstrap.is_significant(float(precision.mean()), by_chance),
+                f"A constant answer has the mean share of the labels as its mAP, {share:.1f}%.",
             ),
             right=(called == positive).all(axis=1),
             threshold=limit,
@@ -86,7 +88,7 @@ class MultiLabel(ScoredTask):
                 ],
                 "missing": [split.class_names[c] for c in np.flatnonzero(~positive.any(axis=0))],
             },
-        )  # fmt: skip
+        )
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -79,12 +79,14 @@ class Regression(ScoredTask):
             values,
             replicates,
             ConstantAnswer(
-                "rmse", constant_rmse, better, f"The mean of {source}, given to every sample, has an RMSE of "
-                f"{constant_rmse:.4g}."
+                "rmse",
+                constant_rmse,
+                better,
+                f"The mean of {source}, given to every sample, has an RMSE of {constant_rmse:.4g}.",
             ),
             errors=np.abs(error).max(axis=1),
             details=_details(y, predicted, split),
-        )  # fmt: skip
+        )
 
 
 def _r2(weights: np.ndarray, y: np.ndarray, error: np.ndarray) -> np.ndarray:
