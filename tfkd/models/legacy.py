@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import keras
@@ -12,6 +13,7 @@ import keras
 from tfkd._internal import keras_compat
 from tfkd._internal.types import JsonObject
 from tfkd.errors import InputError, ModelError
+from tfkd.models import legacy_operations
 
 CUSTOM_CLASSES = (
     "Register custom classes (keras.saving.register_keras_serializable) and import their module first, with "
@@ -19,7 +21,7 @@ CUSTOM_CLASSES = (
     "(keras.config.enable_unsafe_deserialization() in Python)."
 )
 # Arguments of Keras 2 that layers of Keras 3 do not have. With these values, they change nothing.
-_REMOVED = {"groups": 1, "rng_type": "stateful", "time_major": False}
+_REMOVED = {"groups": 1, "rng_type": "stateful", "softmax_robust_masking": False, "time_major": False}
 
 
 def reason(error: Exception) -> str:
@@ -58,7 +60,8 @@ def load(path: Path) -> keras.Model:
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
             copy = shutil.copy(path, Path(folder) / "model.h5")
             with h5py.File(copy, "r+") as file:
-                file.attrs["model_config"] = json.dumps(json.loads(config, object_hook=_for_keras_3))
+                layers = json.loads(config, object_hook=_for_keras_3)
+                file.attrs["model_config"] = json.dumps(_without_slashes(layers))
             return _unwrapped(keras.saving.load_model(copy, compile=False))
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
         raise ModelError(
@@ -69,14 +72,43 @@ def load(path: Path) -> keras.Model:
 
 
 def _for_keras_3(entry: JsonObject) -> JsonObject:
-    """A dictionary of a model's configuration without the arguments that Keras 3 has removed."""
+    """A dictionary of a model's configuration in the form of Keras 3."""
+    if entry.get("class_name") in legacy_operations.CLASSES:
+        return legacy_operations.for_keras_3(entry)
+    if "inbound_nodes" in entry:
+        nodes = [legacy_operations.call(entry["class_name"], node) for node in entry["inbound_nodes"]]
+        return {**entry, "inbound_nodes": nodes}
     for key in ("activation", "recurrent_activation"):
         if entry.get(key) == "hard_sigmoid":
             raise ModelError(
                 f"layer {entry.get('name')!r} has the activation hard_sigmoid, which is clip(0.2 x + 0.5, 0, 1) in "
                 "Keras 2 and clip(x / 6 + 0.5, 0, 1) in Keras 3"
             )
+    if "query_shape" in entry:  # MultiHeadAttention; Keras 3 finds the shapes when it builds the layer
+        entry = {key: value for key, value in entry.items() if key not in ("query_shape", "key_shape", "value_shape")}
     return {key: value for key, value in entry.items() if key not in _REMOVED or value != _REMOVED[key]}
+
+
+def _without_slashes(config: Any, names: Collection[str] | None = None) -> Any:
+    """A configuration in which the names of layers have no '/', which Keras 3 does not accept.
+
+    Weights are assigned in the order of the layers, not by their names.
+    """
+    if names is None:
+        names = {name for name in _names(config) if "/" in name}
+    if isinstance(config, dict):
+        return {key: _without_slashes(value, names) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_without_slashes(value, names) for value in config]
+    return config.replace("/", "_") if isinstance(config, str) and config in names else config
+
+
+def _names(config: Any) -> Iterator[str]:
+    """All values of the key `name`."""
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        yield from _names(value)
+    if isinstance(config, dict) and isinstance(config.get("name"), str):
+        yield config["name"]
 
 
 def _unwrapped(model: keras.Model) -> keras.Model:
