@@ -9,6 +9,7 @@ from tfkd import data
 from tfkd.conversion import activation_ranges, channel_slices, layer_errors, rewriting
 from tfkd.conversion.converter import convert, float_counterpart
 from tfkd.conversion.op_pairs import pair_ops
+from tfkd.conversion.quantizer import QuantizerSettings
 
 ops = keras.ops
 layers = keras.layers
@@ -73,6 +74,9 @@ def _branches(x):
         "second part of a dense layer": vector[1],
         "softplus": layers.Activation("softplus")(features() * 8.0),
         "log_sigmoid": layers.Activation("log_sigmoid")(features() * 8.0),
+        "elu": layers.Activation("elu")(features()) * 2.0,
+        "elu of another slope": layers.ELU(0.5)(features()),
+        "square": ops.square(features()),
         "celu": layers.Activation("celu")(features()),
         "product with clip": (lambda h: h * ops.clip(h, -0.5, 0.5))(features()),
         "relu and minimum": (lambda h: ops.relu(h) + ops.minimum(h, 0.0))(features()),
@@ -167,6 +171,31 @@ def test_separations_become_quantize_ops(train, tmp_path):
     converted = convert(model, tmp_path / "model.tflite", calibration=train)
     assert [op.name for op in converted.graph.ops].count("QUANTIZE") == 1
     assert "LEAKY_RELU" not in [op.name for op in converted.graph.ops]
+
+
+@pytest.mark.parametrize(
+    ("mode", "quantizer"), [("full_int8", "tensorflow"), ("full_int8", "litert"), ("int16x8", "litert")]
+)
+def test_activations_between_casts_compute_in_integers(mode, quantizer, samples, train, tmp_path):
+    x = keras.Input((4, 4, 4))
+    h = layers.AveragePooling2D(2)(layers.Conv2D(4, 1, activation="elu")(x))
+    h = layers.LeakyReLU(0.2)(layers.Dense(3)(layers.Flatten()(ops.square(h))))
+    model = keras.Model(x, layers.ELU(0.5)(layers.Dense(3)(h)))
+    converted = convert(model, tmp_path / "model.tflite", mode=mode, calibration=train, quantizer=quantizer)
+    curve = "ELU" if mode == "full_int8" else "EXP"
+    assert [op.name for op in converted.graph.ops if op.name in (curve, "LEAKY_RELU")] == [curve, "LEAKY_RELU", curve]
+    expected = model.predict(samples[:8], verbose=0)
+    received = np.concatenate([outputs(converted, sample[None])[0] for sample in samples[:8]])
+    assert np.abs(received - expected).max() < 0.05 * np.ptp(expected)
+
+
+def test_a_layer_that_is_kept_in_float_keeps_its_elu(train, tmp_path):
+    x = keras.Input((4, 4, 4))
+    h = layers.Conv2D(4, 1, name="conv")(x)
+    model = keras.Model(x, layers.Dense(3)(layers.Flatten()(layers.Activation("elu", name="curve")(h))))
+    settings = QuantizerSettings(keep_float=("curve",))
+    converted = convert(model, tmp_path / "model.tflite", calibration=train, quantizer=settings)
+    assert [op for op in converted.float_ops if op.startswith("ELU")]
 
 
 def test_layers_of_slices_have_counterparts_in_the_float_model(train, tmp_path):

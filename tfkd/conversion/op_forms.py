@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
+
+# Ops that a quantizer leaves between casts, with the types of integers that engines compute them in.
+_CAST = {
+    "ELU": {schema.TensorType.INT8},
+    "EXP": {schema.TensorType.INT16},  # of `replace_elus`; TensorFlow Lite Micro has an EXP of floats only
+    "LEAKY_RELU": {schema.TensorType.INT8, schema.TensorType.INT16},
+}
 
 
 def replace(content: bytes) -> bytes:
@@ -18,7 +27,7 @@ def replace(content: bytes) -> bytes:
     Returns:
         The changed file, or `content` where it has none.
     """
-    return _replace_negations(_limit_unused_exponentials(replace_softplus(content)))
+    return _scale_elus(_replace_squares(_replace_negations(_limit_unused_exponentials(replace_softplus(content)))))
 
 
 def replace_softplus(content: bytes) -> bytes:
@@ -156,4 +165,117 @@ def _replace_negations(content: bytes) -> bytes:
             )
             editor.insert(multiplication, before=op)
             editor.remove(op)
+    return editor.pack()
+
+
+def _replace_squares(content: bytes) -> bytes:
+    """Replaces SQUARE by a multiplication by itself, since no engine has an integer form of it."""
+    if "SQUARE" not in TFLiteModel(content).ops:
+        return content
+    editor = ModelEditor(content)
+    for op in list(editor.graph.operators):
+        source, output = int(op.inputs[0]), op.outputs.tolist()
+        if editor.name(op) == "SQUARE" and editor.tensors[source].type == schema.TensorType.FLOAT32:
+            editor.insert(editor.new_op("MUL", [source, source], output, schema.MulOptionsT()), before=op)
+            editor.remove(op)
+    return editor.pack()
+
+
+def _scale_elus(content: bytes) -> bytes:
+    """Replaces where(x > 0, y, a y) with y = elu(x) by a y + (1 - a) relu(y): comparisons have no form of 16 bits.
+
+    This is how Keras computes an ELU of another slope.
+    """
+    if "ELU" not in TFLiteModel(content).ops:
+        return content
+    editor = ModelEditor(content)
+    producers = {int(i): op for op in editor.graph.operators for i in op.outputs}
+    for op in list(editor.graph.operators):
+        if editor.name(op) not in ("SELECT", "SELECT_V2"):
+            continue
+        condition, curve, scaled = (producers.get(int(i)) for i in op.inputs)
+        if condition is None or curve is None or scaled is None:
+            continue
+        if (editor.name(curve), editor.name(scaled)) != ("ELU", "MUL"):
+            continue
+        slopes = [editor.constant(i) for i in scaled.inputs.tolist() if not editor.is_activation(i)]
+        same = int(curve.outputs[0]) in scaled.inputs and _positive_where(editor, condition) == int(curve.inputs[0])
+        if not same or len(slopes) != 1 or slopes[0].size != 1 or slopes[0].dtype != np.float32:
+            continue
+        rest = editor.new_constant(np.float32(1) - slopes[0], f"rest{len(editor.tensors)}")
+        output = int(op.outputs[0])
+        positive, part = (editor.copy_tensor(output, f"/{name}") for name in ("relu", "part"))
+        for name, operands, result, options in (
+            ("RELU", curve.outputs.tolist(), positive, None),
+            ("MUL", [positive, rest], part, schema.MulOptionsT()),
+            ("ADD", [int(scaled.outputs[0]), part], output, schema.AddOptionsT()),
+        ):
+            editor.insert(editor.new_op(name, operands, [result], options), before=op)
+        editor.remove(op)
+        if not editor.readers().get(int(condition.outputs[0])):
+            editor.remove(condition)
+    return editor.pack()
+
+
+def replace_elus(content: bytes) -> bytes:
+    """Replaces ELU by relu(x) + exp(x - relu(x)) - 1, since no engine has an ELU of 16 bits.
+
+    Args:
+        content: A float .tflite.
+    """
+    if "ELU" not in TFLiteModel(content).ops:
+        return content
+    editor = ModelEditor(content)
+    for op in list(editor.graph.operators):
+        if editor.name(op) != "ELU":
+            continue
+        source, output = int(op.inputs[0]), int(op.outputs[0])
+        minus = editor.new_constant(np.array(-1, np.float32), f"minus{len(editor.tensors)}")
+        steps = {name: editor.copy_tensor(output, f"/{name}") for name in ("relu", "negative", "exp", "curve")}
+        for name, operands, result, options in (
+            ("RELU", [source], steps["relu"], None),
+            ("SUB", [source, steps["relu"]], steps["negative"], schema.SubOptionsT()),
+            ("EXP", [steps["negative"]], steps["exp"], schema.ExpOptionsT()),
+            ("ADD", [steps["exp"], minus], steps["curve"], schema.AddOptionsT()),
+            ("ADD", [steps["relu"], steps["curve"]], output, schema.AddOptionsT()),
+        ):
+            editor.insert(editor.new_op(name, operands, [result], options), before=op)
+        editor.remove(op)
+    return editor.pack()
+
+
+def join_casts(content: bytes, kept_float: Collection[str] = ()) -> bytes:
+    """Replaces the casts around an ELU, EXP or LEAKY_RELU by its form of integers, which all engines have.
+
+        DEQUANTIZE ── ELU ── QUANTIZE      =>      ELU
+
+    Neither quantizer writes an ELU of integers; litert-quantizer does not write EXP and LEAKY_RELU either.
+
+    Args:
+        content: A .tflite whose activations are quantized.
+        kept_float: Names of results that are to stay in float.
+    """
+    if not TFLiteModel(content).ops.keys() & _CAST:
+        return content
+    editor = ModelEditor(content)
+    producers = {int(i): op for op in editor.graph.operators for i in op.outputs}
+    for op in [one for one in editor.graph.operators if editor.name(one) in _CAST]:
+        before, output = producers.get(int(op.inputs[0])), int(op.outputs[0])
+        after = [one for one in editor.graph.operators if output in one.inputs.tolist()]
+        if before is None or editor.name(before) != "DEQUANTIZE" or len(after) != editor.readers().get(output):
+            continue  # the last part: the output of the model is read by its caller
+        if any(editor.name(one) != "QUANTIZE" for one in after):
+            continue
+        tensors = [int(before.inputs[0]), *(int(one.outputs[0]) for one in after)]
+        types = {editor.tensors[i].type for i in tensors}
+        known = len(types) == 1 and types <= _CAST[editor.name(op)]
+        if not known or editor.tensors[output].name.decode() in kept_float:
+            continue
+        for one in after:
+            joined = editor.new_op(editor.name(op), tensors[:1], one.outputs.tolist(), op.builtinOptions)
+            editor.insert(joined, before=one)
+            editor.remove(one)
+        editor.remove(op)
+        if not editor.readers().get(int(op.inputs[0])):
+            editor.remove(before)
     return editor.pack()

@@ -17,6 +17,7 @@ from tfkd.conversion import (
     biases,
     channel_slices,
     layer_names,
+    op_forms,
     refinement,
     rewriting,
     tflite_writer,
@@ -270,7 +271,7 @@ def _quantize_once(content: bytes, settings: QuantizerSettings, mode: str, found
     quantized = _run_quantizer(content, graph, mode, precisions, ranges, float_io)
     quantized = biases.correct(rewriting.use_general_additions(quantized), content)
     kept_float = tuple(graph.tensors[i].name for index in floats for i in graph.ops[index].outputs)
-    return Quantized(quantized, kept_float, outliers)
+    return Quantized(op_forms.join_casts(quantized, kept_float), kept_float, outliers)
 
 
 def _precisions(graph: TFLiteGraph, settings: QuantizerSettings, mode: str) -> tuple[set[int], dict[int, _Precision]]:

@@ -75,14 +75,14 @@ def install(
             widened = _widen_zero_ranges(_with_ranges(bytes(calibrated), ranges))
             cut = channel_slices.separate(widened, _ranges(widened))
             prepared = separate_operands(slice_partly_read_splits(cut))
-            return _join_separated(bytes(quantize_calibrated(prepared, *args, **options)))
+            return op_forms.join_casts(_join_separated(bytes(quantize_calibrated(prepared, *args, **options))))
 
         module._mlir_quantize = quantize_int8
 
     def quantize(content: bytes, *args: object, **options: object) -> bytes:
         stable = op_forms.replace(content)
         if mode == "int16x8":
-            stable = op_forms.replace_squared_differences(replace_sums(stable))
+            stable = op_forms.replace_elus(op_forms.replace_squared_differences(replace_sums(stable)))
         calibrated = functools.cache(lambda floats: _extremes(floats, samples))
 
         def quantize_once(floats: bytes, narrowed: Ranges) -> bytes:
@@ -291,7 +291,7 @@ def for_litert(content: bytes, *, int16: bool) -> bytes:
     """
     content = slice_partly_read_splits(op_forms.replace(content))
     if int16:
-        content = op_forms.replace_squared_differences(content)
+        content = op_forms.replace_elus(op_forms.replace_squared_differences(content))
     editor, changed = ModelEditor(content), False
     for op in list(editor.graph.operators):
         if editor.name(op) == "BATCH_MATMUL" and not editor.is_activation(int(op.inputs[0])):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfkd._internal.types import JsonObject
 from tfkd.errors import ModelError
 
 CLASSES = ("TFOpLambda", "SlicingOpLambda")
@@ -49,7 +50,7 @@ _OPERATIONS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
 }
 
 
-def for_keras_3(layer: dict[str, Any]) -> dict[str, Any]:
+def for_keras_3(layer: JsonObject) -> JsonObject:
     """The configuration of an operation of Keras 3.
 
     Args:
@@ -98,7 +99,7 @@ def call(layer: str, node: Any) -> Any:
     return {"args": [[first, *others] if others else first], "kwargs": kwargs}
 
 
-def _first(node: list[Any]) -> tuple[Any, dict[str, Any]]:
+def _first(node: list[Any]) -> tuple[Any, JsonObject]:
     """The first argument of a call, and the named ones."""
     if isinstance(node[0], list):  # a list of tensors; each repeats the named arguments
         return [_positional(each) for each in node], node[0][3]
