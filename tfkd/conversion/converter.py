@@ -139,7 +139,7 @@ def convert(
         quantized, of_saved_model = conversion.result()
         converted = dataclasses.replace(TFLiteModel.load(quantized.content), changes=quantized.changes)
         if mode in _CALIBRATED and not allow_float:
-            _check_no_float_ops(converted, quantized, what)
+            _check_no_float_ops(converted, quantized, job)
         if compared := expected or of_saved_model:
             findings = parity.check(
                 converted,
@@ -225,7 +225,7 @@ def _conversion(model: keras.Model, source: Source, job: _Job, expected: Referen
                 quantized, _ = _run(run, exported, changed)
             converted = TFLiteModel.load(quantized.content)
             if samples is not None and not job.allow_float:
-                _check_no_float_ops(converted, quantized, job.what)
+                _check_no_float_ops(converted, quantized, changed)
             some = expected.reduced(reference.count(converted, other.mode))
             return all(one.excess <= 1 for one in parity.compare(converted, some, other.mode, job.timeout_s))
         except TfkdError:
@@ -250,12 +250,13 @@ def _arguments(source: Source) -> dict[str, object]:
     return {**arguments, "mode": "float32", "samples": None, **off}
 
 
-def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, what: str) -> None:
+def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, job: _Job) -> None:
     floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept_float)]
     if floats:
+        other = ", try quantizer='tensorflow'" if job.settings else ""
         raise ModelError(
-            f"{what}: every op must compute in integers. Received: floating point in {', '.join(floats)}. "
-            "Replace these layers, or pass allow_float=True."
+            f"{job.what}: every op must compute in integers. Received: floating point in {', '.join(floats)}. "
+            f"Replace these layers{other}, or pass allow_float=True."
         )
 
 
