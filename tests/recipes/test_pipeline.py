@@ -1,5 +1,6 @@
 """Runs of a recipe: kept steps, a kill in the middle, the report."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.adb_device import adb
 from tfkd import data, models
@@ -211,7 +213,9 @@ def test_run_repeats_a_validation_in_which_a_phone_failed(finished, phone):
     path = write_whole(folder, "whole")
     path.write_text(path.read_text().replace('names = ["tflm"]', 'names = ["tflm", "android"]'))
     adb("disconnect", phone.serial)
-    failed = pipeline.run(recipe.load(path))
+    printed = io.StringIO()
+    failed = pipeline.run(recipe.load(path), progress=Progress(Console(file=printed, width=1000)))
+    assert "no connected phone" in printed.getvalue().split("examine-student")[0]
     assert (failed.steps["convert-full_int8"], failed.steps["validate"]) == ("kept", "done")
     assert failed.record["verdict"]["status"] == "UNKNOWN"
     assert "no connected phone" in failed.record["rows"][-1]["invalid_reason"]

@@ -13,6 +13,7 @@ from tfkd import report
 from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
 from tfkd._internal.types import JsonObject, JsonRecord
+from tfkd.errors import DeviceError, ToolMissingError
 from tfkd.recipes import doctor, target_choice, teacher_examination
 from tfkd.recipes.findings import refuse, refuse_teacher
 from tfkd.recipes.recipe import Recipe
@@ -110,6 +111,7 @@ class _Run:
 
     def run(self, targets: Sequence[Target | str], command: str | None) -> Result:
         self.trainer.check_student()
+        self._examine_devices(targets)
         self._examine_student()
         teacher = self.trainer.train_teacher()
         examined = self._examine_teacher(teacher)
@@ -127,6 +129,15 @@ class _Run:
         self._report(validated, teacher, students, command)
         record = json.loads((self.folder / PAGES["json"]).read_text(encoding="utf-8"))
         return Result(self.folder, record, validated.record.ok, self.steps.outcomes)
+
+    def _examine_devices(self, targets: Sequence[Target | str]) -> None:
+        """Says which devices cannot be reached now: they are needed after the training."""
+        for target in targets:
+            try:
+                if not isinstance(target, str):
+                    target.check()
+            except (DeviceError, ToolMissingError) as error:
+                self.progress.line(f"{error} Do so before the validation, or run the same command again afterwards.")
 
     def _examine_student(self) -> None:
         """Examines settings, data and the untrained student, in seconds."""
@@ -295,7 +306,9 @@ class _Run:
             )
             file = "validation.json"
             report.write_report(validation, self.folder / file, overwrite=True)
-            final = all(row.valid or row.broken or row.unavailable for row in validation.rows)
+            # The tools of a target that is a specification here are part of the key of the step.
+            absent = {one for one in targets if isinstance(one, str)}
+            final = all(row.valid or row.broken or row.target in absent for row in validation.rows)
             return Validated(file, validation.ok, final)
 
         # A default target whose tool is installed later is validated then.
