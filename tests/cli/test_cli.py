@@ -129,6 +129,25 @@ def test_softmax_models_of_scaled_pixels_are_distilled_and_the_softmax_comes_bac
         assert json.loads(made.stdout)["ops"].get("SOFTMAX", 0) == ops
 
 
+def test_file_of_scaled_pixels_is_converted_explained_and_compared_with_its_range(digits_files, tmp_path):
+    trained = keras.saving.load_model(digits_files["student"])
+    inputs = keras.Input((8, 8, 1))
+    scaled = keras.Model(inputs, keras.layers.Softmax()(trained(keras.layers.Rescaling(255.0)(inputs))))
+    scaled.save(tmp_path / "scaled.keras")
+    declared = ("--student-range", "0,1")
+    file = tmp_path / "scaled.tflite"
+    made = tfkd_cli("convert", tmp_path / "scaled.keras", file, "--calibration", "digits", *declared)
+    assert made.exit_code == 0, made.output
+    arguments = ("validate", file, "--reference", tmp_path / "scaled.keras", "--target", "host", "--json")
+    rows = json.loads(tfkd_cli(*arguments, "--alone", tmp_path / "scaled.keras", *declared).stdout)["rows"]
+    assert rows[0]["accuracy"] > 0.5
+    assert [row["accuracy"] for row in rows] == pytest.approx([rows[0]["accuracy"]] * len(rows), abs=0.02)
+    assert rows[-1]["agreement"] > 0.97
+    explained = tfkd_cli("explain", tmp_path / "scaled.keras", file, "--target", "host", *declared, "--json")
+    assert explained.exit_code == 0, explained.output
+    assert json.loads(explained.stdout)["stages"][0]["accuracy"] == rows[0]["accuracy"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -140,6 +159,7 @@ def test_softmax_models_of_scaled_pixels_are_distilled_and_the_softmax_comes_bac
         ),
         (("train", "digits_student", "--out", "x.keras", "--warmup", "0.1", "--schedule", "step"), "warmup needs"),
         (("label", "--teacher", "t.keras", "--out", "x", "--teacher-range", "1"), "--teacher-range must be LOW,HIGH"),
+        (("convert", "none.keras", "o.tflite", "--student-range", "1,1"), "--student-range must be LOW,HIGH"),
         (("run", "none.toml"), "none.toml: must be a recipe file"),
         (("convert", "none.keras", "out.tflite"), "none.keras"),
         (("train", "digits_studnt", "--out", "x.keras"), "Did you mean 'digits_student'"),

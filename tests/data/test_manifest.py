@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 from typer.testing import CliRunner
 
 from tests.data.data_sets import folder
@@ -160,6 +161,37 @@ def test_split_that_cannot_be_is_refused(tmp_path, arguments, message):
     assert ran.exit_code == 2
     assert message in ran.stderr
     assert not (tmp_path / "o.csv").exists()
+
+
+def burst(folder, size=60, scenes=10):
+    """Two classes of scenes, each taken three times."""
+    for number in range(scenes):
+        scene = Image.fromarray(np.random.default_rng(number).integers(0, 256, (7, 7, 3), np.uint8)).resize(
+            (size, size)
+        )
+        for shot in range(3):
+            path = folder / f"class{number % 2}" / f"{shot}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ImageEnhance.Brightness(scene).enhance(1 - 0.05 * shot).save(path)
+
+
+@pytest.mark.parametrize("group", [(), ("--group", r"(\d)_")], ids=["alone", "with_groups"])
+def test_split_keeps_similar_images_together(tmp_path, group):
+    burst(tmp_path / "photos", scenes=6 if group else 10)
+    ran = run("split", tmp_path / "photos", "--out", tmp_path / "o.csv", "--keep-similar", *group)
+    if group:  # each shot has an image of each scene: everything is one group
+        assert "each part needs samples of each class" in ran.stderr
+        return
+    assert ran.exit_code == 0, ran.output
+    splits = data.load(tmp_path / "o.csv")
+    scenes = [{path.rpartition("_")[2] for path in split.paths} for split in splits]
+    assert sum(map(len, scenes)) == 10
+
+
+def test_split_of_tables_compares_no_images(tmp_path):
+    ran = run("split", speakers(tmp_path / "t.csv"), "--out", tmp_path / "o.csv", "--keep-similar")
+    assert ran.exit_code == 2
+    assert "split: --keep-similar compares images. Received: a sample that is none, a row." in ran.stderr
 
 
 def test_split_refuses_a_group_in_two_given_parts(tmp_path):

@@ -51,3 +51,15 @@ def test_flat_and_small_images_and_other_samples_are_not_compared():
     assert len(resemblance.pairs(*splits(small, variants(small[0]) * 2)[::2])) == 0
     digits = data.load("digits")
     assert len(resemblance.pairs(digits.train, digits.test)) == 0
+
+
+def test_files_that_resemble_each_other_are_one_group(tmp_path):
+    scenes = [scene(seed) for seed in range(12)]
+    files = [*scenes, *variants(scenes[3]), scenes[5], *variants(scene(8, size=32))]
+    paths = [tmp_path / f"{number}.png" for number in range(len(files))]
+    for path, image in zip(paths, files, strict=True):
+        image.save(path)
+    groups = resemblance.groups(paths)
+    assert {*groups[12:15]} == {groups[3]}
+    assert groups[15] == groups[5]
+    assert len({*groups[:12], *groups[16:]}) == 15

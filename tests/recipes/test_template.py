@@ -27,6 +27,7 @@ def test_init_writes_the_demonstration(tmp_path):
     [
         ("cifar10", None, ({"name": "cifar10", "validation": 0.1}, {"model": "resnet8"})),
         ("my images/", "s.keras", ({"path": "my images/", "validation": 0.1}, {"path": "s.keras"})),
+        ("my images/", "s.h5", ({"path": "my images/", "validation": 0.1}, {"path": "s.h5"})),
         ('say "hi".npz', "ds_cnn", ({"path": 'say "hi".npz', "validation": 0.1}, {"model": "ds_cnn"})),
     ],
 )
@@ -35,6 +36,16 @@ def test_init_writes_a_recipe_for_data_and_teacher(tmp_path, data, student, expe
     content = tomllib.loads(out.read_text())
     assert (content["data"], content["student"]) == expected
     assert recipe.load(out).teacher.files == [Path("t.keras")]
+
+
+def test_init_warns_of_a_teacher_that_does_not_exist(tmp_path):
+    out, teacher = tmp_path / "r.toml", tmp_path / "t.keras"
+    arguments = ["init", "--data", "digits", "--teacher", str(teacher), "--out", str(out)]
+    warned = CliRunner().invoke(cli.app, arguments)
+    assert warned.exit_code == 0, warned.output
+    assert f"the teacher {teacher} does not exist" in warned.stderr
+    teacher.touch()
+    assert "warning" not in CliRunner().invoke(cli.app, [*arguments, "--overwrite"]).stderr
 
 
 def test_init_refuses_an_existing_file_without_overwrite(tmp_path):

@@ -10,6 +10,7 @@ import typer
 from tfkd.cli.application import Json, Overwrite, Seed, command, print_result, progress_of
 from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import data_options
+from tfkd.cli.training_options import StudentPreprocess, StudentRange
 from tfkd.data.reading import Request
 
 
@@ -30,6 +31,8 @@ def convert(
         str | None,
         typer.Option(help="Shape of one sample, such as 96,96,3, of a model that leaves height and width open."),
     ] = None,
+    student_range: StudentRange = None,
+    student_preprocess: StudentPreprocess = None,
     calibration: Annotated[
         Request | None, typer.Option(help="Data set, like --data of other commands; its train split calibrates.")
     ] = None,
@@ -114,7 +117,7 @@ def convert(
 
     Example: tfkd convert student.keras student.tflite --mode full_int8 --calibration digits
     """
-    from tfkd.recipes import conversion
+    from tfkd.recipes import conversion, model_input
     from tfkd.report import console
 
     job = conversion.Job(
@@ -123,6 +126,7 @@ def convert(
         mode=mode,
         output=output,
         input_shape=conversion.parse_shape(input_shape),
+        model_input=model_input.parse("student", student_range, student_preprocess),
         calibration=calibration,
         calibration_samples=calibration_samples,
         float_io=float_io,

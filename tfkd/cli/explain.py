@@ -10,7 +10,7 @@ import typer
 from tfkd.cli.application import Json, TargetsOption, command, print_result, progress_of
 from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
-from tfkd.cli.training_options import TeacherPreprocess, TeacherRange
+from tfkd.cli.training_options import StudentPreprocess, StudentRange, TeacherPreprocess, TeacherRange
 
 
 @command(tensorflow=True)
@@ -25,6 +25,8 @@ def explain(
     ] = None,
     teacher_range: TeacherRange = None,
     teacher_preprocess: TeacherPreprocess = None,
+    student_range: StudentRange = None,
+    student_preprocess: StudentPreprocess = None,
     target: TargetsOption = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of samples on which layers are compared.")] = 64,
     worst: Annotated[int, typer.Option(min=1, help="Number of layers to describe, largest error first.")] = 5,
@@ -46,7 +48,7 @@ def explain(
         splits = datasets.load(data)
         is_regression = splits.test.label_kind == "values"  # whose sigmoid belongs to the values
         found = explanation.explain(
-            student,
+            model_input.parse("student", student_range, student_preprocess).load(student, logits=False),
             model,
             splits,
             task=data.task,

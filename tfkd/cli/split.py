@@ -25,6 +25,10 @@ def split(
             r"is the group in the path, such as 'speaker_(\d+)'."
         ),
     ] = None,
+    keep_similar: Annotated[
+        bool,
+        typer.Option("--keep-similar", help="Keeps images that resemble each other in one part. Reads all images."),
+    ] = False,
     task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the division.")] = 0,
     overwrite: Overwrite = False,
@@ -47,7 +51,9 @@ def split(
         labels = "classes" if data.is_dir() else get(task).labels if task else None
         rows = splitting.rows_of(Request(str(data), labels=labels), out)
         shares: dict = {"test": test, **({"val": validation} if validation else {})}
-        divided = splitting.split(rows, shares, group=group, seed=seed, labels=labels)
+        divided = splitting.split(
+            rows, shares, group=group, seed=seed, labels=labels, images_in=out.parent if keep_similar else None
+        )
         manifest.write_rows(out, divided)
         counts = splitting.summary(divided)
         text = ", ".join(f"{role} {count:,}" for role, count in counts.items())

@@ -20,7 +20,10 @@ _STORED = [name for name in augmentations.NAMES if name not in mixing.NAMES]
 
 ModelOut = Annotated[Path, typer.Option("--out", help=".keras file to write.")]
 TeacherFile = Annotated[
-    Path, typer.Option("--teacher", help="Trained teacher: a .keras or .h5 file that returns logits or probabilities.")
+    Path,
+    typer.Option(
+        "--teacher", help="Trained teacher: a .keras or .h5 file or a SavedModel that returns logits or probabilities."
+    ),
 ]
 TeacherRange = Annotated[
     str | None,

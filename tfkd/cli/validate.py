@@ -23,7 +23,7 @@ from tfkd.cli.application import (
 from tfkd.cli.code_options import code_options
 from tfkd.cli.data_options import DIGITS, DataOption, data_options
 from tfkd.cli.limit_options import NO_LIMITS, limit_options
-from tfkd.cli.training_options import TeacherPreprocess, TeacherRange
+from tfkd.cli.training_options import StudentPreprocess, StudentRange, TeacherPreprocess, TeacherRange
 from tfkd.validation.contract import Contract
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def validate(
             help="The same student trained without a teacher, a .keras file; needed for --min-gain-over-alone."
         ),
     ] = None,
+    student_range: StudentRange = None,
+    student_preprocess: StudentPreprocess = None,
     contract: Contract = NO_LIMITS,
     report: Annotated[
         list[Path] | None,
@@ -78,17 +80,19 @@ def validate(
     from tfkd.report import console
     from tfkd.validation.validator import validate as run
 
-    declared = model_input.parse("teacher", teacher_range, teacher_preprocess)
+    of_teacher = model_input.parse("teacher", teacher_range, teacher_preprocess)
+    of_student = model_input.parse("student", student_range, student_preprocess)
     reports.check_paths(report or [], overwrite=overwrite)
     with progress_of(as_json) as progress:
         targets = target_choice.choose(target, board=board, cc=cc, on_progress=progress.phase)
         keras_models: dict[str, keras.Model] = {}
-        for role, path in (("reference", reference), ("teacher", teacher), ("alone", alone)):
+        for role, path, declared in (
+            ("reference", reference, of_student),
+            ("teacher", teacher, of_teacher),
+            ("alone", alone, of_student),
+        ):
             if path is not None:
-                from tfkd import models
-
-                scaled = role == "teacher" and declared != model_input.ModelInput()
-                keras_models[role] = declared.load(path) if scaled else models.read(path)
+                keras_models[role] = declared.load(path, logits=False)
         progress.start("validate")
         loaded = TFLiteModel.load(model)  # before the data: a wrong path shows at once
         splits = datasets.load(data)

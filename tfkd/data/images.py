@@ -83,6 +83,14 @@ def decode(file: object, options: ReadingOptions, content: bytes | None = None) 
     return array[..., None] if array.ndim == 2 else array
 
 
+def size_of(file: Path) -> tuple[int, int]:
+    """Width and height in pixels that an image file declares; it is not decoded."""
+    from PIL import Image
+
+    with Image.open(file, formats=_FORMATS) as source:
+        return source.size
+
+
 def fitted(pixels: np.ndarray, options: ReadingOptions) -> np.ndarray:
     """Pixels in memory, uint8 [H, W, C], with color, size and crop of the options applied, as `decode` does."""
     from PIL import Image

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
+from tfkd.data import images
 from tfkd.data.lazy import LazySamples
+from tfkd.data.reading import ReadingOptions
 from tfkd.data.splits import Split
 
 # Smaller images have too little detail to tell two of one class apart.
@@ -16,6 +20,8 @@ MOST_BITS = 6
 # An image whose gray values deviate less from their mean has no gradients to compare.
 _FLAT = 4.0
 _CHUNK = 256
+# The size in which files are compared: 9 x 9 fields of 8 x 8 pixels.
+_COMPARED = ReadingOptions(image_size=(72, 72), color="gray", resize="box")
 
 
 def hashes(x: np.ndarray | LazySamples) -> tuple[np.ndarray, np.ndarray]:
@@ -77,3 +83,63 @@ def _pairs(split: Split, other: Split) -> Iterator[tuple[int, int]]:
         nearest = int(distance.argmin())
         if distance[nearest] <= MOST_BITS and int(other.digests[column]) not in equal:
             yield int(rows[nearest]), int(column)
+
+
+def groups(files: Sequence[Path]) -> np.ndarray:
+    """The group of each image file: files that resemble each other, directly or through others, have the same number.
+
+    Equal images are in one group too. An image that is smaller than
+    `SMALLEST_SIDE`, or has no contrast, is a group of its own.
+
+    Args:
+        files: Image files. Each is decoded, and each pair is compared.
+
+    Returns:
+        int32 [N].
+
+    Raises:
+        InputError: An image cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(_hash_of_file, files))
+    rows = np.flatnonzero([one is not None for one in found])
+    codes = np.array([one for one in found if one is not None], np.uint64).reshape(-1, 2)
+    ends: list[np.ndarray] = [np.zeros((2, 0), np.int64)]
+    for number, row in enumerate(rows):
+        distance = np.bitwise_count(codes[number + 1 :] ^ codes[number]).sum(axis=1)
+        near = rows[number + 1 :][distance <= MOST_BITS]
+        ends.append(np.stack([np.full(len(near), row), near]))
+    return _components(len(files), np.concatenate(ends, axis=1))
+
+
+def joined(groups: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Groups of samples that are connected by groups of two kinds.
+
+    Args:
+        groups: Number of the group of each sample, int [N].
+        others: The same of another kind.
+
+    Returns:
+        int32 [N].
+
+    >>> joined(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+    [0, 0, 0, 1]
+    """
+    links = [np.stack([np.unique(kind, return_index=True)[1][kind], np.arange(len(kind))]) for kind in (groups, others)]
+    return _components(len(groups), np.concatenate(links, axis=1))
+
+
+def _components(count: int, links: np.ndarray) -> np.ndarray:
+    """The connected component of each of `count` samples, int32; the links are pairs of positions, int [2, L]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(links.shape[1], bool), (links[0], links[1])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1])
+
+
+def _hash_of_file(file: Path) -> np.ndarray | None:
+    """The hash of an image file, uint64 [2]; None where it is not compared."""
+    small = images.decode(file, _COMPARED)
+    code, contrast = hashes(small[None])
+    return code[0] if contrast[0] and min(images.size_of(file)) >= SMALLEST_SIDE else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfkd._internal.types import JsonObject, JsonRecord
-from tfkd.data import manifest, targets
+from tfkd.data import images, manifest, resemblance, targets
 from tfkd.data.manifest import Row
 from tfkd.data.reading import Request
 from tfkd.data.sources import folder
@@ -151,6 +151,7 @@ def split(
     group: str | None = None,
     seed: int = 0,
     labels: str | None = None,
+    images_in: Path | None = None,
 ) -> list[JsonObject]:
     """Rows with a column `split`; parts that the data set has stay as they are, and only missing ones are divided.
 
@@ -160,9 +161,12 @@ def split(
         group: See `groups_of`; None for no groups.
         seed: Random seed, >= 0.
         labels: Kind of the labels, see `tfkd.data.label_kinds`; None to find it. Classes are stratified.
+        images_in: Folder that the paths of images are relative to, if images that are divided and resemble each other
+            stay together, see `tfkd.data.resemblance.groups`; None for no comparison.
 
     Raises:
-        InputError: Nothing is left to divide, a group would be in two parts, or see `divide`.
+        InputError: Nothing is left to divide, a group would be in two parts, the samples are no images or cannot be
+            read, or see `divide`.
     """
     given = [row.get("split", "train") for row in rows]
     missing = {role: share for role, share in shares.items() if role not in given}
@@ -183,11 +187,11 @@ def split(
                 f"{', '.join(sorted(places[torn]))}. Move it to one part."
             )
     kind = targets.read(Path("split"), [Row(number, row) for number, row in enumerate(rows, 1)], labels)[2]
+    together = None if groups is None else [groups[number] for number in free]
+    if images_in is not None:
+        together = _with_similar(together, [rows[number] for number in free], images_in)
     divided = divide(
-        [rows[number]["label"] if kind == "classes" else "" for number in free],
-        missing,
-        groups=None if groups is None else [groups[number] for number in free],
-        seed=seed,
+        [rows[number]["label"] if kind == "classes" else "" for number in free], missing, groups=together, seed=seed
     )
     for number, part in zip(free, divided, strict=True):
         given[number] = part
@@ -197,6 +201,21 @@ def split(
         {**{renamed.get(name, name): value for name, value in row.items()}, "split": part}
         for row, part in zip(rows, given, strict=True)
     ]
+
+
+def _with_similar(groups: Sequence[str] | None, rows: Sequence[JsonRecord], folder: Path) -> list[str]:
+    """Groups of images that resemble each other, joined where they share one of other groups."""
+    other = next((row for row in rows if not images.is_image(str(row.get("path", "")))), None)
+    if other is not None:
+        raise InputError(
+            f"split: keep_similar=True compares images. Received: a sample that is none, {other.get('path', 'a row')}. "
+            "Leave it out."
+        )
+    similar = resemblance.groups([folder / str(row["path"]) for row in rows])
+    if groups is None:
+        return [str(one) for one in similar]
+    joined = resemblance.joined(similar, np.unique(np.asarray(groups), return_inverse=True)[1])
+    return [str(one) for one in joined]
 
 
 def summary(rows: Sequence[JsonRecord]) -> dict[str, int]:

@@ -15,7 +15,7 @@ import keras
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ModelError
-from tfkd.models import legacy
+from tfkd.models import legacy, saved_model
 from tfkd.models.input_range import take_pixels
 from tfkd.models.probabilities import to_logits
 from tfkd.models.zoo import BUILDERS
@@ -68,8 +68,9 @@ def load(
     not, the logarithm of the probabilities is appended, with a warning; see `tfkd.models.probabilities.to_logits`.
 
     Args:
-        model: Path of a `.keras` file of Keras 3, or of a `.h5` file of Keras 2 or 3 that holds a whole model; or a
-            model, with which the result shares layers. A file with Python code (Lambda layers) is refused.
+        model: Path of a `.keras` file of Keras 3, of a `.h5` file of Keras 2 or 3 that holds a whole model, or of the
+            folder of a SavedModel, which cannot be trained; or a model, with which the result shares layers. A file
+            with Python code (Lambda layers) is refused.
         input_range: The values (low, high) that the model expects for the pixels 0 and 255, where they were scaled
             outside of it: (0, 1) after a division by 255. The scaling becomes its first layer.
         preprocess: The `preprocess_input` of `keras.applications` that the model expects instead: `tf`, `torch`,
@@ -102,17 +103,19 @@ def read(path: str | os.PathLike[str]) -> keras.Model:
     """The model of a file as it is, with its softmax where it has one. Files with Python code are refused.
 
     Args:
-        path: Path of a `.keras` or `.h5` file, see `load`.
+        path: Path of a `.keras` or `.h5` file or of a SavedModel, see `load`.
 
     Raises:
         InputError: The file does not exist or has another format.
         ModelError: Keras cannot load the file.
     """
     path = Path(path)
+    if saved_model.is_saved_model(path):
+        return saved_model.load(path)
     if path.is_dir():
         raise InputError(
-            f"models.load: {path} is a folder. A SavedModel has no Keras layers: it can be converted, but not trained. "
-            "Pass the .keras or .h5 file of the model."
+            f"models.load: {path} is a folder without saved_model.pb. Pass the .keras or .h5 file of a model, or the "
+            "folder of a SavedModel."
         )
     if not path.is_file():
         raise InputError(f"models.load: {path} does not exist. Pass the path of a .keras file.")

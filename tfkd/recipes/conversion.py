@@ -18,6 +18,7 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
 from tfkd.optimization import mixed_precision
 from tfkd.optimization.mixed_precision import Trial
+from tfkd.recipes.model_input import ModelInput
 from tfkd.validation import golden
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Job:
         mode: Precision, see `tfkd.convert`.
         output: `logits` or `softmax`: what the .tflite returns; None for what the model returns.
         input_shape: Shape of one sample, for a model that leaves dimensions open; None for the model's own.
+        model_input: What the model expects for the pixels of images; the .tflite scales them itself.
         calibration: Data set whose train split calibrates; None for none.
         calibration_samples: Number of calibration samples, >= 1.
         float_io: Whether a quantized model keeps float32 inputs and outputs.
@@ -57,6 +59,7 @@ class Job:
     mode: str = "full_int8"
     output: str | None = None
     input_shape: tuple[int, ...] | None = None
+    model_input: ModelInput = ModelInput()
     calibration: str | data.Request | None = None
     calibration_samples: int = 256
     float_io: bool = False
@@ -146,10 +149,10 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
 
 
 def _model(job: Job) -> keras.Model | Path:
-    """The model that is converted: the file as it is, or a Keras model with the output and shape that the job names."""
-    if job.output is None and job.input_shape is None:
+    """The model that is converted: the file as it is, or a Keras model with the input and output that the job names."""
+    if job.output is None and job.input_shape is None and job.model_input == ModelInput():
         return job.model
-    model = models.read(job.model) if job.output is None else models.load(job.model)
+    model = job.model_input.load(job.model, logits=job.output is not None)
     if job.input_shape is not None:
         model = models.with_input_shape(model, job.input_shape)
     return models.with_softmax(model) if job.output == "softmax" else model

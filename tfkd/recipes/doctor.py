@@ -37,26 +37,53 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
         progress: Called with the name of each examination.
 
     Returns:
-        The findings, errors first. A teacher that the run trains itself is not examined.
+        The findings, errors first. A teacher that the run trains itself is not examined. Where the data cannot be
+        read, the models are only loaded.
 
     Raises:
-        InputError: The data cannot be read.
-        ToolMissingError: A tool of a target that the recipe names is not installed.
+        InputError: A module of the user cannot be imported.
     """
     recipe.allow_own_code()
     progress("data")
-    splits = data.load(recipe.request(), validation=recipe.data.validation, seed=recipe.seed)
-    findings = [*_examine_settings(recipe), *_examine_data(splits), *_examine_resemblance(splits)]
-    other, teacher_splits = recipe.data.teacher, splits
-    if other:
-        teacher_splits = data.load(recipe.request(other), validation=recipe.data.validation, seed=recipe.seed)
-        data.Partner(teacher_splits.train, other.pair).lookup(splits.train, recipe.seed)
+    findings = [*_examine_settings(recipe)]
+    try:
+        splits, teacher_splits = _load_data(recipe)
+    except InputError as error:
+        unread = Finding("error", "The data cannot be read.", str(error), "Correct [data].")
+        found = [unread, *findings, *_load_models(recipe), *_choose_targets(recipe)[1]]
+        return sorted(found, key=lambda finding: finding.severity)
+    findings += [*_examine_data(splits), *_examine_resemblance(splits)]
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")
         findings += _examine_teacher(recipe, file, teacher_splits)
     progress("student")
     findings += _examine_student(recipe, splits)
     return sorted(findings, key=lambda finding: finding.severity)
+
+
+def _load_data(recipe: Recipe) -> tuple[data.Splits, data.Splits]:
+    """The data of student and teacher."""
+    splits = data.load(recipe.request(), validation=recipe.data.validation, seed=recipe.seed)
+    other = recipe.data.teacher
+    if not other:
+        return splits, splits
+    teacher_splits = data.load(recipe.request(other), validation=recipe.data.validation, seed=recipe.seed)
+    data.Partner(teacher_splits.train, other.pair).lookup(splits.train, recipe.seed)
+    return splits, teacher_splits
+
+
+def _load_models(recipe: Recipe) -> Iterator[Finding]:
+    """Loads the models from files, without samples for them."""
+    student = [recipe.student.file] if recipe.student.file else []
+    for role, files, given in (
+        ("teacher", recipe.teacher.files, recipe.teacher.input),
+        ("student", student, recipe.student.input),
+    ):
+        for file in files:
+            try:
+                given.load(file, logits=False)
+            except InputError as error:
+                yield Finding("error", f"The {role} cannot be loaded.", str(error), f"Correct the path in [{role}].")
 
 
 def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding], list[Finding], list[Finding]]:
@@ -140,7 +167,7 @@ def _examine_resemblance(splits: data.Splits) -> Iterator[Finding]:
                 f"Images of {name} resemble images of test.",
                 f"{len(found)} of {len(test)} test images that were compared with {len(drawn)}, such as {second} and "
                 f"{first}",
-                "Look at them. If they show the same scene, keep them in one part: tfkd split --group.",
+                "Look at them. If they show the same scene, keep them in one part: tfkd split --keep-similar.",
             )
 
 
@@ -169,7 +196,10 @@ def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
     if student is not None:
         yield from _examine_outputs(student, splits, find_task(recipe, splits.train))
         yield from _examine_optimization(recipe, student)
-        yield from _examine_conversion(recipe, student, splits)
+    targets, missing = _choose_targets(recipe)
+    yield from missing
+    if student is not None:
+        yield from _examine_conversion(recipe, student, splits, targets)
 
 
 def _build_student(recipe: Recipe, splits: data.Splits) -> tuple[keras.Model | None, list[Finding]]:
@@ -218,7 +248,24 @@ def _examine_optimization(recipe: Recipe, student: keras.Model) -> Iterator[Find
         )
 
 
-def _examine_conversion(recipe: Recipe, student: keras.Model, splits: data.Splits) -> Iterator[Finding]:
+def _choose_targets(recipe: Recipe) -> tuple[list[Target | str], list[Finding]]:
+    """The targets of a recipe that this machine has, or may lack, and a finding on each named one that it lacks."""
+    usable, findings = list(recipe.targets.names or ()), []
+    for spec in recipe.targets.names or ():
+        try:
+            target_choice.choose([spec], connect=False)
+        except TfkdError as error:
+            usable.remove(spec)
+            advice = "Install what it needs, or remove it from [targets]."
+            findings.append(Finding("error", f"The target {spec} is unavailable.", str(error), advice))
+    if findings and not usable:
+        return [], findings
+    return target_choice.choose(usable, optional=recipe.targets.optional, connect=False), findings
+
+
+def _examine_conversion(
+    recipe: Recipe, student: keras.Model, splits: data.Splits, targets: Sequence[Target | str]
+) -> Iterator[Finding]:
     """Converts the student and runs it on each target."""
     from tfkd.conversion import converter
 
@@ -249,7 +296,7 @@ def _examine_conversion(recipe: Recipe, student: keras.Model, splits: data.Split
                     "Prepare the data as for the training of the student's file, or start from another file.",
                 )
         yield from _examine_size(recipe, model, mode)
-        for target in target_choice.choose(recipe.targets.names, optional=recipe.targets.optional, connect=False):
+        for target in targets:
             yield from _examine_target(recipe, target, model, splits)
 
 

@@ -42,7 +42,7 @@ class ModelInput:
     input_range: tuple[float, float] | None = None
     preprocess: str | None = None
 
-    def load(self, path: str | os.PathLike[str], *, logits: bool = True) -> keras.Model:
+    def load(self, path: str | os.PathLike[str] | keras.Model, *, logits: bool = True) -> keras.Model:
         """The model of a file, which takes pixel values 0..255 and returns logits, or, of a regression, its values."""
         from tfkd import models  # here, since recipes are read without Keras
 

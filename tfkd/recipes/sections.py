@@ -117,7 +117,7 @@ class Teacher(TrainingConfig):
     path: RecipePath | None = Field(
         default=None,
         examples=["teacher.keras"],
-        description="A trained teacher instead: a .keras or .h5 file that returns logits or probabilities.",
+        description="A trained teacher instead: a .keras or .h5 file or a SavedModel, with logits or probabilities.",
     )
     paths: list[RecipePath] | None = Field(
         default=None,

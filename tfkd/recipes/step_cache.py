@@ -179,11 +179,15 @@ def file_hash(path: Path) -> str | None:
 
 
 def input_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file that the user named.
+    """SHA-256 (hex) of a file, or of the SavedModel in a folder, that the user named.
 
     Raises:
         InputError: It does not exist.
     """
+    if path.is_dir():
+        from tfkd.models.saved_model import folder_hash  # here, since it loads Keras
+
+        return folder_hash(path)
     found = file_hash(path)
     if found is None:
         raise InputError(f"{path}: must be a file. Received: no file. Check the path.")

@@ -10,7 +10,8 @@ from tfkd import models
 from tfkd._internal import keras_compat
 from tfkd._internal.types import JsonRecord
 from tfkd.data import Split
-from tfkd.models import output_range, own_code
+from tfkd.errors import ModelError
+from tfkd.models import output_range, own_code, saved_model
 from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.recipe import Student
 from tfkd.tasks import CLASSIFICATION, Task
@@ -26,9 +27,14 @@ def load(declared: ModelInput, path: str | os.PathLike[str], split: Split, task:
         task: The task.
 
     Raises:
-        InputError: The file is no model, or does not take the samples.
+        InputError: The file is no model, is a SavedModel, or does not take the samples.
     """
     student = declared.load(path, logits=task.gives_logits)
+    if saved_model.is_wrapped(student):
+        raise ModelError(
+            f"distill: {path} is a SavedModel, which shows no layers to train. It can teach and be converted. Give the "
+            ".keras or .h5 file of the student."
+        )
     if keras_compat.shows_layers(student) and len(student.inputs) == 1 and None in student.inputs[0].shape[1:]:
         student = models.with_input_shape(student, split.input_shape)
     return student
@@ -36,6 +42,8 @@ def load(declared: ModelInput, path: str | os.PathLike[str], split: Split, task:
 
 def build_for(name: str, split: Split, task: Task = CLASSIFICATION, options: JsonRecord | None = None) -> keras.Model:
     """Builds a model with the outputs that a task needs; of a regression, one that starts in the range of the labels.
+
+    The softmax or sigmoid at the end of a model of the user's function is removed where the task takes logits.
 
     Args:
         name: Builder of tfkd.models, or `module:function` of the user.
@@ -47,6 +55,8 @@ def build_for(name: str, split: Split, task: Task = CLASSIFICATION, options: Jso
         InputError: See `tfkd.models.own_code.build_model`.
     """
     model = own_code.build_model(name, split.input_shape, task.outputs(split), **(options or {}))
+    if ":" in name and task.gives_logits:
+        return models.load(model)
     if split.label_kind == "values" and ":" not in name:
         output_range.start_at(model, split.y)
     return model

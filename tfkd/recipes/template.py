@@ -66,8 +66,8 @@ def write(
     Args:
         path: TOML file to write.
         data: Data set, see `tfkd.data.load`; None for the demonstration.
-        teacher: .keras file that returns logits; None for the demonstration.
-        student: Builder of `tfkd.models`, or .keras file to start from; `resnet8` by default.
+        teacher: .keras or .h5 file; None for the demonstration.
+        student: Builder of `tfkd.models`, or .keras or .h5 file to start from; `resnet8` by default.
         overwrite: Whether an existing file is replaced.
 
     Returns:
@@ -105,7 +105,7 @@ def _values(request: Request, teacher: str, student: str) -> JsonObject:
         **({} if is_classification else {"task": task.name}),
         "data": {"name" if data in NAMES else "path": data, **reading, "validation": 0.1},
         "teacher": {"path": teacher},
-        "student": {"path" if student.endswith(".keras") else "model": student},
+        "student": {"path" if student.endswith((".keras", ".h5", ".hdf5")) else "model": student},
         "distillation": {
             "alpha": 0.9,
             **({"temperature": 4.0} if is_classification else {}),
