@@ -1,6 +1,14 @@
 """Settings of a training: moving average, early stopping, losses, precision, own code and logs."""
 
+import contextlib
+import json
+import re
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import keras
 import numpy as np
@@ -300,12 +308,34 @@ def test_settings_that_break_an_optimization_are_refused(method, settings):
     tfkd.optimization.check_training("qat", config(ema=0.9, early_stopping=1))
 
 
+@contextlib.contextmanager
+def tensorboard(logs):
+    """A server of TensorBoard, as a function from (run, tag) to its points (time, step, value)."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logs, "--port", "0", "--load_fast", "false"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            lines = iter(server.stderr.readline, "")
+            url = next(found[0] for line in lines if (found := re.search(r"http://localhost:\d+/", line)))
+
+            def points(run, tag):
+                query = urllib.parse.urlencode({"run": run, "tag": tag})
+                for _ in range(600):  # it reads the logs in the background
+                    try:
+                        with urllib.request.urlopen(f"{url}data/plugin/scalars/scalars?{query}") as answer:
+                            return json.load(answer)
+                    except urllib.error.HTTPError:  # no such tag yet
+                        time.sleep(0.1)
+                raise TimeoutError(f"TensorBoard does not show {tag} of {run}.")
+
+            yield points
+        finally:
+            server.kill()
+
+
 # Logs ----------------------------------------------------------------------------------------------------------------
 
 
-def test_tensorboard_reads_the_logs_of_an_interrupted_training(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_tensorboard_shows_the_logs_of_an_interrupted_training(tmp_path):
     loggers, settings = Loggers(tensorboard=tmp_path / "logs"), config()
     for stop in (Stop(1), None):
         callbacks = loggers.callbacks("student", settings, tmp_path)
@@ -314,13 +344,10 @@ def test_tensorboard_reads_the_logs_of_an_interrupted_training(tmp_path):
             history = fit(model, checkpoint=tmp_path / "kept", spies=[stop] if stop else [], loggers=callbacks)
         except KeyboardInterrupt:
             assert stop
-    for part, name, key in (("train", "epoch_loss", "loss"), ("validation", "epoch_accuracy", "val_accuracy")):
-        events = EventAccumulator(str(tmp_path / "logs" / "student" / part)).Reload()
-        values = {
-            event.step: float(np.frombuffer(event.tensor_proto.tensor_content, "float32")[0])
-            for event in events.Tensors(name)
-        }
-        assert values == pytest.approx(dict(enumerate(history[key])))
+    with tensorboard(tmp_path / "logs") as shown:
+        for part, name, key in (("train", "epoch_loss", "loss"), ("validation", "epoch_accuracy", "val_accuracy")):
+            points = shown(f"student/{part}", name)
+            assert {step: value for _, step, value in points} == pytest.approx(dict(enumerate(history[key])))
 
 
 def test_mlflow_shows_one_run_for_an_interrupted_training(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import filelock
 import numpy as np
 import pytest
 
-from tfkd import models
+from tfkd import data, models
 from tfkd.errors import InputError
 from tfkd.recipes import recipe, training
 
@@ -101,6 +101,16 @@ def test_training_with_a_bad_teacher_is_refused_before_it_begins(untrained, tmp_
     with pytest.raises(InputError, match=r"not better than a constant answer.*\n.*\n.*\n.*allow_bad_teacher=True"):
         distil(out, untrained)
     assert not list(tmp_path.iterdir())
+
+
+def test_distillation_on_data_with_a_leak_is_refused_before_it_begins(teacher, tmp_path):
+    train, out = data.load("digits").train, tmp_path / "student.keras"
+    np.savez(tmp_path / "leak.npz", x_train=train.x, y_train=train.y, x_test=train.x[:40], y_test=train.y[:40])
+    distillation = training.Distillation(teacher)
+    job = training.Job("digits_student", out, str(tmp_path / "leak.npz"), CONFIG, distillation=distillation)
+    with pytest.raises(InputError, match=r"data are refused before(.|\n)*Samples of train are in test too"):
+        training.train(job)
+    assert not out.exists()
 
 
 def test_training_with_a_bad_teacher_is_possible_and_reports_it(untrained, tmp_path):

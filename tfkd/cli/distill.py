@@ -133,7 +133,8 @@ def distill(
 ) -> None:
     """Train a student on labels and on a teacher's logits.
 
-    The teacher is examined first, on at most 1,000 validation samples: a bad one is an error.
+    Examines data and teacher first, the teacher on at most 1,000 validation samples. A bad teacher is an error, and so
+    is a training sample that is in the test part.
 
     Example: tfkd distill --teacher teacher.keras --student digits_student --data digits --out student.keras
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from tfkd._internal import keras_compat
+from tfkd._internal.types import JsonObject
 from tfkd.errors import ModelError
 
 _FILE = "saved_model.pb"
@@ -22,7 +22,7 @@ class _SavedModelLayer(keras.layers.TFSMLayer):
         super().__init__(str(folder), call_endpoint=_SIGNATURE, trainable=False)
         self.digest = folder_hash(folder)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonObject:
         return {"name": self.name, "digest": self.digest}
 
 

@@ -45,14 +45,14 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
     """
     recipe.allow_own_code()
     progress("data")
-    findings = [*_examine_settings(recipe)]
+    findings = [*_examine_settings_of(recipe)]
     try:
         splits, teacher_splits = _load_data(recipe)
     except InputError as error:
         unread = Finding("error", "The data cannot be read.", str(error), "Correct [data].")
         found = [unread, *findings, *_load_models(recipe), *_choose_targets(recipe)[1]]
         return sorted(found, key=lambda finding: finding.severity)
-    findings += [*_examine_data(splits), *_examine_resemblance(splits)]
+    findings += [*examine_data(splits), *_examine_resemblance(splits)]
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")
         findings += _examine_teacher(recipe, file, teacher_splits)
@@ -98,7 +98,11 @@ def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding],
     """
     student, findings = _build_student(recipe, splits)
     outputs = _examine_outputs(student, splits, find_task(recipe, splits.train)) if student else ()
-    return [*_examine_settings(recipe)], [*_examine_data(splits)], [*findings, *outputs]
+    return [*_examine_settings_of(recipe)], [*examine_data(splits)], [*findings, *outputs]
+
+
+def _examine_settings_of(recipe: Recipe) -> Iterator[Finding]:
+    return examine_settings(recipe.distillation.alpha, recipe.distillation.soft.get("temperature"))
 
 
 def text(findings: Sequence[Finding]) -> str:
@@ -106,18 +110,22 @@ def text(findings: Sequence[Finding]) -> str:
     return "\n".join(map(str, findings)) or "No problem was found."
 
 
-def _examine_settings(recipe: Recipe) -> Iterator[Finding]:
-    settings = recipe.distillation
-    if settings.alpha == 0:
+def examine_settings(alpha: float, temperature: float | None) -> Iterator[Finding]:
+    """Findings on settings of a distillation that are valid and unusual.
+
+    Args:
+        alpha: Weight of the distillation loss, 0..1.
+        temperature: Temperature of the loss; None for its default.
+    """
+    if alpha == 0:
         yield Finding("warning", "The teacher is not used.", "alpha = 0", "Set alpha = 0.9.")
-    if settings.alpha == 1:
+    if alpha == 1:
         yield Finding(
             "warning",
             "The labels are not used.",
             "alpha = 1",
             "Keep it to imitate the teacher alone, or set alpha = 0.9.",
         )
-    temperature = settings.soft.get("temperature")
     if temperature is not None and not 1 <= temperature <= 20:
         yield Finding(
             "warning",
@@ -127,7 +135,12 @@ def _examine_settings(recipe: Recipe) -> Iterator[Finding]:
         )
 
 
-def _examine_data(splits: data.Splits) -> Iterator[Finding]:
+def examine_data(splits: data.Splits) -> Iterator[Finding]:
+    """Findings on samples that are in two splits, and on classes with few samples. Each sample is read once.
+
+    Args:
+        splits: The data.
+    """
     for name, other in (("train", "test"), ("val", "test"), ("train", "val")):
         one, second = getattr(splits, name), getattr(splits, other)
         if len(one.overlap(second)):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from tfkd import data, losses, models, optimization, tasks
 from tfkd._internal import atomic
@@ -24,9 +25,9 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.models import logits, own_code
 from tfkd.optimization import Optimized
+from tfkd.recipes import doctor, teacher_examination
 from tfkd.recipes import student as students
-from tfkd.recipes import teacher_examination
-from tfkd.recipes.findings import Finding, refuse_teacher
+from tfkd.recipes.findings import Finding, refuse, refuse_teacher
 from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.step_cache import input_hash, locked
 from tfkd.recipes.teacher_examination import Examination
@@ -207,6 +208,7 @@ def train(
         on_note(f"Task: {task.name} (labels: {splits.train.label_kind}).")
         _check_task(job, task)
     if job.distillation:
+        _examine_data(job.distillation, splits, on_note)
         _examine_teacher(job, job.distillation, splits, task, on_note)
     keras.utils.set_random_seed(job.seed)
     model, optimized = _student(job, splits, task)  # before the folder: a refused option leaves no files
@@ -266,6 +268,21 @@ def _check(job: Job) -> None:
         )
     if job.optimization:
         optimization.check_training(job.optimization.method, job.config)
+
+
+def _examine_data(settings: Distillation, splits: Splits, on_note: Callable[[str], None]) -> None:
+    """Examines settings, and data in memory; data that are decoded when they are used are left to the doctor.
+
+    Raises:
+        InputError: A training or validation sample is in the test split too.
+    """
+    found = [*doctor.examine_settings(settings.alpha, settings.temperature)]
+    if isinstance(splits.train.x, np.ndarray):
+        found += doctor.examine_data(splits)
+    for finding in found:
+        if finding.severity == "warning":
+            on_note(str(finding))
+    refuse(found, "The data are refused before the training.", "Correct the data.")
 
 
 def _examine_teacher(
