@@ -111,6 +111,18 @@ def test_probabilities_without_an_inverse_are_found(folder):
     only(findings(folder, teacher), "error", "The teacher's outputs cannot be used.")
 
 
+def test_weights_file_of_the_teacher_that_is_missing_is_found_without_data(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'output = "{tmp_path}/out"\n[data]\npath = "{tmp_path}/none"\n'
+        f'[teacher]\nmodel = "resnet50"\noptions = {{ weights = "{tmp_path}/none.h5" }}\nepochs = 0\n'
+        '[student]\nmodel = "digits_student"\n[targets]\nnames = ["host"]\n'
+    )
+    found = {one.what: one.evidence for one in doctor.examine(recipe.load(path))}
+    assert set(found) == {"The data cannot be read.", "The weights file of the teacher does not exist."}
+    assert found["The weights file of the teacher does not exist."] == f"{tmp_path}/none.h5"
+
+
 def test_faults_of_teacher_and_student_are_found_in_one_pass(folder):
     range_fault = changed(
         folder, "range", lambda model, x: keras.layers.Activation("sparsemax")(model(keras.layers.Rescaling(255.0)(x)))

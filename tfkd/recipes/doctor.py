@@ -102,7 +102,10 @@ def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding],
 
 
 def _examine_settings_of(recipe: Recipe) -> Iterator[Finding]:
-    return examine_settings(recipe.distillation.alpha, recipe.distillation.soft.get("temperature"))
+    yield from examine_settings(recipe.distillation.alpha, recipe.distillation.soft.get("temperature"))
+    for file in recipe.teacher.weights_files:
+        if not file.is_file():
+            yield Finding("error", "The weights file of the teacher does not exist.", str(file), "Correct its path.")
 
 
 def text(findings: Sequence[Finding]) -> str:
