@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from tfkd import data
-from tfkd.data import sounds
+from tfkd.data import sound_features, sounds
 from tfkd.data.reading import ReadingOptions
 from tfkd.errors import InputError
 
@@ -64,9 +64,30 @@ def test_log_mel_features_are_those_of_tensorflow(tmp_path):
     expected = tf.math.log(tf.abs(spectrum) ** 2 @ matrix + 1e-6)
     assert features.shape == (98, 32, 1)
     np.testing.assert_allclose(features[..., 0], expected, atol=2e-2)
-    how = sounds.definition(options, 16_000)
+    how = sound_features.definition(options, 16_000)
     assert (how["frame"], how["hop"], how["fft"], how["bands"]) == (400, 160, 512, 32)
     assert json.loads(json.dumps(how)) == how
+
+
+@pytest.mark.parametrize(("bands", "coefficients"), [(40, 13), (32, 32), (10, 1)])
+def test_mfcc_are_those_of_tensorflow(tmp_path, bands, coefficients):
+    import tensorflow as tf
+
+    tone(tmp_path / "a.wav", 700.0, rate=16_000)
+    log_mel, mfcc = (
+        sounds.decode(tmp_path / "a.wav", ReadingOptions(features="log_mel", mel_bands=bands)),
+        sounds.decode(tmp_path / "a.wav", ReadingOptions(features="mfcc", mel_bands=bands, coefficients=coefficients)),
+    )
+    expected = tf.signal.mfccs_from_log_mel_spectrograms(log_mel[..., 0])[:, :coefficients]
+    assert mfcc.shape == (24, coefficients, 1)
+    np.testing.assert_allclose(mfcc[..., 0], expected, atol=1e-4)
+
+
+def test_definition_of_mfcc_names_its_transform():
+    how = sound_features.definition(ReadingOptions(features="mfcc", coefficients=10), 16_000)
+    assert (how["kind"], how["coefficients"], how["bands"], how["liftering"]) == ("mfcc", 10, 40, "none")
+    assert how["dct"].startswith("type 2: sqrt(2 / bands)")
+    assert "coefficients" not in sound_features.definition(ReadingOptions(features="log_mel"), 16_000)
 
 
 def test_manifest_of_sounds_is_read(folder):
@@ -93,9 +114,11 @@ def test_large_data_set_of_sounds_is_decoded_when_it_is_used(folder, monkeypatch
         (lambda path: tone(path, rate=4000, seconds=1.0), {}, r"1\.flac must have the sample rate of .*8000 Hz"),
         (lambda path: tone(path, seconds=0.01), {"features": "log_mel"}, r"must have one frame of 30 ms"),
         (lambda path: None, {"image_size": (8, 8)}, "image_size has no meaning for"),
-        (lambda path: None, {"mel_bands": 20}, "mel_bands is an option of log_mel"),
+        (lambda path: None, {"mel_bands": 20}, "mel_bands is an option of mfcc and log_mel"),
+        (lambda path: None, {"coefficients": 9, "features": "log_mel"}, "coefficients is an option of mfcc"),
+        (lambda path: None, {"features": "mfcc", "mel_bands": 10}, "coefficients must be at most mel_bands, 10"),
         (lambda path: None, {"seconds": 0.0}, "seconds must be > 0"),
-        (lambda path: None, {"features": "mfcc"}, "features must be one of none, log_mel"),
+        (lambda path: None, {"features": "plp"}, "features must be one of none, log_mel, mfcc"),
     ],
 )
 def test_wrong_sound_or_option_is_refused(folder, change, options, message):

@@ -33,6 +33,7 @@ _OPTIONS = {
     "seconds": described(float | None, _DEFAULTS.seconds, HELP["seconds"]),
     "features": described(str, _DEFAULTS.features, HELP["features"]),
     "mel_bands": described(int, _DEFAULTS.mel_bands, HELP["mel_bands"]),
+    "coefficients": described(int, _DEFAULTS.coefficients, HELP["coefficients"]),
     "frame_ms": described(float, _DEFAULTS.frame_ms, HELP["frame_ms"]),
     "hop_ms": described(float, _DEFAULTS.hop_ms, HELP["hop_ms"]),
     "x_feature": described(str, _DEFAULTS.x_feature, HELP["x_feature"]),

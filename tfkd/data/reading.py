@@ -15,7 +15,7 @@ COLORS = ("rgb", "gray")
 # Filters of Pillow. All but nearest average over the pixels that a smaller image leaves out (antialiasing).
 RESIZES = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 CROPS = ("none", "center", "pad")
-FEATURES = ("none", "log_mel")
+FEATURES = ("none", "log_mel", "mfcc")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -35,9 +35,11 @@ class ReadingOptions:
         skip_broken: Whether a file that cannot be read is left out and counted, instead of being an error.
         sample_rate: Sample rate in Hz to which sounds are resampled; None if all files have one rate.
         seconds: Length to which sounds are cut, or padded with zeros, at the end; None if all files have one length.
-        features: `none` for the samples of a sound, -1..1, or `log_mel`, see `tfkd.data.sounds.definition`.
-        mel_bands: Number of bands of `log_mel`.
-        frame_ms: Length of a frame of `log_mel`, in milliseconds.
+        features: `none` for the samples of a sound, -1..1, or `log_mel` or `mfcc`, see
+            `tfkd.data.sound_features.definition`.
+        mel_bands: Number of bands of `log_mel`, which `mfcc` is computed from.
+        coefficients: Number of coefficients of `mfcc`, at most mel_bands.
+        frame_ms: Length of a frame of the features, in milliseconds.
         hop_ms: Time from one frame to the next, in milliseconds.
         x_feature: Feature of a TFRecord that holds the sample.
         y_feature: Feature of a TFRecord that holds the class, an int64.
@@ -45,8 +47,8 @@ class ReadingOptions:
             numbers and encoded images.
 
     Raises:
-        InputError: An option is out of range, resize or crop have no `image_size`, or an option of `log_mel` is given
-            without it.
+        InputError: An option is out of range, resize or crop have no `image_size`, or an option of features is given
+            without them.
     """
 
     image_size: tuple[int, int] | None = _option(
@@ -68,10 +70,11 @@ class ReadingOptions:
     seconds: float | None = _option(
         None, "Length to which sounds are cut or padded at their end. By default all files must have one length."
     )
-    features: str = _option("none", "Features of sounds: none for the samples themselves, or log_mel.")
-    mel_bands: int = _option(40, "Number of bands of log_mel.")
-    frame_ms: float = _option(30.0, "Length of a frame of log_mel, in milliseconds.")
-    hop_ms: float = _option(20.0, "Time from one frame of log_mel to the next, in milliseconds.")
+    features: str = _option("none", "Features of sounds: none for the samples themselves, log_mel, or mfcc.")
+    mel_bands: int = _option(40, "Number of bands of log_mel, which mfcc is computed from.")
+    coefficients: int = _option(13, "Number of coefficients of mfcc, at most the number of bands.")
+    frame_ms: float = _option(30.0, "Length of a frame of log_mel or mfcc, in milliseconds.")
+    hop_ms: float = _option(20.0, "Time from one frame of log_mel or mfcc to the next, in milliseconds.")
     x_feature: str = _option("x", "Feature of a TFRecord that holds the sample: an encoded image, or numbers.")
     y_feature: str = _option("y", "Feature of a TFRecord that holds the class, a whole number.")
     x_shape: tuple[int, ...] | None = _option(
@@ -87,7 +90,7 @@ class ReadingOptions:
                     "Use image_size=(96, 96)."
                 )
             object.__setattr__(self, "image_size", tuple(size))
-        for name in ("sample_rate", "seconds", "mel_bands", "frame_ms", "hop_ms"):
+        for name in ("sample_rate", "seconds", "mel_bands", "coefficients", "frame_ms", "hop_ms"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"load: {name} must be > 0. Received: {value}. Correct it.")
@@ -102,10 +105,21 @@ class ReadingOptions:
                 f"load: {unused[0]} needs the size to which images are resized. Received: no image_size. "
                 "Add image_size=(96, 96)."
             )
-        unused = [name for name in ("mel_bands", "frame_ms", "hop_ms") if getattr(self, name) != _DEFAULTS[name]]
-        if self.features == "none" and unused:
+        self._check_features()
+
+    def _check_features(self) -> None:
+        used = {"none": (), "log_mel": _LOG_MEL, "mfcc": (*_LOG_MEL, "coefficients")}[self.features]
+        unused = [name for name in (*_LOG_MEL, "coefficients") if name in self.given and name not in used]
+        if unused:
+            needed = "mfcc" if unused[0] == "coefficients" else "mfcc and log_mel"
             raise InputError(
-                f"load: {unused[0]} is an option of log_mel. Received: features='none'. Pass features='log_mel'."
+                f"load: {unused[0]} is an option of {needed}. Received: features={self.features!r}. Pass "
+                f"features={needed.split()[-1]!r}."
+            )
+        if self.features == "mfcc" and self.coefficients > self.mel_bands:
+            raise InputError(
+                f"load: coefficients must be at most mel_bands, {self.mel_bands}. Received: {self.coefficients}. Use "
+                "13."
             )
 
     @classmethod
@@ -145,6 +159,8 @@ class ReadingOptions:
         return tuple(name for name, default in _DEFAULTS.items() if getattr(self, name) != default)
 
 
+# Options of log_mel.
+_LOG_MEL = ("mel_bands", "frame_ms", "hop_ms")
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(ReadingOptions)}
 # Description of each option, for the command line and recipes.
 HELP = {field.name: str(field.metadata["help"]) for field in dataclasses.fields(ReadingOptions)}

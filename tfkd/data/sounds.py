@@ -1,8 +1,7 @@
-"""Sound files as arrays: decoded, mixed to one channel, resampled, cut or padded, and as log-mel features."""
+"""Sound files as arrays: decoded, mixed to one channel, resampled, cut or padded, and as features."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import math
@@ -12,17 +11,13 @@ from types import ModuleType
 
 import numpy as np
 
-from tfkd._internal.types import JsonObject
-from tfkd.data import images, lazy
+from tfkd.data import images, lazy, sound_features
 from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import ReadingOptions
 from tfkd.errors import InputError, ToolMissingError
 
 SUFFIXES = (".wav", ".flac", ".ogg")
-OPTIONS = ("sample_rate", "seconds", "features", "mel_bands", "frame_ms", "hop_ms", "skip_broken")
-# Lowest frequency of the mel bands, in Hz, and what is added to the energy of a band before its logarithm.
-_LOWEST_HZ = 20.0
-_OFFSET = 1e-6
+OPTIONS = ("sample_rate", "seconds", "features", "mel_bands", "coefficients", "frame_ms", "hop_ms", "skip_broken")
 
 log = logging.getLogger("tfkd")
 
@@ -33,7 +28,7 @@ def is_sound(name: str) -> bool:
 
 
 def decode(file: Path, options: ReadingOptions) -> np.ndarray:
-    """One sound: float32 [T, 1] in -1..1, or its features, float32 [frames, bands, 1].
+    """One sound: float32 [T, 1] in -1..1, or its features, float32 [frames, bands or coefficients, 1].
 
     Args:
         file: WAV, FLAC or OGG. Its channels are averaged.
@@ -63,9 +58,9 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     if options.seconds is not None:
         length = round(options.seconds * wanted)
         sound = np.pad(sound[:length], (0, max(0, length - len(sound))))
-    if options.features == "log_mel":
-        return _log_mel(file, sound, wanted, options)[..., None]
-    return sound[:, None]
+    if options.features == "none":
+        return sound[:, None]
+    return sound_features.compute(str(file), sound, wanted, options)[..., None]
 
 
 def _soundfile() -> ModuleType:
@@ -76,68 +71,6 @@ def _soundfile() -> ModuleType:
             f"load: sounds need the package soundfile: {error}. Install it with pip install 'tfkd[audio]'."
         ) from None
     return soundfile
-
-
-def definition(options: ReadingOptions, rate: int) -> JsonObject:
-    """How features are computed, so that a device can compute the same.
-
-    Args:
-        options: Length, bands, frame and hop.
-        rate: Sample rate in Hz.
-
-    Returns:
-        JSON values. With x the sound and w the window, the energy of frame i at bin k is
-        `|Σ_n w[n] · x[i · hop + n] · exp(−2πikn / fft)|²`; band b has `log(Σ_k mel[k, b] · energy[k] + offset)`.
-    """
-    frame = round(options.frame_ms * rate / 1000)
-    return {
-        "kind": options.features,
-        "sample_rate": rate,
-        "seconds": options.seconds,
-        "frame": frame,
-        "hop": round(options.hop_ms * rate / 1000),
-        "window": "hann, periodic: 0.5 - 0.5 cos(2 pi n / frame)",
-        "fft": 1 << (frame - 1).bit_length(),
-        "mel": "htk: 2595 log10(1 + hz / 700), triangles in mel, peak 1",
-        "bands": options.mel_bands,
-        "lowest_hz": _LOWEST_HZ,
-        "highest_hz": rate / 2,
-        "offset": _OFFSET,
-        "logarithm": "natural",
-    }
-
-
-def _log_mel(file: Path, sound: np.ndarray, rate: int, options: ReadingOptions) -> np.ndarray:
-    """Log-mel features, float32 [frames, bands]; only whole frames."""
-    how = definition(options, rate)
-    frame, hop, size = how["frame"], how["hop"], how["fft"]
-    if hop < 1 or len(sound) < frame:
-        raise InputError(
-            f"load: {file} must have one frame of {options.frame_ms:g} ms, and a hop of a sample. Received: "
-            f"{len(sound) / rate * 1000:g} ms at {rate} Hz. Pass seconds=1.0, or a shorter frame."
-        )
-    frames = np.lib.stride_tricks.sliding_window_view(sound, frame)[::hop]
-    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame) / frame)).astype(np.float32)
-    energy = np.abs(np.fft.rfft(frames * window, size)) ** 2
-    return np.log(energy @ _mel_matrix(options.mel_bands, size, rate) + _OFFSET).astype(np.float32)
-
-
-@functools.cache
-def _mel_matrix(bands: int, size: int, rate: int) -> np.ndarray:
-    """The weight of each frequency bin in each band, [size / 2 + 1, bands].
-
-    Reference:
-        Young et al.: The HTK Book, version 3.4, section 5.4. `tf.signal.linear_to_mel_weight_matrix` has the same.
-    """
-
-    def mel(hz: float | np.ndarray) -> np.ndarray:
-        return 2595 * np.log10(1 + np.asarray(hz) / 700)
-
-    edges = np.linspace(mel(_LOWEST_HZ), mel(rate / 2), bands + 2)
-    bins = mel(np.linspace(0, rate / 2, size // 2 + 1))[:, None]
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return np.maximum(0, np.minimum(rising, falling))
 
 
 def read(
@@ -159,7 +92,7 @@ def read(
     """
     rows = np.arange(len(paths))
     if options.skip_broken:
-        broken = list(images.pool().map(lambda path: _is_broken(root / path, options), paths))
+        broken = list(images.in_parallel(lambda path: _is_broken(root / path, options), paths))
         rows = np.flatnonzero(~np.array(broken))
         if len(rows) < len(paths):
             left = paths[np.array(broken)].tolist()
@@ -170,7 +103,7 @@ def read(
         raise InputError(f"load: {location} must have readable sounds. Received: broken ones only. Repair them.")
     reader = SoundReader(root, paths, options, root / paths[rows[0]])
     samples = LazySamples(reader, rows)
-    small = int(np.prod(samples.shape)) * 4 <= lazy.IN_MEMORY_BYTES
+    small = int(np.prod(samples.shape)) * 4 <= lazy.IN_MEMORY_BYTES and len(rows) <= lazy.IN_MEMORY_FILES
     return (samples[:] if small else samples), rows
 
 

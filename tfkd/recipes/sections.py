@@ -55,6 +55,7 @@ class Source(Section):
     seconds: float | None = Field(default=None, examples=[1.0], description=HELP["seconds"])
     features: str = Field(default="none", description=HELP["features"])
     mel_bands: int = Field(default=40, description=HELP["mel_bands"])
+    coefficients: int = Field(default=13, description=HELP["coefficients"])
     frame_ms: float = Field(default=30.0, description=HELP["frame_ms"])
     hop_ms: float = Field(default=20.0, description=HELP["hop_ms"])
     x_feature: str = Field(default="x", description=HELP["x_feature"])

@@ -144,12 +144,14 @@ class Trainer:
 
     def _write_features(self, request: data.Request) -> None:
         """Writes how the features are computed, since the device must compute the same."""
-        from tfkd.data import sounds
+        from tfkd.data import sound_features, sounds
 
         paths = self.splits.train.paths
         assert paths is not None
         rate = request.options.sample_rate or sounds.rate_of(request.folder / paths[0])
-        atomic.write(self.folder / "features.json", json.dumps(sounds.definition(request.options, rate), indent=1))
+        atomic.write(
+            self.folder / "features.json", json.dumps(sound_features.definition(request.options, rate), indent=1)
+        )
 
     def check_student(self) -> None:
         """Checks before the training that layers can be inherited and that the optimizations support the student.
