@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Data up to this size are read into memory, where batches are made fastest.
 IN_MEMORY_BYTES = 256 << 20
+# More files than this are not read at the start, however small they are.
+IN_MEMORY_FILES = 100_000
 # Samples that are read at a time where all are needed one after the other.
 _CHUNK = 256
 

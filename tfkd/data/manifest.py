@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
@@ -34,39 +35,74 @@ class Row(NamedTuple):
     values: JsonObject
 
 
-def read(path: Path) -> list[Row]:
+class _Table(Sequence[Row]):
+    """The rows of a CSV file, of which the columns are kept: a row needs ten times as much memory.
+
+    Args:
+        columns: Names of the columns.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns: dict[str, list[str]] = {name: [] for name in columns}
+        self._lines = array.array("q")
+        # One object for equal texts, such as labels, in columns with few of them.
+        self._texts: dict[str, dict[str, str]] = {name: {} for name in columns}
+
+    def append(self, line: int, values: Sequence[str]) -> None:
+        """Adds a row."""
+        self._lines.append(line)
+        for column, texts, value in zip(self._columns.values(), self._texts.values(), values, strict=True):
+            column.append(texts.setdefault(value, value) if len(texts) < _DISTINCT else texts.get(value, value))
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[Row]:
+        names = tuple(self._columns)
+        for line, values in zip(self._lines, zip(*self._columns.values(), strict=True), strict=True):
+            yield Row(line, dict(zip(names, values, strict=True)))
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Row]: ...
+    def __getitem__(self, place: int | slice) -> Row | list[Row]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        return Row(self._lines[place], {name: column[place] for name, column in self._columns.items()})
+
+
+# Texts of a column of which equal ones are found.
+_DISTINCT = 10_000
+
+
+def read(path: Path, content: bytes | None = None) -> Sequence[Row]:
     """The rows of a manifest, which all have the same columns.
 
     Args:
         path: CSV file whose first line names the columns, or JSON-lines file of objects.
+        content: Its bytes; None to read them.
 
     Raises:
         InputError: The file has no rows, another form or unequal columns; the message names file and line.
     """
+    content = path.read_bytes() if content is None else content
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        rows = _csv_rows(path, content) if path.suffix.lower() == ".csv" else list(_json_rows(path, content))
     except UnicodeDecodeError as error:
         raise InputError(f"load: {path} must be text in UTF-8. Received: {error}. Save it as UTF-8.") from None
-    rows = list(_csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text))
     if not rows:
         raise InputError(f"load: {path} must have a row per sample. Received: none. Add rows.")
-    first = rows[0].values.keys()
-    for row in rows:
-        if row.values.keys() != first:
-            unequal = ", ".join(sorted(row.values.keys() ^ first))
-            raise InputError(
-                f"load: {path}, line {row.line}: each row must have the same columns. Received: {unequal} in one of it "
-                f"and line {rows[0].line} only. Correct the line."
-            )
     return rows
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(path: Path, content: bytes) -> Sequence[Row]:
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""), strict=True)
     try:
         columns = [name.strip() for name in next(reader, [])]
         if len(set(columns)) < len(columns):
             raise InputError(f"load: {path}, line 1: each column must have a name of its own. Received: {columns}.")
+        table = _Table(columns)
         for values in reader:
             if len(values) != len(columns) and values:
                 raise InputError(
@@ -74,22 +110,32 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
                     f"Received: {len(values)} values. Correct the line."
                 )
             if values:
-                yield Row(reader.line_num, dict(zip(columns, values, strict=True)))
+                table.append(reader.line_num, values)
     except csv.Error as error:
         raise InputError(f"load: {path}, line {reader.line_num}: must be CSV. Received: {error}. Correct it.") from None
+    return table
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    for line, content in enumerate(text.splitlines(), 1):
-        if not content.strip():
+def _json_rows(path: Path, content: bytes) -> Iterator[Row]:
+    first: Row | None = None
+    for line, text in enumerate(content.decode("utf-8-sig").splitlines(), 1):
+        if not text.strip():
             continue
         try:
-            values = json.loads(content)
+            values = json.loads(text)
         except ValueError as error:
             raise InputError(f"load: {path}, line {line}: must be JSON. Received: {error}. Correct it.") from None
         if not isinstance(values, dict):
-            raise InputError(f"load: {path}, line {line}: must be a JSON object. Received: {content[:40]}. Correct it.")
-        yield Row(line, values)
+            raise InputError(f"load: {path}, line {line}: must be a JSON object. Received: {text[:40]}. Correct it.")
+        row = Row(line, values)
+        first = first or row
+        if values.keys() != first.values.keys():
+            unequal = ", ".join(sorted(values.keys() ^ first.values.keys()))
+            raise InputError(
+                f"load: {path}, line {line}: each row must have the same columns. Received: {unequal} in one of it and "
+                f"line {first.line} only. Correct the line."
+            )
+        yield row
 
 
 def is_no_feature(column: str) -> bool:

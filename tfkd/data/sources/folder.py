@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tfkd.data import images, kinds
+from tfkd.data import images, index_cache, kinds, listing
 from tfkd.data.kinds import Kind
+from tfkd.data.listing import Tree
 from tfkd.data.manifest import PARTS
 from tfkd.data.reading import Request
 from tfkd.data.sources.source import Arrays, Source
@@ -22,17 +22,23 @@ log = logging.getLogger("tfkd")
 
 
 class _Files(NamedTuple):
-    """The files of one part.
+    """The files of a folder of class folders, sorted by part, class and path.
 
     Args:
-        paths: Paths relative to the data set.
-        y: Class numbers [N].
+        kind: What they are.
+        paths: Paths relative to the data set, str [N].
+        y: Class numbers, int64 [N].
+        part: Part of each, str [N]; `train` in a data set without parts.
         classes: Name of each class.
+        has_parts: Whether the data set has parts.
     """
 
-    paths: list[str]
+    kind: Kind
+    paths: np.ndarray
     y: np.ndarray
+    part: np.ndarray
     classes: tuple[str, ...]
+    has_parts: bool
 
 
 def read(request: Request) -> Arrays:
@@ -42,21 +48,17 @@ def read(request: Request) -> Arrays:
         InputError: The folder has another structure, or an image is unreadable or has another size.
     """
     root = request.path
-    kind = _kind_of(root)
-    request.options.check(kind.options, str(root))
-    found, names = _list(root, kind)
-    paths = np.array([path for files in found.values() for path in files.paths], object)
-    y = np.concatenate([files.y for files in found.values()])
-    part = np.repeat(list(found), [len(files.y) for files in found.values()])
-    x, kept = kind.read(str(root), root, paths, request.options)
+    files = _list(root)
+    request.options.check(files.kind.options, str(root))
+    x, kept = files.kind.read(str(root), root, files.paths, request.options)
     return Arrays(
         x,
-        y[kept],
-        class_names=names,
+        files.y[kept],
+        class_names=files.classes,
         name=root.resolve().name,
         location=str(root),
-        part=part[kept],
-        paths=paths[kept],
+        part=files.part[kept],
+        paths=files.paths[kept],
         labels="classes",
     )
 
@@ -70,88 +72,86 @@ def rows(root: Path) -> Iterator[tuple[str, str, str]]:
     Raises:
         InputError: The folder has another structure.
     """
-    found, names = _list(root, _kind_of(root))
-    has_parts = root not in _part_folders(root).values()
-    for part, files in found.items():
-        for path, label in zip(files.paths, files.y, strict=True):
-            yield path, names[label], part if has_parts else ""
+    files = _list(root)
+    for path, label, part in zip(files.paths, files.y, files.part, strict=True):
+        yield path, files.classes[label], str(part) if files.has_parts else ""
 
 
-def _kind_of(root: Path) -> Kind:
-    """The kind of the first image or sound below a folder; images where there is none."""
-    return next(_kinds(root), kinds.IMAGES)
-
-
-def _kinds(folder: Path) -> Iterator[Kind]:
-    for entry in _visible(folder):
-        if entry.is_dir():
-            yield from _kinds(Path(entry.path))
-        elif kind := kinds.kind_of(entry.name):
-            yield kind
-
-
-def _list(root: Path, kind: Kind) -> tuple[dict[Role, _Files], tuple[str, ...]]:
-    """The files of each part, and the names of the classes."""
-    others: list[str] = []
-    found = {part: _list_classes(root, folder, kind, others) for part, folder in _part_folders(root).items()}
-    if others:
+def _list(root: Path) -> _Files:
+    """The files of a folder. Their names are read each time; what follows from them is taken from the cache."""
+    tree = listing.scan(root)
+    found = index_cache.reuse(f"folder {tree.digest}", lambda: _index(root, tree))
+    kind = kinds.KINDS[int(found["kind"])]
+    others = found["others"]
+    if len(others):
         log.warning(
             "%s: files that are no %s are skipped (%s): %s.", root, kind.name, len(others), images.listed(others)
         )
-    return found, _common_classes(root, found)
+    part = np.repeat(found["parts"].astype(str), found["sizes"])
+    return _Files(kind, found["paths"], found["y"], part, tuple(found["classes"]), bool(found["has_parts"]))
 
 
-def _part_folders(root: Path) -> dict[Role, Path]:
-    """The folder of each part; the data set itself as `train` where it has no parts."""
-    folders = [entry.name for entry in _visible(root) if entry.is_dir()]
+def _index(root: Path, tree: Tree) -> index_cache.Index:
+    """The files of each part, in the form of the cache."""
+    kind = next((one for one in map(kinds.kind_of, tree.files()) if one), kinds.IMAGES)
+    others: list[str] = []
+    folders = _part_folders(root, tree)
+    parts = {part: _list_classes(root, tree, folder, kind, others) for part, folder in folders.items()}
+    classes = _common_classes(root, {part: tuple(found) for part, found in parts.items()})
+    counts = [[len(paths) for paths in found.values()] for found in parts.values()]
+    return {
+        "kind": np.array(kinds.KINDS.index(kind)),
+        "has_parts": np.array("" not in folders.values()),
+        "parts": np.array(list(parts), object),
+        "sizes": np.array([sum(one) for one in counts]),
+        "classes": np.array(classes, object),
+        "y": np.concatenate([np.repeat(np.arange(len(classes)), one) for one in counts]),
+        "paths": np.array([path for found in parts.values() for paths in found.values() for path in paths], object),
+        "others": np.array(others, object),
+    }
+
+
+def _part_folders(root: Path, tree: Tree) -> dict[Role, str]:
+    """The folder of each part, relative to the data set; the data set itself as `train` where it has no parts."""
+    folders = sorted(tree.folders[""].folders)
     if not set(folders) & {"train", "test"}:
-        return {"train": root}
+        return {"train": ""}
     parts = [PARTS.get(name) for name in folders]
     if None in parts or "train" not in parts or len(set(parts)) < len(parts):
         raise InputError(
             f"load: {root} must hold either train/, val/ and test/, of which val/ and test/ may be missing, or class "
-            f"folders only. Received: {', '.join(sorted(folders))}. Move or rename the other folders."
+            f"folders only. Received: {', '.join(folders)}. Move or rename the other folders."
         )
-    return {part: root / name for part, name in zip(parts, folders, strict=True) if part}
+    return {part: name for part, name in zip(parts, folders, strict=True) if part}
 
 
-def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        yield from sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
-
-
-def _list_classes(root: Path, folder: Path, kind: Kind, others: list[str]) -> _Files:
+def _list_classes(root: Path, tree: Tree, folder: str, kind: Kind, others: list[str]) -> dict[str, list[str]]:
     """The files of a kind below each class folder, at any depth; other files are added to `others`."""
-    folders = [entry for entry in _visible(folder) if entry.is_dir()]
-    if not folders:
-        raise InputError(f"load: {folder} must hold one folder of {kind.name} per class. Received: no folder.")
-    paths: list[str] = []
-    counts = []
-    for entry in folders:
-        before = len(paths)
-        _list_files(Path(entry.path), Path(entry.path).relative_to(root).as_posix(), kind, paths, others)
-        counts.append(len(paths) - before)
-        if not counts[-1]:
+    names = sorted(tree.folders[folder].folders)
+    if not names:
+        raise InputError(
+            f"load: {root / folder} must hold one folder of {kind.name} per class. Received: no folder. "
+            "Make a folder for each class."
+        )
+    found: dict[str, list[str]] = {}
+    for name in names:
+        below = f"{folder}/{name}" if folder else name
+        found[name] = []
+        for path in tree.files(below):
+            (found[name] if kind.accepts(path) else others).append(path)
+        if not found[name]:
             raise InputError(
-                f"load: {entry.path}: each class needs {kind.name} ({', '.join(kind.suffixes)}). Received: a folder "
+                f"load: {root / below}: each class needs {kind.name} ({', '.join(kind.suffixes)}). Received: a folder "
                 f"without any. Add {kind.name} or remove the folder."
             )
-    return _Files(paths, np.repeat(np.arange(len(counts)), counts), tuple(entry.name for entry in folders))
+    return found
 
 
-def _list_files(folder: Path, prefix: str, kind: Kind, paths: list[str], others: list[str]) -> None:
-    for entry in _visible(folder):
-        if entry.is_dir():
-            _list_files(Path(entry.path), f"{prefix}/{entry.name}", kind, paths, others)
-        else:
-            (paths if kind.accepts(entry.name) else others).append(f"{prefix}/{entry.name}")
-
-
-def _common_classes(root: Path, found: dict[Role, _Files]) -> tuple[str, ...]:
-    names = found["train"].classes
-    for part, files in found.items():
-        if files.classes != names:
-            unpaired = ", ".join(sorted(set(names) ^ set(files.classes)))
+def _common_classes(root: Path, classes: Mapping[Role, tuple[str, ...]]) -> tuple[str, ...]:
+    names = classes["train"]
+    for part, found in classes.items():
+        if found != names:
+            unpaired = ", ".join(sorted(set(names) ^ set(found)))
             raise InputError(
                 f"load: {root}: train/ and {part}/ must have the same classes. Received: {unpaired} in one of them "
                 "only."

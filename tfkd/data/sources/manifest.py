@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tfkd.data import kinds, manifest, targets
+from tfkd.data import index_cache, kinds, manifest, targets
 from tfkd.data.kinds import Kind
 from tfkd.data.manifest import Row
 from tfkd.data.reading import Request
@@ -26,38 +28,57 @@ def read(request: Request) -> Arrays:
     Raises:
         InputError: A row is wrong; the message names file and line.
     """
-    path = request.path
-    rows = manifest.read(path)
-    part = manifest.parts(path, rows)
-    y, names, label_kind = targets.read(path, rows, request.labels)
-    files = None
-    if "path" in rows[0].values:
-        kind = kinds.kind_of(str(rows[0].values["path"])) or kinds.IMAGES
-        request.options.check(kind.options, str(path))
-        files = _files(path, rows, kind)
-        x, kept = kind.read(str(path), path.parent, files, request.options)
-    else:
-        if request.options.given:
+    path, options = request.path, request.options
+    content = path.read_bytes()
+    key = f"manifest {path.suffix.lower()} {request.labels} {hashlib.sha256(content).hexdigest()}"
+    found = index_cache.reuse(key, lambda: _index(path, content, request.labels))
+    files, part = found.get("paths"), found.get("part")
+    if files is None:
+        if options.given:
             raise InputError(
-                f"load: {request.options.given[0]} needs image or sound files. Received: {path} without a column path. "
-                "Leave it out."
+                f"load: {options.given[0]} needs image or sound files. Received: {path} without a column path. Leave "
+                "it out."
             )
-        x, kept = _values(path, rows), np.arange(len(rows))
+        x, kept = found["x"], np.arange(len(found["x"]))
+    else:
+        kind = kinds.KINDS[int(found["kind"])]
+        options.check(kind.options, str(path))
+        _check_exist(path, files, found["line"])
+        x, kept = kind.read(str(path), path.parent, files, options)
     return Arrays(
         x,
-        y[kept],
-        class_names=names,
+        found["y"][kept],
+        class_names=tuple(found["classes"]),
         name=path.stem,
         location=str(path),
-        part=None if part is None else np.array(part)[kept],
+        part=None if part is None else part[kept],
         paths=None if files is None else files[kept],
-        labels=label_kind,
+        labels=str(found["label_kind"]),
     )
 
 
+def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
+    """What a manifest says, in the form of the cache; whether files exist is no part of it."""
+    rows = manifest.read(path, content)
+    part = manifest.parts(path, rows)
+    y, names, label_kind = targets.read(path, rows, labels)
+    found = {"y": y, "classes": np.array(names, object), "label_kind": np.array(label_kind)}
+    if part is not None:
+        found["part"] = np.array(part)
+    if "path" not in rows[0].values:
+        return {**found, "x": _values(path, rows)}
+    kind = kinds.kind_of(str(rows[0].values["path"])) or kinds.IMAGES
+    return {
+        **found,
+        "kind": np.array(kinds.KINDS.index(kind)),
+        "paths": _files(path, rows, kind),
+        "line": np.array([row.line for row in rows]),
+    }
+
+
 def _files(path: Path, rows: Sequence[Row], kind: Kind) -> np.ndarray:
-    """The files of the rows, as they are written; each must exist."""
-    lines: dict[str, int] = {}
+    """The files of the rows, as they are written."""
+    found: list[str] = []
     for row in rows:
         file = row.values["path"]
         if not isinstance(file, str) or not kind.accepts(file):
@@ -65,18 +86,40 @@ def _files(path: Path, rows: Sequence[Row], kind: Kind) -> np.ndarray:
                 f"load: {path}, line {row.line}: path must name one of the {kind.name} ({', '.join(kind.suffixes)}). "
                 f"Received: {file!r}. Correct it or remove the line."
             )
-        if not (path.parent / file).is_file():
+        found.append(file)
+    if len(set(found)) < len(found):
+        lines: dict[str, int] = {}
+        for row, file in zip(rows, found, strict=True):
+            if (first := lines.setdefault(file, row.line)) != row.line:
+                raise InputError(
+                    f"load: {path}, line {row.line}: each file must occur once. Received: {file}, which line {first} "
+                    "has too. Remove one."
+                )
+    return np.array(found, object)
+
+
+def _check_exist(path: Path, files: np.ndarray, lines: np.ndarray) -> None:
+    """Raises for the first file that does not exist. Of a folder with many files all names are read at once."""
+    names: dict[str, frozenset[str]] = {}
+    for file, line in zip(files, lines, strict=True):
+        folder, _, name = file.rpartition("/")
+        if folder not in names:
+            names[folder] = _names(path.parent / folder)
+        # A name that is written in another way, such as in capitals on macOS, or with `..`, is asked for itself.
+        if name not in names[folder] and not (path.parent / file).is_file():
             raise InputError(
-                f"load: {path}, line {row.line}: path must be a file, relative to the folder of the manifest. "
-                f"Received: {file}, which does not exist. Correct it or remove the line."
+                f"load: {path}, line {line}: path must be a file, relative to the folder of the manifest. Received: "
+                f"{file}, which does not exist. Correct it or remove the line."
             )
-        if file in lines:
-            raise InputError(
-                f"load: {path}, line {row.line}: each file must occur once. Received: {file}, which line {lines[file]} "
-                "has too. Remove one."
-            )
-        lines[file] = row.line
-    return np.array(list(lines), object)
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """The names of the files in a folder; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except (OSError, ValueError):
+        return frozenset()
 
 
 def _values(path: Path, rows: Sequence[Row]) -> np.ndarray:
