@@ -41,9 +41,19 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_batches_have_the_pixels_of_pillow(folder):
-    train = data.load(folder, image_size=(61, 83), color="rgb", validation=0).train
-    expected = [images.decode(folder / path, ReadingOptions((61, 83), "rgb")) for path in train.paths]
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_size": (61, 83)},
+        {"image_size": (40, 40), "crop": "center"},
+        {"image_size": (90, 70), "crop": "pad", "resize": "lanczos"},
+        {"image_size": (61, 30), "resize": "nearest"},
+    ],
+    ids=["decoded", "center", "pad", "nearest"],
+)
+def test_batches_have_the_pixels_of_pillow(folder, options):
+    train = data.load(folder, color="rgb", validation=0, **options).train
+    expected = [images.decode(folder / path, ReadingOptions(color="rgb", **options)) for path in train.paths]
     assert {path.split("/")[1] for path in train.paths} >= {"turned.jpg", "small.jpg", "progressive.jpg"}
     found = np.concatenate([x for x, _ in train.batches(4).as_numpy_iterator()])
     np.testing.assert_array_equal(found, np.stack(expected))
@@ -67,3 +77,27 @@ def test_damaged_file_is_named(folder, damage):
         list(train.batches(4))
     shutil.copy(folder / "a" / "full.jpg", file)
     assert len(list(train.batches(4))) > 0
+
+
+@pytest.mark.parametrize("name", ["é.jpg", "100%.jpg"])
+def test_paths_of_any_characters_are_found(folder, name):
+    (folder / "a" / "plain.jpg").rename(folder / "a" / name)
+    train, _, test = data.load(folder, image_size=(61, 83), color="rgb", validation=0)
+    assert any(path.endswith(name) for split in (train, test) for path in split.paths)
+    for split in (train, test):
+        found = np.concatenate([x for x, _ in split.batches(4).as_numpy_iterator()])
+        np.testing.assert_array_equal(found, split.x[:])
+
+
+def test_absolute_paths_of_a_manifest_are_found(folder, tmp_path):
+    rows = [f"{path},{path.parent.name}" for path in sorted(folder.rglob("*.jpg"))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    train = data.load(tmp_path / "list.csv", image_size=(61, 83), color="rgb", validation=0).train
+    assert len(list(train.batches(4))) == -(-len(train) // 4)
+
+
+def test_many_small_files_are_decoded_when_they_are_used(folder, monkeypatch):
+    monkeypatch.setattr(lazy, "IN_MEMORY_BYTES", 1 << 30)
+    assert isinstance(data.load(folder, image_size=(8, 8)).train.x, np.ndarray)
+    monkeypatch.setattr(lazy, "IN_MEMORY_FILES", 10)
+    assert isinstance(data.load(folder, image_size=(8, 8)).train.x, lazy.LazySamples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
@@ -131,6 +132,22 @@ def epoch_counters(dataset: object) -> list[EpochCounter]:
     return list(found.values())
 
 
+# Size of the inputs of which a model computes the outputs at a time. The values between its layers are several times as
+# large.
+_OUTPUT_BATCH_BYTES = 32 << 20
+
+
+def output_batch_size(samples: Samples, most: int = 256) -> int:
+    """Number of samples of which a model computes the outputs at a time: fewer where samples are large.
+
+    Args:
+        samples: The samples.
+        most: Largest number, >= 1.
+    """
+    bytes_of_one = 4 * max(1, math.prod(samples.x.shape[1:]))
+    return max(1, min(most, _OUTPUT_BATCH_BYTES // bytes_of_one))
+
+
 def batch_dataset(
     samples: Samples,
     batch_size: int,
@@ -169,10 +186,10 @@ def batch_dataset(
         rows = tf.range(len(samples), dtype=tf.int64)
         if shuffle:
             rows = tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([tf.constant(seed, tf.int64), epoch]))
-        return tf.data.Dataset.from_tensor_slices((rows, tf.fill([len(samples)], epoch)))
+        return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda part: (part, epoch))
 
     dataset = tf.data.Dataset.from_tensors(0).map(lambda _: counter.variable.assign_add(1)).flat_map(order)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(samples))).batch(batch_size)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-len(samples) // batch_size)))
     make = make_batch if mixing is None else _mixed(make_batch, mixing, samples, seed)
     make = tf.autograph.experimental.do_not_convert(make)  # it would turn our errors into errors of its own
     dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -188,7 +205,7 @@ def _batch_function(
     soft_labels: TeacherLogits | None,
     partner: TeacherSamples | None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
-    """A function (rows [B], epochs [B], all equal) -> (inputs, labels [B])."""
+    """A function (rows [B], epoch) -> (inputs, labels [B])."""
     import tensorflow as tf
 
     with tf.device("CPU:0"):  # tf.data runs on the CPU: data placed on a GPU would be copied twice
@@ -196,8 +213,8 @@ def _batch_function(
         find_logits = None if soft_labels is None else soft_labels.lookup(samples, augment)
         find_partner = None if partner is None else partner.lookup(samples, seed)
 
-    def make_batch(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
-        batch, batch_ids, epoch = tf.cast(find_x(rows), tf.float32), tf.gather(ids, rows), epochs[0]
+    def make_batch(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
+        batch, batch_ids = tf.cast(find_x(rows), tf.float32), tf.gather(ids, rows)
         labels = tf.gather(y, rows)
         if find_logits is not None:
             student, teacher_logits = find_logits(batch, rows, batch_ids, epoch)
@@ -214,15 +231,15 @@ def _batch_function(
 def _mixed(
     make_batch: Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]], mixing: Mixing, samples: Samples, seed: int
 ) -> Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
-    """A function (rows [B], epochs [B]) -> (mixed inputs, mixed labels float32 [B, C])."""
+    """A function (rows [B], epoch) -> (mixed inputs, mixed labels float32 [B, C])."""
     import tensorflow as tf
 
     with tf.device("CPU:0"):
         ids = tf.constant(samples.ids)
 
-    def make(rows: tf.Tensor, epochs: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
-        x, y = make_batch(rows, epochs)
-        one_seed = view_seeds(tf.gather(ids, rows[:1]), epochs[0], seed=seed)[0]
+    def make(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
+        x, y = make_batch(rows, epoch)
+        one_seed = view_seeds(tf.gather(ids, rows[:1]), epoch, seed=seed)[0]
         return mixing(x, tf.one_hot(y, samples.num_classes), tf.random.fold_in(one_seed, _MIXING))
 
     return make

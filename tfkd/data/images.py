@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,9 @@ _EXAMINED = 1000
 _ORIENTATION = 0x0112
 # Files that a message lists.
 _LISTED = 3
+# Calls that wait for a thread.
+_WAITING = 1024
+_Result = TypeVar("_Result")
 
 log = logging.getLogger("tfkd")
 
@@ -138,10 +141,10 @@ def read(
         raise InputError(
             f"load: {location} must have readable images. Received: {len(paths)} broken ones. Repair them."
         )
-    is_large = first.size * len(paths) > lazy.IN_MEMORY_BYTES
+    is_large = first.size * len(paths) > lazy.IN_MEMORY_BYTES or len(paths) > lazy.IN_MEMORY_FILES
     rows, found = np.arange(len(paths)), list[np.ndarray | InputError | None]()
     if not is_large or options.skip_broken:
-        found = list(pool().map(lambda path: _try(root / path, options, keep=not is_large), paths))
+        found = list(in_parallel(lambda path: _try(root / path, options, keep=not is_large), paths))
         rows = np.array([row for row, one in enumerate(found) if not isinstance(one, InputError)], np.int64)
     if len(rows) < len(paths):
         broken = [path for path, one in zip(paths, found, strict=True) if isinstance(one, InputError)]
@@ -183,6 +186,17 @@ def _look_gray(root: Path, paths: np.ndarray) -> bool:
 def pool() -> ThreadPoolExecutor:
     """Threads that decode files: Pillow and libsndfile release the interpreter's lock while they decode."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="tfkd-images")
+
+
+def in_parallel(function: Callable[[Any], _Result], items: Sequence[Any] | np.ndarray) -> Iterator[_Result]:
+    """What a function returns for each item, in their order; several are computed at a time, and only some wait.
+
+    Args:
+        function: Function of one item.
+        items: The items; a call that waits needs more memory than an item.
+    """
+    for start in range(0, len(items), _WAITING):
+        yield from pool().map(function, items[start : start + _WAITING])
 
 
 class ImageReader:
@@ -231,7 +245,7 @@ class ImageReader:
             with (self._root / self._paths[row]).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
 
-        yield from pool().map(one, rows)
+        yield from in_parallel(one, rows)
 
 
 class ColorReader(ImageReader):
@@ -239,7 +253,21 @@ class ColorReader(ImageReader):
 
     def lookup(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """A function of the numbers of images, int64 [B], that returns them, uint8 [B, H, W, 3]."""
-        return jpeg.lookup([str(self._root / path) for path in self._paths], self.sample_shape, self.read)
+        import tensorflow as tf
+
+        resize = None if self._options.image_size is None else lambda pixels: fitted(pixels, self._options)
+        prefix, files = self._files
+        return jpeg.lookup(lambda row: prefix + tf.gather(files, row), self.sample_shape, self.read, resize)
+
+    @functools.cached_property
+    def _files(self) -> tuple[bytes, tf.Tensor]:
+        """The path of each file: a common beginning, and the rest as a string [N]."""
+        import tensorflow as tf
+
+        with tf.init_scope(), tf.device("CPU:0"):
+            if os.sep == "/" and all(path.isascii() and not path.startswith("/") for path in self._paths):
+                return os.path.join(os.fsencode(self._root), b""), tf.constant(self._paths)  # without a copy in Python
+            return b"", tf.constant([os.fsencode(self._root / path) for path in self._paths])
 
 
 def _stacked(files: Sequence[Path], images: list[np.ndarray]) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd.conversion import rnn
+from tfkd.data.batches import output_batch_size
 
 if TYPE_CHECKING:
     import keras
@@ -22,7 +23,7 @@ def compute(model: keras.Model, split: Split) -> np.ndarray:
         split: Samples.
     """
     if not rnn.states(model):
-        return np.asarray(model.predict(split.batches(256), verbose=0))
+        return np.asarray(model.predict(split.batches(output_batch_size(split)), verbose=0))
     rows = []
     for x, _ in split.batches(1):
         with rnn.initial_states(model):

@@ -156,7 +156,8 @@ class SoftLabels:
             seed: Random seed of the views.
             shard: (i, n): this call computes every n-th chunk, from chunk i on, so that n machines share the work.
             progress: Function that is called with (finished chunks, total chunks).
-            **options: `batch_size` (default 256); `top_k` and `dtype` of `create`.
+            **options: `batch_size`, the largest number of samples per call of the teacher (default 256; fewer where
+                these need more than 32 MiB); `top_k` and `dtype` of `create`.
 
         Raises:
             InputError: There is a store of another teacher, data or augmentation, or an argument is invalid.
@@ -250,6 +251,10 @@ class SoftLabels:
         Raises:
             InputError: A sample is unknown or not labelled yet, or a chunk is damaged.
         """
+        return codec.unpack(self._packed(ids, view), self.classes)
+
+    def _packed(self, ids: Any, view: int) -> dict[str, np.ndarray]:
+        """What `read` unpacks, in the order of the ids."""
         rows = self._rows(np.asarray(ids), view)
         packed = {name: archive.read_view(self._group, self.path, name, view)[rows] for name in self._names}
         missing = np.isnan(packed["logits"]).any(axis=1)
@@ -258,7 +263,7 @@ class SoftLabels:
                 f"{self.path}: every sample must be labelled. Received: {missing.sum()} of {len(rows)} without labels "
                 f"in view {view}, the first with id {np.asarray(ids)[missing][0]}. Run `tfkd label` again."
             )
-        return codec.unpack(packed, self.classes)
+        return packed
 
     def verify(
         self,
@@ -359,13 +364,8 @@ class SoftLabels:
 
         augment = self._augmentation(augment)
         self.check(split=samples, augment=augment if self.views > 1 else None)
-        for view in range(self.views):
-            self.read(samples.ids, view)  # raises where labels are missing or damaged
-        rows_of_store = self._rows(samples.ids, 0)
-        stored = {
-            name: tf.constant(np.stack([self._group[name][view][rows_of_store] for view in range(self.views)]))
-            for name in self._names
-        }
+        packed = [self._packed(samples.ids, view) for view in range(self.views)]
+        stored = {name: tf.constant(np.stack([one[name] for one in packed])) for name in self._names}
 
         def find(x: tf.Tensor, rows: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             view = epoch % self.views

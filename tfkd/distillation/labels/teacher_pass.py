@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
-from tfkd.data.batches import Samples
+from tfkd.data.batches import Samples, output_batch_size
 
 if TYPE_CHECKING:
     import keras
@@ -35,14 +35,14 @@ def run(
         view: Number of the view; 0 is the unchanged sample.
         augment: Augmentation of the views > 0.
         seed: Random seed of the views.
-        batch_size: Samples per call of the teacher.
+        batch_size: Largest number of samples per call of the teacher; large samples are fewer.
 
     Returns:
         float32 [n, C].
     """
     import tensorflow as tf
 
-    batches = []
+    batches, batch_size = [], output_batch_size(samples, batch_size)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         x = tf.constant(samples.x[part].astype("float32"))
