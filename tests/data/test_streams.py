@@ -68,7 +68,7 @@ def test_draw_keeps_samples_from_all_of_the_data():
 def test_draw_takes_a_part_of_endless_data():
     endless = tf.data.Dataset.from_tensor_slices((X, Y)).repeat().batch(8)
     assert len(data.as_split(endless, "train", draw=3)) == 3
-    with pytest.raises(InputError, match="the data must end. Received: a tf.data.Dataset that repeats forever"):
+    with pytest.raises(InputError, match="tf.data.Dataset: the data must end. Received: one that repeats forever"):
         data.as_split(endless, "train")
 
 
@@ -98,3 +98,30 @@ def test_wrong_data_are_refused(source, message):
 def test_stream_without_samples_is_refused():
     with pytest.raises(InputError, match="samples must be > 0"):
         data.Stream(batches, 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (tf.data.Dataset.from_tensor_slices((X * np.nan, Y)).batch(8).prefetch(1), "tf.data.Dataset, batch 0: inputs"),
+        (data.Stream(batches, 21), "Stream of the function batches: the function must yield"),
+        ((X, Y - 5), "arrays, batch 0: labels"),
+        (Batches(), "Batches, batch 0: labels"),
+    ],
+    ids=["dataset", "stream", "arrays", "PyDataset"],
+)
+def test_message_names_the_form_of_the_data_by_public_names(source, name):
+    with pytest.raises(InputError, match=f"^{name}") as raised:
+        data.as_split(source, "test", num_classes=2 if isinstance(source, Batches) else 4)
+    assert "_" not in str(raised.value).partition("Received")[0].replace("tf.data", "")
+
+
+@pytest.mark.parametrize("wrap", [lambda function: function, lambda function: data.Stream(function, 20)])
+def test_error_in_a_generator_of_the_user_comes_through(wrap):
+    def broken():
+        yield X[:12], Y[:12]
+        yield {}["camera 2"]
+
+    with pytest.raises(KeyError, match="camera 2") as raised:
+        data.as_split(wrap(broken), "test")
+    assert raised.traceback[-1].name == "broken"

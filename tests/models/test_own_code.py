@@ -69,6 +69,52 @@ def test_module_that_raises_is_refused(tmp_path, monkeypatch):
         own_code.allow(["raises_when_imported"])
 
 
+RAISING = """
+import keras
+import tensorflow as tf
+
+def augment(x, seed):
+    return x + {}["none"]
+
+def late_augment(x, seed):
+    @tf.autograph.experimental.do_not_convert
+    def change(values):
+        return values.reshape(3, 5, 7)
+    return tf.ensure_shape(tf.numpy_function(change, [x], tf.float32), x.shape)
+
+class Callback(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        raise RuntimeError("the disk of the logs is away")
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message", "line"),
+    [
+        ("--augment", "augment", "KeyError: 'none'", 6),
+        ("--augment", "late_augment", "cannot reshape array", 11),
+        ("--callback", "Callback", "RuntimeError: the disk of the logs is away", 16),
+    ],
+)
+def test_error_in_code_of_the_user_is_theirs_with_its_traceback(own_module, option, name, message, line):
+    mine = own_module(RAISING)
+    arguments = ["train", "digits_student", "--epochs", "1", "--out", "m.keras", option, f"{mine}:{name}"]
+    ran = CliRunner().invoke(cli.app, arguments)
+    assert ran.exit_code == 2, ran.output
+    assert message in ran.stderr
+    assert "Traceback" in ran.stderr
+    assert "your own code raised this error: " in ran.stderr
+    assert f"{mine}.py, line {line}. Correct it." in ran.stderr
+    assert "inside tfkd" not in ran.stderr
+
+
+def test_error_of_tfkd_beside_code_of_the_user_is_not_theirs(mine):
+    own_code.find(f"{mine}:student")
+    with pytest.raises(TypeError) as raised:
+        own_code.source_files(None)
+    assert own_code.raised_at(raised.value) is None
+
+
 def test_command_imports_a_module_for_a_file_with_its_layers(mine, tmp_path):
     own_code.build_model(f"{mine}:student", (8, 8, 1), 10).save("student.keras")
     keras.saving.get_custom_objects().pop("mine>Scale")

@@ -133,8 +133,17 @@ def _report_error(error: Exception, options: dict[str, str]) -> int:
         typer.echo(f"tfkd: {path}{error.strerror or error}.", err=True)
         return _BAD_INPUT
     traceback.print_exception(error)
+    if (line := _line_of_own_code(error)) is not None:
+        typer.echo(f"tfkd: your own code raised this error: {line}. Correct it.", err=True)
+        return _BAD_INPUT
     typer.echo("tfkd: this is an error inside tfkd. Please report it with the lines above.", err=True)
     return _INTERNAL
+
+
+def _line_of_own_code(error: Exception) -> str | None:
+    """The line of the user's code that raised an error, where the command loaded such code and it did; else None."""
+    own_code = sys.modules.get("tfkd.models.own_code")
+    return None if own_code is None else own_code.raised_at(error)
 
 
 def _input_error_in_tensorflow(error: Exception) -> str | None:

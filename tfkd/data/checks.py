@@ -97,6 +97,11 @@ def check_y(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
     Raises:
         InputError: They are not whole numbers, or not one for each sample.
     """
+    if y.dtype.kind in "US":
+        raise InputError(
+            f"load: {where}: {key} must be integers. Received: texts, such as {str(y.flat[0])!r}. Save class numbers "
+            f"0..C-1: names, {key} = np.unique({key}, return_inverse=True), with the same names for all parts."
+        )
     if y.dtype.kind not in "bui":
         raise InputError(
             f"load: {where}: {key} must be integers. Received: dtype {y.dtype}. Save class numbers 0..C-1; "
@@ -131,16 +136,18 @@ def check_classes(labels_of: Mapping[str, np.ndarray], names: tuple[str, ...], w
         labels = np.unique(y)
         if labels[0] < 0 or labels[-1] >= classes:
             outside = labels[0] if labels[0] < 0 else labels[-1]
+            row = int((y == outside).argmax())
             raise InputError(
                 f"load: {where}: labels must be in 0..{classes - 1}, the classes of y_train. Received: {outside} in "
-                f"{key}. Renumber the classes from 0 and give each a training sample."
+                f"{key}, row {row}. Renumber the classes from 0 and give each a training sample."
             )
     if len(found) < classes:
         gaps = np.flatnonzero(found != np.arange(len(found)))
         empty = int(gaps[0]) if len(gaps) else len(found)
+        largest = "" if names else f" (label {classes - 1} in row {labels_of['y_train'].argmax()})"
         raise InputError(
             f"load: {where}: each class needs training samples. Received: none of class "
-            f"{names[empty] if names else empty}, while there are {classes} classes. Add samples or renumber the "
-            "classes."
+            f"{names[empty] if names else empty}, while there are {classes} classes"
+            f"{largest}. Add samples or renumber the classes."
         )
     return names or tuple(str(number) for number in range(classes))

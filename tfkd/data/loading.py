@@ -162,6 +162,8 @@ def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
     if "test" not in parts:
         where, names = arrays.location, arrays.class_names
         train = train._replace(y=_CHECKS[labels](train.y, "y_train", len(train.x), where))
+        if labels == "classes":
+            checks.check_classes({"y_train": train.y}, names, where)
         strata = train.y if labels == "classes" else np.zeros(len(train.y), np.int64)
         in_test = _choose(strata, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
@@ -205,7 +207,9 @@ def _ids(parts: Mapping[Role, Samples], where: str) -> dict[Role, np.ndarray]:
     lengths = [len(part.y) for part in parts.values()]
     if all(part.paths is not None for part in parts.values()):
         paths = [path for part in parts.values() for path in part.paths]  # type: ignore[union-attr]
-        digests = b"".join(hashlib.blake2b(path.encode(), digest_size=8).digest() for path in paths)
+        digests = b"".join(
+            hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest() for path in paths
+        )
         ids = np.frombuffer(digests, np.int64) & np.int64(2**63 - 1)
         if len(np.unique(ids)) < len(ids):
             raise InputError(f"load: {where}: each file must occur once. Received: a file twice. Remove duplicates.")

@@ -76,8 +76,8 @@ def as_split(
         return data
     most = 20 * draw if draw and _repeats(data) else None
     if most is None and _repeats(data):
-        raise InputError("Dataset: the data must end. Received: a tf.data.Dataset that repeats forever. Use take().")
-    name, kept, count, shape = type(data).__name__, _Kept(draw), 0, None
+        raise InputError("tf.data.Dataset: the data must end. Received: one that repeats forever. Use take().")
+    name, kept, count, shape = form_of(data), _Kept(draw), 0, None
     for number, (x, y) in enumerate(_batches(data)):
         where = f"{name}, batch {number}"
         x = _checked_x(x, where, shape)
@@ -94,7 +94,7 @@ def as_split(
         raise InputError(f"{name}: the data must have samples. Received: none.")
     if isinstance(data, Stream) and count != data.samples:
         raise InputError(
-            f"Stream: the function must yield {data.samples:,} samples. Received: {count:,}. Pass samples={count}, or "
+            f"{name}: the function must yield {data.samples:,} samples. Received: {count:,}. Pass samples={count}, or "
             "correct the function."
         )
     x, y, ids = kept.arrays()
@@ -102,6 +102,23 @@ def as_split(
         return Split(x, y, ids, role, name, tuple(map(str, range(y.shape[1]))))
     classes = num_classes or int(y.max()) + 1
     return Split(x, y, ids, role, name, tuple(map(str, range(classes))) if kept.labelled else _UNLABELLED)
+
+
+def form_of(data: Any) -> str:
+    """What data are, for messages: the public name of their type, and the name of a function.
+
+    >>> form_of((0, 1)), form_of(print), form_of(1.5)
+    ('arrays', 'the function print', 'float')
+    """
+    if isinstance(data, Stream):
+        return f"Stream of {form_of(data.function)}"
+    if hasattr(data, "element_spec"):  # the types of tf.data have private names
+        return "tf.data.Dataset"
+    if isinstance(data, tuple):
+        return "arrays"
+    if callable(data):
+        return f"the function {getattr(data, '__qualname__', type(data).__name__)}"
+    return type(data).__name__
 
 
 class _Kept:
@@ -159,7 +176,7 @@ def _batches(data: SampleData) -> Iterator[tuple[Nest, np.ndarray | None]]:
     elif isinstance(data, Stream) or callable(data):
         yield from map(_pair, data.function() if isinstance(data, Stream) else data())
     else:
-        raise InputError(f"The data must be {_FORMS}. Received: {type(data).__name__}.")
+        raise InputError(f"The data must be {_FORMS}. Received: {form_of(data)}.")
 
 
 def _pair(element: Nest) -> tuple[Nest, np.ndarray | None]:

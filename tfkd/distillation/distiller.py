@@ -15,6 +15,7 @@ from tfkd import losses, tasks
 from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest, Tensor
 from tfkd.data import epoch_counters
+from tfkd.data.streams import form_of
 from tfkd.distillation import arguments, inputs, summary
 from tfkd.distillation.compilation import jit_by_device
 from tfkd.distillation.epoch_sync import EpochSync
@@ -201,7 +202,7 @@ class Distiller(keras.Model):
         if not batches and unconnected:
             raise InputError(
                 "Distiller: feature shapes of a subclassed model are found by running it on the data. Received: data "
-                f"of type {type(x).__name__}. Pass arrays or a tf.data.Dataset."
+                f"in the form {form_of(x)}. Pass arrays or a tf.data.Dataset."
             )
         if not batches:
             return x

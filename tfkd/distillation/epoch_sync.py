@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from tfkd.data import epoch_counters
+from tfkd.data.streams import form_of
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class EpochSync(keras.callbacks.Callback):
         self.counters = epoch_counters(dataset)
         if not self.counters:
             raise InputError(
-                f"EpochSync: needs a data set that was made by Split.batches. Received: {type(dataset).__name__} "
+                f"EpochSync: needs a data set that was made by Split.batches. Received: {form_of(dataset)} "
                 "without an epoch counter. Transform it with methods of tf.data, not with a Python generator."
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -105,12 +106,44 @@ def find(name: str) -> Callable[..., Any]:
     return function
 
 
+def raised_at(error: Exception) -> str | None:
+    """The line of the user's code that raised an error: file and number; None where tfkd itself raised it.
+
+    The error may have passed through Keras and TensorFlow, which hand it on as a text with its traceback.
+
+    Args:
+        error: What a command raised.
+    """
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    frames += [(file, int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', str(error))]
+    for file, line in reversed(frames):
+        if Path(file).is_relative_to(_PACKAGE):
+            return None
+        if _is_own(Path(file)):
+            return f"{file}, line {line}"
+    return None
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file is a module of the user, or beside one."""
+    beside = "site-packages" not in file.parts and any(file.is_relative_to(own.parent) for own in _files)
+    return beside or file in _files
+
+
+# The package tfkd, and the files of the modules of the user that were imported.
+_PACKAGE = Path(__file__).parents[1]
+_files: set[Path] = set()
+
+
 def _module(name: str) -> ModuleType:
     """A module of the user, imported once; the working directory comes first, as with `python -m`."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        if file := getattr(module, "__file__", None):
+            _files.add(Path(file))
+        return module
     except Exception as error:  # the user's code may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
             raise InputError(

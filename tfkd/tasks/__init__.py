@@ -50,8 +50,13 @@ def find(split: Split, outputs: int | None = None, name: str | None = None) -> T
         name: Name that the user gave; None to find it from labels and model.
 
     Raises:
-        InputError: There is no task of that name, or the labels are not those of the task.
+        InputError: There is no task of that name, the labels are not those of the task, or all have one class.
     """
+    if split.label_kind == "classes" and split.num_classes < 2:
+        raise InputError(
+            f"data {split.name!r}: labels must have two classes or more. Received: one, {split.class_names[0]!r}. Add "
+            "samples of another class; for a regression declare the task."
+        )
     if name is not None:
         task = get(name)
         task.check_labels(split)

@@ -68,6 +68,7 @@ def read(request: Request) -> Arrays:
     if not records:
         raise InputError(f"load: {request.path} must have records. Received: none. Write some.")
     reader = _Reader(records, request.options)
+    _check_classes(records, np.array(y), np.array(part))
     samples = LazySamples(reader, np.arange(len(records)))
     small = int(np.prod(samples.shape)) * reader.dtype.itemsize <= lazy.IN_MEMORY_BYTES
     has_parts = len(set(part)) > 1
@@ -135,6 +136,20 @@ def _labels(file: Path, records: Sequence[_Record], options: ReadingOptions) -> 
                 f"{kind} {list(values[:3])}. Pass y_feature='label' or another name."
             )
         yield int(values[0])
+
+
+def _check_classes(records: Sequence[_Record], y: np.ndarray, part: np.ndarray) -> None:
+    """Raises for a record whose class is none of those of the training records, or leaves classes without records."""
+    known = np.unique(y[part == "train"]) if (part == "train").any() else np.unique(y)
+    unknown = np.flatnonzero(~np.isin(y, known))
+    gaps = np.flatnonzero(known != np.arange(len(known)))
+    row = int(unknown[0]) if len(unknown) else int((y == known[gaps[0]]).argmax()) if len(gaps) else None
+    if row is not None:
+        raise InputError(
+            f"load: {records[row]}: the class must be one of those of the training records, which are 0, 1, 2 and so "
+            f"on without gaps. Received: {y[row]}, beside {len(known)} classes from {known[0]} to {known[-1]}. Correct "
+            "it, or renumber the classes."
+        )
 
 
 def _feature(record: _Record, content: bytes, name: str) -> tuple[str, Sequence[Any]]:
