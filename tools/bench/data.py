@@ -169,13 +169,13 @@ def read(train: Any, validation: int, folder: Path, options: argparse.Namespace)
     import keras
 
     size = (options.side, options.side)
-    ours = train.batches(options.batch_size, shuffle=True)
-    theirs = keras.utils.image_dataset_from_directory(
+    of_tfkd = train.batches(options.batch_size, shuffle=True)
+    of_keras = keras.utils.image_dataset_from_directory(
         folder / "train", image_size=size, batch_size=options.batch_size, verbose=False
     ).prefetch(2)
     found: dict[str, Any] = {}
     for number in (1, 2):
-        for name, dataset, images in (("tfkd", ours, len(train)), ("keras", theirs, len(train) + validation)):
+        for name, dataset, images in (("tfkd", of_tfkd, len(train)), ("keras", of_keras, len(train) + validation)):
             started, cpu = time.monotonic(), time.process_time()
             for _ in dataset:
                 pass
