@@ -36,6 +36,7 @@ _ORIENTATION = 0x0112
 _LISTED = 3
 # Calls that wait for a thread.
 _WAITING = 1024
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 log = logging.getLogger("tfkd")
@@ -188,7 +189,7 @@ def pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="tfkd-images")
 
 
-def in_parallel(function: Callable[[Any], _Result], items: Sequence[Any] | np.ndarray) -> Iterator[_Result]:
+def in_parallel(function: Callable[[_Item], _Result], items: Sequence[_Item] | np.ndarray) -> Iterator[_Result]:
     """What a function returns for each item, in their order; several are computed at a time, and only some wait.
 
     Args:

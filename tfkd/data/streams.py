@@ -104,7 +104,7 @@ def as_split(
     return Split(x, y, ids, role, name, tuple(map(str, range(classes))) if kept.labelled else _UNLABELLED)
 
 
-def form_of(data: Any) -> str:
+def form_of(data: object) -> str:
     """What data are, for messages: the public name of their type, and the name of a function.
 
     >>> form_of((0, 1)), form_of(print), form_of(1.5)
