@@ -243,7 +243,8 @@ def test_run_writes_the_list_of_files(tmp_path):
     assert sorted(line.rsplit(",")[-1] for line in lines[1:]) == ["test"] * 6 + ["train"] * 12 + ["val"] * 2
 
 
-def test_run_writes_how_features_of_sounds_are_computed(tmp_path):
+@pytest.mark.parametrize("features", ["log_mel", "mfcc"])
+def test_run_writes_how_features_of_sounds_are_computed(tmp_path, features):
     from tests.data.test_sounds import tone
     from tfkd._internal.progress import Progress
     from tfkd.recipes.step_cache import Steps
@@ -251,7 +252,8 @@ def test_run_writes_how_features_of_sounds_are_computed(tmp_path):
 
     for number in range(12):
         tone(tmp_path / "sounds" / "ab"[number % 2] / f"{number}.wav")
-    text = GOOD.replace('name = "digits"', f'path = "{tmp_path}/sounds"\nfeatures = "log_mel"\nseconds = 0.25')
+    text = GOOD.replace('name = "digits"', f'path = "{tmp_path}/sounds"\nfeatures = "{features}"\nseconds = 0.25')
     Trainer(recipe.load(write(tmp_path, text)), Steps(tmp_path, Progress()), Progress())
     written = json.loads((tmp_path / "features.json").read_text())
     assert (written["sample_rate"], written["frame"], written["hop"], written["seconds"]) == (8000, 240, 160, 0.25)
+    assert (written["kind"], written.get("coefficients")) == (features, 13 if features == "mfcc" else None)
