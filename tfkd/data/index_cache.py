@@ -74,7 +74,7 @@ def _write(file: Path, index: Mapping[str, np.ndarray]) -> None:
     packed = {name: array for name, array in index.items() if array.dtype != object}
     packed |= {f"{name}{_TEXT}": _packed(array) for name, array in index.items() if array.dtype == object}
     with atomic.replacing(file) as part:
-        np.savez(part, **packed)
+        np.savez(part, **packed)  # type: ignore[arg-type]  # the stub takes one of them for allow_pickle
     kept = sorted(file.parent.glob("*.npz"), key=lambda one: one.stat().st_mtime_ns)
     for old in kept[:-_KEPT]:
         old.unlink(missing_ok=True)

@@ -82,8 +82,8 @@ def _list(root: Path) -> _Files:
     tree = listing.scan(root)
     found = index_cache.reuse(f"folder {tree.digest}", lambda: _index(root, tree))
     kind = kinds.KINDS[int(found["kind"])]
-    others = found["others"]
-    if len(others):
+    others = found["others"].tolist()
+    if others:
         log.warning(
             "%s: files that are no %s are skipped (%s): %s.", root, kind.name, len(others), images.listed(others)
         )

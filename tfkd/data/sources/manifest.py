@@ -11,6 +11,7 @@ import numpy as np
 
 from tfkd.data import index_cache, kinds, manifest, targets
 from tfkd.data.kinds import Kind
+from tfkd.data.lazy import LazySamples
 from tfkd.data.manifest import Row
 from tfkd.data.reading import Request
 from tfkd.data.sources.source import Arrays, Source
@@ -33,6 +34,7 @@ def read(request: Request) -> Arrays:
     key = f"manifest {path.suffix.lower()} {request.labels} {hashlib.sha256(content).hexdigest()}"
     found = index_cache.reuse(key, lambda: _index(path, content, request.labels))
     files, part = found.get("paths"), found.get("part")
+    x: np.ndarray | LazySamples
     if files is None:
         if options.given:
             raise InputError(
