@@ -58,6 +58,7 @@ def test_json_lines_hold_sensor_windows(tmp_path):
         ("m.csv", "path,path\na.png,b\n", "line 1: each column must have a name of its own"),
         ("m.csv", 'path,label\n"a\n', "must be CSV"),
         ("m.csv", "path,label\na.png,\n", "line 2: the column label must have the class"),
+        ("m.csv", "Id,a,b,kind\n1,2,3,x\n", "must have a column label .* Received: the columns Id, a, b, kind"),
         ("m.csv", "path,label\na.png,x\n", "line 2: path must be a file.*Received: a.png, which does not exist"),
         ("m.csv", "path,label\nm.csv,x\n", "line 2: path must name one of the images"),
         ("m.csv", "path,label,split\na.png,x,dev\n", "line 2: split must be train, val or test. Received: 'dev'"),

@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from tests.models.test_logits import COMBINED, ENDS, FUNCTIONS, LOGITS, Subclassed, X, dense, model, softmax_by_hand
@@ -114,6 +115,21 @@ def test_load_of_a_file_gives_logits_that_train_and_save(tmp_path):
     trained = keras.saving.load_model(tmp_path / "trained.keras")
     np.testing.assert_allclose(trained(X), ops.softmax(student(X)), atol=1e-6)
     np.testing.assert_allclose(models.load(tmp_path / "trained.keras")(X), student(X), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_softmax_of_tensorflow_as_an_activation_is_loaded_and_removed(tmp_path, suffix):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3, activation=tf.nn.softmax)(inputs))
+    model.save(tmp_path / f"m.{suffix}")
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(models.read(tmp_path / f"m.{suffix}")(x), model(x), rtol=1e-6)
+    loaded = models.load(tmp_path / f"m.{suffix}")
+    assert loaded.layers[-1].activation is keras.activations.linear
+    np.testing.assert_allclose(keras.ops.softmax(loaded(x)), model(x), rtol=1e-5)
+    loaded.save(tmp_path / "again.keras")
+    keras.saving.load_model(tmp_path / "again.keras")
 
 
 def test_load_of_another_object_is_refused():

@@ -150,6 +150,12 @@ def labels(path: Path, rows: Sequence[Row]) -> list[str]:
     Raises:
         InputError: There is no column `label`, or a label is empty.
     """
+    if rows and not any("label" in row.values for row in rows):
+        raise InputError(
+            f"load: {path} must have a column label with the class of each sample. Received: the columns "
+            f"{', '.join([*rows[0].values][:10])}. Rename the column of the classes, and remove columns that are no "
+            "values of the samples, such as numbers of rows."
+        )
     found = []
     for row in rows:
         label = row.values.get("label")

@@ -21,6 +21,9 @@ CUSTOM_CLASSES = (
     "--import on the command line; replace Lambda layers by built-in layers, or pass --allow-lambda "
     "(keras.config.enable_unsafe_deserialization() in Python)."
 )
+# Functions of TensorFlow that serve as activations, by the name that is in the files. Keras finds others, such as
+# `relu`, by itself.
+TENSORFLOW_ACTIVATIONS = {"softmax_v2": keras.activations.softmax, "log_softmax_v2": keras.activations.log_softmax}
 # Arguments of Keras 2 that layers of Keras 3 do not have. With these values, they change nothing.
 _REMOVED = {"groups": 1, "rng_type": "stateful", "softmax_robust_masking": False, "time_major": False}
 
@@ -57,13 +60,13 @@ def load(path: Path) -> keras.Model:
         )
     try:
         if version.startswith("3."):
-            return keras.saving.load_model(path, compile=False)
+            return keras.saving.load_model(path, custom_objects=TENSORFLOW_ACTIVATIONS, compile=False)
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
             copy = shutil.copy(path, Path(folder) / "model.h5")
             with h5py.File(copy, "r+") as file:
                 layers = json.loads(config, object_hook=_for_keras_3)
                 file.attrs["model_config"] = json.dumps(_without_slashes(layers))
-            return _unwrapped(keras.saving.load_model(copy, compile=False))
+            return _unwrapped(keras.saving.load_model(copy, custom_objects=TENSORFLOW_ACTIVATIONS, compile=False))
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
         raise ModelError(
             f"models.load: Keras {keras.__version__} could not load {path}, which Keras {version} wrote: "

@@ -137,7 +137,7 @@ def read(path: str | os.PathLike[str]) -> keras.Model:
 
 def _load_keras(path: Path) -> keras.Model:
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, custom_objects=legacy.TENSORFLOW_ACTIVATIONS, compile=False)
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
         raise ModelError(
             f"models.load: Keras could not load {path}: {legacy.reason(error)}. {_remedy(path)}"
