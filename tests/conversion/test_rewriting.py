@@ -179,7 +179,8 @@ def test_separations_become_quantize_ops(train, tmp_path):
 def test_activations_between_casts_compute_in_integers(mode, quantizer, samples, train, tmp_path):
     x = keras.Input((4, 4, 4))
     h = layers.AveragePooling2D(2)(layers.Conv2D(4, 1, activation="elu")(x))
-    h = layers.LeakyReLU(0.2)(layers.Dense(3)(layers.Flatten()(ops.square(h))))
+    h = ops.square(h) + ops.max(h, axis=(1, 2), keepdims=True)
+    h = layers.LeakyReLU(0.2)(layers.Dense(3)(layers.Flatten()(h)))
     model = keras.Model(x, layers.ELU(0.5)(layers.Dense(3)(h)))
     converted = convert(model, tmp_path / "model.tflite", mode=mode, calibration=train, quantizer=quantizer)
     curve = "ELU" if mode == "full_int8" else "EXP"

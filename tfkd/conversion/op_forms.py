@@ -15,7 +15,10 @@ _CAST = {
     "ELU": {schema.TensorType.INT8},
     "EXP": {schema.TensorType.INT16},  # of `replace_elus`; TensorFlow Lite Micro has an EXP of floats only
     "LEAKY_RELU": {schema.TensorType.INT8, schema.TensorType.INT16},
+    "REDUCE_MAX": {schema.TensorType.INT8, schema.TensorType.INT16},
 }
+# Among them, the ops whose result must have the scale of the operand.
+_KEEPING_SCALE = ("REDUCE_MAX",)
 
 
 def replace(content: bytes) -> bytes:
@@ -245,11 +248,12 @@ def replace_elus(content: bytes) -> bytes:
 
 
 def join_casts(content: bytes, kept_float: Collection[str] = ()) -> bytes:
-    """Replaces the casts around an ELU, EXP or LEAKY_RELU by its form of integers, which all engines have.
+    """Replaces casts around an op by the op's form of integers, which all engines have.
 
-        DEQUANTIZE ── ELU ── QUANTIZE      =>      ELU
+        DEQUANTIZE ── ELU ── QUANTIZE             =>      ELU
+        DEQUANTIZE ── REDUCE_MAX ── QUANTIZE      =>      REDUCE_MAX ── QUANTIZE
 
-    Neither quantizer writes an ELU of integers; litert-quantizer does not write EXP and LEAKY_RELU either.
+    Neither quantizer writes an ELU of integers; litert-quantizer writes none of the others either.
 
     Args:
         content: A .tflite whose activations are quantized.
@@ -271,10 +275,18 @@ def join_casts(content: bytes, kept_float: Collection[str] = ()) -> bytes:
         known = len(types) == 1 and types <= _CAST[editor.name(op)]
         if not known or editor.tensors[output].name.decode() in kept_float:
             continue
+        name, inputs = editor.name(op), [tensors[0], *op.inputs.tolist()[1:]]
         for one in after:
-            joined = editor.new_op(editor.name(op), tensors[:1], one.outputs.tolist(), op.builtinOptions)
-            editor.insert(joined, before=one)
-            editor.remove(one)
+            if name in _KEEPING_SCALE:
+                result = editor.copy_tensor(tensors[0], f"/{name}{len(editor.tensors)}")
+                editor.tensors[result].shape = editor.tensors[output].shape
+                editor.tensors[result].shapeSignature = editor.tensors[output].shapeSignature
+                editor.set_input(one, 0, result)
+            else:
+                result = int(one.outputs[0])
+            editor.insert(editor.new_op(name, inputs, [result], op.builtinOptions), before=one)
+            if name not in _KEEPING_SCALE:
+                editor.remove(one)
         editor.remove(op)
         if not editor.readers().get(int(op.inputs[0])):
             editor.remove(before)
