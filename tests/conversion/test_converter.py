@@ -13,6 +13,7 @@ from tfkd import data, models
 from tfkd._internal import isolation
 from tfkd.conversion import calibration
 from tfkd.conversion.converter import MODES, convert
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 SHAPE = (8, 8, 1)
@@ -363,7 +364,7 @@ def test_saturation_is_the_share_outside_the_quantized_range(converted):
     model = converted("full_int8")
     top = (127 - model.inputs[0].zero_points[0]) * model.inputs[0].scales[0]
     samples = np.array([0, top, 1.01 * top, 2 * top], "float32")
-    assert calibration.saturation(model, samples) == 0.5
+    assert calibration.saturation(model, Samples((samples,))) == 0.5
 
 
 def test_calibration_of_the_test_split_is_refused(splits, tmp_path):
@@ -386,15 +387,6 @@ def test_calibration_of_another_shape_is_refused(splits, tmp_path):
     model.export(str(tmp_path / "saved"), verbose=False)
     with pytest.raises(ValueError, match=r"one input of the calibration's shape \(8, 8, 1\). Received: \(4, 4, 1\)"):
         convert(tmp_path / "saved", tmp_path / "m.tflite", calibration=splits.train)
-
-
-def test_calibration_of_a_model_with_two_inputs_is_refused(splits, tmp_path):
-    inputs = [keras.Input((2,), name="left"), keras.Input((2,), name="right")]
-    model = keras.Model(inputs, keras.layers.Add()(inputs))
-    pair = np.zeros((1, 2), np.float32)
-    for samples in (splits.train, lambda: ([pair, pair] for _ in range(4))):
-        with pytest.raises(ValueError, match=r"a model with one input. Received: 2 inputs, left, right. Use mode="):
-            convert(model, tmp_path / "m.tflite", calibration=samples)
 
 
 def test_calibration_with_test_samples_is_refused(splits):

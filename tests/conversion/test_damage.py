@@ -9,6 +9,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.conversion import layer_errors
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError
 from tfkd.validation import difference, golden, origin
@@ -95,7 +96,7 @@ def test_structural_damage_crashes_only_the_child(mutations, converted, splits):
     for content in mutations[::20]:
         for work in (
             lambda content=content: layer_errors.measure(
-                TFLiteModel.load(content), sound, splits.val.x[:2], timeout_s=20
+                TFLiteModel.load(content), sound, Samples((splits.val.x[:2],)), timeout_s=20
             ),
             lambda content=content: golden.record(
                 TFLiteModel.load(content), splits.test, samples=1, target="host:plain"
@@ -115,4 +116,4 @@ def test_damage_that_crashes_the_runtime_is_an_error(converted, splits):
     builder.Finish(tree.Pack(builder), b"TFL3")
     model = TFLiteModel.load(bytes(builder.Output()))
     with pytest.raises((ModelError, DeviceError), match=r"op by op|cannot run the model"):
-        layer_errors.measure(model, converted("float32"), splits.val.x[:1])
+        layer_errors.measure(model, converted("float32"), Samples((splits.val.x[:1],)))

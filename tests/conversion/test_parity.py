@@ -1,5 +1,6 @@
 """Tests of the comparison of a .tflite with the Keras model that it was made from."""
 
+import functools
 import re
 
 import flatbuffers
@@ -13,6 +14,7 @@ from tfkd.conversion.converter import convert
 from tfkd.conversion.export import input_specs
 from tfkd.conversion.fault_location import Conversion
 from tfkd.conversion.quantizer import QuantizerSettings
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
 
@@ -31,7 +33,7 @@ CONVERSIONS = [
 @pytest.fixture(scope="module")
 def expected(student, splits):
     """The outputs of the student on 16 samples."""
-    return reference.of_keras(student, input_specs(student), splits.train.x, reference.MOST)
+    return reference.of_keras(student, input_specs(student), Samples((splits.train.x,)), reference.MOST)
 
 
 def damaged(model, change):
@@ -45,7 +47,8 @@ def damaged(model, change):
 
 def conversion(converted, student, mode, quantizer="tensorflow"):
     float32 = converted("float32").content
-    return Conversion("converting", mode, quantizer, layer_names.layers(student), lambda: float32, 60.0)
+    calls = functools.partial(reference.calls_of, student, input_specs(student))
+    return Conversion("converting", mode, quantizer, layer_names.layers(student), lambda: float32, 60.0, calls=calls)
 
 
 def tensors_of(model, layer, student):
@@ -97,17 +100,31 @@ def test_damaged_int8_file_is_refused_with_the_layer(layer, part, change, conver
         parity.check(wrong, expected, known, allow_mismatch=False)
 
 
+def enlarge(tensor, buffers):
+    values = buffers[tensor.buffer].data.view("float32") * np.float32(1.02)
+    buffers[tensor.buffer].data = values.view("uint8")
+
+
+@pytest.mark.parametrize("mode", ["float32", "float16", "full_int8"])
+@pytest.mark.parametrize("layer", ["conv1_conv", "block2_pointwise_conv", "logits"])
+def test_layer_that_float32_computes_in_another_way_is_named(layer, mode, converted, student, expected):
+    """Also where the float .tflite is what the file is made from."""
+    model = converted("float32")
+    name = tensors_of(model, layer, student)[0]
+    wrong = damaged(model, lambda tensors, buffers: enlarge(tensors[name], buffers))
+    known = conversion(converted, student, mode)._replace(float32=lambda: wrong.content)
+    text = fault_location.locate(wrong, expected, engines.PLAIN, known)
+    assert re.search(rf"The first that the float32 .tflite computes in another way is layer '{layer}' \(\w+", text)
+
+
 def test_damaged_float32_file_is_a_finding_where_allowed(converted, student, expected):
     model = converted("float32")
     name = tensors_of(model, "logits", student)[0]
-
-    def change(tensors, buffers):
-        values = buffers[tensors[name].buffer].data.view("float32") * np.float32(1.01)
-        buffers[tensors[name].buffer].data = values.view("uint8")
-
     known = conversion(converted, student, "float32")
-    (finding,) = parity.check(damaged(model, change), expected, known, allow_mismatch=True)
+    wrong = damaged(model, lambda tensors, buffers: enlarge(tensors[name], buffers))
+    (finding,) = parity.check(wrong, expected, known, allow_mismatch=True)
     assert engines.XNNPACK in finding
+    assert "layer 'logits'" in finding
     assert parity.check(model, expected, known, allow_mismatch=False) == ()
 
 
@@ -214,7 +231,7 @@ def test_mismatch_is_a_finding_where_allowed_and_none_without_a_check(tmp_path):
 
 
 def of(model, samples=None, number=4):
-    return reference.of_keras(model, input_specs(model), samples, number)
+    return reference.of_keras(model, input_specs(model), None if samples is None else Samples((samples,)), number)
 
 
 def test_outputs_of_several_types_and_a_constant_agree(tmp_path):
@@ -250,7 +267,7 @@ class Single(keras.layers.Layer):
 def test_reference_is_that_of_single_samples(layer):
     model = keras.Sequential([keras.Input((6,)), layer(3) if layer is keras.layers.Dense else layer()])
     x = np.random.default_rng(0).normal(size=(9, 6)).astype("float32")
-    found = reference.of_keras(model, input_specs(model), x, 9)
+    found = reference.of_keras(model, input_specs(model), Samples((x,)), 9)
     for sample, (output,) in zip(found.inputs, found.outputs, strict=True):
         np.testing.assert_allclose(output, model(sample[0]), rtol=1e-5, atol=1e-6)
 
@@ -282,7 +299,7 @@ def test_signature_of_a_saved_model_computes_what_the_model_computes(student, sp
     loaded = tf.saved_model.load(str(tmp_path))  # its variables live as long as it
     signature = loaded.signatures["serving_default"]
     (name,), (output,) = signature.structured_input_signature[1], signature.structured_outputs
-    found = reference.of_signature(signature, [name], [output], splits.train.x, reference.MOST)
+    found = reference.of_signature(signature, [name], [output], Samples((splits.train.x,)), reference.MOST)
     np.testing.assert_allclose(np.stack(found.outputs), np.stack(expected.outputs), rtol=1e-4, atol=1e-4)
 
 

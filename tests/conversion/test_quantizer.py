@@ -8,6 +8,7 @@ from tfkd import QuantizerSettings, data, targets
 from tfkd.conversion import layer_errors
 from tfkd.conversion.converter import convert
 from tfkd.conversion.quantizer import quantize, select
+from tfkd.conversion.samples import Samples
 from tfkd.errors import InputError, ModelError
 
 
@@ -65,7 +66,9 @@ def test_layers_have_the_selected_precision(student, splits, tmp_path):
 def test_layer_in_16_bits_has_less_noise(converted, reference, splits):
     measured = []
     for settings in ("litert", QuantizerSettings(int16=("^block1_depthwise$",))):
-        ops, unmatched = layer_errors.measure(converted("full_int8", settings), reference, splits.val.x[:16])
+        ops, unmatched = layer_errors.measure(
+            converted("full_int8", settings), reference, Samples((splits.val.x[:16],))
+        )
         assert unmatched == []
         measured.append(next(op for op in ops if "block1_depthwise" in op.tensor))
     int8, int16 = measured
@@ -99,7 +102,7 @@ def test_narrower_ranges_clip_outliers_and_report_them(converted):
 def test_expression_without_a_match_suggests_a_layer(name, reference, splits):
     settings = QuantizerSettings(**{name: ["^logitz$"]})
     with pytest.raises(InputError, match=rf"{name}: no layer matches '\^logitz\$'.*Did you mean 'logits'"):
-        quantize(reference.content, settings, mode="full_int8", samples=splits.train.x[:2].astype("float32"))
+        quantize(reference.content, settings, mode="full_int8", samples=Samples((splits.train.x[:2],)))
 
 
 def test_unsupported_precision_of_an_op_is_refused(student, splits, tmp_path):

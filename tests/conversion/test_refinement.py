@@ -13,6 +13,7 @@ from tfkd.conversion.converter import convert, float_counterpart
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.quantizer import QuantizerSettings
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
 from tfkd.validation import origin
@@ -142,7 +143,7 @@ def test_even_channels_stay_as_they_are(train, tmp_path):
     kernel, bias = model.layers[1].get_weights()
     model.layers[1].set_weights([kernel / np.abs(kernel).sum(axis=(0, 1, 2)), bias])
     content = convert(model, tmp_path / "float.tflite", mode="float32").content
-    assert equalization.equalize(content, samples) == (content, ())
+    assert equalization.equalize(content, Samples((samples,))) == (content, ())
 
 
 @pytest.mark.parametrize("quantizer", ["tensorflow", "litert"])
@@ -168,7 +169,7 @@ def test_rows_times_weights_are_the_layer(tied, train):
     outputs_of = {layer.output: int(layer.op.outputs[0]) for layer in found}
     sample = train.x[0].astype("float32")
     read = TensorRecorder(tied.content).run([sample[None]])
-    means = layer_inputs.mean_rows(tied.content, found, sample[None])
+    means = layer_inputs.mean_rows(tied.content, found, Samples((sample[None],)))
     for layer in found:
         rows = layer_inputs.rows(layer, read(layer.source))
         np.testing.assert_allclose(rows.mean(axis=0), means[layer.output], atol=1e-4)
@@ -191,7 +192,7 @@ def test_corrected_biases_make_the_mean_error_vanish(converted, unequal, train):
     spoilt = TFLiteModel(editor.pack())
     samples = train.x.astype("float32")
     repaired = TFLiteModel(
-        bias_correction.correct(spoilt.content, content, bias_correction.mean_inputs(content, samples))
+        bias_correction.correct(spoilt.content, content, bias_correction.mean_inputs(content, Samples((samples,))))
     )
     means = [
         np.abs(np.mean([outputs(one, x[None])[0] - np.asarray(unequal(x[None])) for x in samples[:48]], axis=0)).max()

@@ -10,6 +10,7 @@ from tfkd.conversion import activation_ranges, channel_slices, layer_errors, rew
 from tfkd.conversion.converter import convert, float_counterpart
 from tfkd.conversion.op_pairs import pair_ops
 from tfkd.conversion.quantizer import QuantizerSettings
+from tfkd.conversion.samples import Samples
 
 ops = keras.ops
 layers = keras.layers
@@ -160,7 +161,7 @@ def test_exponentials_that_are_not_selected_do_not_widen_the_range(selected, sam
     converted = convert(model, tmp_path / "model.tflite", calibration=train)
     received = np.concatenate([outputs(converted, sample[None])[0] for sample in samples[:8]])
     assert np.abs(received.reshape(expected.shape) - expected).max() < 0.02 * np.ptp(expected)
-    noises, _ = layer_errors.measure(converted, float_counterpart(model, converted), samples[:4])
+    noises, _ = layer_errors.measure(converted, float_counterpart(model, converted), Samples((samples[:4],)))
     assert noises[-1].op.startswith("SELECT")
 
 
@@ -231,7 +232,7 @@ def test_ranges_are_those_of_the_samples_although_ops_overwrite_their_inputs(mod
     samples = splits.train.sample(256, seed=0).x.astype("float32")
     names, steps = [tensor.name for tensor in floats.graph.tensors], 255 if mode == "full_int8" else 32767
     checked = 0
-    for index, (low, high) in activation_ranges.extremes(floats.content, floats.graph, samples).items():
+    for index, (low, high) in activation_ranges.extremes(floats.content, floats.graph, Samples((samples,))).items():
         for tensor in quantized.graph.tensors:
             if tensor.name == names[index] and "BiasAdd" not in tensor.name and tensor.scales:
                 width = high - low if mode == "full_int8" else max(-low, high)

@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tfkd import data, targets
 from tfkd.conversion import layer_errors, rnn
 from tfkd.conversion.converter import convert
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 STEPS, FEATURES = 12, 5
@@ -154,7 +155,7 @@ def test_layer_with_too_many_steps_is_refused(tmp_path):
 
 
 def test_noise_of_a_fused_lstm_is_measured(splits, converted):
-    noises, unmatched = layer_errors.measure(converted("full_int8"), converted("float32"), splits.val.x[:8])
+    noises, unmatched = layer_errors.measure(converted("full_int8"), converted("float32"), Samples((splits.val.x[:8],)))
     assert unmatched == []
     assert [noise.op for noise in noises].count("UNIDIRECTIONAL_SEQUENCE_LSTM") == 2
     assert all(noise.sqnr_db > 15 for noise in noises)

@@ -10,6 +10,7 @@ import pytest
 
 from tfkd.conversion import layer_errors, layer_names
 from tfkd.conversion.converter import convert, float_counterpart
+from tfkd.conversion.samples import Samples
 from tfkd.errors import ModelError
 from tfkd.validation import origin
 from tfkd.validation.diagnosis import Cause
@@ -111,7 +112,7 @@ def test_json_is_plain(sound):
 
 def test_int16_has_less_noise_than_int8(modes, splits):
     eight, sixteen, floats = (
-        layer_errors.measure(modes[mode], modes["float32"], splits.val.x[:16])[0]
+        layer_errors.measure(modes[mode], modes["float32"], Samples((splits.val.x[:16],)))[0]
         for mode in ("full_int8", "int16x8", "float32")
     )
     pool = (
@@ -129,13 +130,13 @@ def test_noise_of_the_input_is_what_numpy_computes(modes, splits):
     tensor = modes["int16x8"].inputs[0]
     steps = np.clip(np.round(np.float32(x) / np.float32(tensor.scales[0])), -32768, 32767)
     error = steps * tensor.scales[0] - x
-    one = layer_errors.measure(modes["int16x8"], modes["float32"], splits.val.x[:16])[0][0]
+    one = layer_errors.measure(modes["int16x8"], modes["float32"], Samples((splits.val.x[:16],)))[0][0]
     assert one.sqnr_db == pytest.approx(10 * np.log10((x**2).sum() / (error**2).sum()), abs=0.1)
     assert one.steps_used == steps.max() - steps.min() + 1
 
 
 def test_noise_of_an_op_excludes_the_noise_of_its_inputs(modes, splits):
-    measured = layer_errors.measure(modes["full_int8"], modes["float32"], splits.val.x[:16])[0]
+    measured = layer_errors.measure(modes["full_int8"], modes["float32"], Samples((splits.val.x[:16],)))[0]
     assert measured[1].sqnr_db == pytest.approx(measured[1].total_sqnr_db)  # the input of the first is exact
     assert all(one.sqnr_db > one.total_sqnr_db + 1 for one in measured[2:])
 
@@ -217,7 +218,7 @@ def test_layers_of_nested_models_have_their_path(references):
 
 def test_samples_of_another_shape_are_refused(modes, splits):
     with pytest.raises(ValueError, match=r"the quantized model must take one input of shape \(1, 4, 4, 1\)"):
-        layer_errors.measure(modes["full_int8"], modes["float32"], splits.val.x[:2, :4, :4])
+        layer_errors.measure(modes["full_int8"], modes["float32"], Samples((splits.val.x[:2, :4, :4],)))
 
 
 def test_number_of_samples_must_be_positive(student, modes, splits):

@@ -34,7 +34,11 @@ def convert(
     student_range: StudentRange = None,
     student_preprocess: StudentPreprocess = None,
     calibration: Annotated[
-        Request | None, typer.Option(help="Data set, like --data of other commands; its train split calibrates.")
+        Request | None,
+        typer.Option(
+            help="Data set, like --data of other commands; its train split calibrates. For a model with several "
+            "inputs, a .npz with an array for each of them."
+        ),
     ] = None,
     calibration_samples: Annotated[int, typer.Option(min=1, help="Number of calibration samples.")] = 256,
     float_io: Annotated[

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from tfkd.conversion.interpreter import TensorRecorder
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite_reader import TFLiteGraph
 
 METHODS = ("min_max", "percentile", "mse")
@@ -81,14 +82,14 @@ class _Histogram:
 
 
 def find(
-    content: bytes, graph: TFLiteGraph, samples: np.ndarray, method: str, percentile: float, steps: Mapping[int, int]
+    content: bytes, graph: TFLiteGraph, samples: Samples, method: str, percentile: float, steps: Mapping[int, int]
 ) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
     """Computes the range of each activation. It runs the model in this process: call it in a child process.
 
     Args:
-        content: The float .tflite, with one input.
+        content: The float .tflite.
         graph: Graph of the .tflite.
-        samples: [N, ...] calibration samples. The model runs on each twice.
+        samples: Calibration samples. The model runs on each twice.
         method: One of `METHODS`; the range of the input is always `min_max`.
         percentile: Upper percentile of the method `percentile`, in percent.
         steps: Number of quantization steps by tensor index, for tensors that do not have 256.
@@ -98,7 +99,7 @@ def find(
     """
     histograms = {index: _Histogram() for index in _float_activations(graph)}
     for accumulate in (_Histogram.widen, _Histogram.add):
-        for read in _runs(content, graph, samples):
+        for read in _runs(content, samples):
             for index, histogram in histograms.items():
                 accumulate(histogram, read(index))
     ranges: dict[int, tuple[float, float]] = {}
@@ -118,20 +119,20 @@ def find(
     return named, tuple(sentence for _, sentence in widest[:_MAX_FINDINGS])
 
 
-def extremes(content: bytes, graph: TFLiteGraph, samples: np.ndarray) -> dict[int, tuple[float, float]]:
+def extremes(content: bytes, graph: TFLiteGraph, samples: Samples) -> dict[int, tuple[float, float]]:
     """The range (low <= 0, high >= 0) of each float input and output of an op, by tensor index.
 
     It runs the model in this process: call it in a child process.
 
     Args:
-        content: The float .tflite, with one input.
+        content: The float .tflite.
         graph: Graph of the .tflite.
-        samples: [N, ...] calibration samples.
+        samples: Calibration samples.
     """
     written = {*graph.inputs, *(index for op in graph.ops for index in op.outputs)}
     wanted = [index for index in sorted(written) if graph.tensors[index].dtype == "float32"]
     low, high = dict.fromkeys(wanted, 0.0), dict.fromkeys(wanted, 0.0)
-    for read in _runs(content, graph, samples):
+    for read in _runs(content, samples):
         for index in wanted:
             values = read(index)
             low[index] = min(low[index], float(values.min(initial=0.0)))
@@ -160,11 +161,11 @@ def _float_activations(graph: TFLiteGraph) -> list[int]:
     return sorted(floats | set(graph.inputs))
 
 
-def _runs(content: bytes, graph: TFLiteGraph, samples: np.ndarray) -> Iterator[Callable[[int], np.ndarray]]:
+def _runs(content: bytes, samples: Samples) -> Iterator[Callable[[int], np.ndarray]]:
     """For each sample, a function that reads a tensor by its index."""
-    recorder, dtype = TensorRecorder(content), graph.tensors[graph.inputs[0]].dtype
+    recorder = TensorRecorder(content)
     for sample in samples:
-        yield recorder.run([sample[None].astype(dtype)])
+        yield recorder.run(sample)
 
 
 def _outlier(name: str, histogram: _Histogram, low: float, high: float) -> tuple[float, str] | None:

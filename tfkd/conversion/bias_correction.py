@@ -16,17 +16,18 @@ import numpy as np
 
 from tfkd.conversion import layer_inputs
 from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 _LARGEST = 2**30
 
 
-def mean_inputs(content: bytes, samples: np.ndarray) -> dict[str, np.ndarray]:
+def mean_inputs(content: bytes, samples: Samples) -> dict[str, np.ndarray]:
     """The mean of what each layer multiplies, [taps, input channels], by the name of its output.
 
     Args:
-        content: The float .tflite with one input.
-        samples: [N, ...] calibration samples.
+        content: The float .tflite.
+        samples: Calibration samples.
     """
     return layer_inputs.mean_rows(content, layer_inputs.layers(ModelEditor(content)), samples)
 

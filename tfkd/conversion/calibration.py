@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tfkd._internal.types import SampleData
-from tfkd.conversion import input_scale
+from tfkd.conversion import input_samples, input_scale, signatures
+from tfkd.conversion.input_samples import ModelInput
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
 from tfkd.data.streams import as_split
 from tfkd.errors import InputError
@@ -45,13 +48,22 @@ class Source(NamedTuple):
         inputs: Names of the inputs in the order of the Keras model, which a SavedModel does not keep; empty where the
             user gave a SavedModel.
         outputs: Names of the outputs in the same order; empty in the same case.
-        sample_shape: Shape of one sample of a model with one input, or None where it is unknown.
+        forms: What is known of the inputs, in the same order; empty in the same case.
     """
 
     folder: Path
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    sample_shape: tuple[int, ...] | None = None
+    forms: tuple[ModelInput, ...] = ()
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample of a model with one input; None where there are several, or it is unknown."""
+        return self.forms[0].shape if len(self.forms) == 1 else None
+
+    def takes_several(self, data: SampleData) -> bool:
+        """Whether data are to be read for several inputs: the model has them, or may have them and the data do."""
+        return len(self.forms) > 1 if self.forms else input_samples.has_several(data)
 
 
 def choose(split: Split, count: int, seed: int) -> Split:
@@ -59,26 +71,54 @@ def choose(split: Split, count: int, seed: int) -> Split:
     return split if len(split) <= count else split.sample(count, seed=seed)
 
 
-def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) -> tuple[Split, CalibrationAudit]:
+def _advice(source: Source) -> str:
+    if len(source.forms) > 1:
+        names = ", ".join(one.keys[-1] for one in source.forms)
+        return (
+            f"Pass a dict with an array for each input, {names}, or a tf.data.Dataset of such dicts; on the command "
+            "line, a .npz with these arrays."
+        )
+    return "Pass the train split of tfkd.data.load; on the command line, the name or path of a data set."
+
+
+class Calibration(NamedTuple):
+    """Calibration samples.
+
+    Args:
+        samples: The samples, float32 where the model has one input.
+        audit: Their audit.
+        split: The same with their labels; None for a model with several inputs.
+    """
+
+    samples: Samples
+    audit: CalibrationAudit
+    split: Split | None = None
+
+
+def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) -> Calibration:
     """Draws and audits calibration samples, without running the model.
 
     Args:
-        split: Train or validation split, or another form of data, see `tfkd.data.as_split`.
+        split: Train or validation split, or another form of data, see `tfkd.data.as_split`; for a model with several
+            inputs see `input_samples.read`.
         source: The model to convert.
-        count: Number of samples, >= 1, stratified by class.
+        count: Number of samples, >= 1, stratified by class where the model has one input.
         seed: Random seed of the draw.
         mode: Conversion mode, for messages.
-
-    Returns:
-        The samples and their audit.
 
     Raises:
         InputError: `split` may not be used for calibration, or the samples would give the model wrong ranges.
     """
-    if len(source.inputs) > 1:
+    if split is not None and source.takes_several(split):
+        if count < 1:
+            raise InputError(f"convert: calibration must have samples. Received: {count}. Use 100 or more.")
+        samples = input_samples.read(split, source.forms, count)
+        return Calibration(samples, _audit_several(samples, f"convert: calibration from {type(split).__name__!r}"))
+    if isinstance(split, Mapping):
         raise InputError(
-            f"convert: mode {mode!r} needs a model with one input. Received: {len(source.inputs)} inputs, "
-            f"{', '.join(source.inputs)}. Use mode='dynamic_range'."
+            "convert: calibration of a model with one input must be a split, or data in a form that "
+            f"tfkd.data.as_split takes. Received: arrays by name, {', '.join(map(str, split))}. Pass (x, y); in a "
+            ".npz, x_train, y_train, x_test and y_test."
         )
     if isinstance(split, np.ndarray):
         raise InputError(
@@ -88,7 +128,7 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
     if split is None:
         raise InputError(
             f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
-            "Pass the train split of tfkd.data.load; on the command line, the name or path of a data set."
+            f"{_advice(source)}"
         )
     split = as_split(split, "train", draw=max(1, count), labelled=False)
     split.require("train", "val", purpose="calibration")
@@ -102,22 +142,24 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
             f"Received: {tuple(split.input_shape)} from {split.name!r}. Use the data that the model was trained on."
         )
     chosen = choose(split, count, seed)
-    return chosen, audit(chosen)
+    return Calibration(Samples((chosen.x.astype("float32"),)), audit(chosen), chosen)
 
 
-def with_accuracy(result: CalibrationAudit, model: keras.Model, chosen: Split) -> CalibrationAudit:
-    """Adds to an audit what a run of the Keras model on the labelled samples shows.
+def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:
+    """Adds to the audit what a run of the Keras model on the labelled samples shows, for a model with one input.
 
     Args:
-        result: The audit.
+        calibration: The samples.
         model: The Keras model.
-        chosen: The calibration samples.
 
     Raises:
         InputError: The model was trained on another scale.
     """
-    accuracy, findings = input_scale.audit(model, chosen, _where(chosen))
-    return dataclasses.replace(result, accuracy=accuracy, findings=(*result.findings, *findings))
+    if calibration.split is None:
+        return calibration
+    accuracy, findings = input_scale.audit(model, calibration.split, _where(calibration.split))
+    findings = (*calibration.audit.findings, *findings)
+    return calibration._replace(audit=dataclasses.replace(calibration.audit, accuracy=accuracy, findings=findings))
 
 
 def audit(chosen: Split) -> CalibrationAudit:
@@ -165,6 +207,34 @@ def audit(chosen: Split) -> CalibrationAudit:
         overlap=overlap,
         findings=_findings(len(x), covered, chosen.num_classes),
     )
+
+
+def _audit_several(samples: Samples, where: str) -> CalibrationAudit:
+    """Computes statistics of samples of several inputs, and refuses those that would give a model wrong ranges."""
+    if len(samples) > 1 and all((array == array[0]).all() for array in samples.arrays):
+        raise InputError(f"{where} must vary. Received: {len(samples)} equal samples. Use real samples.")
+    floats = [array for array in samples.arrays if array.dtype.kind == "f"] or samples.arrays
+    digest = hashlib.sha256()
+    for array in samples.arrays:
+        digest.update(array.tobytes())
+    return CalibrationAudit(
+        samples=len(samples),
+        minimum=min(float(array.min()) for array in floats),
+        maximum=max(float(array.max()) for array in floats),
+        mean=float(np.mean([array.mean(dtype="float64") for array in floats])),
+        classes_covered=0,
+        classes_total=0,
+        digest=digest.hexdigest(),
+        overlap=0,
+        findings=(*_findings(len(samples), 0, 0), *_noise(samples)),
+    )
+
+
+def _noise(samples: Samples) -> Iterator[str]:
+    """Findings on inputs whose values look like noise. Of several inputs, one may well be of unrelated features."""
+    for name, array in zip(samples.names, samples.arrays, strict=True):
+        if array.dtype.kind == "f" and array.min() < array.max() and _looks_random(array, None):
+            yield f"The samples of input {name!r} look like noise: use samples of the training data."
 
 
 def _covered(chosen: Split) -> int:
@@ -233,17 +303,19 @@ def _is_uniform(x: np.ndarray) -> bool:
     return float(np.abs(values - np.linspace(0, 1, len(values))).max()) < _UNIFORM_DISTANCE
 
 
-def saturation(model: TFLiteModel, samples: np.ndarray) -> float | None:
-    """The share of input values outside the input's quantized range, 0..1; None where the input is not quantized.
+def saturation(model: TFLiteModel, samples: Samples) -> float | None:
+    """The largest share of an input's values outside its quantized range, 0..1; None where no input is quantized.
 
     Args:
         model: The converted model.
-        samples: [N, ...] calibration samples.
+        samples: Calibration samples.
     """
-    tensor = model.inputs[0]
-    if not tensor.scales:
-        return None
-    limits = np.iinfo(tensor.dtype)
-    low, high = ((limit - tensor.zero_points[0]) * tensor.scales[0] for limit in (limits.min, limits.max))
-    half_step = tensor.scales[0] / 2
-    return float(np.mean((samples < low - half_step) | (samples > high + half_step)))
+    shares = []
+    ordered = samples.ordered(signatures.inputs_in_order(model.content)) if samples.names else samples
+    for tensor, array in zip(model.inputs, ordered.arrays, strict=True):
+        if tensor.scales:
+            limits = np.iinfo(tensor.dtype)
+            low, high = ((limit - tensor.zero_points[0]) * tensor.scales[0] for limit in (limits.min, limits.max))
+            half_step = tensor.scales[0] / 2
+            shares.append(float(np.mean((array < low - half_step) | (array > high + half_step))))
+    return max(shares, default=None)

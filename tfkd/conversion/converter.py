@@ -3,48 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tfkd._internal import isolation
 from tfkd._internal.types import SampleData
 from tfkd.conversion import (
+    fault_location,
     layer_names,
-    op_forms,
     parity,
     precision,
     reference,
     refinement,
     refusals,
-    rewriting,
     rnn,
-    signatures,
 )
 from tfkd.conversion.calibration import Source, draw, saturation, with_accuracy
 from tfkd.conversion.export import export, input_specs, load
 from tfkd.conversion.fault_location import Alternative, Conversion
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
 from tfkd.conversion.reference import Reference
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, TfkdError
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
 MODES = ("float32", "float16", "dynamic_range", "full_int8", "int16x8")
 _CALIBRATED = ("full_int8", "int16x8")
-_PREPARE = "tfkd.conversion.converter:_tensorflow"
-_CONVERT = "tfkd.conversion.converter:_convert"
-_EVALUATE = "tfkd.conversion.converter:_convert_and_evaluate"
+_PREPARE = "tfkd.conversion.tensorflow_converter:load"
+_CONVERT = "tfkd.conversion.tensorflow_converter:convert"
+_EVALUATE = "tfkd.conversion.tensorflow_converter:convert_and_evaluate"
 
 
 def convert(
@@ -77,9 +72,11 @@ def convert(
             `int16x8`.
         calibration: Train or validation split for `full_int8` and `int16x8`; the test split is refused. Or another
             form of training data, with or without labels, such as a `tf.data.Dataset` or a `representative_dataset`,
-            see `tfkd.data.as_split`. Other modes need none; the samples of a split then serve only to compare the
-            .tflite with the model.
-        calibration_samples: Number of samples drawn from it, >= 1, stratified by class.
+            see `tfkd.data.as_split`. For a model with several inputs, a dict of arrays [N, ...] by the names of the
+            inputs, a tuple of arrays in their order, or a data set of such dicts, see
+            `tfkd.conversion.input_samples.read`. Other modes need none; the samples of a split then serve only to
+            compare the .tflite with the model.
+        calibration_samples: Number of samples drawn from it, >= 1, stratified by class for one input.
         float_io: Whether input and output stay in float in `full_int8` and `int16x8`.
         allow_float: Whether ops may stay in floating point in `full_int8` and `int16x8`.
         check: Whether the outputs of the .tflite are compared with those of the model before it is written, see
@@ -117,7 +114,7 @@ def convert(
     if Path(path).exists() and not overwrite:
         raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
-    chosen, audit = None, None
+    calibrated = None
     with (
         precision.in_float32(load(model)) as loaded,
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
@@ -126,17 +123,23 @@ def convert(
     ):
         source = _exported(loaded, Path(folder) / "model", mode, settings)
         if mode in _CALIBRATED:
-            chosen, audit = draw(calibration, source, calibration_samples, seed, mode)
-        samples = None if chosen is None else chosen.x.astype("float32")
+            calibrated = draw(calibration, source, calibration_samples, seed, mode)
+        samples = None if calibrated is None else calibrated.samples
         job = _Job(what, mode, settings, samples, float_io, allow_float, check, refine, rounding, timeout_s)
         conversion = thread.submit(_run, run, source, job)
         expected = None
         if check and not isinstance(loaded, Path):  # the Keras model runs here while the child process converts it
-            if audit is not None and chosen is not None:
-                audit = with_accuracy(audit, loaded, chosen)
-            some = reference.usable(calibration, source.sample_shape, seed) if samples is None else samples
+            if calibrated is not None:
+                calibrated = with_accuracy(calibrated, loaded)
+            some = reference.usable(calibration, source, seed) if samples is None else samples
             expected = reference.of_keras(loaded, input_specs(loaded), some, reference.MOST)
-        quantized, of_saved_model = conversion.result()
+        try:
+            quantized, of_saved_model = conversion.result()
+        except ModelError as error:
+            if not expected or expected.obstacle or mode not in _CALIBRATED or refusals.is_of_all_modes(str(error)):
+                raise
+            remedy = fault_location.remedy(_conversion(loaded, source, job, expected))
+            raise ModelError(f"{error} {remedy}") from error.__cause__
         converted = dataclasses.replace(TFLiteModel.load(quantized.content), changes=quantized.changes)
         if mode in _CALIBRATED and not allow_float:
             _check_no_float_ops(converted, quantized, job)
@@ -149,10 +152,11 @@ def convert(
             )
             converted = dataclasses.replace(converted, findings=findings)
         converted = dataclasses.replace(converted, findings=(*converted.findings, *rnn.kept_state(converted)))
-    if audit is not None and samples is not None:
-        summary = (settings.summary(),) if settings else ()
-        findings = (*audit.findings, *quantized.outliers, *summary)
-        audit = dataclasses.replace(audit, saturation=saturation(converted, samples), findings=findings)
+    audit = None
+    if calibrated is not None:
+        audit, summary = calibrated.audit, (settings.summary(),) if settings else ()
+        findings, clipped = (*audit.findings, *quantized.outliers, *summary), saturation(converted, calibrated.samples)
+        audit = dataclasses.replace(audit, saturation=clipped, findings=findings)
     return dataclasses.replace(converted, audit=audit).save(path, overwrite=overwrite)
 
 
@@ -187,7 +191,7 @@ class _Job:
     what: str
     mode: str
     settings: QuantizerSettings | None
-    samples: np.ndarray | None
+    samples: Samples | None
     float_io: bool = False
     allow_float: bool = False
     check: bool = False
@@ -205,6 +209,7 @@ def _exported(model: keras.Model, folder: Path, mode: str, settings: QuantizerSe
 def _conversion(model: keras.Model, source: Source, job: _Job, expected: Reference) -> Conversion:
     layers = {} if isinstance(model, Path) else layer_names.layers(model)
 
+    @functools.cache
     def float32() -> bytes:
         with isolation.prepared(_PREPARE) as run:
             converted: Quantized = run(_CONVERT, timeout_s=job.timeout_s, what=job.what, **_arguments(source))
@@ -239,12 +244,13 @@ def _conversion(model: keras.Model, source: Source, job: _Job, expected: Referen
         float32,
         job.timeout_s,
         clips=job.settings is not None and job.settings.ranges != "min_max",
+        calls=None if isinstance(model, Path) else functools.partial(reference.calls_of, model, input_specs(model)),
         agrees=agrees,
     )
 
 
 def _arguments(source: Source) -> dict[str, object]:
-    """Arguments of `_convert` for mode float32."""
+    """Arguments of `_CONVERT` for mode float32."""
     arguments = {"saved_model": str(source.folder), "inputs": source.inputs, "outputs": source.outputs}
     off = {"float_io": False, "allow_float": False, "refine": False, "rounding": "nearest"}
     return {**arguments, "mode": "float32", "samples": None, **off}
@@ -294,104 +300,3 @@ def _run(run: Callable[..., Any], source: Source, job: _Job) -> tuple[Quantized,
         what=job.what,
     )
     return quantized, expected
-
-
-# The functions below run in the child process.
-
-
-def _tensorflow() -> ModuleType:
-    # TensorFlow imports Keras where it can, which takes as long as the rest of its import and is not needed here.
-    sys.modules.setdefault("keras", None)  # type: ignore[arg-type]
-    import tensorflow as tf
-
-    return tf
-
-
-def _convert(
-    saved_model: str,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    mode: str,
-    samples: np.ndarray | None,
-    float_io: bool,
-    allow_float: bool,
-    refine: bool,
-    rounding: str,
-) -> Quantized:
-    tf, changes = _tensorflow(), list[str]()
-    try:
-        loaded = tf.saved_model.load(saved_model)
-    except Exception as error:  # TensorFlow raises exceptions without a common base class
-        raise ModelError(
-            f"TensorFlow cannot load the SavedModel ({type(error).__name__}): it is damaged, or has ops of another "
-            "version or library. Write it again with model.export() of Keras."
-        ) from None
-    if "serving_default" not in loaded.signatures:
-        raise ModelError(
-            f"the SavedModel must have the signature 'serving_default'. Received: {list(loaded.signatures)}. "
-            "Write it with model.export() of Keras."
-        )
-    signature = loaded.signatures["serving_default"]
-    signature_specs = signature.structured_input_signature[1]
-    if not inputs:
-        inputs, outputs = signatures.orders(loaded, signature, saved_model)
-    specs = [tf.TensorSpec((1, *signature_specs[name].shape[1:]), signature_specs[name].dtype, name) for name in inputs]
-    for spec in specs:
-        if not spec.shape.is_fully_defined():
-            raise ModelError(
-                f"input {spec.name!r} must have a fixed sample shape. Received: {spec.shape[1:]}. "
-                "Export the model with the size used on the device."
-            )
-    function = tf.function(lambda *x: signature(**dict(zip(inputs, x, strict=True))), input_signature=specs)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], loaded)
-    _set_mode(converter, mode, samples is not None and not float_io)
-    if samples is not None:
-        if len(specs) != 1 or tuple(specs[0].shape[1:]) != samples.shape[1:]:
-            raise ModelError(
-                f"the model must take one input of the calibration's shape {samples.shape[1:]}. "
-                f"Received: {', '.join(str(spec.shape[1:]) for spec in specs)}. Calibrate with its training data."
-            )
-        samples = samples.astype(specs[0].dtype.as_numpy_dtype)
-        converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
-        if allow_float:
-            converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
-        changes = rewriting.install(converter, mode, samples, refines=refine, rounding=rounding)
-    try:
-        content = converter.convert()
-    except Exception as error:  # the converter raises exceptions of many modules, without a common base class
-        if refusals.is_ours(error):
-            raise
-        raise isolation.ChildRefused(f"{refusals.REFUSED}: {error}") from None
-    if samples is None:  # otherwise the converter has quantized the rewritten model
-        content = op_forms.replace_softplus(content)
-    content = rnn.align_lstm_scales(signatures.reorder(content, inputs, outputs))
-    return Quantized(content, changes=tuple(changes))
-
-
-def _convert_and_evaluate(
-    mode: str, samples: np.ndarray | None, arguments: Mapping[str, Any]
-) -> tuple[Quantized, Reference]:
-    """Converts a SavedModel, and computes its outputs on a few samples."""
-    converted = _convert(**arguments)
-    folder = arguments["saved_model"]
-    loaded = _tensorflow().saved_model.load(folder)  # anew, since a calibration changes the state of the model
-    signature = loaded.signatures["serving_default"]
-    inputs, outputs = signatures.orders(loaded, signature, folder)
-    number = reference.count(TFLiteModel.load(converted.content), mode)
-    return converted, reference.of_signature(signature, inputs, outputs, samples, number)
-
-
-def _set_mode(converter: tf.lite.TFLiteConverter, mode: str, integer_io: bool) -> None:
-    tf = _tensorflow()
-    ops, dtype = tf.lite.OpsSet.TFLITE_BUILTINS, tf.float32
-    if mode != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if mode == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if mode == "full_int8":
-        ops, dtype = tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.int8
-    if mode == "int16x8":
-        ops, dtype = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8, tf.int16
-    converter.target_spec.supported_ops = [ops]
-    if integer_io:
-        converter.inference_input_type = converter.inference_output_type = dtype

@@ -164,6 +164,31 @@ def diverge(content: bytes, engine: str, samples: Sequence[Sample]) -> tuple[str
     return None
 
 
+class Written(NamedTuple):
+    """A tensor that an op writes: the op, the names of the tensor and of the op's first constant, and the values."""
+
+    op: str
+    name: str
+    constant: str
+    values: np.ndarray
+
+
+def written(content: bytes, sample: Sample) -> list[Written]:
+    """The tensors that the ops of a .tflite write, on the plain kernels.
+
+    Args:
+        content: A .tflite whose activations are floats.
+        sample: Inputs of one sample.
+    """
+    graph = TFLiteModel.load(content).graph
+    read = TensorRecorder(content).run(sample)
+    found = []
+    for op in graph.ops:
+        constant = next((graph.tensors[i].name for i in op.inputs if i >= 0 and graph.constants[i]), "")
+        found += [Written(op.name, graph.tensors[index].name, constant, read(index)) for index in op.outputs]
+    return found
+
+
 def first_non_finite(content: bytes, samples: Sequence[Sample]) -> tuple[str, str] | None:
     """The first op whose output has NaN or infinity: its name and output tensor, or None.
 

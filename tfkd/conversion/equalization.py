@@ -27,6 +27,7 @@ from tfkd.conversion import op_pairs
 from tfkd.conversion.channel_scales import ChannelScales, Layer
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 # Samples whose activations are read.
@@ -49,12 +50,12 @@ class _Statistics:
     squares: np.ndarray
 
 
-def equalize(content: bytes, samples: np.ndarray) -> tuple[bytes, tuple[str, ...]]:
+def equalize(content: bytes, samples: Samples) -> tuple[bytes, tuple[str, ...]]:
     """Equalizes the channels of those activations where the expected noise falls.
 
     Args:
-        content: A float .tflite with one input.
-        samples: [N, ...] calibration samples.
+        content: A float .tflite.
+        samples: Calibration samples.
 
     Returns:
         The changed file, or `content` where nothing changes; and the names of the activations whose channels change.
@@ -185,10 +186,10 @@ def _groups(scales: ChannelScales) -> Iterator[list[int]]:
             yield sorted(group)
 
 
-def _measure(content: bytes, indices: list[int], samples: np.ndarray) -> dict[int, _Statistics]:
+def _measure(content: bytes, indices: list[int], samples: Samples) -> dict[int, _Statistics]:
     recorder, found = TensorRecorder(content), dict[int, _Statistics]()
     for sample in samples:
-        read = recorder.run([sample[None]])
+        read = recorder.run(sample)
         for index in indices:
             values = read(index)
             values = values.reshape(-1, values.shape[-1] if values.ndim else 1)

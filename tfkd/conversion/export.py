@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest, Tensor
 from tfkd.conversion import layer_forms, refusals, rnn, signatures
 from tfkd.conversion.calibration import Source
+from tfkd.conversion.input_samples import ModelInput
 from tfkd.errors import InputError, ModelError, TfkdError
 
 if TYPE_CHECKING:
@@ -73,8 +75,20 @@ def export(model: keras.Model, folder: Path, *, integers: bool, lstm_op: bool) -
         folder,
         inputs=tuple(spec.name for spec in flat),
         outputs=tuple(outputs),
-        sample_shape=flat[0].shape[1:] if len(flat) == 1 else None,
+        forms=tuple(_forms(model, specs, flat)),
     )
+
+
+def _forms(model: keras.Model, specs: Nest, flat: list[keras.InputSpec]) -> Iterator[ModelInput]:
+    """The inputs of a model, with the names that Keras takes for them."""
+    import keras
+
+    tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    keys = keras.tree.flatten({key: key for key in specs}) if isinstance(specs, dict) else []
+    for index, spec in enumerate(flat):
+        others = [tensors[index].name] if len(tensors) == len(flat) else []
+        others += [keys[index]] if len(keys) == len(flat) else []
+        yield ModelInput(spec.name, (spec.name, *others), spec.shape[1:], spec.dtype)
 
 
 def _check_saved_model(folder: Path) -> None:

@@ -9,10 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tfkd._internal import isolation
-from tfkd.conversion import engines, layer_errors, layer_names, refinement
+from tfkd.conversion import engines, keras_calls, layer_errors, layer_names, refinement
+from tfkd.conversion.engines import Sample, Written
+from tfkd.conversion.keras_calls import Call
 from tfkd.conversion.layer_errors import OpNoise
 from tfkd.conversion.quantizer import QuantizerSettings
 from tfkd.conversion.reference import Reference
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import TfkdError
 
@@ -59,6 +62,8 @@ class Conversion(NamedTuple):
         float32: Converts the same model to float32 and returns the .tflite.
         timeout_s: Time limit of each child process in seconds, > 0.
         clips: Whether outliers of activations are clipped on purpose.
+        calls: Records the calls of the layers of the Keras model on one sample, see `tfkd.conversion.keras_calls`; None
+            for a SavedModel.
         agrees: Converts the model in another way and returns whether the result agrees with the model; None where
             nothing else is to be tried.
     """
@@ -70,6 +75,7 @@ class Conversion(NamedTuple):
     float32: Callable[[], bytes]
     timeout_s: float
     clips: bool = False
+    calls: Callable[[Sample], list[Call]] | None = None
     agrees: Callable[[Alternative], bool] | None = None
 
 
@@ -95,11 +101,12 @@ def locate(model: TFLiteModel, reference: Reference, engine: str, conversion: Co
         )
         if not place and conversion.mode != "float32":
             place = _by_op(model, reference, conversion)
+        place = place or _by_layer(model, reference, conversion)
     except TfkdError as error:
         # The conversion to float32 or an engine failed; the mismatch itself is known.
         place = _Place(f"It could not be located ({error}).")
     place = place or _Place("No single layer causes it.")
-    return f"{place.text[0].upper()}{place.text[1:]} {_remedy(conversion, place.layer)}"
+    return f"{place.text[0].upper()}{place.text[1:]} {remedy(conversion, place.layer)}"
 
 
 def refused(model: TFLiteModel, error: TfkdError, conversion: Conversion) -> str:
@@ -109,11 +116,16 @@ def refused(model: TFLiteModel, error: TfkdError, conversion: Conversion) -> str
         op = graph.ops[int(found[1])]
         if op.name == found[2]:
             place = f" It is {_op(op.name, graph.tensors[op.outputs[0]].name, conversion)}."
-    return f"{str(error).rstrip('.')}.{place} {_remedy(conversion, '')}"
+    return f"{str(error).rstrip('.')}.{place} {remedy(conversion, '')}"
 
 
-def _remedy(conversion: Conversion, layer: str) -> str:
-    """A sentence on the first other conversion that agrees with the model."""
+def remedy(conversion: Conversion, layer: str = "") -> str:
+    """A sentence on the first other conversion that agrees with the model.
+
+    Args:
+        conversion: How the .tflite was made, or was to be made.
+        layer: Name of the layer at fault; empty where it is not known.
+    """
     others = _alternatives(conversion, layer) if conversion.agrees else []
     for other in others:
         if conversion.agrees and conversion.agrees(other):
@@ -179,10 +191,8 @@ def _by_op(model: TFLiteModel, reference: Reference, conversion: Conversion) -> 
     float32 = TFLiteModel.load(refinement.refine_as(conversion.float32(), model))
     if conversion.mode == "float16" and (cause := _lost_constants(float32, conversion)):
         return _Place(cause)
-    if len(model.inputs) != 1:
-        return None
-    x = np.concatenate([sample[0] for sample in reference.inputs[:_SAMPLES]])
-    noises, _ = layer_errors.measure(model, float32, x, timeout_s=conversion.timeout_s)
+    arrays = map(np.concatenate, zip(*reference.inputs[:_SAMPLES], strict=True))
+    noises, _ = layer_errors.measure(model, float32, Samples(tuple(arrays)), timeout_s=conversion.timeout_s)
     worst = max(noises, key=_unexplained)
     if worst.sqnr_db > _CLEAN_DB:
         return None
@@ -194,6 +204,40 @@ def _by_op(model: TFLiteModel, reference: Reference, conversion: Conversion) -> 
         low, high = worst.limits
         sentence += f"; {worst.saturated:.1%} of its values lie outside of its quantized range {low:.3g}..{high:.3g}"
     return _Place(f"{sentence}.", layer_names.layer_of(worst.tensor, worst.weights, conversion.layers))
+
+
+def _by_layer(model: TFLiteModel, reference: Reference, conversion: Conversion) -> _Place | None:
+    """The first layer that the float .tflite does not compute as Keras does."""
+    if conversion.calls is None:
+        return None
+    content = model.content if conversion.mode == "float32" else conversion.float32()
+    tensors: list[Written] = isolation.run(
+        "tfkd.conversion.engines:written",
+        prepare="tfkd.conversion.litert:load",
+        timeout_s=conversion.timeout_s,
+        what=conversion.what,
+        content=content,
+        sample=reference.inputs[0],
+    )
+    wrong = keras_calls.different(conversion.calls(reference.inputs[0]), [one.values for one in tensors])
+    if not wrong:
+        return None
+    first, share = wrong[0]
+    # The first layers may have no op of their own, since the converter joins them with the next.
+    ops = {
+        path: one
+        for one in reversed(tensors)
+        for names in (one.constant, one.name)
+        for path in layer_names.known_layers(names, conversion.layers)
+    }
+    call, share = next(((call, share) for call, share in wrong if call.path in ops), (first, share))
+    joined = f", computed together with {first.path!r}" if call.path != first.path else ""
+    size = f"by {share:.2%} of its range" if np.isfinite(share) else "there is no tensor of its size"
+    op = f" ({ops[call.path].op}, tensor {ops[call.path].name!r})" if call.path in ops else ""
+    return _Place(
+        f"The first that the float32 .tflite computes in another way is layer {call.path!r}{op}{joined}: {size}.",
+        call.path,
+    )
 
 
 def _unexplained(noise: OpNoise) -> float:

@@ -26,6 +26,7 @@ from tfkd.conversion import tflite_writer
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.litert import new_interpreter
 from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 # Ops whose operands and result have one scale in int8: their ranges cannot be chosen one by one.
@@ -75,12 +76,12 @@ class _Probe(NamedTuple):
     tensor: int
 
 
-def find(content: bytes, samples: np.ndarray) -> dict[str, tuple[float, float]]:
+def find(content: bytes, samples: Samples) -> dict[str, tuple[float, float]]:
     """Chooses ranges.
 
     Args:
-        content: A float .tflite with one input.
-        samples: [N, ...] calibration samples.
+        content: A float .tflite.
+        samples: Calibration samples.
 
     Returns:
         The new range by the name of each activation whose range should be narrower than that of its values.
@@ -144,17 +145,17 @@ def _count(content: bytes, editor: ModelEditor, probes: Sequence[_Probe]) -> int
 
 
 def _record(
-    content: bytes, editor: ModelEditor, probes: Sequence[_Probe], some: np.ndarray, samples: np.ndarray
+    content: bytes, editor: ModelEditor, probes: Sequence[_Probe], some: Samples, samples: Samples
 ) -> tuple[list[dict[int, np.ndarray]], dict[int, tuple[float, float]]]:
     """The activations of some samples that the probed ops read, and the ranges of the probed ones over all samples."""
     read = sorted({int(i) for probe in probes for i in probe.op.inputs if editor.is_activation(int(i))})
     recorder, limits = TensorRecorder(content), {probe.tensor: (0.0, 0.0) for probe in probes}
     values = []
     for sample in some:
-        tensor = recorder.run([sample[None]])
+        tensor = recorder.run(sample)
         values.append({index: tensor(index) for index in read})
     for sample in samples:
-        tensor = recorder.run([sample[None]])
+        tensor = recorder.run(sample)
         for index, (low, high) in limits.items():
             one = tensor(index)
             limits[index] = (min(low, float(one.min())), max(high, float(one.max())))

@@ -11,7 +11,8 @@ import numpy as np
 from tfkd._internal import isolation
 from tfkd.conversion import tflite_writer
 from tfkd.conversion.interpreter import TensorRecorder
-from tfkd.conversion.op_pairs import Pair, first_activation, pair_ops
+from tfkd.conversion.op_pairs import Pair, first_activations, pair_ops
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import TensorInfo
 from tfkd.errors import InputError, ModelError
@@ -73,29 +74,31 @@ class OpNoise:
 
 
 def measure(
-    quantized: TFLiteModel, reference: TFLiteModel, x: np.ndarray, *, timeout_s: float = 600.0
+    quantized: TFLiteModel, reference: TFLiteModel, samples: Samples, *, timeout_s: float = 600.0
 ) -> tuple[list[OpNoise], list[str]]:
     """Runs a quantized and a float .tflite of the same Keras model op by op, in a child process.
 
     Args:
-        quantized: The quantized model, of any mode, with one input.
+        quantized: The model in any mode.
         reference: The same model converted to float32.
-        x: [N, ...] features in the range that the Keras model takes; a few dozen samples are enough.
+        samples: Samples in the range that the Keras model takes; a few dozen are enough.
         timeout_s: Time limit in seconds.
 
     Returns:
-        The noise of the input and of the ops in the order of execution, and the output tensors of the ops without a
+        The noise of the inputs and of the ops in the order of execution, and the output tensors of the ops without a
         counterpart in the reference.
 
     Raises:
-        InputError: The features do not have the shape of the models' input.
+        InputError: The samples do not have the shapes of the models' inputs.
         ModelError: LiteRT cannot run a model.
         DeviceError: The child process crashed or timed out.
     """
     for model, name in ((quantized, "the quantized model"), (reference, "the reference")):
-        if len(model.inputs) != 1 or model.inputs[0].shape != (1, *x.shape[1:]):
+        shapes = [(1, *shape) for shape in samples.shapes]
+        if [tensor.shape for tensor in model.inputs] != shapes:
+            wanted = f"one input of shape {shapes[0]}" if len(shapes) == 1 else f"inputs of the shapes {shapes}"
             raise InputError(
-                f"explain: {name} must take one input of shape {(1, *x.shape[1:])}. "
+                f"explain: {name} must take {wanted}. "
                 f"Received: {[tensor.shape for tensor in model.inputs]}. Give a model and data that belong together."
             )
     try:
@@ -106,7 +109,7 @@ def measure(
             what=f"running {quantized.path or 'the model'} op by op",
             quantized=quantized.content,
             reference=reference.content,
-            x=x.astype("float32"),
+            samples=samples.of(reference.content),
         )
     except ModelError as error:
         raise ModelError(f"explain: LiteRT cannot run the model: {error}") from None
@@ -199,18 +202,19 @@ class _Sums:
         )
 
 
-def _measure(quantized: bytes, reference: bytes, x: np.ndarray) -> tuple[list[OpNoise], list[str]]:
+def _measure(quantized: bytes, reference: bytes, samples: Samples) -> tuple[list[OpNoise], list[str]]:
     model = TFLiteModel.load(quantized)
     graph, reference_graph = model.graph, TFLiteModel.load(reference).graph
-    first = first_activation(graph)
+    first = first_activations(graph)
     pairs, unmatched, _ = pair_ops(graph, reference_graph)
     quantized_run, reference_run = TensorRecorder(quantized), TensorRecorder(reference)
     separated_run = TensorRecorder(_separated(reference, pairs))
-    input_sums, sums = _Sums(), [_Sums() for _ in pairs]
-    for row in x:
-        sample = row[None]
-        actual, expected = quantized_run.run([model.quantize_input(sample)]), reference_run.run([sample])
-        input_sums.add(actual(first), graph.tensors[first], sample, sample)
+    input_sums, sums = [_Sums() for _ in first], [_Sums() for _ in pairs]
+    for sample in samples:
+        rounded = [model.quantize_input(array, index) for index, array in enumerate(sample)]
+        actual, expected = quantized_run.run(rounded), reference_run.run(sample)
+        for total, index, array in zip(input_sums, first, sample, strict=True):
+            total.add(actual(index), graph.tensors[index], array, array)
         op_inputs = [
             _as(expected(counterpart), _dequantized(actual(index), graph.tensors[index]), graph.tensors[index])
             for pair in pairs
@@ -220,7 +224,10 @@ def _measure(quantized: bytes, reference: bytes, x: np.ndarray) -> tuple[list[Op
         for total, pair in zip(sums, pairs, strict=True):
             tensor = graph.tensors[pair.output]
             total.add(actual(pair.output), tensor, own(pair.reference_output), expected(pair.reference_output))
-    noises = [input_sums.noise_of("INPUT", graph.tensors[first], "", (), None)]
+    noises = [
+        total.noise_of("INPUT", graph.tensors[index], "", (), None)
+        for total, index in zip(input_sums, first, strict=True)
+    ]
     for total, pair in zip(sums, pairs, strict=True):
         sources = tuple(graph.tensors[index].name for index, _ in pair.inputs)
         weights = None if pair.weights is None else graph.tensors[pair.weights]

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -64,20 +65,20 @@ def layers(editor: ModelEditor) -> list[Layer]:
     return found
 
 
-def mean_rows(content: bytes, found: Sequence[Layer], samples: np.ndarray) -> dict[str, np.ndarray]:
+def mean_rows(content: bytes, found: Sequence[Layer], samples: Samples) -> dict[str, np.ndarray]:
     """The mean over samples and positions of the rows of each layer, [taps, input channels], by its output.
 
     The mean of the windows is the mean of the windows of the mean image.
 
     Args:
-        content: The float .tflite, with one input.
+        content: The float .tflite.
         found: Its layers.
-        samples: [N, ...] samples.
+        samples: Samples.
     """
     sums: dict[int, np.ndarray] = {}
     recorder = TensorRecorder(content)
     for sample in samples:
-        read = recorder.run([sample[None]])
+        read = recorder.run(sample)
         for index in {layer.source for layer in found}:
             sums[index] = sums.get(index, 0.0) + read(index).astype(np.float64)
     return {layer.output: rows(layer, sums[layer.source] / len(samples)).mean(axis=0) for layer in found}

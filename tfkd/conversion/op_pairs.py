@@ -49,10 +49,14 @@ class Pairs(NamedTuple):
     missing: list[int]
 
 
-def first_activation(graph: TFLiteGraph) -> int:
-    """The tensor that the ops read as input: the output of a QUANTIZE where the model takes floats."""
-    users = [op for op in graph.ops if graph.inputs[0] in op.inputs]
-    return users[0].outputs[0] if users and users[0].name == "QUANTIZE" else graph.inputs[0]
+def first_activations(graph: TFLiteGraph) -> list[int]:
+    """The tensor that the ops read as each input: the output of a QUANTIZE where the model takes floats."""
+
+    def read(index: int) -> int:
+        users = [op for op in graph.ops if index in op.inputs]
+        return users[0].outputs[0] if users and users[0].name == "QUANTIZE" else index
+
+    return [read(index) for index in graph.inputs]
 
 
 def pair_ops(graph: TFLiteGraph, reference: TFLiteGraph) -> Pairs:
@@ -81,13 +85,13 @@ def _pair(graph: TFLiteGraph, reference: TFLiteGraph, place: int, reference_plac
     """The pair of two ops; None where their inputs or outputs differ in size."""
     op, other = graph.ops[place], reference.ops[reference_place]
     casts = {one.outputs[0]: one.inputs[0] for one in graph.ops if one.name in _CASTS and one.outputs}
-    first = first_activation(graph)
+    first = first_activations(graph)
 
     def before_casts(tensor: int) -> int:
         # The error of a cast between two ops is attributed to the op that reads its output. The number of iterations
         # is bounded since the ops of a damaged file may form a cycle.
         for _ in casts:
-            if tensor == first or tensor not in casts:
+            if tensor in first or tensor not in casts:
                 break
             tensor = casts[tensor]
         return tensor

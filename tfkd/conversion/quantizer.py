@@ -22,6 +22,7 @@ from tfkd.conversion import (
     rewriting,
     tflite_writer,
 )
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
 from tfkd.errors import InputError, ModelError
@@ -155,7 +156,7 @@ def quantize(
     settings: QuantizerSettings,
     *,
     mode: str,
-    samples: np.ndarray | None,
+    samples: Samples | None,
     float_io: bool = False,
     refine: bool = False,
     rounding: str = "calibrated",
@@ -168,7 +169,7 @@ def quantize(
         content: The float .tflite file.
         settings: Activation ranges, and precision per layer.
         mode: `dynamic_range`, `full_int8` or `int16x8`: the precision of layers that no expression selects.
-        samples: [N, ...] float32 calibration samples for `full_int8` and `int16x8`.
+        samples: Calibration samples for `full_int8` and `int16x8`.
         float_io: Whether input and output stay in float.
         refine: Whether `refinement` may change the model for `full_int8`.
         rounding: See `refinement.refine`.
@@ -226,11 +227,12 @@ def _quantize(
     content: bytes,
     settings: QuantizerSettings,
     mode: str,
-    samples: np.ndarray | None,
+    samples: Samples | None,
     float_io: bool,
     refine: bool = False,
     rounding: str = "calibrated",
 ) -> Quantized:
+    samples = None if samples is None else samples.of(content)
     content = rewriting.for_litert(content, int16=mode == "int16x8" or bool(settings.int16))
     if not refine or mode != "full_int8" or samples is None:
         return _quantize_once(content, settings, mode, _find_ranges(content, settings, mode, samples), float_io)
@@ -247,7 +249,7 @@ def _quantize(
     return dataclasses.replace(made[refined.original], content=refined.content, changes=refined.changes)
 
 
-def _find_ranges(content: bytes, settings: QuantizerSettings, mode: str, samples: np.ndarray | None) -> _Found:
+def _find_ranges(content: bytes, settings: QuantizerSettings, mode: str, samples: Samples | None) -> _Found:
     if samples is None:
         return {}, ()
     graph = TFLiteModel.load(content).graph

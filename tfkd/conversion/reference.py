@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tfkd._internal import keras_compat
-from tfkd._internal.types import Nest, SampleData
-from tfkd.conversion import rnn
-from tfkd.conversion.calibration import choose
+from tfkd._internal.types import Nest, SampleData, Tensor
+from tfkd.conversion import input_samples, keras_calls, rnn
+from tfkd.conversion.calibration import Source, choose
 from tfkd.conversion.engines import Sample
+from tfkd.conversion.keras_calls import Call
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -53,55 +57,82 @@ def count(model: TFLiteModel, mode: str) -> int:
     return int(np.clip(_BUDGETS.get(mode, _BUDGET) // max(model.macs, 1), _FEWEST, MOST))
 
 
-def usable(split: SampleData, shape: tuple[int, ...] | None, seed: int) -> np.ndarray | None:
-    """A few samples of a split, if the user gave one of the model's input shape; otherwise None."""
-    if shape is None or getattr(split, "input_shape", None) != shape:
+def usable(data: SampleData, source: Source, seed: int) -> Samples | None:
+    """A few samples of the data that the user gave for a model, where they have its input shapes; otherwise None."""
+    if data is not None and source.takes_several(data):
+        with contextlib.suppress(InputError):
+            return input_samples.read(data, source.forms, MOST)
+    shape = source.sample_shape
+    if shape is None or getattr(data, "input_shape", None) != shape:
         return None
-    return np.asarray(choose(split, MOST, seed).x)
+    return Samples((np.asarray(choose(data, MOST, seed).x),))
 
 
-def of_keras(model: keras.Model, specs: Nest, samples: np.ndarray | None, number: int) -> Reference:
+def of_keras(model: keras.Model, specs: Nest, samples: Samples | None, number: int) -> Reference:
     """The outputs of a Keras model, each sample computed from a state of zero; the model does not change.
 
     Args:
         model: The Keras model.
         specs: Its inputs at batch size 1 as `keras.InputSpec`, in the structure in which it takes them.
-        samples: [N, ...] samples of a model with one input; None for generated ones.
+        samples: Samples, in the order of the inputs; None for generated ones.
         number: Number of samples, >= 1.
     """
     import keras
-    import tensorflow as tf
 
     for weight in model.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             return Reference(obstacle=f"The weights {weight.path!r} have NaN or infinity.", is_fault=True)
 
     def compute(sample: Sample) -> list[np.ndarray]:
-        inputs = keras.tree.pack_sequence_as(specs, [keras.ops.convert_to_tensor(array) for array in sample])
-        with keras.StatelessScope():  # what the model assigns to its variables is dropped
-            outputs = model(inputs, training=False)
+        outputs = _call(model, specs, [keras.ops.convert_to_tensor(array) for array in sample])
         return [np.asarray(keras.ops.convert_to_numpy(output)) for output in keras.tree.flatten(outputs)]
 
     flat = keras.tree.flatten(specs)
     layers = [layer for layer in keras_compat.inner_layers(model) if isinstance(layer, keras.layers.Embedding)]
     tokens = min((layer.input_dim for layer in layers), default=_TOKENS)
     inputs = [_Input(spec.shape, str(spec.dtype), _first_layer(model, i), tokens) for i, spec in enumerate(flat)]
+    with _exactly(model):
+        tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
+        batched = bool(tensors) and all(tensor.shape[0] is None for tensor in tensors) and not rnn.states(model)
+        return _reference(compute, inputs, samples, number, batched=batched)
+
+
+def calls_of(model: keras.Model, specs: Nest, sample: Sample) -> list[Call]:
+    """The calls of the layers of a Keras model on one sample, see `keras_calls.record`."""
+    import keras
+
+    tensors = [keras.ops.convert_to_tensor(array) for array in sample]
+    with _exactly(model):
+        return keras_calls.record(model, lambda: _call(model, specs, tensors), tensors)
+
+
+@contextlib.contextmanager
+def _exactly(model: keras.Model) -> Iterator[None]:
+    """Lets a Keras model compute in float32 from a state of zero while the context is open."""
+    import tensorflow as tf
+
     rounded = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)  # GPUs round products of float32 to 11 bits
     try:
         with rnn.initial_states(model), keras_compat.sums_by_broadcasting():
-            tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
-            batched = bool(tensors) and all(tensor.shape[0] is None for tensor in tensors) and not rnn.states(model)
-            return _reference(compute, inputs, samples, number, batched=batched)
+            yield
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(rounded)
+
+
+def _call(model: keras.Model, specs: Nest, tensors: Sequence[Tensor]) -> Nest:
+    """The outputs of a model on the tensors of one sample."""
+    import keras
+
+    with keras.StatelessScope():  # what the model assigns to its variables is dropped
+        return model(keras.tree.pack_sequence_as(specs, tensors), training=False)
 
 
 def of_signature(
     signature: tf.types.experimental.ConcreteFunction,
     names: Sequence[str],
     outputs: Sequence[str],
-    samples: np.ndarray | None,
+    samples: Samples | None,
     number: int,
 ) -> Reference:
     """The outputs of the signature of a SavedModel, each sample computed from the initial state.
@@ -110,7 +141,7 @@ def of_signature(
         signature: A function of `tf.saved_model.load(...).signatures`.
         names: Its inputs in the order of the .tflite.
         outputs: Its outputs in the order of the .tflite.
-        samples: [N, ...] samples of a model with one input; None for generated ones.
+        samples: Samples, in the order of the inputs; None for generated ones.
         number: Number of samples, >= 1.
     """
     specs = signature.structured_input_signature[1]
@@ -125,7 +156,7 @@ def of_signature(
         return [received[name].numpy() for name in outputs]
 
     inputs = [_Input((1, *specs[name].shape[1:]), specs[name].dtype.name) for name in names]
-    return _reference(compute, inputs, samples, number)
+    return _reference(compute, inputs, samples and samples.ordered(names), number)
 
 
 class _Input(NamedTuple):
@@ -175,7 +206,7 @@ def _first_layer(model: keras.Model, index: int) -> keras.Layer | None:
 def _reference(
     compute: Callable[[Sample], list[np.ndarray]],
     inputs: list[_Input],
-    samples: np.ndarray | None,
+    samples: Samples | None,
     number: int,
     *,
     batched: bool = False,
@@ -185,7 +216,9 @@ def _reference(
         rows: list[Sample] = [[one.generate(rng, index) for one in inputs] for index in range(number)]
     else:
         chosen = np.linspace(0, len(samples) - 1, min(number, len(samples))).astype(int)
-        rows = [[samples[index][None].astype(inputs[0].dtype)] for index in chosen]
+        rows = [
+            [array.astype(one.dtype) for array, one in zip(sample, inputs, strict=True)] for sample in samples[chosen]
+        ]
     try:
         outputs, again = _outputs(compute, rows, batched), compute(rows[0])
     except Exception as error:  # a model is the user's code, which may raise anything
@@ -218,5 +251,5 @@ def _close(a: Sample, b: Sample) -> bool:
     return all(np.allclose(x, y, rtol=1e-3, atol=1e-6, equal_nan=True) for x, y in zip(a, b, strict=True))
 
 
-def _described(samples: np.ndarray | None) -> str:
+def _described(samples: Samples | None) -> str:
     return "generated inputs" if samples is None else "calibration samples"

@@ -23,6 +23,7 @@ from tfkd.conversion import (
     weight_rounding,
 )
 from tfkd.conversion.litert import SampleInterpreter, needs_restart, new_interpreter
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -57,10 +58,10 @@ class _Errors:
 
     Args:
         content: The float .tflite.
-        samples: [N, ...] samples.
+        samples: Samples.
     """
 
-    def __init__(self, content: bytes, samples: np.ndarray) -> None:
+    def __init__(self, content: bytes, samples: Samples) -> None:
         most = int(np.clip(_MACS / max(TFLiteModel(content).macs, 1), _LEAST_COMPARED, _MOST_COMPARED))
         self._samples = samples[:: max(1, len(samples) // most)]
         self._expected = outputs(content, self._samples)
@@ -77,7 +78,7 @@ class _Errors:
 def refine(
     quantize: Callable[[bytes, Ranges], bytes],
     content: bytes,
-    samples: np.ndarray,
+    samples: Samples,
     *,
     ranges: bool = True,
     rounding: str = "calibrated",
@@ -86,8 +87,8 @@ def refine(
 
     Args:
         quantize: Quantizes a float .tflite, with other ranges for some activations than those of their values.
-        content: A float .tflite with one input.
-        samples: [N, ...] calibration samples.
+        content: A float .tflite.
+        samples: Calibration samples.
         ranges: Whether ranges may be changed.
         rounding: `calibrated` to round weights for the least error on the samples, see `weight_rounding`; `nearest`.
     """
@@ -98,7 +99,7 @@ def refine(
     if len(TFLiteModel(content).subgraphs) > 1:  # LiteRT cannot show the tensors of loops
         return Refined(quantized, content, tuple(changes))
     try:
-        search = _Search(quantize, quantized, content, _typed(content, samples))
+        search = _Search(quantize, quantized, content, samples)
         search.run(ranges=ranges, rounds=rounding == "calibrated")
     except (RuntimeError, ValueError) as error:  # of LiteRT
         changes.append(f"Ranges, channels and biases were not examined: {error}")
@@ -113,7 +114,7 @@ class _Search:
         quantize: See `refine`.
         quantized: The first conversion.
         content: The float .tflite that it was made from.
-        samples: [N, ...] calibration samples.
+        samples: Calibration samples.
 
     Attributes:
         best: The quantized .tflite.
@@ -122,7 +123,7 @@ class _Search:
     """
 
     def __init__(
-        self, quantize: Callable[[bytes, Ranges], bytes], quantized: bytes, content: bytes, samples: np.ndarray
+        self, quantize: Callable[[bytes, Ranges], bytes], quantized: bytes, content: bytes, samples: Samples
     ) -> None:
         self._quantize, self._samples = quantize, samples
         self._errors = _Errors(content, samples)
@@ -190,12 +191,12 @@ def refine_as(content: bytes, converted: TFLiteModel) -> bytes:
     return channel_slices.separate_as(equalization.equalize_as(pooled, converted), converted)
 
 
-def candidates(content: bytes, samples: np.ndarray, *, timeout_s: float = 600.0) -> frozenset[str]:
+def candidates(content: bytes, samples: Samples, *, timeout_s: float = 600.0) -> frozenset[str]:
     """The activations of a float .tflite that another conversion would pool or equalize, by name.
 
     Args:
-        content: The float .tflite with one input.
-        samples: [N, ...] samples.
+        content: The float .tflite.
+        samples: Samples.
         timeout_s: Time limit of the child process in seconds, > 0.
     """
     found: frozenset[str] = isolation.run(
@@ -204,33 +205,29 @@ def candidates(content: bytes, samples: np.ndarray, *, timeout_s: float = 600.0)
         timeout_s=timeout_s,
         what="looking for channels to equalize",
         content=content,
-        samples=samples.astype("float32"),
+        samples=samples,
     )
     return found
 
 
-def _candidates(content: bytes, samples: np.ndarray) -> frozenset[str]:
+def _candidates(content: bytes, samples: Samples) -> frozenset[str]:
     content, pooled = full_pooling.replace(content)
     if len(TFLiteModel(content).subgraphs) > 1:
         return frozenset(pooled)
-    return frozenset({*pooled, *equalization.equalize(content, _typed(content, samples))[1]})
+    return frozenset({*pooled, *equalization.equalize(content, samples.of(content))[1]})
 
 
-def _typed(content: bytes, samples: np.ndarray) -> np.ndarray:
-    """Samples in the type of a model's input."""
-    return samples.astype(TFLiteModel(content).inputs[0].dtype)
-
-
-def outputs(content: bytes, samples: np.ndarray) -> list[np.ndarray]:
+def outputs(content: bytes, samples: Samples) -> list[np.ndarray]:
     """The outputs of a .tflite on LiteRT's plain kernels, float64 [N, size] each.
 
     Args:
-        content: The .tflite, with one input.
-        samples: [N, ...] samples.
+        content: The .tflite.
+        samples: Samples.
     """
     model = TFLiteModel(content)
     runner = SampleInterpreter(lambda: new_interpreter(content, "plain"), restart=needs_restart(model.ops))
-    rows = [runner.invoke([sample[None]]) for sample in model.quantize_input(samples)]
+    arrays = [model.quantize_input(array, index) for index, array in enumerate(samples.arrays)]
+    rows = [*map(runner.invoke, Samples(tuple(arrays)))]
     return [
         model.dequantize_output(np.stack(column), index).reshape(len(samples), -1).astype(np.float64)
         for index, column in enumerate(zip(*rows, strict=True))

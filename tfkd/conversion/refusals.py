@@ -15,6 +15,7 @@ from tfkd.conversion.tflite import TFLiteModel
 # The beginning of the message where TensorFlow's converter itself refuses a model.
 REFUSED = "the converter refused the model"
 
+_NO_OP = "TensorFlow Lite has no builtin op for"
 _LOOPS = (
     "a loop of variable length has no builtin op. Give the Keras model or its .keras file instead of a SavedModel, or "
     "build LSTM and GRU layers with unroll=True."
@@ -53,7 +54,7 @@ def _cause(error: str) -> str:
     if missing := [*dict.fromkeys(re.findall(r"'tf\.(\w+)' op is neither a custom op nor a flex op", error))]:
         doubles = " on float64" if re.search(rf"tf\.{missing[0]}\([^)]*f64", error) else ""
         remedy = "Compute in float32." if doubles else _MISSING.get(missing[0], _ELSE)
-        return f"TensorFlow Lite has no builtin op for {', '.join(missing)}{doubles}. {remedy}"
+        return f"{_NO_OP} {', '.join(missing)}{doubles}. {remedy}"
     if unquantized := [*dict.fromkeys(_WITHOUT_INT16.findall(error))]:
         ops = ", ".join(f"{op}{_layers(op, error)}" for op in unquantized)
         return (
@@ -83,6 +84,11 @@ def add_layers(error: Exception, content: bytes) -> None:
         # The converter gives the outputs of the model a name without a layer; the op's input has one.
         places = [next((tensor for tensor in tensors if "/" in tensor), tensors[0]) for tensors in names]
         error.args = (f"{error} <{name}: {' '.join(places)}>",)
+
+
+def is_of_all_modes(message: str) -> bool:
+    """Whether a message of `explain` is on an op that no mode and no quantizer has."""
+    return _NO_OP in message or _LOOPS in message
 
 
 def _layers(op: str, error: str) -> str:

@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfkd.conversion import activation_ranges, biases, channel_slices, op_forms, refinement, refusals
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.refinement import Ranges
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _WITH_INNER_RANGES = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
 
 
 def install(
-    converter: tf.lite.TFLiteConverter, mode: str, samples: np.ndarray, *, refines: bool, rounding: str
+    converter: tf.lite.TFLiteConverter, mode: str, samples: Samples, *, refines: bool, rounding: str
 ) -> list[str]:
     """Rewrites the model of a converter around its quantizer, which has no public place for it.
 
@@ -56,9 +57,9 @@ def install(
     and in some models it reads memory that nothing wrote.
 
     Args:
-        converter: A TFLiteConverter with calibration samples.
+        converter: A TFLiteConverter whose calibration samples are set here.
         mode: `full_int8` or `int16x8`.
-        samples: [N, ...] the samples that the converter calibrates with.
+        samples: Calibration samples.
         refines: Whether `refinement` may change the model for `full_int8`.
         rounding: See `refinement.refine`.
 
@@ -66,6 +67,7 @@ def install(
         A list that the conversion fills with sentences on what was changed.
     """
     quantize_float, changes = converter._quantize, list[str]()
+    converter.representative_dataset = lambda: iter(())  # tells the converter that there are samples
     ranges: dict[int, tuple[float, float]] = {}
     if mode == "full_int8":
         module: Any = sys.modules[type(converter).__module__]
@@ -80,24 +82,25 @@ def install(
         module._mlir_quantize = quantize_int8
 
     def quantize(content: bytes, *args: object, **options: object) -> bytes:
+        ordered = samples.of(content)
         stable = op_forms.replace(content)
         if mode == "int16x8":
             stable = op_forms.replace_elus(op_forms.replace_squared_differences(replace_sums(stable)))
-        calibrated = functools.cache(lambda floats: _extremes(floats, samples))
+        calibrated = functools.cache(lambda floats: _extremes(floats, ordered))
 
         def quantize_once(floats: bytes, narrowed: Ranges) -> bytes:
             graph = TFLiteModel.load(floats).graph
             ranges.clear()
             ranges.update(calibrated(floats))
             ranges.update({i: narrowed[graph.tensors[i].name] for i in ranges if graph.tensors[i].name in narrowed})
-            if ranges and not any(op.name in _WITH_INNER_RANGES for op in graph.ops):
-                converter.representative_dataset = sys.modules["tensorflow"].lite.RepresentativeDataset(
-                    lambda: iter(())
-                )
+            known = ranges and not any(op.name in _WITH_INNER_RANGES for op in graph.ops)
+            converter.representative_dataset = sys.modules["tensorflow"].lite.RepresentativeDataset(
+                lambda: iter(() if known else ordered)
+            )
             return bytes(quantize_float(_with_ranges(floats, ranges), *args, **options))
 
         if mode == "full_int8" and refines:
-            refined = refinement.refine(quantize_once, stable, samples, rounding=rounding)
+            refined = refinement.refine(quantize_once, stable, ordered, rounding=rounding)
             changes.extend(refined.changes)
             return refined.content
         try:
@@ -112,7 +115,7 @@ def install(
     return changes
 
 
-def _extremes(content: bytes, samples: np.ndarray) -> dict[int, tuple[float, float]]:
+def _extremes(content: bytes, samples: Samples) -> dict[int, tuple[float, float]]:
     """The ranges of activations by tensor index; none where LiteRT cannot show all of them, as in loops."""
     with contextlib.suppress(RuntimeError, ValueError):
         return activation_ranges.extremes(content, TFLiteModel.load(content).graph, samples)

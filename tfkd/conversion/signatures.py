@@ -107,6 +107,16 @@ def _output_layers(metadata: Path) -> list[str]:
     return [entry[0] for entry in (entries if isinstance(entries[0], list) else [entries])]
 
 
+def inputs_in_order(content: bytes) -> list[str]:
+    """The names of the inputs in the signature of a .tflite, in the order of its inputs."""
+    model = schema.Model.GetRootAs(content, 0)
+    signature = model.SignatureDefs(0)
+    names = {
+        entry.TensorIndex(): entry.Name().decode() for entry in map(signature.Inputs, range(signature.InputsLength()))
+    }
+    return [names[int(index)] for index in model.Subgraphs(0).InputsAsNumpy()]
+
+
 def reorder(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     """Puts the inputs and outputs of a .tflite into an order.
 

@@ -25,6 +25,7 @@ from tfkd.conversion import layer_inputs
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.layer_inputs import Layer
 from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 # Rows per sample that H is the mean of: pixels beside each other tell little more.
@@ -40,14 +41,14 @@ _LARGEST_BIAS = 2**30
 _TINY = 1e-30
 
 
-def products(content: bytes, samples: np.ndarray) -> dict[str, np.ndarray]:
+def products(content: bytes, samples: Samples) -> dict[str, np.ndarray]:
     """H of each layer by the name of its output: [inputs, inputs] with inputs = taps x channels in their order.
 
     Of a depthwise layer it is [channels, taps, taps].
 
     Args:
-        content: The float .tflite with one input.
-        samples: [N, ...] calibration samples.
+        content: The float .tflite.
+        samples: Calibration samples.
     """
     found, rng = layer_inputs.layers(ModelEditor(content)), np.random.default_rng(0)
     found = [one for one in found if one.is_depthwise or int(np.prod(one.shape[1:])) <= _MOST_INPUTS]
@@ -55,7 +56,7 @@ def products(content: bytes, samples: np.ndarray) -> dict[str, np.ndarray]:
     recorder = TensorRecorder(content)
     some = samples[:: max(1, len(samples) // _SAMPLES)]
     for sample in some:
-        read = recorder.run([sample[None]])
+        read = recorder.run(sample)
         for layer in found:
             rows = layer_inputs.rows(layer, read(layer.source), _ROWS, rng)
             if layer.is_depthwise:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfkd._internal.types import Nest, SampleData
 from tfkd.data import label_kinds
+from tfkd.data.drawing import Drawn
 from tfkd.data.splits import Role, Split
 from tfkd.errors import InputError
 
@@ -74,19 +75,20 @@ def as_split(
     """
     if isinstance(data, Split):
         return data
-    most = 20 * draw if draw and _repeats(data) else None
-    if most is None and _repeats(data):
+    most = 20 * draw if draw and repeats(data) else None
+    if most is None and repeats(data):
         raise InputError("tf.data.Dataset: the data must end. Received: one that repeats forever. Use take().")
-    name, kept, count, shape = form_of(data), _Kept(draw), 0, None
+    name, kept, count, shape, has_labels = form_of(data), Drawn(draw), 0, None, None
     for number, (x, y) in enumerate(_batches(data)):
         where = f"{name}, batch {number}"
         x = _checked_x(x, where, shape)
         if y is not None:
             labels = labels or label_kinds.detect(np.asarray(y))
             y = _checked_y(y, len(x), where, num_classes, labels)
-        if (y is None) and (labelled or kept.labelled) or (y is not None and kept.labelled is False):
+        if (y is None) and (labelled or has_labels) or (y is not None and has_labels is False):
             raise InputError(f"{where}: each sample needs a label. Received: none. Yield (x, y).")
-        kept.add(x, y)
+        has_labels = y is not None
+        kept.add(x, np.zeros(len(x), np.int64) if y is None else y, count + np.arange(len(x)))
         shape, count = x.shape[1:], count + len(x)
         if most is not None and count >= most:
             break
@@ -97,11 +99,11 @@ def as_split(
             f"{name}: the function must yield {data.samples:,} samples. Received: {count:,}. Pass samples={count}, or "
             "correct the function."
         )
-    x, y, ids = kept.arrays()
+    x, y, ids = kept.columns()
     if y.ndim == 2:
         return Split(x, y, ids, role, name, tuple(map(str, range(y.shape[1]))))
     classes = num_classes or int(y.max()) + 1
-    return Split(x, y, ids, role, name, tuple(map(str, range(classes))) if kept.labelled else _UNLABELLED)
+    return Split(x, y, ids, role, name, tuple(map(str, range(classes))) if has_labels else _UNLABELLED)
 
 
 def form_of(data: object) -> str:
@@ -121,46 +123,7 @@ def form_of(data: object) -> str:
     return type(data).__name__
 
 
-class _Kept:
-    """Samples that are kept: all, or some that are drawn at random.
-
-    Each sample gets a random key, and those with the smallest keys are kept: a uniform draw in one pass, with no more
-    than about twice as many samples in memory.
-
-    Args:
-        draw: Number of samples to draw; None for all.
-    """
-
-    def __init__(self, draw: int | None) -> None:
-        self._draw, self._rng = draw, np.random.default_rng(0)
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-        self._count = self._size = 0
-        self.labelled: bool | None = None
-
-    def add(self, x: np.ndarray, y: np.ndarray | None) -> None:
-        """Adds a batch."""
-        self.labelled = y is not None
-        y = np.zeros(len(x), np.int64) if y is None else y
-        self._parts.append((x, y, self._count + np.arange(len(x)), self._rng.random(len(x))))
-        self._count, self._size = self._count + len(x), self._size + len(x)
-        if self._draw is not None and self._size > 2 * self._draw:
-            self._prune(self._draw)
-
-    def _prune(self, draw: int) -> None:
-        columns = [np.concatenate(column) for column in zip(*self._parts, strict=True)]
-        rows = np.sort(np.argsort(columns[3], kind="stable")[:draw])
-        self._parts = [(columns[0][rows], columns[1][rows], columns[2][rows], columns[3][rows])]
-        self._size = len(rows)
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Samples, labels and numbers of the samples that are kept."""
-        if self._draw is not None:
-            self._prune(self._draw)
-        x, y, ids, _ = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        return x, y, ids
-
-
-def _repeats(data: SampleData) -> bool:
+def repeats(data: SampleData) -> bool:
     """Whether data are a `tf.data.Dataset` without an end."""
     return hasattr(data, "element_spec") and int(data.cardinality()) == -1
 
@@ -168,15 +131,22 @@ def _repeats(data: SampleData) -> bool:
 def _batches(data: SampleData) -> Iterator[tuple[Nest, np.ndarray | None]]:
     """Pairs of inputs [B, ...] and labels, which are None where there are none."""
     if isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
-        yield data
-    elif hasattr(data, "element_spec"):
-        yield from map(_pair, data.as_numpy_iterator())
-    elif hasattr(data, "__getitem__") and hasattr(data, "num_batches"):
-        yield from (_pair(data[index]) for index in range(data.num_batches))
-    elif isinstance(data, Stream) or callable(data):
-        yield from map(_pair, data.function() if isinstance(data, Stream) else data())
-    else:
+        return iter([data])
+    found = elements(data)
+    if found is None:
         raise InputError(f"The data must be {_FORMS}. Received: {form_of(data)}.")
+    return map(_pair, found)
+
+
+def elements(data: SampleData) -> Iterator[Nest] | None:
+    """What a data set, a `Stream` or a function yields; None for data of another form."""
+    if hasattr(data, "element_spec"):
+        return iter(data.as_numpy_iterator())
+    if hasattr(data, "__getitem__") and hasattr(data, "num_batches"):
+        return (data[index] for index in range(data.num_batches))
+    if isinstance(data, Stream) or callable(data):
+        return iter(data.function() if isinstance(data, Stream) else data())
+    return None
 
 
 def _pair(element: Nest) -> tuple[Nest, np.ndarray | None]:

@@ -17,6 +17,7 @@ from tfkd.conversion import calibration, converter, layer_errors, layer_names, p
 from tfkd.conversion.export import input_specs
 from tfkd.conversion.fault_location import Conversion
 from tfkd.conversion.quantizer import QuantizerSettings
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError
 
@@ -126,7 +127,7 @@ def search(
             seed=seed,
         )
     float32 = converter.float_counterpart(keras_model, first)
-    samples = calibration.choose(splits.train, calibration_samples, seed).x.astype("float32")
+    samples = Samples((calibration.choose(splits.train, calibration_samples, seed).x.astype("float32"),))
     val = splits.val if len(splits.val) <= _MOST_SAMPLES else splits.val.sample(_MOST_SAMPLES, seed=seed)
     names = layer_names.by_tensor(float32, keras_model)
     candidates = _Candidates(float32, samples, val, target, accuracy_drop, most_trials, report, names)
@@ -146,7 +147,7 @@ def search(
     return found.save(path, overwrite=overwrite), tuple(candidates.trials)
 
 
-def _check(found: TFLiteModel, keras_model: keras.Model, float32: TFLiteModel, samples: np.ndarray) -> None:
+def _check(found: TFLiteModel, keras_model: keras.Model, float32: TFLiteModel, samples: Samples) -> None:
     """Raises ModelError where the model that was found does not compute what the Keras model computes."""
     expected = reference.of_keras(keras_model, input_specs(keras_model), samples, reference.count(found, "full_int8"))
     conversion = Conversion(
@@ -160,7 +161,7 @@ class _Candidates:
     """Converts and measures candidates, and keeps the results."""
 
     reference: TFLiteModel
-    samples: np.ndarray
+    samples: Samples
     val: Split
     target: str | Target
     allowed: float
@@ -209,7 +210,7 @@ class _Candidates:
 
     def noise(self, model: TFLiteModel) -> dict[str, float]:
         """Noise-to-signal power ratio of each operator's median channel, by output tensor."""
-        measured, _ = layer_errors.measure(model, self.reference, self.x)
+        measured, _ = layer_errors.measure(model, self.reference, Samples((self.x,)))
         return {one.tensor: 10 ** (-one.channel_sqnr_db / 10) for one in measured[1:]}
 
     def names(self, tensors: Iterable[str]) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfkd import data, models
-from tfkd._internal.types import JsonObject
+from tfkd._internal.types import JsonObject, SampleData
 from tfkd.conversion import converter
 from tfkd.conversion.quantizer import QuantizerSettings, select
 from tfkd.conversion.tflite import TFLiteModel
+from tfkd.data.sources import npz
 from tfkd.errors import InputError
 from tfkd.optimization import mixed_precision
 from tfkd.optimization.mixed_precision import Trial
@@ -23,6 +24,7 @@ from tfkd.validation import golden
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 __all__ = ["Job", "convert", "parse_shape", "select"]
 
@@ -38,7 +40,8 @@ class Job:
         output: `logits` or `softmax`: what the .tflite returns; None for what the model returns.
         input_shape: Shape of one sample, for a model that leaves dimensions open; None for the model's own.
         model_input: What the model expects for the pixels of images; the .tflite scales them itself.
-        calibration: Data set whose train split calibrates; None for none.
+        calibration: Data set whose train split calibrates, or a .npz with an array for each of several inputs; None
+            for none.
         calibration_samples: Number of calibration samples, >= 1.
         float_io: Whether a quantized model keeps float32 inputs and outputs.
         allow_float: Whether ops may stay in float in a quantized model.
@@ -96,13 +99,14 @@ def convert(job: Job, *, on_trial: Callable[[str], None] = lambda line: None) ->
     """
     _check(job)
     started = time.monotonic()
-    splits = None if job.calibration is None else data.load(job.calibration)
+    arrays = _arrays(job)
+    splits = None if job.calibration is None or arrays is not None else data.load(job.calibration)
     job = dataclasses.replace(job, model=_model(job))
     trials: tuple[Trial, ...] = ()
     if job.accuracy_drop is not None and splits is not None:
         model, trials = _search(job, job.accuracy_drop, splits, on_trial)
     else:
-        model = _convert(job, splits)
+        model = _convert(job, arrays if splits is None else splits.train)
     written: tuple[Path, ...] = ()
     if job.golden and splits:
         vectors = golden.record(model, splits.test, samples=job.golden, seed=job.seed)
@@ -158,13 +162,25 @@ def _model(job: Job) -> keras.Model | Path:
     return models.with_softmax(model) if job.output == "softmax" else model
 
 
-def _convert(job: Job, splits: data.Splits | None) -> TFLiteModel:
+def _arrays(job: Job) -> dict[str, np.ndarray] | None:
+    """The calibration samples of a .npz with an array for each input of the model; None for any other data set."""
+    path = None if job.calibration is None else data.Request.of(job.calibration).path
+    arrays = npz.read_inputs(path) if path is not None and path.suffix == ".npz" and path.is_file() else None
+    if arrays is not None and (job.golden or job.accuracy_drop is not None):
+        raise InputError(
+            f"convert: --golden and --accuracy-drop need a data set with labels and a test part. Received: {path} with "
+            f"{', '.join(arrays)}. Leave them out, or give a .npz with {', '.join(npz.KEYS)}."
+        )
+    return arrays
+
+
+def _convert(job: Job, calibration: SampleData) -> TFLiteModel:
     return converter.convert(
         job.model,
         job.out,
         mode=job.mode,
         quantizer=job.settings or "tensorflow",
-        calibration=splits and splits.train,
+        calibration=calibration,
         calibration_samples=job.calibration_samples,
         float_io=job.float_io,
         allow_float=job.allow_float,

@@ -303,10 +303,11 @@ def _audits(models: JsonRecord) -> list[tuple[list[str], list[tuple[str, str]]]]
 
 
 def _audit(audit: JsonRecord) -> list[tuple[str, str]]:
+    total = audit["classes_total"]  # 0 where the samples of a model with several inputs have no labels
     return [
         ("Samples", f"{audit['samples']:,}"),
         ("Range", f"{audit['minimum']:g} to {audit['maximum']:g}, mean {audit['mean']:.4g}"),
-        ("Classes", f"{audit['classes_covered']} of {audit['classes_total']}"),
+        ("Classes", f"{audit['classes_covered']} of {total}" if total else "not known"),
         ("Also in the test split", str(audit["overlap"])),
         ("Values outside of the input range", words.percent(audit["saturation"], 2)),
         ("Accuracy of the Keras model on them", words.percent(audit["accuracy"], 2)),

@@ -12,6 +12,7 @@ import numpy as np
 from tfkd import tasks
 from tfkd._internal.types import JsonObject, SampleData
 from tfkd.conversion import converter, layer_errors, layer_names, refinement
+from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs, origin, task_results
@@ -185,9 +186,9 @@ def explain(
     reference = converter.float_counterpart(student_model, quantized, timeout_s=timeout_s)
     names = layer_names.by_tensor(reference, student_model)
     origin.check(quantized, reference, names, student_model.name)
-    x = np.asarray(pool.sample(min(samples, len(pool))).x)
-    measured, unmatched = layer_errors.measure(quantized, reference, x, timeout_s=timeout_s)
-    refinable = refinement.candidates(reference.content, x, timeout_s=timeout_s)
+    compared = Samples((np.asarray(pool.sample(min(samples, len(pool))).x),))
+    measured, unmatched = layer_errors.measure(quantized, reference, compared, timeout_s=timeout_s)
+    refinable = refinement.candidates(reference.content, compared, timeout_s=timeout_s)
     layers = diagnosis.diagnose(measured, names, refinable)
     teachers = {"teacher": _load(teacher)} if teacher is not None else {}
     judged = _Judged(splits.test, found, _threshold(found, student_model, splits.val))

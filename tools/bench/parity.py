@@ -4,7 +4,7 @@ Each result is `right`, `refused` (with an error that names the cause), `coarse`
 outputs differ from those of the Keras model by more than a third of their range or correlate with them by less than
 0.9, and coarse if they differ by more than the tolerance of the precision, as those of ops do that need more than 8
 bits. `failed` is any other error. Rows are appended to a file, so that an interrupted run goes on where it stopped;
-rows of another version of the code are measured again.
+rows of another version of the code are measured again, or with `--any-version` kept, which the page says.
 
     python tools/bench/parity.py --rows parity.jsonl --out docs/reference/parity.md
     python tools/bench/parity.py --rows parity.jsonl --match 'LSTM|GRU' --mode full_int8
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", action="append", choices=[*MODES], help="mode, can be repeated; default: all")
     parser.add_argument("--sample", type=int, help="number of models drawn at random; default: all")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the draw")
+    parser.add_argument("--any-version", action="store_true", help="keep the rows of other versions of the code")
     parser.add_argument("--shard", default="0/1", help="part of the models, such as 1/2 for the second half")
     options = parser.parse_args(arguments)
     chosen = [one for one in parity_models.all_models() if re.search(options.match, one[1])]
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     shard, shards = map(int, options.shard.split("/"))
     version = digest()
-    rows = [row for row in read(options.rows) if row["version"] == version]
+    latest = {(row["model"], row["mode"]): row for row in read(options.rows)}
+    rows = [row for row in latest.values() if options.any_version or row["version"] == version]
     known = {(row["model"], row["mode"]) for row in rows}
     with options.rows.open("a") as file:
         file.write("\n" if file.tell() else "")  # behind a line that was cut off
@@ -200,10 +202,10 @@ def samples(model: keras.Model) -> Any:
 
 
 def split(x: Any) -> Any:
-    """The calibration samples as a split of tfkd; as TensorFlow Lite takes them for several inputs."""
+    """The calibration samples as a split of tfkd; as a tuple of arrays for several inputs."""
     x, *others = keras.tree.flatten(x)
     if others:
-        return lambda: ([one[i : i + 1] for one in (x, *others)] for i in range(CALIBRATION))
+        return tuple(one[:CALIBRATION] for one in (x, *others))
     y = np.arange(CALIBRATION + COMPARED) % 2
     train, test = (x[:CALIBRATION], y[:CALIBRATION]), (x[CALIBRATION:], y[CALIBRATION:])
     return tfkd.data.from_arrays(train, test, validation=0.0).train
@@ -226,6 +228,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "logarithms of sums of exponentials need more than 8 bits.",
         "",
         f"{len({row['model'] for row in rows})} models, {len(rows)} conversions; {versions()}.",
+        *(["", different] if (different := _versions_of(rows)) else []),
         "",
         f"| Models | {' | '.join(modes)} |",
         f"|---|{'---:|' * len(modes)}",
@@ -246,6 +249,21 @@ def page(rows: list[dict[str, Any]]) -> str:
                 groups.setdefault((row["model"], short(row["detail"])), []).append(row["mode"])
             lines += [f"| {name} | {', '.join(listed)} | {detail} |" for (name, detail), listed in groups.items()]
     return "\n".join([*lines, ""])
+
+
+def _versions_of(rows: list[dict[str, Any]]) -> str:
+    """A sentence on the versions of the code that measured the rows, by mode; empty for one version."""
+    by_version: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts = by_version.setdefault(row["version"], {})
+        counts[row["mode"]] = counts.get(row["mode"], 0) + 1
+    if len(by_version) < 2:
+        return ""
+    parts = (
+        f"{version[:8]}: {', '.join(f'{mode} ({count})' for mode, count in counts.items())}"
+        for version, counts in by_version.items()
+    )
+    return f"Measured with {len(by_version)} versions of the code, by their digest. {'; '.join(parts)}."
 
 
 def short(message: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,28 @@ def read(path: Path, name: str) -> Arrays:
         raise InputError(
             f"load: {path} must hold {', '.join(missing)}. Received: {', '.join(sizes) or 'no arrays'}. {_ADVICE}"
         )
-    needed, memory = sum(sizes[key] for key in KEYS), _memory_bytes()
+    x_train, y_train, x_test, y_test = _arrays(path, {key: sizes[key] for key in KEYS}, _ADVICE).values()
+    return Arrays(x_train, y_train, x_test, y_test, name=name, location=str(path))
+
+
+def read_inputs(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an archive with one array for each input of a model; None for one with the parts of a data set.
+
+    Args:
+        path: File to read; objects that need pickle are refused.
+
+    Raises:
+        InputError: The file is no .npz archive, is damaged or does not fit into memory.
+    """
+    sizes = _sizes(path)
+    if not sizes or not set(KEYS).isdisjoint(sizes):
+        return None
+    return _arrays(path, sizes, "Save it with numpy.savez(path, name=...) with the names of the model's inputs.")
+
+
+def _arrays(path: Path, sizes: Mapping[str, int], advice: str) -> dict[str, np.ndarray]:
+    """The arrays with these names and sizes in bytes."""
+    needed, memory = sum(sizes.values()), _memory_bytes()
     if memory is not None and needed > memory:
         raise InputError(
             f"load: {path} must fit into memory ({memory:,} bytes). Received: {needed:,} bytes uncompressed. "
@@ -39,12 +61,11 @@ def read(path: Path, name: str) -> Arrays:
         )
     try:
         with np.load(path, allow_pickle=False) as archive:
-            x_train, y_train, x_test, y_test = (archive[key] for key in KEYS)
+            return {key: archive[key] for key in sizes}
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise InputError(
-            f"load: {path} must hold undamaged arrays of numbers. Received: {type(error).__name__}: {error}. {_ADVICE}"
+            f"load: {path} must hold undamaged arrays of numbers. Received: {type(error).__name__}: {error}. {advice}"
         ) from error
-    return Arrays(x_train, y_train, x_test, y_test, name=name, location=str(path))
 
 
 def _sizes(path: Path) -> dict[str, int]:
