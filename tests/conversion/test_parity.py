@@ -209,6 +209,17 @@ def test_remedy_of_a_mismatch_was_tried_and_works(tmp_path):
     assert convert(huge(), tmp_path / "m.tflite", mode=mode, quantizer=quantizer).findings == ()
 
 
+def test_remedy_of_a_refusal_was_tried_and_works(splits, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(4)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x / (1.0 + keras.ops.abs(x))))
+    with pytest.raises(ModelError, match=r"DIV .*cannot be quantized to int16.*it was tried") as refusal:
+        convert(model, tmp_path / "m.tflite", mode="int16x8", calibration=splits.train)
+    mode, quantizer = re.search(r"Use mode='(\w+)' with quantizer='(\w+)': it was tried", str(refusal.value)).groups()
+    path = tmp_path / "m.tflite"
+    assert convert(model, path, mode=mode, quantizer=quantizer, calibration=splits.train).findings == ()
+
+
 def test_op_that_an_engine_refuses_has_its_layer_and_a_remedy(converted, student):
     model = converted("full_int8")
     number, op = next((number, op) for number, op in enumerate(model.graph.ops) if op.name == "DEPTHWISE_CONV_2D")

@@ -42,6 +42,13 @@ def test_run_goes_on_after_the_rows_of_a_file(tmp_path, monkeypatch):
     assert parity.main(["--rows", str(rows), "--match", "^Dense$", "--mode", "float32", "--mode", "float16"]) == 1
     assert compared == [("Dense", ["float16"])]
     assert [one["result"] for one in parity.read(rows)] == ["wrong", "wrong", "right"]
+    page = tmp_path / "page.md"
+    rows.write_text("\n".join(lines))
+    assert parity.main(
+        ["--rows", str(rows), "--match", "^Dense$", "--any-version", "--mode", "float16", "--out", str(page)]
+    )
+    assert len(compared) == 1
+    assert "2 versions of the code" in page.read_text()
 
 
 def test_outputs_of_another_size_or_without_numbers_are_wrong():

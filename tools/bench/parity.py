@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = random.Random(options.seed).sample(chosen, options.sample)
     shard, shards = map(int, options.shard.split("/"))
     version = digest()
-    latest = {(row["model"], row["mode"]): row for row in read(options.rows)}
-    rows = [row for row in latest.values() if options.any_version or row["version"] == version]
+    kept = (row for row in read(options.rows) if options.any_version or row["version"] == version)
+    rows = [*{(row["model"], row["mode"]): row for row in kept}.values()]  # the last one of each
     known = {(row["model"], row["mode"]) for row in rows}
     with options.rows.open("a") as file:
         file.write("\n" if file.tell() else "")  # behind a line that was cut off
