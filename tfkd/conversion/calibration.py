@@ -14,7 +14,7 @@ from tfkd.conversion import input_samples, input_scale, signatures
 from tfkd.conversion.input_samples import ModelInput
 from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
-from tfkd.data.streams import as_split
+from tfkd.data.streams import as_split, form_of
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
         if count < 1:
             raise InputError(f"convert: calibration must have samples. Received: {count}. Use 100 or more.")
         samples = input_samples.read(split, source.forms, count)
-        return Calibration(samples, _audit_several(samples, f"convert: calibration from {type(split).__name__!r}"))
+        return Calibration(samples, _audit_several(samples, f"convert: calibration from {form_of(split)}"))
     if isinstance(split, Mapping):
         raise InputError(
             "convert: calibration of a model with one input must be a split, or data in a form that "
