@@ -6,7 +6,7 @@ import pytest
 
 from tfkd import data, models
 from tfkd.errors import InputError
-from tfkd.recipes import recipe, training
+from tfkd.recipes import doctor, recipe, training
 
 CONFIG = recipe.training_config(epochs=3, batch_size=256, learning_rate=0.01)
 
@@ -111,6 +111,16 @@ def test_distillation_on_data_with_a_leak_is_refused_before_it_begins(teacher, t
     with pytest.raises(InputError, match=r"data are refused before(.|\n)*Samples of train are in test too"):
         training.train(job)
     assert not out.exists()
+
+
+def test_few_equal_rows_of_a_table_are_a_warning_and_many_an_error():
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype("float32")
+    y = np.arange(200) % 2
+    for equal, severity in ((5, "warning"), (6, "error")):
+        splits = data.from_arrays(
+            (x[:100], y[:100]), (np.concatenate([x[:equal], x[100 + equal :]]), y[100:]), validation=0
+        )
+        assert [one.severity for one in doctor.examine_data(splits)] == [severity]
 
 
 def test_training_with_a_bad_teacher_is_possible_and_reports_it(untrained, tmp_path):
