@@ -36,7 +36,7 @@ def scaled():
     inputs = tf_keras.Input((4, 4, 3))
     x = inputs / 127.5 - 1.0
     x = layers.Conv2D(4, 1, name="block/conv")(x)
-    x = x * tf.nn.relu6(x + 3.0) / 6.0
+    x = tf.gather(x * tf.nn.relu6(x + 3.0) / 6.0, [2, 0, 3, 1], axis=3)
     x = tf.concat([x, 1.0 - x, tf.nn.softmax(x), tf.clip_by_value(x, 0.0, 1.0)], axis=-1)
     x = tf.stack([tf.reduce_mean(x, [1, 2]), x[:, 0, 1], tf.reduce_max(x, axis=(1, 2))], axis=1)
     x = tf.squeeze(tf.reshape(x[:, :, ::2], (-1, 3, 8, 1)), axis=3) + tf.expand_dims(x[:, -1, 8:], 1)

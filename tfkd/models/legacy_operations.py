@@ -19,6 +19,7 @@ _OPERATIONS: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
     "__operators__.getitem": ("numpy.GetItem", ("tensor", "slice_spec"), {}),
     "cast": ("core.Cast", ("x",), {"dtype": "dtype"}),
     "clip_by_value": ("numpy.Clip", ("x",), {"clip_value_min": "x_min", "clip_value_max": "x_max"}),
+    "compat.v1.gather": ("numpy.Take", ("x", "indices"), _AXIS),
     "compat.v1.squeeze": ("numpy.Squeeze", ("x",), _AXIS),
     "compat.v1.transpose": ("numpy.Transpose", ("x",), {"perm": "axes"}),
     "concat": ("numpy.Concatenate", ("values",), _AXIS),
@@ -65,7 +66,10 @@ def for_keras_3(layer: JsonObject) -> JsonObject:
     operation, arguments, settings = _OPERATIONS[function]
     (node,) = layer["inbound_nodes"]  # each call is a layer of its own
     first, named = _first(node)
-    named = {key: value for key, value in named.items() if key != "name" and value is not None and value is not False}
+    unset = [
+        key for key, value in named.items() if value is None or value is False or (key, value) == ("batch_dims", 0)
+    ]
+    named = {key: value for key, value in named.items() if key not in (*unset, "name")}
     if unknown := sorted(named.keys() - {*arguments[1:], *settings}):
         raise ModelError(f"layer {name!r} calls tf.{function} with {', '.join(unknown)}, which tfkd does not translate")
     module, _, class_name = operation.rpartition(".")
