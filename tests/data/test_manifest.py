@@ -43,6 +43,14 @@ def test_manifest_of_numbers_is_a_table(tmp_path):
     assert splits.test.y.tolist() == [1, 0, 1, 0]
 
 
+def test_row_of_a_table_that_is_there_twice_is_in_one_part(tmp_path):
+    rows = [f"{'ab'[i % 2]},{i}.5" for i in range(200)]
+    for first in range(0, 40, 2):  # whichever of them is drawn for the test part
+        copied = [*rows[:199], rows[first], rows[199]]
+        splits = data.load(table(tmp_path / "t.csv", "\n".join(["label,v", *copied])))
+        assert not len(splits.train.overlap(splits.test)) + len(splits.val.overlap(splits.test))
+
+
 def test_json_lines_hold_sensor_windows(tmp_path):
     rows = [{"x": [[i, 0.5], [1, 2], [3, i]], "label": "abc"[i % 3]} for i in range(12)]
     splits = data.load(table(tmp_path / "w.jsonl", "\n".join(map(json.dumps, rows)) + "\n"))

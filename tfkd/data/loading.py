@@ -24,6 +24,8 @@ from tfkd.errors import InputError
 # evaluated on the same samples.
 _TEST_SHARE = 0.3
 _TEST_SEED = 20240229
+# Largest share of the test part whose rows of a table are moved to the training part because it has equal ones.
+_MOST_COPIES = 0.05
 
 log = logging.getLogger("tfkd")
 
@@ -166,6 +168,7 @@ def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
             checks.check_classes({"y_train": train.y}, names, where)
         strata = train.y if labels == "classes" else np.zeros(len(train.y), np.int64)
         in_test = _choose(strata, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
+        in_test = _without_copies(train.x, in_test)
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
         if where not in NAMES:
             log.warning(
@@ -176,6 +179,18 @@ def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
                 f"{len(in_test):,}",
             )
     return parts
+
+
+def _without_copies(x: np.ndarray | LazySamples, in_test: np.ndarray) -> np.ndarray:
+    """The mask of a test part without the few rows of a table that are equal to one outside of it.
+
+    Many such rows stay, and the examinations before a training find them.
+    """
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.nbytes > lazy.IN_MEMORY_BYTES:
+        return in_test
+    row = np.unique(x, axis=0, return_inverse=True)[1].ravel()
+    copies = in_test & np.isin(row, row[~in_test])
+    return in_test & ~copies if copies.sum() <= _MOST_COPIES * in_test.sum() else in_test
 
 
 def _checked(
