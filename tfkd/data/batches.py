@@ -132,9 +132,8 @@ def epoch_counters(dataset: object) -> list[EpochCounter]:
     return list(found.values())
 
 
-# Size of the inputs of which a model computes the outputs at a time. The values between its layers are several times as
-# large.
-_OUTPUT_BATCH_BYTES = 32 << 20
+# Size of the inputs of which a model computes the outputs at a time. The values between its layers need more.
+_OUTPUT_BATCH_BYTES = 16 << 20
 
 
 def output_batch_size(samples: Samples, most: int = 256) -> int:

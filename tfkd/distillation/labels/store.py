@@ -157,7 +157,7 @@ class SoftLabels:
             shard: (i, n): this call computes every n-th chunk, from chunk i on, so that n machines share the work.
             progress: Function that is called with (finished chunks, total chunks).
             **options: `batch_size`, the largest number of samples per call of the teacher (default 256; fewer where
-                these need more than 32 MiB); `top_k` and `dtype` of `create`.
+                these need more than 16 MiB); `top_k` and `dtype` of `create`.
 
         Raises:
             InputError: There is a store of another teacher, data or augmentation, or an argument is invalid.
