@@ -50,7 +50,7 @@ def test_hash_of_a_saved_model_depends_on_its_files_only(model, tmp_path):
 
 def test_saved_model_is_no_student(model, tmp_path):
     with pytest.raises(ModelError, match="is a SavedModel, which shows no layers to train"):
-        load(ModelInput(), exported(model, tmp_path / "one"), None)  # type: ignore[arg-type]
+        load(ModelInput(), exported(model, tmp_path / "one"), None)
 
 
 def test_saved_model_of_another_form_is_refused(tmp_path):
