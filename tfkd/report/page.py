@@ -179,8 +179,7 @@ def _figures(record: JsonRecord, teacher: JsonRecord | None) -> list[tuple[str, 
         found.append((f"Accuracy on {targets}", words.percent(row["accuracy"]), note))
     if worst["agreement"] is not None:
         found.append(("Agreement", words.percent(worst["agreement"]), f"same label as {record['reference']}"))
-    smaller = f"{teacher['bytes'] / worst['bytes']:.1f} times smaller than {teacher['name']}" if teacher else ""
-    found.append(("File", words.size(worst["bytes"]), smaller))
+    found.append(("File", words.size(worst["bytes"]), _compared(worst, teacher)))
     arenas = [(row["measurement"]["memory"]["arena_bytes"] or 0, row["target"]) for row in rows]
     if max(arenas)[0]:
         found.append(("Tensor arena", words.size(max(arenas)[0]), f"on {max(arenas)[1]}"))
@@ -209,8 +208,7 @@ def _metric_figures(
         notes += [f"95% interval {interval}"] if interval else []
         found.append((f"{metric.label} on {row['target']}", text, "; ".join(notes)))
     if rows:
-        smaller = f"{teacher['bytes'] / rows[0]['bytes']:.1f} times smaller than {teacher['name']}" if teacher else ""
-        found.append(("File", words.size(rows[0]["bytes"]), smaller))
+        found.append(("File", words.size(rows[0]["bytes"]), _compared(rows[0], teacher)))
     return [*found, *_speed([row for row in rows if not _on_host(row)] or rows)]
 
 
@@ -232,6 +230,10 @@ def _speed(rows: Sequence[JsonRecord]) -> list[tuple[str, str, str]]:
         if one["latency"] and one["latency"]["p90_ms"] is not None
     ]
     return [("Latency p90", words.ms(max(times)[0]), f"on {max(times)[1]}")] if times else []
+
+
+def _compared(row: JsonRecord, teacher: JsonRecord | None) -> str:
+    return words.compared_size(row["bytes"], teacher["bytes"], teacher["name"]) if teacher else ""
 
 
 def _row(row: JsonRecord, record: JsonRecord, teacher: JsonRecord | None) -> JsonObject:

@@ -37,6 +37,21 @@ def points(value: float | None) -> str:
     return NONE if value is None else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+def compared_size(count: float, other: float, name: str) -> str:
+    """How a size relates to that of a model.
+
+    >>> compared_size(1_000, 27_000, "teacher"), compared_size(5_000, 4_000, "teacher")
+    ('27.0 times smaller than teacher', '1.2 times larger than teacher')
+    """
+    smaller = count <= other
+    ratio = other / count if smaller else count / other
+    return (
+        f"{ratio:.1f} times {'smaller' if smaller else 'larger'} than {name}"
+        if ratio >= 1.05
+        else f"as large as {name}"
+    )
+
+
 def size(count: float | None) -> str:
     """A number of bytes in B, kB, MB or GB (powers of 1,000).
 
