@@ -135,14 +135,14 @@ def convert(
             expected = reference.of_keras(loaded, input_specs(loaded), some, reference.MOST)
         try:
             quantized, of_saved_model = conversion.result()
+            converted = dataclasses.replace(TFLiteModel.load(quantized.content), changes=quantized.changes)
+            if mode in _CALIBRATED and not allow_float:
+                _check_no_float_ops(converted, quantized, job)
         except ModelError as error:
             if not expected or expected.obstacle or mode not in _CALIBRATED or refusals.is_of_all_modes(str(error)):
                 raise
             remedy = fault_location.remedy(_conversion(loaded, source, job, expected))
             raise ModelError(f"{error} {remedy}") from error.__cause__
-        converted = dataclasses.replace(TFLiteModel.load(quantized.content), changes=quantized.changes)
-        if mode in _CALIBRATED and not allow_float:
-            _check_no_float_ops(converted, quantized, job)
         if compared := expected or of_saved_model:
             findings = parity.check(
                 converted,
@@ -259,10 +259,9 @@ def _arguments(source: Source) -> dict[str, object]:
 def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, job: _Job) -> None:
     floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept_float)]
     if floats:
-        other = ", try quantizer='tensorflow'" if job.settings else ""
         raise ModelError(
             f"{job.what}: every op must compute in integers. Received: floating point in {', '.join(floats)}. "
-            f"Replace these layers{other}, or pass allow_float=True."
+            "Replace these layers, or pass allow_float=True."
         )
 
 

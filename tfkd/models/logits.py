@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import keras
@@ -16,6 +17,8 @@ from tfkd.models.final_activation import Source, final_activation
 
 # Rows that sum to 1 up to this tolerance, or to 4 units of the precision of their values, are taken for a softmax.
 _TOLERANCE = 1e-3
+# Number of values of a sample above which only 2 samples are run.
+_LARGE_SAMPLE = 2**17
 # Regression losses of Keras; all others with logits compare classes.
 _REGRESSION = {
     "cosine_similarity", "huber", "log_cosh", "mean_absolute_error", "mean_absolute_percentage_error",
@@ -89,8 +92,8 @@ def check_are_logits(role: str, model: keras.Model, *batches: Nest) -> tuple[int
     Args:
         role: `student` or `teacher`, for the message.
         model: Model to check. A recurrent model that keeps its state is not run.
-        *batches: Inputs, at least one batch [B, ...]; the first 8 samples of each are used, or as many as a fixed
-            batch size of the model.
+        *batches: Inputs, at least one batch [B, ...]; the first 8 samples of each are used, 2 of large ones, or as many
+            as a fixed batch size of the model.
 
     Returns:
         The shape of the outputs, [B, ..., C].
@@ -159,7 +162,8 @@ def _precision(values: np.ndarray) -> float:
 def _few(model: keras.Model, x: Nest) -> Nest:
     """The first 8 samples of a batch, or as many as the model's fixed batch size; None if the batch has fewer.
 
-    A batch with a sparse tensor is returned whole.
+    Of samples with more than 2**17 values only 2 are taken: Keras keeps the outputs of all layers during a call, for 8
+    images of 224 x 224 through a ResNet-50 more than a gigabyte. A batch with a sparse tensor is returned whole.
     """
     x = keras.tree.map_structure(lambda leaf: leaf if tf.is_tensor(leaf) else ops.convert_to_tensor(leaf), x)
     leaves = keras.tree.flatten(x)
@@ -168,7 +172,8 @@ def _few(model: keras.Model, x: Nest) -> Nest:
     fixed = model.inputs[0].shape[0] if keras_compat.shows_layers(model) else None
     if fixed and leaves[0].shape[0] < fixed:
         return None
-    return keras.tree.map_structure(lambda leaf: leaf[: fixed or 8], x)
+    most = 2 if any(math.prod(size or 1 for size in leaf.shape[1:]) > _LARGE_SAMPLE for leaf in leaves) else 8
+    return keras.tree.map_structure(lambda leaf: leaf[: fixed or most], x)
 
 
 def _numbers(role: str, outputs: Tensor) -> np.ndarray:
