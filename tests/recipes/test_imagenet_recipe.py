@@ -1,4 +1,4 @@
-"""recipes/imagenet_resnet50_mobilenetv2.toml: what is missing is said, and it runs whole with small stand-ins."""
+"""recipes/imagenet_resnet50_mobilenetv2.toml: errors name what is missing; the whole recipe runs on small stand-ins."""
 
 from pathlib import Path
 

@@ -2,6 +2,10 @@
 
 import json
 import random
+import re
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
@@ -340,6 +344,23 @@ def test_run_on_host_times_before_it_runs(model, x):
     assert run.evidence == {"outputs": "measured", "latencies_ns": "measured", "memory": "measured"}
     assert run.memory.peak_rss_bytes > model.size_bytes
     assert (run.setting["threads"], run.setting["kernels"], run.setting["timed_batch"]) == (2, "xnnpack", 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+@pytest.mark.parametrize("latency", [True, False])
+def test_run_on_host_measures_the_memory_of_a_whole_process(latency, model, x):
+    """A process that imports LiteRT, and does nothing else, needs no more."""
+    code = "import ai_edge_litert.interpreter; print(open('/proc/self/status').read())"
+    status = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    import_alone = 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+    measured = targets.get("host").run(model, x[:5], latency=latency).memory.peak_rss_bytes
+    assert 0.95 * import_alone < measured < 2 * import_alone
+
+
+def test_latencies_are_measured_for_the_given_time():
+    timed = litert.timed(lambda: time.sleep(0.001), timed_s=0.2)
+    assert sum(timed["latencies_ns"]) * timed["kept_every"] > 0.1e9
+    assert timed["runs"] >= litert._RUNS
 
 
 def test_run_on_host_measures_the_memory_of_the_child_alone(model, x):

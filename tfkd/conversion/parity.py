@@ -304,7 +304,10 @@ def _labels(outputs: np.ndarray) -> np.ndarray:
 
 
 def _engine_at_fault(wrong: Sequence[Difference]) -> str:
-    """The engine with the largest error; the plain kernels where theirs is about as large: the file is wrong then."""
+    """The engine with the largest error, or the plain kernels if their error is at least half of it.
+
+    An error of the plain kernels means that the file is wrong, not the engine.
+    """
     worst = max(wrong, key=lambda one: one.excess)
     plain = max((one.excess for one in wrong if one.engine == PLAIN), default=0.0)
     return PLAIN if 2 * plain >= worst.excess else worst.engine

@@ -11,7 +11,7 @@ import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
@@ -176,7 +176,7 @@ def classes(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(distinct))
 
 
-def number(path: Path, row: Row, column: str, value: object) -> float:
+def number(path: Path, row: Row, column: str, value: Any) -> float:
     """A finite number of a row.
 
     Args:
@@ -189,7 +189,7 @@ def number(path: Path, row: Row, column: str, value: object) -> float:
         InputError: It is no finite number.
     """
     try:
-        found = float(value)  # type: ignore[arg-type]
+        found = float(value)
     except (ValueError, TypeError):
         found = math.nan
     if not math.isfinite(found):

@@ -87,7 +87,6 @@ class Host(target.Target):
         limits: JsonObject = {
             "timeout_s": self.timeout_s,
             "what": f"running {model.path or 'the model'} on {self.spec}",
-            "prepare": "tfkd.conversion.litert:load",
         }
         timed = None
         try:
@@ -97,7 +96,10 @@ class Host(target.Target):
                 timed = isolation.run("tfkd.targets.host:_time_runs", inputs=first, **settings, **call, **limits)
             call["restart"] = litert.needs_restart(model.ops)
             calls = [{**call, "inputs": part} for part in target.shards(arrays, least=_SMALLEST_SHARD)]
-            results = isolation.run_all("tfkd.conversion.litert:run", calls, **limits)
+            # The process that gives the peak of the memory is a new one: pages of files, such as those of libraries, do
+            # not count in a forked one until it reads them.
+            prepare = "tfkd.conversion.litert:load" if timed else ""
+            results = isolation.run_all("tfkd.conversion.litert:run", calls, prepare=prepare, **limits)
         except isolation.ChildRefused as error:
             raise ModelError(
                 f"{self.spec}: LiteRT does not accept the model: {error}\nConvert it with `tfkd convert`, which uses "
