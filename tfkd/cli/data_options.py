@@ -18,7 +18,7 @@ _FORMS = (
 )
 DataOption = Annotated[
     Request,
-    typer.Option("--data", help=f"Data set: digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, {_FORMS}."),
+    typer.Option("--data", help=f"Data set: digits, shapes, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, {_FORMS}."),
 ]
 DIGITS = Request("digits")
 
@@ -39,6 +39,8 @@ _OPTIONS = {
     "x_feature": described(str, _DEFAULTS.x_feature, HELP["x_feature"]),
     "y_feature": described(str, _DEFAULTS.y_feature, HELP["y_feature"]),
     "x_shape": Option(str | None, None, typer.Option(metavar="SIZE,SIZE,...", help=HELP["x_shape"])),
+    "samples": described(int | None, _DEFAULTS.samples, HELP["samples"]),
+    "content": described(str, _DEFAULTS.content, HELP["content"]),
     "task": described(str | None, None, tasks.HELP),
 }
 

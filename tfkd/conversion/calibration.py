@@ -14,6 +14,7 @@ from tfkd.conversion import input_samples, input_scale, signatures
 from tfkd.conversion.input_samples import ModelInput
 from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
+from tfkd.data import dense_labels
 from tfkd.data.streams import as_split, form_of
 from tfkd.errors import InputError
 
@@ -241,6 +242,8 @@ def _covered(chosen: Split) -> int:
     """The number of classes, or of labels that may apply, that have a sample; of values all outputs are covered."""
     if chosen.label_kind == "classes":
         return len(np.unique(chosen.y))
+    if chosen.label_kind in ("masks", "boxes"):
+        return len(dense_labels.classes_of(chosen.y, chosen.label_kind))
     return int(chosen.y.any(axis=0).sum()) if chosen.label_kind == "multi_hot" else chosen.num_classes
 
 

@@ -1,24 +1,28 @@
-"""Kinds of labels: class numbers, real values, and rows of zeros and ones.
+"""Kinds of labels: class numbers, real values, rows of zeros and ones; masks, boxes and points of images.
 
 | kind | y | one output of a model is |
 |---|---|---|
 | classes | int64 [N], in 0..C-1 | a class |
 | values | float32 [N, K] | a number |
 | multi_hot | int64 [N, C] of 0 and 1 | a label that applies or not |
+
+Masks, boxes and points are described in `tfkd.data.dense_labels`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tfkd.data import checks
+from tfkd.data import checks, dense_labels
 from tfkd.errors import InputError
 
-KINDS = ("classes", "values", "multi_hot")
+KINDS = ("classes", "values", "multi_hot", *dense_labels.KINDS)
 
 
 def kind_of(y: np.ndarray) -> str:
-    """The kind of checked labels, by their type and rank."""
+    """The kind of checked labels, by their type and shape."""
+    if y.ndim == 3:
+        return "masks" if y.dtype.kind in "ui" else "boxes" if y.shape[2] == 5 else "points"
     return "values" if y.dtype.kind == "f" else "classes" if y.ndim == 1 else "multi_hot"
 
 
@@ -36,13 +40,16 @@ def detect(y: np.ndarray) -> str:
     """The kind of labels that were not declared.
 
     Floats of which some are no whole numbers are values; rows of 0 and 1 of which some have another sum than 1 are
-    multi-hot. Everything else is taken for classes, whose check says what is wrong with it.
+    multi-hot; whole numbers [N, H, W] are masks. Everything else is taken for classes, whose check says what is wrong
+    with it.
 
     Args:
         y: Labels [N, ...].
     """
     if y.dtype.kind == "f" and y.ndim in (1, 2) and not _are_whole(y):
         return "values"
+    if y.dtype.kind in "ui" and y.ndim == 3:
+        return "masks"
     is_rows = y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind in "buif"
     if is_rows and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) != 1).any():
         return "multi_hot"

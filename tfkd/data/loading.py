@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tfkd.data import checks, label_kinds, lazy
+from tfkd.data import checks, dense_labels, label_kinds, lazy
 from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES, SOURCES
@@ -42,7 +42,7 @@ def load(
 
     Args:
         name_or_path: One of the following; a name has precedence over a path (write `./digits` for a folder `digits`).
-            A name of `NAMES`: `digits` is embedded, the others come from `$TFKD_DATA/NAME.npz`, else from the cache of
+            A name of `NAMES`: `digits` is embedded, `shapes` is generated, the others come from `$TFKD_DATA/NAME.npz`, else from the cache of
             Keras, else by download. The name of another file `$TFKD_DATA/NAME.npz`. A `.npz` file with x_train,
             y_train, x_test, y_test, or a folder of `.npy` files of these names. A folder of images
             (PNG, JPEG, WebP, BMP, GIF) or sounds (WAV, FLAC, OGG) with one sub-folder per class, or with `train/`,
@@ -52,8 +52,9 @@ def load(
         validation: Share of the training data for validation, 0 <= validation < 1; at least one sample of each class
             unless 0. Without effect where the source has a validation part.
         seed: Random seed of the validation split, >= 0.
-        labels: Kind of the labels: `classes`, `values` of a regression, or `multi_hot` rows of 0 and 1. By default the
-            labels tell: floats that are no whole numbers are values, rows of 0 and 1 with another sum than 1 multi-hot.
+        labels: Kind of the labels: `classes`, `values` of a regression, `multi_hot` rows of 0 and 1, or the `masks`,
+            `boxes` or `points` of images, see `tfkd.data.dense_labels`. By default the labels tell: floats that are no
+            whole numbers are values, rows of 0 and 1 with another sum than 1 multi-hot, integers [N, H, W] masks.
         **options: Fields of `tfkd.data.ReadingOptions`, such as `image_size=(96, 96)`.
 
     Returns:
@@ -147,7 +148,7 @@ def _split(arrays: Arrays, *, validation: float, seed: int, labels: str | None) 
 
     def split(role: Role, held_out: Split | None) -> Split:
         x, y, paths = parts[role]
-        return Split(x, y, ids[role], role, arrays.name, class_names, held_out, paths, train_mean)
+        return Split(x, y, ids[role], role, arrays.name, class_names, held_out, paths, train_mean, labels)
 
     test = split("test", None)
     train = split("train", test)
@@ -208,13 +209,22 @@ def _checked(
                 f"load: {where}: samples of x_train and x_{role} must have the same shape. "
                 f"Received: {first} and {x.shape[1:]}. Resize or pad one of them."
             )
+        if kind == "masks":
+            dense_labels.check_sizes(checked[role].y, first, f"y_{role}", where)
     labels = {f"y_{role}": part.y for role, part in checked.items()}
+    if kind in dense_labels.KINDS:
+        return checked, dense_labels.check_names(labels, names, kind, where)
     if kind != "classes":
         return checked, label_kinds.check_names(labels, names, kind, where)
     return checked, checks.check_classes(labels, names, where)
 
 
-_CHECKS = {"classes": checks.check_y, "values": label_kinds.check_values, "multi_hot": label_kinds.check_multi_hot}
+_CHECKS = {
+    "classes": checks.check_y,
+    "values": label_kinds.check_values,
+    "multi_hot": label_kinds.check_multi_hot,
+    **dense_labels.CHECKS,
+}
 
 
 def _ids(parts: Mapping[Role, Samples], where: str) -> dict[Role, np.ndarray]:

@@ -16,6 +16,7 @@ COLORS = ("rgb", "gray")
 RESIZES = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 CROPS = ("none", "center", "pad")
 FEATURES = ("none", "log_mel", "mfcc")
+CONTENTS = ("image", "caption")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -45,6 +46,8 @@ class ReadingOptions:
         y_feature: Feature of a TFRecord that holds the class, an int64.
         x_shape: Shape of one sample of a TFRecord of numbers, or of the raw bytes of a uint8 array; None for flat
             numbers and encoded images.
+        samples: Number of samples of a generated data set; None for its default.
+        content: What x of a generated data set is: `image`, or `caption` for the token ids of its caption.
 
     Raises:
         InputError: An option is out of range, resize or crop have no `image_size`, or an option of features is given
@@ -80,6 +83,8 @@ class ReadingOptions:
     x_shape: tuple[int, ...] | None = _option(
         None, "Shape of one sample of a TFRecord of numbers. By default the numbers are a vector."
     )
+    samples: int | None = _option(None, "Number of samples of the generated data set shapes. By default 2000.")
+    content: str = _option("image", "What the samples of shapes are: image, or caption for token ids of its caption.")
 
     def __post_init__(self) -> None:
         size = self.image_size
@@ -90,11 +95,14 @@ class ReadingOptions:
                     "Use image_size=(96, 96)."
                 )
             object.__setattr__(self, "image_size", tuple(size))
-        for name in ("sample_rate", "seconds", "mel_bands", "coefficients", "frame_ms", "hop_ms"):
+        for name in ("sample_rate", "seconds", "mel_bands", "coefficients", "frame_ms", "hop_ms", "samples"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"load: {name} must be > 0. Received: {value}. Correct it.")
-        choices = (("color", (*COLORS, None)), ("resize", RESIZES), ("crop", CROPS), ("features", FEATURES))
+        choices = (
+            *(("color", (*COLORS, None)), ("resize", RESIZES), ("crop", CROPS)),
+            *(("features", FEATURES), ("content", CONTENTS)),
+        )
         for name, known in choices:
             if getattr(self, name) not in known:
                 names = ", ".join(one for one in known if one)

@@ -44,8 +44,8 @@ class Split:
     Args:
         x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank. An array in memory,
             or `LazySamples`, which are read when they are used.
-        y: Labels: classes, int64 [N] in 0..num_classes-1; values of a regression, float32 [N, K]; or multi-hot rows of
-            0 and 1, int64 [N, C]. See `tfkd.data.label_kinds`.
+        y: Labels: classes, int64 [N] in 0..num_classes-1; values of a regression, float32 [N, K]; multi-hot rows of
+            0 and 1, int64 [N, C]; or masks, boxes or points of images. See `tfkd.data.label_kinds`.
         ids: Number of each sample, int64 [N]; unique over the three splits and independent of the arguments
             `validation` and `seed` of `load`. Of files a hash of the path within the data set, so that it stays where
             files are added; otherwise the row in the source (training rows first, then test rows).
@@ -56,6 +56,7 @@ class Split:
             samples that are also in the test split or have another value range. None for the test split itself.
         paths: File of each sample, relative to the data set, str [N]; None where a sample is not a file.
         train_mean: Mean of the training labels of a regression, float64 [K]; None where it is not known.
+        labels: Kind of the labels; None for the kind that their type and shape show.
     """
 
     x: np.ndarray | LazySamples
@@ -67,6 +68,7 @@ class Split:
     held_out: Split | None = None
     paths: np.ndarray | None = None
     train_mean: np.ndarray | None = None
+    labels: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("x", "y", "ids"):
@@ -84,7 +86,7 @@ class Split:
         return len(self.y)
 
     def __repr__(self) -> str:
-        what = {"classes": "classes", "values": "values", "multi_hot": "labels"}[self.label_kind]
+        what = {"values": "values", "multi_hot": "labels", "points": "points"}.get(self.label_kind, "classes")
         return f"<Split {self.name}/{self.role}: {len(self)} x {self.input_shape}, {self.num_classes} {what}>"
 
     @property
@@ -99,8 +101,8 @@ class Split:
 
     @property
     def label_kind(self) -> str:
-        """Kind of the labels: `classes`, `values` or `multi_hot`."""
-        return label_kinds.kind_of(self.y)
+        """Kind of the labels, see `tfkd.data.label_kinds`."""
+        return self.labels or label_kinds.kind_of(self.y)
 
     @property
     def strata(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from tfkd._internal.types import Nest, SampleData
-from tfkd.data import label_kinds
+from tfkd.data import dense_labels, label_kinds
 from tfkd.data.drawing import Drawn
 from tfkd.data.splits import Role, Split
 from tfkd.errors import InputError
@@ -100,8 +100,11 @@ def as_split(
             "correct the function."
         )
     x, y, ids = kept.columns()
-    if y.ndim == 2:
-        return Split(x, y, ids, role, name, tuple(map(str, range(y.shape[1]))))
+    if labels in ("boxes", "masks"):
+        count = max(dense_labels.classes_of(y, labels), default=0) + 1
+        return Split(x, y, ids, role, name, tuple(map(str, range(count))), labels=labels)
+    if y.ndim > 1:
+        return Split(x, y, ids, role, name, tuple(map(str, range(y.shape[1]))), labels=labels)
     classes = num_classes or int(y.max()) + 1
     return Split(x, y, ids, role, name, tuple(map(str, range(classes))) if has_labels else _UNLABELLED)
 
@@ -181,6 +184,8 @@ def _checked_y(y: np.ndarray | None, rows: int, where: str, num_classes: int | N
         return label_kinds.check_values(np.asarray(y), "labels", rows, where)
     if kind == "multi_hot":
         return label_kinds.check_multi_hot(np.asarray(y), "labels", rows, where)
+    if kind in dense_labels.KINDS:
+        return dense_labels.CHECKS[kind](np.asarray(y), "labels", rows, where)
     return _class_numbers(y, rows, where, num_classes)
 
 

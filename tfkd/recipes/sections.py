@@ -34,8 +34,8 @@ class Source(Section):
     name: str | None = Field(
         default=None,
         examples=["digits"],
-        description="Name of a data set: digits, mnist, fashion_mnist, cifar10, cifar100, or tfds:NAME of TensorFlow "
-        "Datasets.",
+        description="Name of a data set: digits, shapes, mnist, fashion_mnist, cifar10, cifar100, or tfds:NAME of "
+        "TensorFlow Datasets.",
     )
     path: RecipePath | None = Field(
         default=None,
@@ -63,6 +63,8 @@ class Source(Section):
     x_shape: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None, examples=[[28, 28, 1]], min_length=1, description=HELP["x_shape"]
     )
+    samples: int | None = Field(default=None, examples=[500], description=HELP["samples"])
+    content: str = Field(default="image", description=HELP["content"])
 
     @pydantic.model_validator(mode="after")
     def _check_one_source(self) -> Self:

@@ -1,16 +1,17 @@
-"""The table of data sources: embedded digits, keras.datasets, .npz archives, TFRecords, folders of files and manifests.
+"""The table of data sources: embedded digits, generated shapes, keras.datasets, .npz archives, TFRecords, folders of files and manifests.
 
 A new source is one module with a `Source` and one line in `SOURCES`.
 """
 
 from __future__ import annotations
 
-from tfkd.data.sources import digits, folder, keras_datasets, manifest, npy, npz, tfds, tfrecord
+from tfkd.data.sources import digits, folder, keras_datasets, manifest, npy, npz, shapes, tfds, tfrecord
 from tfkd.data.sources.source import Source
 
 # In the order in which a reference is tried: names before paths.
 SOURCES: tuple[Source, ...] = (
     digits.SOURCE,
+    shapes.SOURCE,
     keras_datasets.SOURCE,
     npz.NAMED,
     tfds.SOURCE,
