@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfkd import data
+from tfkd.data import augmentations
 from tfkd.errors import InputError
 
 X = np.random.default_rng(0).integers(0, 256, (6, 4, 6, 3), dtype=np.uint8)
@@ -53,7 +54,7 @@ def test_boxes_and_points_are_declared():
         (MASKS * 2, None, "none of class 1, while there are 5 classes"),
         (MASKS * 1.5, "masks", "must be masks, integers"),
         (BOXES[..., :4], "boxes", r"must be boxes \[N, M, 5\]"),
-        (changed(BOXES, (3, 1, 2), 1.2), "boxes", r"lie in their image.*Received: \[0.5, 0.5, 1.2, 1.0, 1.0\] in row 3"),
+        (changed(BOXES, (3, 1, 2), 1.2), "boxes", r"in their image.*Received: \[0.5, 0.5, 1.2, 1.0, 1.0\] in row 3"),
         (changed(BOXES, (2, 0, 3), 0.1), "boxes", "left < right and top < bottom.*in row 2"),
         (changed(BOXES, (4, 0, 4), 0.5), "boxes", "whole class number.*in row 4"),
         (changed(BOXES, (4, 0, 4), np.nan), "boxes", "finite"),
@@ -75,3 +76,12 @@ def test_a_class_without_training_samples_is_refused():
         data.from_arrays((X, MASKS), (X, changed(MASKS, (2, 0, 0), 3)), validation=0)
     with pytest.raises(InputError, match="none of class tree"):
         loaded(MASKS, class_names=("ground", "sky", "house", "tree"))
+
+
+def test_augmentations_that_move_pixels_are_refused():
+    train = loaded(MASKS).train
+    jitter, moving = (augmentations.build(names, {})[0] for names in (["color_jitter"], ["color_jitter", "rotation"]))
+    _, y = next(iter(train.batches(5, augment=jitter)))
+    np.testing.assert_array_equal(y, train.y)
+    with pytest.raises(InputError, match="rotation moves its pixels away from its masks"):
+        train.batches(5, augment=moving)

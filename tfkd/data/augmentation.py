@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 
 
+def moves_pixels(augment: Augment) -> str | None:
+    """The name of the augmentation, or of a step of a chain, that moves pixels within an image; None if none does."""
+    steps = getattr(augment, "steps", (augment,))
+    return next((str(step.name) for step in steps if getattr(step, "moves_pixels", False)), None)
+
+
 def view_seeds(ids: Tensor | np.ndarray, view: Tensor | np.ndarray | int, *, seed: int = 0) -> tf.Tensor:
     """The seeds with which the samples `ids` are augmented in view number `view`.
 
@@ -96,6 +102,7 @@ class CropFlip:
     """
 
     name: ClassVar[str] = "crop_flip"
+    moves_pixels: ClassVar[bool] = True
     padding: int = 4
     flip: bool = True
 

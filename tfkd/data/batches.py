@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from tfkd._internal.types import Tensor
-from tfkd.data.augmentation import Augment, augment_batch, view_seeds
+from tfkd.data import dense_labels
+from tfkd.data.augmentation import Augment, augment_batch, moves_pixels, view_seeds
 from tfkd.data.lazy import LazySamples, row_lookup
 from tfkd.data.mixing import Mixing
 from tfkd.errors import InputError
@@ -161,8 +162,8 @@ def batch_dataset(
     """The data set that `Split.batches` returns; see there.
 
     Raises:
-        InputError: batch_size < 1, more than one of soft_labels, partner and mixing, or one does not belong to the
-            samples.
+        InputError: batch_size < 1, more than one of soft_labels, partner and mixing, one does not belong to the
+            samples, or the augmentation moves pixels of images whose labels have positions.
     """
     import tensorflow as tf
 
@@ -172,6 +173,13 @@ def batch_dataset(
         raise InputError(
             "Split.batches: soft_labels and partner exclude each other. Received: both. A store already holds the "
             "logits of its teacher; leave partner out."
+        )
+    moving = None if augment is None else moves_pixels(augment)
+    if moving is not None and getattr(samples, "label_kind", "classes") in dense_labels.KINDS:
+        raise InputError(
+            f"Split.batches: augmentations change the image only, and {moving} moves its pixels away from its "
+            f"{getattr(samples, 'label_kind', '')}. Received: augment={moving!r}. Use color_jitter or cutout, or "
+            "augment images and labels before."
         )
     if mixing is not None and (soft_labels is not None or partner is not None):
         raise InputError(

@@ -3,7 +3,7 @@
 | kind | y |
 |---|---|
 | masks | uint8 [N, H, W]: the class of each pixel, `IGNORED` for a pixel that does not count |
-| boxes | float32 [N, M, 5]: left, top, right, bottom as shares of width and height, and the class; rows of class -1 fill |
+| boxes | float32 [N, M, 5]: left, top, right, bottom as shares of width and height, class; rows of class -1 fill |
 | points | float32 [N, K, 3]: x, y as shares of width and height, and 1 where the point is visible, otherwise 0 |
 
 Boxes and points are shares of the image, not pixels, so that they stay right where images are resized.
@@ -114,10 +114,8 @@ def _refuse(wrong: np.ndarray, y: np.ndarray, key: str, where: str, rule: str) -
     """Raises for the first row that is wrong, bool [N, M]."""
     if wrong.any():
         row, place = np.argwhere(wrong)[0]
-        raise InputError(
-            f"load: {where}: each of {key} must {rule}. Received: {np.round(y[row, place], 4).tolist()} in row {row}. "
-            "Correct it."
-        )
+        values = np.round(y[row, place].astype(float), 4).tolist()
+        raise InputError(f"load: {where}: each of {key} must {rule}. Received: {values} in row {row}. Correct it.")
 
 
 def check_names(parts: Mapping[str, np.ndarray], names: tuple[str, ...], labels: str, where: str) -> tuple[str, ...]:
@@ -200,5 +198,6 @@ def check_sizes(y: np.ndarray, x_shape: tuple[int, ...], key: str, where: str) -
     if y.shape[1:] != x_shape[:2]:
         raise InputError(
             f"load: {where}: masks of {key} must have the height and width of their images, "
-            f"{' x '.join(map(str, x_shape[:2]))}. Received: {y.shape[1]} x {y.shape[2]}. Save one class for each pixel."
+            f"{' x '.join(map(str, x_shape[:2]))}. Received: {y.shape[1]} x {y.shape[2]}. Save one class for each "
+            "pixel."
         )

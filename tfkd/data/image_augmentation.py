@@ -45,6 +45,7 @@ class Flip:
     """Mirrors half of the images left to right. Not for digits and letters."""
 
     name: ClassVar[str] = "flip"
+    moves_pixels: ClassVar[bool] = True
 
     def __call__(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
@@ -66,6 +67,7 @@ class ResizedCrop:
     """
 
     name: ClassVar[str] = "resized_crop"
+    moves_pixels: ClassVar[bool] = True
     smallest: float = 0.25
     stretch: float = 4 / 3
 
@@ -98,6 +100,7 @@ class Rotation:
     """
 
     name: ClassVar[str] = "rotation"
+    moves_pixels: ClassVar[bool] = True
     degrees: float = 15.0
 
     def __post_init__(self) -> None:
@@ -157,6 +160,7 @@ class RandAugment:
     """
 
     name: ClassVar[str] = "rand_augment"
+    moves_pixels: ClassVar[bool] = True
     operations: int = 2
     magnitude: float = 0.5
 

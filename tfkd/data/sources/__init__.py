@@ -1,11 +1,11 @@
-"""The table of data sources: embedded digits, generated shapes, keras.datasets, .npz archives, TFRecords, folders of files and manifests.
+"""The table of data sources: embedded and generated ones, keras.datasets, archives, TFRecords, folders, manifests.
 
 A new source is one module with a `Source` and one line in `SOURCES`.
 """
 
 from __future__ import annotations
 
-from tfkd.data.sources import digits, folder, keras_datasets, manifest, npy, npz, shapes, tfds, tfrecord
+from tfkd.data.sources import digits, folder, keras_datasets, manifest, masks, npy, npz, shapes, tfds, tfrecord
 from tfkd.data.sources.source import Source
 
 # In the order in which a reference is tried: names before paths.
@@ -17,6 +17,7 @@ SOURCES: tuple[Source, ...] = (
     tfds.SOURCE,
     npy.SOURCE,
     tfrecord.SOURCE,
+    masks.SOURCE,
     folder.SOURCE,
     manifest.SOURCE,
     npz.SOURCE,

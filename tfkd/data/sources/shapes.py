@@ -96,7 +96,7 @@ class Scene:
         image: Image, uint8 [height, width, 3].
         mask: 0 for the background, 1 + the number of the shape elsewhere; uint8 [height, width].
         objects: Its objects, from left to right.
-        boxes: left, top, right, bottom as shares of width and height, and the number of the shape, float32 [M, 5].
+        boxes: Left, top, right and bottom as shares of width and height, and the number of the shape, float32 [M, 5].
     """
 
     image: np.ndarray
@@ -214,7 +214,7 @@ def _padded_boxes(one: Scene) -> np.ndarray:
 
 
 def _points(one: Scene) -> np.ndarray:
-    """x and y as shares of width and height, and 1 where the point is visible: float32 [3, 3]."""
+    """X and y as shares of width and height, and 1 where the point is visible: float32 [3, 3]."""
     height, width = one.mask.shape
     rows = np.zeros((len(SHAPES), 3), np.float32)
     for found in sorted(one.objects, key=lambda found: found.radius):  # the largest last
