@@ -18,7 +18,9 @@ _FORMS = (
 )
 DataOption = Annotated[
     Request,
-    typer.Option("--data", help=f"Data set: digits, shapes, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, {_FORMS}."),
+    typer.Option(
+        "--data", help=f"Data set: digits, shapes, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, {_FORMS}."
+    ),
 ]
 DIGITS = Request("digits")
 

@@ -43,8 +43,8 @@ def load(
     Args:
         name_or_path: One of the following; a name has precedence over a path (write `./digits` for a folder `digits`).
             A name of `NAMES`: `digits` is embedded, `shapes` is generated, others come from `$TFKD_DATA/NAME.npz`, else
-            from the cache of Keras, else by download. The name of another file `$TFKD_DATA/NAME.npz`. A `.npz` file with x_train,
-            y_train, x_test, y_test, or a folder of `.npy` files of these names. A folder of images
+            from the cache of Keras, else by download. The name of another file `$TFKD_DATA/NAME.npz`. A `.npz` file
+            with x_train, y_train, x_test, y_test, or a folder of `.npy` files of these names. A folder of images
             (PNG, JPEG, WebP, BMP, GIF) or sounds (WAV, FLAC, OGG) with one sub-folder per class, or with `train/`,
             `val/` and `test/` of that form, of which `val/` and `test/` may be missing. A manifest: a CSV or JSON-lines
             file with the columns `label`, optionally `split`, and either `path` of such files or values (columns of
