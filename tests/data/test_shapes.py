@@ -14,11 +14,11 @@ KINDS = ("classes", "multi_hot", "values", "masks", "boxes", "points")
 
 @pytest.fixture(scope="module")
 def splits():
-    return {kind: data.load("shapes", labels=kind, samples=60, image_size=(40, 56)) for kind in KINDS}
+    return {kind: data.load("shapes", labels=kind, sample_count=60, image_size=(40, 56)) for kind in KINDS}
 
 
 def test_samples_do_not_depend_on_labels_and_number(splits):
-    more = data.load("shapes", samples=80, image_size=(40, 56), validation=0)
+    more = data.load("shapes", sample_count=80, image_size=(40, 56), validation=0)
     for kind in KINDS:
         train, val, test = splits[kind]
         assert (len(train), len(val), len(test), train.input_shape, train.x.dtype) == (38, 4, 18, (40, 56, 3), np.uint8)
@@ -66,7 +66,7 @@ def test_a_shape_has_its_area_and_its_colour():
 
 
 def test_captions_are_token_ids_of_the_same_samples(splits):
-    captions = data.load("shapes", labels="values", samples=60, image_size=(40, 56), content="caption")
+    captions = data.load("shapes", labels="values", sample_count=60, image_size=(40, 56), content="caption")
     for found, images in zip(captions, splits["values"], strict=True):
         np.testing.assert_array_equal(found.ids, images.ids)
         np.testing.assert_array_equal(found.y, images.y)
@@ -77,7 +77,7 @@ def test_captions_are_token_ids_of_the_same_samples(splits):
 
 
 @pytest.mark.parametrize(
-    "options", [{"samples": 19}, {"image_size": (15, 48)}, {"samples": -1}, {"content": "text"}, {"color": "gray"}],
+    "options", [{"sample_count": 19}, {"image_size": (15, 48)}, {"sample_count": -1}, {"content": "text"}, {"color": "gray"}],
     ids=["few", "small", "negative", "content", "color"],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(options):

@@ -78,6 +78,11 @@ def sigmoid_target(t, s, y):
     return kl(p, q).mean(-1)
 
 
+def channel_wise(t, s, y):
+    p, q = (softmax(np.moveaxis(z, -1, 1).reshape(len(z), z.shape[-1], -1) / 4) for z in (t, s))
+    return 16 * kl(p, q).mean(-1)
+
+
 def vectors(x):
     return x.reshape(len(x), -1)
 
@@ -147,6 +152,7 @@ OUTPUT_LOSSES = {
 FEATURE_LOSSES = {
     losses.Hint: hint,
     losses.SimKD: hint,
+    losses.ChannelWise: channel_wise,
     losses.AttentionTransfer: attention,
     losses.SimilarityPreserving: similarity,
     losses.RelationalKD: relational,

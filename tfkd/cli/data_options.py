@@ -41,7 +41,7 @@ _OPTIONS = {
     "x_feature": described(str, _DEFAULTS.x_feature, HELP["x_feature"]),
     "y_feature": described(str, _DEFAULTS.y_feature, HELP["y_feature"]),
     "x_shape": Option(str | None, None, typer.Option(metavar="SIZE,SIZE,...", help=HELP["x_shape"])),
-    "samples": described(int | None, _DEFAULTS.samples, HELP["samples"]),
+    "sample_count": described(int | None, _DEFAULTS.sample_count, HELP["sample_count"]),
     "content": described(str, _DEFAULTS.content, HELP["content"]),
     "task": described(str | None, None, tasks.HELP),
 }

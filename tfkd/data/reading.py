@@ -46,7 +46,7 @@ class ReadingOptions:
         y_feature: Feature of a TFRecord that holds the class, an int64.
         x_shape: Shape of one sample of a TFRecord of numbers, or of the raw bytes of a uint8 array; None for flat
             numbers and encoded images.
-        samples: Number of samples of a generated data set; None for its default.
+        sample_count: Number of samples of a generated data set; None for its default.
         content: What x of a generated data set is: `image`, or `caption` for the token ids of its caption.
 
     Raises:
@@ -83,7 +83,7 @@ class ReadingOptions:
     x_shape: tuple[int, ...] | None = _option(
         None, "Shape of one sample of a TFRecord of numbers. By default the numbers are a vector."
     )
-    samples: int | None = _option(None, "Number of samples of the generated data set shapes. By default 2000.")
+    sample_count: int | None = _option(None, "Number of samples of the generated data set shapes. By default 2000.")
     content: str = _option("image", "What the samples of shapes are: image, or caption for token ids of its caption.")
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class ReadingOptions:
                     "Use image_size=(96, 96)."
                 )
             object.__setattr__(self, "image_size", tuple(size))
-        for name in ("sample_rate", "seconds", "mel_bands", "coefficients", "frame_ms", "hop_ms", "samples"):
+        for name in ("sample_rate", "seconds", "mel_bands", "coefficients", "frame_ms", "hop_ms", "sample_count"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"load: {name} must be > 0. Received: {value}. Correct it.")

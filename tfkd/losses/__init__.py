@@ -34,6 +34,7 @@ from tfkd.losses.features import (
 )
 from tfkd.losses.loss import DistillationLoss, value_at
 from tfkd.losses.outputs import CTKD, DIST, DKD, WSLD, FromKeras, MeanSquared, SoftTarget, StandardizedSoftTarget
+from tfkd.losses.positions import ChannelWise
 from tfkd.losses.sigmoid import SigmoidTarget
 from tfkd.models import own_code
 
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "CTKD", "DIST", "DKD", "WSLD", "AttentionTransfer", "ContrastiveDistillation", "DistillationLoss", "FromKeras",
-    "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SigmoidTarget", "SimKD", "SimilarityPreserving",
-    "SoftTarget", "StandardizedSoftTarget", "VariationalInformation", "build", "get", "value_at",
+    "CTKD", "DIST", "DKD", "WSLD", "AttentionTransfer", "ChannelWise", "ContrastiveDistillation", "DistillationLoss",
+    "FromKeras", "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SigmoidTarget", "SimKD",
+    "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget", "VariationalInformation", "build", "get",
+    "value_at",
 ]  # fmt: skip
 
 # The registry of losses on outputs, by the names that recipes and the command line use.
@@ -56,6 +58,7 @@ NAMES: dict[str, type[DistillationLoss]] = {
     "wsld": WSLD,
     "mean_squared": MeanSquared,
     "sigmoid_target": SigmoidTarget,
+    "channel_wise": ChannelWise,
 }
 
 

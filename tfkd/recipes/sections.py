@@ -63,7 +63,7 @@ class Source(Section):
     x_shape: list[Annotated[int, Field(ge=1)]] | None = Field(
         default=None, examples=[[28, 28, 1]], min_length=1, description=HELP["x_shape"]
     )
-    samples: int | None = Field(default=None, examples=[500], description=HELP["samples"])
+    sample_count: int | None = Field(default=None, examples=[500], description=HELP["sample_count"])
     content: str = Field(default="image", description=HELP["content"])
 
     @pydantic.model_validator(mode="after")
@@ -232,8 +232,8 @@ class Distillation(TrainingConfig):
         default=None,
         examples=["soft_target"],
         description="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, "
-        "sigmoid_target, or module:function of your own that is called with loss_options and returns a loss, see "
-        "tfkd.losses. "
+        "sigmoid_target, channel_wise, or module:function of your own that is called with loss_options and returns a "
+        "loss, see tfkd.losses. "
         "Left out: soft_target, of a regression mean_squared, of binary and multi-label tasks sigmoid_target.",
     )
     loss_options: JsonObject = Field(default={}, description="Other arguments of the distillation loss.")

@@ -177,10 +177,10 @@ def read(request: Request) -> Arrays:
         InputError: An option is out of range.
     """
     options = request.options
-    samples, (height, width) = options.samples or _SAMPLES, options.image_size or _IMAGE_SIZE
+    samples, (height, width) = options.sample_count or _SAMPLES, options.image_size or _IMAGE_SIZE
     if samples < _LEAST_SAMPLES or min(height, width) < _LEAST_SIDE:
         raise InputError(
-            f"load: shapes needs samples >= {_LEAST_SAMPLES} and an image_size of at least {_LEAST_SIDE} x "
+            f"load: shapes needs sample_count >= {_LEAST_SAMPLES} and an image_size of at least {_LEAST_SIDE} x "
             f"{_LEAST_SIDE} pixels. Received: {samples} samples of {height} x {width}. Use more."
         )
     labels = request.labels or "classes"
@@ -235,5 +235,5 @@ SOURCE = Source(
     accepts=lambda request: request.reference == "shapes",
     read=read,
     names=("shapes",),
-    options=("samples", "image_size", "content"),
+    options=("sample_count", "image_size", "content"),
 )
