@@ -77,7 +77,8 @@ def test_captions_are_token_ids_of_the_same_samples(splits):
 
 
 @pytest.mark.parametrize(
-    "options", [{"sample_count": 19}, {"image_size": (15, 48)}, {"sample_count": -1}, {"content": "text"}, {"color": "gray"}],
+    "options",
+    [{"sample_count": 19}, {"image_size": (15, 48)}, {"sample_count": -1}, {"content": "text"}, {"color": "gray"}],
     ids=["few", "small", "negative", "content", "color"],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(options):
