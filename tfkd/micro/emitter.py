@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +16,7 @@ from tfkd.micro.elimination import Elimination
 from tfkd.micro.graph import Graph
 from tfkd.micro.interface import header
 from tfkd.micro.io_tensors import IOTensor
-from tfkd.micro.kernel_text import kernel_texts
+from tfkd.micro.kernel_text import kernel_texts, struct_fields
 from tfkd.micro.lowering.layer import Layer, identifier
 from tfkd.micro.memory_plan import MemoryPlan
 from tfkd.micro.placement import Chain, place
@@ -32,6 +34,7 @@ class Program:
         layers: C functions in the order in which they run.
         steps: What each of these functions computes.
         weight_bytes: Bytes of all constants.
+        layer_weight_bytes: Bytes of the constants that each layer adds; equal ones count for the first layer.
         inputs: Inputs in the model's order.
         outputs: Outputs in the model's order.
         elimination: What was removed from the model because it cannot change the outputs.
@@ -45,6 +48,7 @@ class Program:
     layers: tuple[str, ...]
     steps: tuple[str, ...]
     weight_bytes: int
+    layer_weight_bytes: tuple[int, ...]
     inputs: tuple[IOTensor, ...]
     outputs: tuple[IOTensor, ...]
     elimination: Elimination
@@ -77,7 +81,9 @@ class _Constants:
         return sum(values.nbytes for values in self.arrays.values())
 
     def text(self) -> str:
-        return "\n".join(_array(label, values) for label, values in self.arrays.items())
+        section = f"TFKD_{self._name.upper()}_WEIGHTS"
+        defaults = f"#ifndef {section}\n#define {section} TFKD_WEIGHTS\n#endif"
+        return "\n".join([defaults, *(_array(label, values, section) for label, values in self.arrays.items())])
 
 
 def emit(
@@ -112,7 +118,10 @@ def emit(
     chained = {i: chain for chain in chains for i in chain.layers}
     functions = [f"tfkd_{name}_layer_{i}_{identifier(graph.tensors[x.writes].name)}" for i, x in enumerate(layers)]
     constants = _Constants(name)
-    bodies = [_layer(context, layer, i, functions[i], constants, i in chained) for i, layer in enumerate(layers)]
+    bodies, sizes = [], [0]
+    for i, layer in enumerate(layers):
+        bodies.append(_layer(context, layer, i, functions[i], constants, i in chained))
+        sizes.append(constants.bytes)
     bodies += [_chain(context, layers, chain, functions) for chain in chains]
     reset = [_reset(context, constants)] if context.states else []
     parts = [
@@ -137,6 +146,7 @@ def emit(
         layers=tuple(functions),
         steps=tuple(f"{x.op.kind} {x.comment}{', by rows' if i in chained else ''}" for i, x in enumerate(layers)),
         weight_bytes=constants.bytes,
+        layer_weight_bytes=tuple(after - before for before, after in itertools.pairwise(sizes)),
         inputs=inputs,
         outputs=outputs,
         elimination=elimination,
@@ -174,10 +184,10 @@ def _variant(kernel: str, struct: str, flags: int, parameters: Sequence[str]) ->
     return include_guard(f"VARIANT_{kernel}_{flags}", text)
 
 
-def _array(label: str, values: np.ndarray) -> str:
+def _array(label: str, values: np.ndarray, section: str) -> str:
     text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
     aligned = "TFKD_ALIGNED " if values.dtype.name == "int16" else ""  # kernels read int16 by words
-    return f"static const {CTYPES[values.dtype.name]} {aligned}{label}[{values.size}] = {{\n{text}}};"
+    return f"static const {CTYPES[values.dtype.name]} {aligned}{label}[{values.size}] {section} = {{\n{text}}};"
 
 
 def _layer(context: Context, layer: Layer, index: int, function: str, constants: _Constants, by_rows: bool) -> str:
@@ -192,7 +202,7 @@ def _layer(context: Context, layer: Layer, index: int, function: str, constants:
     if layer.scratch_bytes:
         tensors.append(f"(int16_t *)(void *)(arena + {context.places.scratch(index)})")
     fields = textwrap.fill(
-        ", ".join(f".{field} = {_value(field, value, index, constants)}" for field, value in layer.fields.items()),
+        ", ".join(f"/*{field}*/ {_value(field, layer.fields[field], index, constants)}" for field in _order(layer)),
         110,
         initial_indent="        ",
         subsequent_indent="        ",
@@ -205,6 +215,19 @@ def _layer(context: Context, layer: Layer, index: int, function: str, constants:
         f"{_row_parameters(layer) if by_rows else ''}"
         f"    tfkd_{layer.kernel}_flags{layer.flags}({', '.join(['&p', *tensors])});\n}}"
     )
+
+
+def _order(layer: Layer) -> tuple[str, ...]:
+    """The fields of a layer's struct in the struct's order: C++ before 2020 has no initializers by name.
+
+    Raises:
+        ValueError: The layer has other fields than the struct.
+    """
+    base = re.sub("_u?int[0-9]+$", "", layer.struct)
+    order = struct_fields()[base if base in struct_fields() else layer.struct]
+    if set(order) != set(layer.fields):
+        raise ValueError(f"{layer.struct} has the fields {order}, the layer {tuple(layer.fields)}")
+    return order
 
 
 def _value(field: str, value: int | tuple[int, ...] | np.ndarray, index: int, constants: _Constants) -> str:

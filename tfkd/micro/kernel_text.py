@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from importlib import resources
@@ -9,6 +10,9 @@ from importlib import resources
 from tfkd.micro.c_context import include_guard
 
 _INCLUDE = re.compile(r'^#include "(\w+)\.h"\n', re.MULTILINE)
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_STRUCT = re.compile(r"typedef struct \{([^}]*)\} (?:TFKD_NAME\()?(\w+)\)?;")
+_FIELD = re.compile(r"(\w+)(?:\[\w+\])?\s*[,;]")
 
 
 def kernel_texts(sources: Iterable[str]) -> list[str]:
@@ -23,6 +27,20 @@ def kernel_texts(sources: Iterable[str]) -> list[str]:
     for source in sources:
         _collect(source, texts)
     return list(texts.values())
+
+
+@functools.cache
+def struct_fields() -> dict[str, tuple[str, ...]]:
+    """The fields of each C struct of the kernels, in their order, by its name as for int8 values.
+
+    >>> struct_fields()["tfkd_set_params"]
+    ('count', 'value')
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for path in resources.files(__package__).joinpath("kernels").iterdir():
+        for body, name in _STRUCT.findall(_COMMENT.sub("", path.read_text(encoding="utf-8"))):
+            found[name if name.startswith("tfkd_") else f"tfkd_{name}"] = tuple(_FIELD.findall(body))
+    return found
 
 
 def _collect(source: str, texts: dict[str, str]) -> None:

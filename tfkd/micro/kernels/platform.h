@@ -1,11 +1,23 @@
-/* What the kernels need of the compiler and the core: C99 with one of gcc, clang or any other compiler.
+/* What the kernels need of the compiler and the core: C99 or C++ with one of gcc, clang or any other compiler.
  *
- * Macros that a user may define: TFKD_PORTABLE turns all assembly off, with the same outputs. */
+ * Macros that a user may define: TFKD_PORTABLE turns all assembly off, with the same outputs. TFKD_WEIGHTS stands behind
+ * the name of each constant array: __attribute__((section(".external_flash"))) places the weights of all models, and
+ * TFKD_<NAME>_WEIGHTS those of one. */
 #if defined(__STDC_HOSTED__) && __STDC_HOSTED__
 #include <string.h>
 #else
+#ifdef __cplusplus
+extern "C" {
+#endif
 void *memcpy(void *, const void *, size_t);
 void *memset(void *, int, size_t);
+#ifdef __cplusplus
+}
+#endif
+#endif
+
+#ifndef TFKD_WEIGHTS
+#define TFKD_WEIGHTS
 #endif
 
 #if defined(__GNUC__)
