@@ -69,16 +69,12 @@ def test_export_for_size_passes_its_selftest_with_less_code(model: Path, tmp_pat
         export.write(model, tmp_path / "other", format="tflm", size=True)
 
 
-@pytest.mark.parametrize("layout", export.LAYOUTS)
-def test_layout_has_its_build_files(layout: str, model: Path, tmp_path: Path) -> None:
-    export.write(model, tmp_path / "out", layout=layout, oracle=targets.get("tflm"))
+def test_export_has_sources_and_build_files(model: Path, tmp_path: Path) -> None:
+    report = export.write(model, tmp_path / "out", oracle=targets.get("tflm"))
     found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    expected = {
-        "plain": {"model.c", "model.h", "model_selftest.c", "CMakeLists.txt", "Makefile"},
-        "arduino": {"library.properties", "src/model.c", "src/model.h", "src/model_selftest.c"},
-        "zephyr": {"zephyr/module.yml", "zephyr/CMakeLists.txt", "src/model.c", "src/model.h", "src/model_selftest.c"},
-    }[layout]
-    assert found == expected | {"report.json"}
+    sources = {"model.c", "model.h", "model_selftest.c", "model_selftest.h"}
+    assert found == sources | {"CMakeLists.txt", "Makefile", "report.json"}
+    assert report["costs"]["target"] is report["costs"]["flash_bytes"] is report["costs"]["instructions"] is None
 
 
 def test_format_tflm_has_the_model_and_registers_its_ops(model: Path, tmp_path: Path) -> None:

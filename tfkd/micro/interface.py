@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tfkd.micro.c_context import CTYPES, Context, comment, quantizer
 
@@ -47,6 +47,22 @@ typedef struct {{
 
 #endif
 """
+
+
+def with_facts(text: str, name: str, facts: Mapping[str, str | int]) -> str:
+    """A header with macros that say what it was made from.
+
+    Args:
+        text: Text of `<name>.h`.
+        name: C identifier of the model.
+        facts: Values by the end of their macros' names; they follow the size of the arena.
+    """
+    at = text.index("\n", text.index(f"#define TFKD_{name.upper()}_ARENA_BYTES "))
+    lines = (
+        f"\n#define TFKD_{name.upper()}_{key} " + (f'"{comment(value)}"' if isinstance(value, str) else str(value))
+        for key, value in facts.items()
+    )
+    return text[:at] + "".join(lines) + text[at:]
 
 
 def _io_macros(context: Context, indices: Sequence[int], kind: str) -> str:

@@ -119,10 +119,8 @@ def selftest(program: Program, vectors: Vectors) -> str:
     arrays = [_array(f"in{i}", x) for i, x in enumerate(vectors.inputs)]
     arrays += [_array(f"expected{i}", y) for i, y in enumerate(vectors.outputs)]
     buffers, statements = _one_vector(program, vectors)
-    return f"""/* Self-test: {vectors.count} inputs, and the outputs that {_engine(vectors.oracle)} computes. */
-#include "{name}.h"
-
-int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx);
+    return f"""/* Self-test: {vectors.count} inputs, and the outputs that {engine(vectors.oracle)} computes. */
+#include "{name}_selftest.h"
 
 {newline.join(arrays)}
 
@@ -141,6 +139,31 @@ int main(void) {{
     static tfkd_{name}_ctx ctx;
     return tfkd_{name}_selftest(&ctx);
 }}
+#endif
+"""
+
+
+def selftest_header(program: Program, vectors: Vectors) -> str:
+    """The C header of the self-test."""
+    name, upper = program.name, program.name.upper()
+    return f"""#ifndef TFKD_{upper}_SELFTEST_H
+#define TFKD_{upper}_SELFTEST_H
+
+#include "{name}.h"
+
+#define TFKD_{upper}_SELFTEST_VECTORS {vectors.count}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* Returns the number of vectors whose outputs differ, 0 if none do, or -1 if the model does not run. */
+int tfkd_{name}_selftest(tfkd_{name}_ctx *ctx);
+
+#ifdef __cplusplus
+}}
+#endif
+
 #endif
 """
 
@@ -182,7 +205,8 @@ def _quantization(name: str, direction: str, index: int, count: int) -> str:
     return f"{prefix}_SCALE, {prefix}_ZERO_POINT"
 
 
-def _engine(spec: str) -> str:
+def engine(spec: str) -> str:
+    """What computed expected outputs, in words."""
     if spec == "tflm":
         return "TensorFlow Lite Micro's reference kernels"
     return f"this program, run on an emulated core ({spec}),"

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ToolMissingError
-from tfkd.targets.microcontrollers import CORES, with_board, with_compiler
+from tfkd.targets.microcontrollers import CORES, is_emulated, with_board, with_compiler
 from tfkd.targets.target import Target, check_inputs, cores
 
-__all__ = ["Target", "available", "check_inputs", "cores", "defaults", "get", "names", "with_board", "with_compiler"]
+__all__ = [
+    "Target", "available", "check_inputs", "cores", "defaults", "get", "is_emulated", "names", "with_board",
+    "with_compiler",
+]  # fmt: skip
 
 # The class of each target by the first word of its specification. It is imported at its first use, since some targets
 # need packages that other platforms lack. A new target is a new module and one line here.

@@ -95,6 +95,15 @@ def boards() -> dict[str, Board]:
     return {name: Board(name, **fields) for name, fields in table.items()}
 
 
+def is_emulated(spec: str) -> bool:
+    """Whether a specification is an emulated core.
+
+    >>> is_emulated("cortex-m4:nrf52840"), is_emulated("host")
+    (True, False)
+    """
+    return re.split("[:,]", spec)[0] in CORES
+
+
 def with_board(specs: Sequence[str], board: str | None) -> list[str]:
     """Puts the emulated cores of some specifications on a board.
 
@@ -142,7 +151,7 @@ def with_compiler(specs: Sequence[str], cc: str | None) -> list[str]:
     """
     if cc is None:
         return list(specs)
-    emulated = [spec for spec in specs if re.split("[:,]", spec)[0] in CORES]
+    emulated = [spec for spec in specs if is_emulated(spec)]
     if not emulated:
         raise InputError(
             f"targets: cc is used by emulated cores only. Received: {', '.join(specs)}. Add the target cortex-m4."
