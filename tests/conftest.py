@@ -1,5 +1,6 @@
 """Fixtures and options that the tests of several rooms share."""
 
+import gc
 import os
 import signal
 import sys
@@ -151,6 +152,12 @@ def pytest_collection_modifyitems(items):
     """
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish():
+    """Takes what was imported so far out of each later garbage collection: Keras collects whenever it clears a session."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish():

@@ -72,7 +72,7 @@ class Forks:
         kwargs = {"code": code, "arguments": [*map(str, arguments)], "cwd": str(cwd)}
         (folder / "request").write_bytes(pickle.dumps((f"{__name__}:run", kwargs)))
         output, sink = os.pipe()
-        job = isolation._template(f"{__name__}:load").fork((folder / "request", folder / "reply"), sink)
+        job = isolation._template(f"{__name__}:load").fork((folder / "request", folder / "reply"), f"{__name__}:run", sink)
         os.close(sink)
         return Fork(output, job)
 
@@ -85,7 +85,7 @@ class Forks:
 
 
 def load():
-    for name in ("tensorflow", "keras", "tfkd.cli"):
+    for name in ("tensorflow", "keras", "tfkd.cli", "tfkd.recipes.pipeline", "tfkd.distillation.distiller", "zarr"):
         importlib.import_module(name)
 
 

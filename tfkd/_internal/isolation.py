@@ -73,7 +73,7 @@ def prepared(first: str, /) -> Iterator[Callable[..., Any]]:
     """Starts a process that does slow preparations, such as an import, while this one prepares the arguments.
 
     On Linux the process stays for later calls with the same preparations: it forks a new process for each of them. It
-    ends when this process ends, or when it was not used for two minutes.
+    ends when this process ends, or when it was not used for ten minutes.
 
     Args:
         first: `"module:function"` without arguments: the preparations.
@@ -139,9 +139,9 @@ class _Child:
     def request(self, function: str, kwargs: Mapping[str, object]) -> None:
         """Tells the child what to run."""
         self._request.write_bytes(pickled((function, dict(kwargs))))
-        self._wake()
+        self._wake(function)
 
-    def _wake(self) -> None:
+    def _wake(self, function: str) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the child died: `result` reports it
             self._process.stdin.write(b"\n")
@@ -196,9 +196,9 @@ class _ForkedChild(_Child):
         self._code: int | None = None
         _template(first)  # starts it
 
-    def _wake(self) -> None:
+    def _wake(self, function: str) -> None:
         with self._output.open("wb") as sink:
-            self._socket = _template(self._first).fork((self._request, self._reply), sink.fileno())
+            self._socket = _template(self._first).fork((self._request, self._reply), function, sink.fileno())
 
     def _wait(self, timeout_s: float) -> int | None:
         assert self._socket is not None
@@ -249,14 +249,14 @@ class _Template:
         """Whether the process runs and will not end of itself before the next request reaches it."""
         return self._process.poll() is None and time.monotonic() - self._used < IDLE_S
 
-    def fork(self, paths: tuple[Path, Path], output: int) -> socket.socket:
+    def fork(self, paths: tuple[Path, Path], function: str, output: int) -> socket.socket:
         """Starts a worker that reads its request at the first path and writes its reply to the second one."""
         job, end = socket.socketpair()
         # In a file, since a message has a limit that large environments exceed.
         paths[0].with_name(PLACE).write_bytes(pickled((os.getcwd(), dict(os.environ))))
         # A template that has died leaves `job` without a peer, which is how a crash at the start is seen.
         with end, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._socket, [pickled(tuple(map(str, paths)))], [end.fileno(), output])
+            socket.send_fds(self._socket, [pickled((*map(str, paths), function))], [end.fileno(), output])
             job.send(b"\n")
         self._used = time.monotonic()
         return job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -11,6 +12,7 @@ import signal
 import socket
 import stat
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -23,7 +25,7 @@ _PACKAGE = Path(__file__).parents[1]
 # The exit status of a child whose function raised an exception; no other cause gives it.
 RAISED = 87
 # A prepared process that was not used for so long is replaced by a new one; it ends by itself after twice the time.
-IDLE_S = 60.0
+IDLE_S = 300.0
 # The file beside a request with the working directory and the environment of a forked worker.
 PLACE = "place"
 
@@ -38,6 +40,7 @@ class ChildFailed(RuntimeError):
 
 def serve(request: Path, reply: Path, first: str) -> int:
     """Runs the requested function and writes its result or its error; returns the exit status."""
+    tempfile.tempdir = str(request.parent)  # the parent removes it, also when this process is killed
     try:
         if first:
             _find(first)()
@@ -135,11 +138,15 @@ def _fork_for_requests(first: str) -> tuple[str, str]:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that are forked
     with contextlib.suppress(Exception):  # the worker repeats the preparations and reports the error
         _find(first)()
+        gc.freeze()  # a collection in a worker would copy each page that holds an object of the preparations
     requests = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     while select.select([requests], [], [], 2 * IDLE_S)[0]:
         message, descriptors, _, _ = socket.recv_fds(requests, 2**16, 2)
         if not message:  # the parent has ended
             break
+        request, reply, function = pickle.loads(message)
+        with contextlib.suppress(Exception):  # as above; workers to come have the module too
+            _find(function)
         if os.fork() == 0:
             os.setsid()
             requests.close()
@@ -148,7 +155,6 @@ def _fork_for_requests(first: str) -> tuple[str, str]:
                 os.dup2(source, number)
             os.close(job)
             os.close(output)
-            request, reply = pickle.loads(message)
             folder, environment = pickle.loads(Path(request).with_name(PLACE).read_bytes())
             os.chdir(folder)
             os.environ.clear()
