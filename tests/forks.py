@@ -83,10 +83,31 @@ class Forks:
 
 # What the processes run.
 
+_IMPORTS = ("tensorflow", "keras", "tfkd.cli", "tfkd.recipes.pipeline", "tfkd.distillation.distiller", "zarr")
+_PREPARATIONS = (
+    "tfkd.conversion.tensorflow_converter:load",
+    "tfkd.conversion.quantizer:_load",
+    "tfkd.conversion.litert:load",
+    "tfkd.conversion.micro_interpreter:load",
+)
+
 
 def load():
-    for name in ("tensorflow", "keras", "tfkd.cli", "tfkd.recipes.pipeline", "tfkd.distillation.distiller", "zarr"):
+    """Imports, and starts the prepared processes that conversions and validations use; all forks share them."""
+    for name in _IMPORTS:
         importlib.import_module(name)
+    isolation._Template.usable = property(lambda template: _is_alive(template._process.pid))
+    for first in _PREPARATIONS:
+        isolation._template(first)
+
+
+def _is_alive(pid):
+    """Whether a process runs, also one that is not a child of this one."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def run(code, arguments, cwd):

@@ -189,17 +189,21 @@ def batch_dataset(
     counter = EpochCounter()
     make_batch = _batch_function(samples, augment, seed, soft_labels, partner)
 
-    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+    # AutoGraph is kept away from the functions: it would take time for each and turn our errors into errors of its own.
+    plain = tf.autograph.experimental.do_not_convert
+
+    def order(_: tf.Tensor) -> tf.data.Dataset:
+        epoch = counter.variable.assign_add(1)
         rows = tf.range(len(samples), dtype=tf.int64)
         if shuffle:
             rows = tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([tf.constant(seed, tf.int64), epoch]))
-        return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).map(lambda part: (part, epoch))
+        epochs = tf.data.Dataset.from_tensors(epoch).repeat()
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(rows).batch(batch_size), epochs)
 
-    dataset = tf.data.Dataset.from_tensors(0).map(lambda _: counter.variable.assign_add(1)).flat_map(order)
+    dataset = tf.data.Dataset.from_tensors(0).flat_map(plain(order))
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-len(samples) // batch_size)))
     make = make_batch if mixing is None else _mixed(make_batch, mixing, samples, seed)
-    make = tf.autograph.experimental.do_not_convert(make)  # it would turn our errors into errors of its own
-    dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(plain(make), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
     dataset.epoch = counter
     return dataset
