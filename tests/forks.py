@@ -72,7 +72,9 @@ class Forks:
         kwargs = {"code": code, "arguments": [*map(str, arguments)], "cwd": str(cwd)}
         (folder / "request").write_bytes(pickle.dumps((f"{__name__}:run", kwargs)))
         output, sink = os.pipe()
-        job = isolation._template(f"{__name__}:load").fork((folder / "request", folder / "reply"), f"{__name__}:run", sink)
+        job = isolation._template(f"{__name__}:load").fork(
+            (folder / "request", folder / "reply"), f"{__name__}:run", sink
+        )
         os.close(sink)
         return Fork(output, job)
 

@@ -1,9 +1,6 @@
 """README.md is correct: its Python runs, and the commands, files and make targets that it names exist."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,20 +17,14 @@ def blocks(language):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(forks, tmp_path_factory):
     """The folder in which the Python of the README ran, and the lines that it printed."""
     folder = tmp_path_factory.mktemp("readme")
     (code,) = blocks("python")
-    child = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    assert child.returncode == 0, child.stderr[-4000:]
-    return folder, child.stdout.splitlines()
+    child = forks.start(code, cwd=folder)
+    printed = child.communicate()
+    assert child.returncode == 0, printed[-4000:]
+    return folder, printed.splitlines()
 
 
 def test_python_writes_a_model_and_a_report(ran):

@@ -98,6 +98,7 @@ def disturb(count: int, whole: Path, attempt: Attempt, check: Callable[[Path], N
     check(place)
 
 
+@pytest.mark.campaign  # tests/distillation/labels/test_store.py kills one of three that label
 def test_label_resumes_after_kills_with_equal_labels(forks: Forks, teacher: Path, tmp_path: Path, kills: int) -> None:
     def check(place: Path) -> None:
         one, other = (SoftLabels.open(path) for path in (tmp_path / "store", place))
@@ -111,6 +112,7 @@ def test_label_resumes_after_kills_with_equal_labels(forks: Forks, teacher: Path
     )
 
 
+@pytest.mark.campaign  # test_pipeline.py kills a run in its training
 def test_run_resumes_after_kills_with_equal_models(forks: Forks, tmp_path: Path, kills: int) -> None:
     def attempt(place: Path, after: float | None) -> tuple[bool, float]:
         path = tmp_path / f"{place.name}.toml"
@@ -142,7 +144,8 @@ def test_convert_leaves_no_file_or_a_complete_one_after_kills(
     disturb(kills, tmp_path / "whole.tflite", attempt, check)
 
 
-@pytest.mark.parametrize("method", ["prune", pytest.param("cluster", marks=pytest.mark.campaign)])
+@pytest.mark.campaign  # tests/optimization/test_optimization.py kills a run in each of its optimizations
+@pytest.mark.parametrize("method", ["prune", "cluster"])
 def test_distill_resumes_optimization_after_a_kill_with_equal_weights(
     forks: Forks, teacher: Path, tmp_path: Path, method: str
 ) -> None:

@@ -20,7 +20,7 @@ validation = 0.2
 
 [teacher]
 model = "mlp"
-epochs = 15
+epochs = 10
 learning_rate = 1e-2
 
 [student]

@@ -33,7 +33,7 @@ CONTRACTS = {
     "binary": Contract(min_roc_auc=80, max_pr_auc_drop=3, max_f1_drop_from_teacher=15),
     "multi_label": Contract(min_map=60, max_map_drop=3, max_f1_drop_from_teacher=15),
 }
-CONFIG = training_config(epochs=40, batch_size=32, learning_rate=1e-2, early_stopping=20)
+CONFIG = training_config(epochs=15, batch_size=32, learning_rate=1e-2, early_stopping=6)
 
 
 @pytest.fixture(scope="module", params=TABLES)
