@@ -155,7 +155,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Takes what was imported so far out of each later garbage collection: Keras collects whenever it clears a session."""
+    """Keeps what was imported so far out of later garbage collections, which Keras runs when it clears a session."""
     gc.collect()
     gc.freeze()
 
