@@ -1,6 +1,7 @@
 """`tfkd train` and `tfkd distill`: an interruption, and how the same call resumes after it."""
 
 import filelock
+import keras
 import numpy as np
 import pytest
 
@@ -27,19 +28,35 @@ def untrained(tmp_path_factory):
     return path
 
 
-def distil(out, teacher, stop_after=None, config=CONFIG, **options):
-    epochs = []
-
-    def on_epoch(done, total, logs):
-        epochs.append(done)
-        if done == stop_after:
-            raise Stop
-
-    job = training.Job("digits_student", out, "digits", config, distillation=training.Distillation(teacher), **options)
-    return epochs, training.train(job, on_epoch=on_epoch)
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    """A student with few layers, since each training traces them."""
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(keras.layers.Rescaling(1 / 16)(image))
+    path = tmp_path_factory.mktemp("student") / "student.keras"
+    keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x))).save(path)
+    return str(path)
 
 
-def test_training_resumes_after_an_interruption_with_equal_results(teacher, tmp_path):
+@pytest.fixture(scope="module")
+def distil(student):
+    """A function that distils that student."""
+
+    def run(out, teacher, stop_after=None, config=CONFIG, **options):
+        epochs = []
+
+        def on_epoch(done, total, logs):
+            epochs.append(done)
+            if done == stop_after:
+                raise Stop
+
+        job = training.Job(student, out, "digits", config, distillation=training.Distillation(teacher), **options)
+        return epochs, training.train(job, on_epoch=on_epoch)
+
+    return run
+
+
+def test_training_resumes_after_an_interruption_with_equal_results(distil, teacher, tmp_path):
     whole, cut = tmp_path / "whole.keras", tmp_path / "deep" / "cut.keras"
     _, expected = distil(whole, teacher)
     with pytest.raises(Stop):
@@ -53,7 +70,7 @@ def test_training_resumes_after_an_interruption_with_equal_results(teacher, tmp_
     assert [file.name for file in cut.parent.iterdir()] == ["cut.keras"]
 
 
-def test_training_with_other_settings_starts_again(teacher, tmp_path):
+def test_training_with_other_settings_starts_again(distil, teacher, tmp_path):
     out = tmp_path / "student.keras"
     with pytest.raises(Stop):
         distil(out, teacher, stop_after=1)
@@ -62,7 +79,7 @@ def test_training_with_other_settings_starts_again(teacher, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["student.keras"]
 
 
-def test_training_deletes_nothing_that_it_did_not_make(teacher, tmp_path):
+def test_training_deletes_nothing_that_it_did_not_make(distil, teacher, tmp_path):
     """A file that a kill inside the conversion left, and a folder of the user, both named like the output."""
     out = tmp_path / "student.keras"
     left = [tmp_path / ".student.keras.abc123", tmp_path / f".student.keras.tfkd-{'0' * 16}" / "mine"]
@@ -80,7 +97,7 @@ def test_training_deletes_nothing_that_it_did_not_make(teacher, tmp_path):
     ]
 
 
-def test_training_of_an_output_that_another_process_writes_is_refused(teacher, tmp_path):
+def test_training_of_an_output_that_another_process_writes_is_refused(distil, teacher, tmp_path):
     out = tmp_path / "student.keras"
     lock = filelock.FileLock(tmp_path / ".student.keras.tfkd.lock", is_singleton=False)
     with lock, pytest.raises(InputError, match="another run works here"):
@@ -88,7 +105,7 @@ def test_training_of_an_output_that_another_process_writes_is_refused(teacher, t
     assert distil(out, teacher, config=recipe.training_config(epochs=1, batch_size=256))[0] == [1]
 
 
-def test_training_refuses_an_existing_output(teacher, tmp_path):
+def test_training_refuses_an_existing_output(distil, teacher, tmp_path):
     out = tmp_path / "student.keras"
     out.write_text("mine")
     with pytest.raises(InputError, match="already exists"):
@@ -96,18 +113,18 @@ def test_training_refuses_an_existing_output(teacher, tmp_path):
     assert out.read_text() == "mine"
 
 
-def test_training_with_a_bad_teacher_is_refused_before_it_begins(untrained, tmp_path):
+def test_training_with_a_bad_teacher_is_refused_before_it_begins(distil, untrained, tmp_path):
     out = tmp_path / "student.keras"
     with pytest.raises(InputError, match=r"not better than a constant answer.*\n.*\n.*\n.*allow_bad_teacher=True"):
         distil(out, untrained)
     assert not list(tmp_path.iterdir())
 
 
-def test_distillation_on_data_with_a_leak_is_refused_before_it_begins(teacher, tmp_path):
+def test_distillation_on_data_with_a_leak_is_refused_before_it_begins(teacher, tmp_path, student):
     train, out = data.load("digits").train, tmp_path / "student.keras"
     np.savez(tmp_path / "leak.npz", x_train=train.x, y_train=train.y, x_test=train.x[:40], y_test=train.y[:40])
     distillation = training.Distillation(teacher)
-    job = training.Job("digits_student", out, str(tmp_path / "leak.npz"), CONFIG, distillation=distillation)
+    job = training.Job(student, out, str(tmp_path / "leak.npz"), CONFIG, distillation=distillation)
     with pytest.raises(InputError, match=r"data are refused before(.|\n)*Samples of train are in test too"):
         training.train(job)
     assert not out.exists()
@@ -123,10 +140,10 @@ def test_few_equal_rows_of_a_table_are_a_warning_and_many_an_error():
         assert [one.severity for one in doctor.examine_data(splits)] == [severity]
 
 
-def test_training_with_a_bad_teacher_is_possible_and_reports_it(untrained, tmp_path):
+def test_training_with_a_bad_teacher_is_possible_and_reports_it(untrained, tmp_path, student):
     notes, settings = [], training.Distillation(untrained, allow_bad_teacher=True)
     config = recipe.training_config(epochs=1, batch_size=256)
-    job = training.Job("digits_student", tmp_path / "student.keras", "digits", config, distillation=settings)
+    job = training.Job(student, tmp_path / "student.keras", "digits", config, distillation=settings)
     training.train(job, on_note=notes.append)
     assert ["not better than a constant answer" in note for note in notes] == [True]
 
