@@ -36,7 +36,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfkd needs Python 3.11 or newer, found " + sys.version)'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv is missing. Install it: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,mcu,mlflow,tfds]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,mcu,mlflow,npu,tfds]'
 	@touch $@
 
 demo: install

@@ -78,7 +78,9 @@ def latencies(runs: Sequence[tuple[Path, Measurement]]) -> str:
 
 
 def _instructions(measured: JsonRecord) -> str:
-    """Instructions, estimated time, RAM and flash on an emulated microcontroller; empty for other targets."""
+    """Instructions, estimated time, RAM and flash of a microcontroller or an NPU; empty for other targets."""
+    if "npu_ops" in measured["environment"]:
+        return npu(measured)
     if measured["instructions"] is None:
         return ""
     memory, estimate = measured["memory"], measured["estimated_ms"]
@@ -87,6 +89,25 @@ def _instructions(measured: JsonRecord) -> str:
         f"{measured['instructions']:,} instructions{time}, RAM {memory['ram_bytes']:,}, "
         f"flash {memory['flash_bytes']:,} bytes"
     )
+
+
+def npu(measured: JsonRecord) -> str:
+    """What Vela estimates for an NPU: coverage, cycles, time and memory.
+
+    Args:
+        measured: Measurement of an Ethos-U as JSON, see `tfkd.targets.ethos_u`.
+    """
+    environment, memory = measured["environment"], measured["memory"]
+    rest = [op["kind"] for op in environment["cpu_ops"]]
+    parts = [f"{environment['npu_ops']} of {environment['npu_ops'] + len(rest)} ops on the NPU"]
+    if environment["estimated_npu_cycles"] is not None:
+        parts.append(f"{environment['estimated_npu_cycles']:,} cycles of it")
+    if measured["estimated_ms"]:
+        parts.append(f"{measured['estimated_ms'][0]:.3f} ms")
+    parts.append(f"SRAM {environment['sram_bytes']:,}, flash {memory['flash_bytes']:,} bytes (estimated by Vela)")
+    if rest:
+        parts.append(f"on the Cortex-M beside it: {', '.join(dict.fromkeys(rest))}, whose time is unknown")
+    return ", ".join(parts)
 
 
 def trained(record: JsonRecord) -> str:

@@ -11,6 +11,7 @@ from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ToolMissingError
 from tfkd.targets.microcontrollers import CORES, is_emulated, with_board, with_compiler
 from tfkd.targets.target import Target, check_inputs, cores
+from tfkd.targets.vela import ACCELERATORS
 
 __all__ = [
     "Target", "available", "check_inputs", "cores", "defaults", "get", "is_emulated", "names", "with_board",
@@ -24,6 +25,7 @@ _TARGETS = {
     "tflm": "tfkd.targets.tflm:TFLM",
     "arm64": "tfkd.targets.arm64:ARM64",
     **dict.fromkeys(CORES, "tfkd.targets.cortex_m:CortexM"),
+    **dict.fromkeys(ACCELERATORS, "tfkd.targets.ethos_u:EthosU"),
     "ssh": "tfkd.targets.ssh:SSH",
     "android": "tfkd.targets.android:Android",
     "adb-binary": "tfkd.targets.adb_binary:AdbBinary",
@@ -79,6 +81,7 @@ def get(spec: str, **options: object) -> Target:
         spec: `host` (LiteRT with XNNPACK), `host:plain` (LiteRT's own kernels), `host:reference` (its reference
             kernels), `tflm` (TensorFlow Lite Micro), `arm64` (LiteRT for ARM under QEMU, also `arm64:cortex-a53`), an
             emulated core such as `cortex-m4`, also with the flash and RAM of a board as in `cortex-m4:nrf52840`,
+            `ethos-u55-128` (an NPU, estimated by Vela),
             `ssh:user@host` (LiteRT on an edge device), `android` or `android:SERIAL` (a phone),
             `adb-binary:benchmark_model@SERIAL` (LiteRT's benchmark tool on a phone), `browser`, `browser:firefox` or
             `browser:/path` (LiteRT.js in a browser here), or `browser:wait` (in that of a phone). Settings may follow:
