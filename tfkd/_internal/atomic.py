@@ -44,20 +44,20 @@ def write(path: Path, content: str | bytes) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes text files into a new folder, which replaces an existing one.
+def write_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Writes files into a new folder, which replaces an existing one; text as UTF-8.
 
     Args:
         folder: Folder to create or replace.
-        files: Text by path relative to the folder.
+        files: Content by path relative to the folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         part.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
-        for name, text in files.items():
+        for name, content in files.items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
-            (part / name).write_text(text, encoding="utf-8")
+            (part / name).write_bytes(content.encode() if isinstance(content, str) else content)
         old = part.with_name(f"{part.name}.old")
         if folder.exists():
             folder.rename(old)

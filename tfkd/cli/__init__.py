@@ -19,6 +19,7 @@ from tfkd.cli import (  # noqa: F401  # isort: skip
     explain,
     benchmark,
     export_c,
+    export_web,
     report,
 )
 from tfkd.cli.application import app

@@ -166,6 +166,19 @@ def exported(folder: Path, sizes: JsonRecord) -> str:
     return "; ".join(words)
 
 
+def exported_site(folder: Path, written: JsonRecord) -> str:
+    """The result of an export of a web page.
+
+    Args:
+        folder: Folder of the page.
+        written: See `tfkd.targets.web_site.write`.
+    """
+    return (
+        f"{folder}: {written['files']} files, {written['bytes'] / 1e6:.1f} MB, for {written['input']}s\n"
+        f"Try it: python3 -m http.server --directory {folder} 8000, then open http://localhost:8000"
+    )
+
+
 def _sizes(record: JsonRecord) -> list[str]:
     """The size of a .tflite, plain and compressed."""
     compressed = f"{record['compressed_bytes']:,} compressed by gzip, {record['zstd_bytes']:,} by zstd"

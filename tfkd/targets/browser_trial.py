@@ -99,7 +99,7 @@ class Trial:
         """What the server answers."""
         folder = Path(__file__).with_name("browser_page")
         files: dict[str, bytes | Callable[[], bytes]] = {
-            name: (folder / name).read_bytes() for name in ("page.css", "page.js", "measure.js")
+            name: (folder / name).read_bytes() for name in ("page.css", "page.js", "measure.js", "engine.js")
         }
         files[""] = self._page(folder.joinpath("page.html.jinja").read_text("utf-8")).encode()
         files["job.json"] = lambda: json.dumps(self._job()).encode()
@@ -127,7 +127,6 @@ class Trial:
             while len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)
         self._progress("the page is open", 0)
-        ops = set(self.model.ops)
         return {
             "nonce": nonce,
             "accelerator": self.settings.accelerator,
@@ -135,7 +134,7 @@ class Trial:
             "latency": self.settings.latency,
             "samples": self._samples,
             "part_samples": self._part,
-            "restart": litert.needs_restart(ops) or not _STATEFUL.isdisjoint(ops),
+            "restart": keeps_state(self.model),
             "inputs": [{"dtype": end.dtype, "shape": list(end.tensor.shape)} for end in self.sent.inputs],
             "input_names": self.sent.names and self.sent.names[0],
             "output_names": self.sent.names and self.sent.names[1],
@@ -197,3 +196,13 @@ class Trial:
             checked, self.spec, self.model, self.sent, self.settings.accelerator, self.library.version
         )
         return Answer(measurement, device=checked.record.device)
+
+
+def keeps_state(model: TFLiteModel) -> bool:
+    """Whether outputs depend on earlier samples, so that only a new model of LiteRT.js has the initial state.
+
+    Args:
+        model: The model.
+    """
+    ops = set(model.ops)
+    return litert.needs_restart(ops) or not _STATEFUL.isdisjoint(ops)
