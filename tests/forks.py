@@ -99,7 +99,7 @@ def load():
     for name in _IMPORTS:
         importlib.import_module(name)
     isolation._Template.usable = property(lambda template: _is_alive(template._process.pid))
-    for first in _PREPARATIONS:
+    for first in set(_PREPARATIONS) - set(isolation._templates):
         isolation._template(first)
 
 
@@ -113,6 +113,8 @@ def _is_alive(pid):
 
 
 def run(code, arguments, cwd):
+    for first, (_, template) in list(isolation._templates.items()):
+        isolation._templates[first] = isolation._imports_from(), template  # the environment is that of the test now
     os.chdir(cwd)
     sys.argv = ["-c", *arguments]
     try:

@@ -275,8 +275,7 @@ _templates_lock = threading.Lock()
 
 def _template(first: str) -> _Template:
     """The template with these preparations; another takes its place when what imports depend on has changed."""
-    variables = sorted(item for item in os.environ.items() if item[0].startswith(_IMPORT_VARIABLES))
-    key = (_import_path(), variables)
+    key = _imports_from()
     with _templates_lock:
         known, template = _templates.get(first, (None, None))
         if template is None or known != key or not template.usable:
@@ -285,6 +284,11 @@ def _template(first: str) -> _Template:
             template = _Template(first)
             _templates[first] = (key, template)
         return template
+
+
+def _imports_from() -> tuple[str, list[tuple[str, str]]]:
+    """What the imports of a process depend on: the search path, and environment variables."""
+    return _import_path(), sorted(item for item in os.environ.items() if item[0].startswith(_IMPORT_VARIABLES))
 
 
 @atexit.register
