@@ -25,9 +25,9 @@ function row(found) {
 async function update() {
   try {
     const rows = await (await fetch("rows.json")).json();
-    const said = rows.length ? `${rows.length} device${rows.length === 1 ? "" : "s"}.` : "No device yet.";
-    if (count.textContent !== said) {
-      count.textContent = said;
+    const text = rows.length ? `${rows.length} device${rows.length === 1 ? "" : "s"}.` : "No device yet.";
+    if (count.textContent !== text) {
+      count.textContent = text;
       body.replaceChildren(...rows.map(row));
     }
     setTimeout(update, EVERY_MS);
