@@ -53,6 +53,12 @@ def export_c(
     stream: Annotated[
         bool, typer.Option("--stream", help="Use less RAM: compute layers row by row, slightly slower.")
     ] = False,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write C that finds objects in the output: grid, the centres of the task centroid_detection."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +87,7 @@ def export_c(
             project=options,
             size=size,
             stream=stream,
+            decode=decode,
             oracle=_selftest_oracles(),
             core=_core(core, project, size, stream) if form == "c" else None,
             overwrite=overwrite,

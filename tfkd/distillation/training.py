@@ -143,12 +143,12 @@ def evaluate(model: keras.Model, split: Split, task: ScoredTask) -> dict[str, fl
     """The metrics of a task other than classification, by name.
 
     Args:
-        model: Keras model with outputs [B, K].
+        model: Keras model with outputs [B, ...].
         split: Samples and labels.
         task: The task. Its threshold, if it has one, is the probability 0.5.
     """
     outputs = np.concatenate([model(x, training=False).numpy() for x, _ in split.batches(256)])
-    return dict(task.score(outputs.reshape(len(split), -1), split).values)
+    return dict(task.score(outputs, split).values)
 
 
 def accuracy(model: keras.Model, split: Split) -> float:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError
+from tfkd.losses.anchors import AnchorTarget
 from tfkd.losses.features import (
     AttentionTransfer,
     ContrastiveDistillation,
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "CTKD", "DIST", "DKD", "WSLD", "AttentionTransfer", "ChannelWise", "ContrastiveDistillation", "DistillationLoss",
-    "FromKeras", "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SigmoidTarget", "SimKD",
-    "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget", "VariationalInformation", "build", "get",
+    "CTKD", "DIST", "DKD", "WSLD", "AnchorTarget", "AttentionTransfer", "ChannelWise", "ContrastiveDistillation",
+    "DistillationLoss", "FromKeras", "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SigmoidTarget",
+    "SimKD", "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget", "VariationalInformation", "build", "get",
     "value_at",
 ]  # fmt: skip
 
@@ -59,6 +60,7 @@ NAMES: dict[str, type[DistillationLoss]] = {
     "mean_squared": MeanSquared,
     "sigmoid_target": SigmoidTarget,
     "channel_wise": ChannelWise,
+    "anchor_target": AnchorTarget,
 }
 
 

@@ -22,6 +22,7 @@ from tfkd._internal import atomic
 from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
+from tfkd.micro import decoders
 from tfkd.micro.costs import Core, costs_of
 from tfkd.micro.interface import with_facts
 from tfkd.micro.projects import ProjectOptions, project_files
@@ -40,6 +41,7 @@ def write(
     project: ProjectOptions | None = None,
     size: bool = False,
     stream: bool = False,
+    decode: str | None = None,
     inputs: InputArrays | None = None,
     oracle: Oracle | Sequence[Oracle] | None = None,
     core: Core | None = None,
@@ -56,6 +58,8 @@ def write(
             CMakeLists.txt and a Makefile. Format `c` only.
         size: Whether to generate the smallest code, which is a little slower; format `c` only.
         stream: Whether layers run row by row where that makes the arena smaller; format `c` only.
+        decode: One of `tfkd.micro.decoders.NAMES`, for a file `<name>_decode.c` that finds objects in the output;
+            None for none; format `c` only.
         inputs: [N, ...] samples of the self-test, of the model's input dtype; four random samples by default.
         oracle: Engine that computes the expected outputs of the self-test, such as `targets.get("tflm")`, or several
             of which the first that runs the model is taken; None for C without a self-test. For the format `tflm`,
@@ -75,9 +79,11 @@ def write(
     model, folder = TFLiteModel.load(model), Path(folder)
     if format not in FORMATS:
         raise InputError(f"export-c: format must be one of {', '.join(FORMATS)}. Received: {format!r}.")
+    if decode not in (None, *decoders.NAMES):
+        raise InputError(f"export-c: decode must be one of {', '.join(decoders.NAMES)}. Received: {decode!r}.")
     if folder.exists() and not overwrite:
         raise InputError(f"{folder} already exists. Pass --overwrite (overwrite=True in Python) or another folder.")
-    for option, given in (("size", size), ("stream", stream), ("project", project)):
+    for option, given in (("size", size), ("stream", stream), ("project", project), ("decode", decode)):
         if given and format != "c":
             raise InputError(
                 f"export-c: {option} needs format c, got tflm: TensorFlow Lite Micro brings its own kernels. Leave the "
@@ -95,6 +101,7 @@ def write(
     else:
         program = micro.emit(model, name=name, size=size, stream=stream)
         files, report, test = _c(model, program, oracles, inputs, core)
+        files |= decoders.files(program, decode) if decode else {}
         if project:
             files = project_files(project, model, program, files, report, test, optimize)
         else:
@@ -172,6 +179,7 @@ def _cmake(sources: list[str], name: str, optimize: str) -> str:
         f"add_library(tfkd_{name} STATIC {' '.join(sources)})\n"
         f"target_include_directories(tfkd_{name} PUBLIC ${{CMAKE_CURRENT_LIST_DIR}})\n"
         f"target_compile_options(tfkd_{name} PRIVATE {optimize})\n"
+        + (f"target_link_libraries(tfkd_{name} PUBLIC m)\n" if f"{name}_decode.c" in sources else "")
     )
 
 
@@ -182,8 +190,9 @@ def _makefile(sources: list[str], name: str, optimize: str) -> str:
         f"libtfkd_{name}.a: {objects}\n\t$(AR) rcs $@ $^\n"
     )
     if f"{name}_selftest.c" in sources:
+        math = " -lm" if f"{name}_decode.c" in sources else ""
         text += (
             f"\nselftest: {' '.join(sources)} {name}.h\n"
-            f"\t$(CC) $(CFLAGS) -DTFKD_SELFTEST_MAIN {' '.join(sources)} -o selftest\n"
+            f"\t$(CC) $(CFLAGS) -DTFKD_SELFTEST_MAIN {' '.join(sources)} -o selftest{math}\n"
         )
     return text

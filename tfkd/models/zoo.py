@@ -14,8 +14,12 @@ from keras import layers
 
 from tfkd._internal.types import Tensor
 from tfkd.errors import InputError
+from tfkd.models.blocks import HE, conv, image_input, pool, separable
 from tfkd.models.builder_arguments import check, check_positive
+from tfkd.models.detection import grid_detector, ssdlite
+from tfkd.models.keypoints import heatmap_net
 from tfkd.models.pretrained import MOMENTUM, application
+from tfkd.models.segmentation import unet
 from tfkd.models.sequences import gru, lstm
 from tfkd.models.tables import mlp
 
@@ -33,9 +37,11 @@ __all__ = [
     "autoencoder",
     "gru",
     "lstm",
+    "unet",
+    "grid_detector",
+    "heatmap_net",
+    "ssdlite",
 ]
-
-_HE = {"kernel_initializer": "he_normal"}
 
 
 def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
@@ -48,11 +54,11 @@ def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Mode
         input_shape: (height, width, channels), at least 4x4.
         num_classes: Number of classes or of other outputs, >= 1.
     """
-    image, x = _image_input("digits_teacher", input_shape, num_classes)
-    x = _conv(x, 32, 3, "conv1", use_bias=False)
-    x = _conv(x, 64, 3, "conv2", strides=2, use_bias=False)
-    x = _conv(x, 64, 3, "conv3", use_bias=False)
-    x = layers.Dropout(0.2, name="dropout")(_pool(x))
+    image, x = image_input("digits_teacher", input_shape, num_classes)
+    x = conv(x, 32, 3, "conv1", use_bias=False)
+    x = conv(x, 64, 3, "conv2", strides=2, use_bias=False)
+    x = conv(x, 64, 3, "conv3", use_bias=False)
+    x = layers.Dropout(0.2, name="dropout")(pool(x))
     x = layers.Dense(128, activation="relu", name="dense")(x)
     return keras.Model(image, layers.Dense(num_classes, name="logits")(x), name="digits_teacher")
 
@@ -68,11 +74,11 @@ def digits_student(input_shape: tuple[int, ...], num_classes: int) -> keras.Mode
         input_shape: (height, width, channels), at least 4x4.
         num_classes: Number of classes or of other outputs, >= 1.
     """
-    image, x = _image_input("digits_student", input_shape, num_classes)
-    x = _conv(x, 8, 3, "conv1", use_bias=False)
-    x = _separable(x, 16, "block1", strides=2, use_bias=False)
-    x = _separable(x, 32, "block2", use_bias=False)
-    return keras.Model(image, layers.Dense(num_classes, name="logits")(_pool(x)), name="digits_student")
+    image, x = image_input("digits_student", input_shape, num_classes)
+    x = conv(x, 8, 3, "conv1", use_bias=False)
+    x = separable(x, 16, "block1", strides=2, use_bias=False)
+    x = separable(x, 32, "block2", use_bias=False)
+    return keras.Model(image, layers.Dense(num_classes, name="logits")(pool(x)), name="digits_student")
 
 
 def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
@@ -93,16 +99,16 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
         Banbury et al.: MLPerf Tiny Benchmark (arXiv:2106.07597); github.com/mlcommons/tiny,
         benchmark/training/image_classification.
     """
-    image, x = _image_input("resnet8", input_shape, num_classes)
-    x = _conv(x, 16, 3, "stem")
+    image, x = image_input("resnet8", input_shape, num_classes)
+    x = conv(x, 16, 3, "stem")
     for stage, filters in enumerate((16, 32, 64), 1):
         strides, name = (1 if stage == 1 else 2), f"stage{stage}"
-        y = _conv(x, filters, 3, f"{name}_conv1", strides=strides)
-        y = _conv(y, filters, 3, f"{name}_conv2", relu=False)
+        y = conv(x, filters, 3, f"{name}_conv1", strides=strides)
+        y = conv(y, filters, 3, f"{name}_conv2", relu=False)
         if strides == 2:
-            x = layers.Conv2D(filters, 1, strides=2, padding="same", name=f"{name}_shortcut", **_HE)(x)
+            x = layers.Conv2D(filters, 1, strides=2, padding="same", name=f"{name}_shortcut", **HE)(x)
         x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
-    return keras.Model(image, layers.Dense(num_classes, name="logits", **_HE)(_pool(x)), name="resnet8")
+    return keras.Model(image, layers.Dense(num_classes, name="logits", **HE)(pool(x)), name="resnet8")
 
 
 def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20) -> keras.Model:
@@ -119,19 +125,19 @@ def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20
     Reference:
         He et al.: Deep Residual Learning for Image Recognition (arXiv:1512.03385), section 4.2.
     """
-    image, x = _image_input("resnet_cifar", input_shape, num_classes)
+    image, x = image_input("resnet_cifar", input_shape, num_classes)
     if depth < 8 or depth % 6 != 2:
         raise InputError(f"resnet_cifar: depth must be 6n + 2, n >= 1. Received: depth={depth}. Use 20, 32, 44 or 56.")
-    x = _conv(x, 16, 3, "stem", use_bias=False)
+    x = conv(x, 16, 3, "stem", use_bias=False)
     for stage, filters in enumerate((16, 32, 64), 1):
         for block in range(1, (depth - 2) // 6 + 1):
             strides, name = (2 if stage > 1 and block == 1 else 1), f"stage{stage}_block{block}"
-            y = _conv(x, filters, 3, f"{name}_conv1", strides=strides, use_bias=False)
-            y = _conv(y, filters, 3, f"{name}_conv2", relu=False, use_bias=False)
+            y = conv(x, filters, 3, f"{name}_conv1", strides=strides, use_bias=False)
+            y = conv(y, filters, 3, f"{name}_conv2", relu=False, use_bias=False)
             if strides == 2:
                 x = _option_a_shortcut(x, filters, name)
             x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
-    return keras.Model(image, layers.Dense(num_classes, name="logits", **_HE)(_pool(x)), name=f"resnet{depth}")
+    return keras.Model(image, layers.Dense(num_classes, name="logits", **HE)(pool(x)), name=f"resnet{depth}")
 
 
 def ds_cnn(input_shape: tuple[int, ...], num_classes: int, filters: int = 64, dropout: float = 0.2) -> keras.Model:
@@ -156,10 +162,10 @@ def ds_cnn(input_shape: tuple[int, ...], num_classes: int, filters: int = 64, dr
     if not 0 <= dropout < 0.5:
         raise InputError(f"ds_cnn: dropout must be in [0, 0.5). Received: dropout={dropout}. Use 0.2.")
     features = keras.Input(input_shape, name="features")
-    x = layers.Dropout(dropout, name="dropout1")(_conv(features, filters, (10, 4), "stem", strides=2))
+    x = layers.Dropout(dropout, name="dropout1")(conv(features, filters, (10, 4), "stem", strides=2))
     for block in range(1, 5):
-        x = _separable(x, filters, f"block{block}")
-    x = _pool(layers.Dropout(2 * dropout, name="dropout2")(x))
+        x = separable(x, filters, f"block{block}")
+    x = pool(layers.Dropout(2 * dropout, name="dropout2")(x))
     return keras.Model(features, layers.Dense(num_classes, name="logits")(x), name="ds_cnn")
 
 
@@ -180,13 +186,13 @@ def mobilenet_v1(input_shape: tuple[int, ...], num_classes: int, alpha: float = 
         Howard et al.: MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications
         (arXiv:1704.04861), table 1; github.com/mlcommons/tiny, benchmark/training/visual_wake_words.
     """
-    image, x = _image_input("mobilenet_v1", input_shape, num_classes)
+    image, x = image_input("mobilenet_v1", input_shape, num_classes)
     check_positive("mobilenet_v1", alpha=alpha)
-    x = _conv(x, max(1, int(32 * alpha)), 3, "stem", strides=2)
+    x = conv(x, max(1, int(32 * alpha)), 3, "stem", strides=2)
     blocks = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
     for block, (filters, strides) in enumerate(blocks, 1):
-        x = _separable(x, max(1, int(filters * alpha)), f"block{block}", strides=strides)
-    return keras.Model(image, layers.Dense(num_classes, name="logits")(_pool(x)), name="mobilenet_v1")
+        x = separable(x, max(1, int(filters * alpha)), f"block{block}", strides=strides)
+    return keras.Model(image, layers.Dense(num_classes, name="logits")(pool(x)), name="mobilenet_v1")
 
 
 def mobilenet_v2(
@@ -209,7 +215,7 @@ def mobilenet_v2(
         Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks (arXiv:1801.04381).
     """
     check_positive("mobilenet_v2", alpha=alpha)
-    image, x = _image_input("mobilenet_v2", input_shape, num_classes, scale=1 / 127.5, offset=-1.0)
+    image, x = image_input("mobilenet_v2", input_shape, num_classes, scale=1 / 127.5, offset=-1.0)
     return application(keras.applications.MobileNetV2, image, x, num_classes, weights, alpha=alpha)
 
 
@@ -230,7 +236,7 @@ def resnet50(input_shape: tuple[int, ...], num_classes: int, weights: str | None
     """
     # The ImageNet mean that keras.applications subtracts for this model.
     mean = [-123.68, -116.779, -103.939]
-    image, x = _image_input("resnet50", input_shape, num_classes, scale=1.0, offset=mean)
+    image, x = image_input("resnet50", input_shape, num_classes, scale=1.0, offset=mean)
     model = application(keras.applications.ResNet50, image, x, num_classes, weights)
     if weights is not None:
         stem = model.get_layer("conv1_conv")
@@ -270,45 +276,6 @@ def autoencoder(
 BUILDERS: dict[str, Callable[..., keras.Model]] = {name: globals()[name] for name in __all__}
 
 
-def _image_input(
-    where: str,
-    input_shape: tuple[int, ...],
-    num_classes: int,
-    scale: float = 1 / 255,
-    offset: float | list[float] = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """An image input, and the image scaled inside the model."""
-    check(where, input_shape, num_classes, ("height", "width", "channels"))
-    image = keras.Input(input_shape, name="image")
-    return image, layers.Rescaling(scale, offset, name="rescaling")(image)
-
-
-def _conv(
-    x: Tensor,
-    filters: int,
-    kernel: int | tuple[int, int],
-    name: str,
-    *,
-    strides: int = 1,
-    relu: bool = True,
-    use_bias: bool = True,
-) -> Tensor:
-    """A convolution with BatchNorm and optional ReLU."""
-    conv = layers.Conv2D(
-        filters, kernel, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_conv", **_HE
-    )
-    x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn")(conv(x))
-    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
-
-
-def _separable(x: Tensor, filters: int, name: str, *, strides: int = 1, use_bias: bool = True) -> Tensor:
-    """A depthwise 3x3 and a pointwise convolution, each with BatchNorm and ReLU."""
-    x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_depthwise")(x)
-    x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_depthwise_bn")(x)
-    x = layers.ReLU(name=f"{name}_depthwise_relu")(x)
-    return _conv(x, filters, 1, f"{name}_pointwise", use_bias=use_bias)
-
-
 def _option_a_shortcut(x: Tensor, filters: int, name: str) -> Tensor:
     """Every second pixel of [H, W, filters / 2], padded with zero channels to [H / 2, W / 2, filters]."""
     x = layers.MaxPooling2D(1, strides=2, padding="same", name=f"{name}_every_second")(x)
@@ -316,8 +283,3 @@ def _option_a_shortcut(x: Tensor, filters: int, name: str) -> Tensor:
     # the width (padded by 0) and the channels.
     pad = ((0, 0), (filters // 4, filters // 4))
     return layers.ZeroPadding2D(pad, data_format="channels_first", name=f"{name}_pad_channels")(x)
-
-
-def _pool(x: Tensor) -> Tensor:
-    """The mean over all positions, as an AVERAGE_POOL_2D like in MLPerf Tiny; GlobalAveragePooling2D becomes a MEAN."""
-    return layers.Flatten(name="flatten")(layers.AveragePooling2D(x.shape[1:3], name="pool")(x))

@@ -65,7 +65,7 @@ def examine(teacher: keras.Model, splits: data.Splits, task: Task = CLASSIFICATI
     outputs = _run(teacher, x)
     found += _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
     if isinstance(task, ScoredTask):
-        scored = task.score(outputs.reshape(len(sample), -1), sample)
+        scored = task.score(outputs, sample)
         found += _examine_score(scored, task, len(sample))
         name = task.primary.name
         score = Value(scored.values[name], bootstrap.interval(scored.replicates[name]))
@@ -146,8 +146,9 @@ def _examine_form(teacher: keras.Model, sample: data.Split, task: Task) -> Itera
         yield Finding(
             "error",
             "The teacher does not fit the data.",
-            f"its input is {teacher.input_shape[1:]} and it has {teacher.output_shape[-1]} logits; the data are "
-            f"{sample.input_shape} with {sample.num_classes} classes",
+            f"its input is {teacher.input_shape[1:]} and its output {teacher.output_shape[1:]}; the data are "
+            f"{sample.input_shape} with {sample.num_classes} classes, which need "
+            f"{task.check_outputs(teacher.output_shape[1:], sample) or 'such an output'}",
             "Give the teacher that was trained on this data set.",
         )
 
@@ -156,7 +157,8 @@ def _fits(teacher: keras.Model, sample: data.Split, task: Task) -> bool:
     """Whether a teacher has one input and one output of the shapes of the data."""
     if not isinstance(teacher.input_shape, tuple) or not isinstance(teacher.output_shape, tuple):
         return False
-    return tuple(teacher.input_shape[1:]) == sample.input_shape and teacher.output_shape[-1] == task.outputs(sample)
+    shape = tuple(teacher.output_shape[1:])
+    return tuple(teacher.input_shape[1:]) == sample.input_shape and task.check_outputs(shape, sample) is None
 
 
 def _examine_probabilities(teacher: keras.Model, x: np.ndarray) -> Iterator[Finding]:

@@ -305,7 +305,7 @@ def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits,
     if student.input_shape != (None, *splits.val.input_shape):
         return None  # refused later, with the reason
     if isinstance(task, tasks.ScoredTask):
-        if student.output_shape[-1] != task.outputs(splits.val):
+        if task.check_outputs(tuple(student.output_shape[1:]), splits.val) is not None:
             return None
         score = evaluate(student, splits.val, task)[task.primary.name]
         return teacher_examination.compare_scores(teacher, score, task.primary)

@@ -6,9 +6,23 @@ from collections.abc import Sequence
 
 from tfkd import tasks
 from tfkd._internal.types import JsonRecord
-from tfkd.report import svg, words
+from tfkd.report import overlays, svg, words
 from tfkd.report.svg import Plot
 
+# Heading and unit of each entry of a class.
+_COLUMNS = {
+    "name": ("Class", None),
+    "share": ("Share of pixels", "percent"),
+    "objects": ("Objects", None),
+    "iou": ("IoU", "percent"),
+    "dice": ("Dice", "percent"),
+    "precision": ("Precision", "percent"),
+    "recall": ("Recall", "percent"),
+    "f1": ("F1", "percent"),
+    "pck": ("PCK", "percent"),
+    "ap": ("AP", "percent"),
+    "ap50": ("AP50", "percent"),
+}
 # Labels of a multi-label task in the table of the page.
 _MOST_LABELS = 30
 
@@ -63,6 +77,8 @@ def plots(row: JsonRecord | None, task: tasks.Task) -> list[Plot]:
     if not row or not details:
         return []
     where = f"{row['name']} on {row['target'] or 'Keras'}"
+    if "per_class" in details:
+        return overlays.plots(details, where)
     if "predictions" in details:
         return [_predictions(details, where), _residuals(details, where)]
     if "roc" in details:
@@ -131,7 +147,7 @@ def _pr(details: JsonRecord, where: str) -> Plot:
 
 
 def table(row: JsonRecord | None) -> tuple[list[str], list[list[str]]] | None:
-    """The metrics of each output or label of a row, as header and lines; None where there are none."""
+    """The metrics of each output, label or class of a row, as header and lines; None where there are none."""
     details = row["result"]["details"] if row and row.get("result") else {}
     if outputs := details.get("by_output"):
         lines = [
@@ -149,4 +165,15 @@ def table(row: JsonRecord | None) -> tuple[list[str], list[list[str]]] | None:
             for one in ordered
         ]
         return ["Label", "Test samples", "Average precision", "F1"], lines
+    if classes := details.get("per_class"):
+        columns = [name for name in classes[0] if name in _COLUMNS]
+        return [_COLUMNS[name][0] for name in columns], [
+            [_entry(one[name], _COLUMNS[name][1]) for name in columns] for one in classes
+        ]
     return None
+
+
+def _entry(value: str | float | None, unit: str | None) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if unit is None else words.quantity(value, unit)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError
-from tfkd.tasks import binary, classification, multi_label, regression
+from tfkd.tasks import (
+    binary,
+    centroids,
+    classification,
+    detection,
+    keypoints,
+    multi_label,
+    regression,
+    segmentation,
+)
 from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask, Task, Value
 
 if TYPE_CHECKING:
@@ -19,14 +28,25 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "NAMES", "TASKS", "ConstantAnswer", "Metric", "Scored", "ScoredTask", "Task", "Value", "find", "get"]
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (classification.TASK, binary.TASK, multi_label.TASK, regression.TASK)
+    task.name: task
+    for task in (
+        classification.TASK,
+        binary.TASK,
+        multi_label.TASK,
+        segmentation.TASK,
+        detection.TASK,
+        centroids.TASK,
+        keypoints.TASK,
+        regression.TASK,
+    )
 }
 NAMES = tuple(TASKS)
 CLASSIFICATION = classification.TASK
 
 HELP = (
     f"Task: {', '.join(NAMES)}. By default it follows from the labels: floats are a regression, rows of 0 and 1 "
-    "multi-label; two classes are binary where the model has one output, and class numbers a classification otherwise."
+    "multi-label, masks a segmentation, boxes an object detection, points keypoints; two classes are binary where the "
+    "model has one output, and class numbers a classification otherwise."
 )
 
 
@@ -60,7 +80,7 @@ def find(split: Split, outputs: int | None = None, name: str | None = None) -> T
     if name is not None:
         task = get(name)
         task.check_labels(split)
-        return task
+        return task.for_data(split)
     if split.label_kind == "classes":
         return binary.TASK if outputs == 1 and split.num_classes == 2 else classification.TASK
-    return next(task for task in TASKS.values() if task.labels == split.label_kind)
+    return next(task for task in TASKS.values() if task.labels == split.label_kind).for_data(split)

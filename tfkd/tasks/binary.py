@@ -59,7 +59,10 @@ class Binary(ScoredTask):
 
     def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
         """The threshold with the highest F1."""
-        return bootstrap.best_threshold(outputs.reshape(len(y), 1), y.reshape(-1, 1) == 1)
+        positive = y.reshape(-1, 1) == 1
+        return (
+            bootstrap.best_threshold(outputs.reshape(len(y), 1), positive) if bootstrap.are_enough(positive) else None
+        )
 
     def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
         """ROC AUC, PR AUC (average precision) and F1 of the class 1, in percent; NaN where a class has no sample."""

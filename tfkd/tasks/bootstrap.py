@@ -19,6 +19,8 @@ RESAMPLES = 1000
 PERMUTATIONS = 200
 # Values of one block of counts, which limits the memory.
 _BLOCK = 4_000_000
+# With fewer positives or negatives, a threshold that is chosen is worse than the default.
+_LEAST_OF_EACH = 5
 # With more undefined replicates than this, such as those without a positive sample, there is no interval.
 _MOST_UNDEFINED = 0.05
 
@@ -175,6 +177,12 @@ def f1(weights: np.ndarray, positive: np.ndarray, predicted: np.ndarray) -> np.n
     true = weights @ (positive & predicted).astype(np.float64)
     total = weights @ positive.astype(np.float64) + weights @ predicted.astype(np.float64)
     return 2 * true / np.maximum(total, 1e-300)
+
+
+def are_enough(positive: np.ndarray) -> bool:
+    """Whether there are enough positive and negative samples to choose a threshold, bool [N, C] -> bool."""
+    counts = positive.sum(axis=0)
+    return bool(min(counts.max(), (len(positive) - counts).max()) >= _LEAST_OF_EACH)
 
 
 def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:

@@ -37,6 +37,8 @@ class MultiLabel(ScoredTask):
 
     def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
         """The threshold, one for all labels, with the highest mean F1."""
+        if not bootstrap.are_enough(y == 1):
+            return None
         occurring = y.any(axis=0)
         return bootstrap.best_threshold(outputs.reshape(y.shape)[:, occurring], y[:, occurring] == 1)
 

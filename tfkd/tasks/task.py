@@ -118,6 +118,7 @@ class Task(abc.ABC):
         soft_loss: Name of its default distillation loss, see `tfkd.losses.NAMES`.
         gives_logits: Whether outputs are logits, so that a final softmax or sigmoid is removed for the training.
         has_threshold: Whether a metric depends on a threshold, which is chosen on the validation split.
+        default_threshold: The threshold where none is chosen; None for that of the probability 0.5 of an output.
         monitor: Name of the training log by which the best epoch is chosen.
         monitor_rises: Whether a higher value of that log is better.
         is_classification: Whether each sample has exactly one of several classes, and a model one logit for each: the
@@ -130,6 +131,7 @@ class Task(abc.ABC):
     soft_loss: str
     gives_logits: bool = True
     has_threshold: bool = False
+    default_threshold: float | None = None
     monitor: str = "accuracy"
     monitor_rises: bool = True
     is_classification: bool = False
@@ -139,9 +141,29 @@ class Task(abc.ABC):
         """The metric by which the best of several models is chosen."""
         return self.metrics[0]
 
+    def for_data(self, split: Split) -> Task:
+        """The task with what it needs to know of a data set; itself where that is nothing."""
+        return self
+
     def outputs(self, split: Split) -> int:
-        """The number of outputs that a model for a split needs."""
+        """The size of the last axis of the outputs that a model for a split needs."""
         return split.num_classes
+
+    def check_outputs(self, shape: tuple[int | None, ...], split: Split) -> str | None:
+        """What is wrong with the shape of a model's outputs for a split; None where it fits.
+
+        Args:
+            shape: Shape of the outputs of one sample; None for an axis of unknown size.
+            split: The samples.
+
+        Returns:
+            What the outputs must be, such as `one output per class, 10 for digits`.
+        """
+        count, expected = math.prod(size or 1 for size in shape), self.outputs(split)
+        if count == expected:
+            return None
+        what = "per class" if split.label_kind == "classes" else "per column of the labels"
+        return f"one output{'' if expected == 1 else f' {what}'}, {expected} for {split.name}"
 
     @abc.abstractmethod
     def hard_loss(self) -> keras.losses.Loss:
@@ -152,10 +174,10 @@ class Task(abc.ABC):
         """The metrics of `keras.Model.compile`."""
 
     def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
-        """The threshold that is best on some samples.
+        """The threshold that is best on some samples; None where they are too few.
 
         Args:
-            outputs: Outputs [N, C], logits or probabilities.
+            outputs: Outputs [N, ...] in the shape of the model's output, logits or probabilities.
             y: Labels of the task.
         """
         return None
@@ -181,7 +203,7 @@ class ScoredTask(Task):
         """Compares outputs with labels.
 
         Args:
-            outputs: Real values [N, C], not quantized ones.
+            outputs: Real values [N, ...] in the shape of the model's output, not quantized ones.
             split: The N samples.
             threshold: Threshold of the outputs; not used by a task without one.
             seed: Seed of the bootstrap. Two models on the same samples with the same seed have paired replicates.

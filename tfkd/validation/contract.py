@@ -56,9 +56,8 @@ class Contract:
         max_flash_bytes: Maximum flash on a microcontroller (code and weights) in bytes, >= 1.
         max_p90_ms: Maximum 90th percentile of the measured latency in milliseconds, > 0.
         max_divergence_steps: Maximum difference of one output value between two targets in quantization steps, >= 0.
-        min_roc_auc, min_pr_auc, min_f1, min_map: Minimum of the metric on the test split in percent, of the tasks
-            binary and multi_label. `max_<metric>_drop` and `max_<metric>_drop_from_teacher` are the maximum drop
-            against the reference model and against the teacher in percentage points.
+        min_<metric>: Minimum of a metric in percent, of the tasks that have it; `max_<metric>_drop` and
+            `max_<metric>_drop_from_teacher`, the maximum drop against the reference model and the teacher in points.
         max_mae, max_rmse: Maximum error of a regression on the test split in the unit of the labels;
             `max_<metric>_increase` and `max_<metric>_increase_from_teacher`, the maximum increase.
         min_r2: Minimum coefficient of determination of a regression, up to 1; `max_r2_drop` and
@@ -98,6 +97,21 @@ class Contract:
     min_map: float | None = None
     max_map_drop: float | None = None
     max_map_drop_from_teacher: float | None = None
+    min_miou: float | None = None
+    max_miou_drop: float | None = None
+    max_miou_drop_from_teacher: float | None = None
+    min_dice: float | None = None
+    max_dice_drop: float | None = None
+    max_dice_drop_from_teacher: float | None = None
+    min_ap50: float | None = None
+    max_ap50_drop: float | None = None
+    max_ap50_drop_from_teacher: float | None = None
+    min_pck: float | None = None
+    max_pck_drop: float | None = None
+    max_pck_drop_from_teacher: float | None = None
+    min_oks_ap: float | None = None
+    max_oks_ap_drop: float | None = None
+    max_oks_ap_drop_from_teacher: float | None = None
     max_mae: float | None = None
     max_mae_increase: float | None = None
     max_mae_increase_from_teacher: float | None = None

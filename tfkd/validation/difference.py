@@ -307,8 +307,8 @@ def _comparison_of_metrics(
     assert b.measurement
     scores = []
     for row, result, model in ((a, a.result, first), (b, b.result, second)):
-        values = model.dequantize_output(row.measurement.outputs[0]) if row.measurement else np.zeros(0)
-        scores.append(task.score(values.reshape(len(test), -1), test, threshold=result.threshold))
+        values = task_results.real_outputs(model, row.measurement.outputs[0]) if row.measurement else np.zeros(0)
+        scores.append(task.score(values, test, threshold=result.threshold))
     old, new = scores
     b = dataclasses.replace(b, result=task_results.result_of(new, {"reference": (old, True)}))
     same = _quantization(first) == _quantization(second)

@@ -262,7 +262,7 @@ def _stages(
         except (ModelError, DeviceError, ToolMissingError) as error:  # the other targets still have a result
             yield Stage(spec if isinstance(spec, str) else spec.spec, note=str(error))
             continue
-        values = model.dequantize_output(outputs) if isinstance(judged.task, tasks.ScoredTask) else outputs
+        values = task_results.real_outputs(model, outputs) if isinstance(judged.task, tasks.ScoredTask) else outputs
         stage, right = _stage(target.spec, values, judged, previous if first is None else first)
         first = right if first is None else first
         yield stage
@@ -274,7 +274,7 @@ def _stage(
     """A stage, and whether it answers each sample correctly, bool [N]; None where a task has no right and wrong."""
     test = judged.test
     if isinstance(judged.task, tasks.ScoredTask):
-        scored = judged.task.score(outputs.reshape(len(test), -1), test, threshold=judged.threshold)
+        scored = judged.task.score(outputs, test, threshold=judged.threshold)
         flips: tuple[int | None, int | None] = (None, None)
         if previous is not None and scored.right is not None:
             flips = count_flips(previous, scored.right)

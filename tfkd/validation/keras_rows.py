@@ -97,16 +97,13 @@ def check_shapes(name: str, shapes: Sequence[Nest], test: Split, task: Task) -> 
             f"validate: the input shape of model {name!r} must be {test.input_shape}, that of {test.name}. "
             f"Received: {inputs}. Use the data set that the model was trained on."
         )
-    count, expected = int(np.prod([size or 1 for size in outputs])), task.outputs(test)
-    if count != expected:
-        hint = "Use the data set that the model was trained on."
+    expected = task.check_outputs(outputs, test)
+    if expected is not None:
+        count, hint = int(np.prod([size or 1 for size in outputs])), "Use the data set that the model was trained on."
         if count == 1 and test.label_kind == "classes" and test.num_classes == 2:
             hint = "A single logit for two classes is the task binary, and all models must have it."
-        what = "per class" if test.label_kind == "classes" else "per column of the labels"
-        raise ModelError(
-            f"validate: model {name!r} must have one output{'' if expected == 1 else f' {what}'}, {expected} for "
-            f"{test.name}. Received: {count} per sample. {hint}"
-        )
+        received = f"{count} per sample" if len(outputs) == 1 else f"outputs of shape {outputs}"
+        raise ModelError(f"validate: model {name!r} must have {expected}. Received: {received}. {hint}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +146,10 @@ def compute(
     logits, others = {}, {}
     for name, one in models.items():
         step(f"{name} in Keras")
-        values = keras_outputs.compute(one.model, one.test).reshape(len(one.test), -1)
+        values = keras_outputs.compute(one.model, one.test)
         if np.isfinite(values).all():
-            logits[name], labels = values, values.argmax(axis=1)
+            flat = values.reshape(len(values), -1)
+            logits[name], labels = flat, flat.argmax(axis=1)
             paired = np.array_equal(one.test.ids, test.ids) and np.array_equal(one.test.y, test.y)
             if isinstance(task, ScoredTask):
                 threshold = _threshold(task, one, test, validation)

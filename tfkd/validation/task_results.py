@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 # Validation samples on which a threshold is chosen: enough for that, and emulated targets are slow.
 _MOST_SAMPLES = 2000
-# With fewer positives or negatives, a threshold that is chosen is worse than the default.
-_LEAST_OF_EACH = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +92,9 @@ def differences(scored: Scored, other: Scored, *, paired: bool) -> dict[str, Val
 
 
 def default_threshold(task: Task, model: keras.Model | TFLiteModel) -> float | None:
-    """The threshold of the probability 0.5: 0 for logits, 0.5 where the model ends in a sigmoid."""
-    if not task.has_threshold:
-        return None
+    """The threshold of the task, or of the probability 0.5: 0 for logits, 0.5 where the model ends in a sigmoid."""
+    if not task.has_threshold or task.default_threshold is not None:
+        return task.default_threshold
     if hasattr(model, "graph"):
         names = [op.name for op in model.graph.ops if op.name not in ("DEQUANTIZE", "QUANTIZE", "RESHAPE")]
         return 0.5 if names and names[-1] == "LOGISTIC" else 0.0
@@ -111,16 +109,14 @@ def threshold_of(task: Task, outputs: np.ndarray | None, samples: Split | None, 
 
     Args:
         task: The task.
-        outputs: Real outputs on the samples, [N, C]; None where there are none.
+        outputs: Real outputs on the samples, [N, ...]; None where there are none.
         samples: The validation samples.
         default: See `default_threshold`.
     """
     if not task.has_threshold or outputs is None or samples is None or not np.isfinite(outputs).all():
         return default
-    y = samples.y.reshape(len(samples), -1)
-    if min(y.sum(axis=0).max(), (len(y) - y.sum(axis=0)).max()) < _LEAST_OF_EACH:
-        return default
-    return task.choose_threshold(outputs.reshape(len(samples), -1), samples.y)
+    chosen = task.choose_threshold(outputs, samples.y)
+    return default if chosen is None else chosen
 
 
 def validation_samples(task: Task, validation: Split | None) -> Split | None:
@@ -144,4 +140,9 @@ def outputs_on(target: Target | None, model: TFLiteModel, samples: Split | None)
         measured = target.run(model, model.quantize_input(np.asarray(samples.x)), latency=False)
     except (ModelError, DeviceError, InputError):  # its row on the test split says why
         return None
-    return model.dequantize_output(measured.outputs[0]) if measured.valid and measured.outputs else None
+    return real_outputs(model, measured.outputs[0]) if measured.valid and measured.outputs else None
+
+
+def real_outputs(model: TFLiteModel, outputs: np.ndarray) -> np.ndarray:
+    """The real values of a target's outputs in the shape of the model's output, [N, ...]."""
+    return model.dequantize_output(outputs).reshape(len(outputs), *model.outputs[0].sample_shape)

@@ -308,7 +308,7 @@ def _target_rows(
         for place in places:
             step(f"{name} on {place.spec}")
             row = Row(name=name, target=place.spec, bytes=model.size_bytes, parameters=None, samples=len(test))
-            row = _run(row, place, model, test, inputs)
+            row = _run(row, place, model, judged, inputs)
             if row.valid and row.measurement is not None:
                 if first is None and judged.task.has_threshold and row.measurement.outputs:
                     threshold = _threshold(judged, model, place)
@@ -318,18 +318,19 @@ def _target_rows(
             yield row
 
 
-def _run(row: Row, place: _Place, model: TFLiteModel, test: Split, inputs: np.ndarray | None) -> Row:
+def _run(row: Row, place: _Place, model: TFLiteModel, judged: _Test, inputs: np.ndarray | None) -> Row:
     """The row with the measurement, or with the reason why there is none. Errors of tfkd itself are not caught."""
     if place.target is None:
         return dataclasses.replace(row, invalid_reason=place.reason, unavailable=True)
     try:
-        target = place.target
+        target, test, task = place.target, judged.split, judged.task
         if inputs is None and not getattr(target, "runs_in_parts", True):
             inputs = model.quantize_input(test.x)
         if inputs is None:
             measurement = run_in_parts(target, model, test)
         else:
-            labelled = target.with_labels(test.y) if hasattr(target, "with_labels") else target
+            shows_accuracy = task.is_classification and hasattr(target, "with_labels")
+            labelled = target.with_labels(test.y) if shows_accuracy else target
             measurement = labelled.run(model, inputs)
     except (ModelError, ChildCrashed) as error:
         return dataclasses.replace(row, invalid_reason=str(error), broken=True)
@@ -370,7 +371,7 @@ def _scored(
         return dataclasses.replace(row, invalid_reason=NOT_FINITE, broken=True)
     if isinstance(judged.task, tasks.ScoredTask):
         row = dataclasses.replace(row, output_divergence=measure_divergence(measurement, first))
-        values = model.dequantize_output(outputs).reshape(len(test), -1)
+        values = task_results.real_outputs(model, outputs)
         return keras_rows.with_result(row, judged.task.score(values, test, threshold=threshold), others)
     right = outputs.reshape(len(test), -1).argmax(axis=1) == test.y
     row = dataclasses.replace(

@@ -5,7 +5,20 @@ A new source is one module with a `Source` and one line in `SOURCES`.
 
 from __future__ import annotations
 
-from tfkd.data.sources import digits, folder, keras_datasets, manifest, masks, npy, npz, shapes, tfds, tfrecord
+from tfkd.data.sources import (
+    coco,
+    digits,
+    folder,
+    keras_datasets,
+    manifest,
+    masks,
+    npy,
+    npz,
+    shapes,
+    tfds,
+    tfrecord,
+    voc,
+)
 from tfkd.data.sources.source import Source
 
 # In the order in which a reference is tried: names before paths.
@@ -18,6 +31,8 @@ SOURCES: tuple[Source, ...] = (
     npy.SOURCE,
     tfrecord.SOURCE,
     masks.SOURCE,
+    coco.SOURCE,
+    voc.SOURCE,
     folder.SOURCE,
     manifest.SOURCE,
     npz.SOURCE,

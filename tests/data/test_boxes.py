@@ -1,0 +1,136 @@
+"""Boxes in the formats of COCO and Pascal VOC."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfkd import data
+from tfkd.errors import InputError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (6, 20, 40, 3), dtype=np.uint8)
+# Left, top, right, bottom in pixels from 0, and the class, of the boxes of each image.
+BOXES = [
+    [(4, 2, 12, 10, "dog")], [(0, 0, 40, 20, "cat"), (8, 5, 16, 15, "dog")], [],
+    [(20, 4, 28, 8, "cat")], [(1, 1, 3, 3, "cat")], [(30, 10, 40, 20, "dog")],
+]  # fmt: skip
+
+
+def coco(root, rows=range(6), name="train.json", **changes):
+    """Writes a file in the format of COCO."""
+    root.mkdir(exist_ok=True, parents=True)
+    (root / "images").mkdir(exist_ok=True)
+    ids, annotations = {"cat": 7, "dog": 3}, []
+    for row in rows:
+        Image.fromarray(IMAGES[row]).save(root / "images" / f"{row}.png")
+        for left, top, right, bottom, label in BOXES[row]:
+            box = [left, top, right - left, bottom - top]
+            annotations.append({"id": len(annotations), "image_id": row, "category_id": ids[label], "bbox": box})
+    content = {
+        "images": [{"id": row, "file_name": f"{row}.png"} for row in rows],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": label} for label, number in ids.items()],
+    }
+    content["annotations"][0] |= changes
+    (root / name).write_text(json.dumps(content))
+    return root
+
+
+def voc(root, change=lambda text: text):
+    """Writes a folder in the format of Pascal VOC; `change` is applied to the file of image 1."""
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for row, boxes in enumerate(BOXES):
+        Image.fromarray(IMAGES[row]).save(root / "JPEGImages" / f"{row}.png")
+        objects = "".join(
+            f"<object><name>{label}</name><bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{right}</xmax>"
+            f"<ymax>{bottom}</ymax></bndbox></object>"
+            for left, top, right, bottom, label in boxes
+        )
+        text = f"<annotation><filename>{row}.png</filename>{objects}</annotation>"
+        (root / "Annotations" / f"{row}.xml").write_text(change(text) if row == 1 else text)
+    (root / "ImageSets/Main/train.txt").write_text("0\n1\n2\n")
+    (root / "ImageSets/Main/test.txt").write_text("3\n4\n5\n")
+    return root
+
+
+def check(split, rows, classes):
+    np.testing.assert_array_equal(split.x, IMAGES[list(rows)])
+    assert (split.label_kind, split.class_names) == ("boxes", classes)
+    for found, row in zip(split.y, rows, strict=True):
+        expected = [np.divide(box[:4], (40, 20, 40, 20)).tolist() + [classes.index(box[4])] for box in BOXES[row]]
+        np.testing.assert_allclose(found[found[:, 4] >= 0], np.array(expected).reshape(-1, 5), atol=1e-6)
+
+
+def test_coco_file_and_parts_are_read(tmp_path):
+    coco(tmp_path / "parts", range(3))
+    coco(tmp_path / "parts", range(3, 6), name="test.json")
+    train, _, test = data.load(tmp_path / "parts", validation=0)
+    # The categories are in the order of their ids.
+    check(train, range(3), ("dog", "cat"))
+    check(test, range(3, 6), ("dog", "cat"))
+    assert test.paths.tolist() == ["images/3.png", "images/4.png", "images/5.png"]
+    alone = data.load(coco(tmp_path / "alone") / "train.json", validation=0, image_size=(10, 20))
+    assert sum(len(split) for split in alone) == 6
+    for split in alone:
+        for y, path in zip(split.y, split.paths, strict=True):
+            assert (y[:, 4] >= 0).sum() == len(BOXES[int(path[7:-4])])
+    # Regions of crowds are left out.
+    crowd = data.load(coco(tmp_path / "crowd", iscrowd=1) / "train.json", labels="boxes", validation=0)
+    assert sum(int((split.y[..., 4] >= 0).sum()) for split in crowd) == 5
+
+
+def test_voc_folder_is_read(tmp_path):
+    train, _, test = data.load(voc(tmp_path), validation=0)
+    check(train, range(3), ("cat", "dog"))
+    check(test, range(3, 6), ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bbox": [38, 2, 8, 8]}, r"train.json: annotation 0 of 0.png.*in its image of 40 x 20.*right 46"),
+        ({"bbox": [4, 2, 0, 8]}, r"train.json: annotation 0 of 0.png.*left < right"),
+        ({"bbox": [4, 2, 8]}, r"train.json: annotation 0 of 0.png must have a bbox of four numbers"),
+        ({"category_id": 5}, r"train.json: annotation 0 of 0.png must have a category. Received: category_id=5.*3, 7"),
+        ({"image_id": 99}, r"train.json: annotation 0 must have an image. Received: image_id=99"),
+    ],
+    ids=["outside", "empty", "numbers", "category", "image"],
+)
+def test_wrong_coco_annotation_is_an_error_that_names_the_file(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        data.load(coco(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xmax>16", "<xmax>160", r"1.xml: dog: a box must lie in its image of 40 x 20 pixels"),
+        ("<ymin>6", "<ymin>60", r"1.xml: dog: a box must have left < right"),
+        ("<name>dog", "<name>horse", r"1.xml: the name of an object must be one of cat, dog. Received: 'horse'"),
+        ("<name>dog", "<name>", r"1.xml: the name of an object must be one of"),
+        ("<xmin>9", "<xmin>nine", r"1.xml: an object must have a bndbox of numbers. Received: 'nine'"),
+        ("</annotation>", "", r"1.xml must be a readable XML file"),
+    ],
+    ids=["outside", "empty", "class", "no class", "number", "damaged"],
+)
+def test_wrong_voc_annotation_is_an_error_that_names_the_file(tmp_path, old, new, message):
+    (voc(tmp_path, lambda text: text.replace(old, new)) / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(InputError, match=message):
+        data.load(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path):
+    (coco(tmp_path / "coco") / "images/4.png").unlink()
+    with pytest.raises(InputError, match=r"train.json: image 4 must be a file beside it.*'4.png'"):
+        data.load(tmp_path / "coco")
+    (voc(tmp_path / "voc") / "JPEGImages/4.png").unlink()
+    with pytest.raises(InputError, match=r"4.xml needs an image in JPEGImages/"):
+        data.load(tmp_path / "voc")
+    (tmp_path / "other.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"other.json must have a list images"):
+        data.load(tmp_path / "other.json")

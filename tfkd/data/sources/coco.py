@@ -1,0 +1,142 @@
+"""Boxes in the format of COCO: a JSON file, or a folder with `train.json` and optionally `val.json` and `test.json`.
+
+The JSON holds `images` (id, file_name), `annotations` (image_id, category_id, bbox of left, top, width and height in
+pixels) and `categories` (id, name). Images lie at their file_name beside the JSON or in a folder `images` there. The
+classes are the categories in the order of their ids. Regions of crowds (`iscrowd`) are left out.
+
+Reference:
+    Lin et al.: Microsoft COCO: Common Objects in Context (arXiv:1405.0312); cocodataset.org/#format-data.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfkd.data import boxes, images
+from tfkd.data.boxes import Box
+from tfkd.data.manifest import PARTS
+from tfkd.data.sources.source import Arrays, Request, Source
+from tfkd.errors import InputError
+
+_OPTIONS = ("image_size", "color", "resize")
+_ADVICE = "Write images, annotations and categories as COCO does."
+
+
+def read(request: Request) -> Arrays:
+    """Reads images as uint8 [N, H, W, C] and their boxes as float32 [N, M, 5].
+
+    Raises:
+        InputError: A file is no such JSON, an image is missing, a box is outside of its image, or a class is unknown.
+    """
+    path = request.path
+    files = {"train": path} if path.is_file() else _parts(path)
+    root = path.parent if path.is_file() else path
+    names: dict[int, str] = {}
+    paths, parts, labels = list[str](), list[str](), list[list[Box]]()
+    for part, file in files.items():
+        content = _content(file)
+        found = _categories(file, content["categories"])
+        if names and found != names:
+            raise InputError(
+                f"load: {file}: all parts must have the same categories. Received: {found} and {names}. Correct them."
+            )
+        names = found
+        for image, one in _images(file, root, content, list(names)):
+            paths.append(image)
+            parts.append(part)
+            labels.append(one)
+    places = np.array(paths, object)
+    x, kept = images.read(str(path), root, places, request.options)
+    return Arrays(
+        x,
+        boxes.padded(labels)[kept],
+        class_names=tuple(names.values()),
+        name=path.stem if path.is_file() else path.resolve().name,
+        location=str(path),
+        part=np.array(parts)[kept],
+        paths=places[kept],
+        labels="boxes",
+    )
+
+
+def accepts(request: Request) -> bool:
+    """Whether a reference is a JSON file, or a folder with `train.json`."""
+    path = request.path
+    return (path.suffix.lower() == ".json" and path.is_file()) or (path / "train.json").is_file()
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    return {PARTS[one.stem]: one for one in sorted(folder.glob("*.json")) if one.stem in PARTS}
+
+
+def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"load: {file} must be a readable JSON file. Received: {error}. {_ADVICE}") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f"load: {file} must have a list {key}. Received: none. {_ADVICE}")
+    return content
+
+
+def _categories(file: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
+    try:
+        return {one["id"]: str(one["name"]) for one in sorted(categories, key=lambda one: one["id"])}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"load: {file}: each category must have id and name. Received: {error}. {_ADVICE}") from error
+
+
+def _images(
+    file: Path, root: Path, content: dict[str, list[dict[str, Any]]], ids: list[int]
+) -> list[tuple[str, list[Box]]]:
+    """The path of each image relative to the root, and its boxes."""
+    by_image = collections.defaultdict(list)
+    known = {one.get("id") for one in content["images"]}
+    for one in content["annotations"]:
+        if one.get("image_id") not in known:
+            raise InputError(
+                f"load: {file}: annotation {one.get('id')} must have an image. Received: image_id="
+                f"{one.get('image_id')}, which is none. Add the image, or remove the annotation."
+            )
+        by_image[one["image_id"]].append(one)
+    found = []
+    for image in content["images"]:
+        place = _place(file, root, image)
+        size = images.size_of(root / place)
+        rows = [one for one in by_image[image["id"]] if not one.get("iscrowd")]
+        found.append((place, [_box(file, image, one, size, ids) for one in rows]))
+    return found
+
+
+def _place(file: Path, root: Path, image: dict[str, Any]) -> str:
+    name = str(image.get("file_name"))
+    for place in (name, f"images/{name}"):
+        if (root / place).is_file():
+            return place
+    raise InputError(
+        f"load: {file}: image {image.get('id')} must be a file beside it or in images/. Received: file_name={name!r}. "
+        "Add the file, or correct its name."
+    )
+
+
+def _box(file: Path, image: dict[str, Any], one: dict[str, Any], size: tuple[int, int], ids: list[int]) -> Box:
+    where = f"{file}: annotation {one.get('id')} of {image['file_name']}"
+    if one.get("category_id") not in ids:
+        raise InputError(
+            f"load: {where} must have a category. Received: category_id={one.get('category_id')}; categories: "
+            f"{', '.join(map(str, ids))}. Add the category, or correct it."
+        )
+    values = one.get("bbox")
+    if not isinstance(values, list) or len(values) != 4 or not all(isinstance(value, (int, float)) for value in values):
+        raise InputError(f"load: {where} must have a bbox of four numbers. Received: {values!r}. {_ADVICE}")
+    left, top, width, height = values
+    return boxes.of_pixels((left, top, left + width, top + height), size, ids.index(one["category_id"]), where)
+
+
+SOURCE = Source(accepts=accepts, read=read, options=_OPTIONS)
