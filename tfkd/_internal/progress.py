@@ -9,6 +9,9 @@ from typing import Any
 import rich.console
 import rich.progress
 
+# Logs of an epoch that are shown, as far as a task has them.
+_SHOWN = ("loss", "accuracy", "mae", "pixel_accuracy", "cell_f1", "near_points")
+
 
 class Progress:
     """Reports which step runs and its progress.
@@ -88,7 +91,7 @@ class Progress:
             total: Number of epochs.
             logs: Values by name, as Keras passes them to callbacks.
         """
-        names = ("loss", "accuracy", "val_accuracy", "mae", "val_mae")
+        names = [one for name in _SHOWN for one in (name, f"val_{name}") if one != "val_loss"]
         self.advance(done, total, " ".join(f"{name} {logs[name]:.4f}" for name in names if name in logs))
 
     def finish(self, text: str = "") -> None:

@@ -103,7 +103,7 @@ def _plots(record: JsonRecord) -> JsonObject:
 def _classes(record: JsonRecord, task: tasks.Task) -> str:
     """The number of classes, labels or outputs, in words."""
     count = len(record["test"]["class_names"])
-    noun = {"values": "output", "multi_hot": "label"}.get(task.labels, "class")
+    noun = {"values": "output", "multi_hot": "label", "points": "point"}.get(task.labels, "class")
     return f"{count} {noun}{'' if count == 1 else 'es' if noun == 'class' else 's'}"
 
 
@@ -305,6 +305,7 @@ def _audits(models: JsonRecord) -> list[tuple[list[str], list[tuple[str, str]]]]
 
 
 def _audit(audit: JsonRecord) -> list[tuple[str, str]]:
+    accuracy = audit["accuracy"]
     total = audit["classes_total"]  # 0 where the samples of a model with several inputs have no labels
     return [
         ("Samples", f"{audit['samples']:,}"),
@@ -312,7 +313,7 @@ def _audit(audit: JsonRecord) -> list[tuple[str, str]]:
         ("Classes", f"{audit['classes_covered']} of {total}" if total else "not known"),
         ("Also in the test split", str(audit["overlap"])),
         ("Values outside of the input range", words.percent(audit["saturation"], 2)),
-        ("Accuracy of the Keras model on them", words.percent(audit["accuracy"], 2)),
+        *([("Accuracy of the Keras model on them", words.percent(accuracy, 2))] if accuracy is not None else []),
         ("SHA-256", audit["digest"]),
         ("Findings", " ".join(audit["findings"]) or "none"),
     ]

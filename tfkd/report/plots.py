@@ -72,14 +72,22 @@ def pareto(record: JsonRecord, palette: Mapping[str, int]) -> Plot | None:
 
 
 def training(histories: Histories, palette: Mapping[str, int]) -> list[Plot]:
-    """Curves over the epochs: the accuracy, if it was recorded, and the loss."""
+    """Curves over the epochs: the accuracy or another share, if it was recorded, and the loss."""
     metrics = {name for history in histories.values() for name in history}
-    accuracy = next((name for name in sorted(metrics) if "accuracy" in name and not name.startswith("val_")), None)
+    share = next((name for name in sorted(metrics) if _is_share(name) and not name.startswith("val_")), None)
     note = "Solid: validation. Dashed: training."
-    wanted = [("Accuracy in training", accuracy, note)] if accuracy else []
+    wanted = [(f"{_SHARES.get(share, 'Accuracy')} in training", share, note)] if share else []
     wanted.append(("Loss in training", "loss", f"{note} Different loss functions are not comparable."))
     plots = (_curves(histories, metric, title, caption, palette) for title, metric, caption in wanted)
     return [plot for plot in plots if plot]
+
+
+# Titles of shares in the logs of trainings that are no accuracy of classes.
+_SHARES = {"pixel_accuracy": "Accuracy of pixels", "cell_f1": "F1 of cells", "near_points": "Points within one cell"}
+
+
+def _is_share(name: str) -> bool:
+    return "accuracy" in name or name in _SHARES
 
 
 def _curves(histories: Histories, metric: str, title: str, caption: str, palette: Mapping[str, int]) -> Plot | None:
@@ -97,7 +105,7 @@ def _curves(histories: Histories, metric: str, title: str, caption: str, palette
                 numbers = [float("nan") if value is None else value for value in values]
                 axes.plot(
                     range(1, len(numbers) + 1),
-                    [100 * value for value in numbers] if "accuracy" in metric else numbers,
+                    [100 * value for value in numbers] if _is_share(metric) else numbers,
                     color=svg.series_colour(palette[label]),
                     linestyle="solid" if name.startswith("val_") else (0, (3, 2)),
                     linewidth=1.8 if name.startswith("val_") else 1.1,
@@ -106,7 +114,7 @@ def _curves(histories: Histories, metric: str, title: str, caption: str, palette
                 )
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylabel("accuracy, %" if "accuracy" in metric else metric)
+        axes.set_ylabel(f"{_SHARES.get(metric, 'accuracy')}, %" if _is_share(metric) else metric)
         figure.legend(loc="outside lower center", ncols=2)
         return svg.plot(figure, title, caption)
 

@@ -34,6 +34,7 @@ class CentroidDetection(ScoredTask):
     soft_loss = "soft_target"
     has_threshold = True
     default_threshold = 0.5
+    monitor = "cell_f1"
 
     def outputs(self, split: Split) -> int:
         """One for the background and one for each class."""
@@ -55,7 +56,7 @@ class CentroidDetection(ScoredTask):
         """F1 of cells."""
         from tfkd.tasks.grid_loss import CellF1
 
-        return [CellF1(name="accuracy")]
+        return [CellF1(name=self.monitor)]
 
     def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
         """The threshold with the highest F1."""

@@ -63,7 +63,7 @@ class GridCrossentropy(keras.losses.Loss):
 class CellF1(keras.metrics.Metric):
     """F1 of cells: right are those whose largest logit is the class of the object in them, background aside."""
 
-    def __init__(self, name: str = "f1", **kwargs: object) -> None:
+    def __init__(self, name: str = "cell_f1", **kwargs: object) -> None:
         super().__init__(name=name, **kwargs)
         self.counts = self.add_weight(shape=(3,), initializer="zeros", name="counts")
 

@@ -66,7 +66,7 @@ class HeatmapCrossentropy(keras.losses.Loss):
 class NearCells(keras.metrics.Metric):
     """The share of visible points whose largest logit is in their cell or one of its eight neighbours."""
 
-    def __init__(self, name: str = "accuracy", **kwargs: object) -> None:
+    def __init__(self, name: str = "near_points", **kwargs: object) -> None:
         super().__init__(name=name, **kwargs)
         self.counts = self.add_weight(shape=(2,), initializer="zeros", name="counts")
 

@@ -32,6 +32,7 @@ class Keypoints(ScoredTask):
     labels = "points"
     metrics = (Metric("pck", "PCK"), Metric("oks_ap", "OKS AP"))
     soft_loss = "sigmoid_target"
+    monitor = "near_points"
 
     def check_outputs(self, shape: tuple[int | None, ...], split: Split) -> str | None:
         fits = len(shape) == 3 and shape[2] == self.outputs(split)
@@ -47,7 +48,7 @@ class Keypoints(ScoredTask):
         """The share of points that are at most one cell away."""
         from tfkd.tasks.heatmap_loss import NearCells
 
-        return [NearCells(name="accuracy")]
+        return [NearCells(name=self.monitor)]
 
     def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
         """PCK and OKS AP of the visible points, in percent.

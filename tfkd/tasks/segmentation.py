@@ -26,6 +26,7 @@ class Segmentation(ScoredTask):
     labels = "masks"
     metrics = (Metric("miou", "mIoU"), Metric("dice", "Dice"))
     soft_loss = "soft_target"
+    monitor = "pixel_accuracy"
 
     def check_outputs(self, shape: tuple[int | None, ...], split: Split) -> str | None:
         expected = (*split.y.shape[1:], self.outputs(split))
@@ -44,7 +45,7 @@ class Segmentation(ScoredTask):
         """The share of pixels with the right class."""
         import keras
 
-        return [keras.metrics.MeanMetricWrapper(_pixel_accuracy, name="accuracy")]
+        return [keras.metrics.MeanMetricWrapper(_pixel_accuracy, name=self.monitor)]
 
     def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
         """The means of IoU and Dice over the classes that occur in labels or predictions, in percent.
