@@ -279,6 +279,14 @@ def test_unavailable_optional_target_is_a_warning(folder, monkeypatch):
     assert "not installed" in evidence
 
 
+def test_accelerator_that_does_not_take_the_student_is_a_warning(folder):
+    targets = 'names = ["host"]\naccelerators = ["edgetpu", "gpu"]\n[conversion]\nmodes = ["float32"]\nship = "float32"'
+    what = "Edge TPU does not take all of the student, by an estimate."
+    assert "0 % of the multiply-accumulates there; CONV_2D" in only(findings(folder, targets=targets), "warning", what)
+    with pytest.raises(ValueError, match="must be of .*edgetpu.* Received: 'edge_tpu'"):
+        findings(folder, targets='accelerators = ["edge_tpu"]')
+
+
 def test_unreadable_data_does_not_hide_the_other_faults(folder):
     found = findings(
         folder, "none.keras", data='path = "none.npz"', distillation="alpha = 0", targets='names = ["no_such"]'

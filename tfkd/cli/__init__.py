@@ -20,6 +20,7 @@ from tfkd.cli import (  # noqa: F401  # isort: skip
     benchmark,
     export_c,
     export_web,
+    npu,
     report,
 )
 from tfkd.cli.application import app

@@ -316,6 +316,7 @@ def _examine_conversion(
                     "Prepare the data as for the training of the student's file, or start from another file.",
                 )
         yield from _examine_size(recipe, model, mode)
+        yield from _examine_accelerators(recipe, model)
         for target in targets:
             yield from _examine_target(recipe, target, model, splits)
 
@@ -329,6 +330,30 @@ def _examine_size(recipe: Recipe, model: TFLiteModel, mode: str) -> Iterator[Fin
             f"{model.size_bytes:,} bytes as {mode}, the limit is {limit:,}",
             "Choose a smaller student, or raise max_bytes.",
         )
+
+
+def _examine_accelerators(recipe: Recipe, model: TFLiteModel) -> Iterator[Finding]:
+    """Estimates how much of the student the accelerators of a recipe take, Ethos-U among the targets included."""
+    from tfkd.targets import npu, vela
+
+    named = [spec.partition(",")[0] for spec in (*(recipe.targets.names or ()), *recipe.targets.optional)]
+    wanted = dict.fromkeys([*recipe.targets.accelerators, *(name for name in named if name in vela.ACCELERATORS)])
+    for estimate in npu.estimate(model, list(wanted)):
+        broken = estimate.first_break
+        if estimate.unknown:
+            yield Finding(
+                "warning", f"What {estimate.label} takes of the student is unknown.", estimate.unknown, "Install it."
+            )
+        elif broken is not None:
+            share = (
+                "" if estimate.mac_share is None else f"{100 * estimate.mac_share:.0f} % of the multiply-accumulates"
+            )
+            yield Finding(
+                "warning",
+                f"{estimate.label} does not take all of the student, by an estimate.",
+                f"{share} there; {broken.op} ({broken.tensor}) stays on the CPU: {broken.reason}",
+                npu.remedy(broken),
+            )
 
 
 def _examine_target(recipe: Recipe, target: Target | str, model: TFLiteModel, splits: data.Splits) -> Iterator[Finding]:

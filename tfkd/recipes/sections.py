@@ -383,3 +383,17 @@ class Targets(Section):
     optional: list[str] = Field(
         default=[], description="More targets. One whose tools are not installed is reported as unavailable."
     )
+    accelerators: list[str] = Field(
+        default=[],
+        description="Accelerators on which the product will run, such as edgetpu, gpu or ethos-u55-128; see `tfkd npu "
+        "--help`. `tfkd doctor` estimates how much of the student they take.",
+    )
+
+    @pydantic.field_validator("accelerators")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        from tfkd.targets import npu
+
+        if unknown := [name for name in names if name not in npu.names()]:
+            raise InputError(f"must be of {', '.join(npu.names())}. Received: {unknown[0]!r}.")
+        return names

@@ -1,0 +1,36 @@
+"""`tfkd npu`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tfkd.cli.application import Json, TFLiteFile, command, print_result, progress_of
+
+
+@command()
+def npu(
+    model: TFLiteFile,
+    accelerator: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Accelerator: edgetpu, gpu, nnapi, qualcomm, mediatek, google-tensor, or ethos-u55-128 and its "
+            "relatives; may be repeated; one of each family by default."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate which ops of a .tflite accelerators take.
+
+    Reads published lists of ops, and for Ethos-U asks Arm's compiler (pip install 'tfkd[npu]'); no device is needed.
+    Shows the share of the multiply-accumulates that leaves the CPU, the first op that breaks the graph, and what to do.
+
+    Example: tfkd npu student.tflite --accelerator edgetpu --accelerator ethos-u55-128
+    """
+    from tfkd.report import accelerators
+    from tfkd.targets import npu as lists
+
+    with progress_of(as_json) as progress:
+        found = [one.to_json() for one in lists.estimate(model, accelerator)]
+        print_result(progress, found, as_json, accelerators.table(found))
