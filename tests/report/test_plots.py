@@ -4,6 +4,7 @@ import copy
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from tests.report.records import HOSTILE, SEEDS, TRAINING, written
@@ -31,6 +32,17 @@ def test_ids_are_unique_in_the_page(ship, tmp_path):
 
 def test_pareto_draws_the_front(ship):
     assert plots._front([(10, 90), (5, 80), (20, 85), (30, 95), (5, 70)]) == [(5, 80), (10, 90), (30, 95)]
+
+
+@pytest.mark.parametrize("low", [300.0, 8e3, 9.7e4])
+@pytest.mark.parametrize("ratio", [1.03, 2.0, 12.0, 300.0, 1e4, 1e6, 1e8])
+def test_labels_of_sizes_are_a_few_distinct_ones_far_enough_apart(low, ratio):
+    ticks = plots.size_ticks(low, low * ratio)
+    places = np.log(np.array(list(ticks)) / low) / np.log(ratio)  # share of the width of the axis
+    assert 2 <= len(set(ticks.values())) == len(ticks)
+    assert places[0] >= -1e-9
+    assert places[-1] <= 1 + 1e-9
+    assert np.diff(places).min() > 0.12
 
 
 def test_label_with_markup_is_text():

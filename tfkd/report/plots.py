@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 Histories = Mapping[str, Mapping[str, Sequence[float | None]]]
 
 _MARKERS = "osD^vphd"
+# Multiples of a power of ten at which an axis of sizes may have ticks, from few to many, and the most that it has.
+_TICKS = ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
+_MOST_TICKS = 5
 # Limits on accuracy relative to another model: name, role of that model, and the sign of the limit.
 _RELATIVE_LIMITS = (
     ("max_accuracy_drop", "reference", -1),
@@ -189,10 +194,41 @@ def _draw_limits(axes: Axes, record: JsonRecord) -> None:
 
 
 def _set_size_ticks(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Labels the axis of sizes at a few round sizes."""
+    from matplotlib.ticker import FixedLocator, NullLocator
 
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: words.size(value).replace(".00", "").replace(".0", ""))
-    )
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    labels = size_ticks(*axes.get_xlim())
+    axes.xaxis.set_major_locator(FixedLocator(list(labels)))
+    axes.set_xticklabels(list(labels.values()))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def size_ticks(low: float, high: float) -> dict[float, str]:
+    """Up to `_MOST_TICKS` round sizes in a range with their labels: more would overlap.
+
+    >>> size_ticks(4e3, 2e8)
+    {10000.0: '10 kB', 100000.0: '100 kB', 1000000.0: '1 MB', 10000000.0: '10 MB', 100000000.0: '100 MB'}
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    decades = [10.0**exponent for exponent in exponents if low <= 10.0**exponent <= high]
+    ticks = decades[:: math.ceil(len(decades) / _MOST_TICKS) or 1]
+    for multiples in _TICKS:
+        more = [factor * 10.0**exponent for exponent in exponents for factor in multiples]
+        more = [tick for tick in more if low <= tick <= high]
+        ticks = more if len(more) <= _MOST_TICKS else ticks
+    if len(ticks) < 2:
+        ticks = [
+            tick for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high).tolist() if low <= tick <= high
+        ]
+    return {tick: _without_zeros(words.size(tick)) for tick in ticks}
+
+
+def _without_zeros(number: str) -> str:
+    """A number and its unit without zeros at the end of the fraction.
+
+    >>> _without_zeros("1.50 MB"), _without_zeros("20.0 kB"), _without_zeros("100 B")
+    ('1.5 MB', '20 kB', '100 B')
+    """
+    return re.sub(r"(\.\d*?)0+ ", r"\1 ", number).replace(". ", " ")
