@@ -2,20 +2,27 @@
 
 import contextlib
 import json
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import venv
 
 import keras
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import tfkd
 from tests.conversion.execution import outputs
+from tfkd.cli import app
 from tfkd.distillation import label_losses, training
 from tfkd.distillation.loggers import Loggers
 from tfkd.distillation.training_config import TrainingConfig
@@ -332,6 +339,38 @@ def tensorboard(logs):
             server.kill()
 
 
+FLAWED = """
+from keras import ops
+
+def flat(y, logits):
+    return ops.cast(ops.equal(ops.argmax(logits, -1), ops.cast(y, "int32")), "float32")
+
+def half(x, seed):
+    return x[:4]
+
+def nothing(x, seed):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "message"),
+    [
+        ("label_loss", "flat", "label_loss='.*:flat' must be differentiable"),
+        (
+            "augment",
+            "half",
+            r"half must return .* float32 of shape \(8, 8, 1\). Received: float32 of shape \(4, 8, 1\)",
+        ),
+        ("augment", "nothing", "nothing must return .* Received: NoneType"),
+    ],
+    ids=["loss", "shape", "none"],
+)
+def test_function_of_the_user_with_another_result_is_refused(own_module, key, name, message):
+    with pytest.raises(InputError, match=message):
+        fit(student(), **{key: f"{own_module(FLAWED)}:{name}"})
+
+
 # Logs ----------------------------------------------------------------------------------------------------------------
 
 
@@ -366,6 +405,62 @@ def test_mlflow_shows_one_run_for_an_interrupted_training(tmp_path, monkeypatch)
     assert (run.info.run_name, run.info.status, run.data.params["ema"]) == ("student", "FINISHED", "0.9")
     found = {one.step: one.value for one in client.get_metric_history(run.info.run_id, "val_accuracy")}
     assert found == pytest.approx(dict(enumerate(history["val_accuracy"])))
+
+
+@contextlib.contextmanager
+def mlflow_server(folder, version):
+    """The address of a tracking server of the whole package mlflow, whose client alone is installed here.
+
+    An environment of its own has the packages that the server needs in addition.
+    """
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / "bin" / "python"
+    (site,) = (folder / "env").glob("lib/python*/site-packages")
+    (site / "parent.pth").write_text(sysconfig.get_path("purelib"))
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"mlflow=={version}"], check=True)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    store = ["--backend-store-uri", f"sqlite:///{folder}/runs.db", "--workers", "1"]
+    command = [python, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *store]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL, start_new_session=True) as server:
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
+                    break
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+@pytest.mark.campaign
+@pytest.mark.network
+def test_mlflow_server_has_the_training_that_the_command_logged(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    with mlflow_server(tmp_path, mlflow.__version__) as address:
+        arguments = [
+            "train",
+            "digits_student",
+            "--epochs",
+            "2",
+            "--out",
+            str(tmp_path / "m.keras"),
+            "--mlflow",
+            address,
+        ]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        client = mlflow.MlflowClient(address)
+        (run,) = client.search_runs([client.get_experiment_by_name("tfkd").experiment_id])
+        assert (run.info.run_name, run.info.status, run.data.params["epochs"]) == ("m", "FINISHED", "2")
+        found = client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert [one.step for one in found] == [0, 1]
+        assert f"validation accuracy {found[-1].value:.4f}" in done.output
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (callback,) = Loggers(mlflow=address).callbacks("m", config(), None)
+    with pytest.raises(InputError, match="must be a tracking server"):  # it was stopped
+        callback.on_epoch_end(0, {"loss": 1.0})
 
 
 def test_mlflow_server_that_cannot_be_reached_is_an_error(tmp_path, monkeypatch):

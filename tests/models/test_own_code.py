@@ -71,9 +71,19 @@ def test_module_that_raises_is_refused(tmp_path, monkeypatch):
 
 RAISING = """
 import keras
+import tensorflow as tf
 
 def augment(x, seed):
     return x + {}["none"]
+
+def in_numpy(x, seed):
+    def change(sample):
+        raise ValueError("no such pixel")
+
+    return tf.ensure_shape(tf.numpy_function(change, [x], tf.float32), x.shape)
+
+def in_python(x, seed):
+    return tf.ensure_shape(tf.py_function(lambda sample: sample + {}["none"], [x], tf.float32), x.shape)
 
 class Callback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
@@ -84,8 +94,10 @@ class Callback(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("option", "name", "message", "line"),
     [
-        ("--augment", "augment", "KeyError: 'none'", 5),
-        ("--callback", "Callback", "RuntimeError: the disk of the logs is away", 9),
+        ("--augment", "augment", "KeyError: 'none'", 6),
+        ("--augment", "in_numpy", "ValueError: no such pixel", 10),
+        ("--augment", "in_python", "KeyError: 'none'", 15),
+        ("--callback", "Callback", "RuntimeError: the disk of the logs is away", 19),
     ],
 )
 def test_error_in_code_of_the_user_is_theirs_with_its_traceback(own_module, option, name, message, line):

@@ -79,9 +79,22 @@ def augment_batch(augment: Augment, x: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor
         return batch(x, seeds)
     # AutoGraph would turn our errors into errors of its own. A function of the user may need it.
     function = augment if dataclasses.is_dataclass(augment) else tf.function(augment)
-    one = tf.autograph.experimental.do_not_convert(lambda pair: function(*pair))
+    one = tf.autograph.experimental.do_not_convert(lambda pair: _checked(augment, function(*pair), *pair))
     signature = tf.TensorSpec(x.shape[1:], x.dtype)
     return tf.ensure_shape(tf.map_fn(one, (x, seeds), fn_output_signature=signature), x.shape)
+
+
+def _checked(augment: Augment, found: object, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The augmented sample, which has the shape and the type of the sample."""
+    import tensorflow as tf
+
+    if not tf.is_tensor(found) or found.dtype != x.dtype or not found.shape.is_compatible_with(x.shape):
+        received = f"{found.dtype.name} of shape {found.shape}" if tf.is_tensor(found) else type(found).__name__
+        raise InputError(
+            f"augment: {getattr(augment, '__name__', type(augment).__name__)} must return a tensor like its sample, "
+            f"{x.dtype.name} of shape {x.shape}. Received: {received}. Correct the function."
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

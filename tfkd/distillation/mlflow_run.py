@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import keras
@@ -37,8 +38,21 @@ class MLflowRun(keras.callbacks.Callback):
         self._run = ""
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        self._run = self._resumed() or self._created()
-        self._client.update_run(self._run, "RUNNING")
+        resumed = self._resumed()
+        with self._reached():
+            self._run = resumed or self._created()
+            self._client.update_run(self._run, "RUNNING")
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Turns errors of the server, the network or the database into one that says what to do."""
+        try:
+            yield
+        except Exception as error:
+            raise InputError(
+                f"mlflow: {self._uri} must be a tracking server or store that can be reached. Received: {error}. Start "
+                "it, or correct the address."
+            ) from error
 
     def _resumed(self) -> str | None:
         """The run of a training that was interrupted, if this server has it."""
@@ -48,15 +62,9 @@ class MLflowRun(keras.callbacks.Callback):
         return str(found["run"]) if found["uri"] == self._uri else None
 
     def _created(self) -> str:
-        try:
-            experiment = self._client.get_experiment_by_name(self._experiment)
-            number = experiment.experiment_id if experiment else self._client.create_experiment(self._experiment)
-            run = str(self._client.create_run(number, run_name=self._name).info.run_id)
-        except Exception as error:  # of the database, the network or the server
-            raise InputError(
-                f"mlflow: {self._uri} must be a tracking server or store that can be reached. Received: {error}. Start "
-                "it, or correct the address."
-            ) from error
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        number = experiment.experiment_id if experiment else self._client.create_experiment(self._experiment)
+        run = str(self._client.create_run(number, run_name=self._name).info.run_id)
         for key, value in self._config.model_dump().items():
             self._client.log_param(run, key, value)
         if self._file is not None:
@@ -64,8 +72,10 @@ class MLflowRun(keras.callbacks.Callback):
         return run
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        for key, value in (logs or {}).items():
-            self._client.log_metric(self._run, key, float(value), step=epoch)
+        with self._reached():
+            for key, value in (logs or {}).items():
+                self._client.log_metric(self._run, key, float(value), step=epoch)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        self._client.set_terminated(self._run)
+        with self._reached():
+            self._client.set_terminated(self._run)

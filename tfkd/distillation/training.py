@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -22,6 +23,7 @@ from tfkd.distillation.early_stopping import BestWeights
 from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.distillation.training_config import TrainingConfig
+from tfkd.errors import InputError
 from tfkd.models import logits, own_code
 from tfkd.tasks import ScoredTask, Task
 
@@ -98,27 +100,42 @@ def fit(
             monitor, rises = task.monitor, task.monitor_rises
             best = BestWeights(config.early_stopping, keeper.history, checkpoint, monitor, rises=rises)
         own = [own_code.call(name, keras.callbacks.Callback) for name in config.callbacks]
-        model.fit(
-            dataset,
-            validation_data=splits.val.batches(256),
-            epochs=config.epochs,
-            initial_epoch=config.epochs if best and best.exhausted else done,
-            shuffle=False,
-            verbose=0,
-            class_weight=label_losses.class_weights(config, splits.train),
-            callbacks=[
-                *([] if isinstance(model, Distiller) else [EpochSync(dataset)]),
-                *callbacks,  # those that change the model come before the one that saves it
-                *own,
-                keeper,
-                *([best] if best else []),  # it needs the history of the epoch, and the averaged weights
-                *([keras.callbacks.SwapEMAWeights()] if config.ema else []),
-                *loggers,
-            ],
-        )
+        with _differentiable(config):
+            model.fit(
+                dataset,
+                validation_data=splits.val.batches(256),
+                epochs=config.epochs,
+                initial_epoch=config.epochs if best and best.exhausted else done,
+                shuffle=False,
+                verbose=0,
+                class_weight=label_losses.class_weights(config, splits.train),
+                callbacks=[
+                    *([] if isinstance(model, Distiller) else [EpochSync(dataset)]),
+                    *callbacks,  # those that change the model come before the one that saves it
+                    *own,
+                    keeper,
+                    *([best] if best else []),  # it needs the history of the epoch, and the averaged weights
+                    *([keras.callbacks.SwapEMAWeights()] if config.ema else []),
+                    *loggers,
+                ],
+            )
         if best:
             best.restore(model)
     return keeper.history
+
+
+@contextlib.contextmanager
+def _differentiable(config: TrainingConfig) -> Iterator[None]:
+    """Names the loss of the user where no gradient passes through it."""
+    try:
+        yield
+    except ValueError as error:
+        if not config.label_loss or "No gradients provided" not in str(error):
+            raise
+        raise InputError(
+            f"training: label_loss={config.label_loss!r} must be differentiable. Received: no gradient of any weight, "
+            "as after tf.numpy_function or argmax. Use operations of keras.ops."
+        ) from error
 
 
 def _student(model: keras.Model) -> keras.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import os
@@ -116,12 +117,24 @@ def raised_at(error: Exception) -> str | None:
     """
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     frames += [(file, int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', str(error))]
-    for file, line in reversed(frames):
+    for file, line in (_source_of(*frame) for frame in reversed(frames)):
         if Path(file).is_relative_to(_PACKAGE):
             return None
         if _is_own(Path(file)):
             return f"{file}, line {line}"
     return None
+
+
+def _source_of(file: str, line: int | None) -> tuple[str, int | None]:
+    """The line of a source file that AutoGraph of TensorFlow turned into one of a temporary file; any other as it is.
+
+    The function that raised the error, and with it AutoGraph's table of lines, are still in memory.
+    """
+    if Path(file).name.startswith("__autograph_generated_file"):
+        for one in gc.get_objects():
+            if type(one).__name__ == "_PythonFnFactory" and (origin := (one.source_map or {}).get((file, line))):
+                return origin.loc.filename, origin.loc.lineno
+    return file, line
 
 
 def _is_own(file: Path) -> bool:
