@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfkd import models
+from tfkd.errors import InputError
 
 
 def trainable(model):
@@ -183,10 +184,22 @@ def test_load_missing_file_is_refused(tmp_path):
         models.load(tmp_path / "none.keras")
 
 
-def test_load_file_of_another_format_is_refused(tmp_path):
-    (tmp_path / "model.keras").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(ValueError, match="model.keras must be a .keras file of Keras 3"):
-        models.load(tmp_path / "model.keras")
+@pytest.mark.parametrize(
+    ("name", "content", "received"),
+    [
+        ("model.keras", b"text", "another format"),
+        ("model.keras", b"\x89HDF\r\n\x1a\n", "an HDF5 file with another suffix"),
+        ("model.keras", b"PK\x03\x04 the beginning of an archive", "an incomplete file of 3. bytes"),
+        ("model.keras", b"", "an incomplete file of 0 bytes"),
+        ("model.h5", b"\x89HDF\r\n\x1a\n the beginning", "must be a whole HDF5 file"),
+        ("model.h5", b"text", "must be an HDF5 file"),
+    ],
+    ids=["text", "hdf5", "truncated", "empty", "truncated-h5", "text-h5"],
+)
+def test_load_file_that_is_damaged_or_of_another_format_is_refused(tmp_path, name, content, received):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} .*{received}"):
+        models.load(tmp_path / name)
 
 
 def test_load_archive_without_model_is_refused(tmp_path):

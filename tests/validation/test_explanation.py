@@ -224,3 +224,12 @@ def test_samples_of_another_shape_are_refused(modes, splits):
 def test_number_of_samples_must_be_positive(student, modes, splits):
     with pytest.raises(ValueError, match=r"samples and worst must be > 0. Received: 0 and 5"):
         explain(student, modes["full_int8"], splits, samples=0)
+
+
+def test_model_with_two_outputs_is_refused(splits, tmp_path):
+    inputs = keras.Input(splits.train.input_shape)
+    flat = keras.layers.Flatten()(inputs)
+    model = keras.Model(inputs, [keras.layers.Dense(4)(flat), keras.layers.Dense(3)(flat)])
+    converted = convert(model, tmp_path / "two.tflite", mode="float32")
+    with pytest.raises(ModelError, match="one input and one output. Received: 1 and 2"):
+        explain(model, converted, splits)

@@ -51,8 +51,13 @@ def load(path: Path) -> keras.Model:
 
     if not h5py.is_hdf5(path):
         raise InputError(f"models.load: {path} must be an HDF5 file. Received: another format. Save the model again.")
-    with h5py.File(path) as file:
-        config, version = file.attrs.get("model_config"), str(file.attrs.get("keras_version", "unknown"))
+    try:
+        with h5py.File(path) as file:
+            config, version = file.attrs.get("model_config"), str(file.attrs.get("keras_version", "unknown"))
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"models.load: {path} must be a whole HDF5 file. Received: {error}. Copy it again, or save the model again."
+        ) from error
     if config is None:
         raise ModelError(
             f"models.load: {path} must hold a whole model. Received: weights only. Build the model, load the file with "

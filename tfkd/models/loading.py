@@ -22,6 +22,7 @@ from tfkd.models.zoo import BUILDERS
 
 NAMES = tuple(BUILDERS)
 _HDF5 = (".h5", ".hdf5")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: object) -> keras.Model:
@@ -124,15 +125,27 @@ def read(path: str | os.PathLike[str]) -> keras.Model:
     elif path.suffix == ".keras" and zipfile.is_zipfile(path):
         model = _load_keras(path)
     else:
-        raise InputError(
-            f"models.load: {path} must be a .keras file of Keras 3, or a .h5 file. Received: another format. Save the "
-            "model with model.save('model.keras')."
-        )
+        raise InputError(f"models.load: {path} must be a .keras file of Keras 3, or a .h5 file. {_received(path)}")
     if not isinstance(model, keras.Model):
         raise ModelError(
             f"models.load: {path} must hold a model. Received: {type(model).__name__}. Save a keras.Model."
         )
     return model
+
+
+def _received(path: Path) -> str:
+    """What a file is that is no archive of a model."""
+    with path.open("rb") as file:
+        start = file.read(len(_HDF5_SIGNATURE))
+    size = f"{path.stat().st_size:,} bytes"
+    if path.suffix == ".keras" and (start.startswith(b"PK") or not start):
+        return (
+            f"Received: an incomplete file of {size}, as after an interrupted copy or on a full disk. Copy or save it "
+            "again."
+        )
+    if start == _HDF5_SIGNATURE:
+        return "Received: an HDF5 file with another suffix. Rename it to end in .h5."
+    return "Received: another format. Save the model with model.save('model.keras')."
 
 
 def _load_keras(path: Path) -> keras.Model:

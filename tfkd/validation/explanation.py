@@ -179,6 +179,11 @@ def explain(
     if samples < 1 or worst < 1:
         raise InputError(f"explain: samples and worst must be > 0. Received: {samples} and {worst}. Use 64 and 5.")
     quantized, student_model = TFLiteModel.load(model), _load(student)
+    if (sides := (len(quantized.inputs), len(quantized.outputs))) != (1, 1):
+        raise ModelError(
+            f"explain: the model must have one input and one output. Received: {sides[0]} and {sides[1]}. Convert "
+            "keras.Model(model.inputs, model.outputs[0]) for each output, and explain these."
+        )
     splits = _as_splits(splits, quantized, task)
     found = tasks.find(splits.test, int(np.prod(quantized.outputs[0].sample_shape)), task)
     pool = splits.val if len(splits.val) else splits.train
