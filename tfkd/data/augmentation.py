@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfkd._internal.types import Tensor
 from tfkd.errors import InputError
@@ -84,7 +84,7 @@ def augment_batch(augment: Augment, x: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor
     return tf.ensure_shape(tf.map_fn(one, (x, seeds), fn_output_signature=signature), x.shape)
 
 
-def _checked(augment: Augment, found: object, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _checked(augment: Augment, found: Any, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """The augmented sample, which has the shape and the type of the sample."""
     import tensorflow as tf
 

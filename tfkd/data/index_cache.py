@@ -25,6 +25,8 @@ MINIMUM = 20_000
 _KEPT = 10
 # Size in bytes up to which an index is kept; one of a table of numbers has the samples, too.
 _LARGEST = 512 << 20
+# Texts that are packed at a time.
+_PACKED = 20_000
 # End of the names of arrays of texts in an archive.
 _TEXT = "@text"
 
@@ -81,8 +83,11 @@ def _write(file: Path, index: Mapping[str, np.ndarray]) -> None:
 
 
 def _packed(texts: np.ndarray) -> np.ndarray:
-    """Texts as bytes with a NUL after each."""
-    return np.frombuffer("".join(f"{text}\0" for text in texts).encode("utf-8", "surrogatepass"), np.uint8)
+    """Texts as bytes with a NUL after each, made in parts: a copy of each of a million texts takes much memory."""
+    packed = bytearray()
+    for start in range(0, len(texts), _PACKED):
+        packed += "".join(f"{text}\0" for text in texts[start : start + _PACKED]).encode("utf-8", "surrogatepass")
+    return np.frombuffer(packed, np.uint8)
 
 
 def _unpacked(content: np.ndarray) -> np.ndarray:

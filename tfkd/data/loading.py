@@ -231,16 +231,19 @@ def _ids(parts: Mapping[Role, Samples], where: str) -> dict[Role, np.ndarray]:
     """The ids of the samples of each part: hashes of their paths, or their numbers."""
     lengths = [len(part.y) for part in parts.values()]
     if all(part.paths is not None for part in parts.values()):
-        paths = [path for part in parts.values() for path in part.paths]  # type: ignore[union-attr]
-        digests = b"".join(
-            hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest() for path in paths
-        )
-        ids = np.frombuffer(digests, np.int64) & np.int64(2**63 - 1)
+        paths = (path for part in parts.values() for path in part.paths)  # type: ignore[union-attr]
+        ids = np.fromiter(map(_hash, paths), np.int64, sum(lengths))
         if len(np.unique(ids)) < len(ids):
             raise InputError(f"load: {where}: each file must occur once. Received: a file twice. Remove duplicates.")
     else:
         ids = np.arange(sum(lengths))
     return dict(zip(parts, np.split(ids, np.cumsum(lengths)[:-1]), strict=True))
+
+
+def _hash(path: str) -> int:
+    """63 bits of the hash of a path."""
+    digest = hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") & (2**63 - 1)
 
 
 def _choose(y: np.ndarray, share: float, seed: int, *, part: str, where: str, names: tuple[str, ...]) -> np.ndarray:

@@ -219,9 +219,8 @@ def size_ticks(low: float, high: float) -> dict[float, str]:
         more = [tick for tick in more if low <= tick <= high]
         ticks = more if len(more) <= _MOST_TICKS else ticks
     if len(ticks) < 2:
-        ticks = [
-            tick for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high).tolist() if low <= tick <= high
-        ]
+        steps = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
+        ticks = [float(tick) for tick in steps if low <= tick <= high]
     return {tick: _without_zeros(words.size(tick)) for tick in ticks}
 
 

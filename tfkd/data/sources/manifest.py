@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import hashlib
 import os
 from collections.abc import Sequence
@@ -30,9 +31,7 @@ def read(request: Request) -> Arrays:
         InputError: A row is wrong; the message names file and line.
     """
     path, options = request.path, request.options
-    content = path.read_bytes()
-    key = f"manifest {path.suffix.lower()} {request.labels} {hashlib.sha256(content).hexdigest()}"
-    found = index_cache.reuse(key, lambda: _index(path, content, request.labels))
+    found = _kept_index(path, request.labels)
     files, part = found.get("paths"), found.get("part")
     x: np.ndarray | LazySamples
     if files is None:
@@ -59,6 +58,13 @@ def read(request: Request) -> Arrays:
     )
 
 
+def _kept_index(path: Path, labels: str | None) -> index_cache.Index:
+    """What a manifest says, from the cache if it is there."""
+    content = path.read_bytes()
+    key = f"manifest {path.suffix.lower()} {labels} {hashlib.sha256(content).hexdigest()}"
+    return index_cache.reuse(key, lambda: _index(path, content, labels))
+
+
 def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
     """What a manifest says, in the form of the cache; whether files exist is no part of it."""
     rows = manifest.read(path, content)
@@ -74,7 +80,7 @@ def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
         **found,
         "kind": np.array(kinds.KINDS.index(kind)),
         "paths": _files(path, rows, kind),
-        "line": np.array([row.line for row in rows]),
+        "line": np.fromiter((row.line for row in rows), np.int64, len(rows)),
     }
 
 
@@ -101,18 +107,23 @@ def _files(path: Path, rows: Sequence[Row], kind: Kind) -> np.ndarray:
 
 
 def _check_exist(path: Path, files: np.ndarray, lines: np.ndarray) -> None:
-    """Raises for the first file that does not exist. Of a folder with many files all names are read at once."""
-    names: dict[str, frozenset[str]] = {}
-    for file, line in zip(files, lines, strict=True):
-        folder, _, name = file.rpartition("/")
-        if folder not in names:
-            names[folder] = _names(path.parent / folder)
-        # A name that is written in another way, such as in capitals on macOS, or with `..`, is asked for itself.
-        if name not in names[folder] and not (path.parent / file).is_file():
-            raise InputError(
-                f"load: {path}, line {line}: path must be a file, relative to the folder of the manifest. Received: "
-                f"{file}, which does not exist. Correct it or remove the line."
-            )
+    """Raises for the first file that does not exist. All names of a folder are read at once, one folder at a time."""
+    rows_of: dict[str, array.array[int]] = {}
+    for row, file in enumerate(files):
+        rows_of.setdefault(file.rpartition("/")[0], array.array("q")).append(row)
+    missing = len(files)
+    for folder, rows in rows_of.items():
+        names = _names(path.parent / folder)
+        for row in rows:
+            # A name that is written in another way, such as in capitals on macOS, or with `..`, is asked for itself.
+            if files[row].rpartition("/")[2] not in names and not (path.parent / files[row]).is_file():
+                missing = min(missing, row)
+                break
+    if missing < len(files):
+        raise InputError(
+            f"load: {path}, line {lines[missing]}: path must be a file, relative to the folder of the manifest. "
+            f"Received: {files[missing]}, which does not exist. Correct it or remove the line."
+        )
 
 
 def _names(folder: Path) -> frozenset[str]:
