@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tfkd import tasks
 from tfkd._internal.types import JsonObject, JsonRecord
-from tfkd.report import device_plots, devices, metrics, plots, seeds, words
+from tfkd.report import device_plots, devices, metrics, microcontrollers, plots, seeds, words
 from tfkd.validation.contract import LABELS
 
 # CSS class and explanation of each verdict.
@@ -74,7 +74,8 @@ def _texts(record: JsonRecord) -> JsonObject:
         "seed_numbers": sorted({seed for one in all_series for seed in one.by_seed}),
         "comparisons": seeds.compare(all_series, task.primary),
         "devices": devices.table(record),
-        "cores": [_core(row) for row in cores],
+        "cores": [microcontrollers.row(row) for row in cores],
+        "firmware": microcontrollers.firmware(_candidate(cores, record)) if cores else None,
         "confusion": _confusion(shown, record["test"]["class_names"]) if shown else None,
         "audits": _audits(record["models"]),
         "compression": words.COMPRESSION,
@@ -254,30 +255,6 @@ def _row(row: JsonRecord, record: JsonRecord, teacher: JsonRecord | None) -> Jso
     }
 
 
-def _core(row: JsonRecord) -> JsonObject:
-    """A row with the results of an emulated microcontroller."""
-    measured, environment = row["measurement"], row["measurement"]["environment"]
-    estimate, board = measured["estimated_ms"], environment["board"]
-    return {
-        **row,
-        "instructions": words.millions(measured["instructions"]),
-        "removed": environment.get("removed"),
-        "ram": words.size(measured["memory"]["ram_bytes"]),
-        "stack": words.size(measured["memory"]["stack_bytes"]),
-        "of_ram": words.percent(measured["memory"]["ram_bytes"] / board["ram_bytes"]),
-        "flash": words.size(measured["memory"]["flash_bytes"]),
-        "code": words.size(environment["code_bytes"]),
-        "of_flash": words.percent(measured["memory"]["flash_bytes"] / board["flash_bytes"]),
-        "board": board["name"],
-        "estimate": f"{words.ms(estimate[0])} to {words.ms(estimate[1])}" if estimate else words.NONE,
-        "clock": f"at {board['clock_hz'] / 1e6:g} MHz" if board["clock_hz"] else "clock unknown",
-        "classes": ", ".join(
-            f"{name} {words.percent(count / measured['instructions'], 0)}"
-            for name, count in environment["classes"].items()
-        ),
-    }
-
-
 def _detail(row: JsonRecord) -> JsonObject:
     divergence = row["output_divergence"]
     return {
@@ -317,6 +294,11 @@ def _audit(audit: JsonRecord) -> list[tuple[str, str]]:
         ("SHA-256", audit["digest"]),
         ("Findings", " ".join(audit["findings"]) or "none"),
     ]
+
+
+def _candidate(rows: list[JsonObject], record: JsonRecord) -> JsonObject:
+    """The row of the candidate, else the last one."""
+    return next((row for row in rows if row["name"] == record["ship"]), rows[-1])
 
 
 def _shown(record: JsonRecord) -> JsonRecord | None:

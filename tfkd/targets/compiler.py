@@ -1,4 +1,4 @@
-"""Compiles and links the C of a model into a firmware for a Cortex-M core with a board's flash and RAM."""
+"""Compiles and links the C of a model into a firmware for a core of a microcontroller with a board's flash and RAM."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tfkd.micro.c_context import value_type
 from tfkd.targets.microcontrollers import CORES, Board
 
 FLASH, RAM = 0x0800_0000, 0x2000_0000  # start addresses
+DECODER = "tfkd_decode"  # the function that finds the largest output; firmware of several outputs has none
 
 _COMPILE_S = 120.0
 # -g: without it Zig strips the symbols at -Os.
@@ -35,11 +36,11 @@ MEMORY {{
 }}
 SECTIONS {{
   .text : {{ KEEP(*(.text*)) }} > FLASH
-  .rodata : {{ *(.rodata*) }} > FLASH
-  .data : {{ *(.data*) }} > RAM AT > FLASH
-  .bss (NOLOAD) : {{ *(.bss*) *(COMMON) }} > RAM
+  .rodata : {{ *(.rodata*) *(.srodata*) }} > FLASH
+  .data : {{ *(.data*) *(.sdata*) }} > RAM AT > FLASH
+  .bss (NOLOAD) : {{ *(.sbss*) *(.bss*) *(COMMON) }} > RAM
   tfkd_end = .;
-  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.ARM.attributes) *(.comment*) *(.note*) }}
+  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.ARM.attributes) *(.riscv.attributes) *(.comment*) *(.note*) }}
 }}
 """
 
@@ -51,7 +52,7 @@ def compile_firmware(program: Program, core: str, board: Board, *, cc: str = "",
         program: C sources of the model.
         core: Key of `CORES`.
         board: The board, whose flash and RAM the linker checks.
-        cc: Command of a gcc or clang for ARM; empty for the clang of the package ziglang.
+        cc: Command of a gcc or clang for the core; empty for the clang of the package ziglang.
         optimize: -O2, -O3 or -Os.
 
     Returns:
@@ -85,11 +86,17 @@ def compile_firmware(program: Program, core: str, board: Board, *, cc: str = "",
 
 
 def section_sizes(elf: bytes) -> dict[str, int]:
-    """Bytes of `code` and of `constants` in the flash."""
+    """Bytes of `code` and of `constants` in the flash, and of the `decoder`, which are not in `code`."""
     from elftools.elf.elffile import ELFFile
 
-    sizes = {section.name: section["sh_size"] for section in ELFFile(io.BytesIO(elf)).iter_sections()}
-    return {"code": sizes.get(".text", 0), "constants": sizes.get(".rodata", 0) + sizes.get(".data", 0)}
+    file = ELFFile(io.BytesIO(elf))
+    sizes = {section.name: section["sh_size"] for section in file.iter_sections()}
+    decoder = sum(symbol["st_size"] for symbol in file.get_section_by_name(".symtab").get_symbol_by_name(DECODER) or [])
+    return {
+        "code": sizes.get(".text", 0) - decoder,
+        "constants": sizes.get(".rodata", 0) + sizes.get(".data", 0),
+        "decoder": decoder,
+    }
 
 
 def _start_code(program: Program) -> str:
@@ -102,6 +109,7 @@ def _start_code(program: Program) -> str:
         "STATEFUL": int(program.state_bytes > 0),
         "RESET": f"tfkd_{program.name}_reset",
         "SINGLE": int(len(program.inputs) == len(program.outputs) == 1),
+        "OUT_SIZE": program.outputs[0].tensor.elements,
         "IN_AT": ", ".join(str(one.offset) for one in program.inputs),
         "OUT_AT": ", ".join(str(one.offset) for one in program.outputs),
     }
@@ -111,12 +119,9 @@ def _start_code(program: Program) -> str:
 
 def _compiler(core: str, cc: str) -> list[str]:
     """The command of the compiler with the options that select the core."""
-    mcpu = CORES[core].mcpu
     if cc:
-        return [*shlex.split(cc), f"-mcpu={mcpu}", "-mthumb", "-mfloat-abi=soft"]
-    # Zig's cortex_m33 is without the DSP extension, which the boards of `boards.json` have.
-    cpu = mcpu.replace("-", "_") + ("+dsp" if core == "cortex-m33" else "")
-    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi", f"-mcpu={cpu}"]
+        return [*shlex.split(cc), *CORES[core].gcc]
+    zig = [sys.executable, "-m", "ziglang", "cc", *CORES[core].zig]
     return [*zig, "-fno-sanitize=undefined", "-Wl,--no-gc-sections"]
 
 

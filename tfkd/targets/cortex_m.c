@@ -38,6 +38,18 @@ __attribute__((noinline, used)) void tfkd_stop(void) {
     for (;;) __asm__ volatile("");
 }
 
+#if TFKD_SINGLE
+/* What a firmware does with the output of a classifier, run on its own, so that its cost stands beside the model's. */
+__attribute__((noinline, used)) void tfkd_decode(void) {
+    const TFKD_OUT_VALUE *out = (const TFKD_OUT_VALUE *)(void *)((int8_t *)(void *)&tfkd_context + TFKD_OUT_AT);
+    int best = 0, i;
+    for (i = 1; i < TFKD_OUT_SIZE; i++)
+        if (out[i] > out[best]) best = i;
+    tfkd_status = best;
+    tfkd_stop();
+}
+#endif
+
 __attribute__((noinline, used)) void tfkd_start(void) {
     int8_t *arena = (int8_t *)(void *)&tfkd_context;
 #if TFKD_STATEFUL

@@ -1,4 +1,4 @@
-"""Cortex-M: the C of a model, compiled and run on an emulated core with a board's flash and RAM."""
+"""Cortex-M and RISC-V: the C of a model, compiled and run on an emulated core with a board's flash and RAM."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NOTE = "an emulator has no pipeline, wait states or cache: cycles and milliseco
 
 @dataclasses.dataclass(frozen=True)
 class CortexM(target.Target):
-    """An emulated Cortex-M that runs the C that `tfkd.micro` generates from a model.
+    """An emulated core of a microcontroller that runs the C that `tfkd.micro` generates from a model.
 
     Float inputs and outputs are quantized and dequantized on this machine, as the model's QUANTIZE and DEQUANTIZE ops
     do it. Outputs, instructions, stack and sizes are `emulated`; cycles and milliseconds are an `estimated` range.
@@ -151,6 +151,11 @@ class CortexM(target.Target):
             low, high = self._cycle_range(counted["classes"])
             evidence |= {"instructions": "emulated"}
             environment |= {name: counted[name] for name in ("classes", "layers", "layer_classes")}
+            environment["decoder"] = (
+                None
+                if counted["decoder_instructions"] is None
+                else {"instructions": counted["decoder_instructions"], "flash_bytes": sizes["decoder"]}
+            )
             environment |= {"estimated_cycles": [low, high], "cycles_source": CORES[self.core].source}
             if board.clock_hz:
                 evidence |= {"estimated_ms": "estimated"}

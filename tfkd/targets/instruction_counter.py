@@ -13,13 +13,20 @@ if TYPE_CHECKING:
 
 CLASSES = ("load", "store", "multiply", "branch", "other")
 
-# The first match counts, so that BIC is not a branch.
-_PREFIXES = (
+# Prefixes of mnemonics by class. The first match counts, so that BIC is not a branch.
+_ARM = (
     ("load", ("ldr", "ldm", "pop")),
     ("store", ("str", "stm", "push")),
     ("multiply", ("mul", "mla", "mls", "smul", "smla", "smm", "umul", "umla", "smus")),
     ("other", ("bic", "bfc", "bfi")),
     ("branch", ("b", "cb", "tb")),
+)
+# A compressed instruction has the prefix `c.`.
+_RISCV = (
+    ("load", ("lb", "lh", "lw")),
+    ("store", ("sb", "sh", "sw")),
+    ("multiply", ("mul", "div", "rem")),
+    ("branch", ("b", "j", "ret")),
 )
 
 
@@ -28,9 +35,11 @@ class InstructionCounter:
 
     Args:
         file: The firmware, an `ELFFile`. The function of a layer has `_layer_` in its name.
+        architecture: `arm` or `riscv`.
     """
 
-    def __init__(self, file: ELFFile) -> None:
+    def __init__(self, file: ELFFile, architecture: str = "arm") -> None:
+        self._architecture = architecture
         text = file.get_section_by_name(".text")
         self._base, self._code = text["sh_addr"], text.data()
         functions = sorted(
@@ -48,17 +57,26 @@ class InstructionCounter:
         self._current = self._layers.get(address, self._current)
         self._blocks[self._current, address, size] += 1
 
+    def clear(self) -> None:
+        """Starts again at 0."""
+        self._blocks.clear()
+        self._current = ""
+
     def counts(self) -> dict[str, dict[str, int] | dict[str, dict[str, int]]]:
         """Executed instructions by class (`classes`), by layer (`layers`) and by both (`layer_classes`)."""
         import capstone
 
-        disassembler = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+        disassembler = (
+            capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV32 | capstone.CS_MODE_RISCVC)
+            if self._architecture == "riscv"
+            else capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+        )
         layers: dict[str, dict[str, int]] = {}
         for (layer, address, size), times in self._blocks.items():
             classes = layers.setdefault(self._owner(layer, address), dict.fromkeys(CLASSES, 0))
             code = self._code[address - self._base : address - self._base + size]
             for _, length, mnemonic, _operands in disassembler.disasm_lite(code, address):
-                classes[instruction_class(mnemonic)] += times
+                classes[instruction_class(mnemonic, self._architecture)] += times
                 size -= length
             if size:
                 raise DeviceError(f"{size} bytes of code at {address:#x} could not be disassembled")
@@ -75,10 +93,14 @@ class InstructionCounter:
         return "around" if between else layer
 
 
-def instruction_class(mnemonic: str) -> str:
-    """The class of an ARM instruction.
+def instruction_class(mnemonic: str, architecture: str = "arm") -> str:
+    """The class of an instruction.
 
     >>> [instruction_class(one) for one in ("ldr.w", "smlad", "bic", "bne")]
     ['load', 'multiply', 'other', 'branch']
+    >>> [instruction_class(one, "riscv") for one in ("c.lwsp", "lui", "mulh", "c.beqz")]
+    ['load', 'other', 'multiply', 'branch']
     """
-    return next((name for name, prefixes in _PREFIXES if mnemonic.startswith(prefixes)), "other")
+    prefixes_by_class = _RISCV if architecture == "riscv" else _ARM
+    mnemonic = mnemonic.removeprefix("c.")
+    return next((name for name, prefixes in prefixes_by_class if mnemonic.startswith(prefixes)), "other")

@@ -1,4 +1,4 @@
-"""The Cortex-M cores that can be emulated, and boards with their flash and RAM."""
+"""The cores of microcontrollers that can be emulated, and boards with their flash and RAM."""
 
 from __future__ import annotations
 
@@ -18,16 +18,26 @@ class Core:
     """A processor core.
 
     Args:
-        mcpu: Name of the core for gcc and clang.
+        zig: Options that select the core for the clang of the package ziglang.
+        gcc: Options that select the core for a gcc.
         emulated: Name of the emulator's model of the core.
         cycles: Fewest and most cycles of one instruction, by class of instructions.
         source: Where the cycles come from.
+        architecture: `arm` or `riscv`.
     """
 
-    mcpu: str
+    zig: tuple[str, ...]
+    gcc: tuple[str, ...]
     emulated: str
     cycles: Mapping[str, tuple[float, float]]
     source: str
+    architecture: str = "arm"
+
+
+def _arm(mcpu: str, extensions: str = "") -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The options of both compilers for a Cortex-M."""
+    zig = ("-target", "thumb-freestanding-eabi", f"-mcpu={mcpu.replace('-', '_')}{extensions}")
+    return zig, (f"-mcpu={mcpu}", "-mthumb", "-mfloat-abi=soft")
 
 
 _Range = tuple[float, float]
@@ -41,28 +51,43 @@ def _cycles(load: _Range, store: _Range, multiply: _Range, branch: _Range, other
 # access and for a taken branch with pipeline refill, times 1.1 for wait states of the flash.
 CORES = {
     "cortex-m0plus": Core(
-        "cortex-m0plus",
+        *_arm("cortex-m0plus"),
         "CORTEX_M0",
         _cycles((2, 2.2), (2, 2.2), (1, 1.1), (1, 2.2), (1, 1.1)),
         "Arm DDI 0484C, table 3-1 (single-cycle multiplier)",
     ),
     "cortex-m3": Core(
-        "cortex-m3", "CORTEX_M3", _cycles((1, 2.2), (1, 2.2), (1, 2.2), (1, 4.4), (1, 1.1)), "Arm DDI 0337I, table 3-1"
+        *_arm("cortex-m3"),
+        "CORTEX_M3",
+        _cycles((1, 2.2), (1, 2.2), (1, 2.2), (1, 4.4), (1, 1.1)),
+        "Arm DDI 0337I, table 3-1",
     ),
     "cortex-m4": Core(
-        "cortex-m4", "CORTEX_M4", _cycles((1, 2.2), (1, 2.2), (1, 1.1), (1, 4.4), (1, 1.1)), "Arm DDI 0439B, table 3-1"
+        *_arm("cortex-m4"),
+        "CORTEX_M4",
+        _cycles((1, 2.2), (1, 2.2), (1, 1.1), (1, 4.4), (1, 1.1)),
+        "Arm DDI 0439B, table 3-1",
     ),
     "cortex-m7": Core(
-        "cortex-m7",
+        *_arm("cortex-m7"),
         "CORTEX_M7",
         _cycles((0.5, 1.2), (0.5, 1.2), (0.5, 1.2), (0.5, 2.4), (0.5, 1.2)),
         "Arm DDI 0489F: two instructions at a time, caches; published boards take 0.9 an instruction",
     ),
+    # Zig's cortex_m33 is without the DSP extension, which the boards of `boards.json` have.
     "cortex-m33": Core(
-        "cortex-m33",
+        *_arm("cortex-m33", "+dsp"),
         "CORTEX_M33",
         _cycles((1, 2.2), (1, 1.1), (1, 1.1), (1, 3.3), (1, 1.1)),
         "Arm 100230, chapter 3; published boards take 1.24 to 1.38 an instruction",
+    ),
+    "riscv32": Core(
+        ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c"),
+        ("-march=rv32imc", "-mabi=ilp32"),
+        "",
+        _cycles((1, 3.3), (1, 2.2), (1, 5.5), (1, 4.4), (1, 1.1)),
+        "RP2350 datasheet, Hazard3, as the fewest; a slower multiplier and refill, as of other cores, as the most",
+        architecture="riscv",
     ),
 }
 

@@ -3,7 +3,12 @@
  * Macros that a user may define: TFKD_PORTABLE turns all assembly off, with the same outputs. TFKD_WEIGHTS stands behind
  * the name of each constant array: __attribute__((section(".external_flash"))) places the weights of all models, and
  * TFKD_<NAME>_WEIGHTS those of one. */
-#if defined(__STDC_HOSTED__) && __STDC_HOSTED__
+#if defined(__has_include)
+#if !__has_include(<string.h>) /* a compiler without a C library */
+#define TFKD_NO_STRING
+#endif
+#endif
+#if defined(__STDC_HOSTED__) && __STDC_HOSTED__ && !defined(TFKD_NO_STRING)
 #include <string.h>
 #else
 #ifdef __cplusplus
