@@ -11,12 +11,13 @@ LOWEST_PYTHON ?= python3.11
 # Rooms whose tests cover what depends on the versions of TensorFlow and Keras, without compilers or devices.
 LOWEST_TESTS ?= tests/_internal tests/models tests/losses tests/distillation tests/conversion
 
-.PHONY: help install demo system-packages test test-all test-lowest coverage lint format doctest docs check dist clean
+.PHONY: help install demo demo-tasks system-packages test test-all test-lowest coverage lint format doctest docs check dist clean
 # Targets run in the given order, whatever -j says: `check` goes from quick to slow and ends with pytest's closing line.
 .NOTPARALLEL:
 
 help:
 	@echo 'make demo             run recipes/digits.toml and print the path of its report'
+	@echo 'make demo-tasks       run each recipe in recipes/tasks/, up to 5 minutes each'
 	@echo 'make system-packages  install the system tools that some tests need (Debian, Ubuntu; asks for root)'
 	@echo 'make test             run the tests; a test whose tool is missing is skipped and names it'
 	@echo 'make test-all         run the tests and the long random campaigns'
@@ -41,6 +42,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/tfkd run recipes/digits.toml
+
+demo-tasks: install
+	@for recipe in recipes/tasks/*.toml; do echo "$$recipe"; $(BIN)/tfkd run "$$recipe" || exit 1; done
 
 system-packages: install
 	$(BIN)/python tools/system_packages.py

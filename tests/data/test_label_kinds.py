@@ -61,7 +61,7 @@ def test_samples_keep_their_values():
         (VALUES, {"class_names": ("a",)}, "one name for each of the 2 columns. *of labels.*Received: 1"),
         (SETS * 2, {"labels": "multi_hot"}, "must be rows of 0 and 1"),
         (SETS * [1, 0, 1], {}, "each label needs training samples. Received: none of label 1"),
-        (VALUES, {"labels": "floats"}, "must be one of classes, values, multi_hot, masks, boxes, points. Received"),
+        (VALUES, {"labels": "floats"}, "must be one of classes, values, multi_hot.* masks, boxes, points. Received"),
     ],
 )
 def test_wrong_labels_are_refused(y, options, message):

@@ -73,6 +73,10 @@ SMALL = {
     "grid_detector": (16, 24, 3),
     "heatmap_net": (16, 32, 3),
     "ssdlite": (32, 48, 3),
+    "frame_cnn": (6, 4),
+    "frame_gru": (6, 4),
+    "sensor_cnn": (6, 4),
+    "text_encoder": (6,),
 }
 # Outputs of builders that do not return one vector of logits.
 OUTPUTS = {
@@ -81,6 +85,8 @@ OUTPUTS = {
     "grid_detector": (2, 3, 5),
     "heatmap_net": (4, 8, 5),
     "ssdlite": (3 * (4 * 6 + 2 * 3), 5),
+    "frame_cnn": (6, 5),
+    "frame_gru": (6, 5),
 }
 # The last layer of builders where it is not a Dense.
 LAST = {"unet": "Conv2D", "grid_detector": "Conv2D", "heatmap_net": "Conv2D", "ssdlite": "Concatenate"}

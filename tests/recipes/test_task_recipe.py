@@ -59,7 +59,7 @@ def written(tmp_path, table, *, task='task = "regression"', contract="min_r2 = 0
 
 
 def test_recipe_of_a_regression_runs_to_its_verdict(tmp_path, table):
-    result = pipeline.run(written(tmp_path, table))
+    result = pipeline.run(written(tmp_path, table, more="views = 1"))
     record = result.record
     assert (record["task"], record["verdict"]["status"], result.ok) == ("regression", "SHIP", True)
     assert {run["seed"] for run in record["seeds"]["student distilled"]} == {0, 1}
@@ -67,7 +67,8 @@ def test_recipe_of_a_regression_runs_to_its_verdict(tmp_path, table):
     assert "MAE by seed" in page
     assert "Residuals" in page
     assert all(state["record"].get("val_accuracy") is None for state in _states(tmp_path))
-    again = pipeline.run(written(tmp_path, table))
+    assert "labels" in result.steps
+    again = pipeline.run(written(tmp_path, table, more="views = 1"))
     assert set(again.steps.values()) == {"kept"}
 
 
@@ -81,7 +82,7 @@ def _states(tmp_path):
     [
         ({"task": ""}, 'must be integers.*task = "regression"'),
         ({"contract": "min_accuracy = 90"}, "min_accuracy is a limit of the task classification"),
-        ({"more": "views = 1"}, "distillation.views is for classifications. Received: the task regression"),
+        ({"more": '[conversion]\noutput = "softmax"'}, "conversion.output = .softmax. is not for the task regression"),
         ({"more": "label_smoothing = 0.1"}, "label_smoothing is for classes"),
     ],
 )

@@ -127,7 +127,7 @@ def test_model_without_information_is_not_better_than_a_constant():
 
 def test_threshold_is_the_best_of_all():
     outputs = logits_of(TEST, 2.0)
-    chosen = TASK.choose_threshold(outputs, TEST.y)
+    chosen = TASK.choose_threshold(outputs, TEST)
     best = TASK.score(outputs, TEST, threshold=chosen).values["f1"]
     others = [TASK.score(outputs, TEST, threshold=one).values["f1"] for one in np.linspace(0.05, 0.95, 19)]
     assert best >= max(others) - 1e-9

@@ -139,7 +139,7 @@ def test_few_samples_do_not_tell():
 @pytest.mark.parametrize(("name", "split"), [("binary", BINARY), ("multi_label", SETS)])
 def test_threshold_has_the_highest_f1(name, split):
     task, outputs = scored_task(name), outputs_of(split)
-    chosen = task.choose_threshold(outputs, split.y)
+    chosen = task.choose_threshold(outputs, split)
     best = task.score(outputs, split, threshold=chosen).values["f1"]
     others = [task.score(outputs, split, threshold=one).values["f1"] for one in np.linspace(-2, 3, 60)]
     assert best >= max(others) - 1e-9

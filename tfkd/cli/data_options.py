@@ -19,7 +19,9 @@ _FORMS = (
 DataOption = Annotated[
     Request,
     typer.Option(
-        "--data", help=f"Data set: digits, shapes, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, {_FORMS}."
+        "--data",
+        help="Data set: digits, the generated shapes, vibration, gestures, gaits and commands, mnist, fashion_mnist, "
+        f"cifar10, cifar100, tfds:NAME, {_FORMS}.",
     ),
 ]
 DIGITS = Request("digits")

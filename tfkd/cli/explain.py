@@ -40,19 +40,21 @@ def explain(
     Example: tfkd explain student.keras student.tflite --data digits --teacher teacher.keras
     """
     from tfkd import data as datasets
+    from tfkd import tasks
     from tfkd.recipes import model_input, target_choice
     from tfkd.validation import explanation
 
     with progress_of(as_json) as progress:
         declared = model_input.parse("teacher", teacher_range, teacher_preprocess)
         splits = datasets.load(data)
-        is_regression = splits.test.label_kind == "values"  # whose sigmoid belongs to the values
+        # The sigmoid at the end of a regression belongs to the values.
+        gives_logits = tasks.find(splits.test, name=data.task).gives_logits
         found = explanation.explain(
             model_input.parse("student", student_range, student_preprocess).load(student, logits=False),
             model,
             splits,
             task=data.task,
-            teacher=None if teacher is None else declared.load(teacher, logits=not is_regression),
+            teacher=None if teacher is None else declared.load(teacher, logits=gives_logits),
             targets=target or ["host:plain", *target_choice.installed_defaults()],
             samples=samples,
             worst=worst,

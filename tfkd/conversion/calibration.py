@@ -196,17 +196,17 @@ def audit(chosen: Split) -> CalibrationAudit:
             f"{where} must be real samples. Received: values in {x.min():g}..{x.max():g} that do not correlate with "
             "their neighbours, like noise. Use samples of the training data."
         )
-    covered = _covered(chosen)
+    covered, total = _coverage(chosen)
     return CalibrationAudit(
         samples=len(x),
         minimum=float(x.min()),
         maximum=float(x.max()),
         mean=float(x.mean(dtype="float64")),
         classes_covered=covered,
-        classes_total=chosen.num_classes,
+        classes_total=total,
         digest=hashlib.sha256(x.tobytes()).hexdigest(),
         overlap=overlap,
-        findings=_findings(len(x), covered, chosen.num_classes),
+        findings=_findings(len(x), covered, total),
     )
 
 
@@ -238,13 +238,16 @@ def _noise(samples: Samples) -> Iterator[str]:
             yield f"The samples of input {name!r} look like noise: use samples of the training data."
 
 
-def _covered(chosen: Split) -> int:
-    """The number of classes, or of labels that may apply, that have a sample; of values all outputs are covered."""
-    if chosen.label_kind == "classes":
-        return len(np.unique(chosen.y))
-    if chosen.label_kind in ("masks", "boxes"):
-        return len(dense_labels.classes_of(chosen.y, chosen.label_kind))
-    return int(chosen.y.any(axis=0).sum()) if chosen.label_kind == "multi_hot" else chosen.num_classes
+def _coverage(chosen: Split) -> tuple[int, int]:
+    """The number of classes, or of labels that may apply, with a sample, and of all; 0 for labels that are neither."""
+    kind = chosen.label_kind
+    if kind in ("abnormal", "identities"):  # training samples are normal, and test samples have other identities
+        return 0, 0
+    if kind in ("classes", "frames"):
+        return len(np.unique(chosen.y[chosen.y >= 0])), chosen.num_classes
+    if kind in ("masks", "boxes"):
+        return len(dense_labels.classes_of(chosen.y, kind)), chosen.num_classes
+    return int(chosen.y.any(axis=0).sum()) if kind == "multi_hot" else chosen.num_classes, chosen.num_classes
 
 
 def _findings(samples: int, covered: int, classes: int) -> tuple[str, ...]:

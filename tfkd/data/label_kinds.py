@@ -5,6 +5,9 @@
 | classes | int64 [N], in 0..C-1 | a class |
 | values | float32 [N, K] | a number |
 | multi_hot | int64 [N, C] of 0 and 1 | a label that applies or not |
+| abnormal | bool [N], see `tfkd.data.abnormal_labels` | a value of the reconstructed sample |
+| identities | int64 [N], of parts different ones, see `tfkd.data.identity_labels` | a value of the embedding |
+| frames | int32 [N, T], of each frame a class or -1, see `tfkd.data.frame_labels` | a class of a frame |
 
 Masks, boxes and points are described in `tfkd.data.dense_labels`.
 """
@@ -13,16 +16,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfkd.data import checks, dense_labels
+from tfkd.data import abnormal_labels, checks, dense_labels, frame_labels, identity_labels
 from tfkd.errors import InputError
 
-KINDS = ("classes", "values", "multi_hot", *dense_labels.KINDS)
+KINDS = (
+    "classes",
+    "values",
+    "multi_hot",
+    abnormal_labels.KIND,
+    frame_labels.KIND,
+    identity_labels.KIND,
+    *dense_labels.KINDS,
+)
 
 
 def kind_of(y: np.ndarray) -> str:
     """The kind of checked labels, by their type and shape."""
     if y.ndim == 3:
         return "masks" if y.dtype.kind in "ui" else "boxes" if y.shape[2] == 5 else "points"
+    if y.dtype.kind == "b":
+        return abnormal_labels.KIND
+    if y.dtype == np.int32 and y.ndim == 2:
+        return frame_labels.KIND
     return "values" if y.dtype.kind == "f" else "classes" if y.ndim == 1 else "multi_hot"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tfkd.data import checks, dense_labels, label_kinds, lazy
+from tfkd.data import abnormal_labels, checks, dense_labels, frame_labels, identity_labels, label_kinds, lazy
 from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES, SOURCES
@@ -52,9 +52,10 @@ def load(
         validation: Share of the training data for validation, 0 <= validation < 1; at least one sample of each class
             unless 0. Without effect where the source has a validation part.
         seed: Random seed of the validation split, >= 0.
-        labels: Kind of the labels: `classes`, `values` of a regression, `multi_hot` rows of 0 and 1, or the `masks`,
-            `boxes` or `points` of images, see `tfkd.data.dense_labels`. By default the labels tell: floats that are no
-            whole numbers are values, rows of 0 and 1 with another sum than 1 multi-hot, integers [N, H, W] masks.
+        labels: Kind of the labels, see `tfkd.data.label_kinds`: `classes`, `values` of a regression, `multi_hot` rows
+            of 0 and 1, `abnormal` samples, `identities`, classes of `frames`, or `masks`, `boxes` or `points` of
+            images. By default the labels tell: floats that are no whole numbers are values, rows of 0 and 1 with
+            another sum than 1 multi-hot, integers [N, H, W] masks.
         **options: Fields of `tfkd.data.ReadingOptions`, such as `image_size=(96, 96)`.
 
     Returns:
@@ -136,6 +137,10 @@ def _split(arrays: Arrays, *, validation: float, seed: int, labels: str | None) 
     if seed < 0:
         raise InputError(f"load: seed must be >= 0. Received: seed={seed}. Use 0.")
     where = arrays.location
+    if labels == abnormal_labels.KIND:
+        arrays = _with_marks(arrays)
+    if labels == identity_labels.KIND and arrays.labels == "classes":
+        arrays = arrays._replace(labels=labels)
     if labels and arrays.labels and labels != arrays.labels:
         raise InputError(
             f"load: {where} has labels of the kind {arrays.labels!r}. Received: {labels!r}, declared or by its task. "
@@ -148,15 +153,35 @@ def _split(arrays: Arrays, *, validation: float, seed: int, labels: str | None) 
 
     def split(role: Role, held_out: Split | None) -> Split:
         x, y, paths = parts[role]
-        return Split(x, y, ids[role], role, arrays.name, class_names, held_out, paths, train_mean, labels)
+        given = (held_out, paths, train_mean, labels, arrays.frame_seconds)
+        return Split(x, y, ids[role], role, arrays.name, class_names, *given)
 
     test = split("test", None)
     train = split("train", test)
     if "val" in parts:
         return Splits(train, split("val", test), test)
-    in_val = _choose(train.strata, validation, seed, part="validation", where=where, names=class_names)
+    if labels == identity_labels.KIND:
+        in_val = identity_labels.choose(train.y, validation, seed, where)
+    else:
+        in_val = _choose(train.strata, validation, seed, part="validation", where=where, names=class_names)
     val = dataclasses.replace(train.take(np.flatnonzero(in_val)), role="val")
     return Splits(train.take(np.flatnonzero(~in_val)), val, test)
+
+
+def _with_marks(arrays: Arrays) -> Arrays:
+    """The content of a source of classes with the labels of an anomaly detection."""
+    normal = abnormal_labels.normal_class(arrays.class_names, arrays.labels, arrays.location)
+
+    def marked(y: np.ndarray, key: str) -> np.ndarray:
+        return abnormal_labels.check(np.asarray(y), key, len(y), arrays.location, normal)
+
+    y_test = None if arrays.y_test is None else marked(arrays.y_test, "y_test")
+    return arrays._replace(
+        y_train=marked(arrays.y_train, "y_train"),
+        y_test=y_test,
+        class_names=abnormal_labels.CLASS_NAMES,
+        labels=abnormal_labels.KIND,
+    )
 
 
 def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
@@ -168,7 +193,12 @@ def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
         if labels == "classes":
             checks.check_classes({"y_train": train.y}, names, where)
         strata = train.y if labels == "classes" else np.zeros(len(train.y), np.int64)
-        in_test = _choose(strata, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
+        if labels == identity_labels.KIND:
+            in_test = identity_labels.choose(train.y, _TEST_SHARE, _TEST_SEED, where)
+        else:
+            in_test = _choose(strata, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
+        if labels == abnormal_labels.KIND:
+            in_test |= train.y
         in_test = _without_copies(train.x, in_test)
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
         if where not in NAMES:
@@ -214,6 +244,12 @@ def _checked(
     labels = {f"y_{role}": part.y for role, part in checked.items()}
     if kind in dense_labels.KINDS:
         return checked, dense_labels.check_names(labels, names, kind, where)
+    if kind == abnormal_labels.KIND:
+        return checked, abnormal_labels.check_names(labels, where)
+    if kind == identity_labels.KIND:
+        return checked, identity_labels.check_names(labels, names, where)
+    if kind == frame_labels.KIND:
+        return checked, frame_labels.check_names(labels, names, where)
     if kind != "classes":
         return checked, label_kinds.check_names(labels, names, kind, where)
     return checked, checks.check_classes(labels, names, where)
@@ -224,6 +260,9 @@ _CHECKS = {
     "values": label_kinds.check_values,
     "multi_hot": label_kinds.check_multi_hot,
     **dense_labels.CHECKS,
+    abnormal_labels.KIND: abnormal_labels.check,
+    frame_labels.KIND: frame_labels.check,
+    identity_labels.KIND: checks.check_y,
 }
 
 

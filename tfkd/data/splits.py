@@ -45,7 +45,7 @@ class Split:
         x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank. An array in memory,
             or `LazySamples`, which are read when they are used.
         y: Labels: classes, int64 [N] in 0..num_classes-1; values of a regression, float32 [N, K]; multi-hot rows of
-            0 and 1, int64 [N, C]; or masks, boxes or points of images. See `tfkd.data.label_kinds`.
+            0 and 1, int64 [N, C]; or other kinds, such as masks of images. See `tfkd.data.label_kinds`.
         ids: Number of each sample, int64 [N]; unique over the three splits and independent of the arguments
             `validation` and `seed` of `load`. Of files a hash of the path within the data set, so that it stays where
             files are added; otherwise the row in the source (training rows first, then test rows).
@@ -57,6 +57,7 @@ class Split:
         paths: File of each sample, relative to the data set, str [N]; None where a sample is not a file.
         train_mean: Mean of the training labels of a regression, float64 [K]; None where it is not known.
         labels: Kind of the labels; None for the kind that their type and shape show.
+        frame_seconds: Time from one frame of a sequence to the next in seconds; None where it is not known.
     """
 
     x: np.ndarray | LazySamples
@@ -69,6 +70,7 @@ class Split:
     paths: np.ndarray | None = None
     train_mean: np.ndarray | None = None
     labels: str | None = None
+    frame_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for field in ("x", "y", "ids"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from tfkd._internal.types import Nest, SampleData
-from tfkd.data import dense_labels, label_kinds
+from tfkd.data import abnormal_labels, dense_labels, frame_labels, identity_labels, label_kinds
 from tfkd.data.drawing import Drawn
 from tfkd.data.splits import Role, Split
 from tfkd.errors import InputError
@@ -100,13 +100,21 @@ def as_split(
             "correct the function."
         )
     x, y, ids = kept.columns()
+    if labels == abnormal_labels.KIND:
+        return Split(x, y, ids, role, name, abnormal_labels.CLASS_NAMES, labels=labels)
+    if labels == frame_labels.KIND:
+        count = num_classes or int(y.max()) + 1
+        return Split(x, y, ids, role, name, tuple(map(str, range(count))), labels=labels)
     if labels in ("boxes", "masks"):
         count = max(dense_labels.classes_of(y, labels), default=0) + 1
         return Split(x, y, ids, role, name, tuple(map(str, range(count))), labels=labels)
     if y.ndim > 1:
         return Split(x, y, ids, role, name, tuple(map(str, range(y.shape[1]))), labels=labels)
     classes = num_classes or int(y.max()) + 1
-    return Split(x, y, ids, role, name, tuple(map(str, range(classes))) if has_labels else _UNLABELLED)
+    kind = labels if labels == identity_labels.KIND else None
+    classes = int(y.max()) + 1 if kind else classes
+    names = tuple(map(str, range(classes))) if has_labels else _UNLABELLED
+    return Split(x, y, ids, role, name, names, labels=kind)
 
 
 def form_of(data: object) -> str:
@@ -186,7 +194,11 @@ def _checked_y(y: np.ndarray | None, rows: int, where: str, num_classes: int | N
         return label_kinds.check_multi_hot(np.asarray(y), "labels", rows, where)
     if kind in dense_labels.KINDS:
         return dense_labels.CHECKS[kind](np.asarray(y), "labels", rows, where)
-    return _class_numbers(y, rows, where, num_classes)
+    if kind == abnormal_labels.KIND:
+        return abnormal_labels.check(np.asarray(y), "labels", rows, where)
+    if kind == frame_labels.KIND:
+        return frame_labels.check(np.asarray(y), "labels", rows, where)
+    return _class_numbers(y, rows, where, None if kind == identity_labels.KIND else num_classes)
 
 
 def _class_numbers(y: np.ndarray | None, rows: int, where: str, num_classes: int | None) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.data import manifest
+from tfkd.data import frame_labels, manifest
 from tfkd.data.manifest import LABEL_PREFIX, Row
 from tfkd.errors import InputError
 
@@ -38,6 +38,8 @@ def read(path: Path, rows: Sequence[Row], kind: str | None) -> tuple[np.ndarray,
     if columns:
         return _of_columns(path, rows, columns, kind)
     values = [row.values.get("label") for row in rows]
+    if kind == frame_labels.KIND:
+        return (*_frames(path, rows), kind)
     if isinstance(values[0], list) and kind != "classes":
         if all(isinstance(name, str) for value in values if isinstance(value, list) for name in value):
             return (*_sets(path, rows, kind), "multi_hot")
@@ -102,6 +104,25 @@ def _vectors(path: Path, rows: Sequence[Row]) -> tuple[np.ndarray, tuple[str, ..
             )
         found.append([manifest.number(path, row, "label", one) for one in value])
     return np.array(found), tuple(map(str, range(len(found[0]))))
+
+
+def _frames(path: Path, rows: Sequence[Row]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The class of each frame, int [N, T], and the names of the classes; a background has the number 0."""
+    length = len(rows[0].values["label"]) if isinstance(rows[0].values.get("label"), list) else 0
+    for row in rows:
+        value = row.values.get("label")
+        if not isinstance(value, list) or len(value) != length or not all(isinstance(one, str | int) for one in value):
+            raise InputError(
+                f"load: {path}, line {row.line}: label must be a list with a class number or name for each frame, as "
+                f"many as in line {rows[0].line}. Received: {str(value)[:60]}. Correct it; -1 marks a frame to ignore."
+            )
+    frames = [row.values["label"] for row in rows]
+    if all(isinstance(one, int) for frame in frames for one in frame):
+        return np.array(frames, np.int64), ()
+    found = {str(one) for frame in frames for one in frame} - {str(frame_labels.IGNORED)}
+    names = tuple(sorted(found, key=lambda name: (name.lower() not in frame_labels.BACKGROUND, name)))
+    numbers = {**{name: number for number, name in enumerate(names)}, str(frame_labels.IGNORED): frame_labels.IGNORED}
+    return np.array([[numbers[str(one)] for one in frame] for frame in frames], np.int64), names
 
 
 def _are_fractions(values: Sequence[Any]) -> bool:

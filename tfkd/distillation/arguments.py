@@ -136,18 +136,18 @@ def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feat
         student: Model with logits [B, C].
         store: Stored teacher logits of C classes.
         features: Feature pairs; a store has none.
-        task: The task; stores are of classifications.
+        task: The task; the store must hold its outputs.
 
     Raises:
         ModelError: The student has several outputs, probabilities or another number of classes.
-        InputError: There are features, or the task is another one.
+        InputError: There are features, or the outputs are those of another task.
     """
-    if not task.is_classification:
+    if task.stored != store.kind:
         raise InputError(
-            f"Distiller: a store of soft labels holds logits of classes. Received: the task {task.name}. Pass the "
-            "teacher's model."
+            f"Distiller: the store holds {store.kind}. Received: the task {task.name}. Label the data with task="
+            f"{task.name!r}, or pass the teacher's model."
         )
-    logits.check_gives_logits("student", student)
+    logits.check_gives_logits("student", student, activation=task.gives_logits)
     if features:
         raise InputError(
             "Distiller: features need the teacher's model. Received: a store of soft labels, which has logits only. "

@@ -327,7 +327,8 @@ class Distiller(keras.Model):
             weight * loss(one_teacher, student_logits, y, step=step)
             for one_teacher, loss, weight in zip(teacher_logits, self.soft_losses, self.teacher_weights, strict=True)
         ]
-        return weighted_mean(sum(terms[1:], terms[0]), student_logits, sample_weight)
+        counted = None if y is None else self.task.counts(y)
+        return weighted_mean(sum(terms[1:], terms[0]), student_logits, sample_weight, counted)
 
     def _feature_loss(
         self,

@@ -21,18 +21,23 @@ class _Identity(keras.losses.Loss):
         return y_pred
 
 
-def weighted_mean(values: Tensor, student_logits: Tensor, sample_weight: Tensor | None) -> Tensor:
+def weighted_mean(
+    values: Tensor, student_logits: Tensor, sample_weight: Tensor | None, counted: Tensor | None = None
+) -> Tensor:
     """The weighted mean of per-sample losses.
 
     Args:
         values: Loss of each sample or position [B, ...].
         student_logits: Tensor that carries the Keras mask of the values, or None for no mask.
         sample_weight: Weight of each value, broadcastable to [B, ...], or None.
+        counted: Which values count, bool in the shape of the values; None for all.
 
     Returns:
         A float32 scalar.
     """
     mask = keras_compat.mask_of(student_logits)
+    if counted is not None:
+        mask = counted if mask is None else ops.logical_and(counted, mask)
     if mask is not None:
         keras_compat.set_mask(values, mask)
     return _Identity(name="mean", dtype="float32")(values, values, sample_weight)

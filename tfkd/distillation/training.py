@@ -81,6 +81,7 @@ def fit(
         mixing=mixing,
     )
     task = task or tasks.find(splits.train, logits.known_classes(_student(model)))
+    dataset, validation = task.with_targets(dataset), task.with_targets(splits.val.batches(256))
     steps = config.epochs * -(-len(splits.train) // config.batch_size)
     with precision.layers_in(_student(model), config.precision):
         model.compile(
@@ -103,7 +104,7 @@ def fit(
         with _differentiable(config):
             model.fit(
                 dataset,
-                validation_data=splits.val.batches(256),
+                validation_data=validation,
                 epochs=config.epochs,
                 initial_epoch=config.epochs if best and best.exhausted else done,
                 shuffle=False,

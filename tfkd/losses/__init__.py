@@ -18,11 +18,13 @@ returned by `get_config`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError
 from tfkd.losses.anchors import AnchorTarget
+from tfkd.losses.embeddings import Cosine
 from tfkd.losses.features import (
     AttentionTransfer,
     ContrastiveDistillation,
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CTKD", "DIST", "DKD", "WSLD", "AnchorTarget", "AttentionTransfer", "ChannelWise", "ContrastiveDistillation",
-    "DistillationLoss", "FromKeras", "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SigmoidTarget",
-    "SimKD", "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget", "VariationalInformation", "build", "get",
-    "value_at",
+    "Cosine", "DistillationLoss", "FromKeras", "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD",
+    "SigmoidTarget", "SimKD", "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget",
+    "VariationalInformation", "build", "build_feature", "get", "value_at",
 ]  # fmt: skip
 
 # The registry of losses on outputs, by the names that recipes and the command line use.
@@ -61,6 +63,20 @@ NAMES: dict[str, type[DistillationLoss]] = {
     "sigmoid_target": SigmoidTarget,
     "channel_wise": ChannelWise,
     "anchor_target": AnchorTarget,
+    "cosine": Cosine,
+    "relational": RelationalKD,
+}
+
+# The registry of losses on inner outputs, by the names that recipes use.
+FEATURE_NAMES: dict[str, type[DistillationLoss]] = {
+    "hint": Hint,
+    "attention_transfer": AttentionTransfer,
+    "similarity": SimilarityPreserving,
+    "relational": RelationalKD,
+    "probabilistic": ProbabilisticTransfer,
+    "variational": VariationalInformation,
+    "contrastive": ContrastiveDistillation,
+    "simkd": SimKD,
 }
 
 
@@ -77,20 +93,40 @@ def build(name: str, **options: object) -> DistillationLoss:
     >>> type(build("dkd", beta=2.0)).__name__
     'DKD'
     """
+    return _build(NAMES, name, options)
+
+
+def build_feature(name: str, **options: object) -> DistillationLoss:
+    """Builds a loss on inner outputs by its name.
+
+    Args:
+        name: One of `FEATURE_NAMES`; or `module:function` of the user, which returns such a loss.
+        **options: Arguments of the loss, such as `distance=25.0`.
+
+    Raises:
+        InputError: The name or an option is unknown, or the loss refuses a value.
+
+    >>> type(build_feature("relational", angle=10.0)).__name__
+    'RelationalKD'
+    """
+    return _build(FEATURE_NAMES, name, options)
+
+
+def _build(known: Mapping[str, type[DistillationLoss]], name: str, options: Mapping[str, object]) -> DistillationLoss:
     if ":" in name:
         return get(own_code.call(name, object, **options))
-    if name not in NAMES:
+    if name not in known:
         raise InputError(
-            f"losses.build: name must be one of {', '.join(NAMES)}. Received: {name!r}.{suggestion(name, NAMES)}"
+            f"losses.build: name must be one of {', '.join(known)}. Received: {name!r}.{suggestion(name, known)}"
         )
-    known = [key for key in NAMES[name]().get_config() if key not in ("name", "trainable", "dtype", "autocast")]
+    takes = [key for key in known[name]().get_config() if key not in ("name", "trainable", "dtype", "autocast")]
     for option in options:
-        if option not in known:
-            takes = ", ".join(known) or "no options"
+        if option not in takes:
             raise InputError(
-                f"losses.build: {name} takes {takes}. Received: {option}={options[option]!r}. Remove or rename it."
+                f"losses.build: {name} takes {', '.join(takes) or 'no options'}. Received: {option}="
+                f"{options[option]!r}. Remove or rename it."
             )
-    return NAMES[name](**options)
+    return known[name](**options)
 
 
 def get(loss: DistillationLoss | keras.Loss) -> DistillationLoss:

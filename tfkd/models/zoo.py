@@ -20,8 +20,9 @@ from tfkd.models.detection import grid_detector, ssdlite
 from tfkd.models.keypoints import heatmap_net
 from tfkd.models.pretrained import MOMENTUM, application
 from tfkd.models.segmentation import unet
-from tfkd.models.sequences import gru, lstm
+from tfkd.models.sequences import frame_cnn, frame_gru, gru, lstm, sensor_cnn
 from tfkd.models.tables import mlp
+from tfkd.models.text import text_encoder
 
 # The registry: one line per builder, in the order in which help texts list them.
 __all__ = [
@@ -41,6 +42,10 @@ __all__ = [
     "grid_detector",
     "heatmap_net",
     "ssdlite",
+    "frame_cnn",
+    "frame_gru",
+    "sensor_cnn",
+    "text_encoder",
 ]
 
 

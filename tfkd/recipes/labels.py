@@ -6,8 +6,9 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tfkd import data
+from tfkd import data, tasks
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import augmentations
 from tfkd.data.augmentation import Augment
@@ -15,6 +16,9 @@ from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError
 from tfkd.models import own_code
 from tfkd.recipes.model_input import ModelInput
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,15 @@ class Job:
     batch_size: int = 256
     seed: int = 0
     teacher_input: ModelInput = ModelInput()
+
+    @property
+    def task(self) -> str | None:
+        """Name of the declared task; None to find it."""
+        return self.data.task if isinstance(self.data, data.Request) else None
+
+    def load_teacher(self) -> keras.Model:
+        """The teacher; a regression keeps the activation at its end."""
+        return self.teacher_input.load(self.teacher, logits=self.task is None or tasks.get(self.task).gives_logits)
 
     def augmentation(self, views: int) -> Augment | None:
         """The augmentation of a store with so many views.
@@ -86,7 +99,7 @@ def build(job: Job, shard: str = "0/1", *, on_chunk: Callable[[int, int], None] 
     train = data.load(job.data).train
     store = SoftLabels.build(
         job.out,
-        job.teacher_input.load(job.teacher),
+        job.load_teacher(),
         train,
         views=job.views,
         augment=augment,
@@ -94,6 +107,7 @@ def build(job: Job, shard: str = "0/1", *, on_chunk: Callable[[int, int], None] 
         batch_size=job.batch_size,
         seed=job.seed,
         progress=on_chunk,
+        task=job.task,
     )
     missing = f", {store.missing} chunks missing" if store.missing else ""
     return _record(job, store, f"{job.out}: {store.views} views of {len(train)} samples{missing}")
@@ -112,9 +126,7 @@ def verify(job: Job) -> JsonObject:
         InputError: There is no store, or it belongs to another teacher, data set or augmentation.
     """
     store = SoftLabels.open(job.out)
-    largest = store.verify(
-        job.teacher_input.load(job.teacher), data.load(job.data).train, augment=job.augmentation(store.views)
-    )
+    largest = store.verify(job.load_teacher(), data.load(job.data).train, augment=job.augmentation(store.views))
     return _record(job, store, f"{job.out}: logits were recomputed; the largest divergence is {largest:.2g}")
 
 

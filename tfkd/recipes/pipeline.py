@@ -96,6 +96,8 @@ def _check_loss(recipe: Recipe) -> None:
     """Checks the options of the distillation loss before the training."""
     settings = recipe.distillation
     options = {name: value for name, value in settings.soft.items() if name != "name"}
+    for pair in settings.features:
+        pair.build()
     if settings.loss is None and (recipe.task is not None or not options):
         return  # the default of a task needs no check, which loads Keras; its options are checked with the data
     from tfkd import losses
@@ -193,7 +195,7 @@ class _Run:
             finding = teacher_examination.compare_with_student(teacher, alone.val_accuracy, samples)
         else:
             score = math.nan if alone.val_score is None else alone.val_score
-            finding = teacher_examination.compare_scores(teacher, score, self.trainer.task.primary)
+            finding = teacher_examination.compare_scores(teacher, score, self.trainer.task.selection)
         refuse_teacher(
             [finding] if finding else [],
             allowed=self.recipe.distillation.allow_bad_teacher,

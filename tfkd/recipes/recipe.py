@@ -134,13 +134,13 @@ class Recipe(Section):
         """
         self.limits.check_task(task.name)
         given = {
-            "distillation.views": self.distillation.views,
+            "distillation.views": self.distillation.views if task.stored is None else None,
             'conversion.output = "softmax"': self.conversion.output == "softmax",
             "teacher.paths": self.teacher.paths,
         }
         for name, value in given.items():
             if value:
-                raise InputError(f"{name} is for classifications. Received: the task {task.name}. Leave it out.")
+                raise InputError(f"{name} is not for the task {task.name}. Received: {value!r}. Leave it out.")
 
     @property
     def folder(self) -> Path:

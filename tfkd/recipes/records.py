@@ -22,9 +22,9 @@ class Trained(Record):
         history: Logs of each epoch, by name.
         val_accuracy: Accuracy on the validation split, 0..1; None for a task other than classification.
         test_accuracy: Accuracy on the test split, 0..1; likewise.
-        metric: Name of the first metric of another task; None for a classification.
+        metric: Name of the metric by which models of another task are chosen; None for a classification.
         val_score: That metric on the validation split.
-        test_score: That metric on the test split.
+        test_score: The first metric of the task on the test split.
     """
 
     file: str
@@ -48,7 +48,7 @@ class Trained(Record):
     def quality(self, task: Task) -> float:
         """How good the model is on the validation split; more is better."""
         value = self.val_accuracy if self.metric is None else self.val_score
-        return -math.inf if value is None or math.isnan(value) else task.primary.sign * value
+        return -math.inf if value is None or math.isnan(value) else task.selection.sign * value
 
 
 @dataclasses.dataclass(frozen=True)

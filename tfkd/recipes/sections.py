@@ -16,16 +16,13 @@ from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import METHODS, check_training
+from tfkd.recipes.feature_section import FeaturePair
 from tfkd.recipes.model_input import INPUT_RANGE, PREPROCESS, ModelInput, Range, check, declared
 from tfkd.recipes.paths import BuilderOptions, RecipePath, expand, weights_files
+from tfkd.recipes.section import Section
 from tfkd.tasks import CLASSIFICATION, Task
 
 Mode = Literal["float32", "float16", "dynamic_range", "full_int8", "int16x8"]
-
-
-class Section(pydantic.BaseModel):
-    # Strict: a number in quotes is a mistake, not a number.
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Source(Section):
@@ -34,7 +31,8 @@ class Source(Section):
     name: str | None = Field(
         default=None,
         examples=["digits"],
-        description="Name of a data set: digits, shapes, mnist, fashion_mnist, cifar10, cifar100, or tfds:NAME of "
+        description="Name of a data set: digits, the generated shapes, vibration, "
+        "gestures, gaits and commands, mnist, fashion_mnist, cifar10, cifar100, or tfds:NAME of "
         "TensorFlow Datasets.",
     )
     path: RecipePath | None = Field(
@@ -232,11 +230,13 @@ class Distillation(TrainingConfig):
         default=None,
         examples=["soft_target"],
         description="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, "
-        "sigmoid_target, channel_wise, or module:function of your own that is called with loss_options and returns a "
-        "loss, see tfkd.losses. "
-        "Left out: soft_target, of a regression mean_squared, of binary and multi-label tasks sigmoid_target.",
+        "sigmoid_target, channel_wise, cosine, relational, or module:function of your own that is called with "
+        "loss_options and returns a loss, see tfkd.losses. "
+        "Left out: soft_target; of regressions and anomalies mean_squared, of binary and multi-label tasks "
+        "sigmoid_target, of embeddings cosine.",
     )
     loss_options: JsonObject = Field(default={}, description="Other arguments of the distillation loss.")
+    features: list[FeaturePair] = Field(default=[], description=(FeaturePair.__doc__ or "").strip())
     views: int | None = Field(
         default=None,
         examples=[8],
@@ -257,12 +257,13 @@ class Distillation(TrainingConfig):
     def _check_views(self) -> Self:
         if (self.views or 1) > 1 and not self.augment_names:
             raise InputError(f'{self.views} views need an augmentation. Set augment = "crop_flip", or views = 1.')
+        if self.views and self.features:
+            raise InputError("views and features exclude each other: a store has no inner outputs. Leave one out.")
         return self
 
     def _own_code(self) -> Iterator[str]:
         yield from super()._own_code()
-        if self.loss is not None and ":" in self.loss:
-            yield self.loss
+        yield from (name for name in (self.loss, *(one.loss for one in self.features)) if name and ":" in name)
 
     @property
     def soft(self) -> JsonObject:

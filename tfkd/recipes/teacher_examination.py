@@ -37,7 +37,8 @@ class Examination:
         findings: The findings.
         accuracy: Accuracy on validation samples, 0..1; None if the teacher does not fit the data or they are too few.
         samples: Number of these samples.
-        score: The first metric of a task other than classification, on these samples; None as for the accuracy.
+        score: The metric by which models of another task than classification are chosen, on these samples; None as for
+            the accuracy.
     """
 
     findings: tuple[Finding, ...]
@@ -67,7 +68,7 @@ def examine(teacher: keras.Model, splits: data.Splits, task: Task = CLASSIFICATI
     if isinstance(task, ScoredTask):
         scored = task.score(outputs, sample)
         found += _examine_score(scored, task, len(sample))
-        name = task.primary.name
+        name = task.selection.name
         score = Value(scored.values[name], bootstrap.interval(scored.replicates[name]))
         return Examination(tuple(found), None, len(sample), score)
     if len(sample) < max(_LEAST, _LEAST_PER_CLASS * classes):

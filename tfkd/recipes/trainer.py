@@ -234,6 +234,7 @@ class Trainer:
                 augment=training.augmentation(settings)[0],
                 seed=self.recipe.seed,
                 progress=self.progress.advance,
+                task=self.task.name,
             )
             return Labels(store)
 
@@ -263,6 +264,7 @@ class Trainer:
         inputs += self._code_hashes(settings, self.recipe.student.model)
         if teaching is not None:
             inputs += [settings.alpha, settings.soft_of(self.task), teaching.hashes]
+            inputs += [pair.model_dump() for pair in settings.features]
         return self.steps.do(name, inputs, Trained, work)
 
     def _build_student(self, seed: int) -> keras.Model:
@@ -272,8 +274,16 @@ class Trainer:
         _reset_keras(seed)
         return build(self.recipe.student, self.splits.train, self.task)
 
-    def _distiller(self, teaching: Teaching, student: keras.Model) -> tuple[keras.Model, SoftLabels | None]:
-        """The student with its teacher, and the store of the teacher's logits, if there is one."""
+    def _distiller(
+        self, teaching: Teaching, student: keras.Model, *, features: bool = True
+    ) -> tuple[keras.Model, SoftLabels | None]:
+        """The student with its teacher, and the store of the teacher's logits, if there is one.
+
+        Args:
+            teaching: The teacher.
+            student: The student.
+            features: Whether losses on inner layers are used; a model prepared for an optimization has other layers.
+        """
         from tfkd import losses
         from tfkd.distillation.distiller import Distiller
         from tfkd.distillation.labels.store import SoftLabels
@@ -282,7 +292,11 @@ class Trainer:
         store = SoftLabels.open(self.folder / teaching.labels.record.store) if teaching.labels else None
         teacher = store or teaching.teacher.load()
         soft_loss = losses.build(**settings.soft_of(self.task))
-        return Distiller(student, teacher, alpha=settings.alpha, soft_loss=soft_loss, task=self.task.name), store
+        pairs = [pair.build() for pair in settings.features] if features else []
+        distiller = Distiller(
+            student, teacher, alpha=settings.alpha, soft_loss=soft_loss, features=pairs, task=self.task.name
+        )
+        return distiller, store
 
     def _train(self, training: _Training, splits: data.Splits | None = None) -> Trained:
         from tfkd.distillation.training import accuracy, evaluate, fit
@@ -315,9 +329,9 @@ class Trainer:
         if checkpoint.exists():
             shutil.rmtree(checkpoint)
         if isinstance(task := self.task, tasks.ScoredTask):
-            name = task.primary.name
-            val, test = (evaluate(training.saved, split, task)[name] for split in (splits.val, splits.test))
-            return Trained(file, history, None, None, name, val, test)
+            val = evaluate(training.saved, splits.val, task)[task.selection.name]
+            test = evaluate(training.saved, splits.test, task)[task.primary.name]
+            return Trained(file, history, None, None, task.selection.name, val, test)
         return Trained(file, history, accuracy(training.saved, splits.val), accuracy(training.saved, splits.test))
 
     def optimize(self, settings: Optimization, student: Saved, teaching: Teaching) -> Finished[Trained]:
@@ -331,7 +345,7 @@ class Trainer:
             optimized = prepare(settings, student)
             for note in optimized.notes:
                 self.progress.line(note)
-            distiller, store = self._distiller(teaching, optimized.model)
+            distiller, store = self._distiller(teaching, optimized.model, features=False)
             return self._train(
                 _Training(name, key, distiller, optimized.model, settings, seed, store, optimized.callbacks)
             )

@@ -307,8 +307,8 @@ def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits,
     if isinstance(task, tasks.ScoredTask):
         if task.check_outputs(tuple(student.output_shape[1:]), splits.val) is not None:
             return None
-        score = evaluate(student, splits.val, task)[task.primary.name]
-        return teacher_examination.compare_scores(teacher, score, task.primary)
+        score = evaluate(student, splits.val, task)[task.selection.name]
+        return teacher_examination.compare_scores(teacher, score, task.selection)
     return teacher_examination.compare_with_student(teacher, accuracy(student, splits.val), len(splits.val))
 
 

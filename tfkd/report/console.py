@@ -25,7 +25,8 @@ def summary(record: JsonRecord) -> str:
     task = metrics.task_of(record)
     is_classification = metrics.is_classification(record)
     names = ["accuracy"] if is_classification else [metric.label for metric in task.metrics]
-    header = " ".join(f"{name:>9}" for name in names)
+    widths = [max(9, len(name)) for name in names]
+    header = " ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
     lines = [f"{'model':<18} {'target':<19} {'bytes':>9} {header} {'p90 ms':>8} {'arena':>8}"]
     if not is_classification:
         lines.insert(0, f"Task: {task.name}")
@@ -36,7 +37,9 @@ def summary(record: JsonRecord) -> str:
         if not is_classification:
             numbers = [number for number, _ in metrics.cells(row, task)]
         cells = (
-            " ".join(f"{number if row['valid'] else '-':>9}" for number in numbers),
+            " ".join(
+                f"{number if row['valid'] else '-':>{width}}" for number, width in zip(numbers, widths, strict=True)
+            ),
             f"{latency['p90_ms']:.3f}" if latency and latency["p90_ms"] is not None else "-",
             f"{arena:,}" if arena else "-",
         )

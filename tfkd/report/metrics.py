@@ -81,8 +81,11 @@ def plots(row: JsonRecord | None, task: tasks.Task) -> list[Plot]:
         return overlays.plots(details, where)
     if "predictions" in details:
         return [_predictions(details, where), _residuals(details, where)]
+    if "sequences" in details:
+        return [_timelines(details, where)]
     if "roc" in details:
-        return [_roc(details, where), _pr(details, where)]
+        scores = [_scores(details["scores"], where)] if "scores" in details else []
+        return [*scores, _roc(details, where), _pr(details, where)]
     return []
 
 
@@ -134,6 +137,56 @@ def _roc(details: JsonRecord, where: str) -> Plot:
         return svg.plot(figure, "ROC curve", caption)
 
 
+def _scores(scores: JsonRecord, where: str) -> Plot:
+    with svg.figure() as figure:
+        axes = figure.add_subplot()
+        for place, name in enumerate(("normal", "abnormal")):
+            axes.stairs(scores[name], scores["edges"], fill=True, alpha=0.6, color=svg.series_colour(place), label=name)
+        threshold, note = scores["threshold"], ""
+        if threshold is not None:
+            axes.axvline(threshold, color=svg.colour("--muted"), linewidth=1, linestyle=(0, (4, 3)))
+            note = " The dashed line is the threshold, the 95% quantile of normal validation samples."
+        axes.set_xlabel("anomaly score: mean squared error of the reconstruction")
+        axes.set_ylabel("test samples")
+        figure.legend(loc="outside lower center", ncols=2)
+        caption = f"{where}: scores of the test samples; the last bar has all higher ones.{note}"
+        return svg.plot(figure, "Anomaly scores", caption)
+
+
+def _timelines(details: JsonRecord, where: str) -> Plot:
+    """Labels and predictions of some sequences as bars over time, in the colour of each class."""
+    step, unit = (details["frame_seconds"], "seconds") if details["frame_seconds"] else (1, "frames")
+    sequences, names = details["sequences"], details["classes"]
+    with svg.figure() as figure:
+        axes = figure.add_subplot()
+        axes.set_axisbelow(True)
+        for place, one in enumerate(sequences):
+            for key, offset in (("labels", 0.0), ("predictions", 0.4)):
+                for label in range(1, len(names)):
+                    runs = [(step * first, step * (last - first)) for first, last in _runs(one[key], label)]
+                    axes.broken_barh(runs, (place + offset, 0.36), color=svg.series_colour(label - 1))
+        for label in range(1, len(names)):
+            axes.broken_barh([], (0, 0), color=svg.series_colour(label - 1), label=names[label])
+        axes.set_yticks([place + 0.38 for place in range(len(sequences))], [str(one["id"]) for one in sequences])
+        axes.set_ylim(len(sequences), -0.2)
+        axes.set_xlim(0, step * len(sequences[0]["labels"]))
+        axes.set_xlabel(unit)
+        axes.set_ylabel("sample")
+        figure.legend(loc="outside lower center", ncols=4)
+        caption = (
+            f"{where}: test samples with events, drawn at random. Of each, the upper bars are the labels and the lower "
+            f"ones the predictions; no bar is {names[0]}."
+        )
+        return svg.plot(figure, "Events over time", caption)
+
+
+def _runs(frames: Sequence[int], label: int) -> list[tuple[int, int]]:
+    """First frame, and frame after the last, of each run of a class."""
+    edges = [place for place in range(1, len(frames)) if frames[place] != frames[place - 1]]
+    starts, ends = [0, *edges], [*edges, len(frames)]
+    return [(start, end) for start, end in zip(starts, ends, strict=True) if frames[start] == label]
+
+
 def _pr(details: JsonRecord, where: str) -> Plot:
     with svg.figure() as figure:
         axes = figure.add_subplot()
@@ -154,6 +207,16 @@ def table(row: JsonRecord | None) -> tuple[list[str], list[list[str]]] | None:
             [one["name"], *(words.quantity(one[name], "value") for name in ("mae", "rmse", "bias"))] for one in outputs
         ]
         return ["Output", "MAE", "RMSE", "Mean error"], lines
+    if classes := details.get("by_class"):
+        lines = [
+            [
+                one["name"], f"{one['frames']:,}", words.quantity(one["recall"], "percent"),
+                f"{one['events']:,}" if one["event_f1"] is not None else words.NONE,
+                words.quantity(one["event_f1"], "percent"),
+            ]
+            for one in classes
+        ]  # fmt: skip
+        return ["Class", "Test frames", "Recall of frames", "Events", "Event F1"], lines
     if labels := details.get("by_label"):
         ordered: Sequence[JsonRecord] = sorted(labels, key=lambda one: one["average_precision"])[:_MOST_LABELS]
         lines = [

@@ -104,8 +104,13 @@ def _plots(record: JsonRecord) -> JsonObject:
 def _classes(record: JsonRecord, task: tasks.Task) -> str:
     """The number of classes, labels or outputs, in words."""
     count = len(record["test"]["class_names"])
-    noun = {"values": "output", "multi_hot": "label", "points": "point"}.get(task.labels, "class")
-    return f"{count} {noun}{'' if count == 1 else 'es' if noun == 'class' else 's'}"
+    nouns = {
+        "values": ("output", "outputs"),
+        "multi_hot": ("label", "labels"),
+        "points": ("point", "points"),
+        "identities": ("identity", "identities"),
+    }.get(task.labels, ("class", "classes"))
+    return f"{count} {nouns[count != 1]}"
 
 
 def _with_result(record: JsonRecord) -> JsonRecord | None:

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError
 from tfkd.tasks import (
+    anomaly,
     binary,
     centroids,
     classification,
     detection,
+    embedding,
     keypoints,
     multi_label,
     regression,
     segmentation,
+    sequence_labelling,
 )
 from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask, Task, Value
 
@@ -38,6 +41,9 @@ TASKS: dict[str, Task] = {
         centroids.TASK,
         keypoints.TASK,
         regression.TASK,
+        anomaly.TASK,
+        sequence_labelling.TASK,
+        embedding.TASK,
     )
 }
 NAMES = tuple(TASKS)

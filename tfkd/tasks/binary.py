@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfkd._internal.types import JsonObject
 from tfkd.errors import InputError
 from tfkd.tasks import bootstrap
-from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
+from tfkd.tasks.task import Metric, Scored, ScoredTask
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
     from tfkd.data import Split
-
-# Points of a curve in the report.
-_MOST_POINTS = 200
 
 
 class Binary(ScoredTask):
@@ -26,6 +22,7 @@ class Binary(ScoredTask):
     labels = "classes"
     metrics = (Metric("roc_auc", "ROC AUC"), Metric("pr_auc", "PR AUC"), Metric("f1", "F1"))
     soft_loss = "sigmoid_target"
+    stored = "labels"
     has_threshold = True
 
     def outputs(self, split: Split) -> int:
@@ -57,12 +54,10 @@ class Binary(ScoredTask):
 
         return [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")]
 
-    def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
-        """The threshold with the highest F1."""
-        positive = y.reshape(-1, 1) == 1
-        return (
-            bootstrap.best_threshold(outputs.reshape(len(y), 1), positive) if bootstrap.are_enough(positive) else None
-        )
+    def choose_threshold(self, outputs: np.ndarray, samples: Split) -> float | None:
+        """The threshold with the highest F1; None with too few positives or negatives."""
+        y = samples.y.reshape(-1, 1)
+        return bootstrap.best_threshold(outputs.reshape(len(y), 1), y == 1) if bootstrap.are_enough(y == 1) else None
 
     def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
         """ROC AUC, PR AUC (average precision) and F1 of the class 1, in percent; NaN where a class has no sample."""
@@ -89,40 +84,11 @@ class Binary(ScoredTask):
         return Scored(
             values,
             replicates,
-            ConstantAnswer("roc_auc", 50.0, _is_better(scores, positive), "A constant answer has a ROC AUC of 50%."),
+            bootstrap.chance(scores, positive),
             right=called == positive,
             threshold=limit,
-            details=_details(scores, positive, split) if both else {},
+            details=bootstrap.curves(scores, positive, split.class_names[1]) if both else {},
         )
-
-
-def _is_better(scores: np.ndarray, positive: np.ndarray) -> bool | None:
-    """Whether positives rank above negatives: the Mann-Whitney U test, one-sided at 95 %."""
-    from scipy.stats import mannwhitneyu
-
-    if positive.sum() < 3 or (~positive).sum() < 3:
-        return None
-    return bool(mannwhitneyu(scores[positive], scores[~positive], alternative="greater").pvalue < 0.05)
-
-
-def _details(scores: np.ndarray, positive: np.ndarray, split: Split) -> JsonObject:
-    """The ROC curve and the curve of precision and recall, thinned out."""
-    import numpy as np
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    false_positive, true_positive, _ = roc_curve(positive, scores)
-    precision, recall, _ = precision_recall_curve(positive, scores)
-
-    def thinned(*curves: np.ndarray) -> list[list[float]]:
-        rows = np.unique(np.linspace(0, len(curves[0]) - 1, _MOST_POINTS).round().astype(int))
-        return [np.round(curve[rows], 5).tolist() for curve in curves]
-
-    return {
-        "positive": split.class_names[1],
-        "share": float(positive.mean()),
-        "roc": thinned(false_positive, true_positive),
-        "pr": thinned(recall, precision),
-    }
 
 
 TASK = Binary()

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from tfkd.tasks.task import Value
+from tfkd._internal.types import JsonObject
+from tfkd.tasks.task import ConstantAnswer, Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,8 @@ PERMUTATIONS = 200
 _BLOCK = 4_000_000
 # With fewer positives or negatives, a threshold that is chosen is worse than the default.
 _LEAST_OF_EACH = 5
+# Points of a curve in the report.
+_MOST_POINTS = 200
 # With more undefined replicates than this, such as those without a positive sample, there is no interval.
 _MOST_UNDEFINED = 0.05
 
@@ -131,6 +134,51 @@ class Ranking:
         with np.errstate(invalid="ignore", divide="ignore"):
             return (steps * middles).sum(axis=1) / (true[:, -1] * false[:, -1])
 
+    def equal_error_rate(self, weights: np.ndarray) -> np.ndarray:
+        """The rate at which as many negatives are accepted as positives rejected, [B, N] -> [B]; NaN without either.
+
+        Between two thresholds both rates are interpolated linearly.
+        """
+        import numpy as np
+
+        true, called = self._cumulated(weights)
+        start = np.zeros((len(true), 1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            accepted = np.concatenate([start, (called - true) / (called - true)[:, -1:]], axis=1)
+            rejected = 1 - np.concatenate([start, true / true[:, -1:]], axis=1)
+        rows, after = np.arange(len(true)), np.argmax(accepted >= rejected, axis=1)
+        before = np.maximum(after - 1, 0)
+        gap_before, gap_after = ((rejected - accepted)[rows, place] for place in (before, after))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(gap_before > gap_after, gap_before / (gap_before - gap_after), 0.0)
+        found = accepted[rows, before] + share * (accepted[rows, after] - accepted[rows, before])
+        return np.where(np.isfinite(accepted).all(axis=1) & np.isfinite(rejected).all(axis=1), found, np.nan)
+
+    def partial_roc_auc(self, weights: np.ndarray, most: float) -> np.ndarray:
+        """Standardized area under the ROC curve up to a false positive rate, [B, N] -> [B].
+
+        The area is mapped so that chance has 0.5 and the best curve 1; NaN where a resample lacks one of both classes.
+
+        Args:
+            weights: Weights of the samples, [B, N].
+            most: Largest false positive rate, 0 < most < 1.
+
+        Reference:
+            McClish: Analyzing a portion of the ROC curve, Medical Decision Making 9, 1989.
+        """
+        import numpy as np
+
+        true, called = self._cumulated(weights)
+        start = np.zeros((len(true), 1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rate = np.concatenate([start, (called - true) / (called - true)[:, -1:]], axis=1)
+            recall = np.concatenate([start, true / true[:, -1:]], axis=1)
+            steps, rises = np.diff(rate, axis=1), np.diff(recall, axis=1)
+            inside = np.clip((most - rate[:, :-1]) / np.where(steps > 0, steps, 1.0), 0, 1)  # share of each step
+        area = (steps * inside * (recall[:, :-1] + rises * inside / 2)).sum(axis=1)
+        chance = most**2 / 2
+        return (1 + (area - chance) / (most - chance)) / 2
+
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
         """Average precision, `Σ (R_n − R_{n−1}) · P_n`, [B, N] -> [B]; NaN where a resample has no positive."""
         import numpy as np
@@ -147,6 +195,33 @@ class Ranking:
         true = np.cumsum(self._positive[permutations], axis=1)[:, self._ends]
         steps = np.diff(true, axis=1, prepend=0.0)
         return (steps * true / (self._ends + 1)).sum(axis=1) / true[:, -1]
+
+
+def ranks_above(scores: np.ndarray, positive: np.ndarray) -> bool | None:
+    """Whether positives rank above negatives: the Mann-Whitney U test, one-sided at 95 %.
+
+    Args:
+        scores: Scores [N].
+        positive: Whether each sample is positive, bool [N].
+
+    Returns:
+        None with fewer than 3 of either.
+    """
+    from scipy.stats import mannwhitneyu
+
+    if positive.sum() < 3 or (~positive).sum() < 3:
+        return None
+    return bool(mannwhitneyu(scores[positive], scores[~positive], alternative="greater").pvalue < 0.05)
+
+
+def chance(scores: np.ndarray, positive: np.ndarray) -> ConstantAnswer:
+    """The comparison of a ROC AUC with that of a constant answer.
+
+    Args:
+        scores: Scores [N].
+        positive: Whether each sample is positive, bool [N].
+    """
+    return ConstantAnswer("roc_auc", 50.0, ranks_above(scores, positive), "A constant answer has a ROC AUC of 50%.")
 
 
 def is_significant(value: float, of_permutations: np.ndarray) -> bool:
@@ -202,3 +277,29 @@ def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
     values = [float(f1(ones, positive, scores > one).mean()) for one in candidates]
     best = np.flatnonzero(np.isclose(values, max(values), rtol=0, atol=1e-12))
     return float(candidates[best[len(best) // 2]])
+
+
+def curves(scores: np.ndarray, positive: np.ndarray, name: str) -> JsonObject:
+    """The ROC curve and the curve of precision and recall for the report, thinned out.
+
+    Args:
+        scores: Scores [N].
+        positive: Whether each sample is positive, bool [N]; some are, some are not.
+        name: Name of the positives.
+    """
+    import numpy as np
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    false_positive, true_positive, _ = roc_curve(positive, scores)
+    precision, recall, _ = precision_recall_curve(positive, scores)
+
+    def thinned(*lines: np.ndarray) -> list[list[float]]:
+        rows = np.unique(np.linspace(0, len(lines[0]) - 1, _MOST_POINTS).round().astype(int))
+        return [np.round(line[rows], 5).tolist() for line in lines]
+
+    return {
+        "positive": name,
+        "share": float(positive.mean()),
+        "roc": thinned(false_positive, true_positive),
+        "pr": thinned(recall, precision),
+    }

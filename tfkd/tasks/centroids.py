@@ -58,10 +58,10 @@ class CentroidDetection(ScoredTask):
 
         return [CellF1(name=self.monitor)]
 
-    def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
+    def choose_threshold(self, outputs: np.ndarray, samples: Split) -> float | None:
         """The threshold with the highest F1."""
         classes = outputs.shape[-1] - 1
-        return matching.best_threshold(_match(outputs, y, classes, _LEAST_SCORE), self.default_threshold)
+        return matching.best_threshold(_match(outputs, samples.y, classes, _LEAST_SCORE), self.default_threshold)
 
     def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
         """F1 of the centres of all samples and classes, in percent.

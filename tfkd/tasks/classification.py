@@ -21,6 +21,7 @@ class Classification(Task):
     labels = "classes"
     metrics = (Metric("accuracy", "Accuracy"),)
     soft_loss = "soft_target"
+    stored = "classes"
     is_classification = True
 
     def hard_loss(self) -> keras.losses.Loss:

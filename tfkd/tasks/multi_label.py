@@ -21,6 +21,7 @@ class MultiLabel(ScoredTask):
     labels = "multi_hot"
     metrics = (Metric("map", "mAP"), Metric("f1", "F1"))
     soft_loss = "sigmoid_target"
+    stored = "labels"
     has_threshold = True
 
     def hard_loss(self) -> keras.losses.Loss:
@@ -35,8 +36,9 @@ class MultiLabel(ScoredTask):
 
         return [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")]
 
-    def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
-        """The threshold, one for all labels, with the highest mean F1."""
+    def choose_threshold(self, outputs: np.ndarray, samples: Split) -> float | None:
+        """The threshold, one for all labels, with the highest mean F1; None with too few positives or negatives."""
+        y = samples.y
         if not bootstrap.are_enough(y == 1):
             return None
         occurring = y.any(axis=0)

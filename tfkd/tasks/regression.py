@@ -32,6 +32,7 @@ class Regression(ScoredTask):
         Metric("r2", "R\N{SUPERSCRIPT TWO}", "ratio", high=1.0, low=-math.inf),
     )
     soft_loss = "mean_squared"
+    stored = "values"
     gives_logits = False
     monitor = "mae"
     monitor_rises = False

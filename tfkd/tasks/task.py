@@ -12,12 +12,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from tfkd._internal.types import JsonObject, JsonRecord
+from tfkd._internal.types import JsonObject, JsonRecord, Tensor
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    import tensorflow as tf
 
     from tfkd.data import Split
 
@@ -114,11 +115,12 @@ class Task(abc.ABC):
     Attributes:
         name: Name in recipes, on the command line and in records.
         labels: Kind of its labels, see `tfkd.data.label_kinds`.
-        metrics: Its metrics; by the first the best of several models is chosen.
+        metrics: Its metrics, the most important first.
         soft_loss: Name of its default distillation loss, see `tfkd.losses.NAMES`.
         gives_logits: Whether outputs are logits, so that a final softmax or sigmoid is removed for the training.
         has_threshold: Whether a metric depends on a threshold, which is chosen on the validation split.
         default_threshold: The threshold where none is chosen; None for that of the probability 0.5 of an output.
+        stored: What a store of soft labels holds for it, see `tfkd.distillation.labels.kinds`; None where it has none.
         monitor: Name of the training log by which the best epoch is chosen.
         monitor_rises: Whether a higher value of that log is better.
         is_classification: Whether each sample has exactly one of several classes, and a model one logit for each: the
@@ -132,13 +134,14 @@ class Task(abc.ABC):
     gives_logits: bool = True
     has_threshold: bool = False
     default_threshold: float | None = None
+    stored: str | None = None
     monitor: str = "accuracy"
     monitor_rises: bool = True
     is_classification: bool = False
 
     @property
     def primary(self) -> Metric:
-        """The metric by which the best of several models is chosen."""
+        """The most important metric."""
         return self.metrics[0]
 
     def for_data(self, split: Split) -> Task:
@@ -173,12 +176,29 @@ class Task(abc.ABC):
     def training_metrics(self) -> list[keras.Metric | str]:
         """The metrics of `keras.Model.compile`."""
 
-    def choose_threshold(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
-        """The threshold that is best on some samples; None where they are too few.
+    @property
+    def selection(self) -> Metric:
+        """The metric by which the best of several models is chosen on validation samples: the first where possible."""
+        return self.primary
+
+    def with_targets(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Batches of (inputs, what the loss on labels compares the outputs with), from those of a split."""
+        return dataset
+
+    def counts(self, y: Tensor) -> Tensor | None:
+        """Which values of the distillation loss count, bool [B, ...]; None for all.
 
         Args:
-            outputs: Outputs [N, ...] in the shape of the model's output, logits or probabilities.
-            y: Labels of the task.
+            y: Labels of a batch.
+        """
+        return None
+
+    def choose_threshold(self, outputs: np.ndarray, samples: Split) -> float | None:
+        """The threshold that is best on some samples; None where these are too few.
+
+        Args:
+            outputs: Real values [N, ...] in the shape of the model's output.
+            samples: The N samples.
         """
         return None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tfkd._internal.types import JsonObject
 from tfkd.errors import InputError
+from tfkd.validation.limit_fields import MetricLimits
 from tfkd.validation.limits import LIMITS, Limit
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ LABELS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Contract:
+class Contract(MetricLimits):
     """Limits that the shipped model must keep on every target. None means no limit.
 
     At least one limit on quality is needed, without which the verdict is never SHIP: for a classification one of the
-    first four, for another task one on its metrics (the last of the list).
+    first four, for another task one on its metrics, see `MetricLimits`.
 
     Args:
         min_accuracy: Minimum accuracy on the test split in percent, 0 or more than 1..100.
@@ -56,12 +57,6 @@ class Contract:
         max_flash_bytes: Maximum flash on a microcontroller (code and weights) in bytes, >= 1.
         max_p90_ms: Maximum 90th percentile of the measured latency in milliseconds, > 0.
         max_divergence_steps: Maximum difference of one output value between two targets in quantization steps, >= 0.
-        min_<metric>: Minimum of a metric in percent, of the tasks that have it; `max_<metric>_drop` and
-            `max_<metric>_drop_from_teacher`, the maximum drop against the reference model and the teacher in points.
-        max_mae, max_rmse: Maximum error of a regression on the test split in the unit of the labels;
-            `max_<metric>_increase` and `max_<metric>_increase_from_teacher`, the maximum increase.
-        min_r2: Minimum coefficient of determination of a regression, up to 1; `max_r2_drop` and
-            `max_r2_drop_from_teacher`, the maximum drop.
         confident: Whether limits on quality must hold even for the end of the 95 % interval that counts against the
             model. By default the number that was measured decides, and the report says when the test split is too
             small to tell.
@@ -73,54 +68,6 @@ class Contract:
     {'min_accuracy': 90, 'max_bytes': 50000}
     """
 
-    min_accuracy: float | None = None
-    max_accuracy_drop: float | None = None
-    max_drop_from_teacher: float | None = None
-    min_gain_over_alone: float | None = None
-    min_agreement: float | None = None
-    max_bytes: int | None = None
-    max_bytes_ratio_to_teacher: float | None = None
-    max_arena_bytes: int | None = None
-    max_ram_bytes: int | None = None
-    max_flash_bytes: int | None = None
-    max_p90_ms: float | None = None
-    max_divergence_steps: int | None = None
-    min_roc_auc: float | None = None
-    max_roc_auc_drop: float | None = None
-    max_roc_auc_drop_from_teacher: float | None = None
-    min_pr_auc: float | None = None
-    max_pr_auc_drop: float | None = None
-    max_pr_auc_drop_from_teacher: float | None = None
-    min_f1: float | None = None
-    max_f1_drop: float | None = None
-    max_f1_drop_from_teacher: float | None = None
-    min_map: float | None = None
-    max_map_drop: float | None = None
-    max_map_drop_from_teacher: float | None = None
-    min_miou: float | None = None
-    max_miou_drop: float | None = None
-    max_miou_drop_from_teacher: float | None = None
-    min_dice: float | None = None
-    max_dice_drop: float | None = None
-    max_dice_drop_from_teacher: float | None = None
-    min_ap50: float | None = None
-    max_ap50_drop: float | None = None
-    max_ap50_drop_from_teacher: float | None = None
-    min_pck: float | None = None
-    max_pck_drop: float | None = None
-    max_pck_drop_from_teacher: float | None = None
-    min_oks_ap: float | None = None
-    max_oks_ap_drop: float | None = None
-    max_oks_ap_drop_from_teacher: float | None = None
-    max_mae: float | None = None
-    max_mae_increase: float | None = None
-    max_mae_increase_from_teacher: float | None = None
-    max_rmse: float | None = None
-    max_rmse_increase: float | None = None
-    max_rmse_increase_from_teacher: float | None = None
-    min_r2: float | None = None
-    max_r2_drop: float | None = None
-    max_r2_drop_from_teacher: float | None = None
     confident: bool = False
 
     def __post_init__(self) -> None:

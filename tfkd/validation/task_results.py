@@ -92,8 +92,8 @@ def differences(scored: Scored, other: Scored, *, paired: bool) -> dict[str, Val
 
 
 def default_threshold(task: Task, model: keras.Model | TFLiteModel) -> float | None:
-    """The threshold of the task, or of the probability 0.5: 0 for logits, 0.5 where the model ends in a sigmoid."""
-    if not task.has_threshold or task.default_threshold is not None:
+    """The threshold of the task, or of the probability 0.5: 0 for logits, 0.5 for a sigmoid; None for other outputs."""
+    if not task.has_threshold or task.default_threshold is not None or not task.gives_logits:
         return task.default_threshold
     if hasattr(model, "graph"):
         names = [op.name for op in model.graph.ops if op.name not in ("DEQUANTIZE", "QUANTIZE", "RESHAPE")]
@@ -115,7 +115,7 @@ def threshold_of(task: Task, outputs: np.ndarray | None, samples: Split | None, 
     """
     if not task.has_threshold or outputs is None or samples is None or not np.isfinite(outputs).all():
         return default
-    chosen = task.choose_threshold(outputs, samples.y)
+    chosen = task.choose_threshold(outputs, samples)
     return default if chosen is None else chosen
 
 

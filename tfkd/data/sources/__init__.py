@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from tfkd.data.sources import (
     coco,
+    commands,
     digits,
     folder,
+    gaits,
+    gestures,
     keras_datasets,
     manifest,
     masks,
@@ -17,6 +20,7 @@ from tfkd.data.sources import (
     shapes,
     tfds,
     tfrecord,
+    vibration,
     voc,
 )
 from tfkd.data.sources.source import Source
@@ -25,6 +29,10 @@ from tfkd.data.sources.source import Source
 SOURCES: tuple[Source, ...] = (
     digits.SOURCE,
     shapes.SOURCE,
+    vibration.SOURCE,
+    gestures.SOURCE,
+    gaits.SOURCE,
+    commands.SOURCE,
     keras_datasets.SOURCE,
     npz.NAMED,
     tfds.SOURCE,

@@ -14,6 +14,10 @@ from tfkd.data.sources.source import Arrays, Request, Source
 from tfkd.errors import InputError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+# Optional: the name of each class, or of each column of the labels, str [C].
+NAMES_KEY = "class_names"
+# Optional: the time from one frame of a sequence to the next in seconds, a number.
+SECONDS_KEY = "frame_seconds"
 _ADVICE = "Save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
 
 
@@ -32,8 +36,23 @@ def read(path: Path, name: str) -> Arrays:
         raise InputError(
             f"load: {path} must hold {', '.join(missing)}. Received: {', '.join(sizes) or 'no arrays'}. {_ADVICE}"
         )
-    x_train, y_train, x_test, y_test = _arrays(path, {key: sizes[key] for key in KEYS}, _ADVICE).values()
-    return Arrays(x_train, y_train, x_test, y_test, name=name, location=str(path))
+    found = _arrays(path, {key: sizes[key] for key in (*KEYS, NAMES_KEY, SECONDS_KEY) if key in sizes}, _ADVICE)
+    names = found.pop(NAMES_KEY, np.zeros(0, str))
+    if names.ndim != 1 or names.dtype.kind != "U" and names.size:
+        raise InputError(
+            f"load: {path}: {NAMES_KEY} must be texts [C]. Received: {names.dtype} of shape {names.shape}. Save "
+            f"{NAMES_KEY}=numpy.array(['cat', 'dog'])."
+        )
+    seconds = found.pop(SECONDS_KEY, None)
+    if seconds is not None and not (seconds.size == 1 and seconds.dtype.kind in "uif" and seconds.item() > 0):
+        raise InputError(f"load: {path}: {SECONDS_KEY} must be a number > 0. Received: {seconds}. Save 0.02 for 20 ms.")
+    return Arrays(
+        *found.values(),
+        class_names=tuple(names.tolist()),
+        name=name,
+        location=str(path),
+        frame_seconds=None if seconds is None else float(seconds.item()),
+    )
 
 
 def read_inputs(path: Path) -> dict[str, np.ndarray] | None:

@@ -53,6 +53,7 @@ class Arrays(NamedTuple):
             samples: `train`, `val` or `test`, str [N]. None if all are training samples.
         paths: Files of x_train, see `Samples`; None where a sample is not a file.
         labels: Kind of the labels where the source knows it, see `tfkd.data.label_kinds`; None to find it.
+        frame_seconds: Time from one frame of a sequence to the next in seconds; None where it is not known.
     """
 
     x_train: np.ndarray | LazySamples
@@ -65,6 +66,7 @@ class Arrays(NamedTuple):
     part: np.ndarray | None = None
     paths: np.ndarray | None = None
     labels: str | None = None
+    frame_seconds: float | None = None
 
     def parts(self) -> dict[Role, Samples]:
         """The samples of each part that the source has, in the order train, val, test."""

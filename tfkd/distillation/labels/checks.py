@@ -7,26 +7,33 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfkd._internal.types import Tensor
-from tfkd.distillation.labels import codec
+from tfkd.distillation.labels import codec, kinds
 from tfkd.errors import InputError
 from tfkd.models.logits import are_softmax
 
-# Largest Kullback-Leibler divergence, at temperature 1, between logits and their stored form.
+# Largest divergence between outputs and their stored form, see `tfkd.distillation.labels.kinds`.
 TOLERANCE = 1e-3
 
 
-def check_settings(classes: int, views: int, top_k: int | None, dtype: str) -> None:
+def check_settings(classes: int, views: int, top_k: int | None, dtype: str, kind: str) -> None:
     """Raises for settings that no store can have.
 
     Args:
-        classes: Number of classes, >= 2.
+        classes: Number of classes, >= 2, or of other outputs, >= 1.
         views: Number of views, >= 1.
-        top_k: Number of stored logits per sample, 1..classes-1; None for all.
+        top_k: Number of stored logits per sample, 1..classes-1; None for all, as always of outputs other than classes.
         dtype: `float16` or `float32`.
+        kind: One of `tfkd.distillation.labels.kinds.KINDS`.
 
     Raises:
         InputError: A setting is out of range.
     """
+    if kind not in kinds.KINDS or (kind != kinds.CLASSES and (top_k is not None or classes < 1)):
+        raise InputError(
+            f"SoftLabels.create: kind must be one of {', '.join(kinds.KINDS)}, and only classes have top_k. Received: "
+            f"kind={kind!r}, {classes} outputs, top_k={top_k}. Correct the argument."
+        )
+    classes = classes if kind == kinds.CLASSES else max(classes, 2)
     if classes < 2 or views < 1 or dtype not in ("float16", "float32") or not (top_k is None or 1 <= top_k < classes):
         raise InputError(
             f"SoftLabels.create: needs classes >= 2, views >= 1, dtype float16 or float32, 1 <= top_k < classes. "
@@ -56,14 +63,15 @@ def check_ids(ids: Tensor) -> np.ndarray:
     return ids.astype("int64")
 
 
-def check_logits(path: str, ids: np.ndarray, logits: np.ndarray, classes: int) -> None:
-    """Raises for values that are not logits of all classes.
+def check_logits(path: str, ids: np.ndarray, logits: np.ndarray, classes: int, kind: str) -> None:
+    """Raises for values that are not logits of all classes, or other outputs of a store.
 
     Args:
         path: Folder or URL of the store, for the error message.
         ids: Ids of the samples [n].
         logits: Values to check, expected as float32 [n, C].
         classes: Number C of classes.
+        kind: One of `tfkd.distillation.labels.kinds.KINDS`.
 
     Raises:
         InputError: The shape is wrong, or the values are not finite or are probabilities.
@@ -78,27 +86,30 @@ def check_logits(path: str, ids: np.ndarray, logits: np.ndarray, classes: int) -
             f"{path}: logits must be finite. Received: NaN or infinity for ids {ids[~finite][:5].tolist()}. Check the "
             "teacher and its inputs."
         )
-    if are_softmax(logits):
+    if kind == kinds.CLASSES and are_softmax(logits):
         raise InputError(f"{path}: needs logits. Received: probabilities. Use tfkd.models.load(teacher).")
 
 
-def check_precision(path: str, logits: np.ndarray, packed: Mapping[str, np.ndarray], top_k: int | None) -> None:
-    """Raises where the stored type changes the probabilities of the logits.
+def check_precision(
+    path: str, logits: np.ndarray, packed: Mapping[str, np.ndarray], top_k: int | None, kind: str
+) -> None:
+    """Raises where the stored type changes the probabilities of the logits, or the values.
 
     Args:
         path: Folder or URL of the store, for the error message.
         logits: Logits, float32 [n, C].
         packed: Stored form of the logits, see `codec.pack`.
         top_k: Number of stored logits per sample; None for all.
+        kind: One of `tfkd.distillation.labels.kinds.KINDS`.
 
     Raises:
         InputError: The divergence exceeds `TOLERANCE`.
     """
     classes = logits.shape[1]
     exact = codec.unpack(codec.pack(logits, top_k, "float32"), classes)
-    error = codec.divergence(exact, codec.unpack(packed, classes)).max()
+    error = kinds.divergence(kind, exact, codec.unpack(packed, classes)).max()
     if error > TOLERANCE:
         raise InputError(
-            f"{path}: {packed['logits'].dtype} is not precise enough for the logits. Received: values up to "
+            f"{path}: {packed['logits'].dtype} is not precise enough for the outputs. Received: values up to "
             f"{np.abs(logits).max():g}, a divergence of {error:.2g}. Create the store with dtype='float32'."
         )

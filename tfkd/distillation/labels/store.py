@@ -15,10 +15,8 @@ from tfkd._internal.types import JsonObject, JsonRecord, SampleData, Tensor
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
 from tfkd.data.augmentations import from_key
 from tfkd.data.batches import Samples
-from tfkd.data.streams import as_split
-from tfkd.distillation.labels import archive, checks, codec, identity, teacher_pass
-from tfkd.errors import InputError, ModelError
-from tfkd.models.logits import check_are_logits, check_gives_logits
+from tfkd.distillation.labels import archive, checks, codec, identity, kinds, teacher_pass
+from tfkd.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -33,13 +31,13 @@ _TOP_K = 20
 
 
 class SoftLabels:
-    """Logits of a teacher for the views of the samples of a data set; view 0 is the unchanged sample.
+    """Outputs of a teacher for the views of the samples of a data set; view 0 is the unchanged sample.
 
     A view is an augmentation that is repeated from a seed (`tfkd.data.view_seeds`), so the student sees exactly the
     pixels that the teacher saw. The store is a zarr group: chunks have checksums and are written atomically, several
     machines may write at the same time, and its path may be a URL of fsspec. All logits are stored for up to 100
     classes; for more the `top_k` largest with the log-sum-exp of the others, so that the temperature can be chosen
-    later.
+    later. Of other tasks than classification all outputs are stored, see `tfkd.distillation.labels.kinds`.
 
     Open a store with `SoftLabels.open`. Make one with a Keras teacher by `SoftLabels.build`, or with logits of any
     framework by `SoftLabels.create` and `write`.
@@ -55,6 +53,7 @@ class SoftLabels:
         self.meta: JsonObject = dict(group.attrs)
         self.views, self.classes, self.seed = (int(self.meta[key]) for key in ("views", "classes", "seed"))
         self.top_k: int | None = self.meta["top_k"]
+        self.kind: str = self.meta.get("outputs", kinds.CLASSES)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, writable: bool = False) -> SoftLabels:
@@ -90,29 +89,33 @@ class SoftLabels:
         *,
         views: int = 1,
         top_k: int | None = None,
-        dtype: str = "float16",
+        dtype: str | None = None,
         seed: int = 0,
         keys: JsonRecord | None = None,
+        kind: str = kinds.CLASSES,
     ) -> SoftLabels:
         """Creates an empty store, or opens an existing one with the same settings.
 
         Args:
             path: Folder or URL.
             ids: Ids of the samples, integers [N], each once.
-            classes: Number C of classes, >= 2.
+            classes: Number C of classes, >= 2, or of other outputs, >= 1.
             views: Number of views, >= 1.
             top_k: Number of largest logits that are kept, 1..C-1; by default all of up to 100 classes, 20 of more.
-            dtype: `float16` or `float32`, the type of the stored logits.
+            dtype: `float16` or `float32`, the type of the stored logits; by default float16, of values float32.
             seed: Random seed of the views.
             keys: Hashes of teacher, data and augmentation, which identify the labels.
+            kind: What the outputs are: logits of `classes` that exclude each other, logits of independent `labels`, or
+                `values`.
 
         Raises:
             InputError: An argument is out of range, or there is another store; the message names the difference.
             OSError: The store cannot be written.
         """
         ids = checks.check_ids(ids)
-        top_k = _TOP_K if top_k is None and classes > _ALL_CLASSES else top_k
-        checks.check_settings(classes, views, top_k, dtype)
+        top_k = _TOP_K if top_k is None and classes > _ALL_CLASSES and kind == kinds.CLASSES else top_k
+        dtype = dtype or kinds.default_dtype(kind)
+        checks.check_settings(classes, views, top_k, dtype, kind)
         meta = {
             "schema": SCHEMA,
             "tfkd": importlib.metadata.version("tfkd"),
@@ -123,6 +126,7 @@ class SoftLabels:
             "dtype": dtype,
             "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
             "keys": dict(keys or {}),
+            **({} if kind == kinds.CLASSES else {"outputs": kind}),  # stores of earlier versions have no such entry
         }
         with archive.disk_errors(str(path)):
             archive.create(str(path), ids, meta)
@@ -142,13 +146,14 @@ class SoftLabels:
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
         progress: Callable[[int, int], None] | None = None,
+        task: str | None = None,
         **options: Any,
     ) -> SoftLabels:
-        """Computes the teacher logits of a split; chunks that are already in the store are kept.
+        """Computes the teacher outputs of a split; chunks that are already in the store are kept.
 
         Args:
             path: Folder or URL.
-            teacher: Model with logits [B, C].
+            teacher: Model with outputs [B, C], logits unless the task is a regression.
             split: Samples to label. Or another form of labelled data that has the same order in each pass, see
                 `tfkd.data.as_split`; the ids are then the numbers of the samples.
             views: Number of views, >= 1; the first is the unchanged sample.
@@ -156,15 +161,15 @@ class SoftLabels:
             seed: Random seed of the views.
             shard: (i, n): this call computes every n-th chunk, from chunk i on, so that n machines share the work.
             progress: Function that is called with (finished chunks, total chunks).
+            task: One of `tfkd.tasks.NAMES`; by default the one that labels and teacher show.
             **options: `batch_size`, the largest number of samples per call of the teacher (default 256; fewer where
                 these need more than 16 MiB); `top_k` and `dtype` of `create`.
 
         Raises:
             InputError: There is a store of another teacher, data or augmentation, or an argument is invalid.
-            ModelError: The teacher does not end in logits or has another number of classes than the data.
+            ModelError: The teacher does not end in logits or has another number of outputs than the data need.
             OSError: The store cannot be written; the next call with the same arguments resumes.
         """
-        check_gives_logits("teacher", teacher)
         if not (0 <= shard[0] < shard[1]):
             raise InputError(f"SoftLabels.build: shard must be (i, n) with 0 <= i < n. Received: {shard}. Use (0, 1).")
         if views > 1 and augment is None:
@@ -172,24 +177,14 @@ class SoftLabels:
                 f"SoftLabels.build: {views} views need an augmentation. Received: augment=None. Pass one, or views=1."
             )
         batch_size = options.pop("batch_size", 256)
-        if getattr(split, "label_kind", "classes") != "classes":
-            raise InputError(
-                f"SoftLabels.build: a store holds logits of classes. Received: labels that are {split.label_kind}. "
-                "Let the teacher run in each training step."
-            )
-        split = as_split(split, "train", num_classes=getattr(teacher, "output_shape", (None,))[-1])
-        classes = check_are_logits("teacher", teacher, split.x[:8].astype("float32"))[-1]
-        if classes != split.num_classes:
-            raise ModelError(
-                f"SoftLabels.build: the teacher must have the {split.num_classes} classes of the data. Received: "
-                f"{classes}. Give it as many logits."
-            )
+        split, outputs, kind = teacher_pass.prepare(teacher, split, task)
         store = cls.create(
             path,
             split.ids,
-            split.num_classes,
+            outputs,
             views=views,
             seed=seed,
+            kind=kind,
             keys=identity.keys(teacher, split, augment, seed),
             **options,
         )
@@ -225,9 +220,9 @@ class SoftLabels:
             OSError: The store cannot be written.
         """
         rows, logits = self._rows(checks.check_ids(ids), view), np.asarray(logits, "float32")
-        checks.check_logits(self.path, np.asarray(ids), logits, self.classes)
+        checks.check_logits(self.path, np.asarray(ids), logits, self.classes, self.kind)
         packed = codec.pack(logits, self.top_k, self.meta["dtype"])
-        checks.check_precision(self.path, logits, packed, self.top_k)
+        checks.check_precision(self.path, logits, packed, self.top_k, self.kind)
         order = np.argsort(rows)
         with archive.disk_errors(self.path):
             for name, values in packed.items():
@@ -284,7 +279,7 @@ class SoftLabels:
             seed: Random seed of the choice, >= 0.
 
         Returns:
-            The largest Kullback-Leibler divergence at temperature 1.
+            The largest divergence, see `tfkd.distillation.labels.kinds.divergence`.
 
         Raises:
             InputError: The store belongs to another teacher, data or augmentation, or a label differs.
@@ -296,7 +291,7 @@ class SoftLabels:
         for view in range(self.views):
             rows = np.sort(draw.choice(len(split), min(len(split), -(-samples // self.views)), replace=False))
             again = teacher_pass.run(teacher, split, rows, view=view, augment=augment, seed=self.seed, batch_size=256)
-            worst = max(worst, float(codec.divergence(again, self.read(split.ids[rows], view)).max()))
+            worst = max(worst, float(kinds.divergence(self.kind, again, self.read(split.ids[rows], view)).max()))
         if worst > 10 * checks.TOLERANCE:
             raise InputError(
                 f"{self.path}: the stored logits must equal the teacher's. Received: a divergence of {worst:.2g}. "

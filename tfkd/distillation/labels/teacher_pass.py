@@ -8,12 +8,57 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkd._internal.types import SampleData
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
 from tfkd.data.batches import Samples, output_batch_size
+from tfkd.data.streams import as_split
+from tfkd.errors import InputError, ModelError
+from tfkd.models import logits
+from tfkd.tasks import find, get
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+    from tfkd.data import Split
+
+
+def prepare(teacher: keras.Model, samples: SampleData, task: str | None) -> tuple[Split, int, str]:
+    """Checks that a teacher has the outputs that the labels need.
+
+    Args:
+        teacher: The teacher.
+        samples: Labelled data in any form, see `tfkd.data.as_split`.
+        task: Name of the task; None to find it.
+
+    Returns:
+        The samples as a split; the number of outputs; and their kind, see `tfkd.distillation.labels.kinds`.
+
+    Raises:
+        InputError: The labels are not those of the task, or its outputs cannot be stored.
+        ModelError: The teacher does not end in logits, or has another number of outputs.
+    """
+    declared = None if task is None else get(task)
+    logits.check_gives_logits("teacher", teacher, activation=declared is None or declared.gives_logits)
+    known = logits.known_classes(teacher)
+    split = as_split(
+        samples, "train", num_classes=2 if known == 1 else known, labels=None if declared is None else declared.labels
+    )
+    found = find(split, known, task)
+    if found.stored is None:
+        raise InputError(
+            f"SoftLabels.build: the outputs of the task {found.name} are not stored. Let the teacher run in each "
+            "training step."
+        )
+    check = logits.check_are_logits if found.gives_logits else logits.shape_of_outputs
+    outputs, expected = check("teacher", teacher, split.x[:8].astype("float32"))[-1], found.outputs(split)
+    if outputs != expected:
+        what = f"the {expected} classes" if found.is_classification else f"an output for each of the {expected} labels"
+        raise ModelError(
+            f"SoftLabels.build: the teacher must have {what} of the data. Received: {outputs}. Give it as many "
+            f"{'logits' if found.gives_logits else 'outputs'}."
+        )
+    return split, expected, found.stored
 
 
 def run(
@@ -26,10 +71,10 @@ def run(
     seed: int,
     batch_size: int,
 ) -> np.ndarray:
-    """The teacher logits of some rows in one view.
+    """The teacher outputs of some rows in one view.
 
     Args:
-        teacher: Model with logits [B, C].
+        teacher: Model with outputs [B, C].
         samples: Split that is labelled.
         rows: Positions in the split [n].
         view: Number of the view; 0 is the unchanged sample.
