@@ -13,9 +13,15 @@ from tfkd.tasks import bootstrap, grid, matching
 from tfkd.tasks.grid_loss import CellF1, GridCrossentropy, cells_of
 from tfkd.validation import keras_rows
 
+
+def scored_task(task: tasks.Task) -> tasks.ScoredTask:
+    """A task, which has metrics of its own."""
+    assert isinstance(task, tasks.ScoredTask)
+    return task
+
+
 RNG = np.random.default_rng(0)
-TASK = tasks.get("centroid_detection")
-assert isinstance(TASK, tasks.ScoredTask)
+TASK = scored_task(tasks.get("centroid_detection"))
 # 60 samples with up to three objects of two classes, and logits of an 6 x 8 grid that fit them more or less.
 BOXES = np.zeros((60, 3, 5))
 for _row, _place in itertools.product(range(60), range(3)):

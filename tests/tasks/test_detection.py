@@ -11,6 +11,13 @@ from tfkd.tasks import anchors, bootstrap, detection
 from tfkd.tasks.anchor_loss import AnchorLoss, targets_of
 from tfkd.validation import keras_rows
 
+
+def scored_task(task: tasks.Task) -> tasks.ScoredTask:
+    """A task, which has metrics of its own."""
+    assert isinstance(task, tasks.ScoredTask)
+    return task
+
+
 RNG = np.random.default_rng(0)
 N, SHAPE = 40, (32, 48, 3)
 X = RNG.integers(0, 256, (N, *SHAPE), dtype=np.uint8)
@@ -29,8 +36,7 @@ def random_boxes():
 
 BOXES = random_boxes()
 TEST = data.from_arrays((X, BOXES), (X, BOXES), labels="boxes", class_names=("cat", "dog")).test
-TASK = tasks.find(TEST)
-assert isinstance(TASK, tasks.ScoredTask)
+TASK = scored_task(tasks.find(TEST))
 
 
 def outputs_of(split, noise, seed=1):

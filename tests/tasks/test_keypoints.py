@@ -11,14 +11,20 @@ from tfkd.tasks import bootstrap, heatmaps, keypoints
 from tfkd.tasks.heatmap_loss import HeatmapCrossentropy, NearCells, targets_of
 from tfkd.validation import keras_rows
 
+
+def scored_task(task: tasks.Task) -> tasks.ScoredTask:
+    """A task, which has metrics of its own."""
+    assert isinstance(task, tasks.ScoredTask)
+    return task
+
+
 RNG = np.random.default_rng(0)
 N, H, W, K = 50, 8, 12, 4
 X = RNG.integers(0, 256, (N, 32, 48, 3), dtype=np.uint8)
 POINTS = np.concatenate([RNG.random((N, K, 2)), RNG.random((N, K, 1)) < 0.7], axis=-1)
 POINTS[:, 0, 2] = 1
 TEST = data.from_arrays((X, POINTS), (X, POINTS), labels="points", class_names=("nose", "left", "right", "tail")).test
-TASK = tasks.get("keypoints")
-assert isinstance(TASK, tasks.ScoredTask)
+TASK = scored_task(tasks.get("keypoints"))
 
 
 def logits_of(split, noise, seed=1):
@@ -44,7 +50,7 @@ def test_decoder_finds_the_points_between_cells():
     assert cells[visible].mean() < 0.25  # the middle of the best cell would have 0.25 on average
     logits = RNG.normal(size=(2, H, W, K))
     for row, place in ((0, 0), (1, 2)):
-        best = np.unravel_index(logits[row, :, :, place].argmax(), (H, W))
+        best = divmod(int(logits[row, :, :, place].argmax()), W)
         near = [
             (1 / (1 + np.exp(-logits[row, r, c, place])), r, c)
             for r in range(max(0, best[0] - 1), min(H, best[0] + 2))

@@ -20,7 +20,7 @@ Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 def moves_pixels(augment: Augment) -> str | None:
     """The name of the augmentation, or of a step of a chain, that moves pixels within an image; None if none does."""
     steps = getattr(augment, "steps", (augment,))
-    return next((str(step.name) for step in steps if getattr(step, "moves_pixels", False)), None)
+    return next((str(getattr(step, "name", step)) for step in steps if getattr(step, "moves_pixels", False)), None)
 
 
 def view_seeds(ids: Tensor | np.ndarray, view: Tensor | np.ndarray | int, *, seed: int = 0) -> tf.Tensor:

@@ -179,7 +179,7 @@ def _blended(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _faded(image: np.ndarray) -> np.ndarray:
-    """An image in gray that is lighter than itself, so that lines in colour stand out, uint8 [H, W, 3]."""
+    """A paler image, so that lines stand out, uint8 [H, W, 3]."""
     import numpy as np
 
-    return np.repeat(np.rint(0.6 * image.mean(axis=2, keepdims=True) + 90), 3, axis=2).astype(np.uint8)
+    return np.rint(0.55 * image + 110).astype(np.uint8)

@@ -180,7 +180,8 @@ def _run(found: list[Boxes], split: Split) -> Any:
             f"object_detection: the metrics need the package pycocotools: {error}. Install it with pip install "
             "'tfkd[detection]'."
         ) from None
-    objects, answers = [], []
+    objects: list[JsonObject] = []
+    answers: list[JsonObject] = []
     for row, (one, labels) in enumerate(zip(found, split.y, strict=True)):
         for box in labels[labels[:, 4] >= 0].tolist():
             pixels = _pixels(box[:4], split.input_shape)
@@ -266,16 +267,16 @@ def _details(split: Split, found: list[Boxes], evaluations: list[Evaluation], er
             }
         )
         true = np.cumsum(one.right[0])
-        places = np.unique(np.linspace(0, max(len(true) - 1, 0), 100).round().astype(int)) if len(true) else []
+        places = np.unique(np.linspace(0, max(len(true) - 1, 0), min(len(true), 100)).round().astype(int))
         recall, precision = true / max(one.objects.sum(), 1), true / np.arange(1, len(true) + 1)
-        curves.append([np.round(curve[places], 4).tolist() if len(true) else [] for curve in (recall, precision)])
+        curves.append([np.round(curve[places], 4).tolist() for curve in (recall, precision)])
     shown = []
     for row, why in pictures.chosen(errors):
         image = pictures.image_of(split, row)
         if image is not None:
-            one, boxes = found[row], split.y[row]
-            certain = one.scores >= _SHOWN_SCORE
-            answers = np.concatenate([one.ends, one.classes[:, None], one.scores[:, None]], axis=1)[certain]
+            own, boxes = found[row], split.y[row]
+            certain = own.scores >= _SHOWN_SCORE
+            answers = np.concatenate([own.ends, own.classes[:, None], own.scores[:, None]], axis=1)[certain]
             shown.append(
                 {
                     "sample": int(split.ids[row]),

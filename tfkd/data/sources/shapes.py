@@ -155,7 +155,8 @@ def scene(number: int, height: int, width: int, seed: int = 0) -> Scene:
 
 def _place(rng: np.random.Generator, height: int, width: int) -> tuple[Object, ...]:
     """One to four objects that do not overlap, from left to right."""
-    wanted, found, side = int(rng.integers(1, MOST_OBJECTS + 1)), [], min(height, width)
+    wanted, side = int(rng.integers(1, MOST_OBJECTS + 1)), min(height, width)
+    found: list[Object] = []
     for _ in range(wanted * _TRIES):
         size = _SIZES[int(rng.integers(2))]
         low, high = _RADII[size]

@@ -63,7 +63,7 @@ def accepts(request: Request) -> bool:
 
 def _parts(root: Path) -> dict[str, list[str]]:
     """The names of the images of each part; all are training images where there is no list `train.txt`."""
-    lists = {
+    lists: dict[str, list[str]] = {
         PARTS[one.stem]: [line.split()[0] for line in one.read_text(encoding="utf-8").splitlines() if line.strip()]
         for one in sorted((root / _SETS).glob("*.txt"))
         if one.stem in PARTS
