@@ -15,24 +15,27 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import check_apk
 import numpy as np
 
 from tfkd.errors import InputError, TfkdError, ToolMissingError
+
+if TYPE_CHECKING:
+    from tfkd.conversion.tflite import TFLiteModel
 
 DEMO = Path(__file__).parents[1] / "android_demo"
 MANIFEST = DEMO / "app/src/main/AndroidManifest.xml"
 FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")
 MIN_SDK, TARGET_SDK, VERSION = 26, 35, 2
-# Machine number in the ELF header of each ABI's libraries.
-ABIS = {"arm64-v8a": 183, "armeabi-v7a": 40, "x86_64": 62}
+ABIS = tuple(check_apk.MACHINES)
 LIBRARY = "libtensorflowlite_jni.so"
 MOST_BYTES_PER_ABI = 6 << 20
 # Compiled against Android 8.0 (API 26), so that calls of a later API are errors.
@@ -52,7 +55,6 @@ TOOLS = {
 # Options of a Java machine that runs for seconds: the compiler of hot code would cost more than it saves.
 SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 GOLDEN = 256
-LARGE_PAGE = 16384
 EPOCH = (1981, 1, 1, 0, 0, 0)
 
 
@@ -67,6 +69,10 @@ def main() -> None:
     parser.add_argument("--data", default="digits", help="data of the self-test: a name or path for tfkd.data.load")
     parser.add_argument("--out", type=Path, default=Path("tfkd-bench.apk"))
     parser.add_argument("--abi", nargs="*", default=list(ABIS), choices=ABIS)
+    parser.add_argument(
+        "--litert", type=Path, nargs="+", metavar="AAR", default=[],
+        help="other libraries than Maven Central's 2.16.1, such as LiteRT 1.4 and its API from Google's Maven",
+    )  # fmt: skip
     parser.add_argument("--keystore", type=Path, help="key to sign with; created with password 'android' if missing")
     parser.add_argument("--assets-only", action="store_true", help="only write android_demo/app/src/main/assets")
     options = parser.parse_args()
@@ -74,18 +80,35 @@ def main() -> None:
         if options.assets_only:
             bundle(options.model, options.data, DEMO / "app/src/main/assets/bundled")
             return
-        page = build(options.model, options.data, options.out, options.abi, options.keystore)
+        page = build(options.model, options.data, options.out, options.abi, options.keystore, litert=options.litert)
     except (TfkdError, ToolFailedError) as error:
         sys.exit(f"build_apk: {error}")
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, {', '.join(options.abi)}")
-    if page < LARGE_PAGE:
+    if page < check_apk.LARGE_PAGE:
         print(
-            f"Its libraries are aligned to memory pages of {page:,} bytes. A phone with 16 KB pages may not load them."
+            f"Its libraries are aligned to memory pages of {page:,} bytes. A phone with 16 KB pages may not load them, "
+            "and Google Play has refused such apps since November 2025. Build with --litert and a newer LiteRT."
         )
 
 
-def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path | None = None) -> int:
+def build(
+    model: Path,
+    data: str,
+    out: Path,
+    abis: Sequence[str],
+    keystore: Path | None = None,
+    *,
+    litert: Sequence[Path] = (),
+) -> int:
     """Builds, aligns, signs (v2 and v3) and verifies the app.
+
+    Args:
+        model: The .tflite to bundle.
+        data: Data of its samples, see `bundle`.
+        out: The .apk to write.
+        abis: ABIs whose libraries it gets.
+        keystore: Key to sign with, created if it is missing; None for a new one.
+        litert: The .aar files of LiteRT, its API included; empty for Maven Central's.
 
     Returns:
         Page size in bytes for which its libraries are aligned, see `check`.
@@ -99,19 +122,25 @@ def build(model: Path, data: str, out: Path, abis: Sequence[str], keystore: Path
     missing += [] if FRAMEWORK.exists() else ["android-framework-res"]
     if missing:
         raise ToolMissingError(f"tools are missing. Install them: sudo apt-get install {' '.join(missing)}")
-    jars = {name: artifact(coordinate) for name, coordinate in ARTIFACTS.items()}
+    needed = [name for name in ARTIFACTS if not (litert and name in ("lite", "api"))]
+    jars = {name: artifact(ARTIFACTS[name]) for name in needed}
+    archives = list(litert) or [jars["lite"], jars["api"]]
+    for path in archives:
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"--litert must be .aar files. Received: {path}. Download them from Google's Maven.")
     with tempfile.TemporaryDirectory(prefix="tfkd-") as temporary:
         folder = Path(temporary)
         bundle(model, data, folder / "assets/bundled")
         packaged = package(folder)
-        dex = compiled(folder, jars)
+        dex = compiled(folder, jars, archives)
         entries = {"classes.dex": dex.read_bytes()}
         with zipfile.ZipFile(packaged) as archive:
             entries |= {name: archive.read(name) for name in archive.namelist()}
-        with zipfile.ZipFile(jars["lite"]) as archive:
-            for abi in abis:
-                if f"jni/{abi}/{LIBRARY}" in archive.namelist():  # otherwise `check` reports it
-                    entries[f"lib/{abi}/{LIBRARY}"] = archive.read(f"jni/{abi}/{LIBRARY}")
+        for path in archives:
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    if re.fullmatch(rf"jni/({'|'.join(abis)})/[^/]+\.so", name):
+                        entries[f"lib/{name.removeprefix('jni/')}"] = archive.read(name)
         write(folder / "unaligned.apk", entries)
         call("zipalign", "-f", "4", folder / "unaligned.apk", folder / "aligned.apk")
         sign(folder / "aligned.apk", keystore or folder / "key.p12")
@@ -134,36 +163,32 @@ def check(apk: Path, abis: Sequence[str]) -> int:
         InputError: It lacks an ABI, has a library for another machine, or is too large.
     """
     call("zipalign", "-c", "4", apk)
-    pages = []
-    with zipfile.ZipFile(apk) as archive:
-        found = sorted(name.split("/")[1] for name in archive.namelist() if name.startswith("lib/"))
-        if found != sorted(abis):
-            raise InputError(f"the app must have a library for {', '.join(abis)}. Received: {', '.join(found)}.")
-        for abi in abis:
-            machine, page = elf(archive.read(f"lib/{abi}/{LIBRARY}"))
-            if machine != ABIS[abi]:
-                raise InputError(f"lib/{abi}: the ELF machine must be {ABIS[abi]}, got {machine}.")
-            pages.append(page)
+    libraries = check_apk.libraries(apk)
+    found = sorted({one.abi for one in libraries})
+    if found != sorted(abis):
+        raise InputError(f"the app must have a library for {', '.join(abis)}. Received: {', '.join(found)}.")
+    for one in libraries:
+        if one.machine != check_apk.MACHINES[one.abi]:
+            raise InputError(
+                f"lib/{one.abi}: the ELF machine must be {check_apk.MACHINES[one.abi]}, got {one.machine}."
+            )
     call("apksigner", "verify", "--min-sdk-version", MIN_SDK, apk)
     size = apk.stat().st_size
     if size > MOST_BYTES_PER_ABI * len(abis):
         raise InputError(f"the app must have at most {MOST_BYTES_PER_ABI:,} bytes per ABI. Received: {size:,} bytes.")
-    return min(pages)
-
-
-def elf(library: bytes) -> tuple[int, int]:
-    """ELF machine of a library, and the smallest alignment of its loadable segments in bytes."""
-    wide = library[4] == 2
-    (machine,) = struct.unpack_from("<H", library, 18)
-    (table,) = struct.unpack_from("<Q" if wide else "<I", library, 32 if wide else 28)
-    size, count = struct.unpack_from("<HH", library, 54 if wide else 42)
-    loaded = [table + i * size for i in range(count) if struct.unpack_from("<I", library, table + i * size)[0] == 1]
-    page, at = ("<Q", 48) if wide else ("<I", 28)
-    return machine, min(struct.unpack_from(page, library, start + at)[0] for start in loaded)
+    return min(one.page for one in libraries)
 
 
 def bundle(model: Path, data: str, folder: Path) -> None:
-    """Writes a model's folder for the app: samples of the test split, the reference kernels' outputs, and labels.
+    """Writes a model's folder for the app: samples, the reference kernels' outputs, and labels.
+
+    A model with several inputs gets random samples, since a data set has one array, and no labels. Labels are those of
+    classes, and of a model with one output.
+
+    Args:
+        model: The .tflite.
+        data: Data whose test split has the samples.
+        folder: Folder to write into.
 
     Raises:
         InputError: The model or the data is not valid.
@@ -171,22 +196,44 @@ def bundle(model: Path, data: str, folder: Path) -> None:
     import tfkd
 
     loaded = tfkd.TFLiteModel.load(model)
-    test = tfkd.data.load(data).test
-    samples = test.sample(min(GOLDEN, len(test)))
-    x = loaded.quantize_input(samples.x)
-    run = tfkd.targets.get("host:reference").run(loaded, x, latency=False)
+    inputs, labels = samples(loaded, data)
+    run = tfkd.targets.get("host:reference").run(loaded, inputs, latency=False)
+    arrays = {f"input_{i}.npy": x for i, x in enumerate(inputs)}
+    arrays |= {f"golden_{i}.npy": y for i, y in enumerate(run.outputs)}
+    if labels is not None:
+        arrays["labels.npy"] = labels
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.tflite").write_bytes(loaded.content)
-    np.save(folder / "input_0.npy", x)
-    np.save(folder / "golden.npy", run.outputs[0])
-    np.save(folder / "labels.npy", np.asarray(samples.y, np.int64))
-    model_, inputs, golden, labels = (
-        {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        for name in ("model.tflite", "input_0.npy", "golden.npy", "labels.npy")
+    for name, array in arrays.items():
+        np.save(folder / name, array)
+    files = {
+        name: {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        for name in ("model.tflite", *arrays)
         for content in [(folder / name).read_bytes()]
-    )
-    description = {"model": model_, "inputs": [inputs], "golden": golden, "labels": labels}
+    }
+    description = {
+        "model": files["model.tflite"],
+        "inputs": [files[f"input_{i}.npy"] for i in range(len(inputs))],
+        "golden": [files[f"golden_{i}.npy"] for i in range(len(run.outputs))],
+        "labels": files.get("labels.npy"),
+    }
     (folder / "model.json").write_text(json.dumps(description))
+
+
+def samples(model: TFLiteModel, data: str) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Samples of a model in the types of its inputs, and their labels where they are classes of its only output."""
+    import tfkd
+    from tfkd.targets.random_inputs import random_input
+
+    if len(model.inputs) > 1:
+        return [
+            random_input((GOLDEN, *one.sample_shape), one.dtype, quantized=bool(one.scales), seed=i)
+            for i, one in enumerate(model.inputs)
+        ], None
+    test = tfkd.data.load(data).test
+    chosen = test.sample(min(GOLDEN, len(test)))
+    are_classes = test.label_kind == "classes" and len(model.outputs) == 1
+    return [model.quantize_input(chosen.x)], np.asarray(chosen.y, np.int64) if are_classes else None
 
 
 def artifact(coordinate: str) -> Path:
@@ -239,12 +286,12 @@ def dynamic_classes(disassembly: str) -> list[str]:
     return found
 
 
-def compiled(folder: Path, jars: dict[str, Path]) -> Path:
-    """Compiles all classes to one .dex."""
+def compiled(folder: Path, jars: dict[str, Path], archives: Sequence[Path]) -> Path:
+    """Compiles all classes, those of LiteRT's archives included, to one .dex."""
     libraries = []
-    for name in ("lite", "api"):
-        libraries.append(folder / f"{name}.jar")
-        with zipfile.ZipFile(jars[name]) as archive:
+    for i, aar in enumerate(archives):
+        libraries.append(folder / f"litert_{i}.jar")
+        with zipfile.ZipFile(aar) as archive:
             libraries[-1].write_bytes(archive.read("classes.jar"))
     sources = sorted(
         [

@@ -397,7 +397,7 @@ def test_pushed_model_lies_whole_where_the_app_looks_and_can_be_removed(phone, m
     monkeypatch.setattr(sys, "argv", arguments)
     assert push_model.main() == 0
     description = json.loads((there / "model.json").read_text())
-    files = [description["model"], *description["inputs"], description["golden"], description["labels"]]
+    files = [description["model"], *description["inputs"], *description["golden"], description["labels"]]
     assert {path.name for path in there.iterdir()} == {"model.json"} | {one["file"] for one in files}
     for one in files:
         assert hashlib.sha256((there / one["file"]).read_bytes()).hexdigest() == one["sha256"]
@@ -406,6 +406,20 @@ def test_pushed_model_lies_whole_where_the_app_looks_and_can_be_removed(phone, m
     assert push_model.main() == 0
     assert not there.exists()
     assert capsys.readouterr().out.endswith("my-model: removed\n")
+
+
+def test_pushed_model_of_several_ends_has_a_file_for_each(phone, several_ends, tmp_path, monkeypatch):
+    several_ends[0].save(tmp_path / "ends.tflite")
+    monkeypatch.setattr(sys, "argv", ["push_model", str(tmp_path / "ends.tflite")])
+    assert push_model.main() == 0
+    there = phone.root / f"data/data/{android.PACKAGE}/files/models/ends"
+    description = json.loads((there / "model.json").read_text())
+    assert description["labels"] is None
+    inputs = [np.load(there / one["file"]) for one in description["inputs"]]
+    golden = [np.load(there / one["file"]) for one in description["golden"]]
+    assert [x.dtype.name for x in inputs] == [one.dtype for one in several_ends[0].inputs]
+    expected = targets.get("host:reference").run(several_ends[0], inputs, latency=False).outputs
+    assert all(np.array_equal(one, other) for one, other in zip(golden, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ["bundled", "../x", "Upper"])

@@ -207,8 +207,8 @@ def test_pictures_and_features_are_computed_as_for_the_training(chromium):
             options = ReadingOptions(sample_rate=8000, mel_bands=24, **features)
             how = {"samples": 4000, "features": sound_features.definition(options, 8000)}
             found = page.evaluate("([wave, how]) => [...features(Float32Array.from(wave), how)]", [wave.tolist(), how])
-            expected = sound_features.compute("wave", wave, 8000, options)
-            np.testing.assert_allclose(found, expected.ravel(), atol=1e-3)
+            computed = sound_features.compute("wave", wave, 8000, options)
+            np.testing.assert_allclose(found, computed.ravel(), atol=1e-3)
 
 
 def test_page_is_escaped_and_names_the_model_by_its_hash(digits_int8, tmp_path):

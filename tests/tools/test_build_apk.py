@@ -9,6 +9,7 @@ import subprocess
 import zipfile
 
 import build_apk
+import check_apk
 import numpy as np
 import pytest
 import system_packages
@@ -89,7 +90,7 @@ def confuse(entries):
     ("change", "error", "message"),
     [
         (lose, InputError, "a library for arm64-v8a, armeabi-v7a, x86_64. Received: arm64-v8a, armeabi-v7a"),
-        (confuse, InputError, "the ELF machine must be 183, got 62"),
+        (confuse, InputError, "the ELF machine must be EM_AARCH64, got EM_X86_64"),
         (lambda entries: None, build_apk.ToolFailedError, "apksigner failed"),
     ],
     ids=["an ABI is missing", "a library of another ABI", "no signature"],
@@ -104,6 +105,25 @@ def test_check_refuses(change, error, message, apk, tmp_path):
 def test_page_size_of_the_libraries_is_documented(apk):
     assert build_apk.check(apk, build_apk.ABIS) == 4096
     assert "16 KB pages" in (build_apk.DEMO.parent / "docs/guides/phone_checklist.md").read_text()
+
+
+def test_page_sizes_are_told_by_abi(apk, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["check_apk", str(apk)])
+    assert check_apk.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["arm64-v8a", "armeabi-v7a", "x86_64"]
+    assert "does not load with 16 KB pages: segments aligned to 4,096 bytes" in lines[0]
+    assert "such phones have pages of 4 KB" in lines[1]
+    monkeypatch.setattr("sys.argv", ["check_apk", __file__])
+    assert check_apk.main() == 2
+
+
+def test_given_libraries_make_the_same_app_as_those_of_maven(apk, folder, model, tmp_path):
+    given = [build_apk.artifact(build_apk.ARTIFACTS[name]) for name in ("lite", "api")]
+    build_apk.build(model.path, "digits", tmp_path / "a.apk", build_apk.ABIS, folder / "key.p12", litert=given)
+    assert (tmp_path / "a.apk").read_bytes() == apk.read_bytes()
+    with pytest.raises(InputError, match="--litert must be .aar files"):
+        build_apk.build(model.path, "digits", tmp_path / "b.apk", build_apk.ABIS, litert=[model.path])
 
 
 def test_badging_has_versions_and_abis_and_no_permission(apk):
@@ -148,7 +168,7 @@ def test_app_is_small_and_contains_its_self_test(apk, model):
         description = json.loads(archive.read("assets/bundled/model.json"))
         files = {
             one["file"]: one
-            for one in (description["model"], *description["inputs"], description["golden"], description["labels"])
+            for one in (description["model"], *description["inputs"], *description["golden"], description["labels"])
         }
         contents = {name: archive.read(f"assets/bundled/{name}") for name in files}
     for name, one in files.items():
@@ -156,7 +176,7 @@ def test_app_is_small_and_contains_its_self_test(apk, model):
     assert contents["model.tflite"] == model.content
     shapes = {name: np.load(io.BytesIO(contents[name])).shape for name in files if name.endswith(".npy")}
     samples = build_apk.GOLDEN
-    assert shapes == {"input_0.npy": (samples, 8, 8, 1), "golden.npy": (samples, 10), "labels.npy": (samples,)}
+    assert shapes == {"input_0.npy": (samples, 8, 8, 1), "golden_0.npy": (samples, 10), "labels.npy": (samples,)}
 
 
 @pytest.mark.parametrize(

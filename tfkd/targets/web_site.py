@@ -250,7 +250,7 @@ def _sound(shape: tuple[int, ...], how: Preparation, rate: int) -> JsonObject:
         mel_bands=how.mel_bands if is_mfcc else columns,
         frame_ms=how.frame_ms,
         hop_ms=how.hop_ms,
-        **({"coefficients": columns} if is_mfcc else {}),
+        coefficients=columns if is_mfcc else ReadingOptions().coefficients,
     )
     definition = sound_features.definition(options, rate)
     if definition["hop"] < 1 or definition["frame"] < 1:

@@ -6,12 +6,15 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 
 /** Compares a model's outputs with the host's outputs for the same samples, and with their labels. */
 public final class Agreement {
     /** Largest difference that still agrees. Engines round differently: XNNPACK differs from the reference kernels by up to 4. */
     private static final int MOST_STEPS = 8;
+    /** Largest difference of floats that still agrees, as a share of the largest expected one: GPUs compute in float16. */
+    private static final double MOST_SHARE = 0.05;
     /** Smallest share of samples with the same class that still agrees. */
     private static final double LEAST_SAME = 0.98;
 
@@ -40,6 +43,27 @@ public final class Agreement {
         } finally {
             outputs.close();
         }
+    }
+
+    /**
+     * Compares each output of a model.
+     *
+     * @return what {@link #of} returns for the first output that does not agree, or else for the last one, and {@code output},
+     *     its index
+     */
+    public static Map<String, Object> ofAll(List<File> outputs, List<File> golden) throws BenchException, IOException {
+        if (outputs.size() != golden.size()) {
+            throw new BenchException("golden", outputs.size() + " files, one per output", golden.size());
+        }
+        Map<String, Object> found = new LinkedHashMap<String, Object>();
+        for (int i = 0; i < golden.size(); i++) {
+            found = of(outputs.get(i), golden.get(i));
+            found.put("output", (long) i);
+            if (!Boolean.TRUE.equals(found.get("agrees"))) {
+                break;
+            }
+        }
+        return found;
     }
 
     /** Number of samples whose largest output has the index that their label, an int64, gives. */
@@ -72,25 +96,29 @@ public final class Agreement {
         long same = 0;
         long equal = 0;
         double worst = 0;
+        double magnitude = 0;
         while (outputs.next(one) && expected.next(other)) {
             double[] found = values(one, outputs.type);
             double[] wanted = values(other, expected.type);
             double largest = 0;
             for (int i = 0; i < found.length; i++) {
-                largest = Math.max(largest, Math.abs(found[i] - wanted[i]));
+                largest = Math.max(largest, Math.abs(found[i] - wanted[i])); // NaN if one of them is
+                magnitude = Math.max(magnitude, Math.abs(wanted[i]));
             }
             worst = Math.max(worst, largest);
             equal += largest == 0 ? 1 : 0;
             same += best(found) == best(wanted) ? 1 : 0;
         }
         boolean steps = outputs.type != TensorType.FLOAT32;
+        boolean quantized = steps && outputs.type.bytes <= 2 && outputs.type != TensorType.BOOL; // others are indices
+        double most = quantized ? MOST_STEPS : steps ? 0 : MOST_SHARE * magnitude;
         Map<String, Object> result = new LinkedHashMap<String, Object>();
         result.put("samples", outputs.count);
         result.put("same_class", same);
         result.put("bit_equal", equal);
         result.put("worst", Json.finite(worst));
         result.put("unit", steps ? "steps" : "");
-        result.put("agrees", same >= LEAST_SAME * outputs.count && (!steps || worst <= MOST_STEPS));
+        result.put("agrees", same >= LEAST_SAME * outputs.count && worst <= most);
         return result;
     }
 

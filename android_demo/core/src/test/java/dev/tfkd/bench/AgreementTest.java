@@ -7,6 +7,7 @@ import static org.junit.Assert.fail;
 import java.io.File;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.util.Arrays;
 import java.util.Map;
 import org.json.JSONObject;
 import org.junit.Rule;
@@ -70,9 +71,27 @@ public class AgreementTest {
         check(Agreement.of(file(TensorType.UINT8, shape, 200, 100), file(TensorType.UINT8, shape, 199, 100)), 1, 0, 1, true);
         Map<String, Object> found =
                 Agreement.of(file(TensorType.FLOAT32, shape, 0.5, 20), file(TensorType.FLOAT32, shape, 0.5, 40));
-        assertEquals("", check(found, 1, 0, 20, true).get("unit"));
+        assertEquals("", check(found, 1, 0, 20, false).get("unit")); // half of the expected value
+        File near = file(TensorType.FLOAT32, shape, 0.5, 39);
+        check(Agreement.of(near, file(TensorType.FLOAT32, shape, 0.5, 40)), 1, 0, 1, true);
         File notANumber = file(TensorType.FLOAT32, shape, 0.5, Double.NaN);
         assertEquals(JSONObject.NULL, Agreement.of(notANumber, notANumber).get("worst"));
+    }
+
+    @Test
+    public void eachOutputMustAgree() throws Exception {
+        File same = file(TensorType.INT8, new int[] {1, 3}, 0, 9, 1);
+        File numbers = file(TensorType.FLOAT32, new int[] {1, 1}, 2);
+        File other = file(TensorType.FLOAT32, new int[] {1, 1}, 3);
+        Map<String, Object> found = Agreement.ofAll(Arrays.asList(same, numbers), Arrays.asList(same, other));
+        assertEquals(1L, check(found, 1, 0, 1, false).get("output"));
+        assertEquals(1L, check(Agreement.ofAll(Arrays.asList(same, other), Arrays.asList(same, other)), 1, 1, 0, true).get("output"));
+        try {
+            Agreement.ofAll(Arrays.asList(same, numbers), Arrays.asList(same));
+            fail("one file for two outputs");
+        } catch (BenchException expected) {
+            assertTrue(expected.getMessage(), expected.getMessage().contains("must be 2 files, one per output"));
+        }
     }
 
     @Test

@@ -17,11 +17,13 @@ import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.json.JSONArray;
 import org.json.JSONObject;
 
 /**
  * Models to choose from, with samples, each in a folder of the app's own storage. {@code model.json} holds the files and
- * their hashes: {@code model}, {@code inputs}, and {@code golden} (the host's outputs) and {@code labels}, which may be null.
+ * their hashes: {@code model}, {@code inputs}, {@code golden} (the host's outputs, one file per output) and {@code labels}; the
+ * last two may be null.
  */
 final class Models {
     static final String BUNDLED = "bundled";
@@ -78,14 +80,22 @@ final class Models {
     /** Adds {@code agreement} and {@code correct} to a finished run, as far as the model has golden outputs and labels. */
     void judge(RunFolder folder, Map<String, Object> result) throws BenchException, IOException {
         JSONObject description = description(folder);
-        File outputs = folder.output("output_0.npy");
         if (!description.isNull("golden")) {
-            File golden = folder.verified(RunSpec.Asset.data(description.opt("golden"), DESCRIPTION + " golden"));
-            result.put("agreement", Agreement.of(outputs, golden));
+            Object value = description.opt("golden");
+            JSONArray files = value instanceof JSONArray ? (JSONArray) value : new JSONArray().put(value); // one, as formerly
+            List<File> outputs = new ArrayList<File>();
+            List<File> golden = new ArrayList<File>();
+            for (int i = 0; i < files.length(); i++) {
+                golden.add(folder.verified(RunSpec.Asset.data(files.opt(i), DESCRIPTION + " golden")));
+            }
+            for (int i = 0; i < ((List<?>) result.get("outputs")).size(); i++) {
+                outputs.add(folder.output("output_" + i + ".npy"));
+            }
+            result.put("agreement", Agreement.ofAll(outputs, golden));
         }
         if (!description.isNull("labels")) {
             File labels = folder.verified(RunSpec.Asset.data(description.opt("labels"), DESCRIPTION + " labels"));
-            result.put("correct", Agreement.correct(outputs, labels));
+            result.put("correct", Agreement.correct(folder.output("output_0.npy"), labels));
         }
     }
 
