@@ -138,7 +138,7 @@ class Ops(Net):
         axis = self.random.randrange(1, len(shape))
         batch = self.random.randint(0, min(axis, 1))
         lead = shape[:batch]
-        sizes = (*lead, *(self.random.randint(1, 12) for _ in range(self.random.randint(1, 2))))
+        sizes = (*lead, *(self.random.randint(1, 12) for _ in range(self.random.randint(1 - batch, 2))))
         at = self.ints(numbers.integers(0, shape[axis], sizes))
         out = self.same(x, (*shape[:axis], *sizes[batch:], *shape[axis + 1 :]))
         return self.op("GATHER", [x, at], [out], schema.GatherOptionsT(axis=axis, batchDims=batch))

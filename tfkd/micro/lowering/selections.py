@@ -164,8 +164,8 @@ def gather(graph: Graph, op: Op) -> list[Layer]:
     at = typed(graph, op.inputs[0 if embedding else 1], "int32")
     axis, batch = (0, 0) if embedding else (int(op.options["Axis"]), int(op.options.get("BatchDims", 0)))
     rank = len(source.shape)
-    axis, batch = axis % rank, batch % len(at.shape) if batch else 0
-    if batch and (at.data is None or batch > axis or at.shape[:batch] != source.shape[:batch]):
+    axis, batch = axis % rank, batch + len(at.shape) if batch < 0 else batch
+    if batch and (at.data is None or not 0 < batch <= axis or at.shape[:batch] != source.shape[:batch]):
         raise Unsupported("batch dimensions need constant positions. Gather along one axis")
     if at.data is None:
         shape = source.shape
