@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfkd import data
-from tfkd.conversion import input_scale
+from tfkd.conversion import input_scale, keras_runs
 from tfkd.errors import InputError
 
 L = keras.layers
@@ -74,7 +74,7 @@ def scaled(scale):
 
 def test_large_models_are_run_on_fewer_samples(trained, monkeypatch):
     samples, positions = scaled("-1..1"), 6 * 6
-    assert input_scale._multiplications(trained["plain"]) == 1 + positions * 9 * 8 + positions * 8 * 10
+    assert keras_runs.multiplications(trained["plain"]) == 1 + positions * 9 * 8 + positions * 8 * 10
     monkeypatch.setattr(input_scale, "_BUDGET", 1.0)
     accuracy, _ = input_scale.audit(trained["plain"], samples, "x")
     some = samples.take(input_scale._rows(256, 64))
@@ -91,6 +91,30 @@ def test_samples_of_the_training_are_accepted_and_those_of_another_scale_refused
     for wrong in {"0..255", "0..1"} - {right}:
         with pytest.raises(InputError, match=r"convert: calibration must (have the scale|be unscaled)"):
             input_scale.audit(trained[name], scaled(wrong), "convert: calibration")
+
+
+@pytest.mark.parametrize("name", ["plain", "nested"])
+def test_scales_that_are_given_up_early_are_not_the_right_ones(name, trained, monkeypatch):
+    for wrong in SCALES:
+        samples = scaled(wrong)
+        scales = input_scale.common_scales(samples.x)
+        found = input_scale.find_better(trained[name], samples, scales)
+        with monkeypatch.context() as patch:
+            patch.setattr(input_scale, "_HOPELESS", -1.0)
+            assert found == input_scale.find_better(trained[name], samples, scales)
+
+
+def test_a_model_of_chance_is_run_on_few_samples_of_each_scale_and_equal_scales_once(monkeypatch):
+    keras.utils.set_random_seed(0)
+    samples, model, sizes = scaled("0..1"), classifier(), []
+    run = keras_runs.run
+    monkeypatch.setattr(keras_runs, "run", lambda model, x: sizes.append(len(x)) or run(model, x))
+    scales = input_scale.common_scales(samples.x)
+    outputs = model.predict(samples.x, verbose=0)
+    assert input_scale.find_better(model, samples, scales, outputs) is None
+    # 0..1 is its own scale, and that of 0..255 is the same as multiplied by 255
+    assert len(scales) == 7
+    assert sum(sizes) < 5 * 64 / 2
 
 
 def test_messages_name_the_layer_or_the_scale(trained):

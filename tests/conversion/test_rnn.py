@@ -272,14 +272,21 @@ def test_subclass_of_lstm_keeps_its_own_call(splits, tmp_path):
 
 
 def test_masked_lstm_in_integers_names_remedies_that_work(splits, tmp_path):
-    keras_model = built(keras.layers.Masking(), keras.layers.LSTM(4))
+    keras_model = built(keras.layers.Masking(name="skip"), keras.layers.LSTM(4))
     x = splits.train.x.copy()
     x[:, 8:] = 0
     split = dataclasses.replace(splits.train, x=x)
-    with pytest.raises(ValueError, match=r"floating point in NOT_EQUAL .*pass allow_float=True"):
+    refused = (
+        r"floating point in NOT_EQUAL \(layer 'skip'\)\. .*pass allow_float=True.*quantizer='litert': it was tried"
+    )
+    with pytest.raises(ValueError, match=refused):
         convert(keras_model, tmp_path / "m", calibration=split)
-    with pytest.raises(ValueError, match=r"NOT_EQUAL .*, .* cannot be quantized to int16. .*mode='dynamic_range'"):
+    refused = r"NOT_EQUAL \(layer 'skip'\), .* cannot be quantized to int16. .*mode='dynamic_range'"
+    with pytest.raises(ValueError, match=refused):
         convert(keras_model, tmp_path / "m", mode="int16x8", calibration=split)
+    made = convert(keras_model, tmp_path / "m0", calibration=split, quantizer="litert")
+    assert made.is_quantized
+    assert difference(made, keras_model, x[:8], "host") < 0.1
     made = convert(keras_model, tmp_path / "m1", calibration=split, allow_float=True)
     assert difference(made, keras_model, x[:8], "host") < 0.1
     made = convert(keras_model, tmp_path / "m2", mode="dynamic_range")

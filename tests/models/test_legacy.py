@@ -1,5 +1,8 @@
 """Files of Keras 2: they load with the same outputs, or the message names the version and a remedy that works."""
 
+import zipfile
+
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -55,34 +58,56 @@ def attention():
     )
 
 
-@pytest.mark.parametrize("build", [recurrent, convolutional, scaled, attention])
-def test_load_of_a_h5_file_of_keras_2_has_the_same_outputs(build, tmp_path):
-    old = build()
-    old.save(tmp_path / "model.h5")
-    before = (tmp_path / "model.h5").read_bytes()
-    model = models.load(tmp_path / "model.h5")
+def normalized():
+    """A model in a model, with layers of equal classes in both."""
+    layers = tf_keras.layers
+    old = functional(
+        (4, 4, 2),
+        layers.BatchNormalization(),
+        functional((4, 4, 2), layers.Conv2D(3, 1), layers.BatchNormalization(name="inner/norm")),
+        layers.TimeDistributed(layers.Dense(2)),
+        tf_keras.Sequential([layers.Conv2D(2, 1), layers.Flatten()]),
+    )
+    rng = np.random.default_rng(0)
+    old.set_weights([rng.uniform(0.5, 1.5, one.shape) for one in old.get_weights()])
+    return old
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("build", [recurrent, convolutional, scaled, attention, normalized])
+def test_load_of_a_file_of_keras_2_has_the_same_outputs(build, suffix, tmp_path):
+    old, path = build(), tmp_path / f"model.{suffix}"
+    old.save(path)
+    before = path.read_bytes()
+    model = models.load(path)
     x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
     np.testing.assert_allclose(model(x, training=False), old(x, training=False), rtol=1e-5, atol=1e-6)
-    assert (tmp_path / "model.h5").read_bytes() == before
+    assert path.read_bytes() == before
 
 
-def test_load_of_a_keras_file_of_keras_2_names_a_remedy_that_works(tmp_path):
+def test_load_of_a_keras_file_of_keras_2_that_was_written_on_windows(tmp_path):
     old = recurrent()
-    old.save(tmp_path / "model.keras")
-    message = rf"written by Keras {tf_keras.__version__}: load it there, and save it as .h5, which tfkd loads"
-    with pytest.raises(ValueError, match=message):
-        models.load(tmp_path / "model.keras")
-    tf_keras.models.load_model(tmp_path / "model.keras").save(tmp_path / "model.h5")
-    models.load(tmp_path / "model.h5")
+    old.save(tmp_path / "old.keras")
+    with zipfile.ZipFile(tmp_path / "old.keras") as source, zipfile.ZipFile(tmp_path / "new.keras", "w") as target:
+        for name in ("config.json", "metadata.json"):
+            target.writestr(name, source.read(name))
+        raw = source.open("model.weights.h5")
+        with raw, h5py.File(raw) as weights, h5py.File(tmp_path / "weights.h5", "w") as windows:
+            weights.copy("layers/gru", windows, "layers\\gru")
+            weights.copy("layers/bidirectional", windows, "layers\\bidirectional")
+        target.write(tmp_path / "weights.h5", "model.weights.h5")
+    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    np.testing.assert_allclose(models.load(tmp_path / "new.keras")(x), old(x), rtol=1e-5, atol=1e-6)
 
 
-def test_load_of_a_layer_that_keras_3_lacks_names_a_remedy_that_works(tmp_path):
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_load_of_a_layer_that_keras_3_lacks_names_a_remedy_that_works(suffix, tmp_path):
     old = functional((4,), lambda x: tf.cumsum(x, axis=1), tf_keras.layers.Dense(2))
-    old.save(tmp_path / "model.h5")
+    old.save(tmp_path / f"model.{suffix}")
     with pytest.raises(
         ValueError, match=r"which Keras 2\.\S* wrote: .*calls tf.math.cumsum.* model.export\('folder'\)"
     ):
-        models.load(tmp_path / "model.h5")
+        models.load(tmp_path / f"model.{suffix}")
     old.export(str(tmp_path / "saved"))
     assert convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32").ops["FULLY_CONNECTED"] == 1
 
@@ -104,10 +129,23 @@ def test_load_of_a_h5_file_without_a_model_is_refused(tmp_path):
         models.load(tmp_path / "model.h5")
 
 
-def test_load_of_a_h5_file_does_not_run_code_in_it(tmp_path):
-    functional((2,), tf_keras.layers.Lambda(lambda x: x + 1)).save(tmp_path / "model.h5")
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_load_of_a_file_of_keras_2_does_not_run_code_in_it(suffix, tmp_path):
+    functional((2,), tf_keras.layers.Lambda(lambda x: x + 1)).save(tmp_path / f"model.{suffix}")
     with pytest.raises(ValueError, match="could not load .*replace Lambda layers"):
-        models.load(tmp_path / "model.h5")
+        models.load(tmp_path / f"model.{suffix}")
+
+
+def test_message_on_a_class_that_is_not_registered_holds_no_configuration(tmp_path):
+    class Own(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    inputs = keras.Input((3,))
+    keras.Model(inputs, Own()(inputs)).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="Own.*Register custom classes") as raised:
+        models.load(tmp_path / "model.keras")
+    assert "config" not in str(raised.value)
 
 
 def test_load_of_a_folder_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +137,7 @@ def convert(
             quantized, of_saved_model = conversion.result()
             converted = dataclasses.replace(TFLiteModel.load(quantized.content), changes=quantized.changes)
             if mode in _CALIBRATED and not allow_float:
-                _check_no_float_ops(converted, quantized, job)
+                _check_no_float_ops(converted, quantized, job, _layers(loaded))
         except ModelError as error:
             if not expected or expected.obstacle or mode not in _CALIBRATED or refusals.is_of_all_modes(str(error)):
                 raise
@@ -207,7 +207,7 @@ def _exported(model: keras.Model, folder: Path, mode: str, settings: QuantizerSe
 
 
 def _conversion(model: keras.Model, source: Source, job: _Job, expected: Reference) -> Conversion:
-    layers = {} if isinstance(model, Path) else layer_names.layers(model)
+    layers = _layers(model)
 
     @functools.cache
     def float32() -> bytes:
@@ -230,7 +230,7 @@ def _conversion(model: keras.Model, source: Source, job: _Job, expected: Referen
                 quantized, _ = _run(run, exported, changed)
             converted = TFLiteModel.load(quantized.content)
             if samples is not None and not job.allow_float:
-                _check_no_float_ops(converted, quantized, changed)
+                _check_no_float_ops(converted, quantized, changed, layers)
             some = expected.reduced(reference.count(converted, other.mode))
             return all(one.excess <= 1 for one in parity.compare(converted, some, other.mode, job.timeout_s))
         except TfkdError:
@@ -256,13 +256,26 @@ def _arguments(source: Source) -> dict[str, object]:
     return {**arguments, "mode": "float32", "samples": None, **off}
 
 
-def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, job: _Job) -> None:
+def _layers(model: keras.Model | Path) -> dict[str, bool]:
+    """The layers by which messages name ops, see `layer_names.layers`; those of a SavedModel are not known."""
+    return {} if isinstance(model, Path) else layer_names.layers(model)
+
+
+def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, job: _Job, layers: Mapping[str, bool]) -> None:
     floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept_float)]
     if floats:
+        named = dict.fromkeys(_with_layer(op, layers) for op in floats)
         raise ModelError(
-            f"{job.what}: every op must compute in integers. Received: floating point in {', '.join(floats)}. "
+            f"{job.what}: every op must compute in integers. Received: floating point in {', '.join(named)}. "
             "Replace these layers, or pass allow_float=True."
         )
+
+
+def _with_layer(op: str, layers: Mapping[str, bool]) -> str:
+    """An op of `TFLiteModel.float_ops` with its layer instead of its tensor, where the layer is known."""
+    name, _, tensor = op.removesuffix(")").partition(" (")
+    found = layer_names.known_layers(tensor, layers)
+    return f"{name} (layer {found[0]!r})" if found else op
 
 
 def _run(run: Callable[..., Any], source: Source, job: _Job) -> tuple[Quantized, Reference | None]:

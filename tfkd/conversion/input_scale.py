@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tfkd._internal import keras_compat
-from tfkd._internal.types import Nest
+from tfkd.conversion import keras_runs
+from tfkd.conversion.keras_runs import Score
 from tfkd.data.constant_answer import least_right
 from tfkd.errors import InputError
 
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
 
     from tfkd.data import Split
 
-_BATCH = 64
 # Multiply-accumulates of all samples that a large model is run on, and the fewest samples.
 _BUDGET, _FEWEST = 8e9, 64
 # Other scales are tried on so many samples, of large models on fewer, and only if the accuracy is lower or the loss
 # higher than this.
 _TRIED, _FEWEST_TRIED = 64, 32
+# A scale is given up after its first samples, or twice as many, if a model of the least accuracy that would count fits
+# no more of them with less than this probability.
+_FIRST, _HOPELESS = 8, 0.02
 _GOOD_ACCURACY, _GOOD_LOSS = 0.95, 0.5
 # Another scale is the right one if it raises the accuracy by this, and by so many standard errors.
 _LEAST_GAIN = 0.05
@@ -69,11 +70,11 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
         InputError: The first layers of the model expect another scale and the labels do not show the contrary, or
             the model fits the labels much better in another scale.
     """
-    chosen = _some(chosen, max(_FEWEST, int(_BUDGET // _multiplications(model))))
+    chosen = _some(chosen, max(_FEWEST, int(_BUDGET // keras_runs.multiplications(model))))
     x = chosen.x.astype("float32")
-    outputs, layers = _run(model, x)
+    outputs, layers = keras_runs.run(model, x)
     own = list(_own_scales(layers, x)) if x.std() > 0 else []
-    score = _score(outputs, chosen)
+    score = keras_runs.score(outputs, chosen)
     fault = next((scale.fault for scale in own if scale.fault), None)
     if fault and (score is None or score.accuracy < (1 + 1 / chosen.num_classes) / 2):
         raise InputError(
@@ -110,7 +111,7 @@ def _suspicions(model: keras.Model, chosen: Split, accuracy: float) -> Iterator[
     elif held_out is not None and accuracy < _GOOD_ACCURACY:
         rows = np.flatnonzero(np.isin(held_out.y, chosen.y))[: len(chosen)]
         other = held_out.take(rows)
-        score = _score(_run(model, other.x.astype("float32"))[0], other) if len(rows) else None
+        score = keras_runs.score(keras_runs.run(model, other.x.astype("float32"))[0], other) if len(rows) else None
         if score is not None and is_far_below(accuracy, score.accuracy, len(rows)):
             yield f"{share}, and {score.accuracy:.1%} of the test split: they were prepared in another way."
 
@@ -135,13 +136,6 @@ def is_far_below(accuracy: float, expected: float, samples: int, *, least: float
     """Whether an accuracy on some samples is lower than expected, by more than `least` and than chance explains."""
     error = math.sqrt(max(expected * (1 - expected), 1 / samples) / samples)
     return expected - accuracy > max(least, _STANDARD_ERRORS * error)
-
-
-class Score(NamedTuple):
-    """How well outputs fit labels: the accuracy, 0..1, and the cross-entropy in nats."""
-
-    accuracy: float
-    loss: float
 
 
 class Better(NamedTuple):
@@ -188,17 +182,19 @@ def find_better(
     if inputs and not str(inputs[0].dtype).startswith("float"):
         return None
     rows = tried(len(labelled))
-    affordable = int(_BUDGET // (len(scales) * _multiplications(model)))
+    affordable = int(_BUDGET // (len(scales) * keras_runs.multiplications(model)))
     kept = _rows(len(rows), max(_FEWEST_TRIED, affordable))
     rows = rows[kept]
     some = labelled.take(rows)
-    before = _score(_run(model, some.x.astype("float32"))[0] if outputs is None else outputs[rows], some)
+    before = keras_runs.score(
+        keras_runs.run(model, some.x.astype("float32"))[0] if outputs is None else outputs[rows], some
+    )
     if before is None:
         return None
     found = []
     most_frequent = float(np.bincount(some.y).max()) / len(some)
-    for scale in scales:
-        after = _score(_run(model, scale.x[kept])[0], some)
+    for scale in _distinct([Scale(one.name, one.x[kept]) for one in scales], some.x):
+        after = _score_unless_hopeless(model, scale.x, some, most_frequent)
         if after is None or not math.isfinite(after.loss):
             continue
         if not is_far_below(most_frequent, after.accuracy, len(rows)):
@@ -226,6 +222,49 @@ def find_better(
     return best._replace(others=tuple((name, score) for score, name in others.items()))
 
 
+def _distinct(scales: Iterable[Scale], x: np.ndarray) -> list[Scale]:
+    """The first of the scales whose samples are equal, without those equal to `x`, the samples as they are."""
+    found = [Scale("", x.astype("float32"))]
+    for scale in scales:
+        span = float(np.ptp(scale.x))
+        if not any(np.allclose(scale.x, one.x, rtol=1e-5, atol=1e-5 * span) for one in found):
+            found.append(scale)
+    return found[1:]
+
+
+def _score_unless_hopeless(model: keras.Model, x: np.ndarray, some: Split, most_frequent: float) -> Score | None:
+    """The score of a model on samples in another scale; None where the first of them rule that scale out.
+
+    Args:
+        model: The model.
+        x: The samples in that scale.
+        some: The same samples with their labels.
+        most_frequent: Share of the most frequent label, which the accuracy must exceed, see `is_far_below`.
+    """
+    number, done, outputs = len(some), 0, []
+    order = np.random.default_rng(0).permutation(number)
+    counts = range(number + 1)
+    least = next((one / number for one in counts if is_far_below(most_frequent, one / number, number)), 1.0)
+    while True:
+        part = order[done : done + max(_FIRST, done)]  # twice as many each time
+        part_outputs = keras_runs.run(model, x[part])[0]
+        if part_outputs is None:
+            return None
+        outputs.append(part_outputs)
+        done += len(part)
+        score = keras_runs.score(np.concatenate(outputs), some.take(order[:done]))
+        if score is None or done == number:
+            return score
+        if _at_most(round(score.accuracy * done), done, least) < _HOPELESS:
+            return None
+
+
+def _at_most(successes: int, trials: int, probability: float) -> float:
+    """The probability of at most so many successes in independent trials."""
+    failure = 1 - probability
+    return sum(math.comb(trials, i) * probability**i * failure ** (trials - i) for i in range(successes + 1))
+
+
 def tried(samples: int) -> np.ndarray:
     """The positions of the samples that are run in other scales: all arrays of large samples would fill the memory."""
     return _rows(samples, _TRIED)
@@ -238,22 +277,6 @@ def _rows(samples: int, number: int) -> np.ndarray:
 
 def _some(split: Split, number: int) -> Split:
     return split if len(split) <= number else split.take(_rows(len(split), number))
-
-
-def _multiplications(model: keras.Model) -> float:
-    """About the multiply-accumulates of one sample: each kernel's weights times the positions of the layer's output."""
-    import keras
-
-    total = 1.0
-    for layer in keras_compat.inner_layers(model):
-        if isinstance(layer, keras.layers.Embedding) or keras_compat.inner_layers(layer):
-            continue
-        try:
-            positions = math.prod(size or 1 for size in layer.output.shape[1:-1])
-        except (AttributeError, ValueError):  # it was not called on symbolic tensors, or has several outputs
-            positions = 1
-        total += positions * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
-    return total
 
 
 def common_scales(x: np.ndarray) -> list[Scale]:
@@ -326,69 +349,6 @@ def _statistics(layer: keras.Layer, rank: int) -> tuple[np.ndarray, np.ndarray]:
         axis = layer.axis % rank if isinstance(layer.axis, int) else rank - 1
         shape = tuple(-1 if i == axis else 1 for i in range(rank))
     return mean.reshape(shape), np.sqrt(variance.reshape(shape))
-
-
-def _run(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray | None, list[keras.Layer]]:
-    """The outputs of a model, None where it has several or keeps a state, and the layers of scale on its input."""
-    import keras
-
-    if any(getattr(layer, "stateful", False) for layer in keras_compat.inner_layers(model)):
-        return None, []
-    inputs = getattr(model, "inputs", None)
-    fixed = inputs[0].shape[0] if inputs else None
-    batches = [x[i : i + (fixed or _BATCH)] for i in range(0, len(x), fixed or _BATCH)]
-    outputs = []
-    with _watched(model, batches[0]) as layers:
-        for batch in batches:
-            full = np.resize(batch, (fixed, *batch.shape[1:])) if fixed else batch
-            with keras.StatelessScope():  # what the model assigns to its variables is dropped
-                result = model(full.astype(inputs[0].dtype) if inputs else full, training=False)
-            if isinstance(result, (list, tuple, dict)):
-                return None, layers
-            outputs.append(np.asarray(result, "float32")[: len(batch)])
-    return np.concatenate(outputs), layers
-
-
-@contextlib.contextmanager
-def _watched(model: keras.Model, x: np.ndarray) -> Iterator[list[keras.Layer]]:
-    """Collects the layers Rescaling, Normalization and BatchNormalization whose input is `x`, in the order of calls."""
-    import keras
-
-    kinds = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.BatchNormalization)
-    layers = [layer for layer in keras_compat.inner_layers(model) if isinstance(layer, kinds)]
-    found: list[keras.Layer] = []
-
-    def watch(layer: keras.Layer) -> Callable[..., Nest]:
-        original = layer.call
-
-        def call(inputs: Nest, *args: object, **kwargs: object) -> Nest:
-            values = np.asarray(inputs)
-            if layer not in found and values.size == x.size and np.array_equal(values.ravel(), x.ravel()):
-                found.append(layer)
-            return original(inputs, *args, **kwargs)
-
-        return call
-
-    try:
-        for layer in layers:
-            layer.__dict__["call"] = watch(layer)  # directly, since Keras tracks attributes that are assigned
-        yield found
-    finally:
-        for layer in layers:
-            layer.__dict__.pop("call", None)
-
-
-def _score(outputs: np.ndarray | None, labelled: Split) -> Score | None:
-    """The score of logits or probabilities; None where the outputs are not one value for each class."""
-    classes = labelled.num_classes
-    if labelled.label_kind != "classes" or outputs is None or outputs.size != len(labelled) * classes or classes < 2:
-        return None
-    values = outputs.reshape(len(labelled), -1).astype("float64")
-    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
-        values = np.log(np.maximum(values, 1e-30))
-    values = values - values.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(values).sum(axis=1)) - values[np.arange(len(values)), labelled.y]
-    return Score(float((values.argmax(axis=1) == labelled.y).mean()), float(losses.mean()))
 
 
 def _reported_accuracy(model: keras.Model) -> float | None:

@@ -1,12 +1,14 @@
-"""Models in HDF5 files, the format of Keras 2."""
+"""Models in HDF5 files, and in `.keras` files that Keras 2 wrote."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import keras
@@ -21,6 +23,7 @@ CUSTOM_CLASSES = (
     "--import on the command line; replace Lambda layers by built-in layers, or pass --allow-lambda "
     "(keras.config.enable_unsafe_deserialization() in Python)."
 )
+_LONGEST_REASON = 500  # characters
 # Functions of TensorFlow that serve as activations, by the name that is in the files. Keras finds others, such as
 # `relu`, by itself.
 TENSORFLOW_ACTIVATIONS = {"softmax_v2": keras.activations.softmax, "log_softmax_v2": keras.activations.log_softmax}
@@ -30,8 +33,8 @@ _REMOVED = {"groups": 1, "rng_type": "stateful", "softmax_robust_masking": False
 
 def reason(error: Exception) -> str:
     """An error of Keras on one line, without the configuration of each layer."""
-    text = str(error).rpartition("Exception encountered: ")[2]
-    return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(". ")
+    text = str(error).rpartition("Exception encountered: ")[2].partition("Full object config")[0]
+    return f"{type(error).__name__}: {shorten(text, _LONGEST_REASON, placeholder=' ...')}".rstrip(". ")
 
 
 def load(path: Path) -> keras.Model:
@@ -73,11 +76,67 @@ def load(path: Path) -> keras.Model:
                 file.attrs["model_config"] = json.dumps(_without_slashes(layers))
             return _unwrapped(keras.saving.load_model(copy, custom_objects=TENSORFLOW_ACTIVATIONS, compile=False))
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
-        raise ModelError(
-            f"models.load: Keras {keras.__version__} could not load {path}, which Keras {version} wrote: "
-            f"{reason(error)}. {CUSTOM_CLASSES} To convert the model without training it, write a SavedModel with "
-            f"model.export('folder') of Keras {version} and convert the folder."
-        ) from error
+        raise _refusal(path, version, error) from error
+
+
+def load_archive(path: Path, version: str) -> keras.Model:
+    """Loads a model from a `.keras` file of Keras 2. Files with Python code (Lambda layers) are refused.
+
+    Args:
+        path: Path of the file.
+        version: Version of Keras that wrote it.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ModelError: Keras 3 has no layer or function for one of Keras 2.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
+            copy = Path(folder) / "model.keras"
+            with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as rewritten:
+                config = json.loads(archive.read("config.json"), object_hook=_of_archive)
+                rewritten.writestr("config.json", json.dumps(_without_slashes(config)))
+                rewritten.writestr("metadata.json", archive.read("metadata.json"))
+                rewritten.write(_weights(archive, Path(folder)), "model.weights.h5")
+            return _unwrapped(keras.saving.load_model(copy, custom_objects=TENSORFLOW_ACTIVATIONS, compile=False))
+    except Exception as error:  # Keras raises any exception, according to what is wrong with the file
+        raise _refusal(path, version, error) from error
+
+
+def _refusal(path: Path, version: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"models.load: Keras {keras.__version__} could not load {path}, which Keras {version} wrote: "
+        f"{reason(error)}. {CUSTOM_CLASSES} To convert the model without training it, write a SavedModel with "
+        f"model.export('folder') of Keras {version} and convert the folder."
+    )
+
+
+def _weights(archive: zipfile.ZipFile, folder: Path) -> Path:
+    """A copy of the weights of the layers. Keras 2 on Windows separated names by backslashes."""
+    import h5py
+
+    copy = folder / "layers.h5"
+    with archive.open("model.weights.h5") as raw, h5py.File(raw) as source, h5py.File(copy, "w") as target:
+
+        def take(name: str, item: h5py.HLObject) -> None:
+            if isinstance(item, h5py.Dataset) and not name.startswith(("metrics", "optimizer")):
+                target[name.replace("\\", "/")] = item[()]
+
+        source.visititems(take)
+    return copy
+
+
+def _of_archive(entry: JsonObject) -> JsonObject:
+    """A dictionary of the configuration in a `.keras` file of Keras 2 in the form of Keras 3."""
+    entry = _for_keras_3(entry)
+    if str(entry.get("module", "")).endswith("engine.functional"):
+        entry["module"] = "keras.src.models.functional"
+    if "momentum" in entry and isinstance(entry.get("axis"), list):  # BatchNormalization
+        (entry["axis"],) = entry["axis"]
+    # Layers are built by the calls; losses and optimizers are not loaded.
+    return {key: value for key, value in entry.items() if key not in ("build_config", "compile_config")}
 
 
 def _for_keras_3(entry: JsonObject) -> JsonObject:

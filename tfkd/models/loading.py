@@ -69,7 +69,7 @@ def load(
     not, the logarithm of the probabilities is appended, with a warning; see `tfkd.models.probabilities.to_logits`.
 
     Args:
-        model: Path of a `.keras` file of Keras 3, of a `.h5` file of Keras 2 or 3 that holds a whole model, or of the
+        model: Path of a `.keras` file, or of a `.h5` file that holds a whole model, of Keras 2 or 3, or of the
             folder of a SavedModel, which cannot be trained; or a model, with which the result shares layers. A file
             with Python code (Lambda layers) is refused.
         input_range: The values (low, high) that the model expects for the pixels 0 and 255, where they were scaled
@@ -125,7 +125,7 @@ def read(path: str | os.PathLike[str]) -> keras.Model:
     elif path.suffix == ".keras" and zipfile.is_zipfile(path):
         model = _load_keras(path)
     else:
-        raise InputError(f"models.load: {path} must be a .keras file of Keras 3, or a .h5 file. {_received(path)}")
+        raise InputError(f"models.load: {path} must be a .keras or .h5 file. {_received(path)}")
     if not isinstance(model, keras.Model):
         raise ModelError(
             f"models.load: {path} must hold a model. Received: {type(model).__name__}. Save a keras.Model."
@@ -149,18 +149,14 @@ def _received(path: Path) -> str:
 
 
 def _load_keras(path: Path) -> keras.Model:
+    version = ""
+    with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged file has no version
+        version = str(json.loads(archive.read("metadata.json"))["keras_version"])
+    if version.startswith("2."):
+        return legacy.load_archive(path, version)
     try:
         return keras.saving.load_model(path, custom_objects=legacy.TENSORFLOW_ACTIVATIONS, compile=False)
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
         raise ModelError(
-            f"models.load: Keras could not load {path}: {legacy.reason(error)}. {_remedy(path)}"
+            f"models.load: Keras could not load {path}: {legacy.reason(error)}. {legacy.CUSTOM_CLASSES}"
         ) from error
-
-
-def _remedy(path: Path) -> str:
-    """What to do about a file that Keras cannot load."""
-    with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # a damaged file has no version
-        version = str(json.loads(archive.read("metadata.json"))["keras_version"])
-        if version.startswith("2."):
-            return f"It was written by Keras {version}: load it there, and save it as .h5, which tfkd loads."
-    return legacy.CUSTOM_CLASSES
