@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import random
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import typer.main
 from typer.testing import CliRunner
 
 import tfkd
+from tests.random_ops import Ops
 from tfkd import cli, models
 from tfkd.cli import application
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
@@ -177,6 +179,16 @@ def test_bad_input_is_status_2_without_traceback(arguments, message, tmp_path, m
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", [("validate",), ("diff",), ("explain", "student.keras")], ids=lambda one: one[0])
+def test_model_of_several_inputs_is_refused_before_the_data_are_read(command, tmp_path):
+    made = Ops(random.Random(0))
+    (tmp_path / "two.tflite").write_bytes(made.bytes(made.comparison(made.input((1, 3)), "LESS", made.input((1, 3)))))
+    files = [tmp_path / "two.tflite"] * (2 if command == ("diff",) else 1)
+    result = tfkd_cli(*command, *files, "--data", "none.npz")
+    assert result.exit_code == 2
+    assert "must have one input. Received: 2 inputs" in result.stderr
 
 
 def test_existing_output_needs_overwrite(student):

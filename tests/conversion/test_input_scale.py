@@ -132,6 +132,11 @@ def test_untrained_model_is_accepted_in_every_scale(scale):
     assert accuracy < 0.5
 
 
+def test_model_with_a_list_of_one_input_is_run_without_a_warning():
+    model = classifier()
+    assert input_scale.audit(keras.Model([model.inputs[0]], model.outputs[0]), scaled("0..255"), "x")[0] < 0.5
+
+
 def test_accuracy_of_chance_is_a_finding():
     model = classifier()
     model.layers[-1].kernel.assign(np.zeros(model.layers[-1].kernel.shape))

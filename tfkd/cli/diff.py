@@ -40,10 +40,13 @@ def diff(
     Example: tfkd diff old.tflite new.tflite --data digits --max-accuracy-drop 0.5
     """
     from tfkd import data as datasets
+    from tfkd.conversion.tflite import TFLiteModel
     from tfkd.validation import difference
 
     with progress_of(as_json) as progress:
         progress.start("diff")
+        for model in (a, b):
+            TFLiteModel.load(model).check_one_input("diff")
         splits = datasets.load(data)
         found = difference.compare(
             a,

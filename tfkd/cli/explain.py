@@ -41,11 +41,13 @@ def explain(
     """
     from tfkd import data as datasets
     from tfkd import tasks
+    from tfkd.conversion.tflite import TFLiteModel
     from tfkd.recipes import model_input, target_choice
     from tfkd.validation import explanation
 
     with progress_of(as_json) as progress:
         declared = model_input.parse("teacher", teacher_range, teacher_preprocess)
+        TFLiteModel.load(model).check_one_input("explain")
         splits = datasets.load(data)
         # The sigmoid at the end of a regression belongs to the values.
         gives_logits = tasks.find(splits.test, name=data.task).gives_logits

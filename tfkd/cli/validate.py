@@ -95,6 +95,7 @@ def validate(
                 keras_models[role] = declared.load(path, logits=False)
         progress.start("validate")
         loaded = TFLiteModel.load(model)  # before the data: a wrong path shows at once
+        loaded.check_one_input("validate")
         splits = datasets.load(data)
         validation = run(
             loaded,

@@ -37,11 +37,18 @@ def run(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray | None, list[kera
     fixed = inputs[0].shape[0] if inputs else None
     batches = [x[i : i + (fixed or _BATCH)] for i in range(0, len(x), fixed or _BATCH)]
     outputs = []
+
+    def structured(batch: np.ndarray) -> Nest:
+        """The input in the form that the model was built with, such as a list of one: Keras warns of any other."""
+        if not keras_compat.shows_layers(model):
+            return batch
+        return keras.tree.pack_sequence_as(keras_compat.input_structure(model), [batch])
+
     with _watched(model, batches[0]) as layers:
         for batch in batches:
             full = np.resize(batch, (fixed, *batch.shape[1:])) if fixed else batch
             with keras.StatelessScope():  # what the model assigns to its variables is dropped
-                result = model(full.astype(inputs[0].dtype) if inputs else full, training=False)
+                result = model(structured(full.astype(inputs[0].dtype) if inputs else full), training=False)
             if isinstance(result, (list, tuple, dict)):
                 return None, layers
             outputs.append(np.asarray(result, "float32")[: len(batch)])
