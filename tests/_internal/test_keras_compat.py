@@ -36,7 +36,6 @@ def attribute(thing, name):
         (functional, "_flatten_layers"),
         (functional, "_inputs_struct"),
         (functional, "_open_name_scope"),
-        (functional, "_set_mask_metadata"),
         (functional, "_nodes_by_depth"),
         (functional, "_run_through_graph"),
         (lambda: functional().outputs[0], "_keras_history"),

@@ -98,7 +98,6 @@ def scopes_by_path() -> Iterator[None]:
 
     Keras opens the scope of a layer to build it and again to call it, so that TensorFlow appends a number to its name:
     `conv_1` is then the layer `conv` or the layer `conv_1`. TensorFlow adds no number to a scope that ends in a slash.
-    Masks, which Keras computes outside of the scope of a layer, are named by the layer, too.
     """
     import keras
     import tensorflow as tf
@@ -121,19 +120,12 @@ def scopes_by_path() -> Iterator[None]:
         finally:
             opened.pop()
 
-    original, set_mask = keras.Layer._open_name_scope, keras.Layer._set_mask_metadata
-
-    def set_mask_in_scope(layer: keras.Layer, *args: Nest) -> None:
-        with open_scope(layer):
-            set_mask(layer, *args)
-
+    original = keras.Layer._open_name_scope
     keras.Layer._open_name_scope = open_scope
-    keras.Layer._set_mask_metadata = set_mask_in_scope
     try:
         yield
     finally:
         keras.Layer._open_name_scope = original
-        keras.Layer._set_mask_metadata = set_mask
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,18 +264,23 @@ def _layers(model: keras.Model | Path) -> dict[str, bool]:
 def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, job: _Job, layers: Mapping[str, bool]) -> None:
     floats = [op for op in converted.float_ops if not any(f"({name}" in op for name in quantized.kept_float)]
     if floats:
-        named = dict.fromkeys(_with_layer(op, layers) for op in floats)
         raise ModelError(
-            f"{job.what}: every op must compute in integers. Received: floating point in {', '.join(named)}. "
-            "Replace these layers, or pass allow_float=True."
+            f"{job.what}: every op must compute in integers. Received: floating point in "
+            f"{', '.join(_with_layers(floats, converted, layers))}. Replace these layers, or pass allow_float=True."
         )
 
 
-def _with_layer(op: str, layers: Mapping[str, bool]) -> str:
-    """An op of `TFLiteModel.float_ops` with its layer instead of its tensor, where the layer is known."""
-    name, _, tensor = op.removesuffix(")").partition(" (")
-    found = layer_names.known_layers(tensor, layers)
-    return f"{name} (layer {found[0]!r})" if found else op
+def _with_layers(floats: Collection[str], converted: TFLiteModel, layers: Mapping[str, bool]) -> Iterable[str]:
+    """Some of `TFLiteModel.float_ops`, each once, with the layer instead of the tensor where the layer is known."""
+    named: dict[str, None] = {}
+    for graph in converted.subgraphs:
+        for op in graph.ops:
+            text = f"{op.name} ({graph.tensors[(op.outputs or op.inputs)[0]].name})"
+            if text in floats:
+                known = (layer_names.known_layers(name, layers) for name in layer_names.following(graph, op))
+                layer = next(filter(None, known), None)
+                named[f"{op.name} (layer {layer[0]!r})" if layer else text] = None
+    return named
 
 
 def _run(run: Callable[..., Any], source: Source, job: _Job) -> tuple[Quantized, Reference | None]:

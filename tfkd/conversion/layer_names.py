@@ -16,7 +16,7 @@ import numpy as np
 
 from tfkd._internal import keras_compat
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.conversion.tflite_reader import TFLiteGraph
+from tfkd.conversion.tflite_reader import OpInfo, TFLiteGraph
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -131,6 +131,18 @@ def known_layers(tensor: str, known: Container[str]) -> list[str]:
     return found
 
 
+def following(graph: TFLiteGraph, op: OpInfo) -> Iterator[str]:
+    """The names of the results of an op, and of the ops that read them, the nearest first.
+
+    The converter names some ops by the model alone, such as the comparison of a mask: those behind it name the layer.
+    """
+    tensors = [*op.outputs]
+    for tensor in tensors:  # it grows
+        yield graph.tensors[tensor].name
+        readers = (reader for reader in graph.ops if tensor in reader.inputs)
+        tensors += dict.fromkeys(i for reader in readers for i in reader.outputs if i not in tensors)
+
+
 def path_of(tensor: str, weights: str = "") -> str:
     """The path of a layer as far as the name of its tensor tells it, where the Keras model is not known.
 
@@ -145,11 +157,11 @@ def path_of(tensor: str, weights: str = "") -> str:
     >>> path_of("PartitionedCall:0", "m/logits/MatMul")
     'logits'
     """
-    paths = [path for names in (weights, tensor) for name in re.split("[;:]", names) if (path := _layer_part(name))]
+    paths = [path for names in (weights, tensor) for name in re.split("[;:]", names) if (path := layer_part(name))]
     return paths[-1] if paths else tensor
 
 
-def _layer_part(name: str) -> str:
+def layer_part(name: str) -> str:
     """The part of a tensor's name between the model and the op: the layers; empty where there is none."""
     parts = name.split("/")[1:-1]
     while parts and re.fullmatch(_SCOPES_OF_TENSORFLOW, parts[-1]):

@@ -80,9 +80,10 @@ def add_layers(error: Exception, content: bytes) -> None:
     graph = TFLiteModel.load(content).graph
     for name in dict.fromkeys(_WITHOUT_INT16.findall(str(error))):
         ops = [op for op in graph.ops if op.name == name]
-        names = [[graph.tensors[i].name for i in (*op.outputs, *op.inputs) if i >= 0] for op in ops]
         # The converter gives the outputs of the model a name without a layer; the op's input has one.
-        places = [next((tensor for tensor in tensors if "/" in tensor), tensors[0]) for tensors in names]
+        inputs = ([graph.tensors[i].name for i in op.inputs if i >= 0] for op in ops)
+        names = [[*layer_names.following(graph, op), *before] for op, before in zip(ops, inputs, strict=True)]
+        places = [next(filter(layer_names.layer_part, tensors), tensors[0]) for tensors in names]
         error.args = (f"{error} <{name}: {' '.join(places)}>",)
 
 

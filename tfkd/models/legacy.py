@@ -143,6 +143,8 @@ def _for_keras_3(entry: JsonObject) -> JsonObject:
     """A dictionary of a model's configuration in the form of Keras 3."""
     if entry.get("class_name") in legacy_operations.CLASSES:
         return legacy_operations.for_keras_3(entry)
+    if "output_layers" in entry and "layers" in entry:
+        return legacy_operations.count_from_zero(entry)
     if "inbound_nodes" in entry:
         nodes = [legacy_operations.call(entry["class_name"], node) for node in entry["inbound_nodes"]]
         return {**entry, "inbound_nodes": nodes}

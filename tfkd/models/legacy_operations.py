@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from tfkd._internal.types import JsonObject
@@ -101,6 +102,41 @@ def call(layer: str, node: Any) -> Any:
     if tensors is node and kwargs == named:
         return node
     return {"args": [[first, *others] if others else first], "kwargs": kwargs}
+
+
+def count_from_zero(network: JsonObject) -> JsonObject:
+    """The configuration of a functional model, in which the calls of models inside it count from 0 as in Keras 3.
+
+    In Keras 2 call 0 of a functional or Sequential model is the one that made it. Keras 3 subtracts 1 by itself only
+    in the list of outputs, and only for functional models.
+
+    Args:
+        network: Configuration with `layers` and `output_layers`.
+    """
+    models = {
+        layer["name"]: layer["class_name"] == "Sequential"
+        for layer in network["layers"]
+        if layer["class_name"] in ("Functional", "Model", "Sequential") and "name" in layer
+    }
+    calls = [layer["inbound_nodes"] for layer in network["layers"]]
+    references = [*_references(calls, models), *_references(network["output_layers"], models)]
+    first = {name: min((call for other, call, *_ in references if other == name), default=0) for name in models}
+    for reference in _references(calls, models):
+        reference[1] -= first[reference[0]]
+    for reference in _references(network["output_layers"], models):
+        if models[reference[0]]:
+            reference[1] -= first[reference[0]]
+    return network
+
+
+def _references(value: Any, names: Collection[str]) -> Iterator[list[Any]]:
+    """The lists [name, call, output, ...] in a configuration that refer to layers of some names."""
+    if isinstance(value, list) and len(value) > 2 and isinstance(value[0], str) and isinstance(value[1], int):
+        if value[0] in names:
+            yield value
+    elif isinstance(value, (list, dict)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _references(each, names)
 
 
 def _first(node: list[Any]) -> tuple[Any, JsonObject]:
