@@ -275,7 +275,8 @@ def _with_layers(floats: Collection[str], converted: TFLiteModel, layers: Mappin
     named: dict[str, None] = {}
     for graph in converted.subgraphs:
         for op in graph.ops:
-            text = f"{op.name} ({graph.tensors[(op.outputs or op.inputs)[0]].name})"
+            tensors = op.outputs or op.inputs  # CALL_ONCE has neither
+            text = f"{op.name} ({graph.tensors[tensors[0]].name})" if tensors else ""
             if text in floats:
                 known = (layer_names.known_layers(name, layers) for name in layer_names.following(graph, op))
                 layer = next(filter(None, known), None)
