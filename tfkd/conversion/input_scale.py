@@ -188,14 +188,13 @@ def find_better(
     kept = _rows(len(rows), max(_FEWEST_TRIED, affordable))
     rows = rows[kept]
     some = labelled.take(rows)
-    before = keras_runs.score(
-        keras_runs.run(model, some.x.astype("float32"))[0] if outputs is None else outputs[rows], some
-    )
+    x = some.x.astype("float32")
+    before = keras_runs.score(keras_runs.run(model, x)[0] if outputs is None else outputs[rows], some)
     if before is None:
         return None
     found = []
     most_frequent = float(np.bincount(some.y).max()) / len(some)
-    for scale in _distinct([Scale(one.name, one.x[kept]) for one in scales], some.x):
+    for scale in _distinct([Scale(one.name, one.x[kept]) for one in scales], x):
         after = _score_unless_hopeless(model, scale.x, some, most_frequent)
         if after is None or not math.isfinite(after.loss):
             continue
@@ -230,8 +229,7 @@ def _distinct(scales: Iterable[Scale], x: np.ndarray) -> list[Scale]:
     known, found = [x.ravel()[places]], []
     for scale in scales:
         values = scale.x.ravel()[places]
-        close = {"rtol": 1e-5, "atol": 1e-5 * float(np.ptp(values))}
-        if not any(np.allclose(values, one, **close) for one in known):
+        if not any(np.allclose(values, one, rtol=1e-5, atol=1e-5 * float(np.ptp(values))) for one in known):
             known.append(values)
             found.append(scale)
     return found
