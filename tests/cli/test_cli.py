@@ -205,9 +205,10 @@ def test_validate_status_follows_the_contract(digits_int8, tmp_path):
     assert holds.exit_code == 0, holds.output
     assert "Verdict: SHIP" in holds.output
     assert page.exists()
-    broken = tfkd_cli(*arguments, "--max-bytes", 100, "--json")
+    broken = tfkd_cli(*arguments, "--max-bytes", 100, "--samples", 60, "--json")
     assert broken.exit_code == 1
     assert json.loads(broken.stdout)["verdict"]["status"] == "NO"
+    assert json.loads(broken.stdout)["test"]["samples"] == 60
     unknown = tfkd_cli(*arguments, "--max-p90-ms", 100)
     assert unknown.exit_code == 1
     assert "Verdict: UNKNOWN" in unknown.output

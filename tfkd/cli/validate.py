@@ -38,6 +38,9 @@ def validate(
     model: TFLiteFile,
     data: DataOption = DIGITS,
     target: TargetsOption = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Number of test samples, balanced by class; all by default.")
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="The .keras file that was converted; needed for --max-accuracy-drop and --min-agreement."),
@@ -99,7 +102,7 @@ def validate(
         splits = datasets.load(data)
         validation = run(
             loaded,
-            splits.test,
+            splits.test if samples is None else splits.test.sample(samples),
             **keras_models,
             targets=targets,
             optional=[one for one in targets if isinstance(one, str)],

@@ -42,7 +42,7 @@ DIGITS: JsonObject = {
         "ship": "full_int8",
         "calibration_samples": 256,
     },
-    "targets": {"optional": ["cortex-m4:nrf52840"]},
+    "targets": {"optional": ["cortex-m4:nrf52840", "browser"]},
     "contract": {
         "min_accuracy": 90.0,
         "max_accuracy_drop": 1.0,
