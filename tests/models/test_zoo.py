@@ -50,6 +50,24 @@ def test_autoencoder_trainable_parameters_match_published_count():
     assert trainable(models.autoencoder((640,))) == 267_928
 
 
+def test_width_multiplies_the_channels_of_each_convolution():
+    for name, shape in (("resnet8", (16, 16, 3)), ("resnet_cifar", (16, 16, 3)), ("digits_student", (8, 8, 1))):
+        default, options = models.build(name, shape, 10), {"width": 4} if name == "digits_student" else {"width": 8}
+        half = models.build(name, shape, 10, **options)
+        filters = [
+            [layer.filters for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+            for model in (default, half)
+        ]
+        assert filters[1] == [count // 2 for count in filters[0]]
+
+
+def test_digits_student_takes_blocks_and_kernel():
+    model = models.build("digits_student", (8, 8, 1), 10, width=4, blocks=3, kernel=5)
+    depthwise = [layer for layer in model.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    assert [layer.kernel_size for layer in depthwise] == [(5, 5)] * 3
+    assert model.get_layer("block3_pointwise_conv").filters == 32
+
+
 def test_digits_student_is_far_smaller_than_teacher():
     student, teacher = (models.build(name, (8, 8, 1), 10) for name in ("digits_student", "digits_teacher"))
     assert student.count_params() == 1_578

@@ -31,7 +31,7 @@ def test_ids_are_unique_in_the_page(ship, tmp_path):
 
 
 def test_pareto_draws_the_front(ship):
-    assert plots._front([(10, 90), (5, 80), (20, 85), (30, 95), (5, 70)]) == [(5, 80), (10, 90), (30, 95)]
+    assert plots.front([(10, 90), (5, 80), (20, 85), (30, 95), (5, 70)]) == [(5, 80), (10, 90), (30, 95)]
 
 
 @pytest.mark.parametrize("low", [300.0, 8e3, 9.7e4])

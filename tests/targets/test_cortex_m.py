@@ -307,7 +307,7 @@ def test_report_shows_instructions_estimate_and_arena(
     digits: TFLiteModel, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder, test = tmp_path_factory.mktemp("report"), tfkd.data.load("digits").test
-    contract = tfkd.Contract(min_accuracy=50, max_ram_bytes=4_000, max_flash_bytes=20_000)
+    contract = tfkd.Contract(min_accuracy=50, max_ram_bytes=4_000, max_flash_bytes=20_000, max_instructions=1_000_000)
     validation = tfkd.validate(digits, test, targets=["cortex-m4:nrf52840"], contract=contract)
     assert validation.verdict.status == "SHIP"
     page = tfkd.write_report(validation, folder / "report.html").read_text()
@@ -315,6 +315,7 @@ def test_report_shows_instructions_estimate_and_arena(
     assert f"of {instructions:,} instructions" in page
     assert "Arena on cortex-m4:nrf52840" in page
     assert "at 64 MHz" in page
+    assert "at most 1,000,000" in page
     assert "estimated" in page
     markdown = tfkd.write_report(validation, folder / "report.md").read_text()
     assert "## Microcontrollers" in markdown

@@ -316,3 +316,13 @@ def test_limit_that_is_broken_relative_to_a_model_at_chance_stays_broken():
     bad = row(differences=against(-20, (-25, -15), "teacher"))
     others = {"teacher": row(None, accuracy=0.11)}
     assert judge(Contract(max_drop_from_teacher=5), [bad], others=others).status == "NO"
+
+
+@pytest.mark.parametrize(("limit", "status"), [(12_000_000, "SHIP"), (11_999_999, "NO")])
+def test_instructions_of_an_emulated_core_decide(limit, status):
+    counted = dataclasses.replace(
+        row().measurement, instructions=12_000_000, evidence={"outputs": "emulated", "instructions": "emulated"}
+    )
+    verdict = judge(contract_of(max_instructions=limit), [row(), dataclasses.replace(row("m4"), measurement=counted)])
+    assert verdict.status == status
+    assert check_of(verdict, "max_instructions").target == "m4"

@@ -8,6 +8,7 @@ from tfkd.cli import (  # noqa: F401  # isort: skip
     init,
     doctor,
     run,
+    search,
     split,
     train,
     label,

@@ -16,6 +16,18 @@ History = dict[str, list[float]]
 OnEpoch = Callable[[int, int, Mapping[str, float]], None]
 
 
+def history_of(folder: Path) -> History:
+    """The logs of the finished epochs of a checkpoint, by name; empty if there is none.
+
+    Args:
+        folder: Folder of the checkpoint.
+    """
+    saved = sorted(folder.glob("epoch-*.weights.h5"))
+    if not saved:
+        return {}
+    return json.loads((folder / saved[-1].name.replace(".weights.h5", ".json")).read_text())
+
+
 class EpochCheckpoint(keras.callbacks.Callback):
     """Saves weights, optimizer state and history after each epoch, and deletes those of the epoch before.
 
@@ -50,7 +62,7 @@ class EpochCheckpoint(keras.callbacks.Callback):
         model.optimizer.build(model.trainable_variables)
         model.load_weights(saved[-1])
         done = int(saved[-1].name.split("-")[1].split(".")[0])
-        self.history = json.loads((saved[-1].parent / f"epoch-{done:06d}.json").read_text())
+        self.history = history_of(saved[-1].parent)
         return done
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:

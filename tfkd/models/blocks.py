@@ -41,9 +41,11 @@ def conv(
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def separable(x: Tensor, filters: int, name: str, *, strides: int = 1, use_bias: bool = True) -> Tensor:
-    """A depthwise 3x3 and a pointwise convolution, each with BatchNorm and ReLU."""
-    x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_depthwise")(x)
+def separable(
+    x: Tensor, filters: int, name: str, *, strides: int = 1, kernel: int = 3, use_bias: bool = True
+) -> Tensor:
+    """A depthwise and a pointwise convolution, each with BatchNorm and ReLU."""
+    x = layers.DepthwiseConv2D(kernel, strides=strides, padding="same", use_bias=use_bias, name=f"{name}_depthwise")(x)
     x = layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_depthwise_bn")(x)
     x = layers.ReLU(name=f"{name}_depthwise_relu")(x)
     return conv(x, filters, 1, f"{name}_pointwise", use_bias=use_bias)

@@ -68,7 +68,9 @@ def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Mode
     return keras.Model(image, layers.Dense(num_classes, name="logits")(x), name="digits_teacher")
 
 
-def digits_student(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+def digits_student(
+    input_shape: tuple[int, ...], num_classes: int, width: int = 8, blocks: int = 2, kernel: int = 3
+) -> keras.Model:
     """A depthwise-separable CNN for small images on a microcontroller.
 
     Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 1,578 parameters for an 8x8x1
@@ -78,15 +80,20 @@ def digits_student(input_shape: tuple[int, ...], num_classes: int) -> keras.Mode
     Args:
         input_shape: (height, width, channels), at least 4x4.
         num_classes: Number of classes or of other outputs, >= 1.
+        width: Channels of the first convolution, > 0. Each block has twice those of the layer before it.
+        blocks: Number of depthwise-separable blocks, > 0; the first halves height and width.
+        kernel: Height and width of the first convolution and of the depthwise ones, > 0.
     """
     image, x = image_input("digits_student", input_shape, num_classes)
-    x = conv(x, 8, 3, "conv1", use_bias=False)
-    x = separable(x, 16, "block1", strides=2, use_bias=False)
-    x = separable(x, 32, "block2", use_bias=False)
+    check_positive("digits_student", width=width, blocks=blocks, kernel=kernel)
+    x = conv(x, width, kernel, "conv1", use_bias=False)
+    for block in range(1, blocks + 1):
+        strides = 2 if block == 1 else 1
+        x = separable(x, width * 2**block, f"block{block}", strides=strides, kernel=kernel, use_bias=False)
     return keras.Model(image, layers.Dense(num_classes, name="logits")(pool(x)), name="digits_student")
 
 
-def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
+def resnet8(input_shape: tuple[int, ...], num_classes: int, width: int = 16) -> keras.Model:
     """The image classification model of MLPerf Tiny.
 
     Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 78,666 parameters for a 32x32x3
@@ -96,6 +103,7 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
     Args:
         input_shape: (height, width, channels).
         num_classes: Number of classes or of other outputs, >= 1.
+        width: Channels of the first stage, > 0; the next two have twice and four times as many.
 
     >>> resnet8((32, 32, 3), 10).count_params()
     78666
@@ -105,8 +113,9 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
         benchmark/training/image_classification.
     """
     image, x = image_input("resnet8", input_shape, num_classes)
-    x = conv(x, 16, 3, "stem")
-    for stage, filters in enumerate((16, 32, 64), 1):
+    check_positive("resnet8", width=width)
+    x = conv(x, width, 3, "stem")
+    for stage, filters in enumerate((width, 2 * width, 4 * width), 1):
         strides, name = (1 if stage == 1 else 2), f"stage{stage}"
         y = conv(x, filters, 3, f"{name}_conv1", strides=strides)
         y = conv(y, filters, 3, f"{name}_conv2", relu=False)
@@ -116,7 +125,7 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
     return keras.Model(image, layers.Dense(num_classes, name="logits", **HE)(pool(x)), name="resnet8")
 
 
-def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20) -> keras.Model:
+def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20, width: int = 16) -> keras.Model:
     """The CIFAR ResNet with parameter-free shortcuts (option A of the paper).
 
     Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 269,722 trainable parameters for a
@@ -126,6 +135,7 @@ def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20
         input_shape: (height, width, channels).
         num_classes: Number of classes or of other outputs, >= 1.
         depth: Number of layers with weights, 6n + 2 with n >= 1: 20, 32, 44, 56, ...
+        width: Channels of the first stage, even and > 0; the next two have twice and four times as many.
 
     Reference:
         He et al.: Deep Residual Learning for Image Recognition (arXiv:1512.03385), section 4.2.
@@ -133,8 +143,10 @@ def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20
     image, x = image_input("resnet_cifar", input_shape, num_classes)
     if depth < 8 or depth % 6 != 2:
         raise InputError(f"resnet_cifar: depth must be 6n + 2, n >= 1. Received: depth={depth}. Use 20, 32, 44 or 56.")
-    x = conv(x, 16, 3, "stem", use_bias=False)
-    for stage, filters in enumerate((16, 32, 64), 1):
+    if width < 2 or width % 2:  # half of the channels that a shortcut adds lie on each side
+        raise InputError(f"resnet_cifar: width must be even and > 0. Received: width={width}. Use 16.")
+    x = conv(x, width, 3, "stem", use_bias=False)
+    for stage, filters in enumerate((width, 2 * width, 4 * width), 1):
         for block in range(1, (depth - 2) // 6 + 1):
             strides, name = (2 if stage > 1 and block == 1 else 1), f"stage{stage}_block{block}"
             y = conv(x, filters, 3, f"{name}_conv1", strides=strides, use_bias=False)

@@ -16,7 +16,10 @@ def _limits(section: Section) -> Section:
     return section
 
 
-_LIMIT_EXAMPLES = {"percent": 90.0, "points": 1.0, "bytes": 65_536, "ms": 5.0, "steps": 2, "value": 2.5, "ratio": 0.9}
+_LIMIT_EXAMPLES = {
+    "percent": 90.0, "points": 1.0, "bytes": 65_536, "instructions": 12_000_000, "ms": 5.0, "steps": 2, "value": 2.5,
+    "ratio": 0.9,
+}  # fmt: skip
 ContractSection = pydantic.create_model(
     "ContractSection",
     __base__=Section,

@@ -15,7 +15,7 @@ from tfkd.errors import DeviceError, InputError, TfkdError
 from tfkd.recipes import target_choice, teacher_examination
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
-from tfkd.recipes.trainer import find_task
+from tfkd.recipes.task_choice import find_task
 from tfkd.tasks import Task
 
 if TYPE_CHECKING:

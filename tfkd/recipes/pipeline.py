@@ -14,14 +14,13 @@ from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.errors import DeviceError, ToolMissingError
-from tfkd.recipes import doctor, target_choice, teacher_examination
-from tfkd.recipes.findings import refuse, refuse_teacher
+from tfkd.recipes import examination, target_choice, teacher_examination
+from tfkd.recipes.findings import refuse_teacher
 from tfkd.recipes.recipe import Recipe
-from tfkd.recipes.records import Converted, Examined, Reported, Trained, Validated
-from tfkd.recipes.step_cache import Finished, Steps, input_hash, locked
+from tfkd.recipes.records import Converted, Reported, Trained, Validated
+from tfkd.recipes.step_cache import Finished, Steps, locked
 from tfkd.recipes.teacher_examination import Examination
 from tfkd.recipes.trainer import Kind, Saved, Teaching, Trainer, prepare
-from tfkd.tasks import Value
 
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
@@ -114,9 +113,9 @@ class _Run:
     def run(self, targets: Sequence[Target | str], command: str | None) -> Result:
         self.trainer.check_student()
         self._examine_devices(targets)
-        self._examine_student()
+        examination.examine_student(self.trainer)
         teacher = self.trainer.train_teacher()
-        examined = self._examine_teacher(teacher)
+        examined = examination.examine_teacher(self.trainer, teacher)
         teaching = self.trainer.teaching(teacher)
         seeds = range(self.recipe.seed, self.recipe.seed + self.recipe.distillation.seeds)
         alone = {seed: self.trainer.train_student("alone", seed) for seed in seeds}
@@ -140,49 +139,6 @@ class _Run:
                     target.check()
             except (DeviceError, ToolMissingError) as error:
                 self.progress.line(f"{error} Do so before the validation, or run the same command again afterwards.")
-
-    def _examine_student(self) -> None:
-        """Examines settings, data and the untrained student, in seconds."""
-        recipe = self.recipe
-
-        def work(_: str) -> Examined:
-            settings, samples, student = doctor.examine_quickly(recipe, self.trainer.splits)
-            for finding in (*settings, *samples):
-                if finding.severity == "warning":
-                    self.progress.line(str(finding))
-            refuse(samples, "The data are refused before the training.", "Correct the data.")
-            refuse(student, "The student is refused before its training.", "Correct the recipe.")
-            return Examined()
-
-        inputs = [recipe.student.model_dump(), recipe.distillation.model_dump(), self.trainer.data_hash]
-        self.steps.do("examine-student", [*inputs, *map(input_hash, recipe.student.files)], Examined, work)
-
-    def _examine_teacher(self, teacher: Saved) -> Examination:
-        """Examines each teacher before any student is trained; the accuracy is that of the best.
-
-        Raises:
-            InputError: A teacher is bad, and the recipe does not allow that.
-        """
-        allowed = self.recipe.distillation.allow_bad_teacher
-
-        def work(_: str) -> Examined:
-            found = [
-                teacher_examination.examine(
-                    teacher.input.load(path, logits=teacher.logits), self.trainer.teacher_splits, self.trainer.task
-                )
-                for path in teacher.paths
-            ]
-            findings = [finding for one in found for finding in one.findings]
-            refuse_teacher(findings, allowed=allowed, on_note=self.progress.line)
-            best = max(found, key=lambda one: one.accuracy or 0.0)
-            score = best.score or Value(math.nan)
-            return Examined(best.accuracy, best.samples, score.value if best.score else None, score.interval)
-
-        inputs = [self.trainer.data_hash, teacher.hashes, allowed]
-        record = self.steps.do("examine-teacher", inputs, Examined, work).record
-        interval = record.score_interval and (record.score_interval[0], record.score_interval[1])
-        score = None if record.score is None else Value(record.score, interval)
-        return Examination((), record.accuracy, record.samples, score)
 
     def _compare_teacher(self, teacher: Examination, alone: Trained) -> None:
         """Compares the teacher with the student alone before the distilled student is trained.

@@ -21,6 +21,7 @@ from tfkd.errors import InputError
 from tfkd.optimization import CHAINED
 from tfkd.recipes.contract_section import ContractSection
 from tfkd.recipes.paths import RecipePath, expand
+from tfkd.recipes.search.section import Search
 from tfkd.recipes.sections import (
     Conversion,
     Data,
@@ -60,6 +61,7 @@ class Recipe(Section):
     optimization: list[Optimization] = Field(default=[], description=(Optimization.__doc__ or "").split("\n")[0])
     conversion: Conversion = Field(default=Conversion(), description=(Conversion.__doc__ or "").strip())
     targets: Targets = Field(default=Targets(), description=(Targets.__doc__ or "").strip())
+    search: Search | None = Field(default=None, description=(Search.__doc__ or "").split("\n")[0])
     contract: ContractSection = Field(default=ContractSection(), description=(ContractSection.__doc__ or "").strip())
 
     @pydantic.field_validator("optimization", mode="before")

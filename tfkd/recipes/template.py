@@ -22,6 +22,11 @@ from tfkd.errors import InputError
 from tfkd.recipes.recipe import Recipe, parse
 
 _WIDTH = 100
+# Builders of convolutions with batch normalization. The trainings that led to their settings are in docs/benchmarks.md,
+# "Optimizer and learning rate"; other builders were not tried.
+_CONVOLUTIONAL = ("digits_student", "ds_cnn", "resnet8", "resnet_cifar")
+_CONVOLUTIONAL_TRAINING: JsonObject = {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.005, "warmup": 0.05}
+_TRAINING: JsonObject = {"learning_rate": 1e-3}
 
 DIGITS: JsonObject = {
     "output": "runs/digits",
@@ -112,7 +117,7 @@ def _values(request: Request, teacher: str, student: str) -> JsonObject:
             "seeds": 1,
             "epochs": 20,
             "batch_size": 64,
-            "learning_rate": 1e-3,
+            **(_CONVOLUTIONAL_TRAINING if student in _CONVOLUTIONAL and is_classification else _TRAINING),
         },
         "conversion": {"modes": ["float32", "full_int8"], "ship": "full_int8", "calibration_samples": 256},
         "contract": {"max_accuracy_drop": 2.0, "max_drop_from_teacher": 5.0} if is_classification else _contract(task),
@@ -127,15 +132,16 @@ def _contract(task: tasks.Task) -> dict[str, float]:
 
 
 def render(values: JsonRecord, title: str) -> str:
-    """A recipe as TOML, with all keys of the schema; those without a value are commented out.
+    """A recipe as TOML, with all keys that `tfkd run` reads; those without a value are commented out.
 
     Args:
         values: The keys that are set, by table.
         title: First line of the file.
     """
     blocks = ["\n".join([*_comment(title), *_comment((Recipe.__doc__ or "").partition(". ")[2])])]
-    tables = {name: field for name, field in Recipe.model_fields.items() if _table_class(field) is not None}
-    for name, field in Recipe.model_fields.items():
+    fields = {name: field for name, field in Recipe.model_fields.items() if name != "search"}  # of `tfkd search`
+    tables = {name: field for name, field in fields.items() if _table_class(field) is not None}
+    for name, field in fields.items():
         if name not in tables:
             blocks.append("\n".join(_key(name, field, values.get(name))))
     for name, field in tables.items():

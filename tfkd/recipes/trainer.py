@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -18,6 +19,7 @@ from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.records import History, Labels, Trained
 from tfkd.recipes.step_cache import Finished, Steps, hash_of, input_hash
+from tfkd.recipes.task_choice import find_task
 
 if TYPE_CHECKING:
     import keras
@@ -153,6 +155,18 @@ class Trainer:
             self.folder / "features.json", json.dumps(sound_features.definition(request.options, rate), indent=1)
         )
 
+    def of(self, recipe: Recipe, steps: Steps | None = None) -> Trainer:
+        """The trainer of another recipe with the same data.
+
+        Args:
+            recipe: The recipe.
+            steps: Its steps; None for those of this trainer.
+        """
+        other = copy.copy(self)
+        other.recipe, other.steps = recipe, steps or self.steps
+        other.folder = other.steps.folder
+        return other
+
     def check_student(self) -> None:
         """Checks before the training that layers can be inherited and that the optimizations support the student.
 
@@ -163,7 +177,7 @@ class Trainer:
         stages = [(one.method, one.options) for one in self.recipe.optimization]
         if not settings.layers and not stages:
             return
-        student = self._build_student(self.recipe.seed)  # refuses layers that do not fit
+        student = self.build_student(self.recipe.seed)  # refuses layers that do not fit
         if stages:
             from tfkd.optimization import rehearse
 
@@ -253,10 +267,10 @@ class Trainer:
         name, settings = f"student-{kind}-{seed}", self.recipe.distillation
 
         def work(key: str) -> Trained:
-            student = self._build_student(seed)
+            student = self.build_student(seed)
             if teaching is None:
                 return self._train(_Training(name, key, student, student, settings, seed))
-            distiller, store = self._distiller(teaching, student)
+            distiller, store = self.distiller(teaching, student)
             return self._train(_Training(name, key, distiller, student, settings, seed, store))
 
         inputs = [self.recipe.student.model_dump(), settings.training.model_dump(), seed, self.data_hash]
@@ -267,14 +281,14 @@ class Trainer:
             inputs += [pair.model_dump() for pair in settings.features]
         return self.steps.do(name, inputs, Trained, work)
 
-    def _build_student(self, seed: int) -> keras.Model:
+    def build_student(self, seed: int) -> keras.Model:
         """The student before its training."""
         from tfkd.recipes.student import build
 
         _reset_keras(seed)
         return build(self.recipe.student, self.splits.train, self.task)
 
-    def _distiller(
+    def distiller(
         self, teaching: Teaching, student: keras.Model, *, features: bool = True
     ) -> tuple[keras.Model, SoftLabels | None]:
         """The student with its teacher, and the store of the teacher's logits, if there is one.
@@ -345,7 +359,7 @@ class Trainer:
             optimized = prepare(settings, student)
             for note in optimized.notes:
                 self.progress.line(note)
-            distiller, store = self._distiller(teaching, optimized.model, features=False)
+            distiller, store = self.distiller(teaching, optimized.model, features=False)
             return self._train(
                 _Training(name, key, distiller, optimized.model, settings, seed, store, optimized.callbacks)
             )
@@ -358,29 +372,6 @@ class Trainer:
         """The model that a step trained."""
         paths = (self.folder / trained.record.file,)
         return Saved(paths, trained.hashes, trained.record.history, logits=self.task.gives_logits)
-
-
-def find_task(recipe: Recipe, train: data.Split) -> tasks.Task:
-    """The task: the declared one, or the one that labels and models show.
-
-    Args:
-        recipe: The recipe.
-        train: Training split.
-
-    Raises:
-        InputError: The labels are not those of the declared task.
-    """
-    found = tasks.find(train, name=recipe.task)
-    if recipe.task is not None or train.label_kind != "classes" or train.num_classes != 2:
-        return found
-    # Two classes have one output or two: that of a file decides.
-    files = [(file, recipe.teacher.input) for file in recipe.teacher.files]
-    files += [(recipe.student.file, recipe.student.input)] if recipe.student.path and recipe.student.file else []
-    if not files or not files[0][0].is_file():
-        return found
-    from tfkd.models import logits
-
-    return tasks.find(train, logits.known_classes(files[0][1].load(files[0][0])))
 
 
 def _reset_keras(seed: int) -> None:

@@ -27,14 +27,14 @@ _MAX_MATRIX_CLASSES = 20
 
 def html(record: JsonRecord) -> str:
     """The report as one HTML page without scripts and without network access."""
-    return _environment(autoescape=True).get_template("page.html.jinja").render(**_texts(record), **_plots(record))
+    return environment(autoescape=True).get_template("page.html.jinja").render(**_texts(record), **_plots(record))
 
 
 def markdown(record: JsonRecord) -> str:
     """The report as GitHub Markdown, without plots."""
-    environment = _environment(autoescape=False)
-    environment.finalize = _markdown_escape
-    text = environment.get_template("page.md.jinja").render(**_texts(record))
+    templates = environment(autoescape=False)
+    templates.finalize = _markdown_escape
+    text = templates.get_template("page.md.jinja").render(**_texts(record))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -120,22 +120,27 @@ def _with_result(record: JsonRecord) -> JsonRecord | None:
     return shipped[0] if shipped else rows[-1] if rows else None
 
 
-def _environment(*, autoescape: bool) -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment(*, autoescape: bool) -> jinja2.Environment:
+    """The environment of the templates.
+
+    Args:
+        autoescape: Whether values are escaped for HTML.
+    """
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
+    found.filters |= {
         "percent": words.percent,
         "points": words.points,
         "size": words.size,
         "ms": words.ms,
         "svg": lambda plot: Markup(plot.svg),  # svg.py escapes the texts in it
     }
-    return environment
+    return found
 
 
 def _markdown_escape(value: object) -> object:

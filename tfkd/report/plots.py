@@ -44,8 +44,8 @@ def pareto(record: JsonRecord, palette: Mapping[str, int]) -> Plot | None:
         return None
     with svg.figure() as figure:
         axes = figure.add_subplot()
-        front = _front([(row["bytes"], 100 * row["accuracy"]) for row in rows])
-        axes.plot(*zip(*front, strict=True), color=svg.colour("--muted"), linewidth=1, drawstyle="steps-post", zorder=2)
+        best = front([(row["bytes"], 100 * row["accuracy"]) for row in rows])
+        axes.plot(*zip(*best, strict=True), color=svg.colour("--muted"), linewidth=1, drawstyle="steps-post", zorder=2)
         for row in rows:
             x, y, colour = row["bytes"], 100 * row["accuracy"], svg.series_colour(palette[row["name"]])
             low, high = row["accuracy_interval"]
@@ -168,7 +168,7 @@ def _first_rows(record: JsonRecord) -> list[JsonRecord]:
     return list(found.values())
 
 
-def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The (size, accuracy) points that no other point beats in both, by size."""
     front: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda point: (point[0], -point[1])):

@@ -86,6 +86,15 @@ def millions(count: int | None) -> str:
     return NONE if count is None else f"{_digits(count / 1e6)} M"
 
 
+def count(number: int | None) -> str:
+    """A count as it is, from a million on in millions.
+
+    >>> count(43_123), count(11_976_000)
+    ('43,123', '12.0 M')
+    """
+    return NONE if number is None else f"{number:,}" if number < 1_000_000 else millions(number)
+
+
 def _digits(value: float) -> str:
     """A positive number with about three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -96,8 +105,8 @@ def quantity(value: float | None, unit: str | None) -> str:
 
     Args:
         value: The value, or None.
-        unit: `percent`, `points`, `bytes`, `ms`, `steps`, `value` or `ratio`; in reports of the time before 0.1.0
-            also `share`.
+        unit: `percent`, `points`, `bytes`, `instructions`, `ms`, `steps`, `value` or `ratio`; in reports of the time
+            before 0.1.0 also `share`.
     """
     if value is None:
         return NONE
@@ -105,6 +114,8 @@ def quantity(value: float | None, unit: str | None) -> str:
         return f"{value:z.2f} points".replace("-", "\N{MINUS SIGN}")
     if unit == "steps":
         return f"{value:g} step{'' if value == 1 else 's'}"
+    if unit == "instructions":
+        return f"{int(value):,}"
     if unit in ("value", "ratio"):
         return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
     if unit == "share":
@@ -120,6 +131,11 @@ def bound(check: JsonRecord) -> str:
         return NONE
     side = "at most" if _is_maximum(check) else "at least"
     return f"{side} {quantity(check['limit'], check['unit'])}"
+
+
+def limit(name: str, value: float) -> str:
+    """A limit of a contract, such as `File size at most 50.0 kB`."""
+    return f"{LABELS[name]} {bound({'name': name, 'limit': value, 'unit': LIMITS[name].unit})}"
 
 
 def _is_maximum(check: JsonRecord) -> bool:

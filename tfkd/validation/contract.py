@@ -42,19 +42,18 @@ class Contract(MetricLimits):
 
     Args:
         min_accuracy: Minimum accuracy on the test split in percent, 0 or more than 1..100.
-        max_accuracy_drop: Maximum accuracy drop against the reference model, which is the student before conversion, in
-            percentage points, 0..100.
-        max_drop_from_teacher: Maximum accuracy drop against the teacher in percentage points, 0..100.
-        min_gain_over_alone: Minimum accuracy gain over the same student trained without a teacher in percentage points,
-            0..100.
-        min_agreement: Minimum share of test samples with the same label as the reference model predicts in percent,
-            0 or more than 1..100.
+        max_accuracy_drop: Maximum drop against the reference, which is the student before conversion, in points.
+        max_drop_from_teacher: Maximum accuracy drop against the teacher in points, 0..100.
+        min_gain_over_alone: Minimum accuracy gain over the same student without a teacher in points, 0..100.
+        min_agreement: Minimum share of test samples with the label that the reference model predicts in percent, 0 or
+            more than 1..100.
         max_bytes: Maximum size of the .tflite file in bytes, >= 1.
         max_bytes_ratio_to_teacher: Maximum size of the .tflite file relative to the weights of the teacher as they are
             in memory, such as 0.25 for a quarter, > 0 and <= 1.
         max_arena_bytes: Maximum size of the tensor arena in bytes, >= 1.
         max_ram_bytes: Maximum RAM on a microcontroller (tensor arena and stack) in bytes, >= 1.
         max_flash_bytes: Maximum flash on a microcontroller (code and weights) in bytes, >= 1.
+        max_instructions: Maximum number of instructions of one inference on an emulated microcontroller, >= 1.
         max_p90_ms: Maximum 90th percentile of the measured latency in milliseconds, > 0.
         max_divergence_steps: Maximum difference of one output value between two targets in quantization steps, >= 0.
         confident: Whether limits on quality must hold even for the end of the 95 % interval that counts against the
@@ -119,8 +118,8 @@ class Check:
         limit: The limit; for `better_than_constant` the smallest accuracy that is significantly better, or what the
             constant answer reaches in the metric of another task; otherwise None.
         value: Worst value over all targets; None if there is none.
-        unit: Unit of limit and value: `percent`, `points`, `bytes`, `ms`, `steps`, `value` (that of the labels) or
-            `ratio`; None without a limit.
+        unit: Unit of limit and value: `percent`, `points`, `bytes`, `instructions`, `ms`, `steps`, `value` (that of
+            the labels) or `ratio`; None without a limit.
         target: Target with the worst value.
         evidence: How the value was obtained: `measured`, `emulated` or `estimated`.
         headroom: Distance to the limit relative to the limit; negative if it is broken.

@@ -25,8 +25,8 @@ class Limit:
     Args:
         name: Field of `Contract`. It starts with `min` or `max`.
         label: Name of the value in reports.
-        unit: Unit of limit and value: `percent`, `points`, `bytes`, `ms`, `steps`, `value` (that of the labels) or
-            `ratio` (none).
+        unit: Unit of limit and value: `percent`, `points`, `bytes`, `instructions`, `ms`, `steps`, `value` (that of
+            the labels) or `ratio` (none).
         number: Type of the command-line option.
         low: Smallest permitted limit.
         high: Largest permitted limit.

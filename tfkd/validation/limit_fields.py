@@ -19,6 +19,7 @@ class GeneralLimits:
     max_arena_bytes: int | None = None
     max_ram_bytes: int | None = None
     max_flash_bytes: int | None = None
+    max_instructions: int | None = None
     max_p90_ms: float | None = None
     max_divergence_steps: int | None = None
 
