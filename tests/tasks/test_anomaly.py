@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from tests.data.data_sets import folder
-from tfkd import data, tasks
+from tfkd import data
 from tfkd.data import abnormal_labels
 from tfkd.errors import InputError
 from tfkd.tasks import anomaly, bootstrap
@@ -14,7 +14,7 @@ from tfkd.tasks import anomaly, bootstrap
 RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=(300, 6)).astype("float32")
 ABNORMAL = (RNG.normal(size=(60, 6)) + 1.5).astype("float32")
-TASK = tasks.get("anomaly")
+TASK = anomaly.TASK
 
 
 def splits():

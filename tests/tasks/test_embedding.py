@@ -9,13 +9,13 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
-from tfkd import data, losses, tasks
+from tfkd import data, losses
 from tfkd.errors import InputError
-from tfkd.tasks import bootstrap
+from tfkd.tasks import bootstrap, embedding
 from tfkd.tasks.contrastive import SupervisedContrastive
 
 RNG = np.random.default_rng(0)
-TASK = tasks.get("embedding")
+TASK = embedding.TASK
 Y = np.repeat(np.arange(12), 5)
 X = (RNG.normal(size=(12, 6))[Y] + RNG.normal(0, 0.8, (60, 6))).astype("float32")
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from tfkd import data, tasks
+from tfkd import data
 from tfkd.distillation import reduction
 from tfkd.errors import InputError
-from tfkd.tasks import events
+from tfkd.tasks import events, sequence_labelling
 
 RNG = np.random.default_rng(0)
-TASK = tasks.get("sequence_labelling")
+TASK = sequence_labelling.TASK
 
 
 def frames(samples=40, steps=30, classes=3):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pydantic
 from pydantic import Field
 
-from tfkd.recipes.sections import Section
+from tfkd.recipes.section import Section
 from tfkd.validation.contract import Contract
 from tfkd.validation.limits import CONFIDENT, LIMITS
 

@@ -22,12 +22,12 @@ from tfkd.optimization import CHAINED
 from tfkd.recipes.contract_section import ContractSection
 from tfkd.recipes.paths import RecipePath, expand
 from tfkd.recipes.search.section import Search
+from tfkd.recipes.section import Section
 from tfkd.recipes.sections import (
     Conversion,
     Data,
     Distillation,
     Optimization,
-    Section,
     Source,
     Student,
     Targets,

@@ -73,11 +73,12 @@ class Embedding(ScoredTask):
         vectors = unit(outputs)
         found = hits(vectors, y)
         first, second = pairs(len(y), seed)
-        same, cosines = y[first] == y[second], (vectors[first] * vectors[second]).sum(axis=1)
-        if same.all() or not same.any() or not found.shape[1]:
+        same: np.ndarray = y[first] == y[second]
+        cosines = (vectors[first] * vectors[second]).sum(axis=1)
+        if same.all() or not same.any():
             nothing = {metric.name: np.nan for metric in self.metrics}
             empty = {metric.name: np.full(bootstrap.RESAMPLES, np.nan) for metric in self.metrics}
-            return Scored(nothing, empty, bootstrap.chance(cosines, same), right=found.any(axis=1))
+            return Scored(nothing, empty, bootstrap.chance(cosines, same), right=found[:, 0])
         ranking, queries = bootstrap.Ranking(cosines, same), found[:, 2].astype(np.float64)
         place = np.unique(y, return_inverse=True)[1]
 

@@ -46,8 +46,12 @@ def read(path: Path, name: str) -> Arrays:
     seconds = found.pop(SECONDS_KEY, None)
     if seconds is not None and not (seconds.size == 1 and seconds.dtype.kind in "uif" and seconds.item() > 0):
         raise InputError(f"load: {path}: {SECONDS_KEY} must be a number > 0. Received: {seconds}. Save 0.02 for 20 ms.")
+    x_train, y_train, x_test, y_test = found.values()
     return Arrays(
-        *found.values(),
+        x_train,
+        y_train,
+        x_test,
+        y_test,
         class_names=tuple(names.tolist()),
         name=name,
         location=str(path),

@@ -68,7 +68,7 @@ def _spectra(speed: np.ndarray, faults: np.ndarray, rng: np.random.Generator) ->
 
     imbalance, misalignment, looseness, bearing = faults.T
     signal = rng.normal(0, 1, (count, _STEPS)) * rng.uniform(0.15, 0.35, (count, 1))
-    for order, level in ((1, 0.5), (2, 0.25), (3, 0.15)):
+    for order, level in ((1.0, 0.5), (2.0, 0.25), (3.0, 0.15)):
         signal += harmonic(order, rng.uniform(0.5, 1.5, count) * level)
     signal += harmonic(1, strength(0.5, 1.5, imbalance)) + harmonic(2, strength(0.3, 0.9, misalignment))
     for order in (0.5, 1.5, 2.5, 3.5, 4.5, 5.5):
@@ -85,12 +85,16 @@ def _spectra(speed: np.ndarray, faults: np.ndarray, rng: np.random.Generator) ->
 def read(request: Request) -> Arrays:
     """Reads spectra [3000, 64]; there is no test part."""
     x, faults, speed = generate()
-    any_fault = (faults.any(axis=1).astype(np.int64), ("healthy", "faulty"))
-    y, names = {
+    any_fault: tuple[np.ndarray, tuple[str, ...]] = (
+        np.asarray(faults.any(axis=1), np.int64),
+        ("healthy", "faulty"),
+    )
+    labels: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {
         "values": (speed, ("rotation_hz",)),
         "classes": any_fault,
         "abnormal": any_fault,
-    }.get(request.labels or "", (faults, FAULTS))
+    }
+    y, names = labels.get(request.labels or "", (faults, FAULTS))
     return Arrays(x, y, class_names=names, name="vibration", location="vibration")
 
 
