@@ -13,7 +13,8 @@ from pydantic import Field
 from tfkd._internal.suggestion import suggestion
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.errors import InputError
-from tfkd.recipes.sections import Data, Distillation, Section, Student
+from tfkd.recipes.section import Section
+from tfkd.recipes.sections import Data, Distillation, Student
 
 _RANGE_KEYS = frozenset({"low", "high", "step", "log"})
 # Keys that a search cannot vary: the candidates differ in them by definition, or one value holds for all.
