@@ -37,7 +37,7 @@ WORDS = tuple(sorted({word for text in _TEXTS for part in text.split() for word 
 
 
 def generate(samples: int = SAMPLES, seed: int = _SEED) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids uint8 [N, 12] and classes int64 [N].
+    """Token ids uint8 [N, 12], no two rows equal, and classes int64 [N].
 
     Args:
         samples: Number N of samples.
@@ -45,12 +45,13 @@ def generate(samples: int = SAMPLES, seed: int = _SEED) -> tuple[np.ndarray, np.
     """
     rng = np.random.default_rng(seed)
     ids = {word: place for place, word in enumerate(WORDS, UNKNOWN + 1)}
-    y = rng.integers(0, len(CLASS_NAMES), samples)
-    x = np.full((samples, LENGTH), PADDING, np.uint8)
+    y = rng.integers(0, len(CLASS_NAMES), 2 * samples)  # twice as many, since some sentences occur again
+    x = np.full((len(y), LENGTH), PADDING, np.uint8)
     for row, label in zip(x, y, strict=True):
         words = _sentence(CLASS_NAMES[label], rng)[:LENGTH]
         row[: len(words)] = [UNKNOWN if rng.random() < _UNKNOWN_SHARE else ids[word] for word in words]
-    return x, y
+    first = np.sort(np.unique(x, axis=0, return_index=True)[1])[:samples]
+    return x[first], y[first]
 
 
 def _sentence(name: str, rng: np.random.Generator) -> list[str]:
