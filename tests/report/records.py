@@ -80,7 +80,9 @@ def record_of(contract=None, *, class_names=None, timed=True):
     return {**validation.to_json(), "models": MODELS}
 
 
-SHIP = Contract(max_bytes=50_000, max_accuracy_drop=5, max_arena_bytes=16_000, max_p90_ms=1, max_divergence_steps=2)
+SHIP = Contract(
+    min_accuracy=20, max_accuracy_drop=5, max_bytes=50_000, max_arena_bytes=16_000, max_p90_ms=1, max_divergence_steps=2
+)
 NO = Contract(max_bytes=15_000, min_accuracy=50)
 UNKNOWN = Contract(min_accuracy=50, max_bytes=50_000, max_p90_ms=1)
 FULL = {"training": TRAINING, "seeds": SEEDS, "command": COMMAND}

@@ -110,12 +110,13 @@ def test_verdict_without_limits_is_none(contract):
 
 
 def test_verdict_ship_is_bound_by_the_least_headroom():
-    contract = Contract(max_bytes=1100, max_accuracy_drop=10, max_p90_ms=5)
+    contract = contract_of(max_bytes=1100, max_accuracy_drop=10, max_p90_ms=5)
     verdict = judge(contract, [row(latencies_ns=(1_000_000,), differences=against(-2, (-4, 0)))])
     assert (verdict.status, verdict.binding) == ("SHIP", "max_bytes")
     assert {check.name: check.headroom for check in verdict.checks} == {
         "runs": None,
         "better_than_constant": pytest.approx(90 / 16 - 1),
+        "min_accuracy": 90,
         "max_accuracy_drop": pytest.approx(0.8),
         "max_bytes": pytest.approx(1 / 11),
         "max_p90_ms": pytest.approx(0.8),
@@ -142,7 +143,7 @@ def test_verdict_unknown_names_what_is_missing():
 def test_contract_without_a_limit_on_quality_is_unknown_and_names_the_keys():
     verdict = judge(Contract(max_bytes=2000, min_agreement=50), [row()])
     assert (verdict.status, verdict.binding) == ("UNKNOWN", "quality")
-    names = "min_accuracy, max_accuracy_drop, max_drop_from_teacher or min_gain_over_alone"
+    names = "min_accuracy or max_drop_from_teacher"
     assert check_of(verdict, "quality").detail.endswith(f"Add {names}.")
     assert judge(Contract(max_bytes=900), [row()]).status == "NO"
 
@@ -164,10 +165,14 @@ QUALITY_LIMITS = [
 
 
 @pytest.mark.parametrize(("limit", "good", "bad"), QUALITY_LIMITS)
-def test_limit_on_quality_alone_is_a_contract(limit, good, bad):
+def test_limit_against_labels_or_teacher_is_needed(limit, good, bad):
     (name,) = limit
     ships, refused = judge(Contract(**limit), [good]), judge(Contract(**limit), [good, bad])
-    assert (ships.status, ships.binding) == ("SHIP", name)
+    if name in ("min_accuracy", "max_drop_from_teacher"):
+        assert (ships.status, ships.binding) == ("SHIP", name)
+    else:  # the student before conversion and the one trained alone may be bad themselves
+        assert (ships.status, ships.binding) == ("UNKNOWN", "quality")
+        assert judge(contract_of(**limit), [good]).status == "SHIP"
     assert (refused.status, refused.binding) == ("NO", name)
 
 
@@ -201,10 +206,11 @@ def test_test_split_that_is_too_small_to_tell_is_said():
     ],
 )
 def test_confident_contract_counts_the_end_of_the_interval_against_the_model(limit, differences, status):
-    verdict = judge(Contract(**limit, confident=True), [row(differences=differences)])
+    limits = {"min_accuracy": 0} | limit
+    verdict = judge(Contract(**limits, confident=True), [row(differences=differences)])
     assert verdict.status == status
     assert "end of the interval decides" in verdict.checks[-1].detail
-    assert judge(Contract(**limit), [row(differences=differences)]).status == "SHIP"
+    assert judge(Contract(**limits), [row(differences=differences)]).status == "SHIP"
 
 
 @pytest.mark.parametrize(("teacher_bytes", "status"), [(4000, "SHIP"), (3999, "NO"), (None, "UNKNOWN")])
@@ -305,7 +311,7 @@ def test_skipped_target_is_named_and_leaves_its_limits_unknown():
 )
 def test_limit_relative_to_a_model_at_chance_is_unknown(role, limit):
     good, chance = row(differences=against(40, (35, 45), role)), row(None, accuracy=0.11)
-    contract = Contract(**{limit: 5})
+    contract = contract_of(**{limit: 5})
     assert judge(contract, [good], others={role: row(None, accuracy=0.5)}).status == "SHIP"
     verdict = judge(contract, [good], others={role: chance})
     assert (verdict.status, verdict.binding) == ("UNKNOWN", limit)

@@ -287,7 +287,7 @@ def test_validate_on_real_targets(student, splits, tmp_path):
         splits.test,
         reference=student,
         targets=["host:reference", "host", "tflm"],
-        contract=Contract(max_bytes=100_000, max_arena_bytes=200_000, max_p90_ms=1000, max_accuracy_drop=5),
+        contract=Contract(max_bytes=100_000, max_arena_bytes=200_000, max_p90_ms=1000, min_accuracy=20),
     )
     assert [row.invalid_reason for row in found.rows] == [None] * 4
     assert [(row.name, row.target) for row in found.rows[2:]] == [("student", "host"), ("student", "tflm")]

@@ -37,8 +37,8 @@ LABELS = {
 class Contract(MetricLimits):
     """Limits that the shipped model must keep on every target. None means no limit.
 
-    At least one limit on quality is needed, without which the verdict is never SHIP: for a classification one of the
-    first four, for another task one on its metrics, see `MetricLimits`.
+    At least one limit on quality against labels or teacher is needed, without which the verdict is never SHIP: for a
+    classification `min_accuracy` or `max_drop_from_teacher`, for another task one on its metrics, see `MetricLimits`.
 
     Args:
         min_accuracy: Minimum accuracy on the test split in percent, 0 or more than 1..100.
@@ -113,7 +113,7 @@ class Check:
     Args:
         name: Name of the limit in `Contract`, or of a check that needs no limit: `runs`, the model returns finite
             outputs on every target; `better_than_constant`, it is significantly better than the best constant answer;
-            `quality`, the contract has no limit on quality.
+            `quality`, the contract has no limit on quality against labels or teacher.
         status: `holds`, `broken`, or `unknown` if no value may decide.
         limit: The limit; for `better_than_constant` the smallest accuracy that is significantly better, or what the
             constant answer reaches in the metric of another task; otherwise None.
@@ -172,6 +172,7 @@ def judge(
     others: Mapping[str, Row] | None = None,
     *,
     task: str = "classification",
+    yardstick: str = "teacher",
 ) -> Verdict:
     """Checks the rows of the shipped model against a contract.
 
@@ -184,14 +185,16 @@ def judge(
         others: The `reference`, the `teacher` and the student trained `alone`, by these names, as far as there are any.
             A limit relative to one that is no better than a constant answer stays unknown instead of holding.
         task: Name of the task.
+        yardstick: Role of the model that is known to be good: a limit on quality against labels or this one is needed.
+            The student before conversion may be bad itself, and so may the student trained alone.
     """
     limits = contract.limits if contract else {}
     required = [_check_runs(rows, skipped), *_check_constant(rows)]
     if contract is None or not limits:
         constant = any(check.name == CONSTANT and check.status == "broken" for check in required)
         return Verdict("NO", tuple(required), CONSTANT) if constant else Verdict(None)
-    if not any(LIMITS[name].quality for name in limits):
-        required.append(_missing_quality(task))
+    if not any(_bounds_quality(LIMITS[name], yardstick) for name in limits):
+        required.append(_missing_quality(task, yardstick))
     checks = [
         _doubted(_check(LIMITS[name], limit, rows, contract.confident), (others or {}).get(LIMITS[name].against or ""))
         for name, limit in limits.items()
@@ -297,12 +300,18 @@ def _check_constant_of_metric(rows: Sequence[Row]) -> Check:
     )
 
 
-def _missing_quality(task: str) -> Check:
-    names = [limit.name for limit in LIMITS.values() if limit.quality and task in (limit.tasks or ())]
+def _bounds_quality(limit: Limit, yardstick: str) -> bool:
+    return limit.quality and limit.against in (None, yardstick)
+
+
+def _missing_quality(task: str, yardstick: str) -> Check:
+    limits = [limit for limit in LIMITS.values() if _bounds_quality(limit, yardstick)]
+    names = [limit.name for limit in limits if task in (limit.tasks or ())]
     return Check(
         QUALITY,
         "unknown",
-        detail=f"The contract does not say how accurate the model must be. Add {', '.join(names[:-1])} or {names[-1]}.",
+        detail="The contract does not say how accurate the model must be, against labels or teacher. "
+        f"Add {', '.join(names[:-1])} or {names[-1]}.",
     )
 
 

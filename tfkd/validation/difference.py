@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,6 +34,7 @@ _SHOWN_NAME = 60
 # Samples of a regression whose errors grow most.
 _MOST_WORSENED = 100
 
+_judge = functools.partial(judge, yardstick="reference")  # the first model is known to be good: it is in use
 _Rows = tuple[Row, Row]  # of the first and the second model
 _Models = tuple[TFLiteModel, TFLiteModel]
 
@@ -263,7 +265,7 @@ def _comparison(rows: _Rows, models: _Models, test: Split, contract: Contract | 
         return _comparison_of_metrics(rows, models, test, contract, task)
     if a.accuracy is None or b.accuracy is None:
         alone = dataclasses.replace(b, output_divergence=None)  # there are no outputs of both models to compare
-        return Comparison(target, a, b, verdict=judge(contract, [alone], task=task.name))
+        return Comparison(target, a, b, verdict=_judge(contract, [alone], task=task.name))
     from scipy.stats import binomtest
 
     outputs = [row.measurement.outputs[0].reshape(len(test), -1) for row in (a, b) if row.measurement]
@@ -290,7 +292,7 @@ def _comparison(rows: _Rows, models: _Models, test: Split, contract: Contract | 
         p_value=float(binomtest(int(regressed.sum()), flips).pvalue) if flips else 1.0,
         output_divergence=divergence,
         # As with the accuracy drop, the limit applies to the divergence from the first model.
-        verdict=judge(contract, [dataclasses.replace(b, output_divergence=divergence)]),
+        verdict=_judge(contract, [dataclasses.replace(b, output_divergence=divergence)]),
     )
 
 
@@ -315,7 +317,7 @@ def _comparison_of_metrics(
     divergence = measure_divergence(b.measurement, a.measurement) if same and b.measurement else None
     b_judged = dataclasses.replace(b, output_divergence=divergence)
     found = Comparison(
-        a.target or "", a, b, output_divergence=divergence, verdict=judge(contract, [b_judged], task=task.name)
+        a.target or "", a, b, output_divergence=divergence, verdict=_judge(contract, [b_judged], task=task.name)
     )
     if old.right is not None and new.right is not None:
         regressed, fixed = old.right & ~new.right, ~old.right & new.right

@@ -35,7 +35,8 @@ class Limit:
         missing: What to say if no target returned the value.
         read: Takes a row; returns the value, or None if unknown.
         interval: Takes a row; returns the 95 % interval of the value, or None if the value has none.
-        quality: Whether the limit bounds the accuracy of the model. A contract needs at least one of these.
+        quality: Whether the limit bounds the quality of the model. A contract needs one of these against labels or
+            teacher.
         against: Role of the Keras model that is compared: `reference`, `teacher` or `alone`, or None.
         evidence_field: Key of `Measurement.evidence` that says how the value was obtained; None for a property of the
             file itself, which counts as measured.
