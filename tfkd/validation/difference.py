@@ -220,8 +220,7 @@ def compare(
         b: The second model: the one that may replace it.
         test: Test split; a split with another role is refused.
         targets: Targets on which both run.
-        contract: Limits of the second model on each target. Its accuracy drop, agreement and output divergence refer
-            to the first model.
+        contract: Limits of the second model on each target; drops, agreement and divergence refer to the first model.
         task: One of `tfkd.tasks.NAMES`; by default the one that labels and models show.
         validation: Validation split on which a task with a threshold chooses that of each model.
         progress: Called with (steps done, total steps, name of the next step).
@@ -230,11 +229,10 @@ def compare(
         InputError: The split is not a test split, a target does not exist, or a limit refers to a Keras model.
         ModelError: A file is not a .tflite, or does not fit the split.
     """
-    for name in contract.limits if contract is not None else ():
+    for name, value in (contract.limits if contract is not None else {}).items():
         if name.endswith("_from_teacher") or name == "min_gain_over_alone":
-            assert contract is not None
             raise InputError(
-                f"compare: {name} refers to a Keras model. Received: {name}={contract.limits[name]:g}. "
+                f"compare: {name} refers to a Keras model. Received: {name}={value:g}. "
                 "Use max_accuracy_drop, which refers to the first file here, or validate."
             )
     first, second = TFLiteModel.load(a), TFLiteModel.load(b)
