@@ -39,10 +39,11 @@ def test_each_command_with_a_data_set_has_the_options_of_its_files():
 def test_advice_names_the_options(tmp_path):
     folder(tmp_path / "photos")
     folder(tmp_path / "photos" / "class0", sizes=(1,), size=(8, 9))
-    ran = CliRunner().invoke(app, ["diff", "a.tflite", "b.tflite", "--data", str(tmp_path / "photos")])
+    train = ["train", "resnet8", "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "m.keras")]
+    ran = CliRunner().invoke(app, train)
     assert ran.exit_code == 2
     assert "Pass --image-size 96 96 or another size" in ran.stderr
-    ran = CliRunner().invoke(app, ["diff", "a.tflite", "b.tflite", "--data", str(tmp_path / "photos"), "--crop", "pad"])
+    ran = CliRunner().invoke(app, [*train, "--crop", "pad"])
     assert "Add --image-size 96 96" in ran.stderr
 
 

@@ -90,8 +90,15 @@ def load_archive(path: Path, version: str) -> keras.Model:
         The model, not compiled.
 
     Raises:
-        ModelError: Keras 3 has no layer or function for one of Keras 2.
+        ModelError: The file is incomplete, or Keras 3 has no layer or function for one of Keras 2.
     """
+    with zipfile.ZipFile(path) as archive:
+        missing = {"config.json", "model.weights.h5"} - set(archive.namelist())
+    if missing:
+        raise ModelError(
+            f"models.load: {path} must hold the config and the weights of a model. Received: a file of Keras {version} "
+            f"without {' and '.join(sorted(missing))}. Save the model again, whole, with model.save('model.keras')."
+        )
     try:
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
             copy = Path(folder) / "model.keras"
