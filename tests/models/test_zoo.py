@@ -186,7 +186,7 @@ def test_recurrent_model_unrolled_matches_rolled(name):
         (lambda: models.autoencoder((8, 8)), r"autoencoder: input_shape must be \(features\)"),
         (lambda: models.build("resnet_cifer", (32, 32, 3), 10), "Did you mean 'resnet_cifar'"),
         (lambda: models.build("zzz", (32, 32, 3), 10), "Models: digits_teacher"),
-        (lambda: models.build("resnet8", (32, 32, 3), 10, depth=8), "resnet8 takes the options: width. Received: depth"),
+        (lambda: models.build("resnet8", (32, 32, 3), 10, depth=8), "resnet8 takes the options: width. Received: de"),
         (lambda: models.build("lstm", (6, 4), 5, unit=8), "lstm takes the options: units, unroll. Received: unit"),
     ],
 )
