@@ -51,11 +51,13 @@ def test_boxes_and_points_are_declared():
         (MASKS[:, :3], None, "height and width of their images, 4 x 6. Received: 3 x 6"),
         (MASKS[:5], None, "must have the length of x_train"),
         (MASKS * 200, None, r"must be in 0..255. Received: 0..400 in row 0"),
+        (MASKS // 2 * 255, None, "masks must have two classes or more. Received: one, 0.*save 1"),
         (MASKS * 2, None, "none of class 1, while there are 5 classes"),
         (MASKS * 1.5, "masks", "must be masks, integers"),
         (BOXES[..., :4], "boxes", r"must be boxes \[N, M, 5\]"),
         (changed(BOXES, (3, 1, 2), 1.2), "boxes", r"in their image.*Received: \[0.5, 0.5, 1.2, 1.0, 1.0\] in row 3"),
         (changed(BOXES, (2, 0, 3), 0.1), "boxes", "left < right and top < bottom.*in row 2"),
+        (changed(BOXES, (1, 1, 0), 1.0004) * [1, 1, 1.0005, 1, 1], "boxes", "left < right and top < bottom.*in row 1"),
         (changed(BOXES, (4, 0, 4), 0.5), "boxes", "whole class number.*in row 4"),
         (changed(BOXES, (4, 0, 4), np.nan), "boxes", "finite"),
         (changed(BOXES, (slice(None), slice(None), 4), -1), "boxes", "none at all"),
@@ -63,12 +65,18 @@ def test_boxes_and_points_are_declared():
         (changed(POINTS, (5, 0, 0), -0.1), "points", r"lie in their image.*Received: \[-0.1, 0.5, 2.0\] in row 5"),
         (changed(POINTS, (0, 1, 2), 0), "points", "none of 1"),
     ],
-    ids=["size", "rows", "range", "gap", "float", "columns", "outside", "empty", "class", "nan", "none", "three",
-         "point", "invisible"],
+    ids=["size", "rows", "range", "one", "gap", "float", "columns", "outside", "empty", "cut", "class", "nan", "none",
+         "three", "point", "invisible"],
 )  # fmt: skip
 def test_wrong_labels_are_refused(y, labels, message):
     with pytest.raises(InputError, match=message):
         loaded(y, labels)
+
+
+@pytest.mark.parametrize(("y", "labels"), [(BOXES, "boxes"), (POINTS, "points")], ids=["boxes", "points"])
+def test_positions_in_samples_that_are_no_images_are_refused(y, labels):
+    with pytest.raises(InputError, match=rf"samples with {labels} must be images.*Received: samples of shape \(24,\)"):
+        loaded(y, labels, X[..., 0].reshape(6, 24))
 
 
 def test_a_class_without_training_samples_is_refused():

@@ -71,11 +71,12 @@ def check_boxes(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
     whole = y[..., 4] == np.floor(y[..., 4])
     ends = y[..., :4]
     inside = ((ends >= -_ROUNDING) & (ends <= 1 + _ROUNDING)).all(axis=-1)
-    filled = (y[..., 0] < y[..., 2]) & (y[..., 1] < y[..., 3])
+    cut = np.clip(ends, 0, 1)
+    filled = (cut[..., 0] < cut[..., 2]) & (cut[..., 1] < cut[..., 3])
     _refuse(~real & (y[..., 4] != -1) | ~whole, y, key, where, "have a whole class number, or -1 in a row that fills")
     _refuse(real & ~inside, y, key, where, "lie in their image, with shares of its width and height in 0..1")
     _refuse(real & ~filled, y, key, where, "have left < right and top < bottom")
-    return np.concatenate([np.clip(ends, 0, 1), y[..., 4:]], axis=-1).astype(np.float32)
+    return np.concatenate([cut, y[..., 4:]], axis=-1).astype(np.float32)
 
 
 def check_points(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
@@ -128,7 +129,8 @@ def check_names(parts: Mapping[str, np.ndarray], names: tuple[str, ...], labels:
         where: File, folder or name, for messages.
 
     Raises:
-        InputError: A class has no name or no training sample, or the parts have different numbers of points.
+        InputError: A class has no name or no training sample, masks have one class only, or the parts have different
+            numbers of points.
     """
     if labels == "points":
         return _point_names(parts, names, where)
@@ -136,6 +138,11 @@ def check_names(parts: Mapping[str, np.ndarray], names: tuple[str, ...], labels:
     if not len(used["y_train"]):
         raise InputError(f"load: {where}: y_train must have labels. Received: none at all. Add labelled samples.")
     count = len(names) or int(used["y_train"][-1]) + 1
+    if labels == "masks" and count < 2:
+        raise InputError(
+            f"load: {where}: masks must have two classes or more. Received: one, {used['y_train'][0]}. Number them "
+            f"from 0: where {IGNORED} is an object, save 1, because pixels of {IGNORED} do not count."
+        )
     for key, found in used.items():
         if len(found) and found[-1] >= count:
             numbers = parts[key] if labels == "masks" else parts[key][..., 4]
@@ -181,6 +188,24 @@ def _point_names(parts: Mapping[str, np.ndarray], names: tuple[str, ...], where:
             "samples or remove it."
         )
     return names or tuple(map(str, range(count)))
+
+
+def check_images(x_shape: tuple[int, ...], labels: str, where: str) -> None:
+    """Refuses labels with positions of samples that are no images.
+
+    Args:
+        x_shape: Shape of one sample.
+        labels: Kind of the labels.
+        where: File, folder or name, for messages.
+
+    Raises:
+        InputError: A sample has another number of axes than an image.
+    """
+    if len(x_shape) != 3:
+        raise InputError(
+            f"load: {where}: samples with {labels} must be images, [N, height, width, channels]. Received: samples of "
+            f"shape {x_shape}. Save images, or declare other labels."
+        )
 
 
 def check_sizes(y: np.ndarray, x_shape: tuple[int, ...], key: str, where: str) -> None:
