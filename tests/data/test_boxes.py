@@ -134,3 +134,25 @@ def test_missing_files_are_named(tmp_path):
     (tmp_path / "other.json").write_text("[1]")
     with pytest.raises(InputError, match=r"other.json must have a list images"):
         data.load(tmp_path / "other.json")
+
+
+def test_voc_test_images_are_not_for_training_without_a_list_of_those(tmp_path):
+    (voc(tmp_path) / "ImageSets/Main/train.txt").unlink()
+    train, _, test = data.load(tmp_path, validation=0)
+    check(train, range(3), ("cat", "dog"))
+    check(test, range(3, 6), ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([{"file_name": "0.png"}], "an id of its own"),
+        ([{"id": 1}, {"id": 1}], "an id of its own"),
+        (["0.png"], "objects"),
+    ],
+    ids=["none", "twice", "text"],
+)
+def test_coco_images_without_an_id_of_their_own_are_refused(tmp_path, images, message):
+    (tmp_path / "train.json").write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    with pytest.raises(InputError, match=f"train.json.*{message}"):
+        data.load(tmp_path / "train.json")

@@ -82,6 +82,13 @@ def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"load: {file} must have a list {key}. Received: none. {_ADVICE}")
+        if not all(isinstance(one, dict) for one in content[key]):
+            raise InputError(f"load: {file}: {key} must be objects. Received: other values. {_ADVICE}")
+    numbers = [image.get("id") for image in content["images"]]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        raise InputError(
+            f"load: {file}: each image must have an id of its own. Received: none, or one twice. {_ADVICE}"
+        )
     return content
 
 

@@ -62,7 +62,7 @@ def accepts(request: Request) -> bool:
 
 
 def _parts(root: Path) -> dict[str, list[str]]:
-    """The names of the images of each part; all are training images where there is no list `train.txt`."""
+    """The names of the images of each part; without `train.txt` those in no list are for training."""
     lists: dict[str, list[str]] = {
         PARTS[one.stem]: [line.split()[0] for line in one.read_text(encoding="utf-8").splitlines() if line.strip()]
         for one in sorted((root / _SETS).glob("*.txt"))
@@ -70,10 +70,11 @@ def _parts(root: Path) -> dict[str, list[str]]:
     }
     if "train" in lists:
         return lists
-    names = sorted(one.stem for one in (root / _ANNOTATIONS).glob("*.xml"))
+    others = {name for names in lists.values() for name in names}
+    names = sorted({one.stem for one in (root / _ANNOTATIONS).glob("*.xml")} - others)
     if not names:
-        raise InputError(f"load: {root / _ANNOTATIONS} must hold XML files. Received: none. Add them.")
-    return {"train": names}
+        raise InputError(f"load: {root / _ANNOTATIONS} must hold XML files for the training. Received: none. Add them.")
+    return {"train": names, **lists}
 
 
 def _image(root: Path, name: str) -> str:
