@@ -84,3 +84,9 @@ def test_captions_are_token_ids_of_the_same_samples(splits):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match="Received"):
         data.load("shapes", **options)
+
+
+@pytest.mark.parametrize("labels", ["abnormal", "frames", "identities"])
+def test_labels_that_shapes_do_not_have_are_refused(labels):
+    with pytest.raises(InputError, match=f"shapes has labels of the kinds classes.*Received: labels='{labels}'"):
+        data.load("shapes", labels=labels, sample_count=20)

@@ -175,7 +175,7 @@ def read(request: Request) -> Arrays:
     """Generates the data set; the last 30 % of the samples are its test part.
 
     Raises:
-        InputError: An option is out of range.
+        InputError: An option is out of range, or there are no labels of the declared kind.
     """
     options = request.options
     samples, (height, width) = options.sample_count or _SAMPLES, options.image_size or _IMAGE_SIZE
@@ -185,6 +185,11 @@ def read(request: Request) -> Arrays:
             f"{_LEAST_SIDE} pixels. Received: {samples} samples of {height} x {width}. Use more."
         )
     labels = request.labels or "classes"
+    if labels not in _LABELS:
+        raise InputError(
+            f"load: shapes has labels of the kinds {', '.join(_LABELS)}. Received: labels={labels!r}, declared or by "
+            "its task. Choose one of these."
+        )
     scenes = [scene(number, height, width) for number in range(samples)]
     x = np.stack([_tokens(one) if options.content == "caption" else one.image for one in scenes])
     y = np.stack([_LABELS[labels](one) for one in scenes])
