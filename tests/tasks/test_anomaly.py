@@ -63,6 +63,14 @@ def test_reconstruction_of_normal_samples_is_compared_with_the_mean_sample():
     bad = TASK.score(np.zeros_like(val.x) + 3, val)
     assert (bad.constant.metric, bad.constant.better) == ("reconstruction_mse", False)
     assert np.isnan(bad.values["roc_auc"])
+    called = TASK.score(np.zeros_like(val.x), val, threshold=0.1)
+    assert np.isnan(called.values["f1"])
+    assert np.isnan(called.replicates["f1"]).all()
+
+
+def test_outputs_of_another_size_are_refused():
+    assert TASK.check_outputs((6,), splits().test) is TASK.check_outputs((2, 3), splits().test) is None
+    assert TASK.check_outputs((5,), splits().test) == "one output per value of a sample, 6 for arrays"
 
 
 def test_targets_of_the_training_are_the_inputs():
@@ -90,3 +98,21 @@ def test_scores_are_computed_in_parts():
     x = RNG.normal(size=(600, 2, 3)).astype("float32")
     split = data.from_arrays((x, np.zeros(600, int)), (x, np.zeros(600, int)), labels="abnormal").test
     np.testing.assert_allclose(anomaly.scores_of(np.zeros((600, 2, 3)), split), (x.astype("f8") ** 2).mean(axis=(1, 2)))
+
+
+def test_names_say_which_class_of_bool_labels_is_normal():
+    normal = np.ones(40, bool)
+    split = data.from_arrays(
+        (NORMAL[:40], normal),
+        (NORMAL[40:80], normal & (np.arange(40) > 2)),
+        class_names=("broken", "ok"),
+        labels="abnormal",
+    ).test
+    assert split.y.sum() == 3
+
+
+def test_abnormal_row_that_equals_a_normal_one_stays_in_the_test_part(tmp_path):
+    rows = [f"{'broken' if row < 10 else 'ok'},{row if row else 50},0.5" for row in range(200)]
+    (tmp_path / "list.csv").write_text("\n".join(["label,a,b", *rows]))
+    train, val, test = data.load(tmp_path / "list.csv", labels="abnormal")
+    assert (train.y.any(), val.y.any(), int(test.y.sum())) == (False, False, 10)

@@ -43,7 +43,7 @@ def check(y: np.ndarray, key: str, rows: int, where: str, normal: int = 0) -> np
     """Labels as bool [N].
 
     Args:
-        y: Class numbers [N], or bool [N].
+        y: Class numbers [N], or bool [N], of which True is class 1.
         key: Name of the array, for messages.
         rows: Number of samples.
         where: File, folder or name, for messages.
@@ -54,7 +54,7 @@ def check(y: np.ndarray, key: str, rows: int, where: str, normal: int = 0) -> np
     """
     if y.dtype == bool and y.ndim == 1:
         checks.check_rows(y, key, rows, where)
-        return y
+        return y.astype(np.int64) != normal
     return checks.check_y(y, key, rows, where) != normal
 
 

@@ -197,9 +197,9 @@ def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
             in_test = identity_labels.choose(train.y, _TEST_SHARE, _TEST_SEED, where)
         else:
             in_test = _choose(strata, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
+            in_test = _without_copies(train.x, in_test)
         if labels == abnormal_labels.KIND:
             in_test |= train.y
-        in_test = _without_copies(train.x, in_test)
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
         if where not in NAMES:
             log.warning(
@@ -239,6 +239,8 @@ def _checked(
                 f"load: {where}: samples of x_train and x_{role} must have the same shape. "
                 f"Received: {first} and {x.shape[1:]}. Resize or pad one of them."
             )
+        if kind in dense_labels.KINDS:
+            dense_labels.check_images(first, kind, where)
         if kind == "masks":
             dense_labels.check_sizes(checked[role].y, first, f"y_{role}", where)
     labels = {f"y_{role}": part.y for role, part in checked.items()}

@@ -60,6 +60,10 @@ class Anomaly(ScoredTask):
         """As many values as a sample has."""
         return math.prod(split.input_shape)
 
+    def check_outputs(self, shape: tuple[int | None, ...], split: Split) -> str | None:
+        fits = super().check_outputs(shape, split) is None
+        return None if fits else f"one output per value of a sample, {self.outputs(split)} for {split.name}"
+
     def hard_loss(self) -> keras.losses.Loss:
         """Mean squared error of the reconstruction."""
         import keras
@@ -101,12 +105,14 @@ class Anomaly(ScoredTask):
             return np.stack(columns, axis=1) * [100, 100, 100, 1]
 
         found = bootstrap.replicate(replicates_of, len(scores), seed)
-        if threshold is None:
+        if threshold is None or not both:
             found[:, 2] = np.nan
         values = {
             "roc_auc": 100 * float(roc_auc_score(abnormal, scores)) if both else np.nan,
             "pauc": 100 * float(roc_auc_score(abnormal, scores, max_fpr=MOST_FALSE_POSITIVES)) if both else np.nan,
-            "f1": np.nan if threshold is None else 100 * float(f1_score(abnormal, called, zero_division=0)),
+            "f1": 100 * float(f1_score(abnormal, called, zero_division=0))
+            if both and threshold is not None
+            else np.nan,
             "reconstruction_mse": float(scores[~abnormal].mean()) if normal.any() else np.nan,
         }
         return Scored(
