@@ -113,6 +113,14 @@ def test_manifest_names_the_classes_of_frames(tmp_path):
         data.load(path, labels="frames")
 
 
+def test_names_without_a_background_are_a_warning(caplog):
+    y = np.tile([0, 1], (8, 5))
+    splits(y, class_names=("silence", "yes"))
+    assert not caplog.text
+    splits(y, class_names=("run", "walk"))
+    assert "class 0, run, counts as the background" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("y", "message"),
     [

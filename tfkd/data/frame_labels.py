@@ -5,12 +5,15 @@ The label -1 marks a frame that is ignored in losses and metrics: padding, or th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 
 from tfkd.data import checks
 from tfkd.errors import InputError
+
+log = logging.getLogger("tfkd")
 
 KIND = "frames"
 IGNORED = -1
@@ -77,4 +80,9 @@ def check_names(parts: Mapping[str, np.ndarray], names: tuple[str, ...], where: 
             f"load: {where}: each class needs training frames. Received: none of class {name}. Add some, or renumber "
             "the classes."
         )
+    if names and names[0].lower() not in BACKGROUND:
+        log.warning(
+            "%s: class 0, %s, counts as the background: its frames are no events. Rename the background to one of %s.",
+            where, names[0], ", ".join(BACKGROUND),
+        )  # fmt: skip
     return names or tuple(str(number) for number in range(classes))
