@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 
 from tfkd import data, tasks
 from tfkd.data.dense_labels import IGNORED
+from tfkd.distillation import reduction
 from tfkd.errors import ModelError
 from tfkd.tasks import bootstrap
 from tfkd.validation import keras_rows
@@ -102,6 +103,11 @@ def test_loss_and_training_metric_leave_out_ignored_pixels():
     log_p = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
     expected = -np.take_along_axis(log_p[counted], TEST.y[counted][:, None].astype(int), -1).mean()
     assert float(TASK.hard_loss()(TEST.y, outputs)) == pytest.approx(float(expected), rel=1e-4)
+    values = -np.take_along_axis(log_p, np.minimum(TEST.y, 2)[..., None].astype(int), -1)[..., 0]
+    soft = reduction.weighted_mean(keras.ops.array(values), None, None, TASK.counts(TEST.y))
+    assert float(soft) == pytest.approx(float(expected), rel=1e-4)
+    of_samples = reduction.weighted_mean(keras.ops.array(values[:, 0, 0]), None, None, TASK.counts(TEST.y))
+    assert float(of_samples) == pytest.approx(values[:, 0, 0].mean(), rel=1e-4)
     (metric,) = TASK.training_metrics()
     metric.update_state(TEST.y, outputs)
     assert float(metric.result()) == pytest.approx(1 - TASK.score(outputs, TEST).errors.mean(), rel=1e-5)

@@ -30,13 +30,14 @@ def weighted_mean(
         values: Loss of each sample or position [B, ...].
         student_logits: Tensor that carries the Keras mask of the values, or None for no mask.
         sample_weight: Weight of each value, broadcastable to [B, ...], or None.
-        counted: Which values count, bool in the shape of the values; None for all.
+        counted: Which values count, bool in the shape of the values; None for all. Without effect on a loss that has
+            one value for all positions of a sample, such as `ChannelWise`.
 
     Returns:
         A float32 scalar.
     """
     mask = keras_compat.mask_of(student_logits)
-    if counted is not None:
+    if counted is not None and len(counted.shape) == len(values.shape):
         mask = counted if mask is None else ops.logical_and(counted, mask)
     if mask is not None:
         keras_compat.set_mask(values, mask)

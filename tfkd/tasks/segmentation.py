@@ -47,6 +47,14 @@ class Segmentation(ScoredTask):
 
         return [keras.metrics.MeanMetricWrapper(_pixel_accuracy, name=self.monitor)]
 
+    def counts(self, y: Tensor) -> Tensor | None:
+        """The pixels that are not of the class 255, bool [B, H, W]."""
+        from keras import ops
+
+        from tfkd.data.dense_labels import IGNORED
+
+        return ops.not_equal(ops.cast(y, "int32"), IGNORED)
+
     def score(self, outputs: np.ndarray, split: Split, *, threshold: float | None = None, seed: int = 0) -> Scored:
         """The means of IoU and Dice over the classes that occur in labels or predictions, in percent.
 
