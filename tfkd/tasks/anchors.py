@@ -116,7 +116,6 @@ def decode(outputs: np.ndarray, anchors: np.ndarray, threshold: float) -> Boxes:
     rows, classes, found = rows[order], classes[order], found[order]
     ends = boxes_of(values[rows, :4], anchors[rows])
     kept: list[int] = []
-    overlaps = iou(ends, ends)
     suppressed = np.zeros(len(rows), bool)
     for row in range(len(rows)):
         if suppressed[row]:
@@ -124,7 +123,8 @@ def decode(outputs: np.ndarray, anchors: np.ndarray, threshold: float) -> Boxes:
         kept.append(row)
         if len(kept) == _MOST:
             break
-        suppressed |= (overlaps[row] > _NMS_IOU) & (classes == classes[row])
+        # Row by row: all pairs of the boxes of an untrained model would take many gigabytes.
+        suppressed |= (iou(ends[row : row + 1], ends)[0] > _NMS_IOU) & (classes == classes[row])
     return Boxes(np.clip(ends[kept], 0, 1), classes[kept], found[kept])
 
 
