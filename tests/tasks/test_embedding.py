@@ -91,6 +91,13 @@ def test_parts_that_tfkd_divides_have_different_identities(tmp_path):
     assert all(split.label_kind == "identities" for split in parts)
 
 
+def test_identities_of_the_training_in_the_test_part_are_a_warning(caplog):
+    data.from_arrays((X, Y), (X, Y + 12), labels="identities")
+    assert not caplog.text
+    data.from_arrays((X, Y), (X, Y + 5), labels="identities")
+    assert "7 of the 12 identities of the test part are in the training part, too" in caplog.text
+
+
 def test_too_few_identities_are_refused():
     with pytest.raises(InputError, match="need four or more. Received: 3"):
         splits(X[:15], Y[:15])
@@ -115,3 +122,35 @@ def test_cosine_loss_is_that_of_keras():
     teacher, student = RNG.normal(size=(2, 5, 4)).astype("float32")
     expected = 1 + keras.losses.cosine_similarity(teacher, student)
     np.testing.assert_allclose(losses.build("cosine")(teacher, student), expected, atol=1e-6)
+
+
+def test_many_pairs_are_drawn_evenly():
+    y = np.repeat(np.arange(700), 3)[RNG.permutation(2100)]
+    first, second = embedding.pairs(y, 0)
+    same = y[first] == y[second]
+    assert (len(first), int(same.sum()), (first == second).any()) == (10_000, 5_000, False)
+    for one in (first[same], second[same], first[~same], second[~same]):
+        assert abs(one.mean() - 2099 / 2) < 4 * 2100 / np.sqrt(12 * 5000)
+    unequal = np.repeat([0, 1], [300, 100])
+    first, second = embedding.pairs(unequal, 0)
+    of_large = (unequal[first] == 0) & (unequal[second] == 0)
+    pairs_of = np.array([300 * 299, 100 * 99])
+    assert of_large.sum() / 5000 == pytest.approx(pairs_of[0] / pairs_of.sum(), abs=0.02)
+
+
+def test_metrics_of_many_identities_are_near_those_of_all_pairs():
+    y = np.repeat(np.arange(300), 2)
+    x = RNG.normal(size=(300, 6))[y] + RNG.normal(0, 0.8, (600, 6))
+    test = splits(x.astype("float32"), y).test
+    first, second = np.triu_indices(600, 1)
+    expected = 100 * roc_auc_score(y[first] == y[second], cosine_similarity(x)[first, second])
+    scored = TASK.score(x, test)
+    assert scored.values["roc_auc"] == pytest.approx(expected, abs=1.5)
+    assert scored.constant.better is True
+
+
+def test_contrastive_loss_is_restored_and_checked():
+    loss = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(SupervisedContrastive(0.2)))
+    assert (type(loss), loss.temperature) == (SupervisedContrastive, 0.2)
+    with pytest.raises(InputError, match="temperature must be > 0. Received: 0"):
+        SupervisedContrastive(0)

@@ -6,11 +6,14 @@ seen.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 
 from tfkd.errors import InputError
+
+log = logging.getLogger("tfkd")
 
 KIND = "identities"
 
@@ -40,6 +43,13 @@ def check_names(parts: Mapping[str, np.ndarray], names: tuple[str, ...], where: 
             f"load: {where}: an embedding needs two identities or more with two training samples each. Received: "
             f"{repeated}. Add samples."
         )
+    tested = np.unique(parts.get("y_test", np.zeros(0, np.int64)))
+    if seen := np.isin(tested, parts["y_train"]).sum():
+        log.warning(
+            "%s: %s of the %s identities of the test part are in the training part, too: the metrics are not those of "
+            "identities that the embedding has not seen.",
+            where, seen, len(tested),
+        )  # fmt: skip
     return names or tuple(str(number) for number in range(count))
 
 

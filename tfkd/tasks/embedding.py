@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from tfkd.tasks import bootstrap
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 # Values of an embedding that a builder is asked for.
 SIZE = 32
-# Pairs of samples for the verification: more are drawn at random.
+# Pairs of samples for the verification; of more, so many are drawn at random.
 _MOST_PAIRS = 10_000
 
 
@@ -72,7 +73,7 @@ class Embedding(ScoredTask):
         y = np.asarray(split.y)
         vectors = unit(outputs)
         found = hits(vectors, y)
-        first, second = pairs(len(y), seed)
+        first, second = pairs(y, seed)
         same: np.ndarray = y[first] == y[second]
         cosines = (vectors[first] * vectors[second]).sum(axis=1)
         if same.all() or not same.any():
@@ -97,10 +98,13 @@ class Embedding(ScoredTask):
         )
         values = of(np.ones((1, identities)))[0]
         values[2] = 100 * roc_auc_score(same, cosines)
+        constant = bootstrap.chance(cosines, same)
+        if constant.better:  # pairs that share a sample are not independent, whole identities are
+            constant = dataclasses.replace(constant, better=bootstrap.is_above(replicates[:, 2], constant.value))
         return Scored(
             {metric.name: float(values[number]) for number, metric in enumerate(self.metrics)},
             {metric.name: replicates[:, number] for number, metric in enumerate(self.metrics)},
-            bootstrap.chance(cosines, same),
+            constant,
             right=found[:, 0],
             details=bootstrap.curves(cosines, same, "pairs of one identity"),
         )
@@ -138,15 +142,39 @@ def hits(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
     return found
 
 
-def pairs(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and second sample of each pair; of many pairs 10,000 at random, the same for the same arguments."""
+def pairs(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and second sample of each pair.
+
+    Of more than 10,000 pairs as many are drawn at random, half of them of one identity: among all pairs of many
+    identities these are rare. ROC AUC and equal error rate do not depend on their share. The result is the same for the
+    same arguments.
+
+    Args:
+        y: Identities [N].
+        seed: Random seed.
+    """
     import numpy as np
 
-    first, second = np.triu_indices(samples, 1)
-    if len(first) > _MOST_PAIRS:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(first), _MOST_PAIRS, replace=False))
-        first, second = first[chosen], second[chosen]
-    return first, second
+    samples = len(y)
+    if samples * (samples - 1) // 2 <= _MOST_PAIRS:
+        return np.triu_indices(samples, 1)
+    rng, order = np.random.default_rng(seed), np.argsort(y, kind="stable")
+    starts, sizes = np.unique(y[order], return_index=True, return_counts=True)[1:]
+    start, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)  # of the identity at each place of the order
+    place = np.arange(samples)
+
+    def draw(partners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the first samples, and which of the partners of each is the second: of all pairs any as likely."""
+        if not partners.any():
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        first = rng.choice(samples, _MOST_PAIRS // 2, p=partners / partners.sum())
+        return first, rng.integers(0, partners[first])
+
+    one, step = draw(size - 1)
+    same = start[one] + (place[one] - start[one] + 1 + step) % size[one]
+    other, step = draw(samples - size)
+    different = (start[other] + size[other] + step) % samples
+    return order[np.concatenate([one, other])], order[np.concatenate([same, different])]
 
 
 TASK = Embedding()
