@@ -172,7 +172,7 @@ def judge(
     others: Mapping[str, Row] | None = None,
     *,
     task: str = "classification",
-    yardstick: str = "teacher",
+    trusted: str = "teacher",
 ) -> Verdict:
     """Checks the rows of the shipped model against a contract.
 
@@ -185,7 +185,7 @@ def judge(
         others: The `reference`, the `teacher` and the student trained `alone`, by these names, as far as there are any.
             A limit relative to one that is no better than a constant answer stays unknown instead of holding.
         task: Name of the task.
-        yardstick: Role of the model that is known to be good: a limit on quality against labels or this one is needed.
+        trusted: Role of the model that is known to be good: a limit on quality against labels or this one is needed.
             The student before conversion may be bad itself, and so may the student trained alone.
     """
     limits = contract.limits if contract else {}
@@ -193,8 +193,8 @@ def judge(
     if contract is None or not limits:
         constant = any(check.name == CONSTANT and check.status == "broken" for check in required)
         return Verdict("NO", tuple(required), CONSTANT) if constant else Verdict(None)
-    if not any(_bounds_quality(LIMITS[name], yardstick) for name in limits):
-        required.append(_missing_quality(task, yardstick))
+    if not any(_bounds_quality(LIMITS[name], trusted) for name in limits):
+        required.append(_missing_quality(task, trusted))
     checks = [
         _doubted(_check(LIMITS[name], limit, rows, contract.confident), (others or {}).get(LIMITS[name].against or ""))
         for name, limit in limits.items()
@@ -300,12 +300,12 @@ def _check_constant_of_metric(rows: Sequence[Row]) -> Check:
     )
 
 
-def _bounds_quality(limit: Limit, yardstick: str) -> bool:
-    return limit.quality and limit.against in (None, yardstick)
+def _bounds_quality(limit: Limit, trusted: str) -> bool:
+    return limit.quality and limit.against in (None, trusted)
 
 
-def _missing_quality(task: str, yardstick: str) -> Check:
-    limits = [limit for limit in LIMITS.values() if _bounds_quality(limit, yardstick)]
+def _missing_quality(task: str, trusted: str) -> Check:
+    limits = [limit for limit in LIMITS.values() if _bounds_quality(limit, trusted)]
     names = [limit.name for limit in limits if task in (limit.tasks or ())]
     return Check(
         QUALITY,

@@ -34,7 +34,7 @@ _SHOWN_NAME = 60
 # Samples of a regression whose errors grow most.
 _MOST_WORSENED = 100
 
-_judge = functools.partial(judge, yardstick="reference")  # the first model is known to be good: it is in use
+_judge = functools.partial(judge, trusted="reference")  # the first model is known to be good: it is in use
 _Rows = tuple[Row, Row]  # of the first and the second model
 _Models = tuple[TFLiteModel, TFLiteModel]
 

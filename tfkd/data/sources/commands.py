@@ -1,7 +1,7 @@
 """Spoken commands for a house as token ids, generated from a seed: nothing is downloaded.
 
-Each sample is a sentence of at most 12 words, uint8 [12], padded with 0; 1 is an unknown word. The class is what the
-sentence wants: "do not turn on the lamp" is a cancellation, "is the lamp on" a question.
+Each sample is a sentence of at most 12 words, uint8 [12], padded with 0; 1 is an unknown word. The class is the
+intent of the sentence: "do not turn on the lamp" is a cancellation, "is the lamp on" a question.
 """
 
 from __future__ import annotations
