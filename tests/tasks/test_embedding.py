@@ -68,6 +68,8 @@ def test_random_vectors_are_no_better_than_a_constant_answer():
     assert TASK.score(RNG.normal(size=(60, 4)), splits().test).constant.better is False
     one = TASK.score(X[:5], splits().test.take(np.arange(5)))
     assert np.isnan(one.values["eer"])
+    alone = TASK.score(X[:1], splits().test.take([0]))
+    assert all(np.isnan(value) for value in alone.values.values())
 
 
 def test_equal_error_rate_of_resamples_is_that_of_scipy():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -95,6 +97,13 @@ def test_model_without_information_is_not_better_than_a_constant():
     assert good.constant.value == pytest.approx(100 * float(metric.result()), rel=1e-5)
     few = TEST.take(np.arange(5))
     assert TASK.score(outputs_of(few, 0.5), few).constant.better is None
+
+
+def test_metrics_without_a_pixel_that_counts_are_not_known():
+    test = dataclasses.replace(TEST, y=np.full_like(TEST.y, IGNORED))
+    scored = TASK.score(outputs_of(TEST, 0.5), test)
+    assert np.isnan([*scored.values.values(), scored.constant.value]).all()
+    assert scored.constant.better is None
 
 
 def test_loss_and_training_metric_leave_out_ignored_pixels():

@@ -75,6 +75,14 @@ def test_time_that_is_not_known_is_not_a_rate():
     assert np.isnan(TASK.score(outputs_of(np.maximum(y, 0)), splits(y).test).values["false_accepts_per_hour"])
 
 
+def test_metrics_without_a_frame_that_counts_are_not_known():
+    test = splits(frames()).test.take([0])
+    test = dataclasses.replace(test, y=np.full_like(test.y, -1))
+    scored = TASK.score(outputs_of(np.zeros((1, 30), int)), test)
+    assert np.isnan([scored.values["frame_accuracy"], scored.values["event_f1"], scored.constant.value]).all()
+    assert scored.constant.better is None
+
+
 def test_most_frequent_class_is_not_better_than_itself():
     y = np.where(RNG.random((40, 30)) < 0.8, 0, frames())
     scored = TASK.score(outputs_of(np.zeros_like(y)), splits(y).test)

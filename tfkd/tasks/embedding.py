@@ -131,6 +131,8 @@ def hits(vectors: np.ndarray, y: np.ndarray) -> np.ndarray:
     import numpy as np
 
     found = np.zeros((len(y), 3), bool)
+    if len(y) < 2:
+        return found
     for start in range(0, len(y), 512):
         rows = np.arange(start, min(start + 512, len(y)))
         cosines = vectors[rows] @ vectors.T

@@ -140,11 +140,12 @@ def _overlaps(confusions: np.ndarray) -> np.ndarray:
 
 
 def _means(overlaps: np.ndarray) -> np.ndarray:
-    """The mean over the classes that occur, [B, C, 2] -> [B, 2]."""
+    """The mean over the classes that occur, [B, C, 2] -> [B, 2]; NaN where none does."""
     import numpy as np
 
     known = np.isfinite(overlaps)
-    return np.where(known, overlaps, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    counts = known.sum(axis=1)
+    return np.where(counts > 0, np.where(known, overlaps, 0).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 def _details(split: Split, predicted: np.ndarray, confusions: np.ndarray, errors: np.ndarray) -> JsonObject:

@@ -80,14 +80,14 @@ class SequenceLabelling(ScoredTask):
         found = [[events.find(row) for row in rows] for rows in (predicted, y)]
         by_sequence = [events.count(*pair) for pair in zip(*found, strict=True)]
         hours = counted.sum(axis=1) * (math.nan if split.frame_seconds is None else split.frame_seconds) / 3600
-        frequent = np.bincount(y[counted]).argmax()
+        frequent = np.bincount(y[counted], minlength=1).argmax()
         columns = np.column_stack(
             [((predicted == y) & counted).sum(axis=1), counted.sum(axis=1), np.array(by_sequence), hours,
              ((y == frequent) & counted).sum(axis=1)]
         ).astype(np.float64)  # fmt: skip
         values = _metrics(columns.sum(axis=0, keepdims=True))[0]
         replicates = bootstrap.replicate(lambda weights: _metrics(weights @ columns), len(y), seed)
-        constant = 100 * float(columns[:, 7].sum() / columns[:, 1].sum())
+        constant = float(values[3])
         better = bootstrap.is_above(replicates[:, 0] - replicates[:, 3], 0.0) if len(y) >= _LEAST else None
         name = split.class_names[frequent]
         return Scored(
