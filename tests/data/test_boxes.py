@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tfkd import data
+from tfkd.data import images
 from tfkd.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -156,3 +157,19 @@ def test_coco_images_without_an_id_of_their_own_are_refused(tmp_path, images, me
     (tmp_path / "train.json").write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
     with pytest.raises(InputError, match=f"train.json.*{message}"):
         data.load(tmp_path / "train.json")
+
+
+def test_boxes_are_those_of_the_upright_image(tmp_path):
+    folder = coco(tmp_path, rows=[0])
+    exif = Image.Exif()
+    exif[274] = 6  # the file is turned by 90 degrees for display
+    Image.fromarray(np.rot90(IMAGES[0])).save(folder / "images/0.png", exif=exif)
+    assert images.size_of(folder / "images/0.png") == (40, 20)
+    content = json.loads((folder / "train.json").read_text())
+    content["images"][0] |= {"width": 20, "height": 40}
+    (folder / "train.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"image 0 must be those of .*0.png.* 40 x 20. Received: 20 x 40"):
+        data.load(folder / "train.json")
+    (folder / "images/0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="0.png must be a readable image"):
+        data.load(folder / "train.json")

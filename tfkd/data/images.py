@@ -30,8 +30,8 @@ OPTIONS = ("image_size", "color", "resize", "crop", "skip_broken")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 # Images of a large data set whose color is examined.
 _EXAMINED = 1000
-# Number of the EXIF tag for the orientation.
-_ORIENTATION = 0x0112
+# Number of the EXIF tag for the orientation, and its values that exchange width and height.
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 # Files that a message lists.
 _LISTED = 3
 # Calls that wait for a thread.
@@ -88,11 +88,20 @@ def decode(file: object, options: ReadingOptions, content: bytes | None = None) 
 
 
 def size_of(file: Path) -> tuple[int, int]:
-    """Width and height in pixels that an image file declares; it is not decoded."""
+    """Width and height in pixels that an image file declares, in the orientation of `decode`.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
     from PIL import Image
 
-    with Image.open(file, formats=_FORMATS) as source:
-        return source.size
+    try:
+        with Image.open(file, formats=_FORMATS) as source:
+            width, height = source.size
+            turned = source.getexif().get(_ORIENTATION, 1) in _TURNED
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"load: {file} must be a readable image. Received: {error}. Repair or remove it.") from error
+    return (height, width) if turned else (width, height)
 
 
 def fitted(pixels: np.ndarray, options: ReadingOptions) -> np.ndarray:

@@ -116,6 +116,13 @@ def _images(
     for image in content["images"]:
         place = _place(file, root, image)
         size = images.size_of(root / place)
+        declared = (image.get("width", size[0]), image.get("height", size[1]))
+        if declared != size:
+            raise InputError(
+                f"load: {file}: width and height of image {image['id']} must be those of {root / place}, upright by "
+                f"its EXIF data, {size[0]} x {size[1]}. Received: {declared[0]} x {declared[1]}. Correct the file or "
+                "its boxes."
+            )
         rows = [one for one in by_image[image["id"]] if not one.get("iscrowd")]
         found.append((place, [_box(file, image, one, size, ids) for one in rows]))
     return found
