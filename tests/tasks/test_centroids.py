@@ -163,3 +163,12 @@ def test_loss_weighs_cells_with_objects_and_metric_counts_cells():
 def test_outputs_of_another_shape_are_refused():
     with pytest.raises(ModelError, match="a grid of cells with 3 logits, background first, for arrays"):
         keras_rows.check_shapes("model", [(None, 6, 8, 3), (None, 6, 8, 2)], TEST, TASK)
+
+
+def test_probabilities_of_cells_are_refused():
+    logits = logits_of(TEST, 1.0)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    for one in (p, np.round(256 * p) / 256):  # of float and int8
+        for answer in (lambda one=one: TASK.score(one, TEST), lambda one=one: TASK.choose_threshold(one, TEST)):
+            with pytest.raises(ModelError, match="must be logits of cells.*after a softmax"):
+                answer()

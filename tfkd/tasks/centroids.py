@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfkd._internal.types import JsonObject
+from tfkd.errors import ModelError
 from tfkd.tasks import bootstrap, grid, matching, pictures
 from tfkd.tasks.matching import Matches
 from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
@@ -23,6 +24,8 @@ _LEAST_SCORE = 0.05
 # Permutations of a test at 5 %: the value must be above all of them.
 _PERMUTATIONS = 19
 _LEAST = 10
+# Largest difference of the sum of probabilities from 1: those of an int8 softmax are rounded to 1/256.
+_SUM_TOLERANCE = 0.05
 
 
 class CentroidDetection(ScoredTask):
@@ -60,6 +63,7 @@ class CentroidDetection(ScoredTask):
 
     def choose_threshold(self, outputs: np.ndarray, samples: Split) -> float | None:
         """The threshold with the highest F1."""
+        _check_logits(outputs)
         classes = outputs.shape[-1] - 1
         return matching.best_threshold(_match(outputs, samples.y, classes, _LEAST_SCORE), self.default_threshold)
 
@@ -68,9 +72,13 @@ class CentroidDetection(ScoredTask):
 
         A centre is right where its distance from the centre of an object of its class is at most one cell. Each object
         has one right centre at most; centres with a higher probability are assigned first.
+
+        Raises:
+            ModelError: The outputs are probabilities.
         """
         import numpy as np
 
+        _check_logits(outputs)
         limit = self.default_threshold if threshold is None else threshold
         n, classes = len(split), split.num_classes
         found = [grid.decode(one, limit) for one in outputs]
@@ -100,6 +108,22 @@ class CentroidDetection(ScoredTask):
             errors=errors.astype(np.float64),
             threshold=limit,
             details=_details(split, found, counts, errors),
+        )
+
+
+def _check_logits(outputs: np.ndarray) -> None:
+    """Refuses probabilities: the decoder takes logits, and their softmax again would move all of them to the middle.
+
+    Raises:
+        ModelError: The outputs of all cells are in 0..1 and sum to about 1.
+    """
+    import numpy as np
+
+    sums = outputs.sum(axis=-1, dtype=np.float64)
+    if outputs.min() >= 0 and np.abs(sums - 1).max() <= _SUM_TOLERANCE and not np.isin(outputs, (0, 1)).all():
+        raise ModelError(
+            "centroid_detection: outputs must be logits of cells. Received: cells that are >= 0 and sum to 1, as after "
+            "a softmax. Use a model that ends before it."
         )
 
 
