@@ -78,6 +78,21 @@ def test_emit_names_what_is_open_empty_or_sparse() -> None:
         micro.emit(made.bytes(made.op("RELU", [x], [made.output((1, 4))])))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "remedy"), [("INT4", "without int4 layers"), ("FLOAT16", "--mode full_int8")], ids=["int4", "float16"]
+)
+def test_emit_names_constants_of_a_type_that_no_c_has(dtype: str, remedy: str) -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 4))
+    weights, scales = made.weights((2, 4), 2, 0, per_channel=False)
+    tensor = made.graph.tensors[weights]
+    tensor.type = getattr(schema.TensorType, dtype)
+    made.model.buffers[tensor.buffer].data = bytes(4 if dtype == "INT4" else 16)
+    model = made.bytes(made.op("FULLY_CONNECTED", [x, weights, made.bias(x, scales, 2)], [made.output((1, 2))]))
+    with pytest.raises(ValueError, match=f"'t1' must hold constants of .* Received: {dtype.lower()}.*{remedy}"):
+        micro.emit(model)
+
+
 def test_emit_names_custom_ops_and_vela() -> None:
     for name, reason in ((b"Sort", r"Sort \(t1\): is a custom op"), (b"ethos-u", "must be a file from before Vela")):
         made = Net(random.Random(0))

@@ -21,6 +21,8 @@ from tfkd.errors import ModelError
 # No model for a microcontroller has a tensor near this size: a larger one means a damaged file.
 _MAX_BYTES = 2**28
 _NUMPY = {"int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": "?", "float32": "<f4", "uint8": "u1"}
+# What to do about constants of other types.
+_REMEDIES = {"int4": "Convert the Keras model again without int4 layers: leave out --int4, and weight_bits=4 of QAT."}
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
 # The custom op into which Arm's compiler Vela puts all that an NPU computes.
 VELA = "ethos-u"
@@ -251,7 +253,11 @@ def _tensor(index: int, info: TensorInfo, raw: schema.Tensor, root: schema.Model
     buffer = root.Buffers(raw.Buffer())
     if info.dtype not in _NUMPY:
         if buffer.DataLength():
-            raise ModelError(f"tensor {info.name!r} holds constants of type {info.dtype}")
+            remedy = _REMEDIES.get(info.dtype, "Convert the Keras model with `tfkd convert --mode full_int8`.")
+            raise UnsupportedFile(
+                f"tensor {info.name!r} must hold constants of a type that C is generated for ({', '.join(_NUMPY)}). "
+                f"Received: {info.dtype}. {remedy}"
+            )
         return tensor
     if tensor.bytes > _MAX_BYTES:
         raise ModelError(f"tensor {info.name!r} of {tensor.bytes} bytes")
