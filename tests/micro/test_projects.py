@@ -134,6 +134,19 @@ def test_manifests_name_files_that_exist(digits: Exported, tmp_path: Path) -> No
     assert used == symbols
 
 
+def test_libraries_have_the_decoder_of_objects(digits: Exported, tmp_path: Path) -> None:
+    decoding = dataclasses.replace(digits, files={**digits.files, "digits_decode.c": "", "digits_decode.h": ""})
+    for kind, path in (
+        ("cmake", "CMakeLists.txt"),
+        ("zephyr", "zephyr/CMakeLists.txt"),
+        ("esp-idf", "CMakeLists.txt"),
+        ("stm32cube", "CMakeLists.txt"),
+    ):
+        assert "src/digits_decode.c" in decoding.write(tmp_path / kind, kind)[path], kind
+    makefile = decoding.write(tmp_path / "make", "makefile")["Makefile"]
+    assert "libtfkd_digits.a: src/digits.o src/digits_decode.o\n" in makefile
+
+
 def test_makefile_builds_the_example_and_its_selftest_passes(digits: Exported, tmp_path: Path) -> None:
     digits.write(tmp_path, "makefile")
     command = ["make", "-C", str(tmp_path), "test", "CC=cc", f"CFLAGS={' '.join((*STRICT, '-O1'))}"]
@@ -252,6 +265,7 @@ def test_command_writes_a_project_with_the_costs_of_a_core(tmp_path: Path) -> No
         pytest.param(["--task", "binary"], "--task and --input-range are for projects", id="task-without-project"),
         pytest.param(["--core", "host"], "--core must be an emulated core", id="core"),
         pytest.param(["--project", "cmake", "--format", "tflm"], "project needs format c", id="format"),
+        pytest.param(["--core", "cortex-m4", "--format", "tflm"], "core needs format c", id="core-of-tflm"),
     ],
 )
 def test_command_refuses_options_that_do_not_fit(options: list[str], message: str, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def export_c(
             stream=stream,
             decode=decode,
             oracle=_selftest_oracles(),
-            core=_core(core, project, size, stream) if form == "c" else None,
+            core=_core(core, project, size, stream),
             overwrite=overwrite,
         )
         print_result(progress, sizes, as_json, console.exported(out, sizes))

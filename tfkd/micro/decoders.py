@@ -19,13 +19,18 @@ def files(program: Program, decoder: str) -> dict[str, str]:
         decoder: One of `NAMES`.
 
     Raises:
-        ModelError: The program has several outputs, or one of another shape.
+        ModelError: The program has several outputs, or one of another shape or without a scale.
     """
     if len(program.outputs) != 1:
         raise ModelError(
             f"export-c: decode needs a model with one output. Received: {len(program.outputs)}. Leave the option out."
         )
     tensor = program.outputs[0].tensor
+    if not tensor.scales:
+        raise ModelError(
+            f"export-c: decode needs an output with a scale. Received: {tensor.dtype} without one. Leave the option "
+            "out."
+        )
     shape = tuple(tensor.shape[1:])
     declaration, body = _DECODERS[decoder](program.name, CTYPES[tensor.dtype], shape)
     guard = f"TFKD_{program.name.upper()}_DECODE_H"

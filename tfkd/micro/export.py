@@ -83,7 +83,8 @@ def write(
         raise InputError(f"export-c: decode must be one of {', '.join(decoders.NAMES)}. Received: {decode!r}.")
     if folder.exists() and not overwrite:
         raise InputError(f"{folder} already exists. Pass --overwrite (overwrite=True in Python) or another folder.")
-    for option, given in (("size", size), ("stream", stream), ("project", project), ("decode", decode)):
+    c_only = {"size": size, "stream": stream, "project": project, "decode": decode, "core": core}
+    for option, given in c_only.items():
         if given and format != "c":
             raise InputError(
                 f"export-c: {option} needs format c, got tflm: TensorFlow Lite Micro brings its own kernels. Leave the "

@@ -93,6 +93,11 @@ class Project:
     facts: Mapping[str, str]
 
     @property
+    def library(self) -> tuple[str, ...]:
+        """The C files without the self-test."""
+        return tuple(file for file in self.sources if file != f"src/{self.name}_selftest.c")
+
+    @property
     def upper(self) -> str:
         """The name in macros."""
         return self.name.upper()
