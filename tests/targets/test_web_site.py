@@ -5,6 +5,7 @@ import functools
 import http.server
 import itertools
 import json
+import math
 import re
 import threading
 from pathlib import Path
@@ -145,6 +146,14 @@ def test_picture_and_camera_have_the_answers_of_the_host(chromium, hosted, digit
         assert first.inner_text().split("\n") == [names[expected.argmax()], f"{share:.1f} %"]
         assert page.locator("#answers li").count() == 5
         assert re.search(r"Median latency\s+[\d.]+ ms", page.locator("#facts").inner_text())
+        both = page.evaluate(
+            """async () => {
+              const picture = (value) => ({ pixels: new Uint8ClampedArray(256).fill(value), width: 8, height: 8 });
+              const answers = await Promise.all([0, 200].map((value) => ask({ picture: picture(value) })));
+              return answers.map((one) => one.input[0]);
+            }"""
+        )
+        assert both == [0, 200]  # each question has its own answer
         live = answer_to(page, lambda: page.get_by_role("button", name="Use the camera").click())
         assert np.argmax(live["outputs"]) == expected.argmax()
         assert np.abs(np.array(live["input"]) - pixels.ravel()).max() < 16  # the camera has fewer colors
@@ -223,19 +232,30 @@ def test_page_is_escaped_and_names_the_model_by_its_hash(digits_int8, tmp_path):
     assert not re.search(r"""(src|href)=["'](?!data:|[\w.]+["'])""", page)
 
 
+def test_labels_on_the_command_line_may_be_longer_than_a_file_name(digits_int8, tmp_path):
+    names = [f"{number} {'long ' * 20}name" for number in range(10)]
+    arguments = ("export-web", digits_int8.path, "--out", tmp_path / "site", "--labels", ",".join(names), "--json")
+    library = node_modules(tmp_path / "node_modules")
+    done = CliRunner().invoke(cli.app, [*map(str, arguments), "--litert-js", str(library)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["labels"] == names
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"labels": ["a", "b"]}, "labels must be 10 names"),
         ({"task": "binary"}, "needs a model with one output"),
-        ({"task": "detection"}, "task must be one of"),
+        ({"task": "segmentation"}, "task must be one of classification, binary, multi_label, regression"),
         ({"preparation": web_site.Preparation(resize="cubic")}, "resize must be one of"),
         ({"preparation": web_site.Preparation(input_range=(1, 1))}, "two different numbers"),
+        ({"preparation": web_site.Preparation(input_range=(0, math.nan))}, "two different numbers"),
         ({"preparation": web_site.Preparation(sample_rate=16_000)}, "samples of a sound"),
+        ({"preparation": web_site.Preparation(sample_rate=16_000, hop_ms=math.inf)}, "hop_ms must be numbers"),
         ({"preparation": web_site.Preparation(sample_rate=1)}, "sample_rate must be"),
         ({"preparation": web_site.Preparation(sample_rate=16_000, features="mel")}, "features must be one of"),
     ],
-    ids=("labels", "binary", "task", "resize", "range", "waveform", "rate", "features"),
+    ids=("labels", "binary", "task", "resize", "range", "infinite", "waveform", "hop", "rate", "features"),
 )
 def test_wrong_options_are_refused(digits_int8, tmp_path, options, message):
     with pytest.raises(InputError, match=message):

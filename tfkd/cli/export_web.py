@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def export_web(
 def _names(labels: str) -> list[str]:
     """The names in a file, or of a list with commas."""
     path = Path(labels)
-    if labels and path.is_file():
+    if labels and os.path.isfile(path):  # Path.is_file raises where a list is longer than a file name may be
         try:
             return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
         except UnicodeDecodeError:

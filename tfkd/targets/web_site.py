@@ -14,8 +14,8 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from tfkd import tasks
 from tfkd._internal import atomic
+from tfkd._internal.suggestion import suggestion
 from tfkd._internal.types import JsonObject
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.data import sound_features
@@ -26,6 +26,8 @@ from tfkd.targets.browser_model import End
 from tfkd.targets.browser_trial import keeps_state
 
 _PAGE = ("page.css", "site.css", "site.js", "site_worker.js", "engine.js", "preprocess.js")
+# The tasks whose answers the page shows.
+_TASKS = ("classification", "binary", "multi_label", "regression")
 # Builds of LiteRT.js for one thread; the second one is for browsers without relaxed SIMD.
 _BUILDS = ("litert_wasm_internal", "litert_wasm_compat_internal")
 _NOTICE = """\
@@ -79,7 +81,7 @@ def write(
         model: A .tflite with one input and one output.
         folder: Folder to create.
         library: LiteRT.js, which is copied.
-        task: Name of the task, which says what the outputs mean.
+        task: What the outputs mean: `classification`, `binary`, `multi_label` or `regression`.
         labels: Name of each class or output; the two classes of a binary task, the positive one last. By default
             their numbers.
         preparation: How the input is prepared.
@@ -148,9 +150,12 @@ def _labels(labels: Sequence[str], task: str, size: int) -> list[str]:
     """The names of classes or outputs, checked.
 
     Raises:
-        InputError: They are not as many as the model has.
+        InputError: They are not as many as the model has, or the page does not show the answers of the task.
     """
-    tasks.get(task)
+    if task not in _TASKS:
+        raise InputError(
+            f"export-web: task must be one of {', '.join(_TASKS)}. Received: {task!r}.{suggestion(task, _TASKS)}"
+        )
     if task == "binary" and size != 1:
         raise InputError(
             f"export-web: the task binary needs a model with one output. Received: {size}. Choose another."
@@ -211,7 +216,7 @@ def _picture(shape: tuple[int, ...], how: Preparation) -> JsonObject:
             f"{list(shape)}. For sounds give sample_rate=16000."
         )
     low, high = how.input_range
-    if low == high:
+    if low == high or not np.isfinite(how.input_range).all():
         raise InputError(
             f"export-web: input_range must be two different numbers. Received: {low:g} and {high:g}. Give what the "
             "model takes for the pixels 0 and 255."
@@ -227,11 +232,16 @@ def _picture(shape: tuple[int, ...], how: Preparation) -> JsonObject:
 
 
 def _sound(shape: tuple[int, ...], how: Preparation, rate: int) -> JsonObject:
+    if not np.isfinite((how.frame_ms, how.hop_ms)).all():
+        raise InputError(
+            f"export-web: frame_ms and hop_ms must be numbers > 0. Received: {how.frame_ms} and {how.hop_ms}. Correct "
+            "them."
+        )
     if not 3000 <= rate <= 192_000:
         raise InputError(f"export-web: sample_rate must be 3000..192000 Hz. Received: {rate}. Correct it.")
     sizes = [size for size in shape[1:] if size != 1] or [1]
     if how.features == "none":
-        if len(sizes) != 1:
+        if len(sizes) != 1 or shape[:1] != (1,):
             raise InputError(
                 f"export-web: the input of the model must be the samples of a sound, [1, T] or [1, T, 1]. Received: "
                 f"{list(shape)}. For features of sounds give features='log_mel' or features='mfcc'."

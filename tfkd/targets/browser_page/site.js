@@ -7,7 +7,7 @@ const TOP = 5, WINDOW_MS = 500;
 const $ = (id) => document.getElementById(id);
 const settings = JSON.parse($("settings").textContent);
 const worker = location.protocol === "file:" ? null : new Worker("site_worker.js");
-let waiting = null, stopLive = null, facing = "environment", latency = null;
+let waiting = null, last = Promise.resolve(), stopLive = null, facing = "environment", latency = null;
 
 function show(id, visible = true) {
   if ($(id)) $(id).hidden = !visible;
@@ -18,12 +18,13 @@ function say(text, isError = false) {
   $("status").classList.toggle("bad", isError);
 }
 
-// One question at a time: resolves to its answer.
-function ask(question, transfer = []) {
-  return new Promise((resolve, reject) => {
+// Resolves to the answer to a question. One question at a time, so that none gets the answer to another.
+function ask(question) {
+  last = last.catch(() => {}).then(() => new Promise((resolve, reject) => {
     waiting = { resolve, reject };
-    worker.postMessage(question, transfer);
-  });
+    worker.postMessage(question);
+  }));
+  return last;
 }
 
 function received({ data }) {
