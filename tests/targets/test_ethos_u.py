@@ -67,6 +67,15 @@ def test_ops_on_the_cpu_are_named_and_leave_the_time_unknown(partly: TFLiteModel
     assert "ARG_MIN" in console.npu(run.to_json())
 
 
+def test_memory_is_unknown_where_the_npu_computes_nothing() -> None:
+    made = Ops(random.Random(0))
+    model = TFLiteModel.load(made.bytes(made.cast(made.indices(made.input((1, 4, 4, 4)), "ARG_MIN", 3))))
+    run = targets.get("ethos-u55-64").run(model, samples(model.content, 1))
+    assert run.environment["npu_ops"] == 0
+    assert run.memory.ram_bytes is run.memory.flash_bytes is run.estimated_ms is None
+    assert "memory unknown" in console.npu(run.to_json())
+
+
 def test_refusals(convolution: TFLiteModel, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = vela.compile_model(convolution, "ethos-u55-64")
     with pytest.raises(ValueError, match="Vela has compiled this file already"):

@@ -107,7 +107,10 @@ def npu(measured: JsonRecord) -> str:
         parts.append(f"{environment['estimated_npu_cycles']:,} cycles of it")
     if measured["estimated_ms"]:
         parts.append(f"{measured['estimated_ms'][0]:.3f} ms")
-    parts.append(f"SRAM {environment['sram_bytes']:,}, flash {memory['flash_bytes']:,} bytes (estimated by Vela)")
+    if memory["ram_bytes"] is None or memory["flash_bytes"] is None:
+        parts.append("memory unknown")
+    else:
+        parts.append(f"SRAM {environment['sram_bytes']:,}, flash {memory['flash_bytes']:,} bytes (estimated by Vela)")
     if rest:
         parts.append(f"on the Cortex-M beside it: {', '.join(dict.fromkeys(rest))}, whose time is unknown")
     return ", ".join(parts)

@@ -91,7 +91,10 @@ class EthosU(target.Target):
             outputs=outputs,
             evidence=evidence,
             estimated_ms=estimated_ms,
-            memory=Memory(ram_bytes=compiled.sram_bytes + compiled.dram_bytes, flash_bytes=compiled.flash_bytes),
+            memory=Memory(
+                ram_bytes=compiled.sram_bytes + compiled.dram_bytes or None,  # Vela gives 0 where the NPU does nothing
+                flash_bytes=compiled.flash_bytes or None,
+            ),
             setting=dataclasses.asdict(self.system),
             environment={
                 "compiler": f"ethos-u-vela {compiled.version}",
