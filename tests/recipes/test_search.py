@@ -1,6 +1,7 @@
 """The search for the student: what is trained, what is not, kills, several machines, the results."""
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -151,6 +152,17 @@ def test_worse_candidates_are_stopped(study):
             study.finish(trial, value, value)
     assert stopped == [0.2]
     assert [one.outcome for one in study.found()] == ["finished", "finished", "finished", "stopped", "finished"]
+
+
+def test_candidate_without_a_number_counts_and_is_never_the_best(study):
+    trial = study.ask()
+    study.begin(trial, "diverged", {"x": trial.suggest_float("x", 0, 1)})
+    trial.report(math.nan, 9)
+    study.finish(trial, math.nan, math.nan)
+    (found,) = study.found()
+    assert (found.outcome, found.value) == ("stopped", None)
+    assert study.is_known("diverged", study.ask())
+    assert best_of([found]) is None
 
 
 def test_trial_of_a_dead_process_is_repeated_and_one_of_another_machine_is_not(study, tmp_path):

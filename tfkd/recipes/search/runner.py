@@ -18,8 +18,8 @@ from tfkd.recipes.search import cost as costs
 from tfkd.recipes.search import results, training
 from tfkd.recipes.search.candidate import Candidate, candidate, label, suggest
 from tfkd.recipes.search.cost import Cost
-from tfkd.recipes.search.ground import Ground
 from tfkd.recipes.search.section import Search
+from tfkd.recipes.search.shared_steps import SharedSteps
 from tfkd.recipes.search.study import Found, Study, check_packages
 from tfkd.recipes.step_cache import hash_of, input_hash
 from tfkd.report import words
@@ -105,8 +105,8 @@ class _Search:
         self.folder = recipe.folder / "search"
         self.folder.mkdir(parents=True, exist_ok=True)
         check_packages()
-        self.ground = Ground(recipe, self.folder, progress)
-        self.task = self.ground.base.task
+        self.shared = SharedSteps(recipe, self.folder, progress)
+        self.task = self.shared.base.task
         self.name = self._name()
         self.study = Study(self.folder, self.name, seed=recipe.seed, epochs=self.epochs, reduction=settings.reduction)
         self.own = self._candidate({})
@@ -122,7 +122,7 @@ class _Search:
         models = [name for name in (recipe.student.model, recipe.teacher.model) if name and ":" in name]
         names = [*recipe.imports, *models, *recipe.distillation.own_code]
         files = [*recipe.teacher.files, *recipe.student.files, *own_code.source_files(names)]
-        hashes = [self.ground.base.data_hash, *map(input_hash, files)]
+        hashes = [self.shared.base.data_hash, *map(input_hash, files)]
         return hash_of([fixed, space, self.epochs, self.settings.reduction, hashes])[:16]
 
     def _candidate(self, values: JsonObject) -> Candidate:
@@ -187,7 +187,7 @@ class _Search:
                 return False
             count = f"{self._trained(self.study.found()) + 1} of {self.settings.trials}"
             self.progress.line(f"candidate {trial.number} ({count}): {drawn.label}\n  {cost}")
-            trainer, teaching = self.ground.lesson(drawn, self.own)
+            trainer, teaching = self.shared.teaching(drawn, self.own)
             self.progress.start(f"candidate {trial.number}")
             try:
                 result = training.train(
@@ -210,9 +210,9 @@ class _Search:
 
     def _measure(self, drawn: Candidate) -> Cost:
         """The cost of a candidate; one that cannot be built is refused."""
-        trainer = self.ground.trainer(drawn)
+        trainer = self.shared.trainer(drawn)
         needed = self.recipe.limits.max_bytes_ratio_to_teacher is not None
-        teacher_bytes = self.ground.teacher_bytes(drawn) if needed else None
+        teacher_bytes = self.shared.teacher_bytes(drawn) if needed else None
         try:
             student = trainer.build_student(drawn.recipe.seed)
         except (InputError, ModelError) as error:

@@ -70,8 +70,8 @@ class Search(Section):
         default=None,
         examples=[2.0],
         gt=0,
-        description="Time after which a call starts no further candidate and interrupts the one that trains; the final "
-        "training comes afterwards. Left out: no limit.",
+        description="Time after which a call starts no further candidate and interrupts the one that trains, as soon "
+        "as one is finished; the final training comes afterwards. Left out: no limit.",
     )
     epochs: int | None = Field(
         default=None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tfkd.recipes.recipe import Recipe
 
 
-class Ground:
+class SharedSteps:
     """Loads data, trains teachers and stores their logits, each once for all candidates that agree in them.
 
     Machines that share the folder wait for each other. What the recipe itself needs lies in the folder of the run,
@@ -35,7 +35,7 @@ class Ground:
     def __init__(self, recipe: Recipe, folder: Path, progress: Progress) -> None:
         self.recipe, self.folder, self.progress = recipe, folder, progress
         self._teachers: dict[str, tuple[Trainer, Saved]] = {}
-        self._lessons: dict[str, tuple[Trainer, Teaching]] = {}
+        self._teachings: dict[str, tuple[Trainer, Teaching]] = {}
         with self._lock():
             self.base = Trainer(recipe, Steps(recipe.folder, progress), progress)
 
@@ -43,7 +43,7 @@ class Ground:
         """The data of a candidate, and the builder of its student."""
         return self._teacher(candidate.recipe)[0].of(candidate.recipe)
 
-    def lesson(self, candidate: Candidate, own: Candidate) -> tuple[Trainer, Teaching]:
+    def teaching(self, candidate: Candidate, own: Candidate) -> tuple[Trainer, Teaching]:
         """What a candidate is trained with.
 
         Args:
@@ -51,13 +51,13 @@ class Ground:
             own: The recipe itself as a candidate, whose store lies in the folder of the run.
         """
         key = _labels_key(candidate.recipe)
-        if key not in self._lessons:
+        if key not in self._teachings:
             known, teacher = self._teacher(candidate.recipe)
             folder = self.recipe.folder if key == _labels_key(own.recipe) else self.folder / f"labels-{key}"
             with self._lock():
                 trainer = known.of(candidate.recipe, self._steps(folder))
-                self._lessons[key] = trainer, trainer.teaching(teacher)
-        trainer, teaching = self._lessons[key]
+                self._teachings[key] = trainer, trainer.teaching(teacher)
+        trainer, teaching = self._teachings[key]
         return trainer.of(candidate.recipe), teaching
 
     def teacher_bytes(self, candidate: Candidate) -> int:

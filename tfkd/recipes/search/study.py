@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -161,7 +162,10 @@ class Study:
         self._optuna.tell(trial, state=self._pruned)
 
     def finish(self, trial: optuna.trial.Trial, quality: float, value: float) -> None:
-        """Ends a trial whose training is complete."""
+        """Ends a trial whose training is complete; one whose quality is no number counts as stopped."""
+        if not math.isfinite(quality):
+            self.stop(trial)
+            return
         trial.set_user_attr("outcome", "finished")
         trial.set_constraint(_CONTRACT, 0.0)
         trial.set_user_attr("value", value)
