@@ -126,7 +126,7 @@ def build(
     jars = {name: artifact(ARTIFACTS[name]) for name in needed}
     archives = list(litert) or [jars["lite"], jars["api"]]
     for path in archives:
-        if not zipfile.is_zipfile(path):
+        if not is_archive(path):
             raise InputError(f"--litert must be .aar files. Received: {path}. Download them from Google's Maven.")
     with tempfile.TemporaryDirectory(prefix="tfkd-") as temporary:
         folder = Path(temporary)
@@ -150,6 +150,14 @@ def build(
         shutil.copyfile(folder / "aligned.apk", partial)
         os.replace(partial, out)
     return page
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is an .aar: a .zip with the classes of a library."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return "classes.jar" in archive.namelist()
 
 
 def check(apk: Path, abis: Sequence[str]) -> int:

@@ -67,7 +67,8 @@ def libraries(apk: Path) -> list[Library]:
     """
     try:
         with zipfile.ZipFile(apk) as archive:
-            entries = sorted((one for one in archive.infolist() if one.filename.startswith("lib/")), key=_name)
+            entries = [one for one in archive.infolist() if one.filename.startswith("lib/") and not one.is_dir()]
+            entries.sort(key=_name)
             return [_library(apk, one, archive.read(one)) for one in entries]
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"check_apk: {apk} must be an .apk. Received: {error}.") from None

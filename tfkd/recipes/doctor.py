@@ -342,16 +342,18 @@ def _examine_accelerators(recipe: Recipe, model: TFLiteModel) -> Iterator[Findin
         broken = estimate.first_break
         if estimate.unknown:
             yield Finding(
-                "warning", f"What {estimate.label} takes of the student is unknown.", estimate.unknown, "Install it."
+                "warning",
+                f"What {estimate.label} takes of the student is unknown.",
+                estimate.unknown,
+                "Do what the reason says, or leave the accelerator out.",
             )
         elif broken is not None:
-            share = (
-                "" if estimate.mac_share is None else f"{100 * estimate.mac_share:.0f} % of the multiply-accumulates"
-            )
+            share = "an unknown share" if estimate.mac_share is None else f"{100 * estimate.mac_share:.0f} %"
             yield Finding(
                 "warning",
                 f"{estimate.label} does not take all of the student, by an estimate.",
-                f"{share} there; {broken.op} ({broken.tensor}) stays on the CPU: {broken.reason}",
+                f"{share} of the multiply-accumulates there; {broken.op} ({broken.tensor}) stays on the CPU: "
+                f"{broken.reason}",
                 npu.remedy(broken),
             )
 
