@@ -239,6 +239,14 @@ def test_bytes_of_a_sensor_are_scaled_to_the_range_that_the_model_expects() -> N
         task_code.write(model, program, "clasification")
 
 
+def test_classification_of_one_value_is_refused() -> None:
+    made = Net(random.Random(1))
+    x = made.input((1, 1))
+    model = TFLiteModel.load(made.bytes(made.op("RELU", [x], [made.same(x, (1, 1))])))
+    with pytest.raises(ValueError, match="two classes or more.*--task binary"):
+        task_code.write(model, micro.emit(model), "classification")
+
+
 def test_command_writes_a_project_with_the_costs_of_a_core(tmp_path: Path) -> None:
     (tmp_path / "digits.tflite").write_bytes(trained(3))
     arguments = ["export-c", str(tmp_path / "digits.tflite"), "--out", str(tmp_path / "out"), "--project", "cmake"]

@@ -169,6 +169,7 @@ def test_trial_of_a_dead_process_is_repeated_and_one_of_another_machine_is_not(s
     dead, alive = study.ask(), study.ask()
     for trial, key in ((dead, "dead"), (alive, "alive")):
         study.begin(trial, key, {"x": trial.suggest_float("x", 0, 1)})
+    drawn = study.ask()  # without a key yet
     other = Study(tmp_path, "one", seed=0, epochs=9, reduction=3)
     with study.lock("alive"):
         other.release()
@@ -177,6 +178,7 @@ def test_trial_of_a_dead_process_is_repeated_and_one_of_another_machine_is_not(s
     repeated = other.ask()
     assert repeated.suggest_float("x", 0, 1) == dead.params["x"]
     assert not other.others_train()
+    study.begin(drawn, "drawn", {"x": drawn.suggest_float("x", 0, 1)})
 
 
 def test_of_equal_candidates_the_cheapest_is_best():

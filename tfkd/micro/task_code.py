@@ -48,7 +48,8 @@ def write(model: TFLiteModel, program: Program, task: str, input_range: tuple[fl
             quantized input has room for them; otherwise there is no function for bytes.
 
     Raises:
-        InputError: Unknown task, or a range whose ends are equal or not finite.
+        InputError: Unknown task, a classification of a model with one output value, or a range whose ends are equal
+            or not finite.
     """
     if task not in DECODERS:
         raise InputError(
@@ -84,6 +85,11 @@ def _decoder(model: TFLiteModel, program: Program, task: str) -> list[str]:
     one_answer = output.tensor.elements == (output.tensor.shape or (1,))[-1]
     if not output.tensor.scales or (task == "classification" and not one_answer):
         return []
+    if task == "classification" and output.tensor.elements == 1:
+        raise InputError(
+            "export-c: the task classification needs a model with two classes or more. Received: one output value. "
+            "Pass --task binary or --task regression."
+        )
     return DECODERS[task](program.name, output, _end(model))
 
 

@@ -100,14 +100,13 @@ class Study:
     def release(self) -> None:
         """Gives the trials of processes that no longer run to the next calls of `ask`."""
         for trial in self._optuna.trials:
-            if trial.state != self._running:
+            # Another machine may have drawn one without a key a moment ago.
+            if trial.state != self._running or "key" not in trial.user_attrs:
                 continue
-            key = trial.user_attrs.get("key")
-            with self.lock(key) if key else contextlib.nullcontext(True) as is_free:
+            with self.lock(trial.user_attrs["key"]) as is_free:
                 if is_free:
                     self._optuna.tell(trial.number, state=self._failed)
-                    if key:
-                        self._optuna.enqueue_trial(trial.params)
+                    self._optuna.enqueue_trial(trial.params)
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[bool]:
