@@ -98,6 +98,7 @@ def load():
     """Imports, and starts the prepared processes that conversions and validations use; all forks share them."""
     for name in _IMPORTS:
         importlib.import_module(name)
+    # In a fork, `Popen.poll` takes the processes of its parent for ended.
     isolation._Template.usable = property(lambda one: _is_alive(one._process.pid))  # type: ignore[assignment]
     for first in set(_PREPARATIONS) - set(isolation._templates):
         isolation._template(first)

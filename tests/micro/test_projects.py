@@ -25,6 +25,8 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.micro import costs, selftest, task_code
 from tfkd.micro.projects import PROJECTS, ProjectOptions, project_files
 
+_GCC_MISSING = system_packages.skip_reason("arm-none-eabi-gcc")
+
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
@@ -154,7 +156,7 @@ def test_makefile_builds_the_example_and_its_selftest_passes(digits: Exported, t
     assert "self-test: 0 of 4 vectors differ\n" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(bool(system_packages.skip_reason("arm-none-eabi-gcc")), reason="apt-get install gcc-arm-none-eabi")
+@pytest.mark.skipif(_GCC_MISSING is not None, reason=str(_GCC_MISSING))
 def test_cmake_builds_the_library_for_a_core(digits: Exported, tmp_path: Path) -> None:
     """Also without a C library, which Debian's compiler only recommends."""
     digits.write(tmp_path, "cmake")

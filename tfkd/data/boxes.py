@@ -43,7 +43,8 @@ def of_pixels(ends: Sequence[float], size: tuple[int, int], number: int, where: 
     found = np.clip([left / width, top / height, right / width, bottom / height], 0, 1)
     if found[0] >= found[2] or found[1] >= found[3]:
         raise InputError(f"load: {where}: a box must lie in its image. Received: {_text(ends)}. Correct or remove it.")
-    return (*map(float, found), number)  # type: ignore[return-value]
+    start_x, start_y, end_x, end_y = map(float, found)
+    return start_x, start_y, end_x, end_y, number
 
 
 def _text(ends: Sequence[float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Mapping
@@ -271,9 +272,9 @@ _CHECKS = {
 def _ids(parts: Mapping[Role, Samples], where: str) -> dict[Role, np.ndarray]:
     """The ids of the samples of each part: hashes of their paths, or their numbers."""
     lengths = [len(part.y) for part in parts.values()]
-    if all(part.paths is not None for part in parts.values()):
-        paths = (path for part in parts.values() for path in part.paths)  # type: ignore[union-attr]
-        ids = np.fromiter(map(_hash, paths), np.int64, sum(lengths))
+    known = [part.paths for part in parts.values() if part.paths is not None]
+    if len(known) == len(parts):
+        ids = np.fromiter(map(_hash, itertools.chain.from_iterable(known)), np.int64, sum(lengths))
         if len(np.unique(ids)) < len(ids):
             raise InputError(f"load: {where}: each file must occur once. Received: a file twice. Remove duplicates.")
     else:

@@ -83,8 +83,9 @@ class Search(Section):
     reduction: int = Field(
         default=3,
         ge=2,
-        description="Successive halving: of the candidates that reach a ninth (with 3) of the epochs, the best third "
-        "continues to a third of the epochs, and of these the best third to the end.",
+        description="Reduction factor of successive halving (arXiv 1502.07943). With 3, the best third of "
+        "the candidates that have trained for a ninth of the epochs trains on to a third of them, and the best third "
+        "of these to the end.",
     )
     student: JsonObject = Field(
         default={},

@@ -210,7 +210,7 @@ def check_packages() -> ModuleType:
     """
     try:
         import optuna
-        import tomli_w  # noqa: F401  # needed hours later
+        import tomli_w  # noqa: F401  # `results` needs it, but only after the training
     except ImportError as error:
         raise ToolMissingError(
             f"search: the package {error.name} is not installed. Run `pip install 'tfkd[search]'`."
