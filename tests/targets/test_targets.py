@@ -457,10 +457,11 @@ def test_run_on_host_of_an_op_it_cannot_prepare_is_refused(model, x):
 
 @pytest.mark.parametrize("spec", ["host", "tflm"])
 def test_run_too_slow_times_out(spec, model, x):
+    many = np.tile(x, (50, 1, 1, 1))  # some seconds of work, so that no computer is done in time
     with pytest.raises(
         isolation.ChildTimedOut, match=rf"running .*digits_int8.tflite on {spec}: timed out after 0.05 s"
     ):
-        targets.get(spec, timeout_s=0.05).run(model, x)
+        targets.get(spec, timeout_s=0.05).run(model, many)
 
 
 @pytest.mark.parametrize("spec", ["host:reference", "tflm"])
