@@ -238,14 +238,14 @@ def convolutional():
 @pytest.mark.parametrize(
     ("build", "mode"),
     [
-        (bidirectional, "full_int8"),
-        (gru_pair, "full_int8"),
+        pytest.param(bidirectional, "full_int8", marks=pytest.mark.campaign),
+        pytest.param(gru_pair, "full_int8", marks=pytest.mark.campaign),
         (beside_a_feature, "full_int8"),
-        (stacked, "int16x8"),
+        pytest.param(stacked, "int16x8", marks=pytest.mark.campaign),
         (gru_with_initial_state, "int16x8"),
         (encoder_and_decoder, "full_int8"),
-        (cells, "full_int8"),
-        (convolutional, "full_int8"),
+        pytest.param(cells, "full_int8", marks=pytest.mark.campaign),
+        pytest.param(convolutional, "full_int8", marks=pytest.mark.campaign),
     ],
 )
 def test_recurrent_layers_in_integers_have_the_same_outputs_on_all_engines(build, mode, splits, tmp_path):

@@ -60,7 +60,9 @@ def lstm() -> keras.Model:
     return keras.Sequential([layers.Input((20, 2)), layers.LSTM(6), layers.Dense(3)])
 
 
-@pytest.mark.parametrize(("student", "teacher"), [(gru, cnn), (lstm, cnn), (gru, rnn)])
+@pytest.mark.parametrize(
+    ("student", "teacher"), [(gru, cnn), pytest.param(lstm, cnn, marks=pytest.mark.campaign), (lstm, rnn)]
+)
 def test_recurrent_student_learns_from_its_teacher(student, teacher) -> None:
     x, y = sequences(400, seed=0)
     test_x, test_y = sequences(300, seed=1)

@@ -131,6 +131,7 @@ def test_mutual_learning_trains_every_student():
     assert received == pytest.approx(accuracy(students[0]))
 
 
+@pytest.mark.campaign
 def test_mutual_learning_reduces_the_distance_of_students():
     keras.utils.set_random_seed(0)
     apart, together = [net(8), net(8)], [net(8), net(8)]

@@ -85,6 +85,7 @@ def test_workers_compute_the_same_as_one_process(results):
         np.testing.assert_allclose(np.ravel(first[name]), np.ravel(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.campaign  # the test before it trains on two processes too
 def test_script_of_distill_workers_trains_on_two_processes(tmp_path, forks):
     import tfkd
 

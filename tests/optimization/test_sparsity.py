@@ -137,6 +137,7 @@ def test_clusters_and_zeros_are_in_the_tflite(clustered, tmp_path):
     assert len(np.unique(kernel)) <= 8
 
 
+@pytest.mark.campaign  # test_quantization_aware_training_keeps_clusters_and_zeros has both
 def test_quantization_aware_training_keeps_zeros(kept, tmp_path):
     found = kernels(kept.export(tmp_path / "pqat.tflite", calibration=TRAIN))
     for name in ("first", "second", "logits"):
@@ -159,6 +160,7 @@ def test_divergence_from_the_tflite_is_an_error_that_names_the_layer(kept, tmp_p
     kernel.assign(trained)
 
 
+@pytest.mark.campaign
 def test_quantization_aware_training_keeps_clusters(tmp_path):
     image = keras.Input((8, 8, 1))
     x = layers.Rescaling(1 / 128, offset=-1)(image)

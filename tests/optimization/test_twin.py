@@ -116,7 +116,7 @@ def test_weights_of_a_trained_twin_are_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(second.model(x), first.model(x))
 
 
-@pytest.mark.parametrize("found", [None, "1"])
+@pytest.mark.parametrize("found", [None, pytest.param("1", marks=pytest.mark.campaign)])
 def test_legacy_keras_variable_stays_as_found(found):
     code = (
         "import os, warnings, subprocess, sys\n"

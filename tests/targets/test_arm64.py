@@ -53,6 +53,7 @@ def failing_apt(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
 
+@pytest.mark.campaign  # unpacks all of its packages twice
 @pytest.mark.network
 def test_prepare_resumes_after_a_kill(cache):
     (cache / "downloads/sha256.json").unlink(missing_ok=True)  # the files of earlier runs are then compared with apt's

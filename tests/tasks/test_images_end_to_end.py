@@ -40,7 +40,11 @@ def untrained(name):
     return task, splits, models.build(builder, splits.train.input_shape, task.outputs(splits.train), **options)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    ["segmentation", "object_detection"]
+    + [pytest.param(name, marks=pytest.mark.campaign) for name in ("centroid_detection", "keypoints")],
+)
 def test_outputs_of_a_target_are_scored_and_shown(name, tmp_path):
     task, splits, model = untrained(name)
     converted = tfkd.convert(model, tmp_path / "model.tflite", mode="float32")

@@ -48,6 +48,7 @@ def apk(folder, model):
     return folder / "bench.apk"
 
 
+@pytest.mark.campaign  # builds the app again
 def test_same_sources_model_and_key_give_the_same_bytes_without_a_network(folder, apk, model, tmp_path, monkeypatch):
     # Only Maven uses the network; after the first build nothing calls it.
     (tmp_path / "mvn").write_text("#!/bin/sh\nexit 1\n")
@@ -118,6 +119,7 @@ def test_page_sizes_are_told_by_abi(apk, tmp_path, monkeypatch, capsys):
     assert check_apk.main() == 2
 
 
+@pytest.mark.campaign  # builds the app again
 def test_given_libraries_make_the_same_app_as_those_of_maven(apk, folder, model, tmp_path):
     given = [build_apk.artifact(build_apk.ARTIFACTS[name]) for name in ("lite", "api")]
     build_apk.build(model.path, "digits", tmp_path / "a.apk", build_apk.ABIS, folder / "key.p12", litert=given)
