@@ -1,5 +1,7 @@
 """Data in the forms of Keras and TensorFlow Lite as a split."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -86,6 +88,7 @@ def test_draw_takes_a_part_of_endless_data():
         (lambda: [(X[:3], [0, 4, 1])], "batch 0: labels must be in 0..3. Received: 4"),
         (list, "must have samples"),
         (data.Stream(batches, 21), "must yield 21 samples. Received: 20. Pass samples=20"),
+        (data.Stream(lambda: itertools.cycle([(X, Y)]), 39), "must yield 39 samples. Received: more. Pass their"),
         (X, "must be a split of tfkd.data, arrays .*Received: ndarray"),
         (lambda: [(X, Y, 1, 2)], "must yield .x, y.. Received: 4 values"),
     ],

@@ -185,7 +185,7 @@ def classifier(end: str) -> TFLiteModel:
 
 
 def test_code_of_tasks_computes_what_numpy_computes(tmp_path: Path) -> None:
-    cases = [("a", "classification", ""), ("b", "classification", "SOFTMAX"), ("c", "binary", ""),
+    cases = [("a", "classification", ""), ("b", "classification", "SOFTMAX"), ("c", "multi_label", ""),
              ("d", "multi_label", "LOGISTIC"), ("e", "regression", "")]  # fmt: skip
     rows = np.random.default_rng(0).integers(-128, 128, (6, 5)).astype("int8")
     rows[0] = [3, 7, 7, -1, 0]  # the first of equal ones
@@ -237,6 +237,10 @@ def test_bytes_of_a_sensor_are_scaled_to_the_range_that_the_model_expects() -> N
     assert table == list(range(-128, 128))
     with pytest.raises(ValueError, match="two different numbers"):
         task_code.write(model, program, "regression", (1.0, 1.0))
+    with pytest.raises(ValueError, match="holds, 0 to 1. Received: -1 and 1; 50% of the range would be clipped"):
+        task_code.write(model, program, "regression", (-1.0, 1.0))
+    with pytest.raises(ValueError, match="Received: 0.1 and 0; all bytes would become at most 26 values"):
+        task_code.write(model, program, "regression", (0.1, 0.0))
     with pytest.raises(ValueError, match="task must be one of classification"):
         task_code.write(model, program, "clasification")
 
@@ -247,6 +251,19 @@ def test_classification_of_one_value_is_refused() -> None:
     model = TFLiteModel.load(made.bytes(made.op("RELU", [x], [made.same(x, (1, 1))])))
     with pytest.raises(ValueError, match="two classes or more.*--task binary"):
         task_code.write(model, micro.emit(model), "classification")
+
+
+@pytest.mark.parametrize(
+    ("end", "task", "message"),
+    [
+        pytest.param("", "binary", "needs a model with one output value. Received: 5", id="binary-of-several"),
+        pytest.param("SOFTMAX", "multi_label", "Received: a model that ends in SOFTMAX", id="labels-of-softmax"),
+    ],
+)
+def test_task_that_the_outputs_do_not_fit_is_refused(end: str, task: str, message: str) -> None:
+    model = classifier(end)
+    with pytest.raises(ValueError, match=message):
+        task_code.write(model, micro.emit(model), task)
 
 
 def test_command_writes_a_project_with_the_costs_of_a_core(tmp_path: Path) -> None:

@@ -250,12 +250,17 @@ def test_labels_on_the_command_line_may_be_longer_than_a_file_name(digits_int8, 
         ({"preparation": web_site.Preparation(resize="cubic")}, "resize must be one of"),
         ({"preparation": web_site.Preparation(input_range=(1, 1))}, "two different numbers"),
         ({"preparation": web_site.Preparation(input_range=(0, math.nan))}, "two different numbers"),
+        ({"preparation": web_site.Preparation(input_range=(-128, 128))}, "50% of the range would be clipped"),
+        ({"preparation": web_site.Preparation(input_range=(0, 1))}, "would become at most 2 values"),
         ({"preparation": web_site.Preparation(sample_rate=16_000)}, "samples of a sound"),
         ({"preparation": web_site.Preparation(sample_rate=16_000, hop_ms=math.inf)}, "hop_ms must be numbers"),
         ({"preparation": web_site.Preparation(sample_rate=1)}, "sample_rate must be"),
         ({"preparation": web_site.Preparation(sample_rate=16_000, features="mel")}, "features must be one of"),
     ],
-    ids=("labels", "binary", "task", "resize", "range", "infinite", "waveform", "hop", "rate", "features"),
+    ids=(
+        *("labels", "binary", "task", "resize", "range", "infinite", "clipped", "narrow"),
+        *("waveform", "hop", "rate", "features"),
+    ),
 )
 def test_wrong_options_are_refused(digits_int8, tmp_path, options, message):
     with pytest.raises(InputError, match=message):

@@ -90,14 +90,17 @@ def as_split(
         has_labels = y is not None
         kept.add(x, np.zeros(len(x), np.int64) if y is None else y, count + np.arange(len(x)))
         shape, count = x.shape[1:], count + len(x)
-        if most is not None and count >= most:
+        if (most is not None and count >= most) or (isinstance(data, Stream) and count > data.samples):
             break
     if not count:
         raise InputError(f"{name}: the data must have samples. Received: none.")
     if isinstance(data, Stream) and count != data.samples:
+        given, advice = (
+            (f"{count:,}", f"Pass samples={count}") if count < data.samples else ("more", "Pass their number")
+        )
         raise InputError(
-            f"{name}: the function must yield {data.samples:,} samples. Received: {count:,}. Pass samples={count}, or "
-            "correct the function."
+            f"{name}: the function must yield {data.samples:,} samples. Received: {given}. {advice}, or correct the "
+            "function."
         )
     x, y, ids = kept.columns()
     if labels == abnormal_labels.KIND:

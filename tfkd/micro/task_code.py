@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfkd._internal.suggestion import suggestion
+from tfkd.conversion import input_room
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
 from tfkd.micro.c_context import CTYPES
@@ -48,8 +49,8 @@ def write(model: TFLiteModel, program: Program, task: str, input_range: tuple[fl
             quantized input has room for them; otherwise there is no function for bytes.
 
     Raises:
-        InputError: Unknown task, a classification of a model with one output value, or a range whose ends are equal
-            or not finite.
+        InputError: Unknown task, one that the number of output values or the last op does not fit, a range whose ends
+            are equal or not finite, or one that the quantized input has no room for.
     """
     if task not in DECODERS:
         raise InputError(
@@ -78,19 +79,35 @@ def write(model: TFLiteModel, program: Program, task: str, input_range: tuple[fl
 
 
 def _decoder(model: TFLiteModel, program: Program, task: str) -> list[str]:
-    """The functions of a task; none for several outputs, numbers without a scale, or one class for each position."""
-    if len(program.outputs) != 1:
+    """The functions of a task; none for a classification of several outputs, numbers without a scale, or positions."""
+    outputs = program.outputs
+    if len(outputs) != 1 or not outputs[0].tensor.scales:
+        if task == "classification":  # the default
+            return []
+        raise InputError(
+            f"export-c: the task {task} needs a model with one output that has a scale. Received: {len(outputs)} "
+            "outputs or integers. Leave --task out, and read the outputs yourself."
+        )
+    (output,), end = outputs, _end(model)
+    count = output.tensor.elements
+    if task == "classification" and count != (output.tensor.shape or (1,))[-1]:
         return []
-    output = program.outputs[0]
-    one_answer = output.tensor.elements == (output.tensor.shape or (1,))[-1]
-    if not output.tensor.scales or (task == "classification" and not one_answer):
-        return []
-    if task == "classification" and output.tensor.elements == 1:
+    if task == "classification" and count == 1:
         raise InputError(
             "export-c: the task classification needs a model with two classes or more. Received: one output value. "
             "Pass --task binary or --task regression."
         )
-    return DECODERS[task](program.name, output, _end(model))
+    if task == "binary" and count != 1:
+        raise InputError(
+            f"export-c: the task binary needs a model with one output value. Received: {count}. Pass --task "
+            "classification or --task multi_label."
+        )
+    if task in ("binary", "multi_label") and end in ("SOFTMAX", "LOG_SOFTMAX"):
+        raise InputError(
+            f"export-c: the task {task} needs logits or the outputs of a sigmoid, which are decided one by one. "
+            f"Received: a model that ends in {end}. Pass --task classification."
+        )
+    return DECODERS[task](program.name, output, end)
 
 
 def _end(model: TFLiteModel) -> str:
@@ -109,10 +126,11 @@ def _bytes(name: str, io: IOTensor, input_range: tuple[float, float] | None) -> 
     tensor = io.tensor
     if not tensor.scales or tensor.dtype not in ("int8", "uint8", "int16"):
         return ""
-    limits = np.iinfo(tensor.dtype)
     low, high = input_range or PIXELS
-    least, most = sorted(((end - tensor.zero_point) * tensor.scale) for end in (limits.min, limits.max))
-    if input_range is None and not (least <= low + 2 * tensor.scale and most >= high - 2 * tensor.scale):
+    least, most = input_room.held(tensor.dtype, tensor.scale, tensor.zero_point)
+    if input_range is not None:
+        input_room.check(input_range, tensor.dtype, tensor.scale, tensor.zero_point, "export-c")
+    elif not (least <= low + 2 * tensor.scale and most >= high - 2 * tensor.scale):
         return (
             f"/* No function for bytes: the input holds {least:.4g} to {most:.4g}. Export with --input-range\n"
             " * LOW,HIGH, the values of the bytes 0 and 255. */"

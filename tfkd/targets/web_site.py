@@ -17,6 +17,7 @@ import numpy as np
 from tfkd._internal import atomic
 from tfkd._internal.suggestion import suggestion
 from tfkd._internal.types import JsonObject
+from tfkd.conversion import input_room
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.data import sound_features
 from tfkd.data.reading import ReadingOptions
@@ -112,7 +113,7 @@ def write(
     size = int(np.prod(model.outputs[0].shape))
     names = _labels(labels, task, size)
     settings = {
-        **_input(model.inputs[0].shape, preparation),
+        **_input(model, preparation),
         "task": task,
         "labels": names,
         "activation": _activation(model, task),
@@ -199,14 +200,15 @@ def _end(end: End) -> JsonObject:
     return found
 
 
-def _input(shape: tuple[int, ...], how: Preparation) -> JsonObject:
-    """The settings of the preparation of a picture or a sound.
-
-    Args:
-        shape: Shape of the input of the model.
-        how: The options.
-    """
-    return _picture(shape, how) if how.sample_rate is None else _sound(shape, how, how.sample_rate)
+def _input(model: TFLiteModel, how: Preparation) -> JsonObject:
+    """The settings of the preparation of a picture or a sound."""
+    shape = model.inputs[0].shape
+    if how.sample_rate is not None:
+        return _sound(shape, how, how.sample_rate)
+    settings = _picture(shape, how)
+    if (tensor := input_room.quantized_input(model)) is not None:
+        input_room.check(how.input_range, tensor.dtype, tensor.scales[0], tensor.zero_points[0], "export-web")
+    return settings
 
 
 def _picture(shape: tuple[int, ...], how: Preparation) -> JsonObject:
