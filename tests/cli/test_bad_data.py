@@ -48,6 +48,11 @@ def unequal_keys(path):
     return path / "list.jsonl"
 
 
+def class_that_is_not_trained(path):
+    (path / "list.csv").write_text("label,split,a\nx,train,1\ny,train,2\nx,test,3\nz,test,4\n")
+    return path / "list.csv"
+
+
 def no_number(path):
     (path / "list.csv").write_text("label,a,b\nx,1,2\ny,1,two\n")
     return path / "list.csv"
@@ -72,6 +77,7 @@ def other_schema(path):
         (missing_file, "list.csv, line 3: path must be a file", "remove the line"),
         (unequal_columns, "list.csv, line 3: each row must have the 3 columns of line 1. Received: 2", "Correct"),
         (unequal_keys, "list.jsonl, line 2: each row must have the same columns. Received: x, y", "Correct the line"),
+        (class_that_is_not_trained, "list.csv, line 5: the class must be one of those of the training", "Correct it"),
         (no_number, "list.csv, line 3: column 'b' must be a finite number. Received: 'two'", "Correct it"),
         (other_schema, "a.tfrecord, record 0: must have the feature 'x'. Received: klass (int64), y", "Name one"),
     ],

@@ -100,3 +100,14 @@ def test_model_of_any_size_takes_a_fixed_one():
         models.with_input_shape(made, (8, 8, 1))
     with pytest.raises(InputError, match="do not take input_shape"):
         models.with_input_shape(made, (2, 2, 3))
+
+
+def test_inputs_of_any_length_take_a_fixed_one():
+    inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in ("tokens", "mask")}
+    embedded = layers.Embedding(9, 4)(inputs["tokens"])
+    kept = layers.Multiply()([embedded, keras.ops.expand_dims(keras.ops.cast(inputs["mask"], "float32"), -1)])
+    made = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(kept)))
+    fixed = models.with_input_shape(made, (5,))
+    assert [tensor.shape for tensor in fixed.inputs] == [(None, 5), (None, 5)]
+    x = {"tokens": np.arange(10, dtype="int32").reshape(2, 5) % 9, "mask": np.eye(2, 5, dtype="int32")}
+    np.testing.assert_allclose(fixed(x), made(x), rtol=1e-5)

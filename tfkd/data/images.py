@@ -64,7 +64,7 @@ def decode(file: object, options: ReadingOptions, content: bytes | None = None) 
     Raises:
         InputError: The file cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         opened: Any = file if content is None else io.BytesIO(content)
@@ -80,8 +80,10 @@ def decode(file: object, options: ReadingOptions, content: bytes | None = None) 
             image = upright if upright.mode == mode else upright.convert(mode)
             array = np.asarray(_fitted(image, options))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow names the object that it read.
+        fault = "bytes of another format" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(
-            f"load: {file} must be a readable PNG, JPEG, WebP, BMP or GIF of 8 bits per channel. Received: {error}. "
+            f"load: {file} must be a readable PNG, JPEG, WebP, BMP or GIF of 8 bits per channel. Received: {fault}. "
             f"Repair or remove it{', or pass skip_broken=True' if content is None else ''}."
         ) from error
     return array[..., None] if array.ndim == 2 else array

@@ -44,13 +44,17 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     try:
         samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
+        fault = str(error).rstrip(".")
         raise InputError(
-            f"load: {file} must be a readable WAV, FLAC or OGG. Received: {error}. Repair or remove it, or pass "
+            f"load: {file} must be a readable WAV, FLAC or OGG. Received: {fault}. Repair or remove it, or pass "
             "skip_broken=True."
         ) from error
     sound = samples.mean(axis=1)
     if not len(sound) or not np.isfinite(sound).all():
-        raise InputError(f"load: {file} must have samples that are finite. Received: others. Remove it.")
+        raise InputError(
+            f"load: {file} must have samples that are finite. Received: {'NaN or infinity' if len(sound) else 'none'}. "
+            "Repair or remove it, or pass skip_broken=True."
+        )
     wanted = options.sample_rate or rate
     if wanted != rate:
         common = math.gcd(wanted, rate)

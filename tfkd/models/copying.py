@@ -15,8 +15,8 @@ def apply_copy(model: keras.Model, x: Nest) -> Nest:
     Where a layer cannot be copied, such as one without a configuration, the model itself is called, as one layer.
 
     Args:
-        model: A functional or Sequential model with one input.
-        x: Symbolic input.
+        model: A functional or Sequential model.
+        x: Symbolic input, or several in the structure of the model's.
     """
     copies: dict[int, tuple[keras.Operation, keras.Operation]] = {}
 
@@ -27,7 +27,7 @@ def apply_copy(model: keras.Model, x: Nest) -> Nest:
             copies[id(operation)] = (operation, type(operation).from_config(operation.get_config()))
         return copies[id(operation)][1]
 
-    inputs = keras.tree.pack_sequence_as(keras_compat.input_structure(model), [x])
+    inputs = keras.tree.pack_sequence_as(keras_compat.input_structure(model), keras.tree.flatten(x))
     try:
         outputs = keras_compat.run_through(model, inputs, copied)
         for layer, copy in copies.values():
@@ -38,34 +38,38 @@ def apply_copy(model: keras.Model, x: Nest) -> Nest:
 
 
 def with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
-    """A model with an input of fixed shape, of one that leaves dimensions such as height and width open.
+    """A model with inputs of fixed shape, of one that leaves dimensions such as height and width open.
 
     Args:
-        model: A built model with one input. The result has weights of its own.
-        shape: Shape of one sample, without the batch axis.
+        model: A built model. The result has weights of its own.
+        shape: Shape of one sample, without the batch axis; of several inputs that all have this shape, such as the
+            token ids and the mask of a text model.
 
     Returns:
         The new model; `model` itself if its input shape is fixed already.
 
     Raises:
-        ModelError: The model has several inputs or does not show its layers.
-        InputError: The shape does not fit the dimensions that the model fixes, or its layers.
+        ModelError: The model does not show its layers.
+        InputError: The shape does not fit the dimensions that an input fixes, or the layers.
     """
-    if not keras_compat.shows_layers(model) or len(model.inputs) != 1:
+    if not keras_compat.shows_layers(model):
         raise ModelError(
-            f"models.with_input_shape: {model.name!r} must be a functional or Sequential model with one input. "
-            "Received: another. Build it with keras.Input of the size used on the device."
+            f"models.with_input_shape: {model.name!r} must be a functional or Sequential model. Received: another. "
+            "Build it with keras.Input of the size used on the device."
         )
-    batch, *known = model.inputs[0].shape
-    if len(known) != len(shape) or any(one not in (None, size) for one, size in zip(known, shape, strict=True)):
-        raise InputError(
-            f"models.with_input_shape: input_shape must fit {tuple(known)} of {model.name!r}. Received: {shape}. Give "
-            "one size for each dimension."
-        )
-    if None not in known:
+    for tensor in model.inputs:
+        known = tensor.shape[1:]
+        if len(known) != len(shape) or any(one not in (None, size) for one, size in zip(known, shape, strict=True)):
+            raise InputError(
+                f"models.with_input_shape: input_shape must fit {tuple(known)} of the input {tensor.name!r} of "
+                f"{model.name!r}. Received: {shape}. Give one size for each dimension."
+            )
+    if all(None not in tensor.shape[1:] for tensor in model.inputs):
         return model
-    tensor = model.inputs[0]
-    inputs = keras.Input(batch_shape=(batch, *shape), dtype=tensor.dtype, name=tensor.name)
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(batch_shape=(tensor.shape[0], *shape), dtype=tensor.dtype, name=tensor.name),
+        keras_compat.input_structure(model),
+    )
     try:
         return keras.Model(inputs, apply_copy(model, inputs), name=model.name)
     except ValueError as error:  # Keras, of a size that is too small for the strides

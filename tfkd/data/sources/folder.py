@@ -154,7 +154,7 @@ def _common_classes(root: Path, classes: Mapping[Role, tuple[str, ...]]) -> tupl
             unpaired = ", ".join(sorted(set(names) ^ set(found)))
             raise InputError(
                 f"load: {root}: train/ and {part}/ must have the same classes. Received: {unpaired} in one of them "
-                "only."
+                "only. Add the folder to the other, or move it away."
             )
     return names
 

@@ -70,6 +70,8 @@ def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
     rows = manifest.read(path, content)
     part = manifest.parts(path, rows)
     y, names, label_kind = targets.read(path, rows, labels)
+    if part is not None and label_kind == "classes" and labels in (None, "classes"):
+        _check_trained(path, rows, y, np.array(part))
     found = {"y": y, "classes": np.array(names, object), "label_kind": np.array(label_kind)}
     if part is not None:
         found["part"] = np.array(part)
@@ -82,6 +84,17 @@ def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
         "paths": _files(path, rows, kind),
         "line": np.fromiter((row.line for row in rows), np.int64, len(rows)),
     }
+
+
+def _check_trained(path: Path, rows: Sequence[Row], y: np.ndarray, part: np.ndarray) -> None:
+    """Raises for the first row whose class no training row has."""
+    unknown = np.flatnonzero(~np.isin(y, y[part == "train"]))
+    if len(unknown) and (part == "train").any():
+        row = rows[int(unknown[0])]
+        raise InputError(
+            f"load: {path}, line {row.line}: the class must be one of those of the training rows. Received: "
+            f"{row.values['label']!r}. Correct it, or add such rows to the part train."
+        )
 
 
 def _files(path: Path, rows: Sequence[Row], kind: Kind) -> np.ndarray:
@@ -163,8 +176,8 @@ def _array(path: Path, row: Row) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise InputError(
             f"load: {path}, line {row.line}: x must be a list of numbers, with inner lists of one length. "
-            f"Received: {error}. Correct it."
-        ) from None
+            f"Received: {str(row.values['x'])[:60]}. Correct it."
+        ) from error
     if not values.size or not np.isfinite(values).all():
         raise InputError(f"load: {path}, line {row.line}: x must have finite numbers. Received: none, NaN or infinity.")
     return values
