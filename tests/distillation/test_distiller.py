@@ -386,6 +386,17 @@ def test_labels_of_several_classes_with_a_soft_loss_on_classes_are_refused(loss,
     distil(wide(3), wide(3), data=(X, y), soft_loss=squared, compile_options={"loss": loss, "metrics": None})
 
 
+def own_squares(y, z):
+    return keras.ops.mean((y - z) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize("y", [X[:, :3], np.abs(X[:, :3]), -np.abs(X[:, :3])], ids=["both", "positive", "negative"])
+def test_real_numbers_with_a_soft_loss_on_classes_are_refused_for_any_loss(y):
+    with pytest.raises(InputError, match="Received: real numbers in .*task='regression'"):
+        distil(wide(3), wide(3), data=(X, y), compile_options={"loss": own_squares, "metrics": None})
+    distil(wide(3), wide(3), data=(X, y), task="regression", compile_options={"loss": own_squares, "metrics": None})
+
+
 def test_summary_names_teacher_and_loss():
     lines = []
     tfkd.Distiller(net(), net(32, name="big"), temperature=3.0).summary(print_fn=lines.append)

@@ -106,7 +106,7 @@ def check_losses(hard_loss: Tensor, soft_losses: Sequence[losses.DistillationLos
 def check_targets(
     y: Tensor, outputs: tuple[int | None, ...], soft_losses: Sequence[losses.DistillationLoss], *, binary: bool
 ) -> None:
-    """Raises where samples have several classes, but a soft loss compares classes that exclude each other.
+    """Raises where labels are several classes or real numbers, but a soft loss compares classes that exclude others.
 
     Args:
         y: Labels of a batch, or None. Only rows with one value per class are examined.
@@ -115,17 +115,24 @@ def check_targets(
         binary: Whether the compiled loss is a binary one, which allows rows without a class.
 
     Raises:
-        InputError: A row of labels has a sum above 1, or, under a binary loss, another sum than 1.
+        InputError: A row of labels has a sum above 1 or a value below 0, or, under a binary loss, another sum than 1.
     """
     loss = next((loss for loss in soft_losses if loss.needs_classes), None)
     if loss is None or not hasattr(y, "shape") or len(y.shape) != len(outputs) or y.shape[-1] != outputs[-1]:
         return
-    sums = np.asarray(y, "float32").sum(axis=-1)
-    if (sums > 1.001).any() or (binary and (sums < 0.999).any()):
+    values = np.asarray(y, "float32")
+    sums = values.sum(axis=-1)
+    if (values < -0.001).any() or (sums > 1.001).any() or (binary and (sums < 0.999).any()):
+        shares = binary and values.min() >= 0 and values.max() <= 1  # smoothed labels
+        several = shares or np.isin(values, (0, 1)).all()
+        received = (
+            f"labels of several classes, rows with sums {sums.min():g}..{sums.max():g}"
+            if several
+            else f"real numbers in {values.min():g}..{values.max():g}, as of a regression"
+        )
         raise InputError(
-            f"Distiller: {type(loss).__name__} needs samples of exactly one class. Received: labels of several "
-            f"classes, rows with sums {sums.min():g}..{sums.max():g}. Pass task='multi_label', or "
-            "soft_loss=tfkd.losses.MeanSquared()."
+            f"Distiller: {type(loss).__name__} needs samples of exactly one class. Received: {received}. Pass "
+            f"task={'multi_label' if several else 'regression'!r}, or soft_loss=tfkd.losses.MeanSquared()."
         )
 
 
