@@ -76,18 +76,41 @@ def test_large_models_are_run_on_fewer_samples(trained, monkeypatch):
     samples, positions = scaled("-1..1"), 6 * 6
     assert keras_runs.multiplications(trained["plain"]) == 1 + positions * 9 * 8 + positions * 8 * 10
     monkeypatch.setattr(input_scale, "_BUDGET", 1.0)
-    accuracy, _ = input_scale.audit(trained["plain"], samples, "x")
-    some = samples.take(input_scale._rows(256, 64))
+    some = samples.take(np.random.default_rng(0).permutation(256)[:64])
     outputs = trained["plain"].predict(some.x.astype("float32"), verbose=0)
-    assert accuracy == np.mean(outputs.argmax(axis=1) == some.y)
+    found = input_scale.audit(trained["plain"], samples, "x")
+    assert (found.accuracy, found.samples) == (np.mean(outputs.argmax(axis=1) == some.y), 64)
+    keras.utils.set_random_seed(0)
+    assert input_scale.audit(classifier(), samples, "x").samples == 32  # of chance
+
+
+class Sizes(L.Layer):
+    """Passes its input on and keeps the sizes of the batches."""
+
+    def build(self, shape):
+        self.seen = []
+
+    def call(self, x):
+        self.seen.append(x.shape[0])
+        return x
+
+
+def test_batches_are_smaller_where_a_layer_has_many_outputs(monkeypatch):
+    layer = Sizes()
+    model, x = classifier(layer), scaled("0..1").x[:25]
+    layer.seen.clear()
+    monkeypatch.setattr(keras_runs, "_VALUES", 10.0 * 6 * 6 * 8)
+    outputs = keras_runs.run(model, x)[0]
+    assert layer.seen == [10, 10, 5]
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_samples_of_the_training_are_accepted_and_those_of_another_scale_refused(name, trained):
     right = MODELS[name][1]
-    accuracy, findings = input_scale.audit(trained[name], scaled(right), "convert: calibration")
-    assert accuracy > 0.85
-    assert findings == ()
+    found = input_scale.audit(trained[name], scaled(right), "convert: calibration")
+    assert found.accuracy > 0.85
+    assert (found.findings, found.samples) == ((), 256)
     for wrong in {"0..255", "0..1"} - {right}:
         with pytest.raises(InputError, match=r"convert: calibration must (have the scale|be unscaled)"):
             input_scale.audit(trained[name], scaled(wrong), "convert: calibration")
@@ -117,6 +140,17 @@ def test_a_model_of_chance_is_run_on_few_samples_of_each_scale_and_equal_scales_
     assert sum(sizes) < 5 * 64 / 2
 
 
+def test_scale_with_one_answer_for_all_samples_is_given_up_after_the_first(monkeypatch):
+    samples, model, sizes = scaled("0..1"), classifier(), []
+    model.layers[-1].kernel.assign(np.zeros(model.layers[-1].kernel.shape))
+    model.layers[-1].bias.assign(np.eye(10)[np.bincount(samples.y).argmax()])
+    run = keras_runs.run
+    monkeypatch.setattr(keras_runs, "run", lambda model, x: sizes.append(len(x)) or run(model, x))
+    scales = input_scale.common_scales(samples.x)
+    assert input_scale.find_better(model, samples, scales, model.predict(samples.x, verbose=0)) is None
+    assert set(sizes) == {8}
+
+
 def test_messages_name_the_layer_or_the_scale(trained):
     with pytest.raises(InputError, match="Normalization 'normalization.*' of the model was adapted to"):
         input_scale.audit(trained["normalization"], scaled("0..16"), "x")
@@ -128,8 +162,7 @@ def test_messages_name_the_layer_or_the_scale(trained):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_untrained_model_is_accepted_in_every_scale(scale):
-    accuracy, _ = input_scale.audit(classifier(), scaled(scale), "x")
-    assert accuracy < 0.5
+    assert input_scale.audit(classifier(), scaled(scale), "x").accuracy < 0.5
 
 
 def test_model_with_a_list_of_one_input_is_run_without_a_warning():
@@ -152,7 +185,7 @@ def test_accuracy_above_that_of_a_constant_answer_is_no_finding_with_two_classes
     inputs = keras.Input((1,))
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Rescaling(1, -128)(inputs)))
     model.layers[-1].kernel.assign([[-0.1, 0.1]])
-    accuracy, findings = input_scale.audit(model, split, "x")
+    accuracy, findings, _ = input_scale.audit(model, split, "x")
     assert 0.6 < accuracy < 0.75
     assert not any("no better than chance" in finding for finding in findings)
 
@@ -185,7 +218,7 @@ def test_scales_that_few_samples_do_not_tell_apart_are_all_named():
 def test_accuracy_below_that_of_the_training_is_a_finding(trained):
     split = scaled("0..255")
     swapped = data.from_arrays((split.x, (split.y + 1) % 10), (split.x[:9], split.y[:9]), validation=0.0).train
-    accuracy, (finding,) = input_scale.audit(trained["nested"], swapped, "x")
+    accuracy, (finding,), _ = input_scale.audit(trained["nested"], swapped, "x")
     assert accuracy < 0.2
     assert "in its training: they were prepared in another way, or have other labels" in finding
 
@@ -204,7 +237,7 @@ def test_labels_of_other_classes_and_few_samples_are_no_evidence(trained):
     train = data.load("digits").train
     ones = train.take(np.flatnonzero(train.y == 1)[:20])
     single = data.from_arrays((ones.x, np.zeros(20, int)), (ones.x, np.zeros(20, int)), validation=0.0).train
-    assert input_scale.audit(trained["nested"], single, "x") == (None, ())
+    assert input_scale.audit(trained["nested"], single, "x") == (None, (), 0)
     assert input_scale.audit(trained["nested"], train.sample(3), "x")[0] is not None
     assert input_scale.is_far_below(0.1, 0.9, 100)
     assert not input_scale.is_far_below(0.4, 0.9, 5)
@@ -215,7 +248,7 @@ def test_model_that_keeps_a_state_is_not_run():
     model = keras.Sequential([keras.Input(batch_shape=(1, 8, 8)), L.LSTM(3, stateful=True), L.Dense(10)])
     before = [state.numpy() for state in model.layers[0].states]
     split = data.load("digits").train.sample(32)
-    assert input_scale.audit(model, split, "x") == (None, ())
+    assert input_scale.audit(model, split, "x") == (None, (), 0)
     assert all((a == b.numpy()).all() for a, b in zip(before, model.layers[0].states, strict=True))
 
 

@@ -291,6 +291,13 @@ def test_reduced_reference_has_samples_from_all_parts(expected):
     assert len(expected.reduced(99).inputs) == reference.MOST
 
 
+@pytest.mark.parametrize("budget", [1.0, 2e6, 1e12])
+def test_keras_model_computes_at_least_the_samples_that_are_compared(budget, student, converted, monkeypatch):
+    monkeypatch.setattr(reference, "_BUDGET", budget)
+    least = reference.count(converted("full_int8"), "full_int8")
+    assert least <= reference.most(student) <= min(3 * least, reference.MOST)
+
+
 def test_generated_inputs_are_in_the_range_of_the_first_layer():
     pixels = keras.Input((4, 4, 1))
     model = keras.Model(pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))

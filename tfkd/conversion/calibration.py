@@ -158,9 +158,14 @@ def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:
     """
     if calibration.split is None:
         return calibration
-    accuracy, findings = input_scale.audit(model, calibration.split, _where(calibration.split))
-    findings = (*calibration.audit.findings, *findings)
-    return calibration._replace(audit=dataclasses.replace(calibration.audit, accuracy=accuracy, findings=findings))
+    audited = input_scale.audit(model, calibration.split, _where(calibration.split))
+    extended = dataclasses.replace(
+        calibration.audit,
+        accuracy=audited.accuracy,
+        accuracy_samples=audited.samples,
+        findings=(*calibration.audit.findings, *audited.findings),
+    )
+    return calibration._replace(audit=extended)
 
 
 def audit(chosen: Split) -> CalibrationAudit:

@@ -132,7 +132,7 @@ def convert(
             if calibrated is not None:
                 calibrated = with_accuracy(calibrated, loaded)
             some = reference.usable(calibration, source, seed) if samples is None else samples
-            expected = reference.of_keras(loaded, input_specs(loaded), some, reference.MOST)
+            expected = reference.of_keras(loaded, input_specs(loaded), some, reference.most(loaded))
         try:
             quantized, of_saved_model = conversion.result()
             converted = dataclasses.replace(TFLiteModel.load(quantized.content), changes=quantized.changes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,17 +19,18 @@ if TYPE_CHECKING:
 
     from tfkd.data import Split
 
-# Multiply-accumulates of all samples that a large model is run on, and the fewest samples.
-_BUDGET, _FEWEST = 8e9, 64
+# Multiply-accumulates of all samples that a model is run on, and the fewest samples of a model that takes more: the
+# first of them decide whether its accuracy is that of chance, which more samples need not show.
+_BUDGET, _FEWEST, _FIRST_OF_LARGE = 8e9, 64, 32
 # Other scales are tried on so many samples, of large models on fewer, and only if the accuracy is lower or the loss
 # higher than this.
 _TRIED, _FEWEST_TRIED = 64, 32
 # A scale is given up after its first samples, or twice as many, if a model of the least accuracy that would count fits
-# no more of them with less than this probability.
+# no more of them, or gives all of them one label, with less than this probability.
 _FIRST, _HOPELESS = 8, 0.02
 _GOOD_ACCURACY, _GOOD_LOSS = 0.95, 0.5
-# So many values of samples tell whether two scales are the same.
-_COMPARED = 4096
+# So many values of samples, and so many samples, tell whether two scales are the same.
+_COMPARED, _FEWEST_COMPARED = 4096, 4
 # Another scale is the right one if it raises the accuracy by this, and by so many standard errors.
 _LEAST_GAIN = 0.05
 _STANDARD_ERRORS = 4.0
@@ -46,17 +48,32 @@ class Scale(NamedTuple):
 
     Args:
         name: What would have to be done to the samples, such as `divided by 255`.
-        x: Some of the samples in this scale: those of `tried`.
+        of: Gives samples [N, ...] in this scale.
         fault: Why the first layers of the model expect this scale rather than that of the samples; None where they
             do not tell.
     """
 
     name: str
-    x: np.ndarray
+    of: Callable[[np.ndarray], np.ndarray]
     fault: str | None = None
 
 
-def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, tuple[str, ...]]:
+class Audited(NamedTuple):
+    """What a run of a Keras model on labelled samples shows.
+
+    Args:
+        accuracy: Accuracy, 0..1; None where the outputs are not one value for each class, or where the model keeps a
+            state.
+        findings: Sentences on what is suspicious about it.
+        samples: Number of samples that it was measured on: of a large model some of them.
+    """
+
+    accuracy: float | None
+    findings: tuple[str, ...]
+    samples: int
+
+
+def audit(model: keras.Model, chosen: Split, where: str) -> Audited:
     """Runs a Keras model on labelled samples, and refuses samples in another scale than the model expects.
 
     Args:
@@ -64,17 +81,12 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
         chosen: Samples with their labels; a large model is run on some of them.
         where: Beginning of the error message.
 
-    Returns:
-        The accuracy on the samples, 0..1, and sentences on what is suspicious about it. The accuracy is None where the
-        outputs are not one value for each class, or where the model keeps a state.
-
     Raises:
         InputError: The first layers of the model expect another scale and the labels do not show the contrary, or
             the model fits the labels much better in another scale.
     """
-    chosen = _some(chosen, max(_FEWEST, int(_BUDGET // keras_runs.multiplications(model))))
+    chosen, outputs, layers = _run(model, chosen)
     x = chosen.x.astype("float32")
-    outputs, layers = keras_runs.run(model, x)
     own = list(_own_scales(layers, x)) if x.std() > 0 else []
     score = keras_runs.score(outputs, chosen)
     fault = next((scale.fault for scale in own if scale.fault), None)
@@ -83,7 +95,7 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
             f"{where} {fault}. Use samples in the range that the model takes, or pass check=False if they are."
         )
     if score is None:
-        return None, ()
+        return Audited(None, (), 0)
     findings = [*_suspicions(model, chosen, score.accuracy)]
     if score.accuracy < _GOOD_ACCURACY or score.loss > _GOOD_LOSS:
         better = find_better(model, chosen, [*common_scales(x), *own], outputs)
@@ -95,17 +107,40 @@ def audit(model: keras.Model, chosen: Split, where: str) -> tuple[float | None, 
                     "the training of the model, or pass check=False if they are."
                 )
             findings.append(f"The samples may have another scale than those of the training. {words}.")
-    return score.accuracy, tuple(findings)
+    return Audited(score.accuracy, tuple(findings), len(chosen))
+
+
+def _run(model: keras.Model, chosen: Split) -> tuple[Split, np.ndarray | None, list[keras.Layer]]:
+    """Runs a model on as many of the samples as its size allows, and returns these with `keras_runs.run`."""
+    affordable = int(_BUDGET // keras_runs.multiplications(model))
+    if len(chosen) > (most := max(_FEWEST, affordable)):
+        chosen = chosen.take(np.random.default_rng(0).permutation(len(chosen))[:most])
+    x = chosen.x.astype("float32")
+    if affordable >= len(chosen) or len(chosen) <= _FIRST_OF_LARGE:
+        return chosen, *keras_runs.run(model, x)
+    first = chosen.take(np.arange(_FIRST_OF_LARGE))
+    outputs, layers = keras_runs.run(model, x[:_FIRST_OF_LARGE])
+    score = keras_runs.score(outputs, first)
+    if outputs is None or score is None or _is_of_chance(score.accuracy, first):
+        return first, outputs, layers
+    rest = keras_runs.run(model, x[_FIRST_OF_LARGE:])[0]
+    return chosen, np.concatenate([outputs, rest]), layers
+
+
+def _is_of_chance(accuracy: float, labelled: Split) -> bool:
+    """Whether an accuracy is no better than that of a constant answer."""
+    most_frequent, number = float(np.bincount(labelled.y).max()) / len(labelled), len(labelled)
+    return round(accuracy * number) < min(least_right(number, most_frequent), number)
 
 
 def _suspicions(model: keras.Model, chosen: Split, accuracy: float) -> Iterator[str]:
     """What is suspicious about an accuracy on calibration samples."""
     share = f"The Keras model classifies {accuracy:.1%} of the samples right"
     reported, held_out = _reported_accuracy(model), chosen.held_out
-    most = float(np.bincount(chosen.y).max()) / len(chosen)
     if finding := below_reported(accuracy, reported, len(chosen)):
         yield finding
-    elif round(accuracy * len(chosen)) < min(least_right(len(chosen), most), len(chosen)):
+    elif _is_of_chance(accuracy, chosen):
+        most = float(np.bincount(chosen.y).max()) / len(chosen)
         yield (
             f"{share}, no better than chance: the most frequent label reaches {most:.1%}. It is untrained, or they "
             "were prepared in another way than for its training, or have other labels."
@@ -124,9 +159,9 @@ def below_reported(accuracy: float | None, reported: float | None, samples: int)
     Args:
         accuracy: Accuracy on calibration samples, 0..1.
         reported: Accuracy that training reported.
-        samples: Number of calibration samples.
+        samples: Number of calibration samples that it was measured on; 0 where that is not known.
     """
-    if accuracy is None or reported is None or not is_far_below(accuracy, reported, samples):
+    if not samples or accuracy is None or reported is None or not is_far_below(accuracy, reported, samples):
         return None
     return (
         f"The Keras model classifies {accuracy:.1%} of the samples right, after {reported:.1%} in its training: they "
@@ -183,10 +218,9 @@ def find_better(
     inputs = getattr(model, "inputs", None)
     if inputs and not str(inputs[0].dtype).startswith("float"):
         return None
-    rows = tried(len(labelled))
     affordable = int(_BUDGET // (len(scales) * keras_runs.multiplications(model)))
-    kept = _rows(len(rows), max(_FEWEST_TRIED, affordable))
-    rows = rows[kept]
+    number = min(_TRIED, max(_FEWEST_TRIED, affordable))
+    rows = np.sort(np.random.default_rng(0).permutation(len(labelled))[:number])
     some = labelled.take(rows)
     x = some.x.astype("float32")
     before = keras_runs.score(keras_runs.run(model, x)[0] if outputs is None else outputs[rows], some)
@@ -194,8 +228,8 @@ def find_better(
         return None
     found = []
     most_frequent = float(np.bincount(some.y).max()) / len(some)
-    for scale in _distinct([Scale(one.name, one.x[kept]) for one in scales], x):
-        after = _score_unless_hopeless(model, scale.x, some, most_frequent)
+    for scale in _distinct(scales, x):
+        after = _score_unless_hopeless(model, scale, some, most_frequent)
         if after is None or not math.isfinite(after.loss):
             continue
         if not is_far_below(most_frequent, after.accuracy, len(rows)):
@@ -225,40 +259,44 @@ def find_better(
 
 def _distinct(scales: Iterable[Scale], x: np.ndarray) -> list[Scale]:
     """The first of the scales whose samples are equal, without those equal to `x`, the samples as they are."""
-    places = np.linspace(0, x.size - 1, min(x.size, _COMPARED)).astype(int)  # a scale maps each value by itself
-    known, found = [x.ravel()[places]], []
+    number = min(len(x), max(_FEWEST_COMPARED, _COMPARED // x[0].size))
+    compared = x[np.linspace(0, len(x) - 1, number).astype(int)]
+    known, found = [compared], []
     for scale in scales:
-        values = scale.x.ravel()[places]
+        values = scale.of(compared)
         if not any(np.allclose(values, one, rtol=1e-5, atol=1e-5 * float(np.ptp(values))) for one in known):
             known.append(values)
             found.append(scale)
     return found
 
 
-def _score_unless_hopeless(model: keras.Model, x: np.ndarray, some: Split, most_frequent: float) -> Score | None:
+def _score_unless_hopeless(model: keras.Model, scale: Scale, some: Split, most_frequent: float) -> Score | None:
     """The score of a model on samples in another scale; None where the first of them rule that scale out.
 
     Args:
         model: The model.
-        x: The samples in that scale.
-        some: The same samples with their labels.
+        scale: That scale.
+        some: The samples with their labels.
         most_frequent: Share of the most frequent label, which the accuracy must exceed, see `is_far_below`.
     """
-    number, done, outputs = len(some), 0, []
+    x, number, done, outputs = some.x.astype("float32"), len(some), 0, []
     order = np.random.default_rng(0).permutation(number)
     counts = range(number + 1)
     least = next((one / number for one in counts if is_far_below(most_frequent, one / number, number)), 1.0)
     while True:
         part = order[done : done + max(_FIRST, done)]  # twice as many each time
-        part_outputs = keras_runs.run(model, x[part])[0]
+        part_outputs = keras_runs.run(model, scale.of(x[part]))[0]
         if part_outputs is None:
             return None
         outputs.append(part_outputs)
         done += len(part)
-        score = keras_runs.score(np.concatenate(outputs), some.take(order[:done]))
+        together = np.concatenate(outputs)
+        score = keras_runs.score(together, some.take(order[:done]))
         if score is None or done == number:
             return score
-        if _at_most(round(score.accuracy * done), done, least) < _HOPELESS:
+        labels = together.reshape(done, -1).argmax(axis=1)
+        constant = most_frequent**done if (labels == labels[0]).all() else 1.0
+        if min(constant, _at_most(round(score.accuracy * done), done, least)) < _HOPELESS:
             return None
 
 
@@ -268,38 +306,33 @@ def _at_most(successes: int, trials: int, probability: float) -> float:
     return sum(math.comb(trials, i) * probability**i * failure ** (trials - i) for i in range(successes + 1))
 
 
-def tried(samples: int) -> np.ndarray:
-    """The positions of the samples that are run in other scales: all arrays of large samples would fill the memory."""
-    return _rows(samples, _TRIED)
-
-
-def _rows(samples: int, number: int) -> np.ndarray:
-    """The indices of `number` of the samples, drawn at random and sorted."""
-    return np.sort(np.random.default_rng(0).permutation(samples)[:number])
-
-
-def _some(split: Split, number: int) -> Split:
-    return split if len(split) <= number else split.take(_rows(len(split), number))
-
-
 def common_scales(x: np.ndarray) -> list[Scale]:
     """The scales that data commonly have, for samples of another one."""
     low, high, mean, deviation = float(x.min()), float(x.max()), float(x.mean()), float(x.std())
-    x = x[tried(len(x))]
     scales = [
-        Scale("divided by 255", x / 255),
-        Scale("multiplied by 255", x * 255),
-        Scale("scaled from 0..255 to -1..1", x / 127.5 - 1),
+        Scale("divided by 255", _affine(divisor=255.0)),
+        Scale("multiplied by 255", _affine(factor=255.0)),
+        Scale("scaled from 0..255 to -1..1", _affine(divisor=127.5, offset=-1.0)),
     ]
     if high > low and deviation > 0:
-        unit = (x - low) / (high - low)
+        unit = functools.partial(_affine, low, high - low)
         scales += [
-            Scale("scaled to 0..1", unit),
-            Scale("scaled to -1..1", unit * 2 - 1),
-            Scale("scaled to 0..255", unit * 255),
-            Scale("with mean 0 and standard deviation 1", (x - mean) / deviation),
+            Scale("scaled to 0..1", unit()),
+            Scale("scaled to -1..1", unit(2.0, -1.0)),
+            Scale("scaled to 0..255", unit(255.0)),
+            Scale("with mean 0 and standard deviation 1", _affine(mean, deviation)),
         ]
     return scales
+
+
+def _affine(
+    subtrahend: float | np.ndarray = 0.0,
+    divisor: float | np.ndarray = 1.0,
+    factor: float | np.ndarray = 1.0,
+    offset: float | np.ndarray = 0.0,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The function `(x - subtrahend) / divisor * factor + offset`."""
+    return lambda x: (x - subtrahend) / divisor * factor + offset
 
 
 def _own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
@@ -315,7 +348,7 @@ def _own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
             span = float(x.max() - x.min()) * float(np.abs(factor).max())
             yield Scale(
                 f"multiplied by {1 / float(np.ravel(factor)[0]):g}",
-                (x[tried(len(x))] - offset) / factor,
+                _affine(offset, factor),
                 f"must be unscaled, since {name} of the model multiplies its input by {float(np.ravel(factor)[0]):g} "
                 f"itself. Received: values in {x.min():g}..{x.max():g}, which are scaled already"
                 if span < _MIN_SCALED_SPAN
@@ -332,7 +365,7 @@ def _own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
         wrong = isinstance(layer, keras.layers.Normalization) and abs(math.log(ratio)) > math.log(_MAX_DEVIATION_RATIO)
         yield Scale(
             f"with the mean and standard deviation of {name}",
-            (x[tried(len(x))] - own_mean) / np.where(vary, own_deviation, 1) * deviation + mean,
+            _affine(own_mean, np.where(vary, own_deviation, 1), deviation, mean),
             f"must have the scale that {name} of the model was adapted to. Received: values in {x.min():g}.."
             f"{x.max():g}, with {ratio:.3g} times its standard deviation"
             if wrong

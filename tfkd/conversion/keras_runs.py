@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from tfkd.data import Split
 
-_BATCH = 64
+# Samples in a batch: fewer where a layer has more output values in it than this, since memory that is taken anew for
+# each layer costs more time than to compute it; but not so few that the calls of layers cost more.
+_LARGEST_BATCH, _SMALLEST_BATCH, _VALUES = 64, 8, 2e7
 
 
 class Score(NamedTuple):
@@ -35,7 +37,8 @@ def run(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray | None, list[kera
         return None, []
     inputs = getattr(model, "inputs", None)
     fixed = inputs[0].shape[0] if inputs else None
-    batches = [x[i : i + (fixed or _BATCH)] for i in range(0, len(x), fixed or _BATCH)]
+    size = fixed or _batch(model)
+    batches = [x[i : i + size] for i in range(0, len(x), size)]
     outputs = []
 
     def structured(batch: np.ndarray) -> Nest:
@@ -53,6 +56,12 @@ def run(model: keras.Model, x: np.ndarray) -> tuple[np.ndarray | None, list[kera
                 return None, layers
             outputs.append(np.asarray(result, "float32")[: len(batch)])
     return np.concatenate(outputs), layers
+
+
+def _batch(model: keras.Model) -> int:
+    """The number of samples that a model computes together."""
+    most = max((math.prod(shape[1:]) for _, shape in _output_shapes(model)), default=1)
+    return int(np.clip(_VALUES // most, _SMALLEST_BATCH, _LARGEST_BATCH))
 
 
 @contextlib.contextmanager
@@ -101,13 +110,19 @@ def multiplications(model: keras.Model) -> float:
     """About the multiply-accumulates of one sample: each kernel's weights times the positions of the layer's output."""
     import keras
 
-    total = 1.0
+    return 1.0 + sum(
+        math.prod(shape[1:-1]) * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
+        for layer, shape in _output_shapes(model)
+        if not isinstance(layer, keras.layers.Embedding)
+    )
+
+
+def _output_shapes(model: keras.Model) -> Iterator[tuple[keras.Layer, list[int]]]:
+    """The layers without layers inside, and the shapes of their outputs [B, ...]; 1 for each size that is not known."""
     for layer in keras_compat.inner_layers(model):
-        if isinstance(layer, keras.layers.Embedding) or keras_compat.inner_layers(layer):
+        if keras_compat.inner_layers(layer):
             continue
         try:
-            positions = math.prod(size or 1 for size in layer.output.shape[1:-1])
+            yield layer, [size or 1 for size in layer.output.shape]
         except (AttributeError, ValueError):  # it was not called on symbolic tensors, or has several outputs
-            positions = 1
-        total += positions * sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
-    return total
+            yield layer, []

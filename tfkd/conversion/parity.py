@@ -62,6 +62,7 @@ _COPIES = 7
 # TensorFlow Lite Micro's reference kernels are slow: multiply-accumulates of one sample, and of all.
 _MICRO_SAMPLE, _MICRO_BUDGET = 1e8, 1.2e8
 _COMPUTE = "tfkd.conversion.engines:compute"
+_PREPARE = ("tfkd.conversion.litert:load", "tfkd.conversion.micro_interpreter:load")  # by whether it is the latter
 _REFUSED = "LiteRT does not accept it"
 
 
@@ -161,23 +162,26 @@ def compare(
     moved = [_quantized(model, sample) for sample in _moved(model, [*reference.inputs] * passes, mode)]
     # XNNPACK has no int16 kernels: LiteRT runs the plain ones.
     names = [PLAIN] if mode == "int16x8" else [PLAIN, XNNPACK]
-    micro = mode in ("full_int8", "int16x8") and model.macs <= _MICRO_SAMPLE and engines.has_micro()
-    few = max(2, int(_MICRO_BUDGET // max(model.macs, 1)))
+    large = model.macs > _MICRO_SAMPLE
+    micro = mode in ("full_int8", "int16x8") and not large and engines.has_micro()
+    # The engine that runs at the same time, in another process.
+    beside = MICRO if micro else XNNPACK if large and XNNPACK in names else None
+    few = max(2, int(_MICRO_BUDGET // max(model.macs, 1))) if micro else len(moved)
     options = {"what": what, "content": model.content, "files": _COPIES}
     results: dict[str, tuple[engines.Rows, engines.Rows] | str] = {}
     with contextlib.ExitStack() as children:
         run = children.enter_context(isolation.prepared("tfkd.conversion.litert:load"))
-        run_micro = (
-            children.enter_context(isolation.prepared("tfkd.conversion.micro_interpreter:load")) if micro else None
-        )
+        other = children.enter_context(isolation.prepared(_PREPARE[micro])) if beside else None
         pool = children.enter_context(futures.ThreadPoolExecutor(1))
-        limits, some = {"timeout_s": min(timeout_s, _MICRO_S)}, {"samples": samples[:few], "moved": moved[:few]}
-        beside = pool.submit(run_micro, _COMPUTE, engines=[MICRO], **limits, **some, **options) if run_micro else None
-        results |= run(_COMPUTE, timeout_s=timeout_s, engines=names, samples=samples, moved=moved, **options)
-        if beside is not None:
-            # On some models that LiteRT accepts it aborts the process; the target tflm reports that.
-            with contextlib.suppress(DeviceError):
-                results |= beside.result()
+        some = {"samples": samples[:few], "moved": moved[:few]}
+        limit = min(timeout_s, _MICRO_S) if micro else timeout_s
+        done = pool.submit(other, _COMPUTE, engines=[beside], timeout_s=limit, **some, **options) if other else None
+        here = [name for name in names if name != beside]
+        results |= run(_COMPUTE, timeout_s=timeout_s, engines=here, samples=samples, moved=moved, **options)
+        if done is not None:
+            # On some models that LiteRT accepts TensorFlow Lite Micro aborts the process; the target tflm reports that.
+            with contextlib.suppress(DeviceError) if micro else contextlib.nullcontext():
+                results |= done.result()
     for name in names:
         if isinstance(results[name], str):
             raise ModelError(f"{name}: {_REFUSED}: {results[name]}.")

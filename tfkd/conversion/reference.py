@@ -10,7 +10,7 @@ import numpy as np
 
 from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest, SampleData, Tensor
-from tfkd.conversion import input_samples, keras_calls, rnn
+from tfkd.conversion import input_samples, keras_calls, keras_runs, rnn
 from tfkd.conversion.calibration import Source, choose
 from tfkd.conversion.engines import Sample
 from tfkd.conversion.keras_calls import Call
@@ -55,6 +55,11 @@ class Reference(NamedTuple):
 def count(model: TFLiteModel, mode: str) -> int:
     """The number of samples on which a model is compared, 4..16: fewer for a large model."""
     return int(np.clip(_BUDGETS.get(mode, _BUDGET) // max(model.macs, 1), _FEWEST, MOST))
+
+
+def most(model: keras.Model) -> int:
+    """The number of samples of which a Keras model computes the outputs, 4..16: at least `count` of its .tflite."""
+    return int(np.clip(2 * _BUDGET // keras_runs.multiplications(model), _FEWEST, MOST))
 
 
 def usable(data: SampleData, source: Source, seed: int) -> Samples | None:

@@ -42,6 +42,7 @@ class CalibrationAudit:
         overlap: Number of samples that are in the test split too.
         saturation: Share of input values outside the input's quantized range, 0..1; None for a float input.
         accuracy: Accuracy of the Keras model on the samples, 0..1; None where their labels are not its classes.
+        accuracy_samples: Number of samples that it was measured on: fewer than all for a large model; 0 for none.
         findings: Sentences about weaknesses of the calibration set that do not forbid the conversion.
     """
 
@@ -55,6 +56,7 @@ class CalibrationAudit:
     overlap: int
     saturation: float | None = None
     accuracy: float | None = None
+    accuracy_samples: int = 0
     findings: tuple[str, ...] = ()
 
 

@@ -314,7 +314,7 @@ def _compared(audit: CalibrationAudit | None, reported: float | None) -> Calibra
     """The audit of calibration samples, with a finding where the accuracy on them is far below that of the training."""
     from tfkd.conversion import input_scale
 
-    finding = input_scale.below_reported(audit.accuracy, reported, audit.samples) if audit else None
+    finding = input_scale.below_reported(audit.accuracy, reported, audit.accuracy_samples) if audit else None
     return dataclasses.replace(audit, findings=(*audit.findings, finding)) if audit and finding else audit
 
 
