@@ -1,12 +1,18 @@
 """A loss is added by one class and one line in the registry."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
+import typer.main
 from keras import ops
 
 import tfkd
 from tfkd import losses
+from tfkd.cli import app
+from tfkd.recipes.feature_section import FeaturePair
+from tfkd.recipes.sections import Distillation
 
 
 @keras.saving.register_keras_serializable(package="test_registry")
@@ -59,3 +65,11 @@ def test_each_registered_loss_is_public_and_has_defaults():
     for name, kind in losses.NAMES.items():
         assert kind.__name__ in losses.__all__
         assert type(losses.build(name)) is kind
+
+
+def test_help_and_recipe_list_each_loss():
+    command = typer.main.get_command(app).commands["distill"]
+    option = next(one.help for one in command.params if one.name == "loss")
+    key, feature_key = Distillation.model_fields["loss"].description, FeaturePair.model_fields["loss"].description
+    for text, names in ((option, losses.NAMES), (key, losses.NAMES), (feature_key, losses.FEATURE_NAMES)):
+        assert set(names) <= set(re.findall(r"\w+", text))

@@ -35,7 +35,8 @@ def label(
     padding: Annotated[int, typer.Option(min=0, help="Padding of crop_flip, in pixels.")] = 4,
     flip: Annotated[bool, typer.Option(help="Whether crop_flip mirrors images at random.")] = True,
     shard: Annotated[
-        str, typer.Option(help="Part of the work, as i/n: labels every n-th chunk, from the i-th. For n machines.")
+        str,
+        typer.Option(help="Part of the work for n machines, i/n with i in 0..n-1: every n-th chunk, from chunk i on."),
     ] = "0/1",
     verify: Annotated[
         bool, typer.Option("--verify", help="Recompute the logits of random samples, compare, and write nothing.")

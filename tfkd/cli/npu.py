@@ -15,16 +15,16 @@ def npu(
     accelerator: Annotated[
         list[str] | None,
         typer.Option(
-            help="Accelerator: edgetpu, gpu, nnapi, qualcomm, mediatek, google-tensor, or ethos-u55-128 and its "
-            "relatives; may be repeated; one of each family by default."
+            help="Accelerator: edgetpu, gpu, nnapi, qualcomm, mediatek, google-tensor, or an Ethos-U such as "
+            "ethos-u55-128; may be repeated. Default: one of each family."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate which ops of a .tflite accelerators take.
+    """Estimate which ops of a .tflite run on accelerators.
 
     Reads published lists of ops, and for Ethos-U asks Arm's compiler (pip install 'tfkd[npu]'); no device is needed.
-    Shows the share of the multiply-accumulates that leaves the CPU, the first op that breaks the graph, and what to do.
+    Shows the share of the multiply-accumulates that leaves the CPU, the first op that stays on it, and a remedy.
 
     Example: tfkd npu student.tflite --accelerator edgetpu --accelerator ethos-u55-128
     """

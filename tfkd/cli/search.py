@@ -29,7 +29,7 @@ def search(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Search the best student within the contract of a recipe.
+    """Search for the best student within the contract of a recipe.
 
     The table [search] of the recipe says what varies. Each candidate is converted untrained and measured on the
     targets; those outside of the contract are not trained. The others are trained with successive halving and compared

@@ -22,7 +22,7 @@ _KEEPING_SCALE = ("REDUCE_MAX",)
 
 
 def replace(content: bytes) -> bytes:
-    """Replaces all of them for a quantizer of activations.
+    """Replaces the ops of this module that a quantizer of activations cannot take.
 
     Args:
         content: A float .tflite.

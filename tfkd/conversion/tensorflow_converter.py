@@ -39,6 +39,23 @@ def convert(
     refine: bool,
     rounding: str,
 ) -> Quantized:
+    """Converts a SavedModel; see `tfkd.convert` for the arguments from `mode` on.
+
+    Args:
+        saved_model: Folder of the SavedModel.
+        inputs: Names of its inputs in the order of the .tflite; empty to take that of the Keras model it was made from.
+        outputs: Names of its outputs in the order of the .tflite; empty likewise.
+        mode: Precision.
+        samples: Calibration samples, for `full_int8` and `int16x8`.
+        float_io: Whether input and output stay in float.
+        allow_float: Whether ops may stay in float.
+        refine: Whether the model may be changed where that reduces the error.
+        rounding: How `refine` rounds weights.
+
+    Raises:
+        ModelError: The SavedModel is damaged, has open shapes or other inputs than the samples, or is refused by the
+            converter.
+    """
     tf, changes = load(), list[str]()
     try:
         loaded = tf.saved_model.load(saved_model)

@@ -42,7 +42,7 @@ def lookup(
         return tf.ensure_shape(pixels, shape)
 
     def one(row: tf.Tensor) -> tf.Tensor:
-        """A plain image; any other is an error, which the reading by Pillow follows. A condition would cost more."""
+        """Decodes a plain image; any other raises, and `look_up` reads the batch again. A branch would cost more."""
         content = tf.io.read_file(file_of(row))
         size = tf.image.extract_jpeg_shape(content)
         has_shape = tf.reduce_all(size == tf.constant(shape))

@@ -6,8 +6,8 @@
 | values | float32 [N, K] | a number |
 | multi_hot | int64 [N, C] of 0 and 1 | a label that applies or not |
 | abnormal | bool [N], see `tfkd.data.abnormal_labels` | a value of the reconstructed sample |
-| identities | int64 [N], of parts different ones, see `tfkd.data.identity_labels` | a value of the embedding |
-| frames | int32 [N, T], of each frame a class or -1, see `tfkd.data.frame_labels` | a class of a frame |
+| identities | int64 [N], different ones in each part, see `tfkd.data.identity_labels` | a value of the embedding |
+| frames | int32 [N, T], the class of each frame or -1, see `tfkd.data.frame_labels` | a class of a frame |
 
 Masks, boxes and points are described in `tfkd.data.dense_labels`.
 """

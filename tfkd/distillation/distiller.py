@@ -238,6 +238,7 @@ class Distiller(keras.Model):
             self.adapters.append(adapter)
 
     def train_step(self, data: Nest) -> dict[str, Tensor]:
+        """One optimizer step on a batch (x, y, sample_weight); returns the logs. Keras calls it in `fit`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         inputs.check_pairing(x, self.student)
         self._check_labels(y)
@@ -265,6 +266,7 @@ class Distiller(keras.Model):
         return self._logs(x, y, student_logits, sample_weight, without=without)
 
     def test_step(self, data: Nest) -> dict[str, Tensor]:
+        """The logs of the student on a batch (x, y, sample_weight). Keras calls it in `evaluate`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         student_logits = self(x, training=False)
         hard_loss = self._hard_loss(y, student_logits, sample_weight)

@@ -17,7 +17,8 @@ MONITOR = "accuracy"  # of a classification
 class BestWeights(keras.callbacks.Callback):
     """Keeps the weights with the highest validation accuracy, and stops where it no longer rises.
 
-    Of another task than classification, the log that it names is in place of the accuracy; of an error, the lowest one.
+    For tasks other than classification, the log `monitor` takes the place of the accuracy; where lower values are
+    better (`rises=False`), the lowest one counts.
 
     `keras.callbacks.EarlyStopping` forgets the best weights when the process ends. Here they are files beside the
     checkpoint, named by their epoch; which of them is the best follows from the history of the checkpoint. So a file of

@@ -148,6 +148,7 @@ class MutualLearning(keras.Model):
         return loss
 
     def train_step(self, data: Nest) -> dict[str, Tensor]:
+        """One optimizer step of all students on a batch (x, y, sample_weight); returns the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         hard_loss = self._hard_loss()
         with tf.GradientTape() as tape:
@@ -168,6 +169,7 @@ class MutualLearning(keras.Model):
         return gatherable(self.compute_metrics(x, y, logits_of_all[0], sample_weight=sample_weight))
 
     def test_step(self, data: Nest) -> dict[str, Tensor]:
+        """The logs of the first student on a batch (x, y, sample_weight)."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         student_logits = self(x, training=False)
         loss = self._hard_loss()(y, student_logits, sample_weight) * replicas()

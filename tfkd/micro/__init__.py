@@ -15,8 +15,7 @@ The passes, in order:
 10. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
 11. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
 
-LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) compute the same for all other ops,
-but:
+LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) compute the same for all ops except:
 
 - FULLY_CONNECTED differs by one quantization step at most, since it requantizes with a rounded double (int8) or
   otherwise (int16).

@@ -108,7 +108,7 @@ class Op:
 
     Args:
         kind: Name in the schema, such as `CONV_2D`.
-        inputs: InputArrays indices, -1 for a missing optional input.
+        inputs: Tensor indices, -1 for a missing optional input.
         outputs: Tensor indices.
         options: Options, which must not be changed.
     """
@@ -126,7 +126,7 @@ class Graph:
     Args:
         tensors: All tensors, each at its index.
         ops: Ops in an order in which they can run.
-        inputs: InputArrays indices of the model's inputs.
+        inputs: Tensor indices of the model's inputs.
         outputs: Tensor indices of the model's outputs.
         bodies: Other subgraphs that CALL_ONCE runs, by their number in the file.
     """

@@ -1,7 +1,7 @@
 """What a model is for: labels, default losses and metrics of each task.
 
-To add a task, write a module with a `Task` and add one line to `TASKS`. The limits of a contract on its metrics follow
-from `Task.metrics`; `tfkd.validation.contract.Contract` lists them as fields.
+To add a task, write a module with a subclass of `ScoredTask` and add its instance to `TASKS`. The limits of a contract
+on its metrics follow from `Task.metrics`; `tfkd.validation.limit_fields` lists them as fields.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Embedding(ScoredTask):
     monitor_rises = False
 
     def outputs(self, split: Split) -> int:
-        """32: any number of values is an embedding, and a builder gives so many."""
+        """The number of values that a builder is asked for, 32; a model may have any other number from two on."""
         return SIZE
 
     def check_outputs(self, shape: tuple[int | None, ...], split: Split) -> str | None:

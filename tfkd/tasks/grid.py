@@ -29,7 +29,7 @@ def decode(logits: np.ndarray, threshold: float) -> Centres:
 
     A cell is a centre of class c where its probability `p = softmax(logits)[c + 1]` is at least the threshold and no
     neighbour of the eight has a higher one; of equal neighbours the first in the order of rows and columns counts. Its
-    place is the middle of the cell. `decode.c` of `tfkd export-c` computes the same.
+    place is the middle of the cell. The C file that `tfkd export-c --decode grid` writes computes the same.
 
     Args:
         logits: Logits of one sample, [h, w, 1 + C]; channel 0 is the background.

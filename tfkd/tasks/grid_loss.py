@@ -61,21 +61,21 @@ class GridCrossentropy(keras.losses.Loss):
 
 
 class CellF1(keras.metrics.Metric):
-    """F1 of cells: right are those whose largest logit is the class of the object in them, background aside."""
+    """F1 of cells: a cell is right if its largest logit is that of the object whose centre lies in it."""
 
     def __init__(self, name: str = "cell_f1", **kwargs: object) -> None:
         super().__init__(name=name, **kwargs)
         self.counts = self.add_weight(shape=(3,), initializer="zeros", name="counts")
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Counts right cells, cells that were called, and cells with objects; weights of samples are ignored."""
+        """Counts right cells, cells with a predicted object, and cells with an object; sample weights are ignored."""
         cells = cells_of(y_true, y_pred.shape[1], y_pred.shape[2])
-        called = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
-        right = (called == cells) & (cells > 0)
+        predicted = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        right = (predicted == cells) & (cells > 0)
         self.counts.assign_add(
-            ops.stack([ops.sum(ops.cast(found, "float32")) for found in (right, called > 0, cells > 0)])
+            ops.stack([ops.sum(ops.cast(found, "float32")) for found in (right, predicted > 0, cells > 0)])
         )
 
     def result(self) -> Tensor:
-        """2 · right / (called + objects); 0 without any."""
+        """2 · right / (predicted + objects); 0 without any."""
         return 2 * self.counts[0] / ops.maximum(self.counts[1] + self.counts[2], 1.0)

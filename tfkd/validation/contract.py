@@ -41,7 +41,8 @@ class Contract(MetricLimits):
     classification `min_accuracy` or `max_drop_from_teacher`, for another task one on its metrics, see `MetricLimits`.
 
     Args:
-        min_accuracy: Minimum accuracy on the test split in percent, 0 or more than 1..100.
+        min_accuracy: Minimum accuracy on the test split in percent, 0 or in (1, 100]; values in (0, 1] are refused,
+            since they look like shares.
         max_accuracy_drop: Maximum drop against the reference, which is the student before conversion, in points.
         max_drop_from_teacher: Maximum accuracy drop against the teacher in points, 0..100.
         min_gain_over_alone: Minimum accuracy gain over the same student without a teacher in points, 0..100.

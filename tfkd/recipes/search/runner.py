@@ -64,7 +64,7 @@ def run(
     command: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Searches the best student of a recipe within its contract, and runs the recipe of the best.
+    """Searches for the best student of a recipe within its contract, and runs the recipe of the best.
 
     The same call resumes after an interruption, and several machines may run it at once in a shared folder. The
     validation split decides; the test split is used in the final training only.
