@@ -105,6 +105,10 @@ def mixes(names: Sequence[str]) -> list[str]:
 def check(names: Sequence[str], options: Mapping[str, JsonRecord]) -> None:
     """Checks names and options; those of the user's functions, `module:function`, only for their form.
 
+    Args:
+        names: Names of `NAMES`, or `module:function`.
+        options: Arguments by name.
+
     Raises:
         InputError: A name or an option is unknown, occurs twice, or is out of range.
     """

@@ -161,6 +161,16 @@ def batch_dataset(
 ) -> tf.data.Dataset:
     """The data set that `Split.batches` returns; see there.
 
+    Args:
+        samples: The split.
+        batch_size: Samples per batch.
+        shuffle: Whether each epoch has a new order.
+        augment: Augmentation of a sample, or None.
+        seed: Random seed of order and augmentation.
+        soft_labels: Stored teacher logits, or None.
+        partner: Samples of the teacher, or None.
+        mixing: Mixing of the samples of a batch, or None.
+
     Raises:
         InputError: batch_size < 1, more than one of soft_labels, partner and mixing, one does not belong to the
             samples, or the augmentation moves pixels of images whose labels have positions.

@@ -19,6 +19,13 @@ _RANGE = (0, 255)
 def check_range(name: str, option: str, value: float, low: float, high: float) -> None:
     """Raises unless an option of an augmentation is in low..high.
 
+    Args:
+        name: Name of the augmentation.
+        option: Name of the option.
+        value: Its value.
+        low: Smallest permitted value.
+        high: Largest permitted value.
+
     Raises:
         InputError: It is not.
     """

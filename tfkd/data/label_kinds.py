@@ -44,6 +44,10 @@ def kind_of(y: np.ndarray) -> str:
 def check_kind(labels: str | None, where: str) -> None:
     """Refuses a name that is no kind of labels.
 
+    Args:
+        labels: Name of a kind, or None.
+        where: Function, for the message.
+
     Raises:
         InputError: It is none.
     """

@@ -110,6 +110,9 @@ def from_arrays(
         seed: Random seed of the validation split, >= 0.
         labels: Kind of the labels, see `load`.
 
+    Returns:
+        The training, validation and test split; grayscale images get a channel axis.
+
     Raises:
         InputError: The arrays are malformed or too small, or an argument is out of range.
 

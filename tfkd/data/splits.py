@@ -133,11 +133,18 @@ class Split:
         return np.frombuffer(b"".join(hashes), dtype=np.uint64)
 
     def overlap(self, other: Split) -> np.ndarray:
-        """Ids of the samples of this split whose values equal those of a sample in `other`, int64 [M]."""
+        """Ids of the samples of this split whose values equal those of a sample in `other`, int64 [M].
+
+        Args:
+            other: Another split with samples of the same shape.
+        """
         return self.ids[np.isin(self.digests, other.digests)]
 
     def equal_samples(self, other: Split) -> str:
         """How many samples of this split equal one of another split, and which, by their files or their ids.
+
+        Args:
+            other: Another split with samples of the same shape.
 
         >>> from tfkd.data import load
         >>> train = load("digits").train

@@ -21,6 +21,9 @@ from tfkd.tasks import Task
 def check_alpha(alpha: Setting) -> Setting:
     """Returns alpha as a float in 0..1, or the schedule that it is.
 
+    Args:
+        alpha: Weight of the soft loss, or a schedule.
+
     Raises:
         InputError: alpha is neither.
     """
@@ -169,6 +172,11 @@ def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feat
 
 def check_features(student: keras.Model, teacher: keras.Model, features: Sequence[Feature]) -> None:
     """Raises where a layer of a feature pair does not exist.
+
+    Args:
+        student: The student.
+        teacher: The first teacher.
+        features: The feature pairs.
 
     Raises:
         InputError: No layer, or several layers, have the name or path.

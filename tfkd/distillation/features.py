@@ -42,6 +42,9 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
         model: Functional, Sequential, nested or subclassed model.
         path: Names joined by `/`, from the outermost model inwards; the last name is enough if it is unique.
 
+    Returns:
+        The layer.
+
     Raises:
         InputError: No layer, or more than one, has that name; the message lists similar names.
     """

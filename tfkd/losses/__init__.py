@@ -87,6 +87,9 @@ def build(name: str, **options: object) -> DistillationLoss:
         name: One of `NAMES`; or `module:function` of the user, which returns a loss that `get` takes.
         **options: Arguments of the loss, such as `temperature=4.0`.
 
+    Returns:
+        The loss, for `tfkd.Distiller(soft_loss=...)`.
+
     Raises:
         InputError: The name or an option is unknown, or the loss refuses a value.
 
@@ -102,6 +105,9 @@ def build_feature(name: str, **options: object) -> DistillationLoss:
     Args:
         name: One of `FEATURE_NAMES`; or `module:function` of the user, which returns such a loss.
         **options: Arguments of the loss, such as `distance=25.0`.
+
+    Returns:
+        The loss, for `tfkd.features.Feature`.
 
     Raises:
         InputError: The name or an option is unknown, or the loss refuses a value.
@@ -135,6 +141,9 @@ def get(loss: DistillationLoss | keras.Loss) -> DistillationLoss:
     Args:
         loss: A DistillationLoss, which is returned as it is; or a Keras loss on logits or a loss of
             keras.distillation, which is wrapped in `FromKeras`.
+
+    Returns:
+        The loss itself, or a `FromKeras` around it.
 
     Raises:
         InputError: `loss` is of another type, or takes probabilities.

@@ -30,6 +30,9 @@ def grid_detector(
         stride: Side of a cell in pixels: 4, 8 or 16.
         head: Channels of the convolution before the logits, > 0.
 
+    Raises:
+        InputError: An argument is out of range.
+
     Reference:
         Howard et al.: MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications
         (arXiv:1704.04861), table 1.
@@ -66,6 +69,9 @@ def ssdlite(
         alpha: Width multiplier of the blocks, > 0; at 1.0 they have 16, 24, 32, 64 and 96 channels.
         levels: Number of resolutions with anchors, 2 or 3: strides 8 and 16, and 32.
         head: Channels before the outputs, > 0.
+
+    Raises:
+        InputError: An argument is out of range.
 
     Reference:
         Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks (arXiv:1801.04381), sections 3.2 and 6.2.

@@ -25,6 +25,9 @@ def heatmap_net(input_shape: tuple[int, ...], num_classes: int, filters: int = 1
         num_classes: Number of points, >= 1.
         filters: Channels at stride 4, > 0; twice and four times as many at strides 8 and 16.
 
+    Raises:
+        InputError: An argument is out of range.
+
     Reference:
         Votel, Li: Next-Generation Pose Detection with MoveNet and TensorFlow.js, 2021; Lin et al.: Feature Pyramid
         Networks for Object Detection (arXiv:1612.03144), section 3.

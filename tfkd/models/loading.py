@@ -106,6 +106,9 @@ def read(path: str | os.PathLike[str]) -> keras.Model:
     Args:
         path: Path of a `.keras` or `.h5` file or of a SavedModel, see `load`.
 
+    Returns:
+        The model, not compiled.
+
     Raises:
         InputError: The file does not exist or has another format.
         ModelError: Keras cannot load the file.

@@ -28,6 +28,9 @@ def unet(
         depth: Number of lower resolutions, > 0.
         light: Whether blocks are one depthwise-separable convolution instead of two convolutions.
 
+    Raises:
+        InputError: An argument is out of range.
+
     Reference:
         Ronneberger et al.: U-Net: Convolutional Networks for Biomedical Image Segmentation (arXiv:1505.04597).
     """

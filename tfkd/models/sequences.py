@@ -22,6 +22,9 @@ def gru(input_shape: tuple[int, ...], num_classes: int, units: int = 64, unroll:
         unroll: Whether the layer is one copy of its cell per step, which builds more slowly but converts to plain ops
             instead of a loop.
 
+    Raises:
+        InputError: An argument is out of range.
+
     >>> gru((6, 4), 5, units=8).count_params() == 3 * 8 * (4 + 8 + 2) + 9 * 5
     True
 
@@ -42,6 +45,9 @@ def lstm(input_shape: tuple[int, ...], num_classes: int, units: int = 64, unroll
         num_classes: Number of classes or of other outputs, >= 1.
         units: Units of the layer, > 0.
         unroll: Whether the layer is one copy of its cell per step; see `gru`.
+
+    Raises:
+        InputError: An argument is out of range.
 
     >>> lstm((6, 4), 5, units=8).count_params() == 4 * 8 * (4 + 8 + 1) + 9 * 5
     True
@@ -78,6 +84,9 @@ def frame_cnn(
         depth: Number of layers, > 0.
         kernel: Frames that each layer sees, > 0.
 
+    Raises:
+        InputError: An argument is out of range.
+
     >>> frame_cnn((20, 3), 4, filters=8, depth=2, kernel=5).count_params() == 5 * 3 * 8 + 5 * 64 + 4 * 2 * 8 + 9 * 4
     True
     """
@@ -103,6 +112,9 @@ def frame_gru(input_shape: tuple[int, ...], num_classes: int, units: int = 32, u
         units: Units of the layer, > 0.
         unroll: Whether the layer is one copy of its cell per step; see `gru`.
 
+    Raises:
+        InputError: An argument is out of range.
+
     >>> frame_gru((6, 4), 5, units=8).count_params() == 3 * 8 * (4 + 8 + 2) + 9 * 5
     True
     """
@@ -127,6 +139,9 @@ def sensor_cnn(
         filters: Channels of the first layer, > 0.
         depth: Number of layers, > 0.
         kernel: Steps that each layer sees, > 0.
+
+    Raises:
+        InputError: An argument is out of range.
 
     >>> sensor_cnn((64, 3), 32, filters=8, depth=2).count_params() == 5 * 3 * 8 + 5 * 8 * 16 + 4 * 24 + 17 * 32
     True

@@ -35,6 +35,9 @@ def text_encoder(
         activation: Activation between the two layers of a block, of Keras. TensorFlow Lite Micro has no `gelu`; a model
             with `relu` runs there.
 
+    Raises:
+        InputError: An argument is out of range.
+
     >>> text_encoder((6,), 3, vocabulary=50, width=8, heads=2, depth=1).count_params()
     1227
 

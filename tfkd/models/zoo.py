@@ -58,6 +58,9 @@ def digits_teacher(input_shape: tuple[int, ...], num_classes: int) -> keras.Mode
     Args:
         input_shape: (height, width, channels), at least 4x4.
         num_classes: Number of classes or of other outputs, >= 1.
+
+    Raises:
+        InputError: An argument is out of range.
     """
     image, x = image_input("digits_teacher", input_shape, num_classes)
     x = conv(x, 32, 3, "conv1", use_bias=False)
@@ -83,6 +86,9 @@ def digits_student(
         width: Channels of the first convolution, > 0. Each block has twice those of the layer before it.
         blocks: Number of depthwise-separable blocks, > 0; the first halves height and width.
         kernel: Height and width of the first convolution and of the depthwise ones, > 0.
+
+    Raises:
+        InputError: An argument is out of range.
     """
     image, x = image_input("digits_student", input_shape, num_classes)
     check_positive("digits_student", width=width, blocks=blocks, kernel=kernel)
@@ -104,6 +110,9 @@ def resnet8(input_shape: tuple[int, ...], num_classes: int, width: int = 16) -> 
         input_shape: (height, width, channels).
         num_classes: Number of classes or of other outputs, >= 1.
         width: Channels of the first stage, > 0; the next two have twice and four times as many.
+
+    Raises:
+        InputError: An argument is out of range.
 
     >>> resnet8((32, 32, 3), 10).count_params()
     78666
@@ -136,6 +145,9 @@ def resnet_cifar(input_shape: tuple[int, ...], num_classes: int, depth: int = 20
         num_classes: Number of classes or of other outputs, >= 1.
         depth: Number of layers with weights, 6n + 2 with n >= 1: 20, 32, 44, 56, ...
         width: Channels of the first stage, even and > 0; the next two have twice and four times as many.
+
+    Raises:
+        InputError: An argument is out of range.
 
     Reference:
         He et al.: Deep Residual Learning for Image Recognition (arXiv:1512.03385), section 4.2.
@@ -170,6 +182,9 @@ def ds_cnn(input_shape: tuple[int, ...], num_classes: int, filters: int = 64, dr
         filters: Number of channels of each convolution, > 0.
         dropout: Dropout rate after the first convolution, 0 <= dropout < 0.5; before the classifier it is twice that.
 
+    Raises:
+        InputError: An argument is out of range.
+
     Reference:
         Zhang et al.: Hello Edge: Keyword Spotting on Microcontrollers (arXiv:1711.07128); github.com/mlcommons/tiny,
         benchmark/training/keyword_spotting.
@@ -198,6 +213,9 @@ def mobilenet_v1(input_shape: tuple[int, ...], num_classes: int, alpha: float = 
         input_shape: (height, width, channels).
         num_classes: Number of classes or of other outputs, >= 1.
         alpha: Width multiplier, > 0; at 1.0 the first convolution has 32 channels.
+
+    Raises:
+        InputError: An argument is out of range.
 
     Reference:
         Howard et al.: MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications
@@ -228,6 +246,10 @@ def mobilenet_v2(
             keras.applications. With 1000 classes it must include the classifier; with another number of classes it
             must not, and the classifier is initialized randomly.
 
+    Raises:
+        InputError: An argument is out of range, or the weights are those of another model.
+        ToolMissingError: The published weights could not be downloaded.
+
     Reference:
         Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks (arXiv:1801.04381).
     """
@@ -247,6 +269,10 @@ def resnet50(input_shape: tuple[int, ...], num_classes: int, weights: str | None
         input_shape: (height, width, 3), at least 32x32.
         num_classes: Number of classes or of other outputs, >= 1.
         weights: Source of the weights; see `mobilenet_v2`.
+
+    Raises:
+        InputError: An argument is out of range, or the weights are those of another model.
+        ToolMissingError: The published weights could not be downloaded.
 
     Reference:
         He et al.: Deep Residual Learning for Image Recognition (arXiv:1512.03385).
@@ -275,6 +301,9 @@ def autoencoder(
         num_classes: Not used; it gives all builders the same signature.
         width: Units of each hidden layer, > 0.
         code: Units of the bottleneck, > 0.
+
+    Raises:
+        InputError: An argument is out of range.
 
     Reference:
         Koizumi et al.: ToyADMOS (arXiv:1908.03299); github.com/mlcommons/tiny, benchmark/training/anomaly_detection.

@@ -46,6 +46,9 @@ def optimize(student: keras.Model, method: str, **options: object) -> Optimized:
         **options: Options of the method: see `prepare` in `tfkd.optimization.qat`, `.pruning` and `.clustering`; the
             other methods have none.
 
+    Returns:
+        The model to train, its callbacks and the function that exports it.
+
     Raises:
         InputError: The method or an option is unknown.
         ModelError: The method does not support some layers; one message names all of them.

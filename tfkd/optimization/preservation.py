@@ -51,6 +51,9 @@ def tfmot_qat(student: keras.Model) -> Optimized:
 def pqat(student: keras.Model) -> Optimized:
     """The same for a pruned student: zeros stay zero.
 
+    Args:
+        student: See `tfmot_qat`.
+
     Raises:
         ModelError: See `tfmot_qat`; or no kernel is pruned.
     """
@@ -64,6 +67,9 @@ def pqat(student: keras.Model) -> Optimized:
 def cqat(student: keras.Model) -> Optimized:
     """The same for a clustered student: the weights of a kernel keep sharing few values.
 
+    Args:
+        student: See `tfmot_qat`.
+
     Raises:
         ModelError: See `tfmot_qat`; or no kernel is clustered.
     """
@@ -72,6 +78,9 @@ def cqat(student: keras.Model) -> Optimized:
 
 def pcqat(student: keras.Model) -> Optimized:
     """The same for a student that was pruned, then clustered: zeros and clusters stay.
+
+    Args:
+        student: See `tfmot_qat`.
 
     Raises:
         ModelError: See `tfmot_qat`; or no kernel is clustered, or a kernel is not pruned.

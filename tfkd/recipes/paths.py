@@ -17,6 +17,9 @@ from tfkd.errors import InputError
 def expand(path: str) -> str:
     """Replaces `~` and each `$NAME` of a path.
 
+    Args:
+        path: Path as it is written in a recipe.
+
     Raises:
         InputError: An environment variable is not set.
     """

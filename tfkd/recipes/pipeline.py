@@ -77,6 +77,9 @@ def run(
         progress: Progress display.
         loggers: Where the logs of the trainings go; None for nowhere.
 
+    Returns:
+        The folder of the run, its report as JSON, and whether the contract holds.
+
     Raises:
         InputError: The recipe does not fit the data or a model, the teacher is bad (see `Distillation` of the recipe),
             or another run works in the output folder.

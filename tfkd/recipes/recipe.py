@@ -161,6 +161,9 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     Args:
         path: TOML file with the tables of `Recipe`.
 
+    Returns:
+        The checked recipe.
+
     Raises:
         InputError: The file cannot be read, is not TOML, or a key or value is wrong; the message names each.
     """

@@ -88,6 +88,9 @@ def get(spec: str, **options: object) -> Target:
             `host,threads=4,batch=8`.
         **options: Settings of the target, such as `threads=4` of `host` or `timeout_s=60`.
 
+    Returns:
+        The target; no device is contacted.
+
     Raises:
         InputError: Unknown target or setting, or a wrong value.
         ToolMissingError: A program or package that the target needs is not installed.

@@ -87,6 +87,9 @@ class Target(Protocol):
             inputs: [N, ...] raw samples in the model's dtype; a sequence of such arrays for a model of several inputs.
             latency: Whether to time single inferences before the outputs are computed.
 
+        Returns:
+            Outputs, and what else the target measures, each with its evidence.
+
         Raises:
             InputError: The inputs do not fit the model.
             ModelError: The target cannot run the model.
@@ -110,6 +113,10 @@ def described(place: str, target: DataclassInstance, *settings: str) -> str:
 
 def check_timeout(where: str, timeout_s: float) -> None:
     """Checks that a time limit is positive.
+
+    Args:
+        where: Name of the target, for the error message.
+        timeout_s: Time limit in seconds.
 
     Raises:
         InputError: It is not.

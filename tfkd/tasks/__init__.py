@@ -59,6 +59,9 @@ HELP = (
 def get(name: str) -> Task:
     """The task of a name.
 
+    Args:
+        name: One of `NAMES`.
+
     Raises:
         InputError: There is none.
     """

@@ -171,6 +171,9 @@ def explain(
             is that of the student, chosen on the validation split.
         progress: Called with the name of the next step.
 
+    Returns:
+        A finding for each layer, the most important first in `worst`, and the accuracy of each stage.
+
     Raises:
         InputError: An argument is out of range.
         ModelError: A file is not a model, or the .tflite was not converted from the Keras model.

@@ -163,6 +163,9 @@ def record(
         against: Target that the tolerance refers to: a device with other kernels may differ by as much.
         seed: Random seed of the choice of samples, >= 0.
 
+    Returns:
+        The vectors, which `Golden.save` writes as .npz, .json and a C header.
+
     Raises:
         InputError: `samples` is out of range.
         ModelError: The model does not fit the split, a target does not support it, or its outputs are not finite.

@@ -135,6 +135,9 @@ def validate(
             probability 0.5 is the threshold.
         progress: Called with (steps done, total steps, name of the next step).
 
+    Returns:
+        A row for each Keras model, and for each .tflite on each target; and the verdict.
+
     Raises:
         InputError: The split is not a test split, a target does not exist, `ship` is not the name of a model, or the
             labels or the contract are not those of the task.

@@ -63,6 +63,9 @@ class SoftLabels:
             path: Folder or URL.
             writable: Whether `write` is possible.
 
+        Returns:
+            The store; read-only unless `writable`.
+
         Raises:
             InputError: There is no store, or it has another format.
             ToolMissingError: The driver of the URL, such as s3fs or gcsfs, is not installed.
@@ -164,6 +167,9 @@ class SoftLabels:
             task: One of `tfkd.tasks.NAMES`; by default the one that labels and teacher show.
             **options: `batch_size`, the largest number of samples per call of the teacher (default 256; fewer where
                 these need more than 16 MiB); `top_k` and `dtype` of `create`.
+
+        Returns:
+            The store; with `shard` other chunks may be missing, see `missing`.
 
         Raises:
             InputError: There is a store of another teacher, data or augmentation, or an argument is invalid.
