@@ -1,4 +1,4 @@
-"""The guide to stored teacher logits works as it is written."""
+"""The guides are correct: their commands exist, and the guide to stored teacher logits works as it is written."""
 
 from __future__ import annotations
 
@@ -7,9 +7,29 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tfkd
+import pytest
+import typer.main
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "stored_labels.md"
+import tfkd
+from tfkd import cli
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "guides" / "stored_labels.md"
+PAGES = [
+    ROOT / "README.md",
+    *(page for room in ("guides", "tutorials", "concepts") for page in ROOT.glob(f"docs/{room}/*.md")),
+]
+COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: page.stem)
+def test_commands_of_a_page_exist_with_their_options(page):
+    text = page.read_text()
+    blocks = "".join(re.findall(r"^```(?:sh|console)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
+    lines = re.findall(r"^(?:\$ )?tfkd ([a-z-]+)([^#\n]*)", blocks, re.MULTILINE)
+    for name, arguments in lines + re.findall(r"`tfkd ([a-z][a-z-]*)([^`]*)`", text):
+        known = {option for one in COMMANDS[name].params for option in (*one.opts, *one.secondary_opts)}
+        assert set(re.findall(r"(?<!\S)--[a-z0-9-]+", arguments)) <= known, name
 
 
 def test_logits_of_any_framework_are_stored(tmp_path):
