@@ -143,6 +143,7 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
             f"Received: {tuple(split.input_shape)} from {split.name!r}. Use the data that the model was trained on."
         )
     chosen = choose(split, count, seed)
+    chosen = dataclasses.replace(chosen, x=chosen.x[:])  # read once
     return Calibration(Samples((chosen.x.astype("float32"),)), audit(chosen), chosen)
 
 

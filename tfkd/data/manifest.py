@@ -153,8 +153,9 @@ def labels(path: Path, rows: Sequence[Row]) -> list[str]:
     if rows and not any("label" in row.values for row in rows):
         raise InputError(
             f"load: {path} must have a column label with the class of each sample. Received: the columns "
-            f"{', '.join([*rows[0].values][:10])}. Rename the column of the classes, and remove columns that are no "
-            "values of the samples, such as numbers of rows."
+            f"{', '.join([*rows[0].values][:10])}. Rename the column of the classes, add a first line with "
+            "the names of the columns where there is none, and remove columns that are no values of the samples, such "
+            "as numbers of rows."
         )
     found = []
     for row in rows:
