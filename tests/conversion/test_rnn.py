@@ -16,7 +16,7 @@ from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 
 STEPS, FEATURES = 12, 5
-# Of the range of the outputs: the float kernels of LiteRT and TensorFlow sum in an order that depends on the CPU.
+# In shares of the outputs' range: the float kernels of LiteRT and TensorFlow sum in an order that depends on the CPU.
 FLOAT_TOLERANCE = 1e-4
 
 

@@ -27,7 +27,7 @@ def split(
     ] = None,
     keep_similar: Annotated[
         bool,
-        typer.Option("--keep-similar", help="Keeps images that resemble each other in one part. Reads all images."),
+        typer.Option("--keep-similar", help="Keep images that resemble each other in one part. Reads all images."),
     ] = False,
     task: Annotated[str | None, typer.Option(help=TASK_HELP)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the division.")] = 0,

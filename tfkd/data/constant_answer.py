@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# Of the test against a constant answer.
+# Significance level of the test against a constant answer.
 _SIGNIFICANCE = 0.05
 
 

@@ -169,7 +169,9 @@ def _pair(element: Nest) -> tuple[Nest, np.ndarray | None]:
     if not isinstance(element, list | tuple):
         return element, None
     if not 1 <= len(element) <= 3:
-        raise InputError(f"The data must yield (x, y). Received: {len(element)} values. Use models with one input.")
+        raise InputError(
+            f"The data must yield (x, y). Received: {len(element)} values. Yield one input and its labels."
+        )
     x, y = element[0], element[1] if len(element) > 1 else None
     if y is not None and np.ndim(y) == 0:  # a single sample with a scalar label
         return np.asarray(x)[None], np.asarray(y)[None]

@@ -145,7 +145,7 @@ class DKD(SoftTarget):
         # Subtracting 1e4 from the target's logit removes it from the softmax: e^-10000 is 0 in float32.
         log_p, log_q = (ops.log_softmax(z - 1e4 * target, axis=-1) for z in (teacher, student))
         others = divergence_of(log_p, log_q, (1 - target) * difference)
-        # Of the other classes together: logsumexp(teacher) − logsumexp(student) = Σ p̂ · difference − KL(p̂ || q̂).
+        # The other classes together: logsumexp(teacher) − logsumexp(student) = Σ p̂ · difference − KL(p̂ || q̂).
         rest = ops.sum(ops.exp(log_p) * difference, axis=-1) - others
         log_p, log_q = (ops.log_softmax(_target_and_rest(z, target), axis=-1) for z in (teacher, student))
         binary = divergence_of(log_p, log_q, ops.stack([ops.sum(target * difference, axis=-1), rest], axis=-1))

@@ -54,8 +54,8 @@ def with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     """
     if not keras_compat.shows_layers(model):
         raise ModelError(
-            f"models.with_input_shape: {model.name!r} must be a functional or Sequential model. Received: another. "
-            "Build it with keras.Input of the size used on the device."
+            f"models.with_input_shape: {model.name!r} must be a functional or Sequential model. Received: "
+            f"{type(model).__name__}, which shows no layers. Build it with keras.Input of the size used on the device."
         )
     for tensor in model.inputs:
         known = tensor.shape[1:]

@@ -81,8 +81,8 @@ def with_softmax(model: keras.Model) -> keras.Model:
     """
     if _shapes(model) is None or (keras_compat.shows_layers(model) and len(model.outputs) != 1):
         raise ModelError(
-            f"models.with_softmax: {model.name!r} must be a built model with one output. Received: another. Pass a "
-            "model with one output of logits."
+            f"models.with_softmax: {model.name!r} must be a built model with one output. Received: a model that "
+            "has several outputs, or was never called. Pass keras.Model(model.inputs, logits)."
         )
     inputs, outputs = _ends(model)
     probabilities = _before_logarithm(outputs)

@@ -65,7 +65,7 @@ def optimize(student: keras.Model, method: str, **options: object) -> Optimized:
     if unknown := sorted(set(options) - set(known)):
         raise InputError(
             f"optimize: method {method!r} takes the options: {', '.join(known) or 'none'}. "
-            f"Received: {', '.join(unknown)}. Leave out or rename the unknown."
+            f"Received: {', '.join(unknown)}. Remove or rename the unknown ones."
         )
     return prepare(student, **options)
 
