@@ -284,6 +284,11 @@ def test_masked_lstm_in_integers_names_remedies_that_work(splits, tmp_path):
     refused = r"NOT_EQUAL \(layer 'skip'\), .* cannot be quantized to int16. .*mode='dynamic_range'"
     with pytest.raises(ValueError, match=refused):
         convert(keras_model, tmp_path / "m", mode="int16x8", calibration=split)
+    options = {"mode": "int16x8", "calibration": split, "allow_float": True, "check": False}
+    with pytest.raises(ValueError, match=r"input 0 stays in floating point.*Pass float_io=True"):
+        convert(keras_model, tmp_path / "m", **options)
+    made = convert(keras_model, tmp_path / "m3", float_io=True, **options)
+    assert difference(made, keras_model, x[:8], "host") < 0.02
     made = convert(keras_model, tmp_path / "m0", calibration=split, quantizer="litert")
     assert made.is_quantized
     assert difference(made, keras_model, x[:8], "host") < 0.1

@@ -30,6 +30,7 @@ _MISSING = {
     "Unpack": "The size of a tensor depends on its values: use layers of fixed output shape.",
 }
 _WITHOUT_INT16 = re.compile(r"not yet supported for op: '(\w+)'")
+_FLOAT_END = re.compile(r"Unsupported (input|output) type INT16 for \w+ tensor (\d+) of type FLOAT32")
 _MOST_LAYERS = 3
 _ELSE = "Replace it, or end the model before it and compute the rest outside of the model."
 
@@ -60,6 +61,11 @@ def _cause(error: str) -> str:
         return (
             f"{ops} cannot be quantized to int16. Convert with mode='dynamic_range', which leaves all activations in "
             "float, or with mode='full_int8' and allow_float=True, which leave only such ops in float."
+        )
+    if end := _FLOAT_END.search(error):
+        return (
+            f"{end[1]} {end[2]} stays in floating point, since an op on it, such as the comparison of Masking, has no "
+            "form of 16 bits. Pass float_io=True, or convert with mode='dynamic_range'."
         )
     if "Max and min for dynamic tensors should be recorded" in error:
         return "mode='int16x8' needs an input of real numbers, such as no token ids. Use mode='full_int8'."
