@@ -87,7 +87,7 @@ def audit(model: keras.Model, chosen: Split, where: str) -> Audited:
     """
     chosen, outputs, layers = _run(model, chosen)
     x = chosen.x.astype("float32")
-    own = list(_own_scales(layers, x)) if x.std() > 0 else []
+    own = list(own_scales(layers, x)) if x.std() > 0 else []
     score = keras_runs.score(outputs, chosen)
     fault = next((scale.fault for scale in own if scale.fault), None)
     if fault and (score is None or score.accuracy < (1 + 1 / chosen.num_classes) / 2):
@@ -335,7 +335,7 @@ def _affine(
     return lambda x: (x - subtrahend) / divisor * factor + offset
 
 
-def _own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
+def own_scales(layers: list[keras.Layer], x: np.ndarray) -> Iterator[Scale]:
     """The scales that layers on the model's input expect."""
     import keras
 

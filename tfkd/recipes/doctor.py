@@ -12,7 +12,7 @@ import numpy as np
 from tfkd import data
 from tfkd.data import resemblance
 from tfkd.errors import DeviceError, InputError, TfkdError
-from tfkd.recipes import target_choice, teacher_examination
+from tfkd.recipes import scale_examination, target_choice, teacher_examination
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.task_choice import find_task
@@ -223,11 +223,12 @@ def _examine_student(recipe: Recipe, splits: data.Splits) -> Iterator[Finding]:
 
 
 def _build_student(recipe: Recipe, splits: data.Splits) -> tuple[keras.Model | None, list[Finding]]:
-    """The student; None and the reason if it cannot be built."""
+    """The student, and findings on its first layer; None and the reason if it cannot be built."""
     from tfkd.recipes import student as students
 
     try:
-        return students.build(recipe.student, splits.train, find_task(recipe, splits.train)), []
+        student = students.build(recipe.student, splits.train, find_task(recipe, splits.train))
+        return student, [*scale_examination.examine(student, splits.train)]
     except InputError as error:
         advice = (
             "Correct [student] in the recipe: the builder's name, its options, the file, or the layers that inherit."

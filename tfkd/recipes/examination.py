@@ -26,7 +26,7 @@ def examine_student(trainer: Trainer) -> None:
 
     def work(_: str) -> Examined:
         settings, samples, student = doctor.examine_quickly(recipe, trainer.splits)
-        for finding in (*settings, *samples):
+        for finding in (*settings, *samples, *student):
             if finding.severity == "warning":
                 trainer.progress.line(str(finding))
         refuse(samples, "The data are refused before the training.", "Correct the data.")

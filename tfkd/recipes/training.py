@@ -25,7 +25,7 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.models import logits, own_code
 from tfkd.optimization import Optimized
-from tfkd.recipes import doctor, teacher_examination
+from tfkd.recipes import doctor, scale_examination, teacher_examination
 from tfkd.recipes import student as students
 from tfkd.recipes.findings import Finding, refuse, refuse_teacher
 from tfkd.recipes.model_input import ModelInput
@@ -212,7 +212,7 @@ def train(
         _examine_teacher(job, job.distillation, splits, task, on_note)
     keras.utils.set_random_seed(job.seed)
     model, optimized = _student(job, splits, task)  # before the folder: a refused option leaves no files
-    for note in optimized.notes if optimized else ():
+    for note in optimized.notes if optimized else map(str, scale_examination.examine(model, splits.train)):
         on_note(note)
     fitted = job.distillation.distiller(model, task) if job.distillation else model
     job.out.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ SUFFIXES = (".tfrecord", ".tfrecords")
 OPTIONS = ("x_feature", "y_feature", "x_shape", "image_size", "color", "resize", "crop")
 # A record: its length (uint64), a checksum (uint32), its bytes, and a checksum of them.
 _HEADER, _FOOTER = 12, 4
+# The default of TensorFlow, which prints a line where none is given.
+_BUFFER_BYTES = 262_144
 
 
 class _Record(NamedTuple):
@@ -121,7 +123,7 @@ def _labels(file: Path, records: Sequence[_Record], options: ReadingOptions) -> 
     """The class of each record; TensorFlow compares the checksums."""
     import tensorflow as tf
 
-    contents = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    contents = tf.data.TFRecordDataset(str(file), buffer_size=_BUFFER_BYTES).as_numpy_iterator()
     for record in records:
         try:
             content = next(contents)
