@@ -143,8 +143,8 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
             f"Received: {tuple(split.input_shape)} from {split.name!r}. Use the data that the model was trained on."
         )
     chosen = choose(split, count, seed)
-    chosen = dataclasses.replace(chosen, x=chosen.x[:])  # read once
-    return Calibration(Samples((chosen.x.astype("float32"),)), audit(chosen), chosen)
+    chosen = dataclasses.replace(chosen, x=chosen.x.astype("float32"))  # one array for all that follows
+    return Calibration(Samples((chosen.x,)), audit(chosen), chosen)
 
 
 def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:
@@ -178,7 +178,7 @@ def audit(chosen: Split) -> CalibrationAudit:
     Raises:
         InputError: The samples are not finite, constant, noise, in another range than the data, or in the test split.
     """
-    x = chosen.x.astype("float32")
+    x = chosen.x.astype("float32", copy=False)
     where = _where(chosen)
     if not np.isfinite(x).all():
         raise InputError(f"{where} must be finite. Received: NaN or infinity. Clean the data first.")
@@ -210,7 +210,7 @@ def audit(chosen: Split) -> CalibrationAudit:
         mean=float(x.mean(dtype="float64")),
         classes_covered=covered,
         classes_total=total,
-        digest=hashlib.sha256(x.tobytes()).hexdigest(),
+        digest=hashlib.sha256(np.ascontiguousarray(x).data).hexdigest(),
         overlap=overlap,
         findings=_findings(len(x), covered, total),
     )

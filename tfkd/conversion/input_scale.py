@@ -86,7 +86,7 @@ def audit(model: keras.Model, chosen: Split, where: str) -> Audited:
             the model fits the labels much better in another scale.
     """
     chosen, outputs, layers = _run(model, chosen)
-    x = chosen.x.astype("float32")
+    x = chosen.x.astype("float32", copy=False)
     own = list(own_scales(layers, x)) if x.std() > 0 else []
     score = keras_runs.score(outputs, chosen)
     fault = next((scale.fault for scale in own if scale.fault), None)
@@ -115,7 +115,7 @@ def _run(model: keras.Model, chosen: Split) -> tuple[Split, np.ndarray | None, l
     affordable = int(_BUDGET // keras_runs.multiplications(model))
     if len(chosen) > (most := max(_FEWEST, affordable)):
         chosen = chosen.take(np.random.default_rng(0).permutation(len(chosen))[:most])
-    x = chosen.x.astype("float32")
+    x = chosen.x.astype("float32", copy=False)
     if affordable >= len(chosen) or len(chosen) <= _FIRST_OF_LARGE:
         return chosen, *keras_runs.run(model, x)
     first = chosen.take(np.arange(_FIRST_OF_LARGE))
