@@ -18,6 +18,8 @@ from tfkd.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+# Batches that wait for the training. The number that TensorFlow chooses grows while it runs, and the memory with it.
+_PREFETCHED = 2
 # Makes the random numbers of mixing differ from those of the augmentation of the first sample.
 _MIXING = 0x6D6978
 
@@ -214,7 +216,7 @@ def batch_dataset(
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-len(samples) // batch_size)))
     make = make_batch if mixing is None else _mixed(make_batch, mixing, samples, seed)
     dataset = dataset.map(plain(make), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.prefetch(_PREFETCHED)
     dataset.epoch = counter
     return dataset
 
