@@ -73,7 +73,9 @@ def test_export_has_sources_and_build_files(model: Path, tmp_path: Path) -> None
     report = export.write(model, tmp_path / "out", oracle=targets.get("tflm"))
     found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
     sources = {"model.c", "model.h", "model_selftest.c", "model_selftest.h"}
-    assert found == sources | {"CMakeLists.txt", "Makefile", "report.json"}
+    assert found == sources | {"CMakeLists.txt", "Makefile", "README.md", "report.json"}
+    subprocess.run(["make", "-C", tmp_path / "out"], check=True, capture_output=True)
+    assert subprocess.run([tmp_path / "out" / "selftest"]).returncode == 0
     assert report["costs"]["target"] is report["costs"]["flash_bytes"] is report["costs"]["instructions"] is None
 
 

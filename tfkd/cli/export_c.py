@@ -28,7 +28,7 @@ def export_c(
         str | None,
         typer.Option(
             help="Library to write, with an example and a README: arduino, platformio, zephyr, esp-idf, cmake, "
-            "stm32cube or makefile. Without it: C files, a Makefile and a CMakeLists.txt."
+            "stm32cube or makefile. Without it: C files, README, Makefile and CMakeLists.txt."
         ),
     ] = None,
     task: Annotated[

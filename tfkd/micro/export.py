@@ -14,7 +14,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tfkd import micro
@@ -22,7 +22,7 @@ from tfkd._internal import atomic
 from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
-from tfkd.micro import decoders
+from tfkd.micro import build_files, decoders
 from tfkd.micro.costs import Core, costs_of
 from tfkd.micro.interface import with_facts
 from tfkd.micro.projects import ProjectOptions, project_files
@@ -55,7 +55,7 @@ def write(
         name: C identifier in lower case, part of all public names.
         format: `c` for plain C99 without an interpreter, `tflm` for an array to run on TensorFlow Lite Micro.
         project: Kind of library to write, with an example and the decoder of the task; None for the C files with a
-            CMakeLists.txt and a Makefile. Format `c` only.
+            README.md, CMakeLists.txt and Makefile. Format `c` only.
         size: Whether to generate the smallest code, which is a little slower; format `c` only.
         stream: Whether layers run row by row where that makes the arena smaller; format `c` only.
         decode: One of `tfkd.micro.decoders.NAMES`, for a file `<name>_decode.c` that finds objects in the output;
@@ -98,7 +98,7 @@ def write(
     optimize = "-Os" if size else "-O2"
     if format == "tflm":
         files, report = tflm_files(model, name, oracles)
-        files = _plain(files, name, optimize)
+        files |= build_files.write(files, name, optimize)
     else:
         program = micro.emit(model, name=name, size=size, stream=stream)
         files, report, test = _c(model, program, oracles, inputs, core)
@@ -106,7 +106,7 @@ def write(
         if project:
             files = project_files(project, model, program, files, report, test, optimize)
         else:
-            files = _plain(files, name, optimize)
+            files |= build_files.write(files, name, optimize)
     files["report.json"] = json.dumps(report, indent=2) + "\n"
     atomic.write_folder(folder, files)
     return report
@@ -165,35 +165,3 @@ def _facts(model: TFLiteModel, costs: JsonObject) -> dict[str, str | int]:
     if costs["stack_bytes"] is not None:  # on the core of report.json; other cores need more or less
         facts["STACK_BYTES"] = costs["stack_bytes"]
     return facts
-
-
-def _plain(files: Mapping[str, str], name: str, optimize: str) -> dict[str, str]:
-    """The files with a CMakeLists.txt and a Makefile beside them."""
-    sources = sorted(file for file in files if file.endswith((".c", ".cc")))
-    return {**files, "CMakeLists.txt": _cmake(sources, name, optimize), "Makefile": _makefile(sources, name, optimize)}
-
-
-def _cmake(sources: list[str], name: str, optimize: str) -> str:
-    return (
-        f"# add_subdirectory(this folder), then target_link_libraries(firmware tfkd_{name})\n"
-        "cmake_minimum_required(VERSION 3.10)\n"
-        f"add_library(tfkd_{name} STATIC {' '.join(sources)})\n"
-        f"target_include_directories(tfkd_{name} PUBLIC ${{CMAKE_CURRENT_LIST_DIR}})\n"
-        f"target_compile_options(tfkd_{name} PRIVATE {optimize})\n"
-        + (f"target_link_libraries(tfkd_{name} PUBLIC m)\n" if f"{name}_decode.c" in sources else "")
-    )
-
-
-def _makefile(sources: list[str], name: str, optimize: str) -> str:
-    objects = " ".join(f"{Path(file).stem}.o" for file in sources)
-    text = (
-        f"# make CC=arm-none-eabi-gcc CFLAGS='-mcpu=cortex-m4 -mthumb {optimize}'\nCFLAGS ?= {optimize}\n\n"
-        f"libtfkd_{name}.a: {objects}\n\t$(AR) rcs $@ $^\n"
-    )
-    if f"{name}_selftest.c" in sources:
-        math = " -lm" if f"{name}_decode.c" in sources else ""
-        text += (
-            f"\nselftest: {' '.join(sources)} {name}.h\n"
-            f"\t$(CC) $(CFLAGS) -DTFKD_SELFTEST_MAIN {' '.join(sources)} -o selftest{math}\n"
-        )
-    return text
