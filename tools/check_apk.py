@@ -1,18 +1,20 @@
-"""Says ABI by ABI whether the native libraries of an app load on phones with memory pages of 16 KB.
+"""Says ABI by ABI whether the native libraries of an app or an .aar load on phones with memory pages of 16 KB.
 
 Android 15 has such phones, and Google Play has asked for it since November 2025. A library of a 64-bit ABI needs
 loadable segments that are aligned to 16,384 bytes, and one that is stored without compression must begin at such an
 offset of the .apk. Phones with 32-bit ABIs have pages of 4 KB.
 
     python tools/check_apk.py bench.apk
+    python tools/check_apk.py litert-1.4.0.aar
 
-Exit status 0 if all libraries load, 1 if one does not, 2 if the file is no app.
+Exit status 0 if all libraries load, 1 if one does not, 2 if the file is neither an app nor an .aar.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import re
 import struct
 import sys
 import zipfile
@@ -28,17 +30,19 @@ from tfkd.errors import InputError
 MACHINES = {"arm64-v8a": "EM_AARCH64", "armeabi-v7a": "EM_ARM", "x86_64": "EM_X86_64"}
 LARGE_PAGE = 16384
 _WIDE = ("arm64-v8a", "x86_64")
+# Where an .apk and an .aar have their libraries: below lib/ABI/ and jni/ABI/.
+_PLACE = re.compile(r"(lib|jni)/([^/]+)/([^/]+\.so)")
 
 
 class Library(NamedTuple):
-    """A native library of an app.
+    """A native library of an app or an .aar.
 
     Args:
-        abi: Its folder below lib/.
+        abi: Its folder below lib/ or jni/.
         name: Its file name.
         machine: Machine of its ELF header.
         page: Largest page in bytes for which its loadable segments are aligned.
-        offset: Where it begins in the .apk if it is stored without compression; None otherwise.
+        offset: Where it begins in the .apk if it is stored without compression; None otherwise, and in an .aar.
     """
 
     abi: str
@@ -60,18 +64,18 @@ class Library(NamedTuple):
 
 
 def libraries(apk: Path) -> list[Library]:
-    """The native libraries of an app, by ABI.
+    """The native libraries of an app or an .aar, by ABI.
 
     Raises:
-        InputError: The file is no .apk, or a library is no ELF file.
+        InputError: The file is neither, or a library is no ELF file.
     """
     try:
         with zipfile.ZipFile(apk) as archive:
-            entries = [one for one in archive.infolist() if one.filename.startswith("lib/") and not one.is_dir()]
+            entries = [one for one in archive.infolist() if _PLACE.fullmatch(one.filename)]
             entries.sort(key=_name)
             return [_library(apk, one, archive.read(one)) for one in entries]
     except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"check_apk: {apk} must be an .apk. Received: {error}.") from None
+        raise InputError(f"check_apk: {apk} must be an .apk or .aar. Received: {error}.") from None
 
 
 def _name(entry: zipfile.ZipInfo) -> str:
@@ -79,7 +83,7 @@ def _name(entry: zipfile.ZipInfo) -> str:
 
 
 def _library(apk: Path, entry: zipfile.ZipInfo, content: bytes) -> Library:
-    abi, _, name = entry.filename.removeprefix("lib/").partition("/")
+    _, abi, name = entry.filename.split("/")
     try:
         elf = ELFFile(io.BytesIO(content))
         pages = [segment["p_align"] for segment in elf.iter_segments("PT_LOAD")]
@@ -93,7 +97,7 @@ def _library(apk: Path, entry: zipfile.ZipInfo, content: bytes) -> Library:
 
 def _offset(apk: Path, entry: zipfile.ZipInfo) -> int | None:
     """Where the content of a stored entry begins: behind a header with a name and an extra field of its own length."""
-    if entry.compress_type != zipfile.ZIP_STORED:
+    if entry.compress_type != zipfile.ZIP_STORED or entry.filename.startswith("jni/"):
         return None
     with apk.open("rb") as file:
         file.seek(entry.header_offset + 26)

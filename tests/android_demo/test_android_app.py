@@ -71,4 +71,6 @@ def test_gradle_and_build_apk_name_the_same_versions():
     assert re.search(r"minSdk = (\d+)", gradle)[1] == str(build_apk.MIN_SDK)
     assert re.search(r"targetSdk = (\d+)", gradle)[1] == str(build_apk.TARGET_SDK)
     assert re.search(r"versionCode = (\d+)", gradle)[1] == str(build_apk.VERSION) == str(android.VERSION)
-    assert re.search(r"tensorflow-lite:([\d.]+)", gradle)[1] in build_apk.ARTIFACTS["lite"]
+    litert = re.findall(r"'com.google.ai.edge.litert:([\w-]+):1\.(\d+)\.\d+'", gradle)
+    assert {name for name, _ in litert} == {"litert", "litert-api", "litert-gpu", "litert-gpu-api"}
+    assert all(int(minor) >= 4 for _, minor in litert)  # for memory pages of 16 KB

@@ -44,6 +44,16 @@ def test_alignment_of_segments_counts_on_64_bit_abis(tmp_path):
     assert [found[name].machine for name in ("libgood.so", "libshifted.so")] == ["EM_AARCH64", "EM_X86_64"]
 
 
+def test_libraries_of_an_aar_may_lie_anywhere_in_it(tmp_path):
+    entries = {"classes.jar": b"jar", "jni/arm64-v8a/libbad.so": elf(4096), "jni/x86_64/libgood.so": elf(16384, 62)}
+    stored = {name: (zipfile.ZIP_STORED, content) for name, content in entries.items()}
+    found = check_apk.libraries(packed(tmp_path / "a.aar", stored))
+    assert [(one.abi, one.name, one.offset) for one in found] == [
+        ("arm64-v8a", "libbad.so", None), ("x86_64", "libgood.so", None),
+    ]  # fmt: skip
+    assert [bool(one.fault) for one in found] == [True, False]
+
+
 def test_what_is_no_app_or_no_library_is_refused(tmp_path):
     (tmp_path / "text.apk").write_text("no zip")
     with pytest.raises(InputError, match=r"must be an \.apk"):
