@@ -95,6 +95,19 @@ def test_types_and_axes_count(digits_int8):
     assert only(int16, "qualcomm").first_break is None
 
 
+def test_state_of_an_lstm_may_be_int16_on_the_edge_tpu(digits_int8):
+    editor = ModelEditor(digits_int8.content)
+    last = editor.graph.operators[-1]
+    editor.tensors[last.inputs[0]].type = schema.TensorType.INT16
+    editor.graph.operators = [last]
+    refused = only(TFLiteModel.load(editor.pack()), "edgetpu").first_break
+    assert refused.reason.startswith("type int16")
+    editor.model.operatorCodes[last.opcodeIndex].builtinCode = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
+    found = only(TFLiteModel.load(editor.pack()), "edgetpu")
+    assert [op.op for op in found.ops] == ["UNIDIRECTIONAL_SEQUENCE_LSTM"]
+    assert found.first_break is None
+
+
 def test_damaged_model_and_unknown_accelerator_are_errors(digits_int8):
     with pytest.raises(InputError, match=r"accelerator must be one of .* Did you mean 'edgetpu'"):
         npu.estimate(digits_int8, ["edge_tpu"])

@@ -56,13 +56,15 @@ _REMEDIES = {
 }
 _ENDS = ("QUANTIZE", "DEQUANTIZE")
 _OTHER_REMEDY = "Replace the layer, or move it to the end of the model, where the CPU may compute it."
-# Ops of some accelerators whose integers and truth values are no activations.
-_INDEX_TYPES = {
+# Types of some ops besides those of a list: of integers and truth values that are no activations, and of the cell state
+# of an LSTM, with which Coral's own compiled keras_lstm_mnist_ptq runs on the Edge TPU.
+_OTHER_TYPES = {
+    "edgetpu": {"UNIDIRECTIONAL_SEQUENCE_LSTM": ("int16",)},
     "gpu": {
         "CAST": ("int32", "bool"), "GATHER": ("int32",), "ONE_HOT": ("int32",), "SELECT": ("bool",),
         "SELECT_V2": ("bool",), "LOGICAL_AND": ("bool",), "EQUAL": ("bool",), "GREATER": ("bool",),
         "GREATER_EQUAL": ("bool",), "LESS": ("bool",), "LESS_EQUAL": ("bool",), "NOT_EQUAL": ("bool",),
-    }
+    },
 }  # fmt: skip
 # Most axes of a tensor.
 _MOST_AXES = {"gpu": 4, "nnapi": 4}
@@ -264,7 +266,7 @@ def _reason(found: OpList, name: str, model: TFLiteModel, index: int) -> str | N
     op, tensors = model.graph.ops[index], model.graph.tensors
     listed = op.name if hasattr(schema.BuiltinOperator, op.name) else "CUSTOM"
     computed = [tensors[i] for i in (*op.inputs, *op.outputs) if i >= 0 and model.graph.constants[i] == 0]
-    allowed = None if found.types is None else {*found.types, *_INDEX_TYPES.get(name, {}).get(op.name, ())}
+    allowed = None if found.types is None else {*found.types, *_OTHER_TYPES.get(name, {}).get(op.name, ())}
     wrong = [one for one in computed if allowed is not None and one.dtype not in allowed]
     for tensor in wrong:
         if tensor.dtype.startswith("float"):  # before the list of ops: the whole model must be quantized
