@@ -13,20 +13,23 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import system_packages
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.browser_client import TIMED, Page
+from tests.browser_client import TIMED, Page, accessibility_faults, opened_chromium
 from tfkd import targets
 from tfkd.errors import InputError
 from tfkd.targets import browser_server
-from tfkd.targets.browser_answer import browser_name
+from tfkd.targets.browser_answer import Answer, browser_name
+from tfkd.targets.browser_live import LivePage
 from tfkd.targets.browser_server import Reply, Site
 from tfkd.targets.browser_summary import Agreement, Expected
 from tfkd.targets.browser_trial import Settings, Trial
 from tfkd.targets.litert_js import Library
 
+MISSING = system_packages.skip_reason("chromium")
 SAMPLES = 20
 LIBRARY = Library("2.5.3", {"index.js": b"export {};"})
 
@@ -255,12 +258,59 @@ def test_wrong_certificate_and_a_port_in_use_are_refused(tmp_path):
         browser_server.serving({"t": site}, port=urlsplit(url).port).__enter__()
 
 
+@pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+@pytest.mark.network
+def test_live_page_is_accessible_and_fits_a_phone(serve, expected):
+    trial, page = serve()
+    page.send(page.record(hidden=True))
+    live = LivePage("student.tflite", Expected(expected))
+    live.add(trial.answers.get_nowait())
+    live.add(Answer(None, error="Error: no memory", device={"user_agent": "(Android 15) Firefox/153.0"}))
+    with browser_server.serving({"live": live.site}) as url, opened_chromium() as browser:
+        live.url = f"{url}devices/"
+        window = browser.new_page(viewport={"width": 360, "height": 740})
+        window.goto(f"{url}live/")
+        window.get_by_role("status").filter(has_text="2 devices").wait_for()
+        rows = window.get_by_role("row").all_inner_texts()
+        assert "Same answers" in rows[1]
+        assert "background" in rows[1]
+        assert "no memory" in rows[2]
+        assert window.evaluate("document.documentElement.scrollWidth") <= 360
+        assert accessibility_faults(window) == []
+
+
 def test_agreement_of_other_values():
     expected = [np.array([[0, 1], [1, 0]], "float32")]
-    close = Agreement.of([np.array([[0, 1.5], [1, 0]], "float32")], expected)
-    assert close == Agreement(samples=2, equal=1, same_class=2, largest=0.5, integers=False)
+    close = Agreement.of([np.array([[0, 1.5], [1, 0]], "float32")], expected, are_classes=True)
+    assert close == Agreement(samples=2, equal=1, same_class=2, largest=0.5, share=0.5, integers=False)
     assert close.sentences()[:2] == ("good", "Same classes")
-    assert Agreement.of([np.array([[1, 0], [1, 0]], "float32")], expected).sentences()[0] == "bad"
+    swapped = Agreement.of([np.array([[1, 0], [1, 0]], "float32")], expected, are_classes=True)
+    assert swapped.sentences()[0] == "bad"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "sentences"),
+    [
+        ([[10], [128]], ("good", "Close answers", "up to 1 steps, 0.85 % of their range")),
+        ([[10], [100]], ("bad", "Other answers", "up to 27 steps, 23 % of their range")),
+        ([[10], [127]], ("good", "Same answers", "bit for bit")),
+    ],
+    ids=("close", "other", "same"),
+)
+def test_outputs_that_are_no_classes_are_compared_by_value(outputs, sentences):
+    """The index of the largest value says nothing where there is one value."""
+    found = Agreement.of([np.array(outputs, "uint8")], [np.array([[10], [127]], "uint8")], are_classes=False)
+    state, verdict, explanation = found.sentences()
+    assert (state, verdict) == sentences[:2]
+    assert sentences[2] in explanation
+
+
+def test_values_that_are_no_numbers_or_have_no_range_are_other_answers():
+    one = np.array([[1.0], [1.0]], "float32")
+    for outputs in (np.array([[np.nan], [1.0]], "float32"), np.array([[1.1], [1.0]], "float32")):
+        state, verdict, explanation = Agreement.of([outputs], [one], are_classes=False).sentences()
+        assert (state, verdict) == ("bad", "Other answers")
+        assert "range" not in explanation
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser_client import Page, node_modules
 from tfkd import data, targets
-from tfkd.errors import DeviceError
+from tfkd.errors import DeviceError, InputError
 from tfkd.targets.browser import Browser
 from tfkd.validation import visits
 from tfkd.validation.contract import Contract
@@ -71,6 +71,28 @@ def test_each_device_is_a_row_of_the_live_page_and_of_the_validation(browser, di
     assert ["background" in str(row.invalid_reason) for row in validation.rows] == [False, False, True, False]
     assert "no WebAssembly" in validation.rows[3].invalid_reason
     assert validation.verdict.status != "SHIP"
+
+
+def test_values_are_compared_as_values(browser, digits_int8, split):
+    x = digits_int8.quantize_input(split.x)
+    (raw,) = targets.get("host").run(digits_int8, x, latency=False).outputs
+    values = data.as_split((split.x, digits_int8.dequantize_output(raw) + 0.5), "test", labels="values")
+    rows = []
+
+    def answer(url, live):
+        page = Page(url, digits_int8, x, [digits_int8.dequantize_output(np.clip(raw, -128, 126) + 1)])
+        page.send(page.record())
+
+    found = visits.serve(digits_int8, values, browser, task="regression", most=1, on_start=answer, on_visit=rows.append)
+    assert (rows[0]["verdict"], rows[0]["accuracy"]) == ("Close answers", "–")
+    validation = visits.validate_visits(digits_int8, values, found, task="regression")
+    assert validation.task == "regression"
+    assert validation.rows[1].result.metrics["mae"].value == pytest.approx(0.5, abs=0.2)
+
+
+def test_task_that_does_not_fit_is_refused_before_the_page_is_served(browser, digits_int8, split):
+    with pytest.raises(InputError, match="regression"):
+        visits.serve(digits_int8, split, browser, task="regression", on_start=lambda *urls: pytest.fail("was served"))
 
 
 def test_without_a_device_there_is_no_validation(browser, digits_int8, split):

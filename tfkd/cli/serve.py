@@ -71,14 +71,16 @@ def serve(
         browser.WAIT, accelerator, threads, address, port, certificate, litert_js, timeout_s=60 * minutes
     )
     with progress_of(as_json) as progress:
-        test = datasets.load(data).test
-        test = test if samples is None else test.sample(samples)
-        loaded = TFLiteModel.load(model)
+        loaded = TFLiteModel.load(model)  # before the data: a wrong path shows at once
+        loaded.check_one_input("serve")
+        splits = datasets.load(data)
+        test = splits.test if samples is None else splits.test.sample(samples)
         progress.start("serve")
         found = visits.serve(
             loaded,
             test,
             target,
+            task=data.task,
             most=devices,
             on_start=lambda url, live: progress.line(
                 browser.invitation(url, f"Ctrl-C ends.\nAll devices so far: {live}")
@@ -88,7 +90,7 @@ def serve(
                 f"{row['median']}, 90 % below {row['p90']} {row['note']}".rstrip()
             ),
         )
-        validation = visits.validate_visits(loaded, test, found, contract)
+        validation = visits.validate_visits(loaded, test, found, contract, task=data.task, validation=splits.val)
         for path in report or []:
             reports.write_report(validation, path, command=command_line(), overwrite=overwrite)
         record = validation.to_json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from tfkd._internal.types import JsonObject
 from tfkd.targets.measurement import LatencySummary, Measurement
 
 _BINS = 24
+# Largest difference from the host of outputs that are no classes, as a share of their range: about 5 steps of int8.
+_CLOSE = 0.02
 
 
 class Expected(NamedTuple):
@@ -19,7 +22,7 @@ class Expected(NamedTuple):
 
     Args:
         outputs: The outputs of the target host, one array [N, ...] each; None where it did not run.
-        labels: [N] class of each sample.
+        labels: [N] class of each sample; None where the outputs are no scores of classes.
     """
 
     outputs: tuple[np.ndarray, ...] | None = None
@@ -34,7 +37,9 @@ def summary(measured: Measurement, expected: Expected) -> JsonObject:
         expected: What its outputs are compared with.
     """
     facts: list[tuple[str, str]] = []
-    agreement = Agreement.of(measured.outputs, expected.outputs) if expected.outputs else None
+    agreement = None
+    if expected.outputs:
+        agreement = Agreement.of(measured.outputs, expected.outputs, are_classes=expected.labels is not None)
     state, verdict, explanation = "good", "The test is done", "There is no answer of the computer to compare with."
     if agreement:
         state, verdict, explanation = agreement.sentences()
@@ -72,38 +77,47 @@ class Agreement:
     Args:
         samples: Number of samples.
         equal: Samples whose outputs are equal bit for bit.
-        same_class: Samples with the same class in the first output.
+        same_class: Samples with the same class in the first output; None where the outputs are no scores of classes.
         largest: Largest difference of a value.
+        share: Largest difference of a value as a share of the range of its output on the host.
         integers: Whether the outputs are integers, so that `largest` counts steps.
     """
 
     samples: int
     equal: int
-    same_class: int
+    same_class: int | None
     largest: float
+    share: float
     integers: bool
 
     @classmethod
-    def of(cls, outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
+    def of(cls, outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], *, are_classes: bool) -> Agreement:
         """Compares outputs.
 
         Args:
             outputs: One array [N, ...] for each output.
             expected: The same of the host.
+            are_classes: Whether the first output has scores of classes.
         """
         pairs = list(zip(outputs, expected, strict=True))
         equal = np.all([_rows(a == b).all(axis=1) for a, b in pairs], axis=0)
-        largest = max(float(np.abs(a.astype("float64") - b).max(initial=0)) for a, b in pairs)
-        same = classes(outputs[0]) == classes(expected[0])
+        differences = [float(np.abs(a.astype("float64") - b).max(initial=0)) for a, b in pairs]
+        ranges = [float(np.ptp(b.astype("float64"))) if b.size else 0.0 for b in expected]
+        shares = [a / b if b else math.inf if a else 0.0 for a, b in zip(differences, ranges, strict=True)]
+        same = int((classes(outputs[0]) == classes(expected[0])).sum()) if are_classes else None
         integers = all(one.dtype.kind in "iub" for one in outputs)
-        return cls(len(outputs[0]), int(equal.sum()), int(same.sum()), largest, integers)
+        return cls(len(outputs[0]), int(equal.sum()), same, max(differences), max(shares), integers)
 
     def sentences(self) -> tuple[str, str, str]:
         """State of the page (`good` or `bad`), verdict and explanation."""
         if self.equal == self.samples:
             return "good", "Same answers", "This device answers as the computer does, bit for bit."
-        differing = self.samples - self.same_class
         amount = f"{self.largest:.0f} steps" if self.integers else f"{self.largest:.3g}"
+        if self.same_class is None:
+            share = f", {100 * self.share:.2g} % of their range" if math.isfinite(self.share) else ""
+            values = f"Values differ from the computer's by up to {amount}{share}."
+            return ("good", "Close answers", values) if self.share <= _CLOSE else ("bad", "Other answers", values)
+        differing = self.samples - self.same_class
         if not differing:
             return (
                 "good",

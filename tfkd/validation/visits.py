@@ -9,13 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from tfkd import tasks
 from tfkd._internal.types import JsonRecord
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError
 from tfkd.targets import browser_server, check_inputs, litert_js
-from tfkd.targets.browser import host_outputs, say
+from tfkd.targets.browser import say
 from tfkd.targets.browser_answer import Answer
 from tfkd.targets.browser_live import LivePage
+from tfkd.targets.browser_summary import Expected
 from tfkd.targets.browser_trial import Settings, Trial
 from tfkd.targets.measurement import Measurement
 from tfkd.targets.target import Target
@@ -64,6 +68,7 @@ def serve(
     test: Split,
     browser: Browser,
     *,
+    task: str | None = None,
     most: int | None = None,
     on_start: Callable[[str, str], None] = lambda devices, live: None,
     on_visit: OnVisit = lambda row: None,
@@ -74,6 +79,7 @@ def serve(
         model: The model.
         test: Samples in memory, with their labels.
         browser: Target `browser:wait`, whose settings are used.
+        task: What the model is for, see `tfkd.validate`. Pages show an accuracy of classes only.
         most: Number of answers after which to end; None for no end.
         on_start: Called with the URL for devices and that of the live page.
         on_visit: Called with the row of each answer: `number`, `device`, `verdict`, `accuracy`, `median`,
@@ -83,13 +89,15 @@ def serve(
         The answers in their order.
 
     Raises:
-        InputError: The samples do not fit the model.
+        InputError: The samples, their labels or the task do not fit the model.
         ModelError: LiteRT.js does not take an input or output of the model.
         ToolMissingError: LiteRT.js cannot be downloaded.
         DeviceError: This machine has no network address.
     """
     arrays = check_inputs(model, model.quantize_input(test.x), browser.spec)
-    expected = host_outputs(model, arrays, test.y)
+    # What does not fit the model shows before anybody is asked to open a page.
+    on_host = validate(model, test, targets=["host"], task=task)
+    expected = _expected(on_host, test)
     settings = Settings(browser.accelerator, browser.threads, automatic=False, once=False)
     trial = Trial(browser.spec, model, arrays, litert_js.load(say, browser.litert_js), settings, expected)
     live = LivePage(model.path.name if model.path else "the model", expected)
@@ -107,8 +115,24 @@ def serve(
     return visits
 
 
+def _expected(on_host: Validation, test: Split) -> Expected:
+    """What the pages compare answers with."""
+    row = on_host.rows[0]
+    labels = np.asarray(test.y) if tasks.get(on_host.task).is_classification else None
+    if row.measurement is None:
+        say(f"serve: the pages show no agreement, since the target host fails: {row.invalid_reason}")
+        return Expected(None, labels)
+    return Expected(row.measurement.outputs, labels)
+
+
 def validate_visits(
-    model: TFLiteModel, test: Split, visits: Sequence[Visit], contract: Contract | None = None
+    model: TFLiteModel,
+    test: Split,
+    visits: Sequence[Visit],
+    contract: Contract | None = None,
+    *,
+    task: str | None = None,
+    validation: Split | None = None,
 ) -> Validation:
     """The validation with a row for the target host and one for each visit.
 
@@ -117,10 +141,12 @@ def validate_visits(
         test: The samples that were served.
         visits: Result of `serve`.
         contract: Limits, or None.
+        task: The task that was passed to `serve`.
+        validation: Validation split on which a task with a threshold chooses it, see `tfkd.validate`.
 
     Raises:
         DeviceError: There is no visit.
     """
     if not visits:
         raise DeviceError("serve: no device gave an answer. Open the page on one, and wait for its verdict.")
-    return validate(model, test, targets=["host", *visits], contract=contract)
+    return validate(model, test, targets=["host", *visits], contract=contract, task=task, validation=validation)
