@@ -1,13 +1,26 @@
-"""A client of the server for browsers that sends what its page sends, and a folder in place of LiteRT.js."""
+"""A client of the server for browsers that sends what its page sends, a folder in place of LiteRT.js, and axe-core."""
 
+import base64
+import contextlib
+import hashlib
 import http.client
+import io
 import json
 import struct
+import tarfile
+import urllib.request
 import zlib
 from urllib.parse import urlsplit
 
+import platformdirs
+import system_packages
+
+from tfkd._internal import atomic
 from tfkd.targets import litert_js
 
+AXE_VERSION = "4.14.1"
+# As npm's registry has it.
+AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 TIMED = {
     "latencies_ms": [0.5, 0.6, 0.7, 0.5], "clock_step_ms": 0.005, "batch": 1, "runs": 4, "kept_every": 1,
     "warm_up_runs": 20, "warm_up_stable": True, "longest_pause_ms": 0, "shortest_in_steps": 100,
@@ -90,3 +103,44 @@ def node_modules(folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text('{"version": "2.6.0"}' if name == "package.json" else 'import "@litertjs/wasm-utils";')
     return folder
+
+
+@contextlib.contextmanager
+def opened_chromium(*flags):
+    """Chromium without a window, for playwright."""
+    from playwright.sync_api import sync_playwright
+
+    every = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *flags]
+    with (
+        sync_playwright() as playwright,
+        contextlib.closing(
+            playwright.chromium.launch(executable_path=system_packages.find("chromium"), args=every)
+        ) as browser,
+    ):
+        yield browser
+
+
+def accessibility_faults(page):
+    """The rules of axe-core that a page breaks, in light and in dark colors, each with the elements."""
+    page.evaluate(_axe())
+    found = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found += page.evaluate(
+            """axe.run().then(({ violations }) => violations.map(({ id, nodes }) =>
+              `${id}: ${nodes.map(({ html }) => html).join(" ")}`))"""
+        )
+    return found
+
+
+def _axe():
+    """The source of axe-core, from the npm registry once and then from the cache."""
+    path = platformdirs.user_cache_path("tfkd") / f"axe-core-{AXE_VERSION}.tgz"
+    if not path.exists():
+        url = f"https://registry.npmjs.org/axe-core/-/{path.name}"
+        with urllib.request.urlopen(url, timeout=60) as reply:
+            atomic.write(path, reply.read())
+    content = path.read_bytes()
+    assert base64.b64encode(hashlib.sha512(content).digest()).decode() == AXE_SHA512
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as packed:
+        return packed.extractfile("package/axe.min.js").read().decode()

@@ -1,10 +1,9 @@
 """The target browser in a real Chromium without a window, with LiteRT.js from the npm registry or the cache."""
 
-import contextlib
+import concurrent.futures
 import re
 import shutil
 import stat
-import threading
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import system_packages
 import tensorflow as tf
 
 import tfkd
-from tests.browser_client import node_modules
+from tests.browser_client import accessibility_faults, node_modules, opened_chromium
 from tfkd import report, targets
 from tfkd.conversion.converter import convert
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
@@ -105,48 +104,74 @@ def test_browser_that_is_killed_is_an_error(tmp_path, digits_int8, splits):
         targets.get(f"browser:{script}").run(digits_int8, x)
 
 
+@pytest.fixture
+def waiting(digits_int8, splits, capfd):
+    """A target that waits for a phone in a thread: its URL, its samples and its run."""
+    target = targets.get("browser:wait,address=127.0.0.1", timeout_s=60).with_labels(splits.test.y[:50])
+    x = digits_int8.quantize_input(splits.test.x[:50])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        run, printed = pool.submit(target.run, digits_int8, x), ""
+        while not (url := re.search(r"http://127\.0\.0\.1:\d+/[\w-]+/", printed)):
+            assert not run.done()
+            printed += capfd.readouterr().err
+        assert "█" in printed
+        yield url[0], x, run
+
+
 @needs_chromium
 @pytest.mark.network
-def test_phone_opens_the_page_and_sees_the_verdict(digits_int8, splits, capfd):
-    from playwright.sync_api import sync_playwright
+def test_phone_opens_the_page_and_sees_the_verdict(waiting, digits_int8):
+    url, x, run = waiting
+    with opened_chromium() as browser:
+        page = browser.new_page(viewport={"width": 360, "height": 740})
+        page.goto(url)
+        assert not run.done()  # nothing starts by itself
+        assert accessibility_faults(page) == []
+        page.get_by_role("button", name="Start the test").click()
+        page.locator("#verdict").wait_for(timeout=30_000)
+        assert page.locator("#verdict").inner_text() == "Same answers"
+        assert page.locator("#verdict").bounding_box()["y"] < 200
+        assert re.search(r"Accuracy\s+\d+\.\d+ %", page.locator("#facts").inner_text())
+        assert page.locator("#bars rect").count() > 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.evaluate("document.getElementById('sustained').dataset.seconds = 1")
+        page.get_by_role("button", name="Load the device").click()
+        page.locator("#slowing", has_text="After 1 of 1 s").wait_for(timeout=10_000)
+        # One point for each 120th of the time in which an inference ended, from the left to the right end.
+        places = [float(one.split(",")[0]) for one in page.locator("#line").get_attribute("points").split()]
+        assert places == sorted(set(places))
+        assert len(places) <= 120
+        assert places[0] < 10
+        assert places[-1] == 300
+        assert accessibility_faults(page) == []
+    assert np.array_equal(run.result(timeout=30).outputs[0], host(digits_int8, x)[0])
 
-    target = targets.get("browser:wait,address=127.0.0.1", timeout_s=60)
-    x, found = digits_int8.quantize_input(splits.test.x[:50]), []
-    thread = threading.Thread(
-        target=lambda: found.append(target.with_labels(splits.test.y[:50]).run(digits_int8, x)), daemon=True
-    )
-    thread.start()
-    printed = ""
-    while not (url := re.search(r"http://127\.0\.0\.1:\d+/[\w-]+/", printed)):
-        assert thread.is_alive()
-        printed += capfd.readouterr().err
-    assert "█" in printed
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        with contextlib.closing(
-            playwright.chromium.launch(executable_path=system_packages.find("chromium"), args=flags)
-        ) as browser:
-            page = browser.new_page(viewport={"width": 360, "height": 740})
-            page.goto(url[0])
-            assert not found  # nothing starts by itself
-            page.get_by_role("button", name="Start the test").click()
-            page.locator("#verdict").wait_for(timeout=30_000)
-            assert page.locator("#verdict").inner_text() == "Same answers"
-            assert page.locator("#verdict").bounding_box()["y"] < 200
-            assert re.search(r"Accuracy\s+\d+\.\d+ %", page.locator("#facts").inner_text())
-            assert page.locator("#bars rect").count() > 1
-            assert page.evaluate("document.documentElement.scrollWidth") <= 360
-            page.evaluate("document.getElementById('sustained').dataset.seconds = 1")
-            page.get_by_role("button", name="Load the device").click()
-            page.locator("#slowing", has_text="After 1 of 1 s").wait_for(timeout=10_000)
-            # One point for each 120th of the time in which an inference ended, from the left to the right end.
-            places = [float(one.split(",")[0]) for one in page.locator("#line").get_attribute("points").split()]
-            assert places == sorted(set(places))
-            assert len(places) <= 120
-            assert places[0] < 10
-            assert places[-1] == 300
-    thread.join(timeout=30)
-    assert np.array_equal(found[0].outputs[0], host(digits_int8, x)[0])
+
+@needs_chromium
+@pytest.mark.network
+def test_phone_may_try_again_after_its_tab_was_closed_or_its_network_cut(waiting, digits_int8):
+    url, x, run = waiting
+    with opened_chromium() as browser:
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_role("button", name="Start the test").click()
+        page.get_by_role("status").wait_for()
+        page.close()  # in the middle
+        page = browser.new_page()
+        page.route("**/page.js", lambda route: route.fulfill(body="newer than = this ?. browser"))
+        page.goto(url)
+        page.get_by_role("alert").filter(has_text="too old").wait_for()
+        page.unroute("**/page.js")
+        page.goto(url)
+        page.route("**/input/0/0", lambda route: route.abort())
+        page.get_by_role("button", name="Start the test").click()
+        page.locator("#explanation", has_text="The computer cannot be reached").wait_for(timeout=30_000)
+        assert page.locator("#verdict").inner_text() == "The test failed"
+        assert not run.done()
+        page.unroute("**/input/0/0")
+        page.get_by_role("button", name="Run the test again").click()
+        page.locator("#verdict", has_text="Same answers").wait_for(timeout=30_000)
+    assert np.array_equal(run.result(timeout=30).outputs[0], host(digits_int8, x)[0])
 
 
 def test_nobody_answers_in_time(digits_int8, splits, tmp_path):

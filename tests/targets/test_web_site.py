@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
-from tests.browser_client import node_modules
+from tests.browser_client import accessibility_faults, node_modules, opened_chromium
 from tfkd import cli, targets
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.data import images, sound_features, sounds
@@ -59,23 +59,15 @@ def tone_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def chromium(digit_file, tone_file, tmp_path_factory):
     """Chromium, whose camera shows the digit and whose microphone hears the tone."""
-    from playwright.sync_api import sync_playwright
-
     video = tmp_path_factory.mktemp("camera") / "digit.y4m"
     luma = np.asarray(Image.open(digit_file).resize((320, 240), Image.Resampling.NEAREST)).astype(float)
     frame = (16 + luma * 219 / 255).astype("uint8").tobytes() + bytes([128]) * (320 * 240 // 2)
     video.write_bytes(b"YUV4MPEG2 W320 H240 F30:1 Ip A1:1 C420jpeg\n" + (b"FRAME\n" + frame) * 3)
-    flags = [
-        "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={video}",
-        f"--use-file-for-fake-audio-capture={tone_file}",
-    ]  # fmt: skip
-    with (
-        sync_playwright() as playwright,
-        contextlib.closing(
-            playwright.chromium.launch(executable_path=system_packages.find("chromium"), args=flags)
-        ) as browser,
-    ):
+    flags = (
+        "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-video-capture={video}", f"--use-file-for-fake-audio-capture={tone_file}",
+    )  # fmt: skip
+    with opened_chromium(*flags) as browser:
         yield browser
 
 
@@ -145,6 +137,7 @@ def test_picture_and_camera_have_the_answers_of_the_host(chromium, hosted, digit
         share = 100 * np.exp(expected - expected.max()).max() / np.exp(expected - expected.max()).sum()
         assert first.inner_text().split("\n") == [names[expected.argmax()], f"{share:.1f} %"]
         assert page.locator("#answers li").count() == 5
+        assert accessibility_faults(page) == []
         assert re.search(r"Median latency\s+[\d.]+ ms", page.locator("#facts").inner_text())
         both = page.evaluate(
             """async () => {
@@ -182,6 +175,7 @@ def test_sound_and_microphone_have_the_features_of_the_training(chromium, hosted
         np.testing.assert_allclose(found["input"], features.ravel(), atol=2e-3)
         np.testing.assert_allclose(found["outputs"], expected, atol=2e-3)
         assert page.locator("#answers li span").all_inner_texts()[::2] == ["a", "b"]
+        assert accessibility_faults(page) == []
         live = answer_to(page, lambda: page.get_by_role("button", name="Use the microphone").click())
         bands = np.reshape(live["input"], shape[1:3]).mean(axis=0)
         assert bands.argmax() == features[0, ..., 0].mean(axis=0).argmax()

@@ -41,6 +41,7 @@ class LivePage:
             {
                 "": lambda: environment.from_string(template).render(name=self._name, url=self.url).encode(),
                 "page.css": (folder / "page.css").read_bytes(),
+                "guard.js": (folder / "guard.js").read_bytes(),
                 "live.js": (folder / "live.js").read_bytes(),
                 "code.svg": self._code,
                 "rows.json": self._json,

@@ -99,7 +99,8 @@ class Trial:
         """What the server answers."""
         folder = Path(__file__).with_name("browser_page")
         files: dict[str, bytes | Callable[[], bytes]] = {
-            name: (folder / name).read_bytes() for name in ("page.css", "page.js", "measure.js", "engine.js")
+            name: (folder / name).read_bytes()
+            for name in ("page.css", "guard.js", "page.js", "measure.js", "engine.js")
         }
         files[""] = self._page(folder.joinpath("page.html.jinja").read_text("utf-8")).encode()
         files["job.json"] = lambda: json.dumps(self._job()).encode()

@@ -26,7 +26,7 @@ from tfkd.targets import browser_model, litert_js, target
 from tfkd.targets.browser_model import End
 from tfkd.targets.browser_trial import keeps_state
 
-_PAGE = ("page.css", "site.css", "site.js", "site_worker.js", "engine.js", "preprocess.js")
+_PAGE = ("page.css", "site.css", "guard.js", "site.js", "site_worker.js", "engine.js", "preprocess.js")
 # The tasks whose answers the page shows.
 _TASKS = ("classification", "binary", "multi_label", "regression")
 # Builds of LiteRT.js for one thread; the second one is for browsers without relaxed SIMD.
@@ -102,7 +102,7 @@ def write(
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
             f"export-web: the model must have one input and one output. Received: {len(model.inputs)} and "
-            f"{len(model.outputs)}. Use `tfkd serve`, which takes any number."
+            f"{len(model.outputs)}. Time it by `tfkd benchmark --target browser:wait`, which takes any number."
         )
     if keeps_state(model):
         raise ModelError(
@@ -155,7 +155,8 @@ def _labels(labels: Sequence[str], task: str, size: int) -> list[str]:
     """
     if task not in _TASKS:
         raise InputError(
-            f"export-web: task must be one of {', '.join(_TASKS)}. Received: {task!r}.{suggestion(task, _TASKS)}"
+            f"export-web: task must be one of {', '.join(_TASKS)}. Received: {task!r}.{suggestion(task, _TASKS)} "
+            "The page shows no answers of other tasks; `tfkd serve` measures them on the device."
         )
     if task == "binary" and size != 1:
         raise InputError(

@@ -36,4 +36,5 @@ async function update() {
   }
 }
 
+document.body.dataset.ready = "yes";
 update();

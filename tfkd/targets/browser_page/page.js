@@ -167,5 +167,6 @@ function draw(point, seconds) {
 window.addEventListener("error", (event) => answer({ error: event.message }));
 $("start").addEventListener("click", test);
 $("sustained").addEventListener("click", sustain);
+document.body.dataset.ready = "yes";
 show("start");
 if (document.body.dataset.auto === "yes") test();

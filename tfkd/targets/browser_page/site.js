@@ -268,4 +268,5 @@ $("turn")?.addEventListener("click", () => {
   facing = facing === "environment" ? "user" : "environment";
   startLive();
 });
+document.body.dataset.ready = "yes";
 start();
