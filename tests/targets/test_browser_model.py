@@ -62,3 +62,10 @@ def test_other_data_types_are_refused(several_ends):
         editor.tensors[index].type = schema.TensorType.FLOAT64
     with pytest.raises(ModelError, match="Received: float64"):
         browser_model.prepare(TFLiteModel.load(editor.pack()))
+
+
+def test_variable_tensors_are_refused(digits_int8):
+    editor = ModelEditor(digits_int8.content)
+    editor.tensors[-1].isVariable = True
+    with pytest.raises(ModelError, match="no variable tensor"):
+        browser_model.prepare(TFLiteModel.load(editor.pack()))

@@ -111,8 +111,9 @@ def prepare(model: TFLiteModel) -> SentModel:
         model: The model.
 
     Raises:
-        ModelError: An input or output has a data type for which there is no such op.
+        ModelError: An input or output has a data type for which there is no such op, or a tensor is variable.
     """
+    _check_variables(model)
     inputs = tuple(End(tensor, _op(tensor, "QUANTIZE")) for tensor in model.inputs)
     outputs = tuple(End(tensor, _op(tensor, "DEQUANTIZE")) for tensor in model.outputs)
     changed = any(end.op for end in (*inputs, *outputs))
@@ -120,6 +121,19 @@ def prepare(model: TFLiteModel) -> SentModel:
         return SentModel(model.content, inputs, outputs, None)
     names = ([f"input_{i}" for i in range(len(inputs))], [f"output_{i}" for i in range(len(outputs))])
     return SentModel(_changed(model, inputs, outputs, names), inputs, outputs, names)
+
+
+def _check_variables(model: TFLiteModel) -> None:
+    """Checks that no tensor is variable, as the state of an LSTM is: LiteRT.js does not load such a model."""
+    root = schema.Model.GetRootAs(model.content, 0)
+    graphs = (root.Subgraphs(i) for i in range(root.SubgraphsLength()))
+    for tensor in (graph.Tensors(i) for graph in graphs for i in range(graph.TensorsLength())):
+        if tensor.IsVariable():
+            name = (tensor.Name() or b"").decode(errors="replace")
+            raise ModelError(
+                "browser: the model must have no variable tensor, such as the state of an LSTM: LiteRT.js loads none. "
+                f"Received: {name!r}. Use the target host, or convert the layer with unroll=True."
+            )
 
 
 def _op(tensor: TensorInfo, quantizing: str) -> str:

@@ -28,8 +28,6 @@ from tfkd.targets.browser_server import Reply, Site
 from tfkd.targets.browser_summary import Expected
 from tfkd.targets.litert_js import Library
 
-# Ops with a state that LiteRT.js cannot reset.
-_STATEFUL = frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN", "SVDF"})
 _PART_BYTES = 4_000_000
 _HEADER_BYTES = 2_000_000
 _MOST_OPEN = 1000
@@ -205,5 +203,4 @@ def keeps_state(model: TFLiteModel) -> bool:
     Args:
         model: The model.
     """
-    ops = set(model.ops)
-    return litert.needs_restart(ops) or not _STATEFUL.isdisjoint(ops)
+    return litert.needs_restart(set(model.ops))

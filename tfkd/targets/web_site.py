@@ -104,12 +104,12 @@ def write(
             f"export-web: the model must have one input and one output. Received: {len(model.inputs)} and "
             f"{len(model.outputs)}. Time it by `tfkd benchmark --target browser:wait`, which takes any number."
         )
+    sent = browser_model.prepare(model)
     if keeps_state(model):
         raise ModelError(
             "export-web: the model must not keep a state from one input to the next. Received: one that does. Use "
             "`tfkd serve`."
         )
-    sent = browser_model.prepare(model)
     size = int(np.prod(model.outputs[0].shape))
     names = _labels(labels, task, size)
     settings = {
