@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from tests.browser_client import accessibility_faults, node_modules, opened_chromium
 from tfkd import cli, targets
+from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.data import images, sound_features, sounds
 from tfkd.data.reading import CROPS, RESIZES, ReadingOptions
@@ -267,6 +268,13 @@ def test_models_of_several_ends_or_with_a_state_are_refused(several_ends, resour
         web_site.write(several_ends[0], tmp_path / "site", litert_js.Library("", {}))
     with pytest.raises(ModelError, match="keep a state"):
         web_site.write(resource_states[0], tmp_path / "site", litert_js.Library("", {}))
+
+
+def test_output_that_is_no_vector_is_refused(digits_int8, tmp_path):
+    editor = ModelEditor(digits_int8.content)
+    editor.tensors[int(editor.graph.outputs[0])].shape = np.array([1, 5, 2], "int32")
+    with pytest.raises(ModelError, match="no boxes, masks or points"):
+        web_site.write(TFLiteModel.load(editor.pack()), tmp_path / "site", litert_js.Library("", {}))
 
 
 def test_only_a_folder_that_it_wrote_is_replaced(digits_int8, tmp_path):

@@ -104,13 +104,19 @@ def write(
             f"export-web: the model must have one input and one output. Received: {len(model.inputs)} and "
             f"{len(model.outputs)}. Time it by `tfkd benchmark --target browser:wait`, which takes any number."
         )
+    shape = model.outputs[0].shape
+    if sum(size > 1 for size in shape) > 1:
+        raise ModelError(
+            f"export-web: the output of the model must be one vector, [1, N]. Received: {list(shape)}. "
+            "The page shows no boxes, masks or points; `tfkd serve` measures such models on the device."
+        )
     sent = browser_model.prepare(model)
     if keeps_state(model):
         raise ModelError(
             "export-web: the model must not keep a state from one input to the next. Received: one that does. Use "
             "`tfkd serve`."
         )
-    size = int(np.prod(model.outputs[0].shape))
+    size = int(np.prod(shape))
     names = _labels(labels, task, size)
     settings = {
         **_input(model, preparation),
