@@ -327,5 +327,8 @@ def test_report_shows_instructions_estimate_and_arena(
     assert 20 <= decoder["flash_bytes"] <= 300
     assert 3 * 10 <= decoder["instructions"] <= 20 * 10  # ten classes
     assert table["Together"][0] == f"{flash + decoder['flash_bytes']:,}"
+    assert 8 <= decoder["stack_bytes"] <= 64
+    deepest = max(measured.memory.stack_bytes, decoder["stack_bytes"])
+    assert table["Together"][2] == f"{deepest:,}"
     assert table["Together"][3] == f"{instructions + decoder['instructions']:,}"
     assert table["Board nrf52840"][:2] == ["1,048,576", "262,144"]

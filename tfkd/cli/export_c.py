@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfkd.cli.application import Json, Overwrite, TFLiteFile, command, print_result, progress_of
+from tfkd.data.reading import CROPS, RESIZES
 from tfkd.errors import InputError, ToolMissingError
 
 if TYPE_CHECKING:
+    from tfkd._internal.types import JsonObject
     from tfkd.targets import Target
 
 
@@ -38,8 +40,8 @@ def export_c(
     input_range: Annotated[
         str | None,
         typer.Option(
-            help="LOW,HIGH that the model expects for the bytes 0 and 255 of a sensor, for --project. Default: 0,255, "
-            "where the input has room for them."
+            help="LOW,HIGH that the model expects for the bytes 0 and 255 of a sensor, for --project and --camera. "
+            "Default: 0,255, where the input has room for them."
         ),
     ] = None,
     core: Annotated[
@@ -59,6 +61,29 @@ def export_c(
             help="Also write C that finds objects in the output: grid, the centres of the task centroid_detection."
         ),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write C that computes the features of sounds from the samples of a microphone: the "
+            "features.json that tfkd run wrote."
+        ),
+    ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT:PIXELS",
+            help="Also write C that prepares the images of a camera. Pixels: gray, rgb888, rgb565 or rgb565be.",
+        ),
+    ] = None,
+    resize: Annotated[
+        str, typer.Option(help=f"Filter that resized the images of the training, for --camera: {', '.join(RESIZES)}.")
+    ] = "bilinear",
+    crop: Annotated[
+        str,
+        typer.Option(
+            help=f"How images of another aspect ratio fitted in the training, for --camera: {', '.join(CROPS)}."
+        ),
+    ] = "none",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -68,16 +93,21 @@ def export_c(
 
     Example: tfkd export-c student.tflite --out firmware --size --stream
     """
+    from tfkd.data import sound_features
     from tfkd.micro import export
     from tfkd.micro.projects import ProjectOptions
+    from tfkd.micro.sensors.camera import Camera
     from tfkd.recipes import model_input
     from tfkd.report import console
 
-    options = None
+    options, pixels = None, model_input.parse("input", input_range, None).input_range
     if project:
-        options = ProjectOptions(project, task, model_input.parse("input", input_range, None).input_range)
-    elif input_range or task != "classification":
+        options = ProjectOptions(project, task, pixels)
+    elif task != "classification" or (input_range and not camera):
         raise InputError("export-c: --task and --input-range are for projects. Add --project cmake, or leave them out.")
+    if not camera and (resize, crop) != ("bilinear", "none"):
+        raise InputError("export-c: --resize and --crop are for a camera. Add --camera 160x120:rgb565.")
+    how = None if features is None else sound_features.read(features)
     with progress_of(as_json) as progress:
         sizes = export.write(
             model,
@@ -88,14 +118,18 @@ def export_c(
             size=size,
             stream=stream,
             decode=decode,
+            features=how,
+            camera=None if camera is None else Camera.parse(camera, resize=resize, crop=crop, input_range=pixels),
             oracle=_selftest_oracles(),
-            core=_core(core, project, size, stream),
+            core=_core(core, project, size, stream, how),
             overwrite=overwrite,
         )
         print_result(progress, sizes, as_json, console.exported(out, sizes))
 
 
-def _core(spec: str | None, project: str | None, size: bool, stream: bool) -> Target | None:
+def _core(
+    spec: str | None, project: str | None, size: bool, stream: bool, features: JsonObject | None
+) -> Target | None:
     """The core that measures costs; None where none is asked for, or a project's default is not installed."""
     from tfkd import targets
 
@@ -104,11 +138,12 @@ def _core(spec: str | None, project: str | None, size: bool, stream: bool) -> Ta
     if spec and not targets.is_emulated(spec):
         raise InputError(f"export-c: --core must be an emulated core. Received: {spec!r}. Use cortex-m4.")
     try:
-        return targets.get(spec or "cortex-m4", optimize="-Os" if size else "-O2", stream=stream)
+        core = targets.get(spec or "cortex-m4", optimize="-Os" if size else "-O2", stream=stream)
     except ToolMissingError:
         if spec:
             raise
         return None
+    return core if features is None else core.with_features(features)
 
 
 def _selftest_oracles() -> list[Target]:

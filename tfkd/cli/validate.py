@@ -63,6 +63,14 @@ def validate(
         list[Path] | None,
         typer.Option(help="Report to write: .html, .md, .json or .xml (JUnit); may be repeated."),
     ] = None,
+    from_sounds: Annotated[
+        bool,
+        typer.Option(
+            "--from-sounds",
+            help="Start from the samples of the sounds on emulated cores, with the features computed by the C of a "
+            "firmware; needs --features.",
+        ),
+    ] = False,
     board: BoardOption = None,
     cc: CompilerOption = None,
     overwrite: Overwrite = False,
@@ -100,11 +108,12 @@ def validate(
         loaded = TFLiteModel.load(model)  # before the data: a wrong path shows at once
         loaded.check_one_input("validate")
         splits = datasets.load(data)
+        test = splits.test if samples is None else splits.test.sample(samples)
         validation = run(
             loaded,
-            splits.test if samples is None else splits.test.sample(samples),
+            test,
             **keras_models,
-            targets=targets,
+            targets=target_choice.for_sounds(targets, data, test, from_sounds=from_sounds),
             optional=[one for one in targets if isinstance(one, str)],
             contract=contract,
             task=data.task,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
+from pathlib import Path
 
 import numpy as np
 
-from tfkd._internal.types import JsonObject
+from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data.reading import ReadingOptions
 from tfkd.errors import InputError
 
@@ -51,6 +53,64 @@ def definition(options: ReadingOptions, rate: int) -> JsonObject:
             "liftering": "none",
         }
     return found
+
+
+def options_of(how: JsonRecord) -> tuple[ReadingOptions, int]:
+    """The options and the sample rate of a definition.
+
+    Args:
+        how: Result of `definition`, or the content of the `features.json` of a run.
+
+    Returns:
+        What `definition` makes `how` of.
+
+    Raises:
+        InputError: A value is missing, or is not the one that `definition` gives.
+
+    >>> how = definition(ReadingOptions(features="mfcc", frame_ms=25.0), 16_000)
+    >>> definition(*options_of(how)) == how
+    True
+    """
+    try:
+        rate, mfcc = int(how["sample_rate"]), {"log_mel": False, "mfcc": True}[how["kind"]]
+        options = ReadingOptions(
+            features=how["kind"],
+            seconds=how["seconds"],
+            mel_bands=how["bands"],
+            frame_ms=how["frame"] * 1000 / rate,
+            hop_ms=how["hop"] * 1000 / rate,
+            **({"coefficients": how["coefficients"]} if mfcc else {}),
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(
+            f"features: the definition must be that of a features.json. Received: {error!r}. Take the file that "
+            "`tfkd run` wrote."
+        ) from error
+    expected = definition(options, rate)
+    if other := sorted(key for key in {*expected, *how} if expected.get(key) != how.get(key)):
+        raise InputError(
+            f"features: {other[0]} must be {expected.get(other[0])!r}. Received: {how.get(other[0])!r}. Other features "
+            "than those that `tfkd.data` computes are not supported."
+        )
+    return options, rate
+
+
+def read(file: Path) -> JsonObject:
+    """The definition in the `features.json` of a run, checked.
+
+    Raises:
+        InputError: The file cannot be read, or is none of these.
+    """
+    try:
+        how = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"features: {file} must be a readable features.json. Received: {error}. Take that of a run."
+        ) from error
+    if not isinstance(how, dict):
+        raise InputError(f"features: {file} must hold an object. Received: {type(how).__name__}. Take that of a run.")
+    options_of(how)
+    return how
 
 
 def compute(file: str, sound: np.ndarray, rate: int, options: ReadingOptions) -> np.ndarray:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkd._internal.types import JsonObject
 from tfkd.data import images, lazy, sound_features
 from tfkd.data.lazy import LazySamples
-from tfkd.data.reading import ReadingOptions
+from tfkd.data.reading import ReadingOptions, Request
 from tfkd.errors import InputError, ToolMissingError
+
+if TYPE_CHECKING:
+    from tfkd.data.splits import Split
 
 SUFFIXES = (".wav", ".flac", ".ogg")
 OPTIONS = ("sample_rate", "seconds", "features", "mel_bands", "coefficients", "frame_ms", "hop_ms", "skip_broken")
@@ -65,6 +71,29 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     if options.features == "none":
         return sound[:, None]
     return sound_features.compute(str(file), sound, wanted, options)[..., None]
+
+
+def features_of(request: Request, split: Split) -> JsonObject | None:
+    """How the features of a split are computed, see `sound_features.definition`.
+
+    Args:
+        request: The data set.
+        split: A split of it.
+
+    Returns:
+        None for a data set that is not read as features of sound files.
+    """
+    if request.options.features == "none" or split.paths is None:
+        return None
+    rate = request.options.sample_rate or rate_of(request.folder / split.paths[0])
+    return sound_features.definition(request.options, rate)
+
+
+def without_features(request: Request) -> Request:
+    """The same data set, read as samples of sounds."""
+    unused = ("features", "mel_bands", "coefficients", "frame_ms", "hop_ms")
+    plain = {name: getattr(ReadingOptions(), name) for name in unused}
+    return dataclasses.replace(request, options=dataclasses.replace(request.options, **plain))
 
 
 def _soundfile() -> ModuleType:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
+
+import numpy as np
 
 from tfkd.micro.graph import Graph, Tensor
 from tfkd.micro.placement import Placement
@@ -77,6 +80,20 @@ def quantizer(name: str, inputs: Sequence[Tensor], dtype: str) -> str:
 def comment(text: str) -> str:
     """Text from a file, shortened, so that it can neither end a C comment nor begin a new line."""
     return "".join(c if c.isprintable() and c.isascii() and c not in "*\\" else "_" for c in text)[:80]
+
+
+def array_text(label: str, values: np.ndarray, section: str = "") -> str:
+    """C of a constant array of integers.
+
+    Args:
+        label: C name.
+        values: Its values, of any shape.
+        section: Macro that stands behind the name.
+    """
+    text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
+    aligned = "TFKD_ALIGNED " if values.dtype.name == "int16" else ""  # kernels read int16 by words
+    place = f" {section}" if section else ""
+    return f"static const {CTYPES[values.dtype.name]} {aligned}{label}[{values.size}]{place} = {{\n{text}}};"
 
 
 def include_guard(label: str, text: str) -> str:

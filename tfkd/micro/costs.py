@@ -64,10 +64,15 @@ def costs_of(model: TFLiteModel, program: Program, core: Core | None) -> JsonObj
     Returns:
         `target` (specification of the core), `compiler`, `flash_bytes` with its parts `code_bytes` and
         `constant_bytes`, `stack_bytes`, `instructions` of one inference, `layers` with `instructions` and
-        `weight_bytes` of each, `evidence` by the name of a number, and `refusal`, why the core does not run the model.
+        `weight_bytes` of each, `features`, what those of a sound cost beside the model, for a core that computes them,
+        or None, `evidence` by the name of a number, and `refusal`, why the core does not run the model.
         Unknown numbers are None.
     """
-    costs: JsonObject = {"target": core.spec if core else None, "compiler": None, **dict.fromkeys(_COSTS)}
+    costs: JsonObject = {
+        "target": core.spec if core else None,
+        "compiler": None,
+        **dict.fromkeys((*_COSTS, "features")),
+    }
     executed: dict[str, int] = {}
     refusal = None
     if core:
@@ -85,8 +90,9 @@ def costs_of(model: TFLiteModel, program: Program, core: Core | None) -> JsonObj
                 "constant_bytes": run.environment["constant_bytes"],
                 "stack_bytes": run.memory.stack_bytes,
                 "instructions": run.instructions,
+                "features": run.environment.get("features"),
             }
-    known = [name for name in _COSTS if costs[name] is not None]
+    known = [name for name in (*_COSTS, "features") if costs[name] is not None]
     layers = [
         {
             "layer": step,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfkd.errors import ModelError
-from tfkd.micro.c_context import CTYPES, Context, comment, include_guard
+from tfkd.micro.c_context import CTYPES, Context, array_text, comment, include_guard
 from tfkd.micro.elimination import Elimination
 from tfkd.micro.graph import Graph
 from tfkd.micro.interface import header
@@ -83,7 +83,7 @@ class _Constants:
     def text(self) -> str:
         section = f"TFKD_{self._name.upper()}_WEIGHTS"
         defaults = f"#ifndef {section}\n#define {section} TFKD_WEIGHTS\n#endif"
-        return "\n".join([defaults, *(_array(label, values, section) for label, values in self.arrays.items())])
+        return "\n".join([defaults, *(array_text(label, values, section) for label, values in self.arrays.items())])
 
 
 def emit(
@@ -182,12 +182,6 @@ def _variant(kernel: str, struct: str, flags: int, parameters: Sequence[str]) ->
         f"    tfkd_{kernel}({', '.join(arguments)});\n}}"
     )
     return include_guard(f"VARIANT_{kernel}_{flags}", text)
-
-
-def _array(label: str, values: np.ndarray, section: str) -> str:
-    text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
-    aligned = "TFKD_ALIGNED " if values.dtype.name == "int16" else ""  # kernels read int16 by words
-    return f"static const {CTYPES[values.dtype.name]} {aligned}{label}[{values.size}] {section} = {{\n{text}}};"
 
 
 def _layer(context: Context, layer: Layer, index: int, function: str, constants: _Constants, by_rows: bool) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tfkd import micro
 from tfkd._internal import atomic
-from tfkd._internal.types import InputArrays, JsonObject
+from tfkd._internal.types import InputArrays, JsonObject, JsonRecord
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
 from tfkd.micro import build_files, decoders
@@ -27,6 +27,9 @@ from tfkd.micro.costs import Core, costs_of
 from tfkd.micro.interface import with_facts
 from tfkd.micro.projects import ProjectOptions, project_files
 from tfkd.micro.selftest import Oracle, Vectors, make_vectors, selftest, selftest_header
+from tfkd.micro.sensors import camera as camera_code
+from tfkd.micro.sensors import sound as sound_code
+from tfkd.micro.sensors.camera import Camera
 from tfkd.micro.tflm_files import tflm_files
 
 FORMATS = ("c", "tflm")
@@ -42,6 +45,8 @@ def write(
     size: bool = False,
     stream: bool = False,
     decode: str | None = None,
+    features: JsonRecord | None = None,
+    camera: Camera | None = None,
     inputs: InputArrays | None = None,
     oracle: Oracle | Sequence[Oracle] | None = None,
     core: Core | None = None,
@@ -60,6 +65,10 @@ def write(
         stream: Whether layers run row by row where that makes the arena smaller; format `c` only.
         decode: One of `tfkd.micro.decoders.NAMES`, for a file `<name>_decode.c` that finds objects in the output;
             None for none; format `c` only.
+        features: Definition of the features of sounds that the model takes, see
+            `tfkd.data.sound_features.definition`, for a file `<name>_sound.c` that computes them; None for none;
+            format `c` only.
+        camera: Camera, for a file `<name>_camera.c` that prepares its images; None for none; format `c` only.
         inputs: [N, ...] samples of the self-test, of the model's input dtype; four random samples by default.
         oracle: Engine that computes the expected outputs of the self-test, such as `targets.get("tflm")`, or several
             of which the first that runs the model is taken; None for C without a self-test. For the format `tflm`,
@@ -83,13 +92,16 @@ def write(
         raise InputError(f"export-c: decode must be one of {', '.join(decoders.NAMES)}. Received: {decode!r}.")
     if folder.exists() and not overwrite:
         raise InputError(f"{folder} already exists. Pass --overwrite (overwrite=True in Python) or another folder.")
-    c_only = {"size": size, "stream": stream, "project": project, "decode": decode, "core": core}
+    c_only: dict[str, object] = {"size": size, "stream": stream, "project": project, "decode": decode, "core": core}
+    c_only |= {"features": features, "camera": camera}
     for option, given in c_only.items():
         if given and format != "c":
             raise InputError(
                 f"export-c: {option} needs format c, got tflm: TensorFlow Lite Micro brings its own kernels. Leave the "
                 "option out."
             )
+    if features and camera:
+        raise InputError("export-c: features and camera exclude each other. Received: both. Leave one of them out.")
     oracles = list(oracle) if isinstance(oracle, Sequence) else [oracle] if oracle else []
     if inputs is not None and not oracles:
         raise InputError(
@@ -103,6 +115,8 @@ def write(
         program = micro.emit(model, name=name, size=size, stream=stream)
         files, report, test = _c(model, program, oracles, inputs, core)
         files |= decoders.files(program, decode) if decode else {}
+        files |= sound_code.write(program, features).files if features else {}
+        files |= camera_code.write(program, camera) if camera else {}
         if project:
             files = project_files(project, model, program, files, report, test, optimize)
         else:

@@ -56,11 +56,7 @@ def write(model: TFLiteModel, program: Program, task: str, input_range: tuple[fl
         raise InputError(
             f"export-c: task must be one of {', '.join(DECODERS)}. Received: {task!r}.{suggestion(task, DECODERS)}"
         )
-    if input_range is not None and not (np.isfinite(input_range).all() and input_range[0] != input_range[1]):
-        raise InputError(
-            f"export-c: the input range must be two different numbers, got {input_range[0]:g},{input_range[1]:g}. "
-            "Use --input-range 0,1 for pixels from 0 to 1."
-        )
+    check_range(input_range)
     preprocessing = _bytes(program.name, program.inputs[0], input_range) if len(program.inputs) == 1 else ""
     decoder = _decoder(model, program, task)
     guard = f"TFKD_{program.name.upper()}_TASK_H"
@@ -76,6 +72,19 @@ def write(model: TFLiteModel, program: Program, task: str, input_range: tuple[fl
 #endif
 """
     return TaskCode(text, has_bytes="_from_bytes(" in preprocessing, has_decoder=bool(decoder))
+
+
+def check_range(input_range: tuple[float, float] | None) -> None:
+    """Checks what a model expects for the bytes 0 and 255.
+
+    Raises:
+        InputError: The ends are equal or not finite.
+    """
+    if input_range is not None and not (np.isfinite(input_range).all() and input_range[0] != input_range[1]):
+        raise InputError(
+            f"export-c: the input range must be two different numbers, got {input_range[0]:g},{input_range[1]:g}. "
+            "Use --input-range 0,1 for pixels from 0 to 1."
+        )
 
 
 def _decoder(model: TFLiteModel, program: Program, task: str) -> list[str]:
@@ -121,21 +130,48 @@ def _end(model: TFLiteModel) -> str:
     return ""
 
 
-def _bytes(name: str, io: IOTensor, input_range: tuple[float, float] | None) -> str:
-    """The C function from bytes of a sensor to the input: a table of what each of the 256 bytes becomes."""
+def byte_table(io: IOTensor, input_range: tuple[float, float] | None) -> np.ndarray | None:
+    """What each of the 256 values of a byte becomes in an input, of its type.
+
+    Args:
+        io: The input.
+        input_range: What the model expects for the bytes 0 and 255; None for 0 and 255 themselves.
+
+    Returns:
+        None where the input has no scale, or no range was given and the input has no room for 0 to 255.
+
+    Raises:
+        InputError: The input has no room for the range that was given.
+    """
     tensor = io.tensor
     if not tensor.scales or tensor.dtype not in ("int8", "uint8", "int16"):
-        return ""
-    low, high = input_range or PIXELS
-    least, most = input_room.held(tensor.dtype, tensor.scale, tensor.zero_point)
+        return None
     if input_range is not None:
         input_room.check(input_range, tensor.dtype, tensor.scale, tensor.zero_point, "export-c")
-    elif not (least <= low + 2 * tensor.scale and most >= high - 2 * tensor.scale):
+    else:
+        (least, most), room = held(io), 2 * tensor.scale
+        if least > PIXELS[0] + room or most < PIXELS[1] - room:
+            return None
+    return io.quantize(np.linspace(*(input_range or PIXELS), 256).astype("float32"))
+
+
+def held(io: IOTensor) -> tuple[float, float]:
+    """The least and the largest number that a quantized input holds."""
+    return input_room.held(io.tensor.dtype, io.tensor.scale, io.tensor.zero_point)
+
+
+def _bytes(name: str, io: IOTensor, input_range: tuple[float, float] | None) -> str:
+    """The C function from bytes of a sensor to the input: a table of what each of the 256 bytes becomes."""
+    tensor, table = io.tensor, byte_table(io, input_range)
+    if table is None and not (tensor.scales and tensor.dtype in ("int8", "uint8", "int16")):
+        return ""
+    if table is None:
+        least, most = held(io)
         return (
             f"/* No function for bytes: the input holds {least:.4g} to {most:.4g}. Export with --input-range\n"
             " * LOW,HIGH, the values of the bytes 0 and 255. */"
         )
-    table = io.quantize(np.linspace(low, high, 256).astype("float32"))
+    low, high = input_range or PIXELS
     upper, value = name.upper(), CTYPES[tensor.dtype]
     values = ", ".join(map(str, table.tolist()))
     return f"""/* Bytes of a sensor, in the order of the input, to the input: byte b stands for

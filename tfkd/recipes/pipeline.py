@@ -257,7 +257,7 @@ class _Run:
                 teacher=(teacher.load(), self.trainer.teacher_splits.test),
                 alone=self.trainer.saved(self._best(students["alone"])).load(),
                 baselines={"student distilled": distilled},
-                targets=targets,
+                targets=target_choice.with_features(targets, self.trainer.features),
                 optional=[one for one in targets if isinstance(one, str)],
                 contract=limits,
                 ship=ship,

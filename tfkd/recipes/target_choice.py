@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tfkd import targets
+from tfkd._internal.types import JsonRecord
+from tfkd.errors import InputError
 from tfkd.targets import Target
+
+if TYPE_CHECKING:
+    from tfkd.data import Request, Split
 
 
 def choose(
@@ -53,6 +61,55 @@ def choose(
             target.check()
         chosen.append(target)
     return chosen
+
+
+def with_features(
+    chosen: Sequence[Target | str], how: JsonRecord | None, sounds: np.ndarray | None = None
+) -> list[Target | str]:
+    """Targets that compute the features of sounds, as far as they do.
+
+    Args:
+        chosen: The targets; specifications stay as they are.
+        how: Definition of the features, or None for samples that are no features of sounds.
+        sounds: See `tfkd.targets.Target.with_features`.
+    """
+    return [one if how is None or isinstance(one, str) else one.with_features(how, sounds) for one in chosen]
+
+
+def for_sounds(
+    chosen: Sequence[Target | str], request: Request, test: Split, *, from_sounds: bool
+) -> list[Target | str]:
+    """Targets that count what the features of a data set of sounds cost, or start from its sounds.
+
+    Args:
+        chosen: The targets.
+        request: The data set.
+        test: Its test split, or a part of it.
+        from_sounds: Whether targets that compute features start from the sounds.
+
+    Raises:
+        InputError: `from_sounds` with a data set that is not read as features of sound files, or without a target that
+            computes features.
+    """
+    from tfkd.data import load, sounds
+
+    how = sounds.features_of(request, test)
+    if not from_sounds:
+        return with_features(chosen, how)
+    if how is None:
+        raise InputError(
+            f"validate: --from-sounds needs sound files that are read as features. Received: {request.reference}, "
+            f"features {request.options.features}. Add --features log_mel or mfcc."
+        )
+    if not any(one.with_features(how) is not one for one in chosen if not isinstance(one, str)):
+        raise InputError(
+            "validate: --from-sounds needs an emulated core, which computes features. Received: other targets. Add "
+            "--target cortex-m4."
+        )
+    split = load(sounds.without_features(request)).test
+    order = np.argsort(split.ids)
+    rows = order[np.searchsorted(split.ids, test.ids, sorter=order)]
+    return with_features(chosen, how, split.take(rows).x[:])
 
 
 def unavailable(specs: Sequence[str]) -> dict[str, str]:

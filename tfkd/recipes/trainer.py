@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from tfkd import data, tasks
 from tfkd._internal import atomic
 from tfkd._internal.progress import Progress
+from tfkd._internal.types import JsonObject
 from tfkd.data import manifest
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.recipes.model_input import ModelInput
@@ -122,10 +123,14 @@ class Trainer:
         self.recipe, self.steps, self.progress, self.loggers = recipe, steps, progress, loggers
         self.folder = steps.folder
         self.splits = self._load_data(recipe.request())
+        self.features: JsonObject | None = None
         if self.splits.train.paths is not None:
+            from tfkd.data import sounds
+
             manifest.write(self.folder / "data.csv", self.splits, recipe.data.request().folder)
-            if recipe.data.features != "none":
-                self._write_features(recipe.data.request())
+            self.features = sounds.features_of(recipe.data.request(), self.splits.train)
+            if self.features:  # the device must compute the same
+                atomic.write(self.folder / "features.json", json.dumps(self.features, indent=1))
         self.data_hash = hash_of([split.content_hash for split in self.splits])
         other = recipe.data.teacher
         self.teacher_splits = self.splits
@@ -143,17 +148,6 @@ class Trainer:
 
     def _load_data(self, source: data.Request) -> data.Splits:
         return data.load(source, validation=self.recipe.data.validation, seed=self.recipe.seed)
-
-    def _write_features(self, request: data.Request) -> None:
-        """Writes how the features are computed, since the device must compute the same."""
-        from tfkd.data import sound_features, sounds
-
-        paths = self.splits.train.paths
-        assert paths is not None
-        rate = request.options.sample_rate or sounds.rate_of(request.folder / paths[0])
-        atomic.write(
-            self.folder / "features.json", json.dumps(sound_features.definition(request.options, rate), indent=1)
-        )
 
     def of(self, recipe: Recipe, steps: Steps | None = None) -> Trainer:
         """The trainer of another recipe with the same data.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.report import words
 
@@ -35,26 +37,47 @@ def row(record: JsonRecord) -> JsonObject:
 
 
 def firmware(record: JsonRecord) -> JsonObject:
-    """The table "your firmware": model and decoder together against the board.
+    """The table "your firmware": features, model and decoder together against the board.
+
+    The three run one after the other, so that the deepest of their stacks is that of all.
 
     Args:
         record: Row of a validation whose measurement counted instructions.
 
     Returns:
-        `title`, and `lines` of a label and the cells flash, RAM, stack and instructions. Unknown numbers are a dash.
+        `title`, `note`, and `lines` of a label and the cells flash, RAM, stack and instructions. Unknown numbers are a
+        dash.
     """
     measured = record["measurement"]
-    memory, board = measured["memory"], measured["environment"]["board"]
-    decoder = measured["environment"].get("decoder")
-    flash = memory["flash_bytes"] + (decoder["flash_bytes"] if decoder else 0)
-    instructions = measured["instructions"] + (decoder["instructions"] if decoder else 0)
-    parts = [("Model", memory["flash_bytes"], memory["arena_bytes"], memory["stack_bytes"], measured["instructions"])]
+    memory, environment = measured["memory"], measured["environment"]
+    board, decoder, features = (environment.get(name) for name in ("board", "decoder", "features"))
+    parts: list[tuple[str, list[int | None]]] = []
+    if features:
+        label = f"{features['kind'].replace('_', '-')} features of {features['rows']} frames"
+        parts.append((label, [features[name] for name in _PART]))
+    sizes = [memory[name] for name in ("flash_bytes", "arena_bytes", "stack_bytes")]
+    parts.append(("Model", [*sizes, measured["instructions"]]))
     if decoder:
-        parts.append(("Decoder (largest output)", decoder["flash_bytes"], None, None, decoder["instructions"]))
-    parts.append(("Together", flash, memory["arena_bytes"], memory["stack_bytes"], instructions))
-    parts.append((f"Board {board['name']}", board["flash_bytes"], board["ram_bytes"], None, None))
-    lines = [(label, *(words.NONE if cell is None else f"{cell:,}" for cell in cells)) for label, *cells in parts]
-    shares = (flash / board["flash_bytes"], memory["ram_bytes"] / board["ram_bytes"])
-    used = f"{words.percent(shares[1])} with the stack"
-    lines.append(("Used of the board", words.percent(shares[0]), used, words.NONE, words.NONE))
-    return {"title": f"{record['name']} on {record['target']}", "lines": lines}
+        parts.append(("Decoder (largest output)", [{"ram_bytes": 0, **decoder}.get(name) for name in _PART]))
+    columns = list(zip(*(cells for _, cells in parts), strict=True))
+    flash, ram, stack, instructions = (
+        _combined(combine, column) for combine, column in zip((sum, sum, max, sum), columns, strict=True)
+    )
+    parts.append(("Together", [flash, ram, stack, instructions]))
+    parts.append((f"Board {board['name']}", [board["flash_bytes"], board["ram_bytes"], None, None]))
+    lines = [(label, *(words.NONE if cell is None else f"{cell:,}" for cell in cells)) for label, cells in parts]
+    of_ram = None if ram is None or stack is None else (ram + stack) / board["ram_bytes"]
+    used = words.NONE if of_ram is None else f"{words.percent(of_ram)} with the stack"
+    of_flash = words.NONE if flash is None else words.percent(flash / board["flash_bytes"])
+    lines.append(("Used of the board", of_flash, used, words.NONE, words.NONE))
+    note = "Without what reads the sensor." if features else "Without what reads the sensor and computes features."
+    return {"title": f"{record['name']} on {record['target']}", "note": note, "lines": lines}
+
+
+def _combined(combine: Callable[[list[int]], int], cells: Sequence[int | None]) -> int | None:
+    """The sum or the largest of some numbers; None where one is unknown."""
+    known = [cell for cell in cells if cell is not None]
+    return combine(known) if len(known) == len(cells) else None
+
+
+_PART = ("flash_bytes", "ram_bytes", "stack_bytes", "instructions")

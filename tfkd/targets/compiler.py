@@ -13,10 +13,13 @@ from pathlib import Path
 from tfkd.errors import DeviceError, ModelError, ToolMissingError
 from tfkd.micro import Program
 from tfkd.micro.c_context import value_type
+from tfkd.micro.sensors.sound import SoundCode
 from tfkd.targets.microcontrollers import CORES, Board
 
 FLASH, RAM = 0x0800_0000, 0x2000_0000  # start addresses
 DECODER = "tfkd_decode"  # the function that finds the largest output; firmware of several outputs has none
+LISTENER = "tfkd_listen"  # the function that computes the features of sounds; only firmware for sounds has one
+SOUND = "tfkd_model_sound_"  # what the names of its parts begin with
 
 _COMPILE_S = 120.0
 # -g: without it Zig strips the symbols at -Os.
@@ -45,7 +48,15 @@ SECTIONS {{
 """
 
 
-def compile_firmware(program: Program, core: str, board: Board, *, cc: str = "", optimize: str = "-O2") -> bytes:
+def compile_firmware(
+    program: Program,
+    core: str,
+    board: Board,
+    *,
+    cc: str = "",
+    optimize: str = "-O2",
+    sound: SoundCode | None = None,
+) -> bytes:
     """Compiles a model's C together with the start code `cortex_m.c`.
 
     Args:
@@ -54,6 +65,7 @@ def compile_firmware(program: Program, core: str, board: Board, *, cc: str = "",
         board: The board, whose flash and RAM the linker checks.
         cc: Command of a gcc or clang for the core; empty for the clang of the package ziglang.
         optimize: -O2, -O3 or -Os.
+        sound: C of the features of sounds, which the model takes, or None.
 
     Returns:
         The firmware as an ELF file.
@@ -65,9 +77,9 @@ def compile_firmware(program: Program, core: str, board: Board, *, cc: str = "",
     """
     with tempfile.TemporaryDirectory(prefix="tfkd-") as name:
         folder = Path(name)
-        for file, text in program.files.items():
+        files = {**program.files, **(sound.files if sound else {}), "start.c": _start_code(program, sound)}
+        for file, text in files.items():
             (folder / file).write_text(text)
-        (folder / "start.c").write_text(_start_code(program))
         script = _LINKER_SCRIPT.format(flash=FLASH, flash_bytes=board.flash_bytes, ram=RAM, ram_bytes=board.ram_bytes)
         (folder / "link.ld").write_text(script)
         command = [
@@ -77,30 +89,37 @@ def compile_firmware(program: Program, core: str, board: Board, *, cc: str = "",
             f"-I{folder}",
             f"-Wl,-T,{folder / 'link.ld'}",
             "-Wl,-e,tfkd_start",
-            *(str(folder / file) for file in (*program.files, "start.c") if file.endswith(".c")),
+            *(str(folder / file) for file in files if file.endswith(".c")),
             "-o",
             str(folder / "firmware.elf"),
         ]
-        _run(command, core, board)
+        _run(command, core, board, "the model and the features of sounds" if sound else "the model")
         return (folder / "firmware.elf").read_bytes()
 
 
 def section_sizes(elf: bytes) -> dict[str, int]:
-    """Bytes of `code` and of `constants` in the flash, and of the `decoder`, which are not in `code`."""
+    """Bytes in the flash: `code` and `constants` of the model, `decoder` and `features`, which are in neither."""
     from elftools.elf.elffile import ELFFile
 
     file = ELFFile(io.BytesIO(elf))
     sizes = {section.name: section["sh_size"] for section in file.iter_sections()}
-    decoder = sum(symbol["st_size"] for symbol in file.get_section_by_name(".symtab").get_symbol_by_name(DECODER) or [])
+    parts = {"decoder": 0, "features": 0, "tables": 0}
+    for symbol in file.get_section_by_name(".symtab").iter_symbols():
+        kind = symbol["st_info"]["type"]
+        if symbol.name == DECODER:
+            parts["decoder"] += symbol["st_size"]
+        elif symbol.name == LISTENER or (symbol.name.startswith(SOUND) and kind in ("STT_FUNC", "STT_OBJECT")):
+            parts["features" if kind == "STT_FUNC" else "tables"] += symbol["st_size"]
     return {
-        "code": sizes.get(".text", 0) - decoder,
-        "constants": sizes.get(".rodata", 0) + sizes.get(".data", 0),
-        "decoder": decoder,
+        "code": sizes.get(".text", 0) - parts["decoder"] - parts["features"],
+        "constants": sizes.get(".rodata", 0) + sizes.get(".data", 0) - parts["tables"],
+        "decoder": parts["decoder"],
+        "features": parts["features"] + parts["tables"],
     }
 
 
-def _start_code(program: Program) -> str:
-    defines = {
+def _start_code(program: Program, sound: SoundCode | None) -> str:
+    defines: dict[str, object] = {
         "HEADER": f'"{program.name}.h"',
         "CTX": f"tfkd_{program.name}_ctx",
         "RUN": f"tfkd_{program.name}_run",
@@ -113,7 +132,15 @@ def _start_code(program: Program) -> str:
         "IN_AT": ", ".join(str(one.offset) for one in program.inputs),
         "OUT_AT": ", ".join(str(one.offset) for one in program.outputs),
     }
-    source = resources.files(__package__).joinpath("cortex_m.c").read_text(encoding="utf-8")
+    if sound:
+        defines |= {
+            "SOUND": f"tfkd_{program.name}_sound",
+            "SOUND_ADD": f"tfkd_{program.name}_sound_add",
+            "IN_SIZE": program.inputs[0].tensor.elements,
+            "PART": sound.how["hop"],
+        }
+    header = f'#include "{program.name}_sound.h"\n' if sound else ""
+    source = header + resources.files(__package__).joinpath("cortex_m.c").read_text(encoding="utf-8")
     return "".join(f"#define TFKD_{name} {value}\n" for name, value in defines.items()) + source
 
 
@@ -125,7 +152,7 @@ def _compiler(core: str, cc: str) -> list[str]:
     return [*zig, "-fno-sanitize=undefined", "-Wl,--no-gc-sections"]
 
 
-def _run(command: list[str], core: str, board: Board) -> None:
+def _run(command: list[str], core: str, board: Board, what: str) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S)
     except FileNotFoundError:
@@ -140,7 +167,7 @@ def _run(command: list[str], core: str, board: Board) -> None:
     errors = [line for line in done.stderr.splitlines() if "overflowed" in line or "will not fit" in line]
     if errors:
         raise ModelError(
-            f"{core}: the model must fit the {board.flash_bytes:,} bytes of flash and {board.ram_bytes:,} of RAM of "
+            f"{core}: {what} must fit the {board.flash_bytes:,} bytes of flash and {board.ram_bytes:,} of RAM of "
             f"{board.name}. Received: {errors[0].split('error: ')[-1]}. Use a smaller student or a larger board."
         )
     raise DeviceError(f"{core}: the compiler failed with exit status {done.returncode}:\n{done.stderr[-3000:]}")

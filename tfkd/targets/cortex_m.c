@@ -38,6 +38,20 @@ __attribute__((noinline, used)) void tfkd_stop(void) {
     for (;;) __asm__ volatile("");
 }
 
+#ifdef TFKD_SOUND
+/* A part of a sound to the features, run on its own as the decoder is; the last part of an input copies them. */
+TFKD_SOUND tfkd_sound;
+TFKD_IN_VALUE tfkd_features[TFKD_IN_SIZE];
+int16_t tfkd_samples[TFKD_PART];
+volatile int32_t tfkd_count, tfkd_is_last;
+
+__attribute__((noinline, used)) void tfkd_listen(void) {
+    tfkd_status = TFKD_SOUND_ADD(&tfkd_sound, tfkd_samples, tfkd_count, tfkd_features);
+    if (tfkd_is_last) memcpy((int8_t *)(void *)&tfkd_context + TFKD_IN_AT, tfkd_features, sizeof tfkd_features);
+    tfkd_stop();
+}
+#endif
+
 #if TFKD_SINGLE
 /* What a firmware does with the output of a classifier, run on its own, so that its cost stands beside the model's. */
 __attribute__((noinline, used)) void tfkd_decode(void) {

@@ -8,12 +8,17 @@ import importlib.util
 import os
 import platform
 from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
 
 from tfkd import micro
 from tfkd._internal import isolation
-from tfkd._internal.types import InputArrays, JsonObject
+from tfkd._internal.types import InputArrays, JsonObject, JsonRecord
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, ToolMissingError
+from tfkd.micro.sensors import sound as sound_code
+from tfkd.micro.sensors.sound import SoundCode
 from tfkd.targets import target
 from tfkd.targets.compiler import compile_firmware, section_sizes
 from tfkd.targets.emulator import Firmware
@@ -39,6 +44,9 @@ class CortexM(target.Target):
         optimize: -O2, -O3, or -Os for the smallest code, as in `tfkd export-c --size`.
         stream: Whether groups of layers are computed row by row in a smaller arena, as in `tfkd export-c --stream`.
         timeout_s: Time limit of each child process in seconds, > 0.
+        features: Definition of the features of sounds that the model takes, see
+            `tfkd.data.sound_features.definition`. The C that computes them is then counted and shown beside the model.
+        sounds: int16 [N, samples] from which that C computes the inputs; None for the inputs that `run` gets.
 
     Raises:
         InputError: Unknown core or board, or a board with another core.
@@ -51,6 +59,8 @@ class CortexM(target.Target):
     optimize: str = "-O2"
     stream: bool = False
     timeout_s: float = 600.0
+    features: JsonRecord | None = dataclasses.field(default=None, compare=False)
+    sounds: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -86,6 +96,12 @@ class CortexM(target.Target):
         place = self.core if self.board == "generic" else f"{self.core}:{self.board}"
         return target.described(place, self, "stream")
 
+    def with_features(self, how: JsonRecord, sounds: np.ndarray | None = None) -> Self:
+        """See `tfkd.targets.Target.with_features`; a firmware takes samples of 16 bits."""
+        if sounds is not None:
+            sounds = np.clip(np.rint(sounds.reshape(len(sounds), -1) * 32768.0), -32768, 32767).astype(np.int16)
+        return dataclasses.replace(self, features=how, sounds=sounds)
+
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
@@ -93,8 +109,12 @@ class CortexM(target.Target):
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
         program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream)
-        elf = compile_firmware(program, self.core, boards()[self.board], cc=self.cc, optimize=self.optimize)
-        firmware = self._firmware(program, elf)
+        sound = self._sound(program)
+        sounds = self._sounds(sound, len(arrays[0]))
+        elf = compile_firmware(
+            program, self.core, boards()[self.board], cc=self.cc, optimize=self.optimize, sound=sound
+        )
+        firmware = self._firmware(program, elf, sound)
         limits: JsonObject = {
             "timeout_s": self.timeout_s,
             "what": f"running {model.path or 'the model'} on {self.spec}",
@@ -108,18 +128,55 @@ class CortexM(target.Target):
                     firmware=firmware,
                     inputs=[array[:1] for array in arrays],
                     count=True,
+                    sounds=None if sounds is None else sounds[:1],
                     **limits,
                 )
             parts = target.shards(arrays, least=_SMALLEST_SHARD)
-            calls = [{"firmware": firmware, "inputs": part, "count": False} for part in parts]
+            heard = [None] * len(parts) if sounds is None else np.array_split(sounds, len(parts))
+            calls = [
+                {"firmware": firmware, "inputs": part, "count": False, "sounds": one}
+                for part, one in zip(parts, heard, strict=True)
+            ]
             results = isolation.run_all("tfkd.targets.emulator:emulate", calls, **limits)
         except ModelError as error:
             raise ModelError(f"{self.spec}: {error}") from None
         except InputError as error:  # samples that cannot be quantized
             raise InputError(f"{self.spec}: {error}") from None
-        return self._measurement(model, program, elf, results, counted)
+        return self._measurement(model, program, elf, results, counted, sound)
 
-    def _firmware(self, program: micro.Program, elf: bytes) -> Firmware:
+    @property
+    def runs_in_parts(self) -> bool:
+        """See `tfkd.targets.Target.runs_in_parts`; sounds belong to one run."""
+        return self.sounds is None
+
+    def _sound(self, program: micro.Program) -> SoundCode | None:
+        """The C of the features; None for features that a firmware cannot compute, if the run does not need it."""
+        if self.features is None:
+            return None
+        try:
+            return sound_code.write(program, self.features)
+        except InputError:
+            if self.sounds is not None:
+                raise
+            return None
+
+    def _sounds(self, sound: SoundCode | None, count: int) -> np.ndarray | None:
+        """The sounds of a run, cut to the samples of an input.
+
+        Raises:
+            InputError: They are not as many as the samples of the run, or shorter than an input.
+        """
+        if self.sounds is None:
+            return None
+        assert sound is not None
+        if len(self.sounds) != count or self.sounds.shape[1] < sound.samples:
+            raise InputError(
+                f"{self.spec}: sounds must be {count} of {sound.samples} samples, as the inputs. Received: shape "
+                f"{self.sounds.shape}. Pass the sounds that the features were computed from."
+            )
+        return self.sounds[:, : sound.samples]
+
+    def _firmware(self, program: micro.Program, elf: bytes, sound: SoundCode | None = None) -> Firmware:
         return Firmware(
             elf=elf,
             core=self.core,
@@ -128,6 +185,7 @@ class CortexM(target.Target):
             output_offsets=tuple(one.offset for one in program.outputs),
             output_shapes=tuple(one.tensor.sample_shape for one in program.outputs),
             output_dtypes=tuple(one.tensor.dtype for one in program.outputs),
+            sound=sound,
         )
 
     def _measurement(
@@ -137,6 +195,7 @@ class CortexM(target.Target):
         elf: bytes,
         results: list[JsonObject],
         counted: JsonObject | None,
+        sound: SoundCode | None,
     ) -> Measurement:
         board, sizes = boards()[self.board], section_sizes(elf)
         stack_bytes = max(part["stack_bytes"] for part in results)
@@ -151,11 +210,14 @@ class CortexM(target.Target):
             low, high = self._cycle_range(counted["classes"])
             evidence |= {"instructions": "emulated"}
             environment |= {name: counted[name] for name in ("classes", "layers", "layer_classes")}
-            environment["decoder"] = (
-                None
-                if counted["decoder_instructions"] is None
-                else {"instructions": counted["decoder_instructions"], "flash_bytes": sizes["decoder"]}
-            )
+            for part in ("decoder", "features"):
+                environment[part] = counted[part] and {**counted[part], "flash_bytes": sizes[part]}
+            if sound:
+                environment["features"] |= {
+                    "kind": sound.how["kind"],
+                    "rows": sound.rows,
+                    "ram_bytes": sound.ram_bytes + sound.input_bytes,
+                }
             environment |= {"estimated_cycles": [low, high], "cycles_source": CORES[self.core].source}
             if board.clock_hz:
                 evidence |= {"estimated_ms": "estimated"}
@@ -175,7 +237,8 @@ class CortexM(target.Target):
                 ram_bytes=program.arena_bytes + stack_bytes,
                 flash_bytes=sizes["code"] + sizes["constants"],
             ),
-            setting={"core": self.core, "board": self.board, "optimize": self.optimize, "stream": self.stream},
+            setting={"core": self.core, "board": self.board, "optimize": self.optimize, "stream": self.stream}
+            | ({} if self.sounds is None else {"input": "sounds"}),
             environment=environment,
         )
 

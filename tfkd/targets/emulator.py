@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd._internal.types import JsonObject
 from tfkd.errors import ModelError
-from tfkd.targets.compiler import DECODER, FLASH, RAM
+from tfkd.micro.sensors.sound import SoundCode
+from tfkd.targets.compiler import DECODER, FLASH, LISTENER, RAM
 from tfkd.targets.instruction_counter import InstructionCounter
 from tfkd.targets.microcontrollers import CORES, boards
 
@@ -38,6 +39,7 @@ class Firmware:
         output_offsets: Offset of each output in the context of the model, in bytes.
         output_shapes: Shape of each output for one sample, without the batch axis.
         output_dtypes: Data type of each output.
+        sound: The features of sounds that it computes, or None.
     """
 
     elf: bytes
@@ -47,19 +49,25 @@ class Firmware:
     output_offsets: tuple[int, ...]
     output_shapes: tuple[tuple[int, ...], ...]
     output_dtypes: tuple[str, ...]
+    sound: SoundCode | None = None
 
 
-def emulate(firmware: Firmware, inputs: Sequence[np.ndarray], count: bool) -> JsonObject:
+def emulate(
+    firmware: Firmware, inputs: Sequence[np.ndarray], count: bool, sounds: np.ndarray | None = None
+) -> JsonObject:
     """Runs a firmware over samples; called in a child process, since an emulator runs untrusted models in native code.
 
     Args:
         firmware: The firmware.
         inputs: One array [N, ...] of the data type of each input.
         count: Whether to count instructions.
+        sounds: Samples from which the firmware computes the only input itself, int16 [N, samples]; the values of
+            `inputs` are then not used. None for the inputs as they are.
 
     Returns:
-        `outputs` (one array [N, ...] each), `stack_bytes`, and with `count` those of `InstructionCounter.counts` and
-        `decoder_instructions`, None for several outputs.
+        `outputs` (one array [N, ...] each), `stack_bytes` of the model, and with `count` those of
+        `InstructionCounter.counts`, `decoder` (None for several outputs) and `features` (None without a sound), each
+        with `instructions` and `stack_bytes`.
 
     Raises:
         ModelError: The firmware accessed an invalid address, did not finish, or its stack overflowed.
@@ -67,13 +75,24 @@ def emulate(firmware: Firmware, inputs: Sequence[np.ndarray], count: bool) -> Js
     machine = _Machine(firmware)
     counter = machine.count_instructions() if count else None
     limit = _MOST_INSTRUCTIONS if count else 0
+    parts: JsonObject = {}
+    if counter and firmware.sound:
+        noise = np.random.default_rng(0).integers(-3000, 3000, (1, firmware.sound.samples)).astype(np.int16)
+        parts["features"] = machine.measure(counter, lambda: machine.listen(noise[0] if sounds is None else sounds[0]))
+    if sounds is not None:
+        inputs = [np.stack([machine.listen(sound) for sound in sounds])]
+        machine.paint()
+        if counter:
+            counter.clear()
     samples = [machine.run(sample, limit) for sample in zip(*inputs, strict=True)]
-    counts: JsonObject = counter.counts() if counter else {}
-    if counter:
-        counts["decoder_instructions"] = machine.count_decoder(counter)
     outputs = [np.stack(one) for one in zip(*samples, strict=True)]
     result = {"outputs": outputs, "stack_bytes": machine.stack_bytes()}
-    return result | counts
+    if not counter:
+        return result
+    counts: JsonObject = counter.counts()
+    parts.setdefault("features", None)
+    parts["decoder"] = machine.measure(counter, machine.decode) if machine.has_decoder else None
+    return result | counts | parts
 
 
 def _emulated(core: str) -> tuple[unicorn.Uc, dict[str, int], int]:
@@ -104,8 +123,12 @@ class _Machine:
         self._firmware, self._limits = firmware, boards()[firmware.board]
         self._file = ELFFile(io.BytesIO(firmware.elf))
         symbols = {symbol.name: symbol for symbol in self._file.get_section_by_name(".symtab").iter_symbols()}
-        self._decoder = symbols[DECODER]["st_value"] & ~1 if DECODER in symbols else None
-        names = ("context", "start", "stop", "status", "end")
+        self.has_decoder = DECODER in symbols
+        names = ["context", "start", "stop", "status", "end"]
+        names += [DECODER.removeprefix("tfkd_")] * self.has_decoder
+        names += [LISTENER.removeprefix("tfkd_"), "sound", "features", "samples", "count", "is_last"] * bool(
+            firmware.sound
+        )
         # On ARM the lowest bit of a function's address says "Thumb code"; it is not part of the address.
         self._address = {name: symbols[f"tfkd_{name}"]["st_value"] & ~1 for name in names}
         self._top = RAM + self._limits.ram_bytes // 8 * 8
@@ -119,10 +142,14 @@ class _Machine:
         flash, ram = (-(-size // _PAGE) * _PAGE for size in (self._limits.flash_bytes, self._limits.ram_bytes))
         self._uc.mem_map(FLASH, flash, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
         self._uc.mem_map(RAM, ram, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
-        self._uc.mem_write(self._address["end"], bytes([_PAINT]) * (self._top - self._address["end"]))
+        self.paint()
         for segment in self._file.iter_segments():
             if segment["p_type"] == "PT_LOAD" and segment["p_filesz"]:
                 self._uc.mem_write(segment["p_vaddr"], segment.data())
+
+    def paint(self) -> None:
+        """Fills the unused RAM, so that `stack_bytes` tells what was used since."""
+        self._uc.mem_write(self._address["end"], bytes([_PAINT]) * (self._top - self._address["end"]))
 
     def count_instructions(self) -> InstructionCounter:
         """Starts counting; must come before the first run, after which translated blocks lack the hook."""
@@ -139,21 +166,11 @@ class _Machine:
             sample: One array for each input.
             limit: Number of instructions after which the run is stopped; 0 for none.
         """
-        import unicorn
-
         firmware, context = self._firmware, self._address["context"]
         for array, offset in zip(sample, firmware.input_offsets, strict=True):
             self._uc.mem_write(context + offset, array.tobytes())
         self._uc.mem_write(self._address["status"], b"\xff\xff\xff\xff")
-        self._uc.reg_write(self._registers["sp"], self._top)
-        try:
-            self._uc.emu_start(self._address["start"] | self._mode, self._address["stop"], count=limit)
-        except unicorn.UcError as error:
-            pc = self._uc.reg_read(self._registers["pc"])
-            raise ModelError(
-                f"the model must run in {self._limits.flash_bytes:,} bytes of flash and {self._limits.ram_bytes:,} of "
-                f"RAM. Received: {error} at {pc:#x}. Use a smaller student or a larger board."
-            ) from None
+        self._call("start", limit)
         if self._uc.mem_read(self._address["status"], 4) != b"\0\0\0\0":
             raise ModelError(f"the model did not finish within {limit:,} instructions")
         outputs = []
@@ -163,15 +180,56 @@ class _Machine:
             outputs.append(np.frombuffer(content, dtype).reshape(shape))
         return outputs
 
-    def count_decoder(self, counter: InstructionCounter) -> int | None:
-        """Instructions of the decoder for the output that the last run left; None for a firmware without one."""
-        if self._decoder is None:
-            return None
-        counter.clear()
+    def _call(self, function: str, limit: int = 0) -> None:
+        """Calls a function of `cortex_m.c`, with an empty stack, until it stops."""
+        import unicorn
+
         self._uc.reg_write(self._registers["sp"], self._top)
-        self._uc.emu_start(self._decoder | self._mode, self._address["stop"])
+        try:
+            self._uc.emu_start(self._address[function] | self._mode, self._address["stop"], count=limit)
+        except unicorn.UcError as error:
+            pc = self._uc.reg_read(self._registers["pc"])
+            raise ModelError(
+                f"the model must run in {self._limits.flash_bytes:,} bytes of flash and {self._limits.ram_bytes:,} of "
+                f"RAM. Received: {error} at {pc:#x}. Use a smaller student or a larger board."
+            ) from None
+
+    def decode(self) -> None:
+        """Finds the largest value of the output that the last run left."""
+        self._call("decode")
+
+    def listen(self, samples: np.ndarray) -> np.ndarray:
+        """Computes the input from a sound, in parts of a hop as a microphone gives them.
+
+        Args:
+            samples: int16 [samples] of a whole input.
+
+        Returns:
+            The input, of its type, flat.
+        """
+        sound = self._firmware.sound
+        assert sound is not None
+        self._uc.mem_write(self._address["sound"], bytes(sound.ram_bytes))
+        for at in range(0, len(samples), sound.how["hop"]):
+            part = samples[at : at + sound.how["hop"]]
+            self._uc.mem_write(self._address["samples"], part.tobytes())
+            is_last = at + len(part) == len(samples)
+            for name, value in (("count", len(part)), ("is_last", is_last)):
+                self._uc.mem_write(self._address[name], int(value).to_bytes(4, "little"))
+            self._call("listen")
+        content = self._uc.mem_read(self._address["features"], sound.input_bytes)
+        return np.frombuffer(bytes(content), sound.dtype)
+
+    def measure(self, counter: InstructionCounter, run: Callable[[], object]) -> JsonObject:
+        """Instructions and deepest stack of a function, apart from all others."""
+        self.paint()
+        counter.clear()
+        run()
         counts: JsonObject = counter.counts()
-        return int(sum(counts["classes"].values()))
+        counter.clear()
+        used = self.stack_bytes()
+        self.paint()
+        return {"instructions": int(sum(counts["classes"].values())), "stack_bytes": used}
 
     def stack_bytes(self) -> int:
         """Deepest stack of all runs.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
-from tfkd._internal.types import InputArrays, JsonObject
+from tfkd._internal.types import InputArrays, JsonObject, JsonRecord
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
 from tfkd.targets.measurement import Measurement
@@ -69,6 +69,16 @@ class Target(Protocol):
 
         Args:
             labels: [N] class of each sample of the next run.
+        """
+        return self
+
+    def with_features(self, how: JsonRecord, sounds: np.ndarray | None = None) -> Self:
+        """A copy that computes the features of sounds itself, or the target itself where it takes them as they are.
+
+        Args:
+            how: Definition of the features, see `tfkd.data.sound_features.definition`.
+            sounds: Samples in -1..1, float32 [N, samples, 1], from which the next run of N samples starts; None for a
+                run that starts from features, and counts beside the model what computing them costs.
         """
         return self
 

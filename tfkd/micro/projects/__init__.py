@@ -67,6 +67,7 @@ class Project:
         stateful: Whether the model keeps a state between runs.
         answer: Task whose decoder the header has; empty without one.
         from_bytes: Whether the header has a function from bytes to the input.
+        sensor: `sound` or `camera` where there is C that prepares the input, else empty.
         vectors: Number of vectors of the self-test, 0 without one.
         engine: What computed the outputs of the self-test.
         sources: Paths of the C files.
@@ -84,6 +85,7 @@ class Project:
     stateful: bool
     answer: str
     from_bytes: bool
+    sensor: str
     vectors: int
     engine: str
     sources: tuple[str, ...]
@@ -172,6 +174,7 @@ def project_files(
         stateful=program.state_bytes > 0,
         answer=options.task if code.has_decoder else "",
         from_bytes=code.has_bytes,
+        sensor=next((one for one in ("sound", "camera") if f"{program.name}_{one}.c" in files), ""),
         vectors=vectors.count if vectors else 0,
         engine=engine(vectors.oracle).strip(",") if vectors else "",
         sources=tuple(f"src/{file}" for file in sorted(files) if file.endswith(".c")),
@@ -218,6 +221,14 @@ def _facts(report: JsonObject) -> dict[str, str]:
     ):
         value = costs[name]
         facts[label] = unknown if value is None else f"{value:,} {unit}".rstrip() + where
+    if features := costs["features"]:
+        flash, ram, stack, count = (
+            f"{features[name]:,}" for name in ("flash_bytes", "ram_bytes", "stack_bytes", "instructions")
+        )
+        facts["Features of a sound beside it"] = (
+            f"{flash} bytes of flash, {ram} of RAM, {stack} of stack; {count} instructions for the "
+            f"{features['rows']} frames of an input{where}"
+        )
     return facts
 
 
