@@ -60,9 +60,8 @@ def firmware(record: JsonRecord) -> JsonObject:
     if decoder:
         parts.append(("Decoder (largest output)", [{"ram_bytes": 0, **decoder}.get(name) for name in _PART]))
     columns = list(zip(*(cells for _, cells in parts), strict=True))
-    flash, ram, stack, instructions = (
-        _combined(combine, column) for combine, column in zip((sum, sum, max, sum), columns, strict=True)
-    )
+    flash, ram, instructions = (_combined(sum, columns[i]) for i in (0, 1, 3))
+    stack = _combined(max, columns[2])
     parts.append(("Together", [flash, ram, stack, instructions]))
     parts.append((f"Board {board['name']}", [board["flash_bytes"], board["ram_bytes"], None, None]))
     lines = [(label, *(words.NONE if cell is None else f"{cell:,}" for cell in cells)) for label, cells in parts]

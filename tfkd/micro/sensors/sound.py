@@ -61,8 +61,8 @@ class SoundCode:
 def write(program: Program, how: JsonRecord) -> SoundCode:
     """Writes the C of features.
 
-    Samples are int16, where 32768 stands for 1. The transform computes in 32 bits with factors of 16; energies have 64
-    bits, the bands 80, so that neither loud nor quiet sounds need a scaling.
+    Samples are int16, where 32768 stands for 1. The transform computes in 32 bits; energies have 64 bits, the bands
+    80, so that neither loud nor quiet sounds need a scaling.
 
     Args:
         program: The C of the model, whose only input is int8, uint8 or int16 [1, frames, columns] or [1, frames,
@@ -87,9 +87,9 @@ def write(program: Program, how: JsonRecord) -> SoundCode:
     unit_bits = 74 - 2 * int(math.log2(how["fft"] // 2))
     edges, weights = _bands(how)
     prefix, values = f"tfkd_{program.name}_sound", CTYPES[io.tensor.dtype]
-    sines = np.round(-32768 * np.sin(2 * np.pi * np.arange(how["fft"] // 4 + 1) / how["fft"]))
+    sines = np.round(-(2.0**31) * np.sin(2 * np.pi * np.arange(how["fft"] // 4 + 1) / how["fft"]))
     n = np.arange(how["frame"] // 2 + 1)
-    window = np.minimum(65535, np.round(32768 * (1 - np.cos(2 * np.pi * n / how["frame"]))))
+    window = np.minimum(2.0**31 - 1, np.round(2.0**30 * (1 - np.cos(2 * np.pi * n / how["frame"]))))
     limits = np.iinfo(io.tensor.dtype)
     variables = {
         **{key: how[key] for key in ("frame", "hop", "fft", "bands")},
@@ -102,8 +102,8 @@ def write(program: Program, how: JsonRecord) -> SoundCode:
         "rows": rows,
         "columns": columns,
         "platform": "\n".join(kernel_texts(["platform"])),
-        "window": array_text(f"{prefix}_window", window.astype(np.uint16)),
-        "sines": array_text(f"{prefix}_sines", sines.astype(np.int16)),
+        "window": array_text(f"{prefix}_window", window.astype(np.int32)),
+        "sines": array_text(f"{prefix}_sines", sines.astype(np.int32)),
         "edges": array_text(f"{prefix}_edges", edges),
         "weights": array_text(f"{prefix}_weights", weights),
         "logarithms": array_text(
