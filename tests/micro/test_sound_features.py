@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import system_packages
+from ai_edge_litert import schema_py_generated as schema
+from typer.testing import CliRunner
 
 from tests.micro.execution import STRICT, compile_and_run, write_sources
 from tests.micro.test_camera import takes_images
 from tests.random_graph import Net
-from tfkd import micro, targets
+from tfkd import cli, micro, targets
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.data import sound_features
 from tfkd.data.reading import ReadingOptions
@@ -69,7 +72,7 @@ def model_of(how: dict, dtype: str) -> bytes:
 
 
 def sounds(how: dict) -> np.ndarray:
-    """int16 [5, samples]: tones in noise that swell and fade, silence, the loudest noise, steps of one, a loud chirp."""
+    """int16 [5, samples]: tones in noise that swell and fade, silence, the loudest noise, steps of one, a chirp."""
     rng = np.random.default_rng(how["frame"])
     count = how["frame"] + (ROWS - 1) * how["hop"]
     t = np.arange(count) / how["sample_rate"]
@@ -189,6 +192,45 @@ def test_sounds_that_are_not_those_of_the_samples_are_refused() -> None:
         core.with_features(how, np.zeros((3, 2000, 1), "float32")).run(model, raw)
     with pytest.raises(InputError, match="sounds must be 2 of 1960 samples"):
         core.with_features(how, np.zeros((2, 1900, 1), "float32")).run(model, raw)
+
+
+def test_validation_starts_from_recordings(tmp_path: Path) -> None:
+    """Low and high tones in noise, and a model whose two outputs are sums over the frames of MFCC 1 and of minus it."""
+    rng = np.random.default_rng(0)
+    for label, hertz in (("high", 2_500.0), ("low", 250.0)):
+        (tmp_path / "tones" / label).mkdir(parents=True)
+        for i in range(15):
+            t = np.arange(2_000) / 8_000
+            x = 0.3 * np.sin(2 * np.pi * hertz * rng.uniform(0.8, 1.2) * t) + rng.normal(0, 0.02, len(t))
+            soundfile.write(tmp_path / "tones" / label / f"{i}.wav", x, 8_000)
+    made = Net(random.Random(0))
+    x = made.tensor((1, ROWS, 10, 1), scales=[0.2], zero_points=[40])
+    made.graph.inputs.append(x)
+    weights = np.zeros((2, ROWS, 10), "int8")
+    weights[0, :, 1], weights[1, :, 1] = -100, 100
+    filters = made.tensor((2, 10 * ROWS), "int8", weights.reshape(2, -1), [0.01], [0])
+    bias = made.tensor((2,), "int32", np.zeros(2, "int32"), [0.002], [0])
+    y = made.tensor((1, 2), scales=[1.0], zero_points=[0])
+    (tmp_path / "tones.tflite").write_bytes(
+        made.bytes(made.op("FULLY_CONNECTED", [x, filters, bias], [y], schema.FullyConnectedOptionsT()))
+    )
+    reading = ["--features", "mfcc", "--coefficients", "10", "--mel-bands", "20", "--frame-ms", "25"]
+    command = ["validate", str(tmp_path / "tones.tflite"), "--data", str(tmp_path / "tones"), "--from-sounds"]
+    targets_of = ["--target", "tflm", "--target", "cortex-m4", "--report", str(tmp_path / "report.json")]
+    done = CliRunner().invoke(cli.app, [*command, *reading, *targets_of])
+    assert done.exit_code == 0, done.output
+    tflm, core = json.loads((tmp_path / "report.json").read_text())["rows"]
+    assert (tflm["accuracy"], core["accuracy"]) == (1.0, 1.0)
+    assert core["measurement"]["setting"]["input"] == "sounds"
+    assert core["measurement"]["environment"]["features"]["rows"] == ROWS
+    assert core["output_divergence"]["max_steps"] <= ROWS  # a step of the input in each frame, at most
+    for options, message in (
+        ([*command, "--target", "cortex-m4"], "--from-sounds needs sound files that are read as features"),
+        ([*command, *reading, "--target", "host"], "--from-sounds needs an emulated core"),
+    ):
+        done = CliRunner().invoke(cli.app, options)
+        assert done.exit_code == 2
+        assert message in done.output
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Compares the features of sounds that the C of a firmware computes with those of the training.
 
 For log-mel and MFCC, a DS-CNN learns a data set of sounds. Its int16x8 file shows the noise of the C's features (SNR
-against their variance), its int8 file how often the answer is the same from the samples, computed by the C on an emulated
-core, as from the features of `tfkd.data`, and what both cost.
+against their variance), its int8 file how often the answer is the same from the samples, computed by the C on an
+emulated core, as from the features of `tfkd.data`, and what both cost.
 
     python tools/bench/sound_features.py sounds.csv --seconds 1
 """
@@ -27,6 +27,10 @@ from tfkd.data import sounds
 from tfkd.micro.sensors import sound
 
 KINDS: dict[str, dict[str, object]] = {"log_mel": {"mel_bands": 40}, "mfcc": {"mel_bands": 40, "coefficients": 10}}
+_COLUMNS = (
+    *("features", "core", "SNR, dB", "accuracy, %", "from sounds", "same answer", "instructions of a frame"),
+    *("of an input", "of the model", "flash", "RAM", "stack"),
+)
 _MAIN = """
 #include <stdio.h>
 int main(void) {{
@@ -81,8 +85,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--cores", nargs="+", default=["cortex-m4", "cortex-m0plus"])
     options = parser.parse_args()
-    print("| features | core | SNR, dB | accuracy, % | from sounds | same answer | instructions of a frame | of an input "
-          "| model | flash | RAM | stack |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip
+    print(f"| {' | '.join(_COLUMNS)} |\n|---|---|{'---:|' * (len(_COLUMNS) - 2)}")
     for kind, settings in KINDS.items():
         reading = data.ReadingOptions.of(
             features=kind, seconds=options.seconds, sample_rate=options.sample_rate, **settings
@@ -114,8 +117,8 @@ def row(kind: str, core: str, model: TFLiteModel, test: data.Split, waves: np.nd
     same = 100 * float((outputs.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return (
         f"| {kind} | {core} | {snr:.1f} | {accuracy(expected, test.y):.2f} | {accuracy(outputs, test.y):.2f} | "
-        f"{same:.2f} % | {cost['instructions'] / cost['rows']:,.0f} | {cost['instructions']:,} | {run.instructions:,} | "
-        f"{cost['flash_bytes']:,} | {cost['ram_bytes']:,} | {cost['stack_bytes']} |"
+        f"{same:.2f} % | {cost['instructions'] / cost['rows']:,.0f} | {cost['instructions']:,} | "
+        f"{run.instructions:,} | {cost['flash_bytes']:,} | {cost['ram_bytes']:,} | {cost['stack_bytes']} |"
     )
 
 
