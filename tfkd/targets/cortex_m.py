@@ -46,7 +46,7 @@ class CortexM(target.Target):
         timeout_s: Time limit of each child process in seconds, > 0.
         features: Definition of the features of sounds that the model takes, see
             `tfkd.data.sound_features.definition`. The C that computes them is then counted and shown beside the model.
-        sounds: int16 [N, samples] from which that C computes the inputs; None for the inputs that `run` gets.
+        sounds: Samples, int16 [N, samples], from which that C computes the inputs; None for the inputs that `run` gets.
 
     Raises:
         InputError: Unknown core or board, or a board with another core.

@@ -202,7 +202,7 @@ class _Machine:
         """Computes the input from a sound, in parts of a hop as a microphone gives them.
 
         Args:
-            samples: int16 [samples] of a whole input.
+            samples: Samples of a whole input, int16 [samples].
 
         Returns:
             The input, of its type, flat.
