@@ -51,8 +51,8 @@ async function load(job, folder) {
   if (job.accelerator === "webgpu" && !navigator.gpu) {
     throw new Error("This browser has no WebGPU here; it needs a page over https. Use accelerator=wasm");
   }
-  if (job.accelerator === "webnn" && !navigator.ml) {
-    throw new Error("This browser has no WebNN here; it needs a page over https. Use accelerator=wasm");
+  if (job.accelerator === "webnn" && !(await navigator.ml?.createContext().catch(() => null))) {
+    throw new Error("This browser has no WebNN here; it needs a page over https and a system that has it. Use accelerator=wasm");
   }
   let build = "";
   // In a worker, the Wasm code does not know from which address it came.
