@@ -1,6 +1,7 @@
 """A loss is added by one class and one line in the registry."""
 
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -68,7 +69,8 @@ def test_each_registered_loss_is_public_and_has_defaults():
 
 
 def test_help_and_recipe_list_each_loss():
-    command = typer.main.get_command(app).commands["distill"]
+    group: Any = typer.main.get_command(app)
+    command = group.commands["distill"]
     option = next(one.help for one in command.params if one.name == "loss")
     key, feature_key = Distillation.model_fields["loss"].description, FeaturePair.model_fields["loss"].description
     for text, names in ((option, losses.NAMES), (key, losses.NAMES), (feature_key, losses.FEATURE_NAMES)):

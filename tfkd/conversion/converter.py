@@ -23,13 +23,13 @@ from tfkd.conversion import (
     refusals,
     rnn,
 )
-from tfkd.conversion.calibration import Source, draw, saturation, with_accuracy
+from tfkd.conversion.calibration import Calibration, Source, draw, saturation, with_accuracy
 from tfkd.conversion.export import export, input_specs, load
 from tfkd.conversion.fault_location import Alternative, Conversion
 from tfkd.conversion.quantizer import Quantized, QuantizerSettings, quantize, select
 from tfkd.conversion.reference import Reference
 from tfkd.conversion.samples import Samples
-from tfkd.conversion.tflite import TFLiteModel
+from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
 from tfkd.errors import InputError, ModelError, TfkdError
 
 if TYPE_CHECKING:
@@ -152,12 +152,20 @@ def convert(
             )
             converted = dataclasses.replace(converted, findings=findings)
         converted = dataclasses.replace(converted, findings=(*converted.findings, *rnn.kept_state(converted)))
-    audit = None
-    if calibrated is not None:
-        audit, summary = calibrated.audit, (settings.summary(),) if settings else ()
-        findings, clipped = (*audit.findings, *quantized.outliers, *summary), saturation(converted, calibrated.samples)
-        audit = dataclasses.replace(audit, saturation=clipped, findings=findings)
+    audit = None if calibrated is None else _completed_audit(calibrated, converted, quantized, settings)
     return dataclasses.replace(converted, audit=audit).save(path, overwrite=overwrite)
+
+
+def _completed_audit(
+    calibrated: Calibration, converted: TFLiteModel, quantized: Quantized, settings: QuantizerSettings | None
+) -> CalibrationAudit:
+    """The audit of the calibration samples, with what the conversion showed about them."""
+    summary = (settings.summary(),) if settings else ()
+    return dataclasses.replace(
+        calibrated.audit,
+        saturation=saturation(converted, calibrated.samples),
+        findings=(*calibrated.audit.findings, *quantized.outliers, *summary),
+    )
 
 
 def float_counterpart(

@@ -91,15 +91,10 @@ def fit(
             jit_compile=jit_by_device(),
         )
         if not isinstance(model, Distiller):  # which does both itself
-            check = logits.check_are_logits if task.gives_logits else logits.shape_of_outputs
-            shape = check("student", model, splits.train.x[:8].astype("float32"))
-            keras_compat.build_training_state(model, splits.train.y[:8], shape)
+            _check_and_build(model, splits.train, task)
         keeper = EpochCheckpoint(checkpoint, config.epochs, on_epoch)
         done = keeper.restore(model)
-        best = None
-        if config.early_stopping:
-            monitor, rises = task.monitor, task.monitor_rises
-            best = BestWeights(config.early_stopping, keeper.history, checkpoint, monitor, rises=rises)
+        best = _early_stopping(config, keeper, checkpoint, task)
         own = [own_code.call(name, keras.callbacks.Callback) for name in config.callbacks]
         with _differentiable(config):
             model.fit(
@@ -123,6 +118,21 @@ def fit(
         if best:
             best.restore(model)
     return keeper.history
+
+
+def _check_and_build(model: keras.Model, train: Split, task: Task) -> None:
+    """Checks the outputs of a compiled model, and builds the variables of its optimizer and metrics."""
+    check = logits.check_are_logits if task.gives_logits else logits.shape_of_outputs
+    shape = check("student", model, train.x[:8].astype("float32"))
+    keras_compat.build_training_state(model, train.y[:8], shape)
+
+
+def _early_stopping(
+    config: TrainingConfig, keeper: EpochCheckpoint, checkpoint: Path | None, task: Task
+) -> BestWeights | None:
+    if not config.early_stopping:
+        return None
+    return BestWeights(config.early_stopping, keeper.history, checkpoint, task.monitor, rises=task.monitor_rises)
 
 
 @contextlib.contextmanager

@@ -101,17 +101,7 @@ def search(
     """
     from tfkd import models
 
-    if not 0 <= accuracy_drop <= 100:
-        raise InputError(f"search: accuracy_drop must be in 0..100 points. Received: {accuracy_drop}. Use 0.5.")
-    if most_trials < 2:
-        raise InputError(f"search: most_trials must be >= 2. Received: {most_trials}. Use 24.")
-    if splits.train.label_kind != "classes":
-        raise InputError(
-            f"search: the accuracy drop is that of classes. Received: labels that are {splits.train.label_kind}. "
-            "Choose quantizer and precisions yourself, and validate."
-        )
-    if not len(splits.val):
-        raise InputError("search: the validation split is empty. Load the data with validation=0.1.")
+    _check_arguments(splits, accuracy_drop, most_trials)
     if Path(path).exists() and not overwrite:
         raise InputError(f"{path} already exists. Pass overwrite=True or another path.")
     keras_model = models.read(model) if isinstance(model, (str, os.PathLike)) else model
@@ -145,6 +135,20 @@ def search(
     found = dataclasses.replace(TFLiteModel.load(content), audit=audit)
     _check(found, keras_model, float32, samples)
     return found.save(path, overwrite=overwrite), tuple(candidates.trials)
+
+
+def _check_arguments(splits: Splits, accuracy_drop: float, most_trials: int) -> None:
+    if not 0 <= accuracy_drop <= 100:
+        raise InputError(f"search: accuracy_drop must be in 0..100 points. Received: {accuracy_drop}. Use 0.5.")
+    if most_trials < 2:
+        raise InputError(f"search: most_trials must be >= 2. Received: {most_trials}. Use 24.")
+    if splits.train.label_kind != "classes":
+        raise InputError(
+            f"search: the accuracy drop is that of classes. Received: labels that are {splits.train.label_kind}. "
+            "Choose quantizer and precisions yourself, and validate."
+        )
+    if not len(splits.val):
+        raise InputError("search: the validation split is empty. Load the data with validation=0.1.")
 
 
 def _check(found: TFLiteModel, keras_model: keras.Model, float32: TFLiteModel, samples: Samples) -> None:

@@ -13,7 +13,7 @@ import secrets
 import shlex
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -104,24 +104,7 @@ class Android(target.Target):
         device = self.phone()
         run_id, nonce = f"run-{secrets.token_hex(8)}", secrets.token_hex(16)
         files = {"model.tflite": model.content, **{f"input_{i}.npy": litert.packed(x) for i, x in enumerate(arrays)}}
-        assets = {
-            name: {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-            for name, content in files.items()
-        }
-        spec = {
-            "format": 1,
-            "id": run_id,
-            "nonce": nonce,
-            "model": assets["model.tflite"],
-            "inputs": [assets[f"input_{i}.npy"] for i in range(len(arrays))],
-            "threads": self.threads,
-            "accelerator": self.accelerator,
-            "min_runs": _MIN_RUNS if latency else 0,
-            "min_seconds": _MIN_SECONDS if latency else 0,
-            "max_seconds": _MAX_SECONDS if latency else 0,
-            "sustained_seconds": self.sustained_s if latency else 0,
-            "accuracy": True,
-        }
+        spec = {"format": 1, "id": run_id, "nonce": nonce, **self._settings(files, latency)}
         with adb.awake(device), _folder(device, run_id):
             device.push({**files, "spec.json": json.dumps(spec).encode()}, run_id)
             device.instrument(run_id, self.timeout_s + self.sustained_s, self.progress)
@@ -131,6 +114,29 @@ class Android(target.Target):
             raise DeviceError(
                 f"{self.spec}: the phone returned {len(outputs)} outputs, the model has {len(model.outputs)}."
             )
+        return self._measurement(model, outputs, record, latency)
+
+    def _settings(self, files: Mapping[str, bytes], latency: bool) -> JsonObject:
+        """What the app runs: the model, which is the first file, and the inputs, and how."""
+        model, *inputs = (
+            {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in files.items()
+        )
+        return {
+            "model": model,
+            "inputs": inputs,
+            "threads": self.threads,
+            "accelerator": self.accelerator,
+            "min_runs": _MIN_RUNS if latency else 0,
+            "min_seconds": _MIN_SECONDS if latency else 0,
+            "max_seconds": _MAX_SECONDS if latency else 0,
+            "sustained_seconds": self.sustained_s if latency else 0,
+            "accuracy": True,
+        }
+
+    def _measurement(
+        self, model: TFLiteModel, outputs: tuple[np.ndarray, ...], record: JsonRecord, latency: bool
+    ) -> Measurement:
         timed = tuple(record["latencies_ns"]) if latency else None
         return Measurement(
             target=self.spec,
