@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # Ops whose operands and result share one scale. TensorFlow's int8 quantizer gives all of them the range of the result.
 SHARING_SCALE = ("MINIMUM", "MAXIMUM", "SELECT", "SELECT_V2", "CONCATENATION", "PACK")
 _BROADCASTING = ("MINIMUM", "MAXIMUM", "SELECT_V2")
-# Ops of one operand that shares its scale with the result, so that the range is handed on to the operand's producer.
-_HANDING_ON = (
+# Ops of one operand that shares its scale with the result, so that the range is passed on to the operand's producer.
+_PASSING_ON = (
     "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER", "GATHER_ND",
     "MAX_POOL_2D", "MIRROR_PAD", "PAD", "PADV2", "REDUCE_MAX", "REDUCE_MIN", "RESHAPE", "RESIZE_BILINEAR",
     "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V",
@@ -152,7 +152,7 @@ def separate_operands(content: bytes) -> bytes:
     readers, changed = editor.readers(), False
 
     def spoilt(index: int, shared: tuple[float, float], needed: bool) -> Iterator[bool]:
-        """Whether `shared` spoils a tensor or the ones that it is computed from by ops that hand on their range."""
+        """Whether `shared` spoils a tensor or the ones that it is computed from by ops that pass their range on."""
         own = _range(editor.tensors[index])
         if own is None or not editor.is_activation(index):
             return
@@ -162,7 +162,7 @@ def separate_operands(content: bytes) -> bytes:
         exceeds = own[0] < shared[0] - width * _EXCESS or own[1] > shared[1] + width * _EXCESS
         yield (needed or readers.get(index, 1) > 1) and (exceeds or (own[1] - own[0]) * _COARSENING < width)
         yield name in _KEEPING
-        if producer is not None and name in (*SHARING_SCALE, *_HANDING_ON):
+        if producer is not None and name in (*SHARING_SCALE, *_PASSING_ON):
             for operand in producer.inputs.tolist():
                 if operand >= 0:
                     yield from spoilt(operand, shared, name in _AVERAGING)

@@ -1,4 +1,4 @@
-"""What the steps of a run hand on to later steps."""
+"""What the steps of a run pass to later steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A static folder in which a browser runs a model on pictures or sounds of its device: a demonstration to hand on.
+"""A static folder in which a browser runs a model on pictures or sounds of its device: a demonstration to share.
 
 The page prepares its input as `tfkd.data` does for the training: pictures bit for bit, features of sounds to the
 rounding of float32. It needs no server of its own and no other network.

@@ -159,9 +159,9 @@ function draw(point, seconds) {
   const place = ({ seconds: at, ms }) => `${((300 * at) / end).toFixed(1)},${(90 - (90 * ms) / top).toFixed(1)}`;
   $("line").setAttribute("points", points.map(place).join(" "));
   const first = points[0].ms, change = Math.round(100 * (point.ms / first - 1));
-  const told = `After ${Math.floor(point.seconds)} of ${seconds} s: ${point.ms.toPrecision(3)} ms, ` +
+  const text = `After ${Math.floor(point.seconds)} of ${seconds} s: ${point.ms.toPrecision(3)} ms, ` +
     (change > 0 ? `${change} % slower than at the start.` : "not slower than at the start.");
-  $("slowing").textContent = hidden ? `${told} The page was in the background: this does not count.` : told;
+  $("slowing").textContent = hidden ? `${text} The page was in the background: this does not count.` : text;
 }
 
 window.addEventListener("error", (event) => answer({ error: event.message }));
