@@ -1,5 +1,6 @@
 """The difference between two .tflite files: predictions, classes, ops, size, and the verdict on it."""
 
+import dataclasses
 import json
 
 import keras
@@ -47,6 +48,13 @@ def test_regressed_and_fixed_samples_are_those_of_the_predictions(found, old, ne
     assert len(one.regressed) > len(one.fixed)
     assert one.b.flips == (len(one.regressed), len(one.fixed))
     assert one.b.agreement == pytest.approx((predictions(old, test) == predictions(new, test)).mean())
+
+
+def test_samples_of_files_are_named_by_them(found, old, new, splits):
+    test = splits.test
+    files = dataclasses.replace(test, paths=np.array([f"{label}/{number}.png" for number, label in enumerate(test.y)]))
+    (one,) = compare(old, new, files, targets=["host"]).comparisons
+    assert one.regressed == tuple(files.paths[np.isin(test.ids, found.comparisons[0].regressed)].tolist())
 
 
 def test_class_with_the_largest_drop_comes_first(found, old, new, splits):

@@ -143,8 +143,9 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
             f"Received: {tuple(split.input_shape)} from {split.name!r}. Use the data that the model was trained on."
         )
     chosen = choose(split, count, seed)
-    chosen = dataclasses.replace(chosen, x=chosen.x.astype("float32"))  # one array for all that follows
-    return Calibration(Samples((chosen.x,)), audit(chosen), chosen)
+    x = chosen.x.astype("float32")  # one array for all that follows
+    chosen = dataclasses.replace(chosen, x=x)
+    return Calibration(Samples((x,)), audit(chosen), chosen)
 
 
 def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:

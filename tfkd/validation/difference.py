@@ -47,7 +47,7 @@ class Comparison:
         target: Specification of the target.
         a: Row of the first model.
         b: Row of the second model; its agreement and flips refer to the first.
-        regressed: Ids of the samples that only the first model classifies correctly.
+        regressed: Ids, or files, of the samples that only the first model classifies correctly.
         fixed: Ids of the samples that only the second model classifies correctly.
         changed_errors: Ids of the samples that both models misclassify, with different labels.
         classes: (name, accuracy of the first, accuracy of the second) of each class with regressed or fixed samples,
@@ -62,12 +62,12 @@ class Comparison:
     target: str
     a: Row
     b: Row
-    regressed: tuple[int, ...] = ()
-    fixed: tuple[int, ...] = ()
-    changed_errors: tuple[int, ...] = ()
+    regressed: tuple[int | str, ...] = ()
+    fixed: tuple[int | str, ...] = ()
+    changed_errors: tuple[int | str, ...] = ()
     classes: tuple[tuple[str, float, float], ...] = ()
     p_value: float | None = None
-    worsened: tuple[int, ...] = ()
+    worsened: tuple[int | str, ...] = ()
     output_divergence: OutputDivergence | None = None
     verdict: Verdict = Verdict(None)
 
@@ -326,7 +326,7 @@ def _comparison_of_metrics(
     assert new.errors is not None
     growth = new.errors - old.errors
     order = np.argsort(-growth, kind="stable")[:_MOST_WORSENED]
-    return dataclasses.replace(found, worsened=tuple(test.ids[order[growth[order] > 0]].tolist()))
+    return dataclasses.replace(found, worsened=_ids(test, order[growth[order] > 0]))
 
 
 def _quantization(model: TFLiteModel) -> tuple[str, tuple[float, ...], tuple[int, ...]]:
@@ -334,8 +334,8 @@ def _quantization(model: TFLiteModel) -> tuple[str, tuple[float, ...], tuple[int
     return output.dtype, output.scales, output.zero_points
 
 
-def _ids(test: Split, chosen: np.ndarray) -> tuple[int, ...]:
-    return tuple(test.ids[chosen].tolist())
+def _ids(test: Split, chosen: np.ndarray) -> tuple[int | str, ...]:
+    return tuple((test.ids if test.paths is None else test.paths)[chosen].tolist())
 
 
 class _Operator(NamedTuple):
