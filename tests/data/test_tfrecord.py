@@ -36,10 +36,11 @@ def png(value, size=(6, 5)):
     return file.getvalue()
 
 
-def test_vectors_and_arrays_of_numbers_are_read(tmp_path):
+def test_vectors_and_arrays_of_numbers_are_read(tmp_path, caplog):
     x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
     path = write(tmp_path / "a.tfrecord", [example(x=one.tolist(), y=row % 2) for row, one in enumerate(x)])
     splits = data.load(path, validation=0)
+    assert caplog.messages[-1].endswith("save a test part of your own.")
     order = np.argsort(np.concatenate([split.ids for split in splits]))
     np.testing.assert_array_equal(np.sort(np.concatenate([split.x for split in splits]), axis=0), np.sort(x, axis=0))
     assert len(order) == 20

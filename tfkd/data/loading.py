@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tfkd.data import abnormal_labels, checks, dense_labels, frame_labels, identity_labels, label_kinds, lazy
+from tfkd.data import abnormal_labels, checks, dense_labels, frame_labels, identity_labels, label_kinds, lazy, manifest
 from tfkd.data.lazy import LazySamples
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES, SOURCES
@@ -206,12 +206,15 @@ def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
             in_test |= train.y
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
         if where not in NAMES:
+            listed = train.paths is not None or where.endswith(manifest.SUFFIXES)
+            advice = "`tfkd split` writes a list to train and test with" if listed else "save a test part of your own"
             log.warning(
                 "%s has no test part: %s of %s samples were set aside for it, always the same ones. A teacher that was "
-                "trained on some of them seems better than it is: `tfkd split` writes a list to train and test with.",
+                "trained on some of them seems better than it is: %s.",
                 where,
                 f"{in_test.sum():,}",
                 f"{len(in_test):,}",
+                advice,
             )
     return parts
 
