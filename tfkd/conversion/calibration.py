@@ -77,9 +77,9 @@ def _advice(source: Source) -> str:
         names = ", ".join(one.keys[-1] for one in source.forms)
         return (
             f"Pass a dict with an array for each input, {names}, or a tf.data.Dataset of such dicts; on the command "
-            "line, a .npz with these arrays."
+            "line --calibration, a .npz with these arrays."
         )
-    return "Pass the train split of tfkd.data.load; on the command line, the name or path of a data set."
+    return "Pass the train split of tfkd.data.load; on the command line --calibration, the name or path of a data set."
 
 
 class Calibration(NamedTuple):
@@ -127,10 +127,7 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
             f"array of shape {split.shape}. Pass (x, y) with its labels, or lambda: ([sample[None]] for sample in x)."
         )
     if split is None:
-        raise InputError(
-            f"convert: mode {mode!r} needs a calibration split. Received: calibration={type(split).__name__}. "
-            f"{_advice(source)}"
-        )
+        raise InputError(f"convert: mode {mode!r} needs a calibration split. Received: none. {_advice(source)}")
     split = as_split(split, "train", draw=max(1, count), labelled=False)
     split.require("train", "val", purpose="calibration")
     if len(split) == 0 or count < 1:
