@@ -5,6 +5,7 @@ process, or of the largest of its children if that is larger.
 
     python tools/bench/data.py --images 2000 20000
     python tools/bench/data.py --images 100000 --side 224
+    python tools/bench/data.py --images 300 --steps label --model resnet50
     python tools/bench/data.py --images 4000 --file-side 320 --steps read   # files that are resized
     python tools/bench/data.py --startup 1000000                            # a tree of tiny files, and a manifest
 """
@@ -39,7 +40,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--model", choices=("small", "resnet50"), default="small", help="teacher and student")
     parser.add_argument(
-        "--steps", choices=("all", "read", "work"), default="all", help="read: only read the images; work: all but that"
+        "--steps",
+        choices=("all", "read", "label", "work"),
+        default="all",
+        help="read: only read the images; label: only run the teacher on them; work: all but reading",
     )
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -143,7 +147,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     train, val, test = tfkd.data.load(folder, image_size=size)
     lap("load")
-    if options.steps != "work":
+    if options.steps in ("all", "read"):
         found |= read(train, len(val), folder, options)
         lap("read")
     if options.steps == "read":
@@ -151,6 +155,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     teacher, student = (model(options.model, train.input_shape, filters) for filters in (16, 8))
     store = tfkd.SoftLabels.build(folder.with_name(f"{folder.name}-labels-{time.time_ns()}"), teacher, train)
     lap("label")
+    if options.steps == "label":
+        return found
     distiller = tfkd.Distiller(student, store)
     distiller.compile("adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     batches = train.batches(options.batch_size, shuffle=True, soft_labels=store)
