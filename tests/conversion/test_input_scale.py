@@ -82,6 +82,8 @@ def test_large_models_are_run_on_fewer_samples(trained, monkeypatch):
     assert (found.accuracy, found.samples) == (np.mean(outputs.argmax(axis=1) == some.y), 64)
     keras.utils.set_random_seed(0)
     assert input_scale.audit(classifier(), samples, "x").samples == 32  # of chance
+    by_class = samples.take(np.argsort(samples.y)[::5])  # the first of these have few classes
+    assert input_scale.audit(trained["plain"], by_class, "x").samples == 52
 
 
 class Sizes(L.Layer):

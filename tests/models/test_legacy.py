@@ -30,7 +30,7 @@ def recurrent():
 
 def convolutional():
     layers = tf_keras.layers
-    return functional((4, 4, 2), layers.DepthwiseConv2D(3), layers.RandomFlip())
+    return tf_keras.Sequential([layers.DepthwiseConv2D(3, input_shape=(4, 4, 2)), layers.RandomFlip()])
 
 
 def scaled():
@@ -119,6 +119,17 @@ def test_load_of_a_layer_that_keras_3_lacks_names_a_remedy_that_works(suffix, tm
     ):
         models.load(tmp_path / f"model.{suffix}")
     old.export(str(tmp_path / "saved"))
+    assert convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32").ops["FULLY_CONNECTED"] == 1
+
+
+def test_remedy_for_a_version_without_export_works(tmp_path):
+    old = functional((4,), lambda x: tf.cumsum(x, axis=1), tf_keras.layers.Dense(2))
+    old.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        file.attrs["keras_version"] = "2.10.0"
+    with pytest.raises(ValueError, match=r"model.save\('folder', save_format='tf'\) of Keras 2.10.0"):
+        models.load(tmp_path / "model.h5")
+    old.save(tmp_path / "saved", save_format="tf")
     assert convert(tmp_path / "saved", tmp_path / "m.tflite", mode="float32").ops["FULLY_CONNECTED"] == 1
 
 

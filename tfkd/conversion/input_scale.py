@@ -113,8 +113,8 @@ def audit(model: keras.Model, chosen: Split, where: str) -> Audited:
 def _run(model: keras.Model, chosen: Split) -> tuple[Split, np.ndarray | None, list[keras.Layer]]:
     """Runs a model on as many of the samples as its size allows, and returns these with `keras_runs.run`."""
     affordable = int(_BUDGET // keras_runs.multiplications(model))
-    if len(chosen) > (most := max(_FEWEST, affordable)):
-        chosen = chosen.take(np.random.default_rng(0).permutation(len(chosen))[:most])
+    if affordable < len(chosen):
+        chosen = chosen.take(np.random.default_rng(0).permutation(len(chosen))[: max(_FEWEST, affordable)])
     x = chosen.x.astype("float32", copy=False)
     if affordable >= len(chosen) or len(chosen) <= _FIRST_OF_LARGE:
         return chosen, *keras_runs.run(model, x)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -68,15 +70,30 @@ def load(path: Path) -> keras.Model:
         )
     try:
         if version.startswith("3."):
-            return keras.saving.load_model(path, custom_objects=TENSORFLOW_ACTIVATIONS, compile=False)
+            return read(path)
         with tempfile.TemporaryDirectory(prefix="tfkd-") as folder:
             copy = shutil.copy(path, Path(folder) / "model.h5")
             with h5py.File(copy, "r+") as file:
                 layers = json.loads(config, object_hook=_for_keras_3)
                 file.attrs["model_config"] = json.dumps(_without_slashes(layers))
-            return _unwrapped(keras.saving.load_model(copy, custom_objects=TENSORFLOW_ACTIVATIONS, compile=False))
+            return _unwrapped(read(copy))
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
         raise _refusal(path, version, error) from error
+
+
+def read(path: str | Path) -> keras.Model:
+    """Loads a model of Keras 3 by Keras, without its advice on how to write the code of a model.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        Exception: Any, according to what is wrong with the file.
+    """
+    with warnings.catch_warnings():
+        # Keras 2 wrote the shape of a Sequential model's input as an argument of its first layer.
+        warnings.filterwarnings("ignore", "Do not pass an `input_shape`", UserWarning)
+        return keras.saving.load_model(path, custom_objects=TENSORFLOW_ACTIVATIONS, compile=False)
 
 
 def load_archive(path: Path, version: str) -> keras.Model:
@@ -107,7 +124,7 @@ def load_archive(path: Path, version: str) -> keras.Model:
                 rewritten.writestr("config.json", json.dumps(_without_slashes(config)))
                 rewritten.writestr("metadata.json", archive.read("metadata.json"))
                 rewritten.write(_weights(archive, Path(folder)), "model.weights.h5")
-            return _unwrapped(keras.saving.load_model(copy, custom_objects=TENSORFLOW_ACTIVATIONS, compile=False))
+            return _unwrapped(read(copy))
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
         raise _refusal(path, version, error) from error
 
@@ -116,8 +133,14 @@ def _refusal(path: Path, version: str, error: Exception) -> ModelError:
     return ModelError(
         f"models.load: Keras {keras.__version__} could not load {path}, which Keras {version} wrote: "
         f"{reason(error)}. {CUSTOM_CLASSES} To convert the model without training it, write a SavedModel with "
-        f"model.export('folder') of Keras {version} and convert the folder."
+        f"{_call_for_saved_model(version)} of Keras {version} and convert the folder."
     )
+
+
+def _call_for_saved_model(version: str) -> str:
+    """The call that writes a SavedModel; versions before 2.13 have no `export`."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return "model.save('folder', save_format='tf')" if numbers < (2, 13) else "model.export('folder')"
 
 
 def _weights(archive: zipfile.ZipFile, folder: Path) -> Path:
@@ -155,6 +178,8 @@ def _for_keras_3(entry: JsonObject) -> JsonObject:
     if "inbound_nodes" in entry:
         nodes = [legacy_operations.call(entry["class_name"], node) for node in entry["inbound_nodes"]]
         return {**entry, "inbound_nodes": nodes}
+    if entry.get("class_name") == "Sequential":
+        _forget_input_shapes(entry["config"])
     for key in ("activation", "recurrent_activation"):
         if entry.get(key) == "hard_sigmoid":
             raise ModelError(
@@ -164,6 +189,16 @@ def _for_keras_3(entry: JsonObject) -> JsonObject:
     if "query_shape" in entry:  # MultiHeadAttention; Keras 3 finds the shapes when it builds the layer
         entry = {key: value for key, value in entry.items() if key not in ("query_shape", "key_shape", "value_shape")}
     return {key: value for key, value in entry.items() if key not in _REMOVED or value != _REMOVED[key]}
+
+
+def _forget_input_shapes(config: JsonObject | list[JsonObject]) -> None:
+    """Removes shapes of inputs from the layers of a Sequential model whose InputLayer has them too, in place.
+
+    Not all layers of Keras 3 take them.
+    """
+    layers = config["layers"] if isinstance(config, dict) else config
+    for layer in layers[1:] if layers and layers[0].get("class_name") == "InputLayer" else ():
+        layer["config"].pop("batch_input_shape", None)
 
 
 def _without_slashes(config: Any, names: Collection[str] | None = None) -> Any:

@@ -158,7 +158,7 @@ def _load_keras(path: Path) -> keras.Model:
     if version.startswith("2."):
         return legacy.load_archive(path, version)
     try:
-        return keras.saving.load_model(path, custom_objects=legacy.TENSORFLOW_ACTIVATIONS, compile=False)
+        return legacy.read(path)
     except Exception as error:  # Keras raises any exception, according to what is wrong with the file
         raise ModelError(
             f"models.load: Keras could not load {path}: {legacy.reason(error)}. {legacy.CUSTOM_CLASSES}"

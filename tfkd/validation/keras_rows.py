@@ -93,9 +93,12 @@ def check_shapes(name: str, shapes: Sequence[Nest], test: Split, task: Task) -> 
     inputs, outputs = (shape[1:] for shape in shapes)
     fits = len(inputs) == len(test.input_shape)
     if not fits or any(a not in (None, b) for a, b in zip(inputs, test.input_shape, strict=True)):
+        hint = "Use the data set that the model was trained on."
+        if (*inputs, 1) == tuple(test.input_shape):
+            hint = "Integers [N, H, W] in 0..255 are read as gray images: save x as float32 for sequences [N, T, F]."
         raise ModelError(
             f"validate: the input shape of model {name!r} must be {test.input_shape}, that of {test.name}. "
-            f"Received: {inputs}. Use the data set that the model was trained on."
+            f"Received: {inputs}. {hint}"
         )
     expected = task.check_outputs(outputs, test)
     if expected is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal.types import JsonObject
-from tfkd.conversion.op_pairs import Pair, pair_ops
+from tfkd.conversion.op_pairs import Pair, Pairs, pair_ops
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
 
@@ -25,8 +25,9 @@ _INPUT_STEPS = 255
 _DIFFERENT_SHARE = 0.02
 # Options of an op that a conversion to integers may change.
 _FREE_OPTIONS = ("asymmetricQuantizeInputs", "quantizedBiasType", "potScaleInt16", "weightsFormat", "keepNumDims")
-# Ops that the conversion to integer activations replaces by each other.
-_REPLACED = ("MEAN", "MUL", "NEG", "SUM")
+# Ops that the conversion to integer activations replaces by each other, and one that other converters leave in place
+# and that computes nothing.
+_REPLACED = ("MEAN", "MUL", "NEG", "RESHAPE", "SUM")
 
 
 def check(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping[str, str], model_name: str) -> None:
@@ -42,17 +43,21 @@ def check(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping[str, s
         ModelError: An op lacks a counterpart or has other options, or its weights differ by more than quantization
             explains.
     """
-    difference = next(_differences(quantized, reference, layers), None)
-    if difference:
+    paired = pair_ops(quantized.graph, reference.graph)
+    other_ops = next(_other_ops(quantized, reference, paired, layers), None)
+    if difference := other_ops or next(_other_weights(quantized, reference, paired, layers), None):
         raise ModelError(
-            f"explain: {quantized.path or 'the .tflite'} was not converted from {model_name!r}: {difference}. Pass the "
-            ".keras file that was converted: after quantization-aware training the trained model, and after pruning or "
-            "clustering what `Optimized.student` returns, not the student that it started from."
+            f"explain: {quantized.path or 'the .tflite'} was not converted from {model_name!r}"
+            f"{' by tfkd' if other_ops else ''}: {difference}. Pass the .keras file that was converted: after "
+            "quantization-aware training the trained model, and after pruning or clustering what `Optimized.student` "
+            "returns, not the student that it started from."
+            f"{' Convert it with tfkd where another converter wrote the .tflite.' if other_ops else ''}"
         )
 
 
-def _differences(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping[str, str]) -> Iterator[str]:
-    paired = pair_ops(quantized.graph, reference.graph)
+def _other_ops(
+    quantized: TFLiteModel, reference: TFLiteModel, paired: Pairs, layers: Mapping[str, str]
+) -> Iterator[str]:
     for owner, model, places in (
         ("the .keras", quantized, paired.unmatched),
         ("the .tflite", reference, paired.missing),
@@ -64,6 +69,11 @@ def _differences(quantized: TFLiteModel, reference: TFLiteModel, layers: Mapping
             # A fused op has joined the names of its ops by semicolons; the first is enough.
             name = layers.get(tensor.name, tensor.name).split(";")[0]
             yield f"{owner} has no {op.name} with an output of shape {tensor.shape}, which is {name!r} of the other"
+
+
+def _other_weights(
+    quantized: TFLiteModel, reference: TFLiteModel, paired: Pairs, layers: Mapping[str, str]
+) -> Iterator[str]:
     for pair in paired.pairs:
         layer = layers.get(reference.graph.tensors[pair.reference_output].name, pair.op)
         if difference := _option_difference(quantized, reference, pair):
