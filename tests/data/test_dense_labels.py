@@ -86,10 +86,75 @@ def test_a_class_without_training_samples_is_refused():
         loaded(MASKS, class_names=("ground", "sky", "house", "tree"))
 
 
-def test_augmentations_that_move_pixels_are_refused():
+def test_augmentations_that_move_what_labels_belong_to_are_refused():
     train = loaded(MASKS).train
     jitter, moving = (augmentations.build(names, {})[0] for names in (["color_jitter"], ["color_jitter", "rotation"]))
     _, y = next(iter(train.batches(5, augment=jitter)))
     np.testing.assert_array_equal(y, train.y)
-    with pytest.raises(InputError, match="rotation moves its pixels away from its masks"):
+    with pytest.raises(InputError, match="rotation changes the samples only, and moves them away from their masks"):
         train.batches(5, augment=moving)
+    frames = loaded(np.arange(24).reshape(6, 4) % 2, "frames", X[..., 0]).train
+    with pytest.raises(InputError, match="time_shift changes the samples only, and moves them away from their frames"):
+        frames.batches(5, augment=augmentations.build(["time_shift"], {})[0])
+
+    def brighten(x, seed):
+        return x + 1
+
+    with pytest.raises(InputError, match="Received: brighten without the attribute moves"):
+        train.batches(5, augment=brighten)
+    brighten.moves = False
+    x, y = next(iter(train.batches(5, augment=brighten)))
+    np.testing.assert_array_equal(x, train.x + 1.0)
+    np.testing.assert_array_equal(y, train.y)
+
+
+SEVERAL = np.random.default_rng(1).integers(0, 256, (40, 4, 6, 3), dtype=np.uint8)
+CORNERS = np.random.default_rng(2).random((40, 3, 3))
+
+
+def mirrored_label(label, kind):
+    if kind == "masks":
+        return label[:, ::-1]
+    if kind == "boxes":
+        return [[1 - r, t, 1 - le, b, c] if c >= 0 else [0, 0, 0, 0, -1] for le, t, r, b, c in label]
+    return [[1 - x if visible else 0, down, visible] for x, down, visible in label[[0, 2, 1]]]
+
+
+@pytest.mark.parametrize("kind", ["masks", "boxes", "points"])
+@pytest.mark.parametrize("names", [["flip"], ["noise", "flip"]], ids=["alone", "in a chain"])
+def test_labels_are_mirrored_with_their_image(kind, names):
+    y = {
+        "masks": SEVERAL[..., 0] % 3,
+        "boxes": np.tile(BOXES[:1], (40, 1, 1)),
+        "points": np.concatenate([CORNERS[..., :2], CORNERS[..., 2:] > 0.3], axis=2),
+    }[kind]
+    names_of = {"class_names": ("nose", "left_eye", "right_eye")} if kind == "points" else {}
+    train = data.from_arrays((SEVERAL, y), (SEVERAL, y), labels=kind, validation=0, **names_of).train
+    augment, _ = augmentations.build(names, {"noise": {"level": 0.0}} if names[1:] else {})
+    images, labels = next(iter(train.batches(40, augment=augment)))
+    mirrored = 0
+    for image, found, original, label in zip(images.numpy(), labels.numpy(), train.x, train.y, strict=True):
+        flipped = not np.allclose(image, original, atol=1e-3)
+        mirrored += flipped
+        expected = label.copy()
+        if flipped:
+            np.testing.assert_allclose(image, original[:, ::-1], atol=1e-3)
+            expected = mirrored_label(label, kind)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert 8 < mirrored < 32
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [((), "points without names"), (("nose", "left_eye"), "'left_eye' without 'right_eye'")],
+    ids=["none", "one side"],
+)  # fmt: skip
+def test_points_are_mirrored_only_where_their_sides_are_known(names, message):
+    train = loaded(POINTS, "points", class_names=names).train
+    with pytest.raises(InputError, match=message):
+        train.batches(5, augment=augmentations.build(["flip"], {})[0])
+
+
+def test_partner_of_mirrored_images_is_refused():
+    train = loaded(BOXES, "boxes").train
+    with pytest.raises(InputError, match="would not be those of the mirrored image"):
+        train.batches(5, augment=augmentations.build(["flip"], {})[0], partner=data.Partner(train))

@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 
 
-def moves_pixels(augment: Augment) -> str | None:
-    """The name of the augmentation, or of a step of a chain, that moves pixels within an image; None if none does."""
-    steps = getattr(augment, "steps", (augment,))
-    return next((str(getattr(step, "name", step)) for step in steps if getattr(step, "moves_pixels", False)), None)
-
-
 def view_seeds(ids: Tensor | np.ndarray, view: Tensor | np.ndarray | int, *, seed: int = 0) -> tf.Tensor:
     """The seeds with which the samples `ids` are augmented in view number `view`.
 
@@ -44,6 +38,19 @@ def view_seeds(ids: Tensor | np.ndarray, view: Tensor | np.ndarray | int, *, see
         tf.cast(view, tf.uint64) + _mix(tf.fill(tf.shape(ids), tf.cast(tf.constant(seed, tf.int64), tf.uint64)))
     )
     return tf.stack([tf.cast(ids, tf.int32), tf.bitcast(tf.cast(mixed & 0xFFFFFFFF, tf.uint32), tf.int32)], axis=1)
+
+
+def step_seeds(seeds: tf.Tensor, number: int) -> tf.Tensor:
+    """The seeds of one step of a chain of augmentations, int32 [B, 2].
+
+    Args:
+        seeds: Seed of each sample, int32 [B, 2].
+        number: Number of the step, from 0.
+    """
+    import tensorflow as tf
+
+    # The first word of a seed is the sample, the second one random.
+    return seeds if not number else tf.stack([seeds[:, 0], seeds[:, 1] + number * 0x3C6EF372], axis=1)
 
 
 def _mix(value: tf.Tensor) -> tf.Tensor:
@@ -115,7 +122,7 @@ class CropFlip:
     """
 
     name: ClassVar[str] = "crop_flip"
-    moves_pixels: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
     padding: int = 4
     flip: bool = True
 

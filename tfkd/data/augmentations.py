@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import mixing
-from tfkd.data.augmentation import Augment, CropFlip, augment_batch
+from tfkd.data.augmentation import Augment, CropFlip, augment_batch, step_seeds
 from tfkd.data.image_augmentation import ColorJitter, Cutout, Flip, RandAugment, ResizedCrop, Rotation
 from tfkd.data.mixing import Mixing
 from tfkd.data.sound_augmentation import Noise, SpecAugment, TimeShift
@@ -52,12 +52,8 @@ class Chain:
             x: Samples [B, ...].
             seeds: Seed of each sample, int32 [B, 2].
         """
-        import tensorflow as tf
-
         for number, step in enumerate(self.steps):
-            # The first word of a seed is the sample, the second one random.
-            other = seeds if not number else tf.stack([seeds[:, 0], seeds[:, 1] + number * 0x3C6EF372], axis=1)
-            x = augment_batch(step, x, other)
+            x = augment_batch(step, x, step_seeds(seeds, number))
         return x
 
 

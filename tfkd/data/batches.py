@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from tfkd._internal.types import Tensor
-from tfkd.data import dense_labels
-from tfkd.data.augmentation import Augment, augment_batch, moves_pixels, view_seeds
+from tfkd.data import label_augmentation
+from tfkd.data.augmentation import Augment, augment_batch, view_seeds
 from tfkd.data.lazy import LazySamples, row_lookup
 from tfkd.data.mixing import Mixing
 from tfkd.errors import InputError
@@ -175,7 +175,7 @@ def batch_dataset(
 
     Raises:
         InputError: batch_size < 1, more than one of soft_labels, partner and mixing, one does not belong to the
-            samples, or the augmentation moves pixels of images whose labels have positions.
+            samples, or the augmentation moves pixels or frames whose labels do not follow.
     """
     import tensorflow as tf
 
@@ -186,12 +186,11 @@ def batch_dataset(
             "Split.batches: soft_labels and partner exclude each other. Received: both. A store already holds the "
             "logits of its teacher; leave partner out."
         )
-    moving = None if augment is None else moves_pixels(augment)
-    if moving is not None and getattr(samples, "label_kind", "classes") in dense_labels.KINDS:
+    move = label_augmentation.mover(augment, samples)
+    if move is not None and partner is not None:
         raise InputError(
-            f"Split.batches: augmentations change the image only, and {moving} moves its pixels away from its "
-            f"{getattr(samples, 'label_kind', '')}. Received: augment={moving!r}. Use color_jitter or cutout, or "
-            "augment images and labels before."
+            "Split.batches: a partner is not augmented, and its labels would not be those of the mirrored image. "
+            "Received: partner and an augmentation that moves pixels. Leave one out."
         )
     if mixing is not None and (soft_labels is not None or partner is not None):
         raise InputError(
@@ -199,7 +198,7 @@ def batch_dataset(
             f"{'soft_labels, which have none' if soft_labels is not None else 'a partner'}. Leave one out."
         )
     counter = EpochCounter()
-    make_batch = _batch_function(samples, augment, seed, soft_labels, partner)
+    make_batch = _batch_function(samples, augment, seed, soft_labels, partner, move)
 
     # AutoGraph is kept away from the functions: it would take time for each and turn our errors into errors of its own.
     plain = tf.autograph.experimental.do_not_convert
@@ -227,8 +226,9 @@ def _batch_function(
     seed: int,
     soft_labels: TeacherLogits | None,
     partner: TeacherSamples | None,
+    move: label_augmentation.Mover | None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
-    """A function (rows [B], epoch) -> (inputs, labels [B])."""
+    """A function (rows [B], epoch) -> (inputs, labels [B]); `move` moves the labels as `augment` moves the samples."""
     import tensorflow as tf
 
     with tf.device("CPU:0"):  # tf.data runs on the CPU: data placed on a GPU would be copied twice
@@ -243,7 +243,9 @@ def _batch_function(
             student, teacher_logits = find_logits(batch, rows, batch_ids, epoch)
             return SoftLabelInputs(soft_labels=teacher_logits, student=student), labels
         if augment is not None:
-            batch = augment_batch(augment, batch, view_seeds(batch_ids, epoch, seed=seed))
+            seeds = view_seeds(batch_ids, epoch, seed=seed)
+            batch = augment_batch(augment, batch, seeds)
+            labels = labels if move is None else move(labels, seeds)
         if find_partner is not None:
             return TeacherStudentInputs(teacher=find_partner(rows, batch_ids, epoch), student=batch), labels
         return batch, labels

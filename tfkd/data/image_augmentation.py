@@ -52,13 +52,19 @@ class Flip:
     """Mirrors half of the images left to right. Not for digits and letters."""
 
     name: ClassVar[str] = "flip"
-    moves_pixels: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
 
     def __call__(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
         check_image(self.name, x)
-        return tf.image.stateless_random_flip_left_right(x, seed)
+        return tf.where(self.mirrors(seed), tf.reverse(x, [1]), x)
+
+    def mirrors(self, seed: tf.Tensor) -> tf.Tensor:
+        """Whether the image of a seed is mirrored, bool []."""
+        import tensorflow as tf
+
+        return tf.random.stateless_uniform((), seed) < 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +80,7 @@ class ResizedCrop:
     """
 
     name: ClassVar[str] = "resized_crop"
-    moves_pixels: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
     smallest: float = 0.25
     stretch: float = 4 / 3
 
@@ -107,7 +113,7 @@ class Rotation:
     """
 
     name: ClassVar[str] = "rotation"
-    moves_pixels: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
     degrees: float = 15.0
 
     def __post_init__(self) -> None:
@@ -167,7 +173,7 @@ class RandAugment:
     """
 
     name: ClassVar[str] = "rand_augment"
-    moves_pixels: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
     operations: int = 2
     magnitude: float = 0.5
 

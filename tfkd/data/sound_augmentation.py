@@ -43,6 +43,7 @@ class TimeShift:
     """
 
     name: ClassVar[str] = "time_shift"
+    moves: ClassVar[bool] = True
     share: float = 0.1
 
     def __post_init__(self) -> None:
