@@ -34,11 +34,11 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: path.stem)
 def test_recipe_of_the_repository_loads(path, monkeypatch):
     monkeypatch.setenv("TFKD_DATA", "/data")
     loaded = recipe.load(path)
-    assert loaded.output == f"runs/{path.stem}"
+    assert Path(loaded.output) == Path("runs") / path.relative_to(RECIPES).with_suffix("")
     assert loaded.conversion.ship == "full_int8"
     assert loaded.limits.limits
 

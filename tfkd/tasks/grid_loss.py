@@ -60,6 +60,7 @@ class GridCrossentropy(keras.losses.Loss):
         return config
 
 
+@keras.saving.register_keras_serializable(package="tfkd")
 class CellF1(keras.metrics.Metric):
     """F1 of cells: a cell is right if its largest logit is that of the object whose centre lies in it."""
 

@@ -43,9 +43,9 @@ class Segmentation(ScoredTask):
 
     def training_metrics(self) -> list[keras.Metric]:
         """The share of pixels with the right class."""
-        import keras
+        from tfkd.tasks.pixel_accuracy import PixelAccuracy
 
-        return [keras.metrics.MeanMetricWrapper(_pixel_accuracy, name=self.monitor)]
+        return [PixelAccuracy(name=self.monitor)]
 
     def counts(self, y: Tensor) -> Tensor | None:
         """The pixels that are not of the class 255, bool [B, H, W]."""
@@ -86,18 +86,6 @@ class Segmentation(ScoredTask):
             errors=errors,
             details=_details(split, predicted, confusions, errors),
         )
-
-
-def _pixel_accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """The share of right pixels of each sample: [B, H, W], [B, H, W, C] -> [B]."""
-    from keras import ops
-
-    from tfkd.data.dense_labels import IGNORED
-
-    labels = ops.cast(y_true, "int32")
-    counted = ops.cast(labels != IGNORED, "float32")
-    right = ops.cast(labels == ops.cast(ops.argmax(y_pred, axis=-1), "int32"), "float32")
-    return ops.sum(right * counted, axis=(1, 2)) / ops.maximum(ops.sum(counted, axis=(1, 2)), 1.0)
 
 
 def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 `ImageSets/Main/train.txt`, `val.txt` and `test.txt`, of which some may be missing, list the names of the images of each
 part. `classes.txt`, one name a line, gives the order of the classes; without it they are in alphabetical order. Pixels
-are counted from 1, as in Pascal VOC.
+are counted from 1, as in Pascal VOC. Objects marked `difficult` are objects like the others.
 
 Reference:
     Everingham et al.: The Pascal Visual Object Classes (VOC) Challenge, International Journal of Computer Vision 88,
