@@ -14,9 +14,10 @@ import tfkd
 from tests.micro.execution import SANITIZED, compile_and_run
 from tfkd import data, models, tasks
 from tfkd.distillation import training
+from tfkd.errors import ModelError
 from tfkd.micro import export
 from tfkd.recipes.recipe import training_config
-from tfkd.tasks import grid
+from tfkd.tasks import anchors, detection, grid
 from tfkd.validation import difference
 from tfkd.validation.contract import Contract
 from tfkd.validation.validator import validate
@@ -84,34 +85,74 @@ def test_student_is_distilled_and_its_threshold_chosen():
     assert set(training.evaluate(student, splits.train, task)) == set(before) == {"f1"}
 
 
-def test_centres_of_the_c_decoder_are_those_of_python(tmp_path):
-    _, splits, model = untrained("centroid_detection")
-    converted = tfkd.convert(model, tmp_path / "model.tflite", calibration=splits.train)
-    export.write(converted, tmp_path / "c", decode="grid")
+@pytest.mark.parametrize("name", tasks.NAMES)
+def test_metrics_and_loss_of_a_training_are_restored_from_their_settings(name):
+    task = detection.ObjectDetection((32, 32)) if name == "object_detection" else tasks.get(name)
+    for one in (*task.training_metrics(), task.hard_loss()):
+        if not isinstance(one, str):
+            copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(one))
+            assert (type(copy), copy.get_config()) == (type(one), one.get_config())
+            assert one.__module__.startswith("keras.") or keras.saving.get_registered_name(type(one)).startswith(
+                "tfkd>"
+            )
+
+
+def decoded_in_c(name, decoder, fields, threshold, folder):
+    """Random outputs of an int8 model, as real values, and what its decoder in C finds in each."""
+    _, splits, model = untrained(name)
+    converted = tfkd.convert(model, folder / "model.tflite", calibration=splits.train)
+    export.write(converted, folder / "c", decode=decoder)
     tensor = converted.outputs[0]
     rng = np.random.default_rng(0)
     raw = rng.integers(-128, 128, (50, *tensor.sample_shape), dtype=np.int8)
     raw[25:] = rng.integers(-3, 3, raw[25:].shape)  # many equal values
     count = raw[0].size
+    kind = "box" if decoder == "ssd" else "centre"
+    values = ", ".join(f"(double)found[i].{field}" for field in fields)
     main = [
         '#include <stdio.h>\n#include "model_decode.c"\nint main(void) {',
-        f"static int8_t out[{count}]; static tfkd_model_centre found[{count}]; int i, n;",
+        f"static int8_t out[{count}]; static tfkd_model_{kind} found[{count}]; int i, n;",
         f"while (fread(out, 1, {count}, stdin) == {count}) {{",
-        f"n = tfkd_model_decode(out, 0.3f, found, {count});",
-        'printf("%d\\n", n); for (i = 0; i < n; i++) printf("%.9g %.9g %.9g %d\\n", (double)found[i].x,',
-        "(double)found[i].y, (double)found[i].score, (int)found[i].label);",
-        'printf("%d\\n", tfkd_model_decode(out, 0.3f, found, 2)); } return 0; }',
+        f"n = tfkd_model_decode(out, {threshold}f, found, {count});",
+        f'printf("%d\\n", n); for (i = 0; i < n; i++) printf("{"%.9g " * len(fields)}\\n", {values});',
+        f'printf("%d\\n", tfkd_model_decode(out, {threshold}f, found, 2)); }} return 0; }}',
     ]
     lines = iter(
-        compile_and_run(tmp_path / "c", main, [raw], *SANITIZED, "-Wl,--no-as-needed", "-lm").decode().split("\n")
+        compile_and_run(folder / "c", main, [raw], *SANITIZED, "-Wl,--no-as-needed", "-lm").decode().split("\n")
     )
-    values = converted.dequantize_output(raw).reshape(raw.shape)
-    for logits in values:
-        expected = grid.decode(logits, 0.3)
+    found = []
+    for _ in raw:
         rows = [[float(text) for text in next(lines).split()] for _ in range(int(next(lines)))]
         assert int(next(lines)) == min(2, len(rows))
-        np.testing.assert_allclose([row[2] for row in rows], expected.scores, atol=1e-6)
-        answers = np.stack([expected.x, expected.y, expected.classes], axis=1)
+        found.append(np.array(rows).reshape(-1, len(fields)))
+    return converted.dequantize_output(raw).reshape(raw.shape), found
+
+
+def test_centres_of_the_c_decoder_are_those_of_python(tmp_path):
+    outputs, answers = decoded_in_c("centroid_detection", "grid", ("x", "y", "score", "label"), 0.3, tmp_path)
+    for logits, found in zip(outputs, answers, strict=True):
+        expected = grid.decode(logits, 0.3)
+        np.testing.assert_allclose(found[:, 2], expected.scores, atol=1e-6)
         # Equal probabilities may be in another order.
-        found = sorted((round(x, 5), round(y, 5), label) for x, y, _, label in rows)
-        assert found == sorted((round(x, 5), round(y, 5), label) for x, y, label in answers.tolist())
+        others = np.stack([expected.x, expected.y, expected.classes], axis=1)
+        rounded = [sorted(map(tuple, np.round(rows, 5).tolist())) for rows in (found[:, [0, 1, 3]], others)]
+        assert rounded[0] == rounded[1]
+
+
+def test_boxes_of_the_c_decoder_are_those_of_python(tmp_path):
+    fields = ("left", "top", "right", "bottom", "score", "label")
+    outputs, answers = decoded_in_c("object_detection", "ssd", fields, 0.4, tmp_path)
+    layout = anchors.for_outputs((32, 32, 3), outputs.shape[1])
+    assert max(map(len, answers)) > 20
+    for values, found in zip(outputs, answers, strict=True):
+        expected = anchors.decode(values, layout, 0.4)
+        np.testing.assert_allclose(found[:, :4], expected.ends, atol=1e-6)
+        np.testing.assert_allclose(found[:, 4], expected.scores, atol=1e-6)
+        np.testing.assert_array_equal(found[:, 5], expected.classes)
+
+
+def test_decoder_of_another_output_is_refused(tmp_path):
+    _, splits, model = untrained("centroid_detection")
+    converted = tfkd.convert(model, tmp_path / "model.tflite", calibration=splits.train)
+    with pytest.raises(ModelError, match=r"the decoder ssd takes an output \[anchors, 4 \+ classes\] of one image"):
+        export.write(converted, tmp_path / "c", decode="ssd")

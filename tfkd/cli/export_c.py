@@ -58,7 +58,8 @@ def export_c(
     decode: Annotated[
         str | None,
         typer.Option(
-            help="Also write C that finds objects in the output: grid, the centres of the task centroid_detection."
+            help="Also write C that finds objects in the output: grid, the centres of the task centroid_detection, or "
+            "ssd, the boxes of object_detection."
         ),
     ] = None,
     features: Annotated[

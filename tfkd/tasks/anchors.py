@@ -29,9 +29,9 @@ _SMALLEST = 0.2
 # Offsets are divided by these, so that their values have about the magnitude 1.
 VARIANCES = (0.1, 0.2)
 # Largest exponent of a size, as in other detectors: sizes of an untrained model stay finite.
-_LARGEST_EXPONENT = 4.135
+LARGEST_EXPONENT = 4.135
 # Largest IoU of two boxes of a class that are both kept, largest number of boxes of a sample.
-_NMS_IOU, _MOST = 0.5, 100
+NMS_IOU, MOST = 0.5, 100
 
 
 class Boxes(NamedTuple):
@@ -121,10 +121,10 @@ def decode(outputs: np.ndarray, anchors: np.ndarray, threshold: float) -> Boxes:
         if suppressed[row]:
             continue
         kept.append(row)
-        if len(kept) == _MOST:
+        if len(kept) == MOST:
             break
         # Row by row: all pairs of the boxes of an untrained model would take many gigabytes.
-        suppressed |= (iou(ends[row : row + 1], ends)[0] > _NMS_IOU) & (classes == classes[row])
+        suppressed |= (iou(ends[row : row + 1], ends)[0] > NMS_IOU) & (classes == classes[row])
     return Boxes(np.clip(ends[kept], 0, 1), classes[kept], found[kept])
 
 
@@ -133,7 +133,7 @@ def boxes_of(offsets: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     import numpy as np
 
     centre = anchors[:, :2] + VARIANCES[0] * offsets[:, :2] * anchors[:, 2:]
-    size = anchors[:, 2:] * np.exp(np.minimum(VARIANCES[1] * offsets[:, 2:], _LARGEST_EXPONENT))
+    size = anchors[:, 2:] * np.exp(np.minimum(VARIANCES[1] * offsets[:, 2:], LARGEST_EXPONENT))
     return np.concatenate([centre - size / 2, centre + size / 2], axis=1)
 
 
