@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import tfkd
-from tfkd import losses
+from tfkd import losses, models
 from tfkd.distillation import features
 from tfkd.distillation.features import Adapter, Feature
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 8, 8, 3)).astype("float32")
@@ -70,6 +70,57 @@ def test_tap_returns_the_output_of_the_layer(make):
         model(X)
     np.testing.assert_allclose(seen["one_conv"], model.get_layer("one_conv")(X), rtol=1e-5, atol=1e-6)
     assert seen["pool"].shape == (32, 4)
+
+
+def encoder(heads=2, depth=1):
+    keras.utils.set_random_seed(heads)
+    return models.build("text_encoder", (5,), 3, vocabulary=9, width=8, heads=heads, depth=depth)
+
+
+TOKENS = RNG.integers(0, 9, (16, 5))
+
+
+def test_tap_returns_the_scores_of_attention_and_leaves_the_outputs():
+    model = encoder()
+    before = model(TOKENS)
+    with features.tap(model, ["order", "block1_attention", "block1_attention/scores"]) as seen:
+        after = model(TOKENS)
+    layer = model.get_layer("block1_attention")
+    output, scores = layer(seen["order"], seen["order"], return_attention_scores=True)
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(seen["block1_attention"], output, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(seen["block1_attention/scores"], scores, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="'order/scores' must be the name or path of one layer"), \
+            features.tap(model, ["order/scores"]):  # fmt: skip
+        pass
+
+
+@pytest.mark.parametrize("heads", [2, 4], ids=["as many", "more"])
+def test_attention_loss_is_the_distance_of_the_scores(heads):
+    teacher, student = (RNG.normal(size=(3, count, 4, 5)) for count in (heads, 2))
+    masked = np.where(np.arange(5) < [[5], [3], [1]], 0.0, -1e9)[:, None, None]
+    probabilities = [np.exp(z + masked) / np.exp(z + masked).sum(-1, keepdims=True) for z in (teacher, student)]
+    if heads > 2:
+        probabilities = [p.mean(axis=1, keepdims=True) for p in probabilities]
+        teacher, student = (np.log(np.maximum(p, 1e-30)) for p in probabilities)
+    found = losses.AttentionScores()(*(p.astype("float32") for p in probabilities))
+    for row, count in enumerate((5, 3, 1)):
+        centred = [z[row, ..., :count] - z[row, ..., :count].mean(-1, keepdims=True) for z in (teacher, student)]
+        assert float(found[row]) == pytest.approx(((centred[0] - centred[1]) ** 2).mean(), rel=1e-3, abs=1e-6)
+    with pytest.raises(ModelError, match="features must be"):
+        losses.AttentionScores()(np.ones((2, 2, 4, 5)), np.ones((2, 2, 5, 5)))
+
+
+def test_student_learns_the_attention_of_its_teacher():
+    teacher, student = encoder(heads=4, depth=2), encoder()
+    pairs = [
+        Feature(losses.AttentionScores(), "block1_attention/scores", "block2_attention/scores"),
+        Feature(losses.Hint(), "block1_norm2", "block2_norm2"),
+    ]
+    distiller = tfkd.Distiller(student, teacher, features=pairs, alpha=1.0)
+    distiller.compile(keras.optimizers.Adam(0.01))
+    logs = distiller.fit(TOKENS, epochs=5, verbose=0).history
+    assert logs["feature_loss"][-1] < 0.9 * logs["feature_loss"][0]
 
 
 def test_tap_finds_layers_of_nested_models():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
-from tfkd import data, losses, tasks
+import tfkd
+from tfkd import data, losses, models, tasks
+from tfkd.distillation.features import Feature
 from tfkd.errors import InputError, ModelError
 from tfkd.tasks import anchors, bootstrap, detection
 from tfkd.tasks.anchor_loss import AnchorLoss, targets_of
@@ -177,6 +180,50 @@ def test_distillation_loss_equals_numpy():
     np.testing.assert_allclose(losses.AnchorTarget()(teacher, teacher), 0, atol=1e-6)
     with pytest.raises(ModelError, match=r"outputs must be \[B, anchors, 4 \+ classes\]"):
         losses.AnchorTarget()(np.zeros((2, 6)), np.zeros((2, 6)))
+
+
+def test_localization_distillation_equals_numpy():
+    rng = np.random.default_rng(3)
+    teacher, student = (rng.normal(0, 2, (N, len(LAYOUT), 4, 5)).astype("float32") for _ in range(2))
+    p, q = (np.exp(z / 4 - np.log(np.exp(z / 4.0).sum(-1, keepdims=True))) for z in (teacher, student))
+    divergence = 16 * (p * np.log(p / q)).sum(-1).mean(-1)
+    corners = np.concatenate([LAYOUT[:, :2] - LAYOUT[:, 2:] / 2, LAYOUT[:, :2] + LAYOUT[:, 2:] / 2], axis=1)
+    expected, unclear = np.zeros(N), 0
+    for row in range(N):
+        overlaps = [[slow_iou(box, ends) for ends in corners] for box in TEST.y[row].astype(float) if box[4] >= 0]
+        best = [one.index(max(one)) for one in overlaps]
+        counted = [place in best or any(one[place] >= 0.3 for one in overlaps) for place in range(len(LAYOUT))]
+        expected[row] = (divergence[row] * counted).sum() / max(1, sum(counted))
+        if any(sorted(one)[-2] > max(one) - 1e-5 for one in overlaps):  # either of two anchors is the best one
+            unclear, expected[row] = unclear + 1, np.nan
+    assert unclear < 5
+    loss = losses.build_feature("localization", image_size=[32, 48], temperature=4.0, least_iou=0.3)
+    clear = np.isfinite(expected)
+    np.testing.assert_allclose(np.asarray(loss(teacher, student, TEST.y))[clear], expected[clear], rtol=1e-3)
+    np.testing.assert_allclose(loss(teacher, student), divergence.mean(-1), rtol=1e-3)
+    np.testing.assert_allclose(loss(teacher, teacher, TEST.y), 0, atol=1e-5)
+    with pytest.raises(ModelError, match=r"features must be \[B, anchors, 4, bins\]"):
+        loss(teacher[..., 0], student[..., 0])
+    with pytest.raises(InputError, match="Received: no image_size"):
+        losses.LocalizationDistillation()(teacher, student, TEST.y)
+
+
+def test_detector_with_distributions_learns_them_from_its_teacher():
+    teacher, student = (
+        models.build("ssdlite", SHAPE, TASK.outputs(TEST), alpha=alpha, head=16, bins=7) for alpha in (0.5, 0.35)
+    )
+    assert student.output_shape == (None, len(LAYOUT), 6)
+    # A distribution with all its weight on one value has that offset.
+    inner = keras.Model(student.get_layer("distributions").output, student.get_layer("offsets").output)
+    peaks = np.eye(7)[RNG.integers(0, 7, (1, len(LAYOUT), 4))]
+    np.testing.assert_allclose(inner(100 * peaks)[0], 2 * peaks[0].argmax(-1) - 6, atol=1e-4)
+    loss = losses.LocalizationDistillation(SHAPE[:2])
+    features = [Feature(loss, "distributions", "distributions")]
+    distiller = tfkd.Distiller(student, teacher, features=features, task=TASK.name)
+    distiller.compile("adam", loss=TASK.hard_loss())
+    logs = distiller.fit(TEST.batches(8, shuffle=True), epochs=4, verbose=0).history
+    assert logs["feature_loss"][-1] < logs["feature_loss"][0]
+    assert not student.get_layer("mean_offsets").trainable_weights
 
 
 def test_outputs_of_another_shape_are_refused():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfkd import data, tasks
-from tfkd.errors import ModelError
+from tfkd import data, losses, tasks
+from tfkd.errors import InputError, ModelError
 from tfkd.tasks import bootstrap, heatmaps, keypoints
 from tfkd.tasks.heatmap_loss import HeatmapCrossentropy, NearCells, targets_of
 from tfkd.validation import keras_rows
@@ -143,6 +143,20 @@ def test_loss_and_training_metric_equal_numpy():
             near += is_visible * (max(abs(row - int(y * H)), abs(column - int(x * W))) <= 1)
             visible += is_visible
     assert float(metric.result()) == pytest.approx(near / visible)
+
+
+def test_distillation_loss_equals_numpy():
+    teacher, student = (logits_of(TEST, 1.0, seed).astype("float32") for seed in (1, 2))
+    p, q = (1 / (1 + np.exp(-z.astype(float))) for z in (teacher, student))
+    divergence = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    weights = 1 + 7 * p
+    expected = (weights * divergence).sum((1, 2, 3)) / weights.sum((1, 2, 3))
+    np.testing.assert_allclose(losses.build("heatmap_target", point_weight=8.0)(teacher, student), expected, rtol=1e-4)
+    equal = losses.build("heatmap_target", point_weight=1.0, temperature=2.0)(teacher, student)
+    plain = losses.build("sigmoid_target", temperature=2.0)(teacher, student)
+    np.testing.assert_allclose(equal, np.mean(plain, axis=(1, 2)), rtol=1e-5)
+    with pytest.raises(InputError, match="point_weight must be a finite number >= 1"):
+        losses.HeatmapTarget(point_weight=0.5)
 
 
 def test_outputs_of_another_shape_are_refused():

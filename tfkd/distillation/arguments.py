@@ -10,7 +10,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses
 from tfkd._internal.types import Tensor
-from tfkd.distillation.features import Feature, find_layer
+from tfkd.distillation.features import Feature, check_path
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError, ModelError
 from tfkd.losses.loss import Setting
@@ -182,8 +182,8 @@ def check_features(student: keras.Model, teacher: keras.Model, features: Sequenc
         InputError: No layer, or several layers, have the name or path.
     """
     for feature in features:
-        find_layer(student, feature.student)
-        find_layer(teacher, feature.teacher)
+        check_path(student, feature.student)
+        check_path(teacher, feature.teacher)
 
 
 def normalize_weights(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -24,7 +24,8 @@ class Feature:
 
     Args:
         loss: Feature loss of `tfkd.losses`, such as `Hint()`.
-        student: Name of the student's layer, or its path into nested models such as `backbone/conv4_block6_out`.
+        student: Name of the student's layer, or its path into nested models such as `backbone/conv4_block6_out`; with
+            `/scores` after the name of an attention layer its probabilities, [B, heads, T, S].
         teacher: Name or path of the teacher's layer.
         weight: Factor of this loss in the total loss; a number or a schedule over steps.
     """
@@ -59,6 +60,28 @@ def find_layer(model: keras.Layer, path: str) -> keras.Layer:
         f"features: {path!r} must be the name or path of one layer of {model.name!r}. Received: the name of "
         f"{'several layers' if namesakes else 'no layer'}. Use one of {', '.join(similar)}."
     )
+
+
+# The feature of an attention layer that is no output of a layer, after its name.
+_SCORES = "/scores"
+
+
+def _with_scores(model: keras.Model, path: str) -> tuple[keras.Layer, bool]:
+    """The layer of a feature, and whether the feature is the probabilities of its attention."""
+    if path.endswith(_SCORES):
+        layer = find_layer(model, path.removesuffix(_SCORES))
+        if isinstance(layer, (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)):
+            return layer, True
+    return find_layer(model, path), False
+
+
+def check_path(model: keras.Model, path: str) -> None:
+    """Refuses a feature that a model does not have.
+
+    Raises:
+        InputError: See `find_layer`.
+    """
+    _with_scores(model, path)
 
 
 def layer_paths(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
@@ -96,14 +119,20 @@ def tap(model: keras.Model, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]
     hooked = []
     try:
         for path in dict.fromkeys(paths):
-            layer = find_layer(model, path)
+            layer, scores = _with_scores(model, path)
             original = layer.call
 
             def keep(
-                *args: object, path: str = path, original: Callable[..., Nest] = original, **kwargs: object
+                *args: object,
+                path: str = path,
+                original: Callable[..., Nest] = original,
+                scores: bool = scores,
+                **kwargs: object,
             ) -> Nest:
-                seen[path] = original(*args, **kwargs)
-                return seen[path]
+                both = kwargs.get("return_attention_scores", False)
+                found = original(*args, **(kwargs | {"return_attention_scores": True} if scores else kwargs))
+                seen[path] = found[1] if scores else found[0] if both else found
+                return found[0] if scores and not both else found
 
             hooked.append((layer, layer.__dict__.get("call")))
             layer.__dict__["call"] = keep

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError
-from tfkd.losses.anchors import AnchorTarget
+from tfkd.losses.anchors import AnchorTarget, LocalizationDistillation
+from tfkd.losses.attention import AttentionScores
 from tfkd.losses.embeddings import Cosine
 from tfkd.losses.features import (
     AttentionTransfer,
@@ -38,17 +39,18 @@ from tfkd.losses.features import (
 from tfkd.losses.loss import DistillationLoss, value_at
 from tfkd.losses.outputs import CTKD, DIST, DKD, WSLD, FromKeras, MeanSquared, SoftTarget, StandardizedSoftTarget
 from tfkd.losses.positions import ChannelWise
-from tfkd.losses.sigmoid import SigmoidTarget
+from tfkd.losses.sigmoid import HeatmapTarget, SigmoidTarget
 from tfkd.models import own_code
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "CTKD", "DIST", "DKD", "WSLD", "AnchorTarget", "AttentionTransfer", "ChannelWise", "ContrastiveDistillation",
-    "Cosine", "DistillationLoss", "FromKeras", "Hint", "MeanSquared", "ProbabilisticTransfer", "RelationalKD",
-    "SigmoidTarget", "SimKD", "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget",
-    "VariationalInformation", "build", "build_feature", "get", "value_at",
+    "CTKD", "DIST", "DKD", "WSLD", "AnchorTarget", "AttentionScores", "AttentionTransfer", "ChannelWise",
+    "ContrastiveDistillation", "Cosine", "DistillationLoss", "FromKeras", "HeatmapTarget", "Hint",
+    "LocalizationDistillation", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SigmoidTarget", "SimKD",
+    "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget", "VariationalInformation", "build",
+    "build_feature", "get", "value_at",
 ]  # fmt: skip
 
 # The registry of losses on outputs, by the names that recipes and the command line use.
@@ -61,6 +63,7 @@ NAMES: dict[str, type[DistillationLoss]] = {
     "wsld": WSLD,
     "mean_squared": MeanSquared,
     "sigmoid_target": SigmoidTarget,
+    "heatmap_target": HeatmapTarget,
     "channel_wise": ChannelWise,
     "anchor_target": AnchorTarget,
     "cosine": Cosine,
@@ -77,6 +80,8 @@ FEATURE_NAMES: dict[str, type[DistillationLoss]] = {
     "variational": VariationalInformation,
     "contrastive": ContrastiveDistillation,
     "simkd": SimKD,
+    "attention_scores": AttentionScores,
+    "localization": LocalizationDistillation,
 }
 
 

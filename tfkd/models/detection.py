@@ -56,7 +56,7 @@ def grid_detector(
 
 
 def ssdlite(
-    input_shape: tuple[int, ...], num_classes: int, alpha: float = 0.35, levels: int = 2, head: int = 48
+    input_shape: tuple[int, ...], num_classes: int, alpha: float = 0.35, levels: int = 2, head: int = 48, bins: int = 1
 ) -> keras.Model:
     """An SSDLite-like detector on inverted residuals of MobileNetV2, with the anchors of `tfkd.tasks.anchors`.
 
@@ -69,15 +69,18 @@ def ssdlite(
         alpha: Width multiplier of the blocks, > 0; at 1.0 they have 16, 24, 32, 64 and 96 channels.
         levels: Number of resolutions with anchors, 2 or 3: strides 8 and 16, and 32.
         head: Channels before the outputs, > 0.
+        bins: 1 for offsets as they are. With more, an offset is the mean of a distribution over that many values in
+            -6..6, whose logits are the layer `distributions`, [anchors, 4, bins], for localization distillation.
 
     Raises:
         InputError: An argument is out of range.
 
     Reference:
-        Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks (arXiv:1801.04381), sections 3.2 and 6.2.
+        Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks (arXiv:1801.04381), sections 3.2 and 6.2;
+        distributions: Li et al.: Generalized Focal Loss (arXiv:2006.04388), section 3.2.
     """
     image, x = image_input("ssdlite", input_shape, num_classes)
-    check_positive("ssdlite", alpha=alpha, head=head)
+    check_positive("ssdlite", alpha=alpha, head=head, bins=bins)
     if levels not in (2, 3) or num_classes < 5 or min(input_shape[:2]) < 32:
         raise InputError(
             "ssdlite: levels must be 2 or 3, num_classes 4 and the number of classes, and images at least 32x32. "
@@ -92,8 +95,20 @@ def ssdlite(
     for level in range(levels):
         x = inverted_residual(x, counts[2 + level], f"block{4 + 2 * level}", strides=2)
         x = inverted_residual(x, counts[2 + level], f"block{5 + 2 * level}")
-        found.append(_predictions(x, num_classes - 4, head, f"level{level}"))
-    outputs = layers.Concatenate(axis=1, name="outputs")(found)
+        found.append(_predictions(x, num_classes - 4, head, bins, f"level{level}"))
+    if bins == 1:
+        rows = [layers.Concatenate(axis=-1, name=f"level{level}_rows")(one) for level, one in enumerate(found)]
+        return keras.Model(image, layers.Concatenate(axis=1, name="outputs")(rows), name="ssdlite")
+    rows, logits = (
+        layers.Concatenate(axis=1, name=name)(list(one))
+        for name, one in zip(("offset_rows", "logits"), zip(*found, strict=True), strict=True)
+    )
+    distributions = layers.Reshape((-1, 4, bins), name="distributions")(rows)
+    values = [[_REACH * (2 * place / (bins - 1) - 1)] for place in range(bins)]
+    mean = layers.Dense(1, use_bias=False, kernel_initializer=keras.initializers.Constant(values), name="mean_offsets")
+    mean.trainable = False
+    offsets = layers.Reshape((-1, 4), name="offsets")(mean(layers.Softmax(name="shares")(distributions)))
+    outputs = layers.Concatenate(axis=-1, name="outputs")([offsets, logits])
     return keras.Model(image, outputs, name="ssdlite")
 
 
@@ -101,16 +116,18 @@ def ssdlite(
 _ANCHORS = 3
 # Logit of a probability of 5 %, that most anchors start with: few have an object.
 _RARE = -3.0
+# Largest offset that a distribution can say: 0.6 of the width of an anchor, or a size 3.3 times its own.
+_REACH = 6.0
 
 
-def _predictions(x: Tensor, classes: int, head: int, name: str) -> Tensor:
-    """Offsets and logits of the anchors of one level, [anchors, 4 + classes]."""
+def _predictions(x: Tensor, classes: int, head: int, bins: int, name: str) -> tuple[Tensor, Tensor]:
+    """Offsets or the logits of their distributions, [anchors, 4 · bins], and logits [anchors, classes]; one level."""
     x = separable(x, head, f"{name}_head", use_bias=False)
-    offsets = layers.Conv2D(4 * _ANCHORS, 1, name=f"{name}_offsets")(x)
+    offsets = layers.Conv2D(4 * bins * _ANCHORS, 1, name=f"{name}_offsets")(x)
     rare = keras.initializers.Constant(_RARE)
     logits = layers.Conv2D(classes * _ANCHORS, 1, bias_initializer=rare, name=f"{name}_logits")(x)
     rows = [
         layers.Reshape((-1, count), name=f"{name}_{kind}_rows")(values)
-        for kind, count, values in (("offsets", 4, offsets), ("logits", classes, logits))
+        for kind, count, values in (("offsets", 4 * bins, offsets), ("logits", classes, logits))
     ]
-    return layers.Concatenate(axis=-1, name=f"{name}_rows")(rows)
+    return rows[0], rows[1]

@@ -21,7 +21,7 @@ class FeaturePair(Section):
     loss: str = Field(
         default="hint",
         description="Loss: hint, attention_transfer, similarity, relational, probabilistic, variational, contrastive, "
-        "simkd, or module:function of your own.",
+        "simkd, attention_scores, localization, or module:function of your own.",
     )
     loss_options: JsonObject = Field(default={}, description="Arguments of the loss.")
     weight: float = Field(default=1.0, gt=0, description="Factor of this loss in the total loss.")

@@ -14,6 +14,27 @@ from tfkd.tasks import anchors as layout
 _RESPONSIBLE = 0.5
 
 
+def claims_of(boxes: Tensor, anchors: np.ndarray) -> Tensor:
+    """How much each box claims each anchor, [B, M, A]: their IoU, of its best anchor 2 more; -1 of no box.
+
+    Args:
+        boxes: Left, top, right, bottom as shares of the image and the class, float32 [B, M, 5]; class -1 for none.
+        anchors: Centres and sizes, [A, 4].
+    """
+    fixed = ops.convert_to_tensor(anchors.astype("float32"))
+    corners = ops.concatenate([fixed[:, :2] - fixed[:, 2:] / 2, fixed[:, :2] + fixed[:, 2:] / 2], axis=-1)
+    low = ops.maximum(boxes[:, :, None, :2], corners[:, :2])
+    high = ops.minimum(boxes[:, :, None, 2:4], corners[:, 2:])
+    common = ops.prod(ops.maximum(high - low, 0.0), axis=-1)
+    size = boxes[..., 2:4] - boxes[..., :2]
+    union = ops.prod(size, axis=-1)[:, :, None] + ops.prod(fixed[:, 2:], axis=-1) - common
+    real = boxes[..., 4] >= 0
+    overlaps = ops.where(real[..., None], common / ops.maximum(union, 1e-9), -1.0)
+    best = ops.one_hot(ops.argmax(overlaps, axis=-1), len(anchors)) * ops.cast(real, "float32")[..., None]
+    # The best anchor of a box counts as if its IoU were above 1, so that no other box takes it.
+    return ops.where(best > 0, 2.0 + overlaps, overlaps)
+
+
 def targets_of(boxes: Tensor, anchors: np.ndarray, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """What each anchor must answer.
 
@@ -26,17 +47,7 @@ def targets_of(boxes: Tensor, anchors: np.ndarray, classes: int) -> tuple[Tensor
         Offsets [B, A, 4]; one-hot classes [B, A, C], 0 for an anchor without a box; and whether it has one [B, A].
     """
     boxes, fixed = ops.cast(boxes, "float32"), ops.convert_to_tensor(anchors.astype("float32"))
-    corners = ops.concatenate([fixed[:, :2] - fixed[:, 2:] / 2, fixed[:, :2] + fixed[:, 2:] / 2], axis=-1)
-    low = ops.maximum(boxes[:, :, None, :2], corners[:, :2])
-    high = ops.minimum(boxes[:, :, None, 2:4], corners[:, 2:])
-    common = ops.prod(ops.maximum(high - low, 0.0), axis=-1)
-    size = boxes[..., 2:4] - boxes[..., :2]
-    union = ops.prod(size, axis=-1)[:, :, None] + ops.prod(fixed[:, 2:], axis=-1) - common
-    real = boxes[..., 4] >= 0
-    overlaps = ops.where(real[..., None], common / ops.maximum(union, 1e-9), -1.0)  # [B, M, A]
-    best = ops.one_hot(ops.argmax(overlaps, axis=-1), len(anchors)) * ops.cast(real, "float32")[..., None]
-    # The best anchor of a box counts as if its IoU were above 1, so that no other box takes it.
-    claimed = ops.where(best > 0, 2.0 + overlaps, overlaps)
+    claimed = claims_of(boxes, anchors)
     responsible = ops.max(claimed, axis=1) >= _RESPONSIBLE
     chosen = ops.one_hot(ops.argmax(claimed, axis=1), boxes.shape[1])  # [B, A, M]
     matched = ops.matmul(chosen, boxes)

@@ -63,6 +63,7 @@ class HeatmapCrossentropy(keras.losses.Loss):
         return config
 
 
+@keras.saving.register_keras_serializable(package="tfkd")
 class NearCells(keras.metrics.Metric):
     """The share of visible points whose largest logit is in their cell or one of its eight neighbours."""
 

@@ -233,7 +233,7 @@ def compare(
         if name.endswith("_from_teacher") or name == "min_gain_over_alone":
             raise InputError(
                 f"compare: {name} refers to a Keras model. Received: {name}={value:g}. "
-                "Use max_accuracy_drop, which refers to the first file here, or validate."
+                "Use max_accuracy_drop or that of a metric, which refers to the first file here, or validate."
             )
     first, second = TFLiteModel.load(a), TFLiteModel.load(b)
     validated = validate(
