@@ -201,8 +201,8 @@ def test_validation_starts_from_recordings(tmp_path: Path) -> None:
         (tmp_path / "tones" / label).mkdir(parents=True)
         for i in range(15):
             t = np.arange(2_000) / 8_000
-            x = 0.3 * np.sin(2 * np.pi * hertz * rng.uniform(0.8, 1.2) * t) + rng.normal(0, 0.02, len(t))
-            soundfile.write(tmp_path / "tones" / label / f"{i}.wav", x, 8_000)
+            tone = 0.3 * np.sin(2 * np.pi * hertz * rng.uniform(0.8, 1.2) * t) + rng.normal(0, 0.02, len(t))
+            soundfile.write(tmp_path / "tones" / label / f"{i}.wav", tone, 8_000)
     made = Net(random.Random(0))
     x = made.tensor((1, ROWS, 10, 1), scales=[0.2], zero_points=[40])
     made.graph.inputs.append(x)
