@@ -58,7 +58,7 @@ _ENDS = ("QUANTIZE", "DEQUANTIZE")
 _OTHER_REMEDY = "Replace the layer, or move it to the end of the model, where the CPU may compute it."
 # Types of some ops besides those of a list: of integers and truth values that are no activations, and of the cell state
 # of an LSTM, with which Coral's own compiled keras_lstm_mnist_ptq runs on the Edge TPU.
-_OTHER_TYPES = {
+_OTHER_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "edgetpu": {"UNIDIRECTIONAL_SEQUENCE_LSTM": ("int16",)},
     "gpu": {
         "CAST": ("int32", "bool"), "GATHER": ("int32",), "ONE_HOT": ("int32",), "SELECT": ("bool",),
