@@ -8,7 +8,8 @@ from keras.optimizers import schedules
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.models import own_code
 
-_ADAMW_DECAY = 0.01
+# Of settings that `training_defaults.complete` left as they are.
+_OPTIMIZER, _LEARNING_RATE, _ADAMW_DECAY = "adam", 1e-3, 0.01
 # The learning rate of the schedule `step`: the share of the steps after which it changes, and its factor.
 _STEPS = ((0.5, 0.1), (0.75, 0.01))
 
@@ -37,17 +38,18 @@ def build(config: TrainingConfig, model: keras.Model, steps: int) -> keras.optim
 
 
 def _optimizer(config: TrainingConfig, model: keras.Model, steps: int) -> keras.optimizers.Optimizer:
-    default = _ADAMW_DECAY if config.optimizer == "adamw" else 0.0
+    name = config.optimizer or _OPTIMIZER
+    default = _ADAMW_DECAY if name == "adamw" else 0.0
     decay = default if config.weight_decay is None else config.weight_decay
     options: dict[str, float | None] = {"weight_decay": decay or None, "global_clipnorm": config.clip_norm}
     if config.ema:
         options |= {"use_ema": True, "ema_momentum": config.ema}
     rate = _learning_rate(config, steps)
-    if ":" in config.optimizer:
-        return own_code.call(config.optimizer, keras.optimizers.Optimizer, rate)
-    if config.optimizer == "sgd":
+    if ":" in name:
+        return own_code.call(name, keras.optimizers.Optimizer, rate)
+    if name == "sgd":
         optimizer = keras.optimizers.SGD(rate, config.momentum, nesterov=config.momentum > 0, **options)
-    elif config.optimizer == "lion":
+    elif name == "lion":
         optimizer = keras.optimizers.Lion(rate, **options)
     else:
         optimizer = keras.optimizers.Adam(rate, **options)  # with weight decay it is AdamW
@@ -58,13 +60,13 @@ def _optimizer(config: TrainingConfig, model: keras.Model, steps: int) -> keras.
 
 
 def _learning_rate(config: TrainingConfig, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    rate = config.learning_rate
+    rate = config.learning_rate or _LEARNING_RATE
     if config.schedule == "constant":
         return rate
     if config.schedule == "step":
         boundaries = [max(1, round(steps * share)) for share, _ in _STEPS]
         return schedules.PiecewiseConstantDecay(boundaries, [rate, *(rate * factor for _, factor in _STEPS)])
-    warmup = round(steps * config.warmup)
+    warmup = round(steps * (config.warmup or 0.0))
     if not warmup:
         return schedules.CosineDecay(rate, steps)
     return schedules.CosineDecay(0.0, max(1, steps - warmup), warmup_target=rate, warmup_steps=warmup)

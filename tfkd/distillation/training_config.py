@@ -20,18 +20,26 @@ _OF_OUR_OPTIMIZERS = ("momentum", "weight_decay", "clip_norm", "ema")
 
 
 class TrainingConfig(pydantic.BaseModel):
-    """How a model is trained: by default Adam with a learning rate that falls to 0 along a cosine."""
+    """How a model is trained: by default with the optimizer that suits it, and a learning rate that falls to 0."""
 
     # Strict: a number in quotes is a mistake, not a number.
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
 
     epochs: int = Field(default=20, ge=1, description="Passes over the training split.")
     batch_size: int = Field(default=64, ge=1, description="Samples per training step.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Highest learning rate; see schedule.")
-    optimizer: str = Field(
-        default="adam",
+    learning_rate: float | None = Field(
+        default=None,
+        examples=[1e-3],
+        gt=0,
+        description="Highest learning rate; see schedule. Left out: 0.001, or as optimizer says.",
+    )
+    optimizer: str | None = Field(
+        default=None,
+        examples=["adam"],
         description="adam, adamw, sgd (with Nesterov momentum), lion, or module:function of your own, which is called "
-        "with the learning rate (a number or a schedule) and returns a keras.optimizers.Optimizer.",
+        "with the learning rate (a number or a schedule) and returns a keras.optimizers.Optimizer. Left out: adam. "
+        "Where learning_rate is left out too, a classifier of convolutions and batch normalization that starts from "
+        "random weights is trained with sgd, learning rate 0.1, weight decay 0.005 and warm-up 0.05.",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
     weight_decay: float | None = Field(
@@ -39,15 +47,20 @@ class TrainingConfig(pydantic.BaseModel):
         examples=[1e-4],
         ge=0,
         description="Decoupled weight decay: a step takes away learning_rate * weight_decay of each kernel. Biases and "
-        "normalization do not decay. Left out: 0.01 for adamw, 0 for the others.",
+        "normalization do not decay. Left out: 0.01 for adamw, 0 for the others, or as optimizer says.",
     )
     schedule: Literal["cosine", "step", "constant"] = Field(
         default="cosine",
         description="How the learning rate falls: cosine (to 0), step (to a tenth after half of the steps, to a "
         "hundredth after three quarters) or constant.",
     )
-    warmup: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of the steps in which the rate rises from 0 first; for cosine."
+    warmup: float | None = Field(
+        default=None,
+        examples=[0.05],
+        ge=0,
+        lt=1,
+        description="Share of the steps in which the rate rises from 0 first; for cosine. Left out: 0, or as optimizer "
+        "says.",
     )
     clip_norm: float | None = Field(
         default=None,
@@ -121,6 +134,8 @@ class TrainingConfig(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _check_optimizer(self) -> Self:
+        if self.optimizer is None:
+            return self
         if ":" not in self.optimizer and self.optimizer not in OPTIMIZERS:
             raise InputError(
                 f"optimizer must be one of {', '.join(OPTIMIZERS)}, or module:function. Received: "
@@ -175,7 +190,7 @@ class TrainingConfig(pydantic.BaseModel):
         return list(self._own_code())
 
     def _own_code(self) -> Iterator[str]:
-        if ":" in self.optimizer:
+        if self.optimizer and ":" in self.optimizer:
             yield self.optimizer
         if self.label_loss:
             yield self.label_loss

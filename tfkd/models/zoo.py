@@ -77,8 +77,8 @@ def digits_student(
     """A depthwise-separable CNN for small images on a microcontroller.
 
     Input: [height, width, channels] pixels in 0..255. Output: [num_classes] logits. 1,578 parameters for an 8x8x1
-    input and 10 classes (own design, counted by Keras). It needs a high learning rate: on digits, Adam with a cosine
-    decay from 0.01 over 30 epochs works well.
+    input and 10 classes (own design, counted by Keras). It needs a high learning rate: the default of a recipe, or Adam
+    with a cosine decay from 0.01.
 
     Args:
         input_shape: (height, width, channels), at least 4x4.

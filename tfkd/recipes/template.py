@@ -22,11 +22,6 @@ from tfkd.errors import InputError
 from tfkd.recipes.recipe import Recipe, parse
 
 _WIDTH = 100
-# Builders of convolutions with batch normalization. The trainings that led to their settings are in docs/benchmarks.md,
-# "Optimizer and learning rate"; other builders were not tried.
-_CONVOLUTIONAL = ("digits_student", "ds_cnn", "resnet8", "resnet_cifar")
-_CONVOLUTIONAL_TRAINING: JsonObject = {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.005, "warmup": 0.05}
-_TRAINING: JsonObject = {"learning_rate": 1e-3}
 
 DIGITS: JsonObject = {
     "output": "runs/digits",
@@ -40,7 +35,6 @@ DIGITS: JsonObject = {
         "seeds": 3,
         "epochs": 30,
         "batch_size": 64,
-        "learning_rate": 0.01,
     },
     "conversion": {
         "modes": ["float32", "float16", "dynamic_range", "full_int8", "int16x8"],
@@ -117,7 +111,6 @@ def _values(request: Request, teacher: str, student: str) -> JsonObject:
             "seeds": 1,
             "epochs": 20,
             "batch_size": 64,
-            **(_CONVOLUTIONAL_TRAINING if student in _CONVOLUTIONAL and is_classification else _TRAINING),
         },
         "conversion": {"modes": ["float32", "full_int8"], "ship": "full_int8", "calibration_samples": 256},
         "contract": {"max_accuracy_drop": 2.0, "max_drop_from_teacher": 5.0} if is_classification else _contract(task),

@@ -17,6 +17,7 @@ from tfkd import data, losses, models, optimization, tasks
 from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import Splits
+from tfkd.distillation import training_defaults
 from tfkd.distillation.checkpoints import OnEpoch
 from tfkd.distillation.distiller import Distiller
 from tfkd.distillation.loggers import Loggers
@@ -214,18 +215,21 @@ def train(
     model, optimized = _student(job, splits, task)  # before the folder: a refused option leaves no files
     for note in optimized.notes if optimized else map(str, scale_examination.examine(model, splits.train)):
         on_note(note)
+    config = training_defaults.complete(job.config, model, task)
+    if config != job.config:
+        on_note(training_defaults.sentence(config))
     fitted = job.distillation.distiller(model, task) if job.distillation else model
     job.out.parent.mkdir(parents=True, exist_ok=True)
     with _working_folder(job.out, job.key(splits, task)) as folder:
         history = fit(
             fitted,
             splits,
-            job.config,
+            config,
             seed=job.seed,
             checkpoint=folder,
             on_epoch=on_epoch,
             callbacks=optimized.callbacks if optimized else (),
-            loggers=job.loggers.callbacks(job.out.stem, job.config, folder) if job.loggers else (),
+            loggers=job.loggers.callbacks(job.out.stem, config, folder) if job.loggers else (),
             task=task,
         )
         record: JsonObject = {"task": task.name, "history": history}
