@@ -16,7 +16,9 @@ from tfkd.conversion.quantizer import QuantizerSettings
 from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
-from tfkd.validation import origin
+from tfkd.validation import diagnosis_texts, origin
+from tfkd.validation.diagnosis import Cause
+from tfkd.validation.explanation import explain
 
 layers = keras.layers
 
@@ -153,6 +155,21 @@ def test_pooling_of_the_whole_image_has_a_scale_of_its_own(converted, quantizer)
     assert "AVERAGE_POOL_2D" not in refined.ops
     assert "AVERAGE_POOL_2D" in plain.ops
     assert any("MEAN" in change for change in refined.changes)
+
+
+def test_advice_of_explain_takes_away_the_noise_of_the_layers_that_it_is_for(converted, unequal, train):
+    def findings(model):
+        return explain(unequal, model, data.Splits(train, train, train), targets=("host:plain",)).layers
+
+    def advises(finding):
+        return "refine=True" in diagnosis_texts.remedy(finding, diagnosis_texts.PYTHON)
+
+    advised = [finding for finding in findings(converted(refine=False)) if advises(finding)]
+    assert {finding.cause for finding in advised} >= {Cause.OUTLIER_CHANNEL, Cause.SAME_SCALE}
+    followed = {finding.layer: finding for finding in findings(converted())}
+    for finding in advised:
+        assert followed[finding.layer].noise.channel_sqnr_db > finding.noise.channel_sqnr_db + 6
+        assert not advises(followed[finding.layer])
 
 
 def test_pooling_of_windows_stays(tmp_path):

@@ -56,3 +56,25 @@ def test_view_seeds_differ_by_sample_view_and_seed_and_repeat():
     assert len({tuple(row) for block in rows for row in block}) == 100 * 20 * 3
     np.testing.assert_array_equal(rows[0], data.view_seeds(ids, 0, seed=0))
     np.testing.assert_array_equal(data.view_seeds(ids[:2], [4, 5])[1], data.view_seeds(ids[1:2], 5)[0])
+
+
+@pytest.mark.parametrize(("padding", "flip", "count"), [(2, True, 50), (1, False, 9)])
+def test_every_crop_flip_has_each_shift_and_flip_once(padding, flip, count):
+    every = data.every_crop_flip(padding, flip=flip)
+    assert every.views == count
+    ids = np.arange(20)
+    x = np.random.default_rng(0).uniform(1, 255, (1, 6, 5, 2)).astype(np.float32)
+    batch = tf.repeat(x, len(ids), axis=0)
+    views = np.stack([every.view(batch, ids, view, seed=3).numpy() for view in range(count)])
+    np.testing.assert_array_equal(views[0], batch)
+    for sample in range(len(ids)):
+        assert len({one.tobytes() for one in views[:, sample]}) == count
+    assert len({one.tobytes() for one in views[1]}) > 5  # each sample has an order of its own
+    drawn = data.crop_flip(padding, flip=flip).batch(batch, data.view_seeds(ids, 1)).numpy()
+    known = {one.tobytes() for one in views[:, 0]}
+    assert all(one.tobytes() in known for one in drawn)
+
+
+def test_every_crop_flip_needs_more_than_one_view():
+    with pytest.raises(ValueError, match="padding must be > 0 without a flip"):
+        data.every_crop_flip(0, flip=False)

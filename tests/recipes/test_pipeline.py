@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.adb_device import adb
 from tfkd import data, models
 from tfkd._internal.progress import Progress
-from tfkd.conversion.tflite import CalibrationAudit
+from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
 from tfkd.distillation import training
 from tfkd.errors import InputError, ToolMissingError
 from tfkd.recipes import pipeline, recipe, records, step_cache
@@ -72,7 +72,7 @@ def write(folder, name, *, teacher, max_bytes=20_000, **changes):
 
 
 def write_whole(folder, name, max_bytes=20_000):
-    """A recipe that trains its teacher, and its students for four epochs."""
+    """A recipe that trains its teacher, and its students for four epochs, and refines int8."""
     return write(
         folder,
         name,
@@ -80,6 +80,7 @@ def write_whole(folder, name, max_bytes=20_000):
         max_bytes=max_bytes,
         built=('path = ""', TRAINED_TEACHER),
         longer=("[distillation]\nepochs = 1", "[distillation]\nallow_bad_teacher = true\nepochs = 4"),
+        refined=("[conversion]", "[conversion]\nrefine = true"),
     )
 
 
@@ -125,6 +126,7 @@ def test_run_gives_verdict_and_reports(finished):
     assert "<html" in (result.folder / "report.html").read_text()
     assert result.record["models"]["full_int8"]["audit"]["samples"] == 100
     assert "tfkd run whole.toml" in (result.folder / "report.md").read_text()
+    assert "MEAN" in TFLiteModel.load(result.folder / "full_int8.tflite").ops
 
 
 def test_run_shows_a_model_that_a_target_refuses(finished):

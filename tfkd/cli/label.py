@@ -28,8 +28,19 @@ def label(
     out: Annotated[str, typer.Option("--out", help="Soft-label store to write: a folder, or a URL that fsspec opens.")],
     data: DataOption = DIGITS,
     views: Annotated[
-        int, typer.Option(min=1, help="Views per sample: the first is the sample itself, the others are augmented.")
-    ] = 1,
+        str,
+        typer.Option(
+            help="Views per sample: the first is the sample itself, the others are augmented. all: every shift and "
+            "flip of crop_flip, 162 with a padding of 4."
+        ),
+    ] = "1",
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-3,
+            help="Time after which no further view is begun. With --views all a training takes the views that exist.",
+        ),
+    ] = None,
     augment: Augment = None,
     augment_option: AugmentOption = None,
     padding: Annotated[int, typer.Option(min=0, help="Padding of crop_flip, in pixels.")] = 4,
@@ -59,16 +70,17 @@ def label(
         teacher,
         out,
         data,
-        views,
+        labels.parse_views(views),
         augment or ["crop_flip"],
         augment_options(augment_option),
         padding,
         flip,
         batch_size=batch_size,
+        hours=hours,
         seed=seed,
         teacher_input=model_input.parse("teacher", teacher_range, teacher_preprocess),
     )
     with progress_of(as_json) as progress:
         progress.start("label")
-        record = labels.verify(job) if verify else labels.build(job, shard, on_chunk=progress.advance)
+        record = labels.verify(job) if verify else labels.build(job, shard, progress=progress)
         print_result(progress, record, as_json, record["summary"])

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfkd.data.augmentation import CropFlip, crop_flip, view_seeds
+    from tfkd.data.augmentation import CropFlip, EveryCropFlip, crop_flip, every_crop_flip, view_seeds
     from tfkd.data.batches import EpochCounter, SoftLabelInputs, TeacherStudentInputs, epoch_counters
     from tfkd.data.loading import from_arrays, load
     from tfkd.data.mixing import Mixing
@@ -23,6 +23,7 @@ __all__ = [
     "NAMES",
     "CropFlip",
     "EpochCounter",
+    "EveryCropFlip",
     "Mixing",
     "Partner",
     "ReadingOptions",
@@ -35,6 +36,7 @@ __all__ = [
     "as_split",
     "crop_flip",
     "epoch_counters",
+    "every_crop_flip",
     "from_arrays",
     "load",
     "view_seeds",
@@ -46,6 +48,7 @@ _MODULES = {
     "NAMES": "sources",
     "CropFlip": "augmentation",
     "EpochCounter": "batches",
+    "EveryCropFlip": "augmentation",
     "Mixing": "mixing",
     "Partner": "partner",
     "ReadingOptions": "reading",
@@ -58,6 +61,7 @@ _MODULES = {
     "as_split": "streams",
     "crop_flip": "augmentation",
     "epoch_counters": "batches",
+    "every_crop_flip": "augmentation",
     "from_arrays": "loading",
     "load": "loading",
     "view_seeds": "augmentation",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -142,10 +144,6 @@ class CropFlip:
         """
         import tensorflow as tf
 
-        if x.shape.rank != 4:
-            raise InputError(
-                f"CropFlip: a sample must be an image [H, W, C]. Received: shape {x.shape[1:]}. Leave it out."
-            )
         words = tf.cast(tf.bitcast(seeds, tf.uint32), tf.uint64)
         bits = _mix(_mix(words[:, 0]) + words[:, 1])
 
@@ -155,7 +153,16 @@ class CropFlip:
             return tf.cast(part % tf.constant(values, tf.uint64), tf.float32)
 
         down, right = (draw(bit, 2 * self.padding + 1) - self.padding for bit in (0, 20))
-        flipped = draw(40, 2) if self.flip else tf.zeros_like(down)
+        return self._moved(x, down, right, draw(40, 2) if self.flip else tf.zeros_like(down))
+
+    def _moved(self, x: tf.Tensor, down: tf.Tensor, right: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
+        """Images [B, H, W, C], each shifted by so many pixels and flipped where 1 is given; all float32 [B]."""
+        import tensorflow as tf
+
+        if x.shape.rank != 4:
+            raise InputError(
+                f"CropFlip: a sample must be an image [H, W, C]. Received: shape {x.shape[1:]}. Leave it out."
+            )
         zero, one = tf.zeros_like(down), tf.ones_like(down)
         # One op shifts and flips. The output pixel (column, row) is the input pixel (a0 column + a2, row + b2), where
         # a0 = 1 and a2 = right, or a0 = -1 and a2 = right + W - 1 if flipped; b2 = down. All are whole numbers, so
@@ -174,6 +181,77 @@ class CropFlip:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class EveryCropFlip(CropFlip):
+    """`CropFlip` whose views of a sample in a store are all shifts and flips, each once: 162 with a padding of 4.
+
+    Each sample has an order of its own, so that a few views of all samples hold all shifts, too. Outside of a store it
+    is `CropFlip`.
+
+    Raises:
+        InputError: There is no other view than the sample.
+    """
+
+    name: ClassVar[str] = "every_crop_flip"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.views < 2:
+            raise InputError("EveryCropFlip: padding must be > 0 without a flip. Received: padding=0. Use 4 for 32x32.")
+
+    @property
+    def views(self) -> int:
+        """Number of different views, the unchanged sample included."""
+        return (2 * self.padding + 1) ** 2 * (2 if self.flip else 1)
+
+    @functools.cached_property
+    def _moves(self) -> list[tuple[int, int, int]]:
+        """Shifts down and right, and flip of each view; first the unchanged sample."""
+        shifts = range(-self.padding, self.padding + 1)
+        found = [(down, right, flip) for down in shifts for right in shifts for flip in range(1 + self.flip)]
+        return sorted(found, key=lambda move: move != (0, 0, 0))
+
+    def view(self, x: tf.Tensor, ids: tf.Tensor | np.ndarray, view: tf.Tensor | int, seed: int) -> tf.Tensor:
+        """One view of a batch.
+
+        Args:
+            x: Images [B, H, W, C].
+            ids: Ids of the samples, integers [B].
+            view: Number of the view; 0 is the unchanged sample.
+            seed: Random seed of the order.
+        """
+        import tensorflow as tf
+
+        others = self.views - 1
+        strides = [stride for stride in range(1, others + 1) if math.gcd(stride, others) == 1]
+        words = tf.cast(tf.bitcast(view_seeds(ids, 0, seed=seed), tf.uint32), tf.uint64)
+        mixed = _mix(_mix(words[:, 0]) + words[:, 1])
+        bits = tf.cast(tf.bitwise.right_shift(mixed, tf.constant(2, tf.uint64)), tf.int64)
+        # A stride that shares no divisor with the number of the other views visits each of them once.
+        stride = tf.gather(tf.constant(strides, tf.int64), bits % len(strides))
+        number = tf.cast(view, tf.int64) % self.views
+        other = 1 + (bits // len(strides) + number * stride) % others
+        moves = tf.gather(tf.constant(self._moves, tf.float32), tf.where(number == 0, tf.zeros_like(other), other))
+        return self._moved(x, moves[:, 0], moves[:, 1], moves[:, 2])
+
+
+def augment_view(
+    augment: Augment, x: tf.Tensor, ids: tf.Tensor | np.ndarray, view: tf.Tensor | int, *, seed: int
+) -> tf.Tensor:
+    """One view of a batch in a store, view 0 excepted.
+
+    Args:
+        augment: See `augment_batch`.
+        x: Samples [B, ...].
+        ids: Ids of the samples, integers [B].
+        view: Number of the view, > 0.
+        seed: Random seed of the views.
+    """
+    if isinstance(augment, EveryCropFlip):
+        return augment.view(x, ids, view, seed)
+    return augment_batch(augment, x, view_seeds(ids, view, seed=seed))
+
+
 def crop_flip(padding: int = 4, *, flip: bool = True) -> CropFlip:
     """The usual augmentation of small images: `CropFlip(padding, flip)`.
 
@@ -182,3 +260,13 @@ def crop_flip(padding: int = 4, *, flip: bool = True) -> CropFlip:
         flip: Whether half of the samples are mirrored.
     """
     return CropFlip(padding, flip)
+
+
+def every_crop_flip(padding: int = 4, *, flip: bool = True) -> EveryCropFlip:
+    """All crops and flips of small images, for a store of soft labels: `EveryCropFlip(padding, flip)`.
+
+    Args:
+        padding: Largest shift in pixels, >= 0.
+        flip: Whether mirrored images are views too.
+    """
+    return EveryCropFlip(padding, flip)

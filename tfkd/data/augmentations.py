@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import mixing
-from tfkd.data.augmentation import Augment, CropFlip, augment_batch, step_seeds
+from tfkd.data.augmentation import Augment, CropFlip, EveryCropFlip, augment_batch, step_seeds
 from tfkd.data.image_augmentation import ColorJitter, Cutout, Flip, RandAugment, ResizedCrop, Rotation
 from tfkd.data.mixing import Mixing
 from tfkd.data.sound_augmentation import Noise, SpecAugment, TimeShift
@@ -29,6 +29,8 @@ AUGMENTATIONS: Mapping[str, type] = {
     )
 }  # fmt: skip
 NAMES = (*AUGMENTATIONS, *mixing.NAMES)
+# Those that a store of soft labels names.
+_STORED: Mapping[str, type] = {EveryCropFlip.name: EveryCropFlip, **AUGMENTATIONS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +158,8 @@ def from_key(key: JsonRecord) -> Augment | None:
         key: `name` and `parameters`, see `to_key`.
     """
     name, parameters = key["name"], key["parameters"]
-    if name in AUGMENTATIONS:
-        return AUGMENTATIONS[name](**parameters)
+    if name in _STORED:
+        return _STORED[name](**parameters)
     if name != Chain.name:
         return None
     steps = [from_key(one) for one in parameters["steps"]]
@@ -170,7 +172,7 @@ def to_key(augment: Augment) -> JsonObject:
         return {"name": augment.name, "parameters": {"steps": [to_key(step) for step in augment.steps]}}
     settings: Any = augment if dataclasses.is_dataclass(augment) and not isinstance(augment, type) else None
     parameters = {} if settings is None else dataclasses.asdict(settings)
-    for name, kind in AUGMENTATIONS.items():
+    for name, kind in _STORED.items():
         if isinstance(augment, kind):
             return {"name": name, "parameters": parameters}
     function = augment if hasattr(augment, "__qualname__") else type(augment)

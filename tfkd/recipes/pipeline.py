@@ -194,15 +194,19 @@ class _Run:
                 calibration=self.trainer.splits.train,
                 calibration_samples=conversion.calibration_samples,
                 allow_mismatch=conversion.allow_mismatch,
+                refine=conversion.refine,
                 overwrite=True,
                 seed=self.recipe.seed,
             )
+            for change in model.changes:
+                self.progress.line(f"{file}: {change}")
             return Converted(file, _compared(model.audit, accuracy), findings=model.findings)
 
         inputs = [mode, conversion.calibration_samples, self.recipe.seed, self.trainer.data_hash, student.hashes]
         inputs += [dataclasses.asdict(settings)] if settings else []
         inputs += ["allow_mismatch"] if conversion.allow_mismatch else []
         inputs += ["softmax"] if conversion.output == "softmax" else []
+        inputs += ["refine"] if conversion.refine and mode == "full_int8" else []
         return self.steps.do(f"convert-{mode}", inputs, Converted, work)
 
     def _export(self, settings: Optimization, student: Saved, trained: Finished[Trained]) -> Finished[Converted]:

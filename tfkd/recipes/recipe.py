@@ -20,13 +20,13 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import CHAINED
 from tfkd.recipes.contract_section import ContractSection
+from tfkd.recipes.distillation_section import Distillation
 from tfkd.recipes.paths import RecipePath, expand
 from tfkd.recipes.search.section import Search
 from tfkd.recipes.section import Section
 from tfkd.recipes.sections import (
     Conversion,
     Data,
-    Distillation,
     Optimization,
     Source,
     Student,

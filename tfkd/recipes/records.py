@@ -84,9 +84,11 @@ class Labels(Record):
 
     Args:
         store: Folder of the store, relative to the folder of the run.
+        views: Number of views that are labelled where time was the limit; None where all of them are.
     """
 
     store: str
+    views: int | None = None
 
     @property
     def files(self) -> tuple[str, ...]:

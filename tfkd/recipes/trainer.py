@@ -75,7 +75,10 @@ class Teaching:
     @property
     def hashes(self) -> Mapping[str, str | None]:
         """The hashes of the files that a training with this teacher depends on."""
-        return self.labels.hashes if self.labels else self.teacher.hashes
+        if self.labels is None:
+            return self.teacher.hashes
+        views = self.labels.record.views
+        return self.labels.hashes if views is None else {**self.labels.hashes, "views": str(views)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,30 +228,32 @@ class Trainer:
     def label(self, teacher: Saved) -> Finished[Labels]:
         """Stores the teacher's logits of all views; stores of other settings are deleted."""
         settings = self.recipe.distillation
+        most = max(one.epochs for one in (settings, *self.recipe.optimization))  # an epoch uses one view
+        views = [settings.views, settings.augment, settings.padding, settings.flip, settings.augment_options]
+        views += [most] if settings.views == "all" else []
+        inputs = [views, self.recipe.seed, self.data_hash, teacher.hashes, *self._code_hashes(settings)]
+        store = f"labels-{hash_of(inputs)[:16]}"  # more hours fill the same store
 
-        def work(key: str) -> Labels:
-            from tfkd.distillation import training
-            from tfkd.distillation.labels.store import SoftLabels
+        def work(_: str) -> Labels:
+            from tfkd.recipes import labels
 
-            store = f"labels-{key[:16]}"
             for stale in self.folder.glob("labels-*"):
                 if stale.name != store:
                     shutil.rmtree(stale)
-            SoftLabels.build(
+            found = labels.store(
                 self.folder / store,
                 teacher.load(),
                 self.splits.train,
-                views=settings.views or 1,
-                augment=training.augmentation(settings)[0],
+                settings,
+                most=most,
                 seed=self.recipe.seed,
-                progress=self.progress.advance,
+                progress=self.progress,
                 task=self.task.name,
             )
-            return Labels(store)
+            return Labels(store, found.labelled if settings.views == "all" else None)
 
-        views = [settings.views, settings.augment, settings.padding, settings.flip, settings.augment_options]
-        inputs = [views, self.recipe.seed, self.data_hash, teacher.hashes, *self._code_hashes(settings)]
-        return self.steps.do("labels", inputs, Labels, work)
+        hours = [] if settings.label_hours is None else [settings.label_hours]
+        return self.steps.do("labels", [*inputs, *hours], Labels, work)
 
     def train_student(self, kind: Kind, seed: int, teaching: Teaching | None = None) -> Finished[Trained]:
         """Trains one student.
@@ -307,9 +312,13 @@ class Trainer:
         return distiller, store
 
     def _train(self, training: _Training, splits: data.Splits | None = None) -> Trained:
+        from tfkd.distillation import training_defaults
         from tfkd.distillation.training import accuracy, evaluate, fit
 
         splits = splits or self.splits
+        config = training_defaults.complete(training.config, training.saved, self.task)
+        if config != training.config:
+            self.progress.line(training_defaults.sentence(config))
         folder = self.folder / training.name
         folder.mkdir(exist_ok=True)
         checkpoint = folder / f"checkpoint-{training.key[:16]}"
@@ -317,18 +326,18 @@ class Trainer:
             if stale != checkpoint:
                 shutil.rmtree(stale)
         history: History = {}
-        if training.config.epochs:
+        if config.epochs:
             history = fit(
                 training.fitted,
                 splits,
-                training.config,
+                config,
                 seed=training.seed,
                 checkpoint=checkpoint,
                 on_epoch=self.progress.epoch,
                 soft_labels=training.store,
                 partner=None if training.fitted is training.saved else self.partner,
                 callbacks=training.callbacks,
-                loggers=self.loggers.callbacks(training.name, training.config, checkpoint) if self.loggers else (),
+                loggers=self.loggers.callbacks(training.name, config, checkpoint) if self.loggers else (),
                 task=self.task,
             )
         file = f"{training.name}/model.keras"

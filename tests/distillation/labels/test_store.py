@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tfkd
-from tfkd.data.augmentation import crop_flip
+from tfkd.data.augmentation import crop_flip, every_crop_flip
 from tfkd.distillation.labels import codec
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError, ModelError, ToolMissingError
@@ -224,6 +224,26 @@ def small_chunks(path, teacher):
     store = SoftLabels.build(path, teacher, TRAIN, views=2, augment=AUGMENT)
     assert len(chunk_files(store)) >= 2
     return store
+
+
+def test_student_takes_the_views_that_time_was_enough_for(teacher, tmp_path):
+    every = every_crop_flip(1, flip=False)
+    store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN, views=every.views, augment=every, hours=1e-9)
+    assert (store.views, store.labelled) == (9, 1)
+    store.write(TRAIN.ids, np.ones((300, 10)), 1)
+    store.write(TRAIN.ids, np.full((300, 10), 2.0), 2)
+    assert (store.labelled, store.missing) == (3, 6)
+    dataset = TRAIN.batches(300, soft_labels=store)
+    means = [float(np.mean(x.soft_labels)) for _ in range(4) for x, _ in dataset]
+    assert means[1:3] == [1.0, 2.0]
+    assert means[3] == means[0]
+    more = SoftLabels.build(store.path, teacher, TRAIN, views=every.views, augment=every)
+    assert (more.labelled, more.missing) == (9, 0)
+    x = keras.ops.convert_to_tensor(TRAIN.x[:5].astype("float32"))
+    seen = teacher(every.view(x, TRAIN.ids[:5], 8, seed=0)).numpy()
+    np.testing.assert_allclose(more.read(TRAIN.ids[:5], 8), seen, atol=2e-3)
+    with pytest.raises(InputError, match="another augmentation"):
+        SoftLabels.build(store.path, teacher, TRAIN, views=9, augment=AUGMENT)
 
 
 def test_damaged_chunk_is_named_and_rewritten_alone(teacher, tmp_path):

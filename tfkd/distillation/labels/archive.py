@@ -136,6 +136,17 @@ def chunks(group: Group, samples: int) -> Iterator[tuple[int, np.ndarray]]:
             yield view, np.arange(start, min(start + size, samples))
 
 
+def unwritten(group: Group, names: tuple[str, ...], samples: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields view and rows of each chunk that is not written or is damaged.
+
+    Args:
+        group: Group of a store.
+        names: Names of its arrays of logits.
+        samples: Number of samples.
+    """
+    return ((view, rows) for view, rows in chunks(group, samples) if not is_written(group, names, view, rows))
+
+
 def is_written(group: Group, names: tuple[str, ...], view: int, rows: np.ndarray) -> bool:
     """Whether a chunk is complete and undamaged in all arrays.
 

@@ -113,3 +113,27 @@ def check_precision(
             f"{path}: {packed['logits'].dtype} is not precise enough for the outputs. Received: values up to "
             f"{np.abs(logits).max():g}, a divergence of {error:.2g}. Create the store with dtype='float32'."
         )
+
+
+def find_rows(path: str, known: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The rows of a store that hold some ids.
+
+    Args:
+        path: Folder or URL of the store, for the error message.
+        known: Id of each row.
+        ids: Ids to find.
+
+    Raises:
+        InputError: An id is unknown.
+    """
+    order = np.argsort(known)
+    positions = np.searchsorted(known, ids, sorter=order)
+    found = positions < len(known)
+    rows = order[np.where(found, positions, 0)]
+    found &= known[rows] == ids
+    if not found.all():
+        raise InputError(
+            f"{path}: ids must be those of the store. Received: {(~found).sum()} unknown, the first "
+            f"{np.asarray(ids)[~found][0]}. Use the split that was labelled."
+        )
+    return rows

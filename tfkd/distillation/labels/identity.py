@@ -10,7 +10,7 @@ import numpy as np
 
 from tfkd._internal import keras_compat
 from tfkd._internal.types import JsonObject, JsonRecord
-from tfkd.data.augmentation import Augment, augment_batch, view_seeds
+from tfkd.data.augmentation import Augment, augment_view
 from tfkd.data.augmentations import to_key
 from tfkd.data.batches import Samples
 from tfkd.errors import InputError
@@ -68,9 +68,7 @@ def _augmentation_key(augment: Augment, samples: Samples, seed: int) -> JsonObje
     import tensorflow as tf
 
     sample = tf.constant(samples.x[:1].astype("float32"))
-    probe = [
-        np.asarray(augment_batch(augment, sample, view_seeds(samples.ids[:1], view, seed=seed))) for view in (1, 2)
-    ]
+    probe = [np.asarray(augment_view(augment, sample, samples.ids[:1], view, seed=seed)) for view in (1, 2)]
     return {**to_key(augment), "probe": hashlib.sha256(np.round(probe, 3).tobytes()).hexdigest()}
 
 

@@ -6,13 +6,14 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfkd._internal.types import JsonObject, JsonRecord, SampleData, Tensor
-from tfkd.data.augmentation import Augment, augment_batch, view_seeds
+from tfkd.data.augmentation import Augment, EveryCropFlip, augment_view
 from tfkd.data.augmentations import from_key
 from tfkd.data.batches import Samples
 from tfkd.distillation.labels import archive, checks, codec, identity, kinds, teacher_pass
@@ -148,6 +149,7 @@ class SoftLabels:
         augment: Augment | None = None,
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
+        hours: float | None = None,
         progress: Callable[[int, int], None] | None = None,
         task: str | None = None,
         **options: Any,
@@ -160,9 +162,11 @@ class SoftLabels:
             split: Samples to label. Or another form of labelled data that has the same order in each pass, see
                 `tfkd.data.as_split`; the ids are then the numbers of the samples.
             views: Number of views, >= 1; the first is the unchanged sample.
-            augment: Function `(x, seed) -> x` of stateless ops for the other views; needed for more than one view.
+            augment: Function `(x, seed) -> x` of stateless ops for the other views; needed for more than one view. With
+                `tfkd.data.every_crop_flip` the views are all crops and flips, and a training takes those that exist.
             seed: Random seed of the views.
             shard: (i, n): this call computes every n-th chunk, from chunk i on, so that n machines share the work.
+            hours: Time after which no further view is begun, > 0; the first is always finished. None for no limit.
             progress: Function that is called with (finished chunks, total chunks).
             task: One of `tfkd.tasks.NAMES`; by default the one that labels and teacher show.
             **options: `batch_size`, the largest number of samples per call of the teacher (default 256; fewer where
@@ -195,16 +199,19 @@ class SoftLabels:
             **options,
         )
         chunks = list(archive.chunks(store._group, len(store.ids)))[shard[0] :: shard[1]]
-        for done, (view, rows) in enumerate(chunks):
-            if progress:
-                progress(done, len(chunks))
-            if not archive.is_written(store._group, store._names, view, rows):
-                logits = teacher_pass.run(
-                    teacher, split, rows, view=view, augment=augment, seed=seed, batch_size=batch_size
-                )
-                store.write(split.ids[rows], logits, view)
-        if progress:
-            progress(len(chunks), len(chunks))
+        todo = [one for one in chunks if not archive.is_written(store._group, store._names, *one)]
+        finished, started = len(chunks) - len(todo), time.monotonic()
+        report = progress or (lambda done, total: None)
+        for view, rows in todo:
+            if view and hours is not None and time.monotonic() - started > 3600 * hours:
+                break
+            report(finished, len(chunks))
+            logits = teacher_pass.run(
+                teacher, split, rows, view=view, augment=augment, seed=seed, batch_size=batch_size
+            )
+            store.write(split.ids[rows], logits, view)
+            finished += 1
+        report(finished, len(chunks))
         return store
 
     @functools.cached_property
@@ -293,9 +300,9 @@ class SoftLabels:
         augment = self._augmentation(augment)
         self.check(teacher, split, augment)
         draw = np.random.default_rng(seed)
-        worst = 0.0
-        for view in range(self.views):
-            rows = np.sort(draw.choice(len(split), min(len(split), -(-samples // self.views)), replace=False))
+        worst, views = 0.0, self._usable
+        for view in range(views):
+            rows = np.sort(draw.choice(len(split), min(len(split), -(-samples // views)), replace=False))
             again = teacher_pass.run(teacher, split, rows, view=view, augment=augment, seed=self.seed, batch_size=256)
             worst = max(worst, float(kinds.divergence(self.kind, again, self.read(split.ids[rows], view)).max()))
         if worst > 10 * checks.TOLERANCE:
@@ -342,8 +349,17 @@ class SoftLabels:
     @property
     def missing(self) -> int:
         """Number of chunks that are not written or are damaged."""
-        chunks = archive.chunks(self._group, len(self.ids))
-        return sum(not archive.is_written(self._group, self._names, view, rows) for view, rows in chunks)
+        return sum(1 for _ in archive.unwritten(self._group, self._names, len(self.ids)))
+
+    @property
+    def labelled(self) -> int:
+        """Number of views, from the first on, in which every sample is labelled."""
+        return next((view for view, _ in archive.unwritten(self._group, self._names, len(self.ids))), self.views)
+
+    @property
+    def _usable(self) -> int:
+        """Number of views that must be labelled: of all crops and flips those that are."""
+        return max(1, self.labelled) if isinstance(self.augment, EveryCropFlip) else self.views
 
     def lookup(
         self, samples: Samples, augment: Augment | None = None
@@ -356,7 +372,7 @@ class SoftLabels:
 
         Returns:
             A function (x [B, ...], rows of the split [B], ids [B], epoch) -> (x in view epoch mod views, teacher logits
-            float32 [B, C]), made of TensorFlow ops.
+            float32 [B, C]), made of TensorFlow ops. Of all crops and flips only the `labelled` views count.
 
         Raises:
             InputError: The store has other data or another augmentation, a sample has no label, or a chunk is damaged.
@@ -365,15 +381,15 @@ class SoftLabels:
 
         augment = self._augmentation(augment)
         self.check(split=samples, augment=augment if self.views > 1 else None)
-        packed = [self._packed(samples.ids, view) for view in range(self.views)]
+        views = self._usable
+        packed = [self._packed(samples.ids, view) for view in range(views)]
         stored = {name: tf.constant(np.stack([one[name] for one in packed])) for name in self._names}
 
         def find(x: tf.Tensor, rows: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            view = epoch % self.views
+            view = epoch % views
             found = {name: tf.gather(tf.gather(values, view), rows) for name, values in stored.items()}
-            if augment is not None and self.views > 1:
-                seeds = view_seeds(ids, view, seed=self.seed)
-                x = tf.cond(view == 0, lambda: x, lambda: augment_batch(augment, x, seeds))
+            if augment is not None and views > 1:
+                x = tf.cond(view == 0, lambda: x, lambda: augment_view(augment, x, ids, view, seed=self.seed))
             return x, codec.unpack_in_graph(found, self.classes)
 
         return find
@@ -386,14 +402,4 @@ class SoftLabels:
         """The rows of the store that hold some ids."""
         if not 0 <= view < self.views:
             raise InputError(f"{self.path}: view must be in 0..{self.views - 1}. Received: {view}. Use 0.")
-        order = np.argsort(self.ids)
-        positions = np.searchsorted(self.ids, ids, sorter=order)
-        known = positions < len(self.ids)
-        rows = order[np.where(known, positions, 0)]
-        known &= self.ids[rows] == ids
-        if not known.all():
-            raise InputError(
-                f"{self.path}: ids must be those of the store. Received: {(~known).sum()} unknown, the first "
-                f"{np.asarray(ids)[~known][0]}. Use the split that was labelled."
-            )
-        return rows
+        return checks.find_rows(self.path, self.ids, ids)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd._internal.types import SampleData
-from tfkd.data.augmentation import Augment, augment_batch, view_seeds
+from tfkd.data.augmentation import Augment, augment_view
 from tfkd.data.batches import Samples, output_batch_size
 from tfkd.data.streams import as_split
 from tfkd.errors import InputError, ModelError
@@ -92,7 +92,7 @@ def run(
         part = rows[start : start + batch_size]
         x = tf.constant(samples.x[part].astype("float32"))
         if view and augment is not None:
-            x = augment_batch(augment, x, view_seeds(samples.ids[part], view, seed=seed))
+            x = augment_view(augment, x, samples.ids[part], view, seed=seed)
         batches.append(np.asarray(_forward(teacher)(x), "float32"))
     return np.concatenate(batches)
 

@@ -13,8 +13,9 @@ from pydantic import Field
 from tfkd._internal.suggestion import suggestion
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.errors import InputError
+from tfkd.recipes.distillation_section import Distillation
 from tfkd.recipes.section import Section
-from tfkd.recipes.sections import Data, Distillation, Student
+from tfkd.recipes.sections import Data, Student
 
 _RANGE_KEYS = frozenset({"low", "high", "step", "log"})
 # Keys that a search cannot vary: the candidates differ in them by definition, or one value holds for all.
