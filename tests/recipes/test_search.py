@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tfkd import models
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ToolMissingError
 from tfkd.recipes import recipe as recipes
 from tfkd.recipes.search import runner
-from tfkd.recipes.search.cost import Cost
+from tfkd.recipes.search.cost import Cost, measure
 from tfkd.recipes.search.results import best_of
 from tfkd.recipes.search.study import Found, Study, check_packages
 from tfkd.report import search_page, search_plots
+from tfkd.targets import get
 
 pytest.importorskip("optuna", reason="pip install 'tfkd[search]'")
 
@@ -120,6 +122,8 @@ def test_search_killed_in_a_training_resumes_with_an_equal_result(searched, digi
     same = next(one for one in resumed.record["candidates"] if one["key"] == first["key"])
     assert (same["value"], same["epochs"]) == (first["value"], 2)
     assert resumed.final is None
+    assert not resumed.ok  # nobody judged the contract
+    assert "Contract: UNKNOWN" in resumed.page.read_text(encoding="utf-8")
 
 
 def test_no_candidate_within_the_contract_names_the_nearest(digits_teacher_file, tmp_path, capsys):
@@ -129,6 +133,21 @@ def test_no_candidate_within_the_contract_names_the_nearest(digits_teacher_file,
     assert all(one["outcome"] == "refused" for one in result.record["candidates"])
     assert '"student.options.width": 4' in capsys.readouterr().out
     assert not (tmp_path / "small" / "search" / "best.toml").exists()
+
+
+def test_trained_model_costs_no_more_than_its_candidate_with_dead_channels(splits, digits_int8):
+    recipe = recipes.parse(RECIPE.format(output="unused", teacher="t.keras", max_bytes=20_000), "recipe")
+    candidate = models.build("digits_student", splits.train.input_shape, 10)
+    shift = candidate.get_layer("block1_pointwise_bn").beta
+    half = shift.shape[0] // 2
+    shift.assign([-10.0] * half + [0.1] * half)
+    cost = measure(candidate, recipe, splits.train, [get("cortex-m4")])
+    trained = get("cortex-m4").run(digits_int8, digits_int8.quantize_input(splits.train.x[:1].astype("float32")))
+    assert trained.environment["removed"] is None
+    assert trained.instructions <= cost.instructions <= 1.02 * trained.instructions
+    assert trained.memory.flash_bytes <= cost.flash_bytes <= 1.02 * trained.memory.flash_bytes
+    assert trained.memory.arena_bytes <= cost.arena_bytes
+    assert digits_int8.size_bytes <= cost.bytes
 
 
 # The study.
@@ -223,10 +242,9 @@ def test_recipe_without_the_table_is_refused(tmp_path):
         runner.run(recipes.parse(text, "recipe"))
 
 
-def test_recipe_of_the_guide_is_valid(tmp_path):
+def test_recipe_of_the_guide_is_valid():
     (toml,) = re.findall(r"^```toml\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    whole = RECIPE[: RECIPE.index("[targets]")].format(output=tmp_path, teacher="t.keras") + toml
-    assert len(recipes.parse(whole, "guide").search.space) == 7
+    assert len(recipes.parse(toml, "guide").search.space) == 8
 
 
 # The page.

@@ -25,7 +25,12 @@ def search(
         typer.Option(min=1, help="Final trainings of each student; distillation.seeds in the recipe."),
     ] = None,
     final: Annotated[
-        bool, typer.Option("--final/--no-final", help="Run the recipe of the best candidate at the end, and test it.")
+        bool,
+        typer.Option(
+            "--final/--no-final",
+            help="Run the recipe of the best candidate at the end, and test it. Without it no contract is judged, and "
+            "the exit status is 1 if there is one.",
+        ),
     ] = True,
     as_json: Json = False,
 ) -> None:

@@ -48,6 +48,7 @@ def emit(
     name: str = "model",
     size: bool = False,
     stream: bool = False,
+    keep_dead: bool = False,
 ) -> Program:
     """Generates C for a model.
 
@@ -58,6 +59,8 @@ def emit(
         size: Whether to generate one copy of each kernel instead of one for each combination of compile-time options
             that layers need: half the code, a little slower.
         stream: Whether layers run row by row where that makes the arena smaller: less RAM, a little slower.
+        keep_dead: Whether channels that cannot change the outputs stay: the program is then as large and as slow as
+            that of any other weights.
 
     Returns:
         The program's files and its memory plan.
@@ -86,7 +89,7 @@ def emit(
     check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)])
     graph = fold_padding(graph)
     layers, _ = lower(graph)
-    graph, elimination = eliminate(graph, layers)
+    graph, elimination = eliminate(graph, layers, keep_dead=keep_dead)
     layers, aliases = lower(graph)
     chains = choose(graph, layers, aliases) if stream else ()
     return write(graph, merge(layers) if size else layers, aliases, name, elimination, chains)

@@ -56,16 +56,20 @@ class Elimination:
         return f"dead channels removed: {macs:,} -> {macs_after:,} MACs, {weights:,} -> {weights_after:,} weight bytes"
 
 
-def eliminate(graph: Graph, layers: Sequence[Layer]) -> tuple[Graph, Elimination]:
+def eliminate(graph: Graph, layers: Sequence[Layer], *, keep_dead: bool = False) -> tuple[Graph, Elimination]:
     """Removes constant and unread channels, and ops without any channel left.
 
     Args:
         graph: A model.
         layers: Layers that the model's ops were lowered to.
+        keep_dead: Whether nothing is removed.
 
     Returns:
         A smaller graph with the same inputs and outputs, and what was removed.
     """
+    if keep_dead:
+        macs, weights = _macs(graph), _weight_bytes(graph, graph.ops)
+        return graph, Elimination((), (macs, macs), (weights, weights))
     by_output = {layer.writes: layer for layer in layers}
     search = _Search(graph, by_output, intervals(graph, by_output))
     search.run()

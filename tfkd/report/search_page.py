@@ -40,8 +40,15 @@ def _texts(record: JsonRecord) -> JsonObject:
         "plots": search_plots.all_of(record) if best else [],
         "rows": [_row(record, one) for one in sorted(candidates, key=lambda one: _order(record, one))],
         "final": record["final"],
-        "tone": "ship" if best and (record["final"] or {"ok": True})["ok"] else "no",
+        "tone": _tone(record) if best else "no",
     }
+
+
+def _tone(record: JsonRecord) -> str:
+    final = record["final"]
+    if final and final["status"] != "UNKNOWN":
+        return "ship" if final["ok"] else "no"
+    return "unknown" if final or record["contract"] else "ship"
 
 
 def _order(record: JsonRecord, one: JsonRecord) -> tuple[int, float]:

@@ -43,6 +43,7 @@ class CortexM(target.Target):
         cc: Command of a C compiler, such as `arm-none-eabi-gcc`; empty for the clang of the package ziglang.
         optimize: -O2, -O3, or -Os for the smallest code, as in `tfkd export-c --size`.
         stream: Whether groups of layers are computed row by row in a smaller arena, as in `tfkd export-c --stream`.
+        keep_dead: Whether channels that cannot change the outputs stay in the program.
         timeout_s: Time limit of each child process in seconds, > 0.
         features: Definition of the features of sounds that the model takes, see
             `tfkd.data.sound_features.definition`. The C that computes them is then counted and shown beside the model.
@@ -58,6 +59,7 @@ class CortexM(target.Target):
     cc: str = ""
     optimize: str = "-O2"
     stream: bool = False
+    keep_dead: bool = False
     timeout_s: float = 600.0
     features: JsonRecord | None = dataclasses.field(default=None, compare=False)
     sounds: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -94,7 +96,11 @@ class CortexM(target.Target):
     def spec(self) -> str:
         """See `tfkd.targets.Target.spec`."""
         place = self.core if self.board == "generic" else f"{self.core}:{self.board}"
-        return target.described(place, self, "stream")
+        return target.described(place, self, "stream", "keep_dead")
+
+    def for_any_weights(self) -> Self:
+        """See `tfkd.targets.Target.for_any_weights`: which channels are dead depends on the weights."""
+        return dataclasses.replace(self, keep_dead=True)
 
     def with_features(self, how: JsonRecord, sounds: np.ndarray | None = None) -> Self:
         """See `tfkd.targets.Target.with_features`; a firmware takes samples of 16 bits."""
@@ -108,7 +114,7 @@ class CortexM(target.Target):
         """See `tfkd.targets.Target.run`; with `latency`, instructions are counted on the first sample."""
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
-        program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream)
+        program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream, keep_dead=self.keep_dead)
         sound = self._sound(program)
         sounds = self._sounds(sound, len(arrays[0]))
         elf = compile_firmware(

@@ -82,6 +82,10 @@ class Target(Protocol):
         """
         return self
 
+    def for_any_weights(self) -> Self:
+        """A copy that no weights of a model make smaller or faster, or the target itself where none can."""
+        return self
+
     @property
     def runs_in_parts(self) -> bool:
         """Whether samples that are not in memory may be divided among several runs; False where each needs a person."""

@@ -45,8 +45,10 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a best candidate, and the contract holds after its final training, if there was one."""
-        return self.record["best"] is not None and (self.final is None or self.final.ok)
+        """Whether there is a best candidate, and the contract, if there is one, holds after its final training."""
+        if self.final is None:
+            return self.record["best"] is not None and not self.record["contract"]
+        return self.final.ok
 
     @property
     def page(self) -> Path:
@@ -74,7 +76,7 @@ def run(
         trials: Candidates to train; None for those of the recipe.
         hours: Time for candidates, in hours; None for that of the recipe.
         seeds: Number of final trainings of each student; None for that of the recipe.
-        final: Whether the best recipe is run.
+        final: Whether the best recipe is run. Without it a contract is not known to hold.
         command: Command line, for the pages.
         progress: Progress display.
 
@@ -254,6 +256,8 @@ class _Search:
             self.progress.line("Other machines train candidates still: the last of them runs the final training.")
             return Result(self.folder, self._write(None), None)
         if not final:
+            if self.recipe.limits.limits:
+                self.progress.line(f"UNKNOWN: the contract was not judged. Run `tfkd run {path}`.")
             return Result(self.folder, self._write(None), None)
         result = pipeline.run(recipes.load(path), command=f"tfkd run {path}", progress=self.progress)
         summary = {"ok": result.ok, "status": result.record["verdict"]["status"], "report": "../report.html"}

@@ -62,11 +62,13 @@ def train(
         Stopped: The pruner ends the training.
         OutOfTime: The time is over.
     """
+    from tfkd.distillation import training_defaults
     from tfkd.distillation.checkpoints import history_of
     from tfkd.distillation.training import accuracy, evaluate, fit
 
     recipe, task = trainer.recipe, trainer.task
     student = trainer.build_student(recipe.seed)
+    config = training_defaults.complete(recipe.distillation, student, task)
     distiller, store = trainer.distiller(teaching, student)
     checkpoint = folder / "checkpoint"
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ def train(
         fit(
             distiller,
             trainer.splits,
-            recipe.distillation.model_copy(update={"epochs": epochs}),
+            config.model_copy(update={"epochs": epochs}),
             seed=recipe.seed,
             checkpoint=checkpoint,
             on_epoch=reporter,
