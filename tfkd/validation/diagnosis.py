@@ -194,7 +194,7 @@ def find_cause(noise: OpNoise) -> Cause:
         return Cause.CLIPPING
     if (noise.rounding or 0.0) > _ROUNDING_SHARE:
         return _range_cause(noise, noise.steps_used / noise.steps)
-    if noise.weight_dtype in (None, "float32") or exact:
+    if noise.weight_dtype in (None, "float32", "int32") or exact:  # int32: axes and shapes, such as those of MEAN
         return Cause.ROUNDING
     if noise.weight_dtype == "int4":
         return Cause.INT4_WEIGHTS
