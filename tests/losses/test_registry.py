@@ -12,8 +12,8 @@ from keras import ops
 import tfkd
 from tfkd import losses
 from tfkd.cli import app
+from tfkd.recipes.distillation_section import Distillation
 from tfkd.recipes.feature_section import FeaturePair
-from tfkd.recipes.sections import Distillation
 
 
 @keras.saving.register_keras_serializable(package="test_registry")
