@@ -115,17 +115,24 @@ def check_precision(
         )
 
 
-def find_rows(path: str, known: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The rows of a store that hold some ids.
+def find_rows(path: str, known: np.ndarray, ids: np.ndarray, view: int, views: int) -> np.ndarray:
+    """The rows of a store that hold some ids in one view.
 
     Args:
         path: Folder or URL of the store, for the error message.
         known: Id of each row.
         ids: Ids to find.
+        view: Number of the view.
+        views: Number of views of the store.
+
+    Returns:
+        Positions in `known`, integers [n].
 
     Raises:
-        InputError: An id is unknown.
+        InputError: There is no such view, or an id is unknown.
     """
+    if not 0 <= view < views:
+        raise InputError(f"{path}: view must be in 0..{views - 1}. Received: {view}. Use 0.")
     order = np.argsort(known)
     positions = np.searchsorted(known, ids, sorter=order)
     found = positions < len(known)

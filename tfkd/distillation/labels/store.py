@@ -200,8 +200,7 @@ class SoftLabels:
         )
         chunks = list(archive.chunks(store._group, len(store.ids)))[shard[0] :: shard[1]]
         todo = [one for one in chunks if not archive.is_written(store._group, store._names, *one)]
-        finished, started = len(chunks) - len(todo), time.monotonic()
-        report = progress or (lambda done, total: None)
+        finished, started, report = len(chunks) - len(todo), time.monotonic(), progress or (lambda *_: None)
         for view, rows in todo:
             if view and hours is not None and time.monotonic() - started > 3600 * hours:
                 break
@@ -232,7 +231,8 @@ class SoftLabels:
                 probabilities, or `dtype` is not precise enough for them.
             OSError: The store cannot be written.
         """
-        rows, logits = self._rows(checks.check_ids(ids), view), np.asarray(logits, "float32")
+        rows = checks.find_rows(self.path, self.ids, checks.check_ids(ids), view, self.views)
+        logits = np.asarray(logits, "float32")
         checks.check_logits(self.path, np.asarray(ids), logits, self.classes, self.kind)
         packed = codec.pack(logits, self.top_k, self.meta["dtype"])
         checks.check_precision(self.path, logits, packed, self.top_k, self.kind)
@@ -263,7 +263,7 @@ class SoftLabels:
 
     def _packed(self, ids: Any, view: int) -> dict[str, np.ndarray]:
         """What `read` unpacks, in the order of the ids."""
-        rows = self._rows(np.asarray(ids), view)
+        rows = checks.find_rows(self.path, self.ids, np.asarray(ids), view, self.views)
         packed = {name: archive.read_view(self._group, self.path, name, view)[rows] for name in self._names}
         missing = np.isnan(packed["logits"]).any(axis=1)
         if missing.any():
@@ -397,9 +397,3 @@ class SoftLabels:
     @property
     def _names(self) -> tuple[str, ...]:
         return ("logits",) if self.top_k is None else ("logits", "indices", "rest")
-
-    def _rows(self, ids: np.ndarray, view: int) -> np.ndarray:
-        """The rows of the store that hold some ids."""
-        if not 0 <= view < self.views:
-            raise InputError(f"{self.path}: view must be in 0..{self.views - 1}. Received: {view}. Use 0.")
-        return checks.find_rows(self.path, self.ids, ids)
