@@ -105,8 +105,24 @@ def test_existing_folder_is_kept_without_overwrite(model: Path, tmp_path: Path) 
     with pytest.raises(ValueError, match="already exists"):
         export.write(model, tmp_path / "out")
     assert (tmp_path / "out" / "mine").exists()
-    export.write(model, tmp_path / "out", overwrite=True)
-    assert not (tmp_path / "out" / "mine").exists()
+    for report in ("", "[]", '{"written_by": "another program"}'):
+        (tmp_path / "out" / "report.json").write_text(report)
+        with pytest.raises(ValueError, match=r"must be empty, or a folder that export-c wrote.*other files"):
+            export.write(model, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "mine").exists()
+
+
+@pytest.mark.parametrize("format", export.FORMATS)
+def test_overwrite_replaces_what_export_c_wrote_and_no_file(format: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    export.write(model, tmp_path / "out", format=format, overwrite=True)
+    (tmp_path / "out" / "old").touch()
+    export.write(model, tmp_path / "out", format=format, overwrite=True)
+    assert not (tmp_path / "out" / "old").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="Received: a file"):
+        export.write(model, tmp_path / "file", format=format, overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_inputs_without_an_oracle_are_refused(model: Path, tmp_path: Path) -> None:

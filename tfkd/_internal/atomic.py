@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tfkd.errors import InputError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -67,6 +69,30 @@ def write_folder(folder: Path, files: Mapping[str, str | bytes]) -> None:
         with contextlib.suppress(OSError):
             shutil.rmtree(part)
         raise
+
+
+def check_replaceable(folder: Path, verb: str, *, own: bool, overwrite: bool) -> None:
+    """Checks that a folder may be written: it is new or empty, or the same verb wrote it and it shall be replaced.
+
+    Args:
+        folder: Folder to create or replace.
+        verb: The command that writes it.
+        own: Whether an existing folder is one that the command wrote.
+        overwrite: Whether an existing folder may be replaced.
+
+    Raises:
+        InputError: It must not be written.
+    """
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{folder} already exists. Pass --overwrite (overwrite=True in Python) or another folder.")
+    if not folder.is_dir() or (not own and any(folder.iterdir())):
+        found = "a folder with other files, which" if folder.is_dir() else "a file, which"
+        raise InputError(
+            f"{verb}: {folder} must be empty, or a folder that {verb} wrote. Received: {found} would be deleted. "
+            "Choose another folder."
+        )
 
 
 def _umask() -> int:

@@ -33,6 +33,7 @@ from tfkd.micro.sensors.camera import Camera
 from tfkd.micro.tflm_files import tflm_files
 
 FORMATS = ("c", "tflm")
+_VERB = "tfkd export-c"
 
 
 def write(
@@ -75,14 +76,14 @@ def write(
             only `tflm` itself tells the size of the arena.
         core: Emulated core, such as `targets.get("cortex-m4")`, that measures flash, stack and instructions for the
             report; None leaves them unknown. Format `c` only.
-        overwrite: Whether to replace an existing folder.
+        overwrite: Whether to replace an existing folder that this function wrote.
 
     Returns:
         The content of `report.json`: sizes in bytes, the memory plan, the number of test vectors, the engine that
         computed them, and why each engine that was tried before it refused the model.
 
     Raises:
-        InputError: An option is wrong, or the folder exists.
+        InputError: An option is wrong, or the folder exists and must not be replaced.
         ModelError: The model is damaged or not supported.
     """
     model, folder = TFLiteModel.load(model), Path(folder)
@@ -90,8 +91,7 @@ def write(
         raise InputError(f"export-c: format must be one of {', '.join(FORMATS)}. Received: {format!r}.")
     if decode not in (None, *decoders.NAMES):
         raise InputError(f"export-c: decode must be one of {', '.join(decoders.NAMES)}. Received: {decode!r}.")
-    if folder.exists() and not overwrite:
-        raise InputError(f"{folder} already exists. Pass --overwrite (overwrite=True in Python) or another folder.")
+    atomic.check_replaceable(folder, "export-c", own=_wrote(folder), overwrite=overwrite)
     c_only: dict[str, object] = {"size": size, "stream": stream, "project": project, "decode": decode, "core": core}
     c_only |= {"features": features, "camera": camera}
     for option, given in c_only.items():
@@ -121,9 +121,18 @@ def write(
             files = project_files(project, model, program, files, report, test, optimize)
         else:
             files |= build_files.write(files, name, optimize)
-    files["report.json"] = json.dumps(report, indent=2) + "\n"
+    files["report.json"] = json.dumps({"written_by": _VERB, **report}, indent=2) + "\n"
     atomic.write_folder(folder, files)
     return report
+
+
+def _wrote(folder: Path) -> bool:
+    """Whether `write` wrote a folder: its report says so."""
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and report.get("written_by") == _VERB
 
 
 def _c(

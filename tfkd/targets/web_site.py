@@ -97,7 +97,8 @@ def write(
         ModelError: LiteRT.js or the page cannot run the model.
     """
     model, folder = TFLiteModel.load(model), Path(folder)
-    _check_folder(folder, overwrite=overwrite)
+    own = (folder / "site_worker.js").is_file()
+    atomic.check_replaceable(folder, "export-web", own=own, overwrite=overwrite)
     target.check_litert(model, "export-web")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
@@ -139,18 +140,6 @@ def write(
         "input": "picture" if preparation.sample_rate is None else "sound",
         "labels": names,
     }
-
-
-def _check_folder(folder: Path, *, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not overwrite:
-        raise InputError(f"{folder} already exists. Pass --overwrite (overwrite=True in Python) or another folder.")
-    if not (folder / "site_worker.js").is_file() and any(folder.iterdir()):
-        raise InputError(
-            f"export-web: {folder} must be empty, or a folder that export-web wrote. Received: a folder with other "
-            "files, which would be deleted. Choose another folder."
-        )
 
 
 def _labels(labels: Sequence[str], task: str, size: int) -> list[str]:
