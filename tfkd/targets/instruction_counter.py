@@ -11,13 +11,14 @@ from tfkd.errors import DeviceError
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
 
-CLASSES = ("load", "store", "multiply", "branch", "other")
+CLASSES = ("load", "store", "multiply", "divide", "branch", "other")
 
 # Prefixes of mnemonics by class. The first match counts, so that BIC is not a branch.
 _ARM = (
     ("load", ("ldr", "ldm", "pop")),
     ("store", ("str", "stm", "push")),
     ("multiply", ("mul", "mla", "mls", "smul", "smla", "smm", "umul", "umla", "smus")),
+    ("divide", ("udiv", "sdiv")),
     ("other", ("bic", "bfc", "bfi")),
     ("branch", ("b", "cb", "tb")),
 )
@@ -25,7 +26,8 @@ _ARM = (
 _RISCV = (
     ("load", ("lb", "lh", "lw")),
     ("store", ("sb", "sh", "sw")),
-    ("multiply", ("mul", "div", "rem")),
+    ("multiply", ("mul",)),
+    ("divide", ("div", "rem")),
     ("branch", ("b", "j", "ret")),
 )
 
@@ -98,8 +100,8 @@ def instruction_class(mnemonic: str, architecture: str = "arm") -> str:
 
     >>> [instruction_class(one) for one in ("ldr.w", "smlad", "bic", "bne")]
     ['load', 'multiply', 'other', 'branch']
-    >>> [instruction_class(one, "riscv") for one in ("c.lwsp", "lui", "mulh", "c.beqz")]
-    ['load', 'other', 'multiply', 'branch']
+    >>> [instruction_class(one, "riscv") for one in ("c.lwsp", "lui", "mulh", "remu", "c.beqz")]
+    ['load', 'other', 'multiply', 'divide', 'branch']
     """
     prefixes_by_class = _RISCV if architecture == "riscv" else _ARM
     mnemonic = mnemonic.removeprefix("c.")

@@ -43,50 +43,55 @@ def _arm(mcpu: str, extensions: str = "") -> tuple[tuple[str, ...], tuple[str, .
 _Range = tuple[float, float]
 
 
-def _cycles(load: _Range, store: _Range, multiply: _Range, branch: _Range, other: _Range) -> dict[str, _Range]:
-    return {"load": load, "store": store, "multiply": multiply, "branch": branch, "other": other}
+def _cycles(
+    load: _Range, store: _Range, multiply: _Range, divide: _Range, branch: _Range, other: _Range
+) -> dict[str, _Range]:
+    """Fewest and most cycles by class, see `CORES`."""
+    return {"load": load, "store": store, "multiply": multiply, "divide": divide, "branch": branch, "other": other}
 
 
 # Fewest cycles: no wait states, pipelined accesses, branches not taken. Most cycles: the manual's numbers for a single
-# access and for a taken branch with pipeline refill, times 1.1 for wait states of the flash.
+# access and for a taken branch with pipeline refill, times 1.1 for wait states of the flash. A division ends early
+# where the quotient is small; the M0+ has none. The M4's range of a division is assumed for the M7 and M33.
 CORES = {
     "cortex-m0plus": Core(
         *_arm("cortex-m0plus"),
         "CORTEX_M0",
-        _cycles((2, 2.2), (2, 2.2), (1, 1.1), (1, 2.2), (1, 1.1)),
+        _cycles((2, 2.2), (2, 2.2), (1, 1.1), (0, 0), (1, 2.2), (1, 1.1)),
         "Arm DDI 0484C, table 3-1 (single-cycle multiplier)",
     ),
     "cortex-m3": Core(
         *_arm("cortex-m3"),
         "CORTEX_M3",
-        _cycles((1, 2.2), (1, 2.2), (1, 2.2), (1, 4.4), (1, 1.1)),
+        _cycles((1, 2.2), (1, 2.2), (1, 2.2), (2, 13.2), (1, 4.4), (1, 1.1)),
         "Arm DDI 0337I, table 3-1",
     ),
     "cortex-m4": Core(
         *_arm("cortex-m4"),
         "CORTEX_M4",
-        _cycles((1, 2.2), (1, 2.2), (1, 1.1), (1, 4.4), (1, 1.1)),
+        _cycles((1, 2.2), (1, 2.2), (1, 1.1), (2, 13.2), (1, 4.4), (1, 1.1)),
         "Arm DDI 0439B, table 3-1",
     ),
     "cortex-m7": Core(
         *_arm("cortex-m7"),
         "CORTEX_M7",
-        _cycles((0.5, 1.2), (0.5, 1.2), (0.5, 1.2), (0.5, 2.4), (0.5, 1.2)),
+        _cycles((0.5, 1.2), (0.5, 1.2), (0.5, 1.2), (2, 13.2), (0.5, 2.4), (0.5, 1.2)),
         "Arm DDI 0489F: two instructions at a time, caches; published boards take 0.9 an instruction",
     ),
     # Zig's cortex_m33 is without the DSP extension, which the boards of `boards.json` have.
     "cortex-m33": Core(
         *_arm("cortex-m33", "+dsp"),
         "CORTEX_M33",
-        _cycles((1, 2.2), (1, 1.1), (1, 1.1), (1, 3.3), (1, 1.1)),
+        _cycles((1, 2.2), (1, 1.1), (1, 1.1), (2, 13.2), (1, 3.3), (1, 1.1)),
         "Arm 100230, chapter 3; published boards take 1.24 to 1.38 an instruction",
     ),
     "riscv32": Core(
         ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c"),
         ("-march=rv32imc", "-mabi=ilp32"),
         "",
-        _cycles((1, 3.3), (1, 2.2), (1, 5.5), (1, 4.4), (1, 1.1)),
-        "RP2350 datasheet, Hazard3, as the fewest; a slower multiplier and refill, as of other cores, as the most",
+        _cycles((1, 3.3), (1, 2.2), (1, 5.5), (18, 39.6), (1, 4.4), (1, 1.1)),
+        "Hazard3 (RP2350), its manual, section Instruction Cycle Counts, as the fewest (a division 18); a slower "
+        "multiplier and refill, and a division by one bit a cycle (36), as of other cores, as the most",
         architecture="riscv",
     ),
 }
