@@ -82,8 +82,14 @@ def test_refusals(convolution: TFLiteModel, monkeypatch: pytest.MonkeyPatch) -> 
         vela.compile_model(TFLiteModel(compiled.content), "ethos-u55-64")
     with pytest.raises(ValueError, match="unknown target 'ethos-u55-512'"):
         targets.get("ethos-u55-512")
-    with pytest.raises(ValueError, match="Vela must compile the model"):
-        targets.get("ethos-u55-64,system_config=Nothing").run(convolution, samples(convolution.content, 1))
+    with pytest.raises(
+        ValueError, match=r"system_config must be one of .*Ethos_U55_Deep_Embedded.*'Ethos_U65_Embedded'"
+    ):
+        targets.get("ethos-u55-64,system_config=Ethos_U65_Embedded")
+    with pytest.raises(
+        ValueError, match="memory_mode must be one of Sram_Only, Shared_Sram. Received: 'Dedicated_Sram'"
+    ):
+        vela.compile_model(convolution, "ethos-u55-64", vela.System("Ethos_U55_Deep_Embedded", "Dedicated_Sram"))
     monkeypatch.setitem(sys.modules, "ethosu", None)
     with pytest.raises(RuntimeError, match=r"pip install 'tfkd\[npu\]'"):
         targets.get("ethos-u55-64")

@@ -57,7 +57,7 @@ class EthosU(target.Target):
             raise InputError(
                 f"ethos-u: the NPU must be one of {', '.join(vela.ACCELERATORS)}. Received: {self.accelerator!r}."
             )
-        vela.check_installed()
+        vela.check_system(self.accelerator, self.system)
 
     @property
     def spec(self) -> str:

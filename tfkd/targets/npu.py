@@ -326,12 +326,16 @@ def _by_compiler(model: TFLiteModel, name: str) -> Estimate:
         compiled = vela.compile_model(model, name)
     except (ToolMissingError, ModelError, DeviceError) as error:
         return Estimate(name, label, _VELA, "", None, model.macs, unknown=str(error))
-    on_cpu = {(one.kind, one.output): one.reason or "left by the compiler" for one in compiled.cpu_ops}
+    # By the output alone: the compiler may write an op under another name, such as a RESHAPE for a SQUEEZE.
+    on_cpu = {one.output: one.reason or "left by the compiler" for one in compiled.cpu_ops}
     graph, ops = model.graph, list[Placement]()
     for i, op in enumerate(graph.ops):
         output = graph.tensors[op.outputs[0]].name if op.outputs else ""
-        reason = on_cpu.get((op.name, output))
+        reason = on_cpu.get(output)
         ops.append(Placement(op.name, output, _macs(graph, i), reason is None, reason is None, reason or ""))
+    if strange := on_cpu.keys() - {one.tensor for one in ops}:
+        why = f"{name}: the compiler left ops on the CPU that the model does not have: their outputs are "
+        return Estimate(name, label, _VELA, "", None, model.macs, unknown=why + ", ".join(sorted(map(repr, strange))))
     return Estimate(
         name,
         label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import csv
 import dataclasses
 import importlib.metadata
@@ -9,8 +10,10 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib import resources
 from pathlib import Path
 
+from tfkd._internal.suggestion import suggestion
 from tfkd.conversion import tflite_reader
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
@@ -125,6 +128,41 @@ def check_installed() -> None:
         raise ToolMissingError("ethos-u: the package ethos-u-vela is not installed. Run `pip install 'tfkd[npu]'`.")
 
 
+def check_system(accelerator: str, system: System) -> None:
+    """Checks the names of a system against Vela's `Arm/vela.ini`.
+
+    Args:
+        accelerator: Key of `ACCELERATORS`.
+        system: The system around the NPU.
+
+    Raises:
+        InputError: Vela has no such system configuration for the NPU, or no such memory mode for the configuration.
+        ToolMissingError: Vela is not installed.
+    """
+    check_installed()
+    config = configparser.ConfigParser()
+    config.read_string(resources.files("ethosu").joinpath("config_files/Arm/vela.ini").read_text(encoding="utf-8"))
+    family = "_".join(accelerator.title().split("-")[:2])  # such as Ethos_U55
+    configs = [name for name in _sections(config, "System_Config") if name.startswith(family)]
+    _check_name(accelerator, "system_config", system.system_config, configs)
+    modes = _sections(config, "Memory_Mode")
+    if config[f"System_Config.{system.system_config}"]["axi1_port"] != "Dram":  # activations would lie in it
+        modes = [name for name in modes if not name.startswith("Dedicated")]
+    _check_name(accelerator, "memory_mode", system.memory_mode, modes)
+
+
+def _sections(config: configparser.ConfigParser, kind: str) -> list[str]:
+    """The names of all sections `[kind.name]`."""
+    return [name.partition(".")[2] for name in config.sections() if name.startswith(f"{kind}.")]
+
+
+def _check_name(accelerator: str, option: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        raise InputError(
+            f"{accelerator}: {option} must be one of {', '.join(known)}. Received: {name!r}.{suggestion(name, known)}"
+        )
+
+
 def compile_model(
     model: TFLiteModel, accelerator: str, system: System | None = None, *, timeout_s: float = 600.0
 ) -> Compilation:
@@ -137,17 +175,17 @@ def compile_model(
         timeout_s: Time limit in seconds, > 0.
 
     Raises:
-        InputError: Unknown accelerator.
+        InputError: Unknown accelerator or system.
         ToolMissingError: Vela is not installed.
         ModelError: Vela does not take the model, or has compiled it already.
         DeviceError: Vela timed out.
     """
     if accelerator not in ACCELERATORS:
         raise InputError(f"ethos-u: the NPU must be one of {', '.join(ACCELERATORS)}. Received: {accelerator!r}.")
-    check_installed()
+    system = system or ACCELERATORS[accelerator]
+    check_system(accelerator, system)
     if VELA in tflite_reader.custom_ops(model.subgraphs):
         raise ModelError(f"{accelerator}: Vela has compiled this file already. Pass the file that Vela was given.")
-    system = system or ACCELERATORS[accelerator]
     with tempfile.TemporaryDirectory(prefix="tfkd-") as name:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(model.content)
