@@ -9,6 +9,7 @@ are compared with the M4's. Weights are random; the counts hardly depend on them
 
     python tools/bench/micro.py
     python tools/bench/micro.py --cores cortex-m4 --models keyword_spotting --layers
+    python tools/bench/micro.py --cores cortex-m4 --files person_detect.tflite vww_96_int8.tflite
 """
 
 from __future__ import annotations
@@ -103,6 +104,36 @@ def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.nd
     return "\n".join(lines)
 
 
+def file_rows(path: Path, core: str) -> list[str]:
+    """Rows of a published model, one for each compiler: the default against --size and --stream."""
+    model = TFLiteModel.load(path)
+    given = model.inputs[0]
+    x = np.random.default_rng(1).integers(*_LIMITS[given.dtype], (2, *given.shape[1:]), given.dtype, endpoint=True)
+    expected = targets.get("tflm").run(model, x, latency=False).outputs[0]
+    rows = []
+    for cc in ("", "arm-none-eabi-gcc"):
+        runs = [targets.get(core, cc=cc, **options).run(model, x) for options in _OPTIONS]
+        whole, small, by_rows = (run.instructions or 0 for run in runs)
+        code = [(run.memory.flash_bytes or 0) - run.environment["weight_bytes"] for run in runs]
+        cells = [
+            path.stem, core, cc or "zig", f"{whole / 1e6:.3f}", f"{small / 1e6:.3f} x{small / whole:.2f}",
+            f"{by_rows / 1e6:.3f} {100 * (by_rows / whole - 1):+.1f} %",
+            *(f"{run.memory.arena_bytes:,}" for run in (runs[0], runs[2])),
+            *(f"{size:,}" for size in code[:2]), f"{runs[0].memory.stack_bytes:,}",
+            "equal" if all(np.array_equal(run.outputs[0], expected) for run in runs) else "DIFFER",
+        ]  # fmt: skip
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+_OPTIONS: tuple[dict[str, Any], ...] = ({}, {"optimize": "-Os"}, {"stream": True})
+_LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
+_FILE_HEAD = (
+    "file", "core", "compiler", "M instructions", "--size", "--stream", "arena", "arena --stream", "code -O2",
+    "code --size", "stack", "outputs",
+)  # fmt: skip
+
+
 def _by_layer(run: Measurement) -> list[str]:
     """One line per layer: instructions, shares of the instruction classes, operator."""
     counts = [classes for name, classes in run.environment["layer_classes"].items() if name != "around"]
@@ -128,8 +159,15 @@ def main() -> None:
     parser.add_argument("--cores", nargs="+", choices=CORES, default=["cortex-m0plus", "cortex-m4", "cortex-m33"])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--layers", action="store_true", help="also print the instructions of each layer, by class")
+    parser.add_argument("--files", nargs="+", type=Path, default=[], help="published .tflite files instead of --models")
     options = parser.parse_args()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if options.files:
+        print("| " + " | ".join(_FILE_HEAD) + " |\n|" + "---|" * len(_FILE_HEAD), flush=True)
+        for path in options.files:
+            for core in options.cores:
+                print(*file_rows(path, core), sep="\n", flush=True)
+        return
     head = (
         "model",
         "core",
