@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 import tfkd
+from tests.random_graph import Net
 from tfkd import micro
 from tfkd.micro import memory_plan
 
@@ -52,6 +54,27 @@ def test_memory_plan_shares_all_but_the_lag() -> None:
     assert memory_plan.plan(buffers).bytes == 200
     plan = memory_plan.plan(buffers, {(1, 0): 12})
     assert (plan.bytes, plan.lower_bound) == (112, 112)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "channels", "expected"),
+    [
+        pytest.param(1, 1, 8, 64 * 8, id="pixels"),  # the input ends with the output
+        pytest.param(1, 1, 2, 64 * 4, id="fewer_channels"),
+        # Of output row 1 the last byte is 64 bytes behind the start; input row 0 is still read then.
+        pytest.param(3, 1, 4, 2 * 32 + 256, id="rows"),
+        pytest.param(3, 2, 4, 16 + 256, id="stride"),
+    ],
+)
+def test_convolution_overwrites_what_it_has_read(kernel: int, stride: int, channels: int, expected: int) -> None:
+    made = Net(random.Random(0))
+    x = made.input((1, 8, 8, 4))
+    weights, scales = made.weights((channels, kernel, kernel, 4), channels, 0, per_channel=False)
+    window = {"padding": 0, "strideH": stride, "strideW": stride, "dilationHFactor": 1, "dilationWFactor": 1}
+    first = made.tensor((1, 8 // stride, 8 // stride, channels), zero_points=[-128])
+    made.op("CONV_2D", [x, weights, made.bias(x, scales, channels)], [first], schema.Conv2DOptionsT(**window))
+    scratch = 6 * kernel * kernel * 4
+    assert micro.emit(made.bytes(first)).arena_bytes == expected + scratch
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ _RESIZES = ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 # the convolutions need scales and sums that random graphs do not have: see `extreme`.
 _FLAGS = {
     "convolution": (2, 4, 16), "depthwise": (2, 4, 16, 32, 64), "fully_connected": (1, 2, 4), "products": (1, 2, 4),
-    "transpose_convolution": (2, 4), "addition": (1, 2), "addition_int16": (1, 2),
+    "transpose_convolution": (2, 4), "addition": (1, 2, 4), "addition_int16": (1, 2),
 }  # fmt: skip
 
 

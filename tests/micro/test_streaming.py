@@ -101,14 +101,14 @@ def test_random_chains_compute_the_bits_of_tflite_micro(seeds: range, tmp_path: 
 
 def test_smallest_arena_computes_the_bits_of_tflite_micro_on_each_core() -> None:
     smaller = []
-    for seed in range(500, 520):
+    for seed in range(500, 532):
         model = TFLiteModel.load(chain(seed))
         whole, few = micro.emit(model), micro.emit(model, stream=True)
         assert few.arena_bytes <= whole.arena_bytes
         if few.arena_bytes < 0.8 * whole.arena_bytes:
             smaller.append(model)
     assert len(smaller) >= len(CORES)
-    pooled = TFLiteModel.load(chain(706))
+    pooled = TFLiteModel.load(chain(747))
     assert any("AVERAGE_POOL" in step and "by rows" in step for step in micro.emit(pooled, stream=True).steps)
     cores = [*CORES, "cortex-m0plus", "cortex-m33"]
     for model, core in zip([*smaller[: len(CORES)], pooled, pooled], cores, strict=True):

@@ -14,14 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import system_packages
+from ai_edge_litert import schema_py_generated as schema
 from elftools.elf.elffile import ELFFile
 
 import tfkd
 from tests import random_graph
+from tests.micro.trained_nets import Builder
 from tests.random_graph import Net, net
 from tfkd import micro, targets
 from tfkd._internal import isolation
 from tfkd.conversion.tflite import TFLiteModel
+from tfkd.micro.graph import read
+from tfkd.micro.lowering import lower
+from tfkd.micro.lowering.layer import SIGNED
 from tfkd.targets import compiler, cortex_m, emulator
 from tfkd.targets.microcontrollers import CORES, boards
 
@@ -79,6 +84,52 @@ def test_core_equals_tflite_micro_bit_for_bit_on_random_graphs(core: str, count:
         run = targets.get(core).run(model, samples(model), latency=False)
         assert np.array_equal(run.outputs[0], expected), seed
         assert run.instructions is None
+
+
+def test_each_form_of_addition_and_dense_layer_gives_the_bits_of_tflite_micro() -> None:
+    """Sums with one factor of 1/2 or two, clamped at the zero point or not, and blocks of eight dense outputs."""
+    made = Builder(random.Random(26))
+    x = made.input((1, 5, 3, 4))
+    step = made.steps(x)[0]
+
+    def add(a: int, b: int, factor: float, zero: int) -> int:
+        out = made.tensor(made.shape(a), scales=[factor * step], zero_points=[zero])
+        return made.op("ADD", [a, b], [out], schema.AddOptionsT())
+
+    other = made.tensor(made.shape(x), scales=[0.6 * step], zero_points=[3])
+    other = made.op("QUANTIZE", [x], [other], schema.QuantizeOptionsT())
+    sums = add(add(x, other, 1.7, -128), add(other, x, 0.9, 5), 1.1, 5)
+    sums = add(add(sums, sums, 2.1, -7), add(sums, sums, 1.9, -128), 2.0, -20)
+    flat = made.op("RESHAPE", [sums, made.ints((1, 60))], [made.same(sums, (1, 60))], schema.ReshapeOptionsT())
+    for _ in range(3):
+        flat = made.product(flat, "FULLY_CONNECTED", channels=20)
+    model = TFLiteModel.load(made.bytes(flat))
+    layers = lower(read(model))[0]
+    assert {x.flags for x in layers if x.kernel == "addition"} == {1, 2, 3, 5, 7}
+    assert {x.flags & SIGNED for x in layers if x.kernel == "fully_connected"} == {0, SIGNED}
+    expected = targets.get("tflm").run(model, samples(model), latency=False).outputs[0]
+    assert len(np.unique(expected)) > 20
+    for level in ("-O2", "-Os"):
+        run = targets.get("cortex-m4", optimize=level).run(model, samples(model), latency=False)
+        assert np.array_equal(run.outputs[0], expected), level
+
+
+def test_convolutions_at_edges_give_the_bits_of_tflite_micro() -> None:
+    """Kernels as large as the image, strides above the kernel, and rows that do not fill the steps of three fields."""
+    made = Net(random.Random(4), kernel=5)
+    x = made.input((1, 23, 17, 1))
+    for channels in (8, 3, 8, 5, 12):
+        _, h, w, depth = made.shape(x)
+        weights, scales = made.weights((channels, min(5, h), min(4, w), depth), channels, 0, per_channel=True)
+        window = {"padding": 0, "strideH": 1, "strideW": 1 + channels % 2, "dilationHFactor": 1, "dilationWFactor": 1}
+        out = made.tensor((1, h, -(-w // window["strideW"]), channels), scales=[made.steps(x)[0]], zero_points=[-9])
+        options = schema.Conv2DOptionsT(**window)
+        x = made.op("CONV_2D", [x, weights, made.bias(x, scales, channels)], [out], options)
+    model = TFLiteModel.load(made.bytes(x))
+    expected = targets.get("tflm").run(model, samples(model), latency=False).outputs[0]
+    assert len(np.unique(expected)) > 100
+    run = targets.get("cortex-m4").run(model, samples(model), latency=False)
+    assert np.array_equal(run.outputs[0], expected)
 
 
 def misaligned(core: str, contents: list[bytes]) -> tuple[list[str], int]:  # runs in a child

@@ -1,6 +1,7 @@
-"""Gives all layers of a kernel the same compile-time flags, so that one copy of its code serves them all.
+"""Gives the layers of a kernel the same compile-time flags, so that one copy of its code serves them all.
 
-This is for size: the code is smaller and a little slower. Shapes and results do not change; constants are packed again
+This is for size: the code is smaller and a little slower. Layers that the kernel's fast form does not take share a copy
+of their own, so that they do not slow down the others. Shapes and results do not change; constants are packed again
 where their form depends on the flags.
 """
 
@@ -14,26 +15,36 @@ import numpy as np
 from tfkd.micro.lowering.channel_pairs import ChannelPairs
 from tfkd.micro.lowering.layer import ANY_SHIFT, BY_PLANE, BY_ROWS, CLAMP, ONE_SHIFT, SIGNED, WIDE, Layer
 
-# Flags that add cases are correct for any layer: they are set if any layer of the kernel has them.
-_GENERAL = ANY_SHIFT | SIGNED | CLAMP | WIDE
-_ADDING = {"convolution": _GENERAL, "depthwise": _GENERAL | BY_ROWS | BY_PLANE, "fully_connected": _GENERAL}
-# Flags that leave cases out are set only if all layers of the kernel have them. For the addition, bits 0 and 1.
-_OMITTING = {"convolution": ONE_SHIFT, "depthwise": ONE_SHIFT, "addition": 3}
+# Flags of layers that the fast form does not take.
+_SLOW = ANY_SHIFT | CLAMP | WIDE
+# Flags that add cases are correct for any layer: they are set if any layer of the copy has them.
+_ADDING = {
+    "convolution": _SLOW | SIGNED,
+    "depthwise": _SLOW | SIGNED | BY_ROWS | BY_PLANE,
+    "fully_connected": _SLOW | SIGNED,
+}
+# Flags that leave cases out are set only if all layers of the copy have them. For the addition, bits 0 to 2.
+_OMITTING = {"convolution": ONE_SHIFT, "depthwise": ONE_SHIFT, "addition": 7}
 
 
 def merge(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers with equal flags for each kernel.
+    """Layers with equal flags for each copy of a kernel.
 
     Args:
         layers: All layers of a program.
     """
-    flags: dict[str, int] = {}
+    flags: dict[tuple[str, bool], int] = {}
     for layer in layers:
-        old = flags.setdefault(layer.kernel, layer.flags)
+        old = flags.setdefault(_copy(layer), layer.flags)
         adding, omitting = _ADDING.get(layer.kernel, 0), _OMITTING.get(layer.kernel, 0)
-        flags[layer.kernel] = ((old | layer.flags) & adding) | (old & layer.flags & omitting)
-    known = {kernel for kernel in flags if kernel in _ADDING or kernel in _OMITTING}
-    return [_with_flags(layer, flags[layer.kernel]) if layer.kernel in known else layer for layer in layers]
+        flags[_copy(layer)] = ((old | layer.flags) & adding) | (old & layer.flags & omitting)
+    known = _ADDING.keys() | _OMITTING.keys()
+    return [_with_flags(layer, flags[_copy(layer)]) if layer.kernel in known else layer for layer in layers]
+
+
+def _copy(layer: Layer) -> tuple[str, bool]:
+    """The copy of a kernel that serves a layer."""
+    return layer.kernel, layer.kernel in _ADDING and bool(layer.flags & _SLOW)
 
 
 def _with_flags(layer: Layer, flags: int) -> Layer:

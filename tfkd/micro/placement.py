@@ -45,7 +45,7 @@ class Chain:
         first: Index of the first layer.
         windows: Windows of each layer.
         rows: Output rows of the last layer that are computed at a time.
-        calls: Kernel calls in one run.
+        extra: Estimated instructions of Cortex-M4 in addition to those of the layers that run as a whole.
         slab_bytes: Bytes of the rows that are kept of each layer's output, without the last layer's.
         scratch_bytes: Largest scratch of the layers.
         state_bytes: Bytes of the row counters of all layers.
@@ -56,7 +56,7 @@ class Chain:
     first: int
     windows: tuple[Window, ...]
     rows: int
-    calls: int
+    extra: float
     slab_bytes: tuple[int, ...]
     scratch_bytes: int
     state_bytes: int
@@ -139,9 +139,16 @@ def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], cha
         for i, size in zip(chain.layers, chain.slab_bytes, strict=False):
             tensor = layers[i].writes
             live[tensor] = dataclasses.replace(live[tensor], name=f"rows of {live[tensor].name}", bytes=size)
+    lags = {}  # (output, input that it overwrites): bytes
     for step, layer in enumerate(layers):
-        if step not in chained:
-            _share_in_place(layer, step, live, root, find)
+        if step in chained or _share_in_place(layer, step, live, root, find) or layer.lag is None:
+            continue
+        source, out = find(image(layer)), find(layer.writes)
+        if source != out and live[source].last == step == live[out].first:
+            lags[out, source] = aligned(layer.lag)
+    for chain in chains:
+        if chain.lag is not None:
+            lags[find(layers[chain.last].writes), find(image(layers[chain.first]))] = chain.lag
     kept = [i for i in live if find(i) == i]
     buffers = [live[i] for i in kept]
     of_scratch: dict[int, int] = {}
@@ -153,28 +160,30 @@ def place(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int], cha
             buffers.append(Buffer(f"scratch of layer {i}", size, i, i))
     numbers = {i: n for n, i in enumerate(kept)}
     found = {i: numbers[find(i)] for i in root if find(i) in numbers}
-    overlaps = {}
-    for chain in chains:
-        if chain.lag is not None:
-            overlaps[found[layers[chain.last].writes], found[image(layers[chain.first])]] = chain.lag
+    overlaps = {(found[out], found[source]): lag for (out, source), lag in lags.items()}
     return Placement(found, of_scratch, plan(buffers, overlaps), least_bytes, steps)
 
 
 def _share_in_place(
     layer: Layer, step: int, live: dict[int, Buffer], root: dict[int, int], find: Callable[[int], int]
-) -> None:
-    """Lets a layer's output take the buffer of an input whose last reader it is, where its kernel allows that."""
+) -> bool:
+    """Lets a layer's output take the buffer of an input whose last reader it is, where its kernel allows that.
+
+    Returns:
+        Whether it did.
+    """
     out = find(layer.writes)
     for i in layer.in_place:
         source = find(i)
         if source != out and live[source].last == step == live[out].first and live[source].bytes == live[out].bytes:
             root[out] = source
             live[source] = dataclasses.replace(live[source], last=live[out].last)
-            return
+            return True
+    return False
 
 
 def image(layer: Layer) -> int:
-    """The tensor that a convolution or a pool reads."""
+    """The only tensor that a convolution or a pool reads."""
     (source,) = layer.reads
     if not isinstance(source, int):
         raise TypeError(f"{layer.kernel} reads a constant")

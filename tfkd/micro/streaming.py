@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from tfkd.conversion.tflite import op_macs
 from tfkd.micro.graph import Graph
 from tfkd.micro.lowering.layer import Layer
 from tfkd.micro.lowering.windows import depthwise_scratch_bytes
@@ -19,7 +20,14 @@ from tfkd.micro.placement import Chain, Window, image, lifetimes, place, roots
 
 _KERNELS = ("convolution", "depthwise", "average_pool", "max_pool")
 _ROWS = (1, 2, 4, 8, 16)  # output rows of a chain at a time
-_PEAKS = 5  # limits of the peak that are tried, from the smallest possible peak to the best plan
+_PEAKS = 5  # limits of the peak that are tried, from the smallest possible peak to that of no chains
+# A plan is slow where its chains take more than this share of the model's work in addition. A plan that is not is taken
+# in place of a slow one if its arena is at most so many times larger.
+_SLOW = 0.03
+_WORTH = 1.15
+# Instructions of Cortex-M4 that one more call of a kernel takes, by `tools/bench/micro.py --layers`: of any kernel;
+# of a depthwise kernel for each channel, and for each value of a row, since it reads rows again.
+_CALL, _CALL_CHANNEL, _CALL_VALUE = 400, 115, 2.6
 _STATE_BYTES = 20  # sizeof(tfkd_turn), the row counters of one layer
 
 
@@ -45,7 +53,7 @@ def window(layer: Layer) -> Window | None:
 
 
 def choose(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> tuple[Chain, ...]:
-    """Selects the chains with the smallest arena; among those, the ones with the fewest kernel calls.
+    """Selects the chains with the smallest arena; among those, the ones with the least additional work.
 
     Args:
         graph: The model.
@@ -63,38 +71,44 @@ def choose(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) ->
         peaks = [max(least[end], alone[end])]
         peaks += [max(least[chain.first], peak) for chain, peak in endings[end]]
         least.append(min(peaks))
-    # A plan may be larger than its peak: then chains with a larger peak and fewer calls may have the same arena.
-    best: tuple[int, int, tuple[Chain, ...]] = (unchained.plan.bytes, 0, ())
-    for part in range(_PEAKS):
-        limit = least[-1] + (best[0] - 1 - least[-1]) * part // _PEAKS
-        if least[-1] <= limit < best[0]:
-            calls, chains = _fewest_calls(alone, endings, limit)
-            best = min(best, (place(graph, layers, aliases, chains).plan.bytes, calls, chains), key=lambda one: one[:2])
-    return best[2]
+    # A plan may be larger than its peak: then chains with a larger peak and less work may have the same arena.
+    plans: dict[tuple[Chain, ...], int] = {(): unchained.plan.bytes}
+    limits = {least[-1] + (unchained.plan.bytes - 1 - least[-1]) * part // _PEAKS for part in range(_PEAKS)}
+    limits |= {least[-1] * percent // 100 for percent in range(102, round(100 * _WORTH), 2)}
+    for limit in sorted(limits):
+        if least[-1] <= limit < min(plans.values()) * _WORTH:
+            chains = _least_work(alone, endings, limit)
+            if chains not in plans:
+                plans[chains] = place(graph, layers, aliases, chains).plan.bytes
+    shapes = [tensor.shape for tensor in graph.tensors]
+    work = sum(op_macs(op.kind, op.inputs, op.outputs, shapes) for op in graph.ops)  # about one instruction each
+    best = min(plans, key=lambda chains: (plans[chains], _work(chains)))
+    fast = [chains for chains, size in plans.items() if _work(chains) <= _SLOW * work and size <= _WORTH * plans[best]]
+    return min(fast, key=lambda chains: (plans[chains], _work(chains)), default=best)
 
 
-def _fewest_calls(
-    alone: Sequence[int], endings: Sequence[Sequence[tuple[Chain, int]]], limit: int
-) -> tuple[int, tuple[Chain, ...]]:
-    """The chains with the fewest kernel calls whose peaks are all within a limit.
+def _work(chains: Sequence[Chain]) -> float:
+    """Estimated instructions of Cortex-M4 that chains take in addition."""
+    return sum(chain.extra for chain in chains)
+
+
+def _least_work(alone: Sequence[int], endings: Sequence[Sequence[tuple[Chain, int]]], limit: int) -> tuple[Chain, ...]:
+    """The chains with the least additional work whose peaks are all within a limit.
 
     Args:
         alone: Live bytes of each layer that runs alone.
         endings: Result of `options`.
         limit: Largest live bytes allowed, at least the smallest possible peak.
-
-    Returns:
-        The number of calls, and the chains.
     """
-    best: list[tuple[int, tuple[Chain, ...]] | None] = [(0, ())]  # for the layers before each layer
+    best: list[tuple[float, tuple[Chain, ...]] | None] = [(0, ())]  # for the layers before each layer
     for end, peak_alone in enumerate(alone):
         found = [best[end]] if peak_alone <= limit else []
         for chain, peak in endings[end]:
             before = best[chain.first]
             if before is not None and peak <= limit:
-                found.append((before[0] + chain.calls, (*before[1], chain)))
+                found.append((before[0] + chain.extra, (*before[1], chain)))
         best.append(min((one for one in found if one is not None), key=lambda one: one[0], default=None))
-    return best[-1] or (0, ())
+    return best[-1][1] if best[-1] else ()
 
 
 def options(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -> list[list[tuple[Chain, int]]]:
@@ -115,7 +129,8 @@ def options(graph: Graph, layers: Sequence[Layer], aliases: Mapping[int, int]) -
             for rows in _ROWS:
                 chain = _chain(layers, [w for w in windows[first : last + 1] if w], first, rows, freed)
                 saved = 0 if chain.lag is None else saving(live[out].bytes, live[source].bytes, chain.lag)
-                if rows < chain.windows[-1].out_height and (saved or last > first):
+                useful = last > first or (saved and layers[first].lag is None)  # with a lag it overwrites as a whole
+                if rows < chain.windows[-1].out_height and useful:
                     endings[last].append((chain, around + chain.bytes - saved))
     return endings
 
@@ -130,11 +145,21 @@ def _follows(layers: Sequence[Layer], i: int, live: Mapping[int, Buffer], shared
 
 def _chain(layers: Sequence[Layer], windows: Sequence[Window], first: int, rows: int, freed: bool) -> Chain:
     """A chain from layer `first` on; `freed`: whether its input is not needed after it."""
-    kept, most, calls, lag = walk(windows, rows)
+    kept, most, _, lag = walk(windows, rows)
     scratch = [_scratch_bytes(layer, count) for layer, count in zip(layers[first:], most, strict=False)]
     slabs = tuple(count * w.row for count, w in zip(kept[1:], windows[1:], strict=True))
     state_bytes = _STATE_BYTES * len(windows)
-    return Chain(first, tuple(windows), rows, calls, slabs, max(scratch), state_bytes, aligned(lag) if freed else None)
+    turns = -(-windows[-1].out_height // rows)
+    extra = turns * sum(_call(layer) for layer, _ in zip(layers[first:], windows, strict=False))
+    return Chain(first, tuple(windows), rows, extra, slabs, max(scratch), state_bytes, aligned(lag) if freed else None)
+
+
+def _call(layer: Layer) -> float:
+    """Estimated instructions of Cortex-M4 that one more call of a layer's kernel takes."""
+    if layer.kernel != "depthwise":
+        return _CALL
+    channels = layer.number("channels")
+    return _CALL + channels * (_CALL_CHANNEL + _CALL_VALUE * layer.number("width"))
 
 
 def _scratch_bytes(layer: Layer, rows: int) -> int:

@@ -6,6 +6,7 @@
  * size 1, which repeats its value. Both operands are scaled to twice the larger of their scales, with
  * 20 (int8) or 15 (int16) more bits, added, and scaled to the output. */
 #include "arithmetic.h"
+#include "arm_dsp_addition.h"
 
 typedef struct {
     int32_t multiplier1, multiplier2, out_multiplier;
@@ -14,9 +15,10 @@ typedef struct {
     int16_t zero_point1, zero_point2, out_zero_point, least, most, sign; /* sign: 1 adds, -1 subtracts */
 } TFKD_NAME(addition_params);
 
-/* Flags: an operand's factor is exactly 1/2, as it has the larger scale. */
+/* Flags: an operand's factor is exactly 1/2, as it has the larger scale; sums below the zero point are clamped. */
 #define TFKD_FIRST_HALVES 1
 #define TFKD_SECOND_HALVES 2
+#define TFKD_CLAMPS_NEGATIVE 4
 
 /* x * multiplier / 2^shift, rounded as in tfkd_multiply. half: 2^shift / 2; sign: -1 where shift > 0, else 0. */
 TFKD_INLINE int32_t TFKD_NAME(scaled)(int32_t x, int32_t multiplier, int32_t shift, int32_t half, int32_t sign) {
@@ -35,6 +37,26 @@ TFKD_INLINE void TFKD_NAME(addition)(const TFKD_NAME(addition_params) *p, const 
     const int32_t sign1 = -(shift1 > 0), sign2 = -(shift2 > 0), out_sign = -(out_shift > 0);
     const int32_t zero1 = p->zero_point1, zero2 = p->zero_point2, least = p->least, most = p->most;
     const int32_t step1 = p->stride1[3], step2 = p->stride2[3], zero = p->out_zero_point, subtract = p->sign < 0;
+#if TFKD_DSP
+    /* int8 without broadcasting, with the full output range; the operand that does not halve needs a shift */
+    const int32_t first = flags & TFKD_FIRST_HALVES, both = first && flags & TFKD_SECOND_HALVES;
+    const int32_t scaled_shift = first ? shift2 : shift1;
+    const int flat = step1 == 1 && step2 == 1 && p->size[0] * p->size[1] * p->size[2] == 1;
+    if (sizeof(TFKD_VALUE) == 1 && flags & 3 && flat && !subtract && least == -128 && most == 127 && out_shift > 0 &&
+        out_shift <= 22 && (both || scaled_shift > 0)) {
+        const int8_t *in[2] = {(const int8_t *)(const void *)in1, (const int8_t *)(const void *)in2};
+        const int32_t halved_zero = both ? zero1 + zero2 : first ? zero1 : zero2;
+        const tfkd_add_params add = {
+            in[!first], in[!!first], (int8_t *)(void *)out, (const int8_t *)(void *)out + p->size[3],
+            halved_zero * -(1 << 20), (first ? zero2 : zero1) * -(1 << 21), first ? multiplier2 : multiplier1,
+            first ? half2 : half1, scaled_shift, out_multiplier, out_half + zero * (1 << out_shift), out_shift};
+        if (flags & TFKD_CLAMPS_NEGATIVE && both) tfkd_add_halves(&add);
+        else if (flags & TFKD_CLAMPS_NEGATIVE) tfkd_add(&add);
+        else if (both) tfkd_add_halves_signed(&add);
+        else tfkd_add_signed(&add);
+        return;
+    }
+#endif
     for (int32_t a = 0; a < p->size[0]; a++)
         for (int32_t b = 0; b < p->size[1]; b++)
             for (int32_t c = 0; c < p->size[2]; c++) {

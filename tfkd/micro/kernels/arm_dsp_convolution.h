@@ -123,8 +123,8 @@ TFKD_STATIC_ASSERT((TFKD_CONV_STEPS & (TFKD_CONV_STEPS - 1)) == 0, tfkd_conv_ste
  *           save registers, copy the parameters to the stack                            7
  *   0:      next pair: load biases, multiply the first four values, jump into 1:        23 a pair
  *   1:      unrolled: four values of three columns; repeat until r0 == stop             17 a step (25 cycles on M4)
- *   2:      load shifts, multipliers, offsets; requantize six sums; merge two channels  38 a pair (one shift 35,
- *           into 16 bits; store column 2, 1, 0, so that an unused column (step 0) is    signed 55)
+ *   2:      load shifts, multipliers, offsets; requantize six sums; merge two channels  37 a pair (one shift 34,
+ *           into 16 bits; store column 2, 1, 0, so that an unused column (step 0) is    signed 54)
  *           overwritten by the next; repeat until the sign of the shifts is set
  *
  * `add pc, r12` jumps to its own address + 4 + r12: it and the `nop` are 2 bytes each, so r12 = 0 jumps to label 1.
@@ -157,24 +157,30 @@ TFKD_STATIC_ASSERT((TFKD_CONV_STEPS & (TFKD_CONV_STEPS - 1)) == 0, tfkd_conv_ste
             "bfi r7, r6, #8, #8\n strh r7, [r9, r11]\n"                                                 \
             "bfi r5, r4, #8, #8\n strh r5, [r9, r10]\n"                                                 \
             "bfi r3, r2, #8, #8\n strh r3, [r9], #2\n"                                                  \
-            "cmp r0, #0\n bge 0b\n"                                                                     \
+            "bpl 0b\n"                                                                                  \
             "add sp, #28\n pop {r4-r11, pc}\n");                                                        \
     }
 TFKD_CONV_PAIRS(tfkd_pairs_one_shift, TFKD_CONV_FIRST_ONE_SHIFT, "", TFKD_CONV_SECOND)
 TFKD_CONV_PAIRS(tfkd_pairs, TFKD_CONV_FIRST, "", TFKD_CONV_SECOND)
 TFKD_CONV_PAIRS(tfkd_pairs_signed, TFKD_CONV_FIRST_SIGNED, TFKD_CONV_SECOND_SIGNED_BITS, TFKD_CONV_SECOND_SIGNED)
 
-/* Parameters of tfkd_widen_three: how three receptive fields within the image become columns. A run is a piece of a
- * field whose values are contiguous in the input: a row of the kernel. */
+/* Parameters of tfkd_widen_three: how three receptive fields become columns. A run is a piece of a field whose values
+ * are contiguous in the input: a row of the kernel. */
 typedef struct {
-    int32_t step;    /* bytes from a field to the next */
-    int32_t rest_at; /* bytes from the columns' start to the values that do not fill a four */
+    int32_t step, step2; /* bytes from the first field to the second and to the third */
+    int32_t rest_at;     /* bytes from where the fours go to where the values go that do not fill a four */
     int32_t fours;   /* fours per run */
     int32_t rest;    /* other values per run, 0 to 3 */
     int32_t next;    /* bytes from the end of a run to the start of the next */
     int32_t runs;    /* runs per field */
 } tfkd_three_params;
-TFKD_STATIC_ASSERT(sizeof(tfkd_three_params) == 24, tfkd_three_params_must_be_six_words);
+TFKD_STATIC_ASSERT(sizeof(tfkd_three_params) == 28, tfkd_three_params_must_be_seven_words);
+
+/* Four values of each field, in the order 0 2 1 3. */
+#define TFKD_WIDEN_FOUR                                                                                 \
+    "ldr r4, [r1], #4\n ldr r5, [r12], #4\n ldr r6, [lr], #4\n"                                         \
+    "sxtb16 r7, r4, ror #8\n sxtb16 r8, r5, ror #8\n sxtb16 r9, r6, ror #8\n"                           \
+    "sxtb16 r4, r4\n sxtb16 r5, r5\n sxtb16 r6, r6\n stm r0!, {r4-r9}\n"
 
 /* Three receptive fields widened to 16 bits.
  *
@@ -184,20 +190,17 @@ TFKD_STATIC_ASSERT(sizeof(tfkd_three_params) == 24, tfkd_three_params_must_be_si
  *   r3            0 or 8: the place after an odd value is     [sp,8]   next
  *                 8 bytes further, beyond the other columns   [sp,12]  runs left
  *   r4 - r9       values                                      label  what
- *   r10           fours or values left                        1:     next run
- *   r11           where the next single value goes            2:     four values of each field, 12 instructions
+ *   r10           fours or values left                        1:     next run; an odd number of fours: to 6:
+ *   r11           where the next single value goes            2:, 6: four values of each field, 10 instructions
  *                                                             4:     one value of each field
  *                                                             5:     on to the next run */
 TFKD_ASSEMBLY void tfkd_widen_three(int16_t *columns TFKD_UNUSED, const int8_t *from TFKD_UNUSED,
                                     const tfkd_three_params *p TFKD_UNUSED) {
     __asm__ volatile(
-        "push {r4-r11, lr}\n ldm r2, {r2-r7}\n push {r4-r7}\n"
-        "add r12, r1, r2\n add lr, r12, r2\n add r11, r0, r3\n movs r3, #8\n"
-        "1:\n ldr r10, [sp]\n cmp r10, #0\n beq 3f\n"
-        "2:\n ldr r4, [r1], #4\n ldr r5, [r12], #4\n ldr r6, [lr], #4\n"
-        "sxtb16 r7, r4, ror #8\n sxtb16 r8, r5, ror #8\n sxtb16 r9, r6, ror #8\n"
-        "sxtb16 r4, r4\n sxtb16 r5, r5\n sxtb16 r6, r6\n"
-        "stm r0!, {r4-r9}\n subs r10, r10, #1\n bne 2b\n"
+        "push {r4-r11, lr}\n ldm r2, {r2-r8}\n push {r5-r8}\n"
+        "add r12, r1, r2\n add lr, r1, r3\n add r11, r0, r4\n movs r3, #8\n"
+        "1:\n ldr r10, [sp]\n cmp r10, #0\n beq 3f\n tst r10, #1\n bne 6f\n"
+        "2:\n" TFKD_WIDEN_FOUR "6:\n" TFKD_WIDEN_FOUR "subs r10, r10, #2\n bgt 2b\n"
         "3:\n ldr r10, [sp, #4]\n cmp r10, #0\n beq 5f\n"
         "4:\n ldrsb r4, [r1], #1\n ldrsb r5, [r12], #1\n ldrsb r6, [lr], #1\n"
         "strh r4, [r11]\n strh r5, [r11, #4]\n strh r6, [r11, #8]\n"

@@ -64,8 +64,7 @@ TFKD_INLINE void tfkd_fill(int16_t *column, int32_t k, int32_t rest, int16_t val
 }
 
 /* Writes the receptive field of one group, whose corner is at (y, x) and may be outside the image, into a column. */
-TFKD_NOINLINE static void tfkd_column(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x,
-                                      int16_t *to) {
+TFKD_BESIDE void tfkd_column(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x, int16_t *to) {
     /* local copies: the compiler must assume that a store to the column changes the parameters */
     const int32_t part = p->group_channels, height = p->height, width = p->width, columns = p->kernel_width;
     const int32_t dilation = p->dilation_width, next = p->dilation_height, channels = p->channels;
@@ -157,64 +156,164 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
     }
 }
 
+/* The receptive fields of a group that are still to be computed. */
+typedef struct {
+    const int8_t *in; /* first value of the group's channels */
+    int16_t *columns;
+    int32_t channel;     /* number of that channel */
+    int32_t y, x;        /* corner of the next field; may be outside the image */
+    int32_t end;         /* x behind the last field of a row */
+    int32_t todo, pixel; /* number of fields; whether they are successive pixels without gaps */
+#if TFKD_DSP
+    int32_t far, deep; /* three fields whose first corner is at 0 .. far and 0 .. deep are within the image */
+    int32_t above, below; /* first and last runs that are padding in all three columns already */
+    tfkd_three_params three;
+#endif
+} tfkd_fields;
+
+#if TFKD_DSP
+/* Sets values first .. last - 1 of runs from .. to - 1 to the padding, in one column. */
+TFKD_BESIDE void tfkd_pad(const tfkd_convolution_params *p, int16_t *column, int32_t first, int32_t last, int32_t from,
+                          int32_t to) {
+    const int32_t run = p->kernel_width * p->group_channels, fours = run & ~3;
+    const int16_t value = p->zero_point;
+    for (int32_t i = first; i < last; i++) {
+        if (i >= fours) {
+            for (int32_t r = from; r < to; r++)
+                column[tfkd_place(p->kernel_height * fours + r * (run & 3) + (i & 3))] = value;
+            continue;
+        }
+        int16_t *at = column + tfkd_place((i & ~3) | (i & 1) << 1 | (i >> 1 & 1)) + 3 * fours * from;
+        if (i & 3 || last - i < 4) {
+            for (int32_t r = from; r < to; r++, at += 3 * fours) *at = value;
+        } else {
+            for (int32_t r = from; r < to; r++, at += 3 * fours) at[0] = at[1] = at[6] = at[7] = value;
+            i += 3;
+        }
+    }
+}
+
+/* Three successive receptive fields as columns, at the edges of the image: first with what lies in the input's memory
+ * where their values would be, then with the padding. Returns 0, and changes nothing, where that would read outside of
+ * the input, or where the fields differ in the rows that are padding. */
+TFKD_BESIDE int tfkd_three(const tfkd_convolution_params *p, tfkd_fields *f) {
+    const int32_t part = p->group_channels, runs = p->kernel_height, dilation = p->dilation_height;
+    const int32_t run = p->kernel_width * part, fours = run & ~3, row = p->width * p->channels;
+    const int32_t most = p->width - p->kernel_width;
+    int32_t y = f->y, x = f->x, above = 0, below = 0, at[3], xs[3];
+    for (int32_t i = 0; i < 3; i++) {
+        if (!i || x == -p->pad_left) {
+            const int32_t over = y < 0 ? -y : 0, under = y + (runs - 1) * dilation + 1 - p->height;
+            if (i && (over != above || (under > 0 ? under : 0) != below)) return 0;
+            above = over, below = under > 0 ? under : 0;
+        }
+        xs[i] = x, at[i] = (y + above) * row + x * p->channels;
+        x += p->stride_width;
+        if (x == f->end) x = -p->pad_left, y += p->stride_height;
+    }
+    const int32_t inside = runs - above - below, span = (inside - 1) * dilation * row + run;
+    if ((above | below) && (dilation > 1 || inside < 1 || (above & run & 1))) return 0;
+    for (int32_t i = 0; i < 3; i++)
+        if (at[i] + f->channel < 0 || at[i] + f->channel + span > p->height * row) return 0;
+    const tfkd_three_params three = {
+        at[1] - at[0], at[2] - at[0], (runs * fours + above * (run - 2 * fours)) * 6, run >> 2, run & 3,
+        row * dilation - run, inside};
+    tfkd_widen_three(f->columns + 3 * above * fours, f->in + at[0], &three);
+    f->y = y, f->x = x;
+    for (int32_t i = 0; i < 3; i++) {
+        const int32_t over = xs[i] - most > 0 ? xs[i] - most : 0;
+        const int32_t left = xs[i] < 0 ? (-xs[i] * part < run ? -xs[i] * part : run) : 0;
+        const int32_t right = over * part < run ? over * part : run;
+        int16_t *column = f->columns + 2 * i;
+        if (left) tfkd_pad(p, column, 0, left, above, runs - below);
+        if (right) tfkd_pad(p, column, run - right, run, above, runs - below);
+        if (above != f->above) tfkd_pad(p, column, 0, run, 0, above);
+        if (below != f->below) tfkd_pad(p, column, 0, run, runs - below, runs);
+    }
+    f->above = above, f->below = below;
+    return 1;
+}
+#endif
+
+/* The next up to three fields as columns; returns their number. */
+TFKD_BESIDE int32_t tfkd_next_columns(const tfkd_convolution_params *p, tfkd_fields *f) {
+    const int32_t count = f->todo < 3 ? f->todo : 3, step = p->channels * p->stride_width;
+    f->todo -= 3;
+#if TFKD_DSP
+    if (count == 3 && f->pixel) {
+        tfkd_widen_three(f->columns, f->in, &f->three);
+        f->in += 3 * step;
+        return 3;
+    }
+    if (count == 3 && f->x >= 0 && f->x <= f->far && f->y >= 0 && f->y <= f->deep) {
+        tfkd_widen_three(f->columns, f->in + (f->y * p->width + f->x) * p->channels, &f->three);
+        f->x += 3 * p->stride_width, f->above = f->below = 0;
+        if (f->x == f->end) f->x = -p->pad_left, f->y += p->stride_height;
+        return 3;
+    }
+    if (count == 3 && f->far >= -2 * p->stride_width && tfkd_three(p, f)) return 3;
+    f->above = f->below = 0;
+#endif
+    for (int32_t i = 0; i < count; i++) {
+        if (f->pixel) {
+            tfkd_widen(f->columns + 2 * i, 0, p->group_channels & ~3, f->in, p->group_channels);
+            f->in += step;
+            continue;
+        }
+        tfkd_column(p, f->in, f->y, f->x, f->columns + 2 * i);
+        f->x += p->stride_width;
+        if (f->x == f->end) f->x = -p->pad_left, f->y += p->stride_height;
+    }
+    return count;
+}
+
+/* The fields of a group from its first channel on. */
+TFKD_BESIDE void tfkd_first_fields(const tfkd_convolution_params *p, const int8_t *in, int32_t group, int16_t *columns,
+                                   tfkd_fields *f) {
+    const int32_t part = p->group_channels, down = p->stride_height;
+    const int32_t right = p->stride_width, height = p->out_height, width = p->out_width;
+    f->channel = group * part, f->in = in + f->channel, f->columns = columns;
+    f->y = -p->pad_top, f->x = -p->pad_left, f->end = width * right - p->pad_left, f->todo = height * width;
+    f->pixel = p->kernel_height == 1 && p->kernel_width == 1 && !p->pad_top && !p->pad_left &&
+               p->width * down == width * right && (height - 1) * down < p->height && (width - 1) * right < p->width;
+#if TFKD_DSP
+    const int32_t together = p->kernel_width == 1 || (p->dilation_width == 1 && part == p->channels);
+    const int32_t run = p->kernel_width * part, reach = (p->kernel_height - 1) * p->dilation_height;
+    f->far = together ? p->width - p->kernel_width - 2 * right : -0x40000000; /* none */
+    f->deep = p->height - 1 - reach, f->above = f->below = 0;
+    f->three.step = p->channels * right, f->three.step2 = 2 * f->three.step;
+    f->three.rest_at = p->kernel_height * (run & ~3) * 6, f->three.fours = run >> 2, f->three.rest = run & 3;
+    f->three.next = p->width * p->channels * p->dilation_height - run, f->three.runs = p->kernel_height;
+#endif
+    memset(columns, 0, (size_t)p->depth * 6); /* values that fill up a field to `depth` stay 0 */
+}
+
 TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t *in, int8_t *out, int16_t *columns,
                                   int flags) {
-    const int32_t down = p->stride_height, right = p->stride_width, top = p->pad_top, left = p->pad_left;
-    const int32_t row = p->width * p->channels, step = p->channels * right;
-    const int32_t part = p->group_channels, out_channels = p->out_channels, groups = p->groups;
-    int32_t height = p->out_height, width = p->out_width;
-    /* 1x1 without padding: a column is one pixel; where rows are contiguous the image is treated as one row */
-    const int pixel = p->kernel_height == 1 && p->kernel_width == 1 && !top && !left &&
-                      (height - 1) * down < p->height && (width - 1) * right < p->width;
-    if (pixel && row * down == width * step) width *= height, height = 1;
-#if TFKD_DSP
-    /* outputs begin .. stop - 1 of a row have fields within the image's width, which tfkd_widen_three handles */
-    const int together = p->kernel_width == 1 || (p->dilation_width == 1 && part == p->channels);
-    const int32_t run = p->kernel_width * part, most = p->width - p->kernel_width + left;
-    const int32_t begin = (left + right - 1) / right, end = pixel ? width : most < 0 ? 0 : most / right + 1;
-    const int32_t stop = !together ? 0 : end < width ? end : width, reach = (p->kernel_height - 1) * p->dilation_height;
-    const tfkd_three_params three = {step, p->kernel_height * (run & ~3) * 6, run >> 2, run & 3,
-                                     row * p->dilation_height - run, p->kernel_height};
-#endif
-    const int32_t group_out = p->group_out_channels;
+    const int32_t out_channels = p->out_channels, group_out = p->group_out_channels;
     const int32_t whole = TFKD_DSP && TFKD_FAST(flags) ? group_out / 2 : 0; /* pairs of channels of the fast form */
-    for (int32_t group = 0; group < groups; group++) {
-        const int8_t *from = in + group * part;
+    for (int32_t group = 0; group < p->groups; group++) {
         int8_t *to = out + group * group_out;
-        int32_t waiting = 0; /* columns that are filled and not yet multiplied */
+        tfkd_fields fields;
+        tfkd_first_fields(p, in, group, columns, &fields);
 #if TFKD_DSP
         const int32_t first = group * ((group_out + 1) / 2);
         tfkd_pairs_params pairs = {columns, columns + 3 * p->depth, TFKD_CONV_SKIP(p->depth), p->pairs + first * 7,
                                    to, out_channels, 2 * out_channels, p->weights + first * p->depth};
 #endif
-        memset(columns, 0, (size_t)p->depth * 6); /* values that fill up a field to `depth` stay 0 */
-        for (int32_t y = 0; y < height; y++) {
-            const int32_t corner = y * down - top, at = corner * row - left * p->channels;
+        while (fields.todo > 0) {
+            const int32_t count = tfkd_next_columns(p, &fields);
 #if TFKD_DSP
-            const int32_t far = corner >= 0 && corner + reach < p->height ? stop - 2 : 0;
-#endif
-            for (int32_t x = 0; x < width; x++) {
-#if TFKD_DSP
-                if (!waiting && x >= begin && x < far) {
-                    tfkd_widen_three(columns, from + at + x * step, &three);
-                    waiting = 3, x += 2;
-                } else
-#endif
-                if (pixel) tfkd_widen(columns + 2 * waiting++, 0, part & ~3, from + at + x * step, part);
-                else tfkd_column(p, from, corner, x * right - left, columns + 2 * waiting++);
-                if (waiting < 3 && (x < width - 1 || y < height - 1)) continue;
-#if TFKD_DSP
-                if (whole) {
-                    pairs.out = to;
-                    if (waiting < 3) pairs.step2 = 0, pairs.step = waiting < 2 ? 0 : out_channels;
-                    if (flags & TFKD_SIGNED) tfkd_pairs_signed(&pairs);
-                    else if (flags & TFKD_ONE_SHIFT) tfkd_pairs_one_shift(&pairs);
-                    else tfkd_pairs(&pairs);
-                }
-#endif
-                if (2 * whole < group_out) tfkd_columns_times_weights(p, group, columns, to, waiting, 2 * whole, flags);
-                to += waiting * out_channels, waiting = 0;
+            if (whole) {
+                pairs.out = to;
+                if (count < 3) pairs.step2 = 0, pairs.step = count < 2 ? 0 : out_channels;
+                if (flags & TFKD_SIGNED) tfkd_pairs_signed(&pairs);
+                else if (flags & TFKD_ONE_SHIFT) tfkd_pairs_one_shift(&pairs);
+                else tfkd_pairs(&pairs);
             }
+#endif
+            if (2 * whole < group_out) tfkd_columns_times_weights(p, group, columns, to, count, 2 * whole, flags);
+            to += 3 * out_channels;
         }
     }
 }

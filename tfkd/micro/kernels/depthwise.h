@@ -71,10 +71,13 @@ typedef struct {
     uint32_t words[8]; /* a type that compilers copy by `ldm` and `stm` */
 } tfkd_eight;
 
+typedef void (*tfkd_rows_function)(const uint32_t *from, tfkd_rows_params *p);
+
 /* 3x3 at stride 1 or 2, four channels at a time. The scratch buffer holds `room` pairs of rows; a step computes the
- * rows of outputs for which all pairs are there, and moves the last pair, which the next step needs, to the start. */
-TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out, uint32_t *plane,
-                                    int flags) {
+ * rows of outputs for which all pairs are there, and moves the last pair, which the next step needs, to the start.
+ * compute: the variant of tfkd_rows for the layer. */
+TFKD_NOINLINE static void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out,
+                                             uint32_t *plane, tfkd_rows_function compute) {
     const int32_t channels = p->channels, times = p->channel_multiplier, stride = p->stride_width, room = p->row_pairs;
     const int32_t height = p->out_height, all = stride == 2 ? height : (height + 1) >> 1, size = p->plane_width * 4;
     const int32_t step = channels * times, row = p->out_width * step, down = stride == 2 ? row : 2 * row;
@@ -99,15 +102,7 @@ TFKD_INLINE void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t
                     rows, size * 4 - length - odd * 32 * stride, down - 2 * twos * step, last, size * 4,
                     p->bias + o, p->multiplier + o, p->shift + o, p->weights + 9 * o,
                     times == 1 ? first + 4 - c : times, 2 * p->out_zero_point + 1, times == 1 ? 8 : 0};
-                const uint32_t *from = plane + 2 * (i - first);
-                if (flags & TFKD_SIGNED)
-                    if (stride == 2) tfkd_rows_stride2_signed(from, &these);
-                    else tfkd_rows_signed(from, &these);
-                else if (flags & TFKD_ONE_SHIFT)
-                    if (stride == 2) tfkd_rows_stride2_one_shift(from, &these);
-                    else tfkd_rows_one_shift(from, &these);
-                else if (stride == 2) tfkd_rows_stride2(from, &these);
-                else tfkd_rows(from, &these);
+                compute(plane + 2 * (i - first), &these);
             }
             done += rows;
             for (int32_t i = 0; i < size / 8 && done < all; i++) eights[i] = eights[rows * size / 8 + i];
@@ -121,7 +116,11 @@ TFKD_INLINE void tfkd_depthwise(const tfkd_depthwise_params *p, const int8_t *in
                                 int flags) {
 #if TFKD_DSP
     if (TFKD_FAST(flags) && flags & TFKD_BY_ROWS && (!(flags & TFKD_BY_PLANE) || p->row_pairs)) {
-        tfkd_depthwise_3x3(p, in, out, (uint32_t *)(void *)plane, flags);
+        tfkd_rows_function compute = p->stride_width == 2 ? tfkd_rows_stride2 : tfkd_rows;
+        if (flags & TFKD_SIGNED) compute = p->stride_width == 2 ? tfkd_rows_stride2_signed : tfkd_rows_signed;
+        else if (flags & TFKD_ONE_SHIFT)
+            compute = p->stride_width == 2 ? tfkd_rows_stride2_one_shift : tfkd_rows_one_shift;
+        tfkd_depthwise_3x3(p, in, out, (uint32_t *)(void *)plane, compute);
         return;
     }
 #endif

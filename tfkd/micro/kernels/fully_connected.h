@@ -46,7 +46,17 @@ TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, cons
         const int16_t *weights = p->weights;
         const int32_t *bias = p->bias, *end = bias + p->channels, *multiplier = p->multiplier;
         const int8_t *shift = p->shift;
-        for (int32_t c = 0; c < p->channels; c += 8, weights += block) {
+        int32_t c = 0;
+#if TFKD_DSP && !defined(__OPTIMIZE_SIZE__)
+        if (TFKD_FAST(flags) && !step && whole && whole == p->depth && *shift <= 20 && p->channels >= 8) {
+            tfkd_blocks_params blocks = {in, in + whole, weights, bias, out, *multiplier, *shift,
+                                         (int32_t)((uint32_t)(2 * zero_point + 1) << *shift), p->channels / 8};
+            if (flags & TFKD_SIGNED) tfkd_blocks_signed(&blocks);
+            else tfkd_blocks(&blocks);
+            c = p->channels & ~7, out += c, bias += c, weights = blocks.weights;
+        }
+#endif
+        for (; c < p->channels; c += 8, weights += block) {
             int32_t sums[8];
             for (int i = 0; i < 8; i++) sums[i] = 0;
 #if TFKD_DSP

@@ -67,6 +67,13 @@ void *memset(void *, int, size_t);
 #define TFKD_THUMB1 0
 #endif
 
+/* A function that prepares the work of assembly: small rather than fast. */
+#if TFKD_DSP && defined(__clang__)
+#define TFKD_BESIDE __attribute__((minsize, noinline, unused)) static
+#else
+#define TFKD_BESIDE TFKD_NOINLINE static
+#endif
+
 /* Four bytes at any address; one instruction where the core supports unaligned access. */
 TFKD_INLINE uint32_t tfkd_load4(const void *from) {
     uint32_t word;

@@ -82,7 +82,8 @@ def addition(graph: Graph, op: Op) -> list[Layer]:
         "sign": -1 if op.kind == "SUB" else 1,
     }
     # Bits 0 and 1: the factor of an operand is exactly 1/2, so that a shift replaces the multiplication.
-    halves = sum(1 << i for i in (0, 1) if pairs[i] == (2**30, 0))
+    flags = sum(1 << i for i in (0, 1) if pairs[i] == (2**30, 0))
+    flags |= 4 if least == output.zero_point else 0  # sums below the zero point are clamped
     return [
         Layer(
             op,
@@ -94,7 +95,7 @@ def addition(graph: Graph, op: Op) -> list[Layer]:
             output.index,
             in_place=in_place,
             comment=shape_text(output),
-            flags=halves,
+            flags=flags,
             generic=True,
         )
     ]

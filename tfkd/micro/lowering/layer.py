@@ -50,6 +50,8 @@ class Layer:
         flags: Compile-time flags of the kernel.
         scratch_bytes: Size of a buffer that the kernel needs while it runs.
         in_place: Input tensors that the output may overwrite while it is computed.
+        lag: Bytes by which the output must start before the only input, which has been read up to where the output
+            then ends, so that the output may overwrite what was read; None where it must not overwrite anything.
         comment: Shapes and kernel size, for the reader of the C.
         generic: Whether one text of the kernel, written for int8, serves int16 too.
     """
@@ -64,6 +66,7 @@ class Layer:
     flags: int = 0
     scratch_bytes: int = 0
     in_place: tuple[int, ...] = ()
+    lag: int | None = None
     states: tuple[int, ...] = ()
     comment: str = ""
     generic: bool = False

@@ -97,7 +97,9 @@ def long_requantization(scales: Sequence[float], output: Tensor) -> dict[str, np
     return {"multiplier": np.array(multipliers, "int32"), "shift": np.array([s for _, s in pairs], "int8")}
 
 
-def fast_form(weights: np.ndarray, folded: np.ndarray, shifts: np.ndarray, flags: int, wide: bool) -> int:
+def fast_form(
+    weights: np.ndarray, folded: np.ndarray, shifts: np.ndarray, flags: int, wide: bool, *, signed_doubles: bool
+) -> int:
     """Adds flags for the kernels whose fast form multiplies up to 256 times a sum and saturates.
 
     Args:
@@ -106,15 +108,16 @@ def fast_form(weights: np.ndarray, folded: np.ndarray, shifts: np.ndarray, flags
         shifts: [channels] as the kernels take them.
         flags: Flags from `requantization`.
         wide: Result of `folded_sums`.
+        signed_doubles: Whether the form for signed results multiplies twice a sum only, so that it takes larger values.
 
     Returns:
-        `flags` with WIDE, with CLAMP where values exceed the bounds of the fast form, and with ONE_SHIFT where it
-        applies.
+        `flags` with WIDE, with CLAMP where values exceed the bounds of the fast form (SIGNED where that form takes
+        them), and with ONE_SHIFT where it applies.
     """
     flags |= WIDE if wide else 0
     most = folded + np.maximum(weights * 127, weights * -128).sum(axis=1)
     least = folded + np.minimum(weights * 127, weights * -128).sum(axis=1)
     if most.max(initial=0) >= 2**23 or least.min(initial=0) < -(2**23) or np.max(shifts, initial=0) > 14:
-        flags |= CLAMP
+        flags |= SIGNED if signed_doubles and np.max(shifts) <= 20 else CLAMP
     low, high = ONE_SHIFT_RANGE
     return flags if flags or min(shifts) < low or max(shifts) > high else ONE_SHIFT

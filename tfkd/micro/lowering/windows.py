@@ -6,7 +6,7 @@ window reaches over `(kernel - 1) * dilation + 1` values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -72,57 +72,87 @@ def window(source: Tensor, output: Tensor, op: Op, kernel: tuple[int, ...]) -> d
 def convolution(graph: Graph, op: Op) -> list[Layer]:
     """CONV_2D: input [1, H, W, I], weights [O, h, w, I / groups], output [1, H', W', O]."""
     tensor, weights, bias, scales = weights_of(graph, op, 0)
-    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if weights.ndim != 4:
         raise Unsupported(f"weights {tensor.shape} must be [out, h, w, in]. The file is damaged")
+    return [_convolution(graph, op, weights, bias, scales)]
+
+
+def _convolution(graph: Graph, op: Op, weights: np.ndarray, bias: np.ndarray, scales: Sequence[float]) -> Layer:
+    """A convolution, or a depthwise one of a single input channel, which computes the same.
+
+    Args:
+        graph: The model.
+        op: The op.
+        weights: [O, h, w, I / groups] int64.
+        bias: [O] int64.
+        scales: Scale of each output channel's weights.
+    """
+    source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     fields = window(source, output, op, weights.shape[1:3])
     channels, part = weights.shape[0], weights.shape[3]
     groups = fields["channels"] // part
     if groups * part != fields["channels"] or groups < 1 or channels % groups or output.shape[3] != channels:
-        raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
+        raise Unsupported(f"weights {weights.shape} do not fit input {source.shape}. The file is damaged")
     flat = weights.reshape(channels, -1)
     depth = -(-flat.shape[1] // 4) * 4
-    folded, wide = folded_sums(tensor.name, flat, bias, source.zero_point)
+    folded, wide = folded_sums(graph.tensors[op.inputs[1]].name, flat, bias, source.zero_point)
     least, most = activation_range(op, output)
     # TensorFlow Lite Micro computes float * float / float as doubles here.
     scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
-    flags = fast_form(flat, folded, scaling["shift"], flags, wide)
+    flags = fast_form(flat, folded, scaling["shift"], flags, wide, signed_doubles=False)
     per_group = channels // groups
-    # A 1x1 kernel with stride 1 reads only the pixel that it writes.
-    by_pixel = groups == 1 and not np.ptp([1, *(fields[f"{a}_{b}"] for a in ("kernel", "stride") for b in SIDES)])
     placed = np.zeros((channels, depth), "int64")
     placed[:, _places(fields, part)] = flat
     rows = by_pairs(placed, groups)
     numbers = (folded, scaling["multiplier"], scaling["shift"])
     pairs = ChannelPairs(*(by_pairs(n.astype("int64"), groups) for n in numbers))
-    return [
-        Layer(
-            op,
-            "convolution",
-            "convolution",
-            "tfkd_convolution_params",
-            {
-                "weights": packed_weights(rows[:, :, 0], rows[:, :, 1]),
-                "pairs": pairs.pack(flags, odd=per_group % 2, zero_point=output.zero_point),
-                **fields,
-                "out_channels": channels,
-                "groups": groups,
-                "group_channels": part,
-                "group_out_channels": per_group,
-                "depth": depth,
-                "zero_point": source.zero_point,
-                "out_zero_point": output.zero_point,
-                "least": least,
-                "most": most,
-            },
-            (source.index,),
-            output.index,
-            flags,
-            scratch_bytes=6 * depth,  # three columns of int16
-            in_place=(source.index,) if source.shape == output.shape and by_pixel else (),
-            comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
-        )
-    ]
+    return Layer(
+        op,
+        "convolution",
+        "convolution",
+        "tfkd_convolution_params",
+        {
+            "weights": packed_weights(rows[:, :, 0], rows[:, :, 1]),
+            "pairs": pairs.pack(flags, odd=per_group % 2, zero_point=output.zero_point),
+            **fields,
+            "out_channels": channels,
+            "groups": groups,
+            "group_channels": part,
+            "group_out_channels": per_group,
+            "depth": depth,
+            "zero_point": source.zero_point,
+            "out_zero_point": output.zero_point,
+            "least": least,
+            "most": most,
+        },
+        (source.index,),
+        output.index,
+        flags,
+        scratch_bytes=6 * depth,  # three columns of int16
+        in_place=(source.index,) if source.shape == output.shape and groups == 1 and _by_pixel(fields) else (),
+        lag=_lag(fields, channels) if groups == 1 else None,
+        comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
+    )
+
+
+def _lag(fields: Mapping[str, int], channels: int) -> int:
+    """`Layer.lag` of a kernel that computes output pixels one after the other, each from its window.
+
+    Args:
+        fields: Fields of `window`.
+        channels: Output channels.
+    """
+    if _by_pixel(fields):  # pixel i of the input is read before pixel i of the output is written
+        return max(0, (fields["out_height"] * fields["out_width"] - 1) * (channels - fields["channels"]))
+    row, out_row = fields["width"] * fields["channels"], fields["out_width"] * channels
+    tops = (max(0, y * fields["stride_height"] - fields["pad_top"]) for y in range(fields["out_height"]))
+    return max((y + 1) * out_row - top * row for y, top in enumerate(tops))
+
+
+def _by_pixel(fields: Mapping[str, int]) -> bool:
+    """Whether each output pixel reads the input pixel of the same place only."""
+    same_size = all(fields[side] == fields[f"out_{side}"] for side in SIDES)
+    return same_size and not np.ptp([1, *(fields[f"{a}_{b}"] for a in ("kernel", "stride") for b in SIDES)])
 
 
 def _places(fields: Mapping[str, int], part: int) -> np.ndarray:
@@ -158,6 +188,8 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
     source, output = int8(graph, op.inputs[0]), int8(graph, op.outputs[0])
     if weights.ndim != 4 or weights.shape[0] != 1:
         raise Unsupported(f"weights {tensor.shape} must be [1, h, w, out]. The file is damaged")
+    if source.shape[3:] == (1,):  # the kernel of convolutions is faster
+        return [_convolution(graph, op, weights.transpose(3, 1, 2, 0), bias, scales)]
     fields = window(source, output, op, weights.shape[1:3])
     channels = weights.shape[3]
     times = channels // fields["channels"]
@@ -167,7 +199,8 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
     folded, wide = folded_sums(tensor.name, by_channel.reshape(channels, -1), bias, source.zero_point)
     least, most = activation_range(op, output)
     scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
-    flags = fast_form(by_channel.reshape(channels, -1), folded, scaling["shift"], flags, wide)
+    flat = by_channel.reshape(channels, -1)
+    flags = fast_form(flat, folded, scaling["shift"], flags, wide, signed_doubles=True)
     fields |= _plane(fields)
     flags |= BY_ROWS if fields["row_pairs"] else BY_PLANE
     same_shape = times == 1 and source.shape == output.shape
@@ -250,6 +283,7 @@ def pool(graph: Graph, op: Op) -> list[Layer]:
             (source.index,),
             output.index,
             flags=int(kernel == "average_pool" and bool(op.options.get("Unsigned"))),
+            lag=_lag(fields, fields["channels"]) * np.dtype(source.dtype).itemsize,
             comment=f"{shape_text(source)} -> {shape_text(output)}",
             generic=True,
         )
