@@ -86,7 +86,7 @@ def test_large_models_are_run_on_fewer_samples(trained, monkeypatch):
     assert input_scale.audit(trained["plain"], by_class, "x").samples == 52
 
 
-class Sizes(L.Layer):
+class Sizes(keras.layers.Layer):
     """Passes its input on and keeps the sizes of the batches."""
 
     def build(self, shape):

@@ -102,7 +102,7 @@ def test_augmentations_that_move_what_labels_belong_to_are_refused():
 
     with pytest.raises(InputError, match="Received: brighten without the attribute moves"):
         train.batches(5, augment=brighten)
-    brighten.moves = False
+    vars(brighten)["moves"] = False
     x, y = next(iter(train.batches(5, augment=brighten)))
     np.testing.assert_array_equal(x, train.x + 1.0)
     np.testing.assert_array_equal(y, train.y)
