@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
@@ -35,6 +36,19 @@ def test_transposed_convolution_of_16_bits_with_a_bias_of_32_is_refused() -> Non
     options = schema.TransposeConvOptionsT(strideH=2, strideW=2)
     with pytest.raises(ValueError, match=r"TRANSPOSE_CONV .*must be a constant of int64, is int32"):
         micro.emit(made.bytes(made.op("TRANSPOSE_CONV", inputs, [made.output((1, 6, 6, 2))], options)))
+
+
+def test_convolution_of_a_constant_is_refused() -> None:
+    """Nothing would write the constant into the arena, from which the kernel reads."""
+    made = Net(random.Random(0))
+    x = made.input((1, 4, 4, 2))
+    constant = made.tensor((1, 4, 4, 2), "int8", np.ones((1, 4, 4, 2), "int8"), [0.1], [0])
+    weights, scales = made.weights((2, 1, 1, 2), 2, 0, per_channel=False)
+    options = schema.Conv2DOptionsT(strideH=1, strideW=1, dilationHFactor=1, dilationWFactor=1)
+    inputs = [constant, weights, made.bias(constant, scales, 2)]
+    y = made.op("CONV_2D", inputs, [made.output((1, 4, 4, 2))], options)
+    with pytest.raises(ValueError, match=r"CONV_2D .*must be computed from the model's inputs, is a constant"):
+        micro.emit(made.bytes(made.op("ADD", [x, y], [made.output((1, 4, 4, 2))], schema.AddOptionsT())))
 
 
 def test_emit_float_model_is_refused() -> None:

@@ -201,7 +201,20 @@ def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
     if isinstance(lowering, ByType):
         dtypes = {graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0}
         lowering = lowering.int16 if {"int16", "int32"} & dtypes else lowering.int8
-    return lowering(graph, op)
+    lowered = lowering(graph, op)
+    if not isinstance(lowered, Alias):
+        _check_reads(graph, lowered)
+    return lowered
+
+
+def _check_reads(graph: Graph, layers: list[Layer]) -> None:
+    """Refuses a kernel that would read a constant from the arena, where nothing writes it."""
+    for i in (i for layer in layers for i in layer.reads if isinstance(i, int)):
+        if graph.tensors[i].data is not None:
+            raise Unsupported(
+                f"{graph.tensors[i].name!r} must be computed from the model's inputs, is a constant. Put the result "
+                "of the layer into the Keras model as a constant"
+            )
 
 
 def _check_integers(graph: Graph, op: Op) -> None:
