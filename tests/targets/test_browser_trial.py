@@ -313,6 +313,12 @@ def test_values_that_are_no_numbers_or_have_no_range_are_other_answers():
         assert "range" not in explanation
 
 
+def test_a_second_output_that_is_no_number_is_another_answer():
+    host = [np.array([[0.0], [1.0]], "float32")] * 2
+    found = Agreement.of([host[0], np.array([[np.nan], [1.0]], "float32")], host, are_classes=False)
+    assert found.sentences()[:2] == ("bad", "Other answers")
+
+
 @pytest.mark.parametrize(
     ("user_agent", "name"),
     [

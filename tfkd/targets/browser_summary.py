@@ -106,7 +106,9 @@ class Agreement:
         shares = [a / b if b else math.inf if a else 0.0 for a, b in zip(differences, ranges, strict=True)]
         same = int((classes(outputs[0]) == classes(expected[0])).sum()) if are_classes else None
         integers = all(one.dtype.kind in "iub" for one in outputs)
-        return cls(len(outputs[0]), int(equal.sum()), same, max(differences), max(shares), integers)
+        # numpy's maximum is NaN where one is, Python's only where the first is.
+        largest, share = float(np.max(differences)), float(np.max(shares))
+        return cls(len(outputs[0]), int(equal.sum()), same, largest, share, integers)
 
     def sentences(self) -> tuple[str, str, str]:
         """State of the page (`good` or `bad`), verdict and explanation."""
