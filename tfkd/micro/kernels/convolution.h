@@ -5,8 +5,9 @@
  *   output   [1, out height, out width, out channels] int8
  *
  * Up to three receptive fields at a time are widened to 16 bits, as interleaved columns, and multiplied with two output
- * channels at a time. All inputs of a step are read before its outputs are written, so that the output may overwrite
- * the input of a 1x1 convolution with stride 1 and equal shapes.
+ * channels at a time. All inputs of a step are read before its outputs are written, pixel by pixel where there is one
+ * group, so that the output may then overwrite what no later step reads: the rows above the next field, and in a 1x1
+ * convolution with stride 1 the pixels before it.
  *
  * A column (`depth` values) in the scratch buffer, by index in int16; v: values, c: columns:
  *
