@@ -36,6 +36,23 @@ def test_settings_that_are_given_stay(convolutional):
     assert chosen(convolutional, schedule="step") == ("sgd", 0.1, 0.005, None)
 
 
+class Coded(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = layers.Conv2D(4, 3), layers.BatchNormalization()
+        self.pool, self.head = layers.GlobalAveragePooling2D(), layers.Dense(10)
+
+    def call(self, x):
+        return self.head(self.pool(self.norm(self.stem(x))))
+
+
+def test_subclassed_model_is_known_once_it_is_built():
+    model = Coded()
+    assert chosen(model) == (None,) * 4
+    model(keras.ops.zeros((1, 8, 8, 1)))
+    assert chosen(model) == SGD
+
+
 def test_trained_weights_other_families_and_other_tasks_keep_small_steps(student, convolutional):
     assert chosen(student) == (None,) * 4  # statistics of batch normalization are those of a training
     assert chosen(convolutional, tasks.get("regression")) == (None,) * 4

@@ -18,7 +18,17 @@ def test_samples_that_are_scaled_already_are_found(largest, found):
     assert all("Rescaling 'rescaling" in one.evidence and one.severity == "warning" for one in findings)
 
 
-def test_student_of_another_input_is_not_examined():
+class Coded(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.scaled = keras.layers.Rescaling(1e-3)
+
+    def call(self, x):
+        return self.scaled(x)
+
+
+def test_student_of_another_or_no_known_input_is_not_examined():
     train = data.load("digits").train
+    assert not [*scale_examination.examine(Coded(), train)]
     inputs = keras.Input((4,))
     assert not [*scale_examination.examine(keras.Model(inputs, keras.layers.Rescaling(1e-3)(inputs)), train)]

@@ -25,7 +25,7 @@ def complete(config: TrainingConfig, model: keras.Model, task: Task) -> Training
 
     Args:
         config: The settings. A weight decay or a warm-up that they name stays.
-        model: Built model that is trained.
+        model: The model that is trained; one that is not built yet keeps Adam.
         task: The task.
     """
     if config.optimizer is not None or config.learning_rate is not None or not task.is_classification:
@@ -59,6 +59,8 @@ def _is_new_convolutional(model: keras.Model) -> bool:
 
 
 def _is_untrained(normalization: keras.layers.BatchNormalization) -> bool:
-    """Whether the statistics are those from before the first training step."""
+    """Whether the statistics are those from before the first training step; False where there are none yet."""
+    if not normalization.built:
+        return False
     mean, variance = (np.asarray(one) for one in (normalization.moving_mean, normalization.moving_variance))
     return bool((mean == 0).all() and (variance == 1).all())

@@ -21,10 +21,10 @@ def examine(model: keras.Model, split: Split) -> Iterator[Finding]:
     """Finds a first layer, such as `Rescaling(1 / 255)`, that leaves almost nothing of the differences of samples.
 
     Args:
-        model: An untrained student; one that does not take the samples is not examined.
+        model: An untrained student; one that does not take the samples, or does not tell its input, is not examined.
         split: Training samples.
     """
-    if model.input_shape != (None, *split.input_shape):
+    if getattr(model, "input_shape", None) != (None, *split.input_shape):  # subclassed models have none
         return
     x = split.sample(min(_SAMPLES, len(split))).x.astype("float32")
     _, layers = keras_runs.run(model, x[:1])

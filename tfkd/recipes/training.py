@@ -306,8 +306,8 @@ def _examine_teacher(
 
 
 def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits, task: Task) -> Finding | None:
-    if student.input_shape != (None, *splits.val.input_shape):
-        return None  # refused later, with the reason
+    if getattr(student, "input_shape", None) != (None, *splits.val.input_shape):
+        return None  # refused later, with the reason; or subclassed, which has no such shape
     if isinstance(task, tasks.ScoredTask):
         if task.check_outputs(tuple(student.output_shape[1:]), splits.val) is not None:
             return None
