@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ToolMissingError
 from tfkd.recipes import recipe as recipes
 from tfkd.recipes.search import runner
+from tfkd.recipes.search.candidate import candidate
 from tfkd.recipes.search.cost import Cost, measure
 from tfkd.recipes.search.results import best_of
 from tfkd.recipes.search.study import Found, Study, check_packages
@@ -245,6 +247,30 @@ def test_recipe_without_the_table_is_refused(tmp_path):
 def test_recipe_of_the_guide_is_valid():
     (toml,) = re.findall(r"^```toml\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert len(recipes.parse(toml, "guide").search.space) == 8
+
+
+EVERY_VIEW = {"augment": "crop_flip", "views": "all", "label_hours": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("distillation", "varied", "expected"),
+    [
+        ({}, {}, (1, None)),
+        ({"augment": "crop_flip"}, {}, (8, None)),
+        (EVERY_VIEW, {}, ("all", 1.0)),
+        (EVERY_VIEW, {"augment": "none"}, (1, None)),
+        (EVERY_VIEW, {"augment": "rotation"}, (8, None)),
+        (EVERY_VIEW, {"augment": "mixup"}, (None, None)),
+        (EVERY_VIEW, {"features": [{"student_layer": "logits", "teacher_layer": "logits"}]}, (None, None)),
+    ],
+    ids=["none", "crops", "all", "all without", "all of another", "mixed", "features"],
+)
+def test_candidate_has_the_views_that_its_training_can_have(distillation, varied, expected):
+    content = tomllib.loads(RECIPE.format(output="unused", teacher="t.keras", max_bytes=1))
+    content["distillation"] |= distillation
+    values = {f"distillation.{name}": value for name, value in varied.items()}
+    found = candidate(recipes.Recipe.model_validate(content), values, stored=True).recipe.distillation
+    assert (found.views, found.label_hours) == expected
 
 
 # The page.

@@ -121,12 +121,9 @@ def _set_views(content: JsonObject) -> None:
     distillation = content["distillation"] = dict(content.get("distillation") or {})
     augment = distillation.get("augment", "none")
     names = [name for name in ([augment] if isinstance(augment, str) else augment) if name != "none"]
-    if distillation.get("views") == "all" and names == ["crop_flip"]:
-        return
-    distillation.pop("label_hours", None)
-    if "teacher" in content["data"] or distillation.get("features") or augmentations.mixes(names):
-        distillation.pop("views", None)
-    elif not names:
-        distillation["views"] = 1
-    else:
-        distillation["views"] = distillation.get("views") if isinstance(distillation.get("views"), int) else _VIEWS
+    views = distillation.pop("views", None)
+    if "teacher" not in content["data"] and not distillation.get("features") and not augmentations.mixes(names):
+        fits = views is not None and (views != "all" or names == ["crop_flip"])
+        distillation["views"] = 1 if not names else views if fits else _VIEWS
+    if distillation.get("views") != "all":
+        distillation.pop("label_hours", None)
