@@ -38,7 +38,8 @@ def label(
         float | None,
         typer.Option(
             min=1e-3,
-            help="Time after which no further view is begun. With --views all a training takes the views that exist.",
+            help="Time after which it stops; the first view is always finished. With --views all a training takes the "
+            "views that are complete.",
         ),
     ] = None,
     augment: Augment = None,

@@ -40,7 +40,7 @@ class Job:
         padding: Padding of `crop_flip` in pixels, >= 0.
         flip: Whether `crop_flip` mirrors images at random.
         batch_size: Samples per teacher call, >= 1.
-        hours: Time after which no further view is begun, > 0; None for no limit.
+        hours: Time after which the labelling stops, > 0; the first view is always finished. None for no limit.
         seed: Seed of the views, >= 0.
         teacher_input: What the teacher expects for the pixels of images.
     """

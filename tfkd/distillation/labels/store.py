@@ -166,7 +166,7 @@ class SoftLabels:
                 `tfkd.data.every_crop_flip` the views are all crops and flips, and a training takes those that exist.
             seed: Random seed of the views.
             shard: (i, n): this call computes every n-th chunk, from chunk i on, so that n machines share the work.
-            hours: Time after which no further view is begun, > 0; the first is always finished. None for no limit.
+            hours: Time after which the labelling stops, > 0; the first view is always finished. None for no limit.
             progress: Function that is called with (finished chunks, total chunks).
             task: One of `tfkd.tasks.NAMES`; by default the one that labels and teacher show.
             **options: `batch_size`, the largest number of samples per call of the teacher (default 256; fewer where
