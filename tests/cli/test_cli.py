@@ -409,6 +409,14 @@ def test_label_stores_verifies_and_is_distilled_from(student, tmp_path):
     assert tfkd_cli("label", *common, "--shard", "3").exit_code == 2
 
 
+def test_store_of_every_view_is_verified_without_its_number(student, tmp_path):
+    common = ("--teacher", student / "student.keras", "--padding", 0, "--out", tmp_path / "l")
+    made = tfkd_cli("label", *common, "--views", "all", "--json")
+    assert json.loads(made.stdout)["views"] == 2
+    verified = tfkd_cli("label", *common, "--verify")
+    assert "largest divergence" in verified.output, verified.output
+
+
 def test_convert_writes_golden_vectors_and_refuses_existing_ones(student, tmp_path):
     out = tmp_path / "m.tflite"
     arguments = ("convert", student / "student.keras", out, "--golden", 3)

@@ -67,8 +67,8 @@ class Job:
         """The teacher; a regression keeps the activation at its end."""
         return self.teacher_input.load(self.teacher, logits=self.task is None or tasks.get(self.task).gives_logits)
 
-    def augmentation(self, views: Views) -> Augment | None:
-        """The augmentation of a store with so many views.
+    def augmentation(self) -> Augment | None:
+        """The augmentation of the views; None for a single one.
 
         Raises:
             InputError: A name or an option is unknown, or an augmentation mixes samples.
@@ -82,7 +82,7 @@ class Job:
         options = {"crop_flip": {"padding": self.padding, "flip": self.flip}} if "crop_flip" in names else {}
         own = {name: own_code.find(name) for name in names if ":" in name}
         augment, _ = augmentations.build(names, options | dict(self.augment_options), own)
-        return every(augment) if self.views == "all" else augment if views != 1 else None
+        return every(augment) if self.views == "all" else augment if self.views != 1 else None
 
 
 def parse_views(text: str) -> Views:
@@ -197,7 +197,7 @@ def build(job: Job, shard: str = "0/1", *, progress: Progress | None = None) -> 
     parts = re.fullmatch(r"(\d+)/(\d+)", shard)
     if parts is None:
         raise InputError(f"label: shard must be i/n, such as 0/3. Received: {shard!r}.")
-    augment = job.augmentation(job.views)
+    augment = job.augmentation()
     train = data.load(job.data).train
     views = augment.views if isinstance(augment, EveryCropFlip) else int(job.views)
     part, machines = int(parts[1]), int(parts[2])
@@ -223,7 +223,7 @@ def verify(job: Job) -> JsonObject:
     """Recomputes the logits of random samples and compares them with the store; writes nothing.
 
     Args:
-        job: The labelling that made the store.
+        job: The labelling that made the store, which knows the number of views itself.
 
     Returns:
         See `build`.
@@ -232,7 +232,8 @@ def verify(job: Job) -> JsonObject:
         InputError: There is no store, or it belongs to another teacher, data set or augmentation.
     """
     found = SoftLabels.open(job.out)
-    largest = found.verify(job.load_teacher(), data.load(job.data).train, augment=job.augmentation(found.views))
+    job = dataclasses.replace(job, views="all" if isinstance(found.augment, EveryCropFlip) else found.views)
+    largest = found.verify(job.load_teacher(), data.load(job.data).train, augment=job.augmentation())
     return _record(job, found, f"{job.out}: logits were recomputed; the largest divergence is {largest:.2g}")
 
 
