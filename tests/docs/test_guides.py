@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -19,7 +20,7 @@ PAGES = [
     ROOT / "README.md",
     *(page for room in ("guides", "tutorials", "concepts") for page in ROOT.glob(f"docs/{room}/*.md")),
 ]
-COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+GROUP: Any = typer.main.get_command(cli.app)
 
 
 @pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: page.stem)
@@ -28,7 +29,7 @@ def test_commands_of_a_page_exist_with_their_options(page):
     blocks = "".join(re.findall(r"^```(?:sh|console)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
     lines = re.findall(r"^(?:\$ )?tfkd ([a-z-]+)([^#\n]*)", blocks, re.MULTILINE)
     for name, arguments in lines + re.findall(r"`tfkd ([a-z][a-z-]*)([^`]*)`", text):
-        known = {option for one in COMMANDS[name].params for option in (*one.opts, *one.secondary_opts)}
+        known = {option for one in GROUP.commands[name].params for option in (*one.opts, *one.secondary_opts)}
         assert set(re.findall(r"(?<!\S)--[a-z0-9-]+", arguments)) <= known, name
 
 
