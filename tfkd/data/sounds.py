@@ -89,11 +89,24 @@ def features_of(request: Request, split: Split) -> JsonObject | None:
     return sound_features.definition(request.options, rate)
 
 
-def without_features(request: Request) -> Request:
-    """The same data set, read as samples of sounds."""
-    unused = ("features", "mel_bands", "coefficients", "frame_ms", "hop_ms")
-    plain = {name: getattr(ReadingOptions(), name) for name in unused}
-    return dataclasses.replace(request, options=dataclasses.replace(request.options, **plain))
+def samples_of(request: Request, split: Split) -> np.ndarray:
+    """The sounds of a split that was read as features, from the same files.
+
+    Args:
+        request: The data set.
+        split: A split of it, or a part of one.
+
+    Returns:
+        float32 [N, samples, 1].
+
+    Raises:
+        InputError: The sounds have different lengths or rates, or the split is none of files.
+    """
+    if split.paths is None:
+        raise InputError(f"load: {request.reference} must be sound files. Received: other data. Leave the sounds out.")
+    unused = ("features", "mel_bands", "coefficients", "frame_ms", "hop_ms", "skip_broken")
+    plain = dataclasses.replace(request.options, **{name: getattr(ReadingOptions(), name) for name in unused})
+    return read(request.reference, request.folder, split.paths, plain)[0][:]
 
 
 def _soundfile() -> ModuleType:

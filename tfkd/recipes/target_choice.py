@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tfkd import targets
 from tfkd._internal.types import JsonRecord
 from tfkd.errors import InputError
 from tfkd.targets import Target
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfkd.data import Request, Split
 
 
@@ -91,7 +91,7 @@ def for_sounds(
         InputError: `from_sounds` with a data set that is not read as features of sound files, or without a target that
             computes features.
     """
-    from tfkd.data import load, sounds
+    from tfkd.data import sounds
 
     how = sounds.features_of(request, test)
     if not from_sounds:
@@ -106,10 +106,7 @@ def for_sounds(
             "validate: --from-sounds needs an emulated core, which computes features. Received: other targets. Add "
             "--target cortex-m4."
         )
-    split = load(sounds.without_features(request)).test
-    order = np.argsort(split.ids)
-    rows = order[np.searchsorted(split.ids, test.ids, sorter=order)]
-    return with_features(chosen, how, split.take(rows).x[:])
+    return with_features(chosen, how, sounds.samples_of(request, test))
 
 
 def unavailable(specs: Sequence[str]) -> dict[str, str]:

@@ -98,7 +98,7 @@ def main() -> None:
         how = sounds.features_of(request, splits.test)
         if how is None:
             parser.error("the data must be sound files")
-        waves = data.load(sounds.without_features(request)).test.x[:]
+        waves = sounds.samples_of(request, splits.test)
         student = trained(splits, options.epochs)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
