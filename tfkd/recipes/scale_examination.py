@@ -22,17 +22,18 @@ def examine(model: keras.Model, split: Split) -> Iterator[Finding]:
 
     Args:
         model: An untrained student; one that does not take the samples, or does not tell its input, is not examined.
-        split: Training samples.
+        split: Training samples; those that are all one value tell nothing.
     """
     if getattr(model, "input_shape", None) != (None, *split.input_shape):  # subclassed models have none
         return
     x = split.sample(min(_SAMPLES, len(split))).x.astype("float32")
     _, layers = keras_runs.run(model, x[:1])
-    for scale in input_scale.own_scales(layers, x):
+    for scale in input_scale.own_scales(layers, x) if x.std() > 0 else ():
         if scale.fault is not None:
             yield Finding(
                 "warning",
                 "The first layer of the student expects samples of another scale.",
                 f"samples {scale.fault}",
-                "Give images as 0..255, as the builders of tfkd take them, or a student without that layer.",
+                "Give samples in the range of that layer, such as images as 0..255 for the builders of tfkd; adapt a "
+                "Normalization to them; or take a student without that layer.",
             )
