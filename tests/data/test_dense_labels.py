@@ -145,9 +145,14 @@ def test_labels_are_mirrored_with_their_image(kind, names):
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [((), "points without names"), (("nose", "left_eye"), "'left_eye' without 'right_eye'")],
-    ids=["none", "one side"],
-)  # fmt: skip
+    ("names", "message"),
+    [
+        ((), "points without names"),
+        (("nose", "left_eye"), "'left_eye' without 'right_eye'"),
+        (("nose", "r_eye"), "'r_eye' without 'l_eye'"),
+    ],
+    ids=["none", "one side", "one letter"],
+)
 def test_points_are_mirrored_only_where_their_sides_are_known(names, message):
     train = loaded(POINTS, "points", class_names=names).train
     with pytest.raises(InputError, match=message):

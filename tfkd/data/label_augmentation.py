@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 # (labels [B, ...], seeds int32 [B, 2]) -> labels.
 Mover = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 
-_SIDES = re.compile("(left|right|Left|Right|LEFT|RIGHT)")
-_OTHER_SIDES = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
+# A side in the name of a point: a word, or a letter that stands alone, as in l_hip.
+_SIDES = re.compile("(left|right|Left|Right|LEFT|RIGHT|(?<![A-Za-z])[lrLR](?![A-Za-z]))")
+_PAIRS = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"), ("l", "r"), ("L", "R"))
+_OTHER_SIDES = {one: other for a, b in _PAIRS for one, other in ((a, b), (b, a))}
 _KINDS = (*dense_labels.KINDS, frame_labels.KIND)
 
 
@@ -106,6 +108,8 @@ def _mirrored_order(names: Sequence[str]) -> list[int]:
 
     >>> _mirrored_order(("nose", "left_eye", "right_eye"))
     [0, 2, 1]
+    >>> _mirrored_order(("r_hip", "l_hip", "collar"))
+    [1, 0, 2]
     """
     if all(name.isdecimal() for name in names):
         raise InputError(
