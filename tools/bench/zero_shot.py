@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, seed: int) -> dict[str, tuple[float, float,
 
 def image_encoder(outputs: int) -> keras.Model:
     """The student: a ResNet of 8 layers."""
-    return tfkd.models.build("resnet8", (32, 32, 3), outputs, width=8)
+    return tfkd.models.build("resnet8", (32, 32, 3), outputs)
 
 
 def text_teacher(tokens: np.ndarray, seed: int) -> keras.Model:
