@@ -65,7 +65,7 @@ class Audited(NamedTuple):
         accuracy: Accuracy, 0..1; None where the outputs are not one value for each class, or where the model keeps a
             state.
         findings: Sentences on what is suspicious about it.
-        samples: Number of samples that it was measured on: of a large model some of them.
+        samples: Number of samples that it was measured on; a large model is run on a part of them.
     """
 
     accuracy: float | None

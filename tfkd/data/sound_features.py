@@ -140,8 +140,17 @@ def compute(file: str, sound: np.ndarray, rate: int, options: ReadingOptions) ->
     energy = np.abs(np.fft.rfft(frames * window, size)) ** 2
     log_mel = np.log(energy @ _mel_matrix(options.mel_bands, size, rate) + _OFFSET)
     if options.features == "mfcc":
-        log_mel = log_mel @ _cosines(options.mel_bands, options.coefficients)
+        log_mel = log_mel @ cosines(options.mel_bands, options.coefficients)
     return log_mel.astype(np.float32)
+
+
+def mel(hertz: float | np.ndarray) -> np.ndarray:
+    """Frequencies on the mel scale of the HTK Book, version 3.4, section 5.4.
+
+    >>> round(float(mel(700.0)), 1)
+    781.2
+    """
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
 
 
 @functools.cache
@@ -151,10 +160,6 @@ def _mel_matrix(bands: int, size: int, rate: int) -> np.ndarray:
     Reference:
         Young et al.: The HTK Book, version 3.4, section 5.4. `tf.signal.linear_to_mel_weight_matrix` has the same.
     """
-
-    def mel(hz: float | np.ndarray) -> np.ndarray:
-        return 2595 * np.log10(1 + np.asarray(hz) / 700)
-
     edges = np.linspace(mel(_LOWEST_HZ), mel(rate / 2), bands + 2)
     bins = mel(np.linspace(0, rate / 2, size // 2 + 1))[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -163,7 +168,7 @@ def _mel_matrix(bands: int, size: int, rate: int) -> np.ndarray:
 
 
 @functools.cache
-def _cosines(bands: int, coefficients: int) -> np.ndarray:
+def cosines(bands: int, coefficients: int) -> np.ndarray:
     """The matrix of the cosine transform, [bands, coefficients].
 
     Reference:

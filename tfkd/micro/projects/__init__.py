@@ -10,9 +10,6 @@ import dataclasses
 import importlib.metadata
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import jinja2
 
 from tfkd._internal.suggestion import suggestion
 from tfkd._internal.types import JsonObject
@@ -21,6 +18,7 @@ from tfkd.errors import InputError
 from tfkd.micro import task_code
 from tfkd.micro.c_context import CTYPES, quantizer, value_type
 from tfkd.micro.emitter import Program
+from tfkd.micro.rendering import rendered
 from tfkd.micro.selftest import Vectors, engine
 
 # The template of each kind of project.
@@ -234,15 +232,5 @@ def _facts(report: JsonObject) -> dict[str, str]:
 
 def _rendered(kind: str, project: Project) -> dict[str, str]:
     """The files of a kind of project beside the generated C, by their paths."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # C, YAML and Markdown
-    )
-    variables: dict[str, Any] = {"project": project}
-    text = environment.get_template(PROJECTS[kind]).render(variables)
-    _, *parts = _START.split(text)
+    _, *parts = _START.split(rendered(__name__, PROJECTS[kind], {"project": project}))
     return {path: content.strip("\n") + "\n" for path, content in zip(parts[::2], parts[1::2], strict=True)}

@@ -20,7 +20,7 @@ from tfkd.errors import InputError
 from tfkd.micro import task_code
 from tfkd.micro.c_context import CTYPES, array_text
 from tfkd.micro.emitter import Program
-from tfkd.micro.sensors.rendering import rendered
+from tfkd.micro.rendering import rendered
 
 _PRECISION = 1 << 22
 # Bytes of a pixel in each format, and what they are.
@@ -145,7 +145,9 @@ def write(program: Program, camera: Camera) -> dict[str, str]:
             ),
         }
     kinds: Mapping[str, str] = {"h": "camera_header.jinja", "c": "camera.jinja"}
-    return {f"{program.name}_camera.{end}": rendered(template, variables) for end, template in kinds.items()}
+    return {
+        f"{program.name}_camera.{end}": rendered(__package__, template, variables) for end, template in kinds.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)

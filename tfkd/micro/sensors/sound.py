@@ -15,7 +15,7 @@ from tfkd.micro.c_context import CTYPES, array_text
 from tfkd.micro.emitter import Program
 from tfkd.micro.io_tensors import IOTensor
 from tfkd.micro.kernel_text import kernel_texts
-from tfkd.micro.sensors.rendering import rendered
+from tfkd.micro.rendering import rendered
 
 # Lengths of the Fourier transform. A longer one would lose quiet bands in the rounding of its 32 bits.
 SHORTEST, LONGEST = 16, 4096
@@ -121,7 +121,7 @@ def write(program: Program, how: JsonRecord) -> SoundCode:
         "most": int(limits.max),
     }
     return SoundCode(
-        {f"{program.name}_sound.{end}": rendered(f"sound{kind}.jinja", variables) for end, kind in _FILES},
+        {f"{program.name}_sound.{end}": rendered(__package__, f"sound{kind}.jinja", variables) for end, kind in _FILES},
         how,
         rows,
         io.tensor.dtype,
@@ -153,10 +153,7 @@ def _input(program: Program, how: JsonRecord) -> tuple[IOTensor, tuple[int, int]
 
 def _bands(how: JsonRecord) -> tuple[np.ndarray, np.ndarray]:
     """The first bin above each edge of the bands, uint16 [bands + 2], and the weights of those bins, uint16 [bins]."""
-
-    def mel(hertz: np.ndarray) -> np.ndarray:
-        return 2595 * np.log10(1 + hertz / 700)
-
+    mel = sound_features.mel
     low, high = mel(np.array([how["lowest_hz"], how["highest_hz"]]))
     bins = np.arange(how["fft"] // 2 + 1)
     places = (mel(bins * how["sample_rate"] / how["fft"]) - low) / (high - low) * (how["bands"] + 1)
@@ -167,8 +164,7 @@ def _bands(how: JsonRecord) -> tuple[np.ndarray, np.ndarray]:
 
 def _cosines(how: JsonRecord) -> tuple[np.ndarray, int]:
     """The matrix of the cosine transform, int16 [coefficients * bands], and its fraction bits."""
-    bands, coefficients = how["bands"], how["coefficients"]
-    matrix = np.sqrt(2 / bands) * np.cos(np.pi * np.outer(np.arange(coefficients), np.arange(bands) + 0.5) / bands)
+    matrix = sound_features.cosines(how["bands"], how["coefficients"]).T
     # As many bits as an int16 has room for, and the sum of a transform in 31 bits.
     bits = min(
         math.floor(math.log2(32767 / np.abs(matrix).max())),
