@@ -114,9 +114,9 @@ CORNERS = np.random.default_rng(2).random((40, 3, 3))
 
 def mirrored_label(label, kind):
     if kind == "masks":
-        return label[:, ::-1]
+        return np.array([0, 2, 1, 255], np.uint8)[np.minimum(label, 3)][:, ::-1]
     if kind == "boxes":
-        return [[1 - r, t, 1 - le, b, c] if c >= 0 else [0, 0, 0, 0, -1] for le, t, r, b, c in label]
+        return [[1 - r, t, 1 - le, b, (1, 0, -1)[int(c)]] if c >= 0 else [0, 0, 0, 0, -1] for le, t, r, b, c in label]
     return [[1 - x if visible else 0, down, visible] for x, down, visible in label[[0, 2, 1]]]
 
 
@@ -124,12 +124,13 @@ def mirrored_label(label, kind):
 @pytest.mark.parametrize("names", [["flip"], ["noise", "flip"]], ids=["alone", "in a chain"])
 def test_labels_are_mirrored_with_their_image(kind, names):
     y = {
-        "masks": SEVERAL[..., 0] % 3,
+        "masks": np.where(SEVERAL[..., 1] < 200, SEVERAL[..., 0] % 3, 255),
         "boxes": np.tile(BOXES[:1], (40, 1, 1)),
         "points": np.concatenate([CORNERS[..., :2], CORNERS[..., 2:] > 0.3], axis=2),
     }[kind]
-    names_of = {"class_names": ("nose", "left_eye", "right_eye")} if kind == "points" else {}
-    train = data.from_arrays((SEVERAL, y), (SEVERAL, y), labels=kind, validation=0, **names_of).train
+    sides = ("left_eye", "right_eye")
+    class_names = sides if kind == "boxes" else ("nose", *sides)
+    train = data.from_arrays((SEVERAL, y), (SEVERAL, y), labels=kind, validation=0, class_names=class_names).train
     augment, _ = augmentations.build(names, {"noise": {"level": 0.0}} if names[1:] else {})
     images, labels = next(iter(train.batches(40, augment=augment)))
     mirrored = 0
@@ -157,6 +158,24 @@ def test_points_are_mirrored_only_where_their_sides_are_known(names, message):
     train = loaded(POINTS, "points", class_names=names).train
     with pytest.raises(InputError, match=message):
         train.batches(5, augment=augmentations.build(["flip"], {})[0])
+
+
+def test_mirrored_classes_that_would_keep_the_name_of_a_side_are_refused_or_named(caplog):
+    y = np.arange(6) % 3
+    flip, jitter = (augmentations.build([name], {})[0] for name in ("flip", "color_jitter"))
+    signs = loaded(y, class_names=("stop", "turnLeft", "turnRight")).train
+    with pytest.raises(InputError, match="Received: the classes 'turnLeft' and 'turnRight'"):
+        signs.batches(2, augment=flip)
+    with pytest.raises(InputError, match=r"^augment: crop_flip mirrors images.*use crop_flip with flip = false"):
+        signs.batches(2, augment=data.crop_flip())
+    signs.batches(2, augment=jitter)
+    signs.batches(2, augment=data.crop_flip(flip=False))
+    assert not caplog.records
+    loaded(y, class_names=("right_whale", "cleft", "bright")).train.batches(2, augment=flip)
+    assert "Received: right_whale. Leave flip out" in caplog.text
+    caplog.clear()
+    loaded(y, class_names=("L", "R", "copyright")).train.batches(2, augment=flip)  # letters are no sides
+    assert not caplog.records
 
 
 def test_partner_of_mirrored_images_is_refused():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tfkd.data import dense_labels, frame_labels
-from tfkd.data.augmentation import Augment, step_seeds
+from tfkd.data.augmentation import Augment, CropFlip, step_seeds
 from tfkd.data.augmentations import AUGMENTATIONS, Chain
 from tfkd.data.image_augmentation import Flip
 from tfkd.errors import InputError
@@ -18,11 +21,18 @@ if TYPE_CHECKING:
 # (labels [B, ...], seeds int32 [B, 2]) -> labels.
 Mover = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 
-# A side in the name of a point: a word, or a letter that stands alone, as in l_hip.
+log = logging.getLogger("tfkd")
+
+# A side in the name of a point or class: a word, or a letter that stands alone, as in l_hip.
 _SIDES = re.compile("(left|right|Left|Right|LEFT|RIGHT|(?<![A-Za-z])[lrLR](?![A-Za-z]))")
 _PAIRS = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"), ("l", "r"), ("L", "R"))
 _OTHER_SIDES = {one: other for a, b in _PAIRS for one, other in ((a, b), (b, a))}
+# A side as a whole word, also within leftArm and armLeft.
+_WORDS = re.compile("(?<![A-Za-z])(left|right)(?![a-z])|(Left|Right)(?![a-z])|(?<![A-Za-z])(LEFT|RIGHT)(?![A-Za-z])")
 _KINDS = (*dense_labels.KINDS, frame_labels.KIND)
+# A finding on classes with a side and without a counterpart, and what to do.
+LONE = "Classes with a side keep their names in mirrored images."
+LONE_REMEDY = "Leave flip out, or use crop_flip with flip = false, if the mirrored one is another class."
 
 
 def mover(augment: Augment | None, samples: object) -> Mover | None:
@@ -33,17 +43,18 @@ def mover(augment: Augment | None, samples: object) -> Mover | None:
         samples: The samples, such as a `Split`.
 
     Raises:
-        InputError: The augmentation moves pixels or frames in a way that the labels do not follow, or is a function
-            that does not say whether it does.
+        InputError: See `check`.
     """
-    kind = getattr(samples, "label_kind", "classes")
-    if augment is None or kind not in _KINDS:
+    lone = check(augment, samples)
+    if lone:
+        log.warning("augment: %s Received: %s. %s", LONE, ", ".join(lone), LONE_REMEDY)
+    kind, names = _kind_and_names(samples)
+    if kind not in _KINDS:
         return None
-    steps = augment.steps if isinstance(augment, Chain) else (augment,)
-    flips = [(number, step) for number, step in enumerate(steps) if _is_moving(step, kind) and isinstance(step, Flip)]
+    flips = [(number, step) for number, step in enumerate(_steps(augment)) if isinstance(step, Flip)]
     if not flips:
         return None
-    order = _mirrored_order(getattr(samples, "class_names", ())) if kind == "points" else ()
+    order = _mirrored_order(names) if kind == "points" else _mirrored_classes(names)
 
     def move(y: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
@@ -56,8 +67,52 @@ def mover(augment: Augment | None, samples: object) -> Mover | None:
     return move
 
 
-def _is_moving(step: Augment, kind: str) -> bool:
-    """Whether a step moves pixels or frames.
+def check(augment: Augment | None, samples: object) -> list[str]:
+    """Checks that the labels stay right under an augmentation.
+
+    Args:
+        augment: The augmentation, or a chain.
+        samples: The samples, such as a `Split`.
+
+    Returns:
+        Names of classes with a side, such as `left_lane`, whose mirrored images keep their label, since there is no
+        class of the other side. That may be right, as for `right_whale`.
+
+    Raises:
+        InputError: The augmentation moves pixels or frames in a way that the labels do not follow, is a function that
+            does not say whether it does, or mirrors images of a class that belong to another class then.
+    """
+    kind, names = _kind_and_names(samples)
+    steps = _steps(augment)
+    if kind in _KINDS:
+        for step in steps:
+            _check_moves(step, kind)
+    mirroring = [step for step in steps if isinstance(step, Flip) or (isinstance(step, CropFlip) and step.flip)]
+    if not mirroring:
+        return []
+    if kind == "points":
+        _mirrored_order(names)
+        return []
+    others = [names[number] for number in _mirrored_classes(names)]
+    pair = next(((name, other) for name, other in zip(names, others, strict=True) if name != other), None)
+    if pair is not None and kind not in _KINDS:
+        raise InputError(
+            f"augment: {mirroring[0].name} mirrors images, which keep their labels. Received: the classes {pair[0]!r} "
+            f"and {pair[1]!r}, of which one mirrored is the other. Leave it out, or use crop_flip with flip = false."
+        )
+    return [name for name, other in zip(names, others, strict=True) if name == other and _WORDS.search(name)]
+
+
+def _kind_and_names(samples: object) -> tuple[str, Sequence[str]]:
+    return getattr(samples, "label_kind", "classes"), getattr(samples, "class_names", ())
+
+
+def _steps(augment: Augment | None) -> tuple[Augment, ...]:
+    return augment.steps if isinstance(augment, Chain) else () if augment is None else (augment,)
+
+
+def _check_moves(step: Augment, kind: str) -> None:
+    """Checks that a step moves no pixels or frames, or labels with them.
 
     Raises:
         InputError: It does so without the labels, or does not say.
@@ -77,7 +132,6 @@ def _is_moving(step: Augment, kind: str) -> bool:
             f"augment={name!r}. Use flip, color_jitter or cutout of images, noise or spec_augment of sequences, or "
             "augment samples and labels before."
         )
-    return bool(moves)
 
 
 def mirror(y: tf.Tensor, kind: str, order: Sequence[int] = ()) -> tf.Tensor:
@@ -86,14 +140,17 @@ def mirror(y: tf.Tensor, kind: str, order: Sequence[int] = ()) -> tf.Tensor:
     Args:
         y: Masks [B, H, W], boxes [B, M, 5] or points [B, K, 3], see `tfkd.data.dense_labels`.
         kind: Their kind.
-        order: For points, the number of the point that takes the place of each.
+        order: The number of the class, or of the point, that is in a mirrored image what each one was.
     """
     import tensorflow as tf
 
     if kind == "masks":
-        return tf.reverse(y, [2])
+        numbers = np.arange(256)  # those that are no class stay
+        numbers[: len(order)] = order
+        return tf.reverse(tf.gather(tf.constant(numbers, y.dtype), tf.cast(y, tf.int32)), [2])
     if kind == "boxes":
         left, top, right, bottom, number = tf.unstack(y, axis=-1)
+        number = tf.gather(tf.constant(order, y.dtype), tf.cast(tf.maximum(number, 0), tf.int32))
         moved = tf.stack([1 - right, top, 1 - left, bottom, number], axis=-1)
         return tf.where(y[..., 4:] >= 0, moved, y)
     x, down, visible = tf.unstack(tf.gather(y, order, axis=1), axis=-1)
@@ -118,7 +175,7 @@ def _mirrored_order(names: Sequence[str]) -> list[int]:
         )
     found = []
     for name in names:
-        other = "".join(_OTHER_SIDES.get(part, part) for part in _SIDES.split(name))
+        other = _other_side(name)
         if other not in names:
             raise InputError(
                 f"augment: flip needs for each point with a side that of the other side. Received: {name!r} without "
@@ -126,3 +183,18 @@ def _mirrored_order(names: Sequence[str]) -> list[int]:
             )
         found.append(names.index(other))
     return found
+
+
+def _mirrored_classes(names: Sequence[str]) -> list[int]:
+    """The number of the class that is, in a mirrored image, what each class was; its own without a counterpart.
+
+    >>> _mirrored_classes(("road", "left_lane", "right_lane", "right_whale", "l", "r"))
+    [0, 2, 1, 3, 4, 5]
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    others = [_other_side(name) if len(name) > 1 else name for name in names]  # a letter alone is no side
+    return [numbers.get(other, number) for number, other in enumerate(others)]
+
+
+def _other_side(name: str) -> str:
+    return "".join(_OTHER_SIDES.get(part, part) for part in _SIDES.split(name))

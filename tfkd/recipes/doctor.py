@@ -12,7 +12,7 @@ import numpy as np
 from tfkd import data
 from tfkd.data import resemblance
 from tfkd.errors import DeviceError, InputError, TfkdError
-from tfkd.recipes import scale_examination, target_choice, teacher_examination
+from tfkd.recipes import augmentation_examination, scale_examination, target_choice, teacher_examination
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.task_choice import find_task
@@ -55,6 +55,7 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
         found = [unread, *findings, *_load_models(recipe), *_choose_targets(recipe)[1]]
         return sorted(found, key=lambda finding: finding.severity)
     findings += [*examine_data(splits), *_examine_resemblance(splits)]
+    findings += augmentation_examination.examine(recipe, splits.train, teacher_splits.train)
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")
         findings += _examine_teacher(recipe, file, teacher_splits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tfkd.recipes import doctor, teacher_examination
+from tfkd.recipes import augmentation_examination, doctor, teacher_examination
 from tfkd.recipes.findings import refuse, refuse_teacher
 from tfkd.recipes.records import Examined
 from tfkd.recipes.step_cache import input_hash
@@ -14,7 +14,7 @@ from tfkd.tasks import Value
 
 
 def examine_student(trainer: Trainer) -> None:
-    """Examines settings, data and the untrained student, in seconds.
+    """Examines settings, data, augmentations and the untrained student, in seconds.
 
     Args:
         trainer: Recipe and data.
@@ -26,6 +26,7 @@ def examine_student(trainer: Trainer) -> None:
 
     def work(_: str) -> Examined:
         settings, samples, student = doctor.examine_quickly(recipe, trainer.splits)
+        student += augmentation_examination.examine(recipe, trainer.splits.train, trainer.teacher_splits.train)
         for finding in (*settings, *samples, *student):
             if finding.severity == "warning":
                 trainer.progress.line(str(finding))
@@ -33,7 +34,8 @@ def examine_student(trainer: Trainer) -> None:
         refuse(student, "The student is refused before its training.", "Correct the recipe.")
         return Examined()
 
-    inputs = [recipe.student.model_dump(), recipe.distillation.model_dump(), trainer.data_hash]
+    sections = (recipe.teacher, recipe.student, recipe.distillation, *recipe.optimization)
+    inputs = [*(section.model_dump() for section in sections), trainer.data_hash]
     trainer.steps.do("examine-student", [*inputs, *map(input_hash, recipe.student.files)], Examined, work)
 
 

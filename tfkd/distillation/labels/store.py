@@ -187,7 +187,7 @@ class SoftLabels:
                 f"SoftLabels.build: {views} views need an augmentation. Received: augment=None. Pass one, or views=1."
             )
         batch_size = options.pop("batch_size", 256)
-        split, outputs, kind = teacher_pass.prepare(teacher, split, task)
+        split, outputs, kind = teacher_pass.prepare(teacher, split, task, augment if views > 1 else None)
         store = cls.create(
             path,
             split.ids,

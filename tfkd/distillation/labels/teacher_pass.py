@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd._internal.types import SampleData
+from tfkd.data import label_augmentation
 from tfkd.data.augmentation import Augment, augment_view
 from tfkd.data.batches import Samples, output_batch_size
 from tfkd.data.streams import as_split
@@ -23,19 +24,23 @@ if TYPE_CHECKING:
     from tfkd.data import Split
 
 
-def prepare(teacher: keras.Model, samples: SampleData, task: str | None) -> tuple[Split, int, str]:
-    """Checks that a teacher has the outputs that the labels need.
+def prepare(
+    teacher: keras.Model, samples: SampleData, task: str | None, augment: Augment | None
+) -> tuple[Split, int, str]:
+    """Checks that a teacher has the outputs that the labels need, and that these are right for each view.
 
     Args:
         teacher: The teacher.
         samples: Labelled data in any form, see `tfkd.data.as_split`.
         task: Name of the task; None to find it.
+        augment: Augmentation of the views; None for a single one.
 
     Returns:
         The samples as a split; the number of outputs; and their kind, see `tfkd.distillation.labels.kinds`.
 
     Raises:
-        InputError: The labels are not those of the task, or its outputs cannot be stored.
+        InputError: The labels are not those of the task, its outputs cannot be stored, or the labels of a mirrored
+            sample are those of another class.
         ModelError: The teacher does not end in logits, or has another number of outputs.
     """
     declared = None if task is None else get(task)
@@ -44,6 +49,7 @@ def prepare(teacher: keras.Model, samples: SampleData, task: str | None) -> tupl
     split = as_split(
         samples, "train", num_classes=2 if known == 1 else known, labels=None if declared is None else declared.labels
     )
+    label_augmentation.check(augment, split)
     found = find(split, known, task)
     if found.stored is None:
         raise InputError(
