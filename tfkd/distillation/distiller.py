@@ -12,7 +12,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses, tasks
-from tfkd._internal import keras_compat
+from tfkd._internal import convolution_gradients, keras_compat
 from tfkd._internal.types import Nest, Tensor
 from tfkd.data import epoch_counters
 from tfkd.data.streams import form_of
@@ -86,6 +86,7 @@ class Distiller(keras.Model):
         **kwargs: object,
     ) -> None:
         super().__init__(**{"name": "distiller", "dtype": student.dtype_policy, **kwargs})
+        convolution_gradients.correct()
         self.student = student
         self.alpha = arguments.check_alpha(alpha)
         stored = isinstance(teacher, SoftLabels)
