@@ -314,6 +314,7 @@ class Trainer:
     def _train(self, training: _Training, splits: data.Splits | None = None) -> Trained:
         from tfkd.distillation import training_defaults
         from tfkd.distillation.training import accuracy, evaluate, fit
+        from tfkd.models import saving
 
         splits = splits or self.splits
         config = training_defaults.complete(training.config, training.saved, self.task)
@@ -342,7 +343,7 @@ class Trainer:
             )
         file = f"{training.name}/model.keras"
         with atomic.replacing(self.folder / file) as part:
-            training.saved.save(part)
+            saving.save(training.saved, part)
         if checkpoint.exists():
             shutil.rmtree(checkpoint)
         if isinstance(task := self.task, tasks.ScoredTask):

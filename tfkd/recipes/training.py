@@ -24,7 +24,7 @@ from tfkd.distillation.loggers import Loggers
 from tfkd.distillation.training import accuracy, evaluate, fit
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
-from tfkd.models import logits, own_code
+from tfkd.models import logits, own_code, saving
 from tfkd.optimization import Optimized
 from tfkd.recipes import doctor, scale_examination, teacher_examination
 from tfkd.recipes import student as students
@@ -338,7 +338,7 @@ def _write(job: Job, model: keras.Model, optimized: Optimized | None, splits: Sp
         return written.to_json()
     student = optimized.student() if optimized and optimized.student else model
     with atomic.replacing(job.out) as part:
-        (models.with_softmax(student) if job.output == "softmax" else student).save(part)
+        saving.save(models.with_softmax(student) if job.output == "softmax" else student, part)
     return {}
 
 
