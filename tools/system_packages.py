@@ -85,6 +85,12 @@ TOOLS = (
         tests="tests/targets/test_arm64.py (ARM's kernels)",
     ),
     Tool(
+        name="qemu-system-arm",
+        places=("qemu-system-arm",),
+        package="qemu-system-arm",
+        tests="tests/targets/test_cortex_m.py (the Cortex-M55)",
+    ),
+    Tool(
         name="debian keys",
         places=("/usr/share/keyrings/debian-archive-keyring.gpg",),
         package="debian-archive-keyring",

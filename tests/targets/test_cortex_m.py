@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import re
 import shutil
@@ -33,6 +34,9 @@ from tfkd.targets.microcontrollers import CORES, boards
 pytestmark = pytest.mark.slow
 
 MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
+MISSING_QEMU = system_packages.skip_reason("qemu-system-arm")
+needs_qemu = pytest.mark.skipif(MISSING_QEMU is not None, reason=str(MISSING_QEMU))
+ALL_CORES = [pytest.param(name, marks=needs_qemu if core.emulator == "qemu" else ()) for name, core in CORES.items()]
 
 
 def samples(model: TFLiteModel, count: int = 3) -> np.ndarray:
@@ -54,7 +58,7 @@ def digits(digits_int8: TFLiteModel) -> TFLiteModel:
     return digits_int8
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", ALL_CORES)
 def test_core_equals_tflite_micro_bit_for_bit(core: str, digits: TFLiteModel) -> None:
     x = samples(digits)
     run = targets.get(core).run(digits, x)
@@ -73,7 +77,7 @@ def test_core_equals_tflite_micro_bit_for_bit(core: str, digits: TFLiteModel) ->
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.campaign)])
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", ALL_CORES)
 def test_core_equals_tflite_micro_bit_for_bit_on_random_graphs(core: str, count: int) -> None:
     for seed in range(count):
         model = TFLiteModel.load(net(10_000 + 100 * list(CORES).index(core) + seed))
@@ -243,6 +247,40 @@ def test_counts_are_the_same_each_time_and_grow_with_the_work() -> None:
     counted = [targets.get("cortex-m4").run(model, samples(model)).instructions for model in (small, small, large)]
     assert counted[0] == counted[1]
     assert 1.5 * counted[0] < counted[2] < 2.2 * counted[0]
+
+
+@needs_qemu
+def test_qemu_counts_each_instruction_that_unicorn_counts(digits: TFLiteModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same code of a Cortex-M33, which both emulators know, at other addresses."""
+    target, program = cortex_m.CortexM("cortex-m33"), micro.emit(digits)
+    helium = CORES["cortex-m55"]
+    found = []
+    for change in ({}, {name: getattr(helium, name) for name in ("emulator", "emulated", "flash", "ram")}):
+        monkeypatch.setitem(CORES, "cortex-m33", dataclasses.replace(CORES["cortex-m33"], **change))
+        elf = compiler.compile_firmware(program, "cortex-m33", boards()["generic"])
+        found.append(emulator.emulate(target._firmware(program, elf), [samples(digits, 2)], count=True))
+    outputs = [run.pop("outputs")[0] for run in found]
+    assert np.array_equal(*outputs)
+    assert sum(found[0]["classes"].values()) > digits.macs / 2
+    assert found[0] == found[1]
+
+
+@needs_qemu
+def test_program_that_leaves_its_memory_in_qemu_is_refused(digits: TFLiteModel) -> None:
+    program, board = micro.emit(digits), boards()["generic"]
+    elf = compiler.compile_firmware(program, "cortex-m55", board)
+    firmware = cortex_m.CortexM("cortex-m55")._firmware(program, elf)
+    beside = CORES["cortex-m55"].flash + board.flash_bytes + 4096  # no instructions there
+    with contextlib.closing(emulator._Machine(firmware, count=True)) as machine:
+        machine._address["start"] = beside
+        with pytest.raises(ValueError, match=rf"1,048,576 of RAM. Received: a fault at {beside:#x}, status 0x1\."):
+            machine.run([samples(digits, 1)[0]])
+
+
+def test_missing_qemu_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="no qemu-system-arm on PATH.*apt-get install.* qemu-system-arm"):
+        targets.get("cortex-m55")
 
 
 def test_estimate_is_a_range_with_evidence_estimated(digits: TFLiteModel) -> None:

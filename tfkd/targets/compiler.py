@@ -14,9 +14,9 @@ from tfkd.errors import DeviceError, ModelError, ToolMissingError
 from tfkd.micro import Program
 from tfkd.micro.c_context import value_type
 from tfkd.micro.sensors.sound import SoundCode
+from tfkd.targets import qemu
 from tfkd.targets.microcontrollers import CORES, Board
 
-FLASH, RAM = 0x0800_0000, 0x2000_0000  # start addresses
 DECODER = "tfkd_decode"  # the function that finds the largest output; firmware of several outputs has none
 LISTENER = "tfkd_listen"  # the function that computes the features of sounds; only firmware for sounds has one
 SOUND = "tfkd_model_sound_"  # what the names of its parts begin with
@@ -36,9 +36,9 @@ _LINKER_SCRIPT = """ENTRY(tfkd_start)
 MEMORY {{
   FLASH (rx) : ORIGIN = {flash:#x}, LENGTH = {flash_bytes}
   RAM (rwx) : ORIGIN = {ram:#x}, LENGTH = {ram_bytes}
-}}
+{regions}}}
 SECTIONS {{
-  .text : {{ KEEP(*(.text*)) }} > FLASH
+{sections}  .text : {{ KEEP(*(.text*)) }} > FLASH
   .rodata : {{ *(.rodata*) *(.srodata*) }} > FLASH
   .data : {{ *(.data*) *(.sdata*) }} > RAM AT > FLASH
   .bss (NOLOAD) : {{ *(.sbss*) *(.bss*) *(COMMON) }} > RAM
@@ -77,10 +77,20 @@ def compile_firmware(
     """
     with tempfile.TemporaryDirectory(prefix="tfkd-") as name:
         folder = Path(name)
-        files = {**program.files, **(sound.files if sound else {}), "start.c": _start_code(program, sound)}
+        files = {**program.files, **(sound.files if sound else {}), "start.c": _start_code(program, core, sound)}
+        in_qemu = CORES[core].emulator == "qemu"
+        if in_qemu:
+            files["qemu.c"] = qemu.boot_code()
         for file, text in files.items():
             (folder / file).write_text(text)
-        script = _LINKER_SCRIPT.format(flash=FLASH, flash_bytes=board.flash_bytes, ram=RAM, ram_bytes=board.ram_bytes)
+        script = _LINKER_SCRIPT.format(
+            flash=CORES[core].flash,
+            flash_bytes=board.flash_bytes,
+            ram=CORES[core].ram,
+            ram_bytes=board.ram_bytes,
+            regions=qemu.REGIONS if in_qemu else "",
+            sections=qemu.SECTIONS if in_qemu else "",
+        )
         (folder / "link.ld").write_text(script)
         command = [
             *_compiler(core, cc),
@@ -118,7 +128,7 @@ def section_sizes(elf: bytes) -> dict[str, int]:
     }
 
 
-def _start_code(program: Program, sound: SoundCode | None) -> str:
+def _start_code(program: Program, core: str, sound: SoundCode | None) -> str:
     defines: dict[str, object] = {
         "HEADER": f'"{program.name}.h"',
         "CTX": f"tfkd_{program.name}_ctx",
@@ -132,6 +142,8 @@ def _start_code(program: Program, sound: SoundCode | None) -> str:
         "IN_AT": ", ".join(str(one.offset) for one in program.inputs),
         "OUT_AT": ", ".join(str(one.offset) for one in program.outputs),
     }
+    if CORES[core].emulator == "qemu":
+        defines["QEMU"] = 1
     if sound:
         defines |= {
             "SOUND": f"tfkd_{program.name}_sound",

@@ -1,5 +1,5 @@
 /* The firmware around a model: an emulator writes the inputs into the arena, starts at `tfkd_start`, stops at
- * `tfkd_stop` and reads the outputs. */
+ * `tfkd_stop` and reads the outputs. In QEMU, qemu_boot.c starts it and has `tfkd_stop`. */
 #include <stddef.h>
 #include TFKD_HEADER
 
@@ -34,9 +34,13 @@ NO_BUILTIN void __aeabi_memset(void *to, size_t count, int value) { memset(to, v
 TFKD_CTX tfkd_context; /* inputs and outputs lie in its arena */
 volatile int tfkd_status = -1;
 
+#ifdef TFKD_QEMU
+__attribute__((noreturn)) void tfkd_stop(void);
+#else
 __attribute__((noinline, used)) void tfkd_stop(void) {
     for (;;) __asm__ volatile("");
 }
+#endif
 
 #ifdef TFKD_SOUND
 /* A part of a sound to the features, run on its own as the decoder is; the last part of an input copies them. */

@@ -19,7 +19,7 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, ToolMissingError
 from tfkd.micro.sensors import sound as sound_code
 from tfkd.micro.sensors.sound import SoundCode
-from tfkd.targets import target
+from tfkd.targets import qemu, target
 from tfkd.targets.compiler import compile_firmware, section_sizes
 from tfkd.targets.emulator import Firmware
 from tfkd.targets.measurement import Evidence, Measurement, Memory
@@ -51,7 +51,7 @@ class CortexM(target.Target):
 
     Raises:
         InputError: Unknown core or board, or a board with another core.
-        ToolMissingError: The packages of `tfkd[mcu]` are not installed.
+        ToolMissingError: The packages of `tfkd[mcu]` are not installed; for the Cortex-M55, QEMU is not.
     """
 
     core: str = "cortex-m4"
@@ -85,12 +85,16 @@ class CortexM(target.Target):
             raise InputError(f"{self.core}: {self.board} has a {core}. Received: {self.spec}. Use {core}:{self.board}.")
         if self.optimize not in ("-O2", "-O3", "-Os"):
             raise InputError(f"{self.core}: optimize must be -O2, -O3 or -Os. Received: {self.optimize!r}.")
-        needed = {module for module in _PACKAGES if not (module == "ziglang" and self.cc)}
+        in_qemu = CORES[self.core].emulator == "qemu"
+        left_out = {"ziglang": bool(self.cc), "unicorn": in_qemu}
+        needed = {module for module in _PACKAGES if not left_out.get(module)}
         missing = sorted(_PACKAGES[module] for module in needed if not target.installed(module))
         if missing:
             raise ToolMissingError(
                 f"{self.core}: the packages {', '.join(missing)} are not installed. Run `pip install 'tfkd[mcu]'`."
             )
+        if in_qemu:
+            qemu.find()
 
     @property
     def spec(self) -> str:
@@ -249,10 +253,10 @@ class CortexM(target.Target):
         )
 
     def _environment(self, program: micro.Program, sizes: Mapping[str, int]) -> JsonObject:
-        plan = program.plan
+        plan, in_qemu = program.plan, CORES[self.core].emulator == "qemu"
         return {
             "compiler": self.cc or f"ziglang {importlib.metadata.version('ziglang')}",
-            "emulator": f"unicorn {importlib.metadata.version('unicorn')}",
+            "emulator": qemu.version() if in_qemu else f"unicorn {importlib.metadata.version('unicorn')}",
             "machine": platform.machine(),
             "board": dataclasses.asdict(boards()[self.board]),
             "code_bytes": sizes["code"],

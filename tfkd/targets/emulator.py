@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -13,12 +14,13 @@ import numpy as np
 from tfkd._internal.types import JsonObject
 from tfkd.errors import ModelError
 from tfkd.micro.sensors.sound import SoundCode
-from tfkd.targets.compiler import DECODER, FLASH, LISTENER, RAM
+from tfkd.targets.compiler import DECODER, LISTENER
 from tfkd.targets.instruction_counter import InstructionCounter
-from tfkd.targets.microcontrollers import CORES, boards
+from tfkd.targets.microcontrollers import CORES, Board, boards, top_of_ram
+from tfkd.targets.qemu import QEMU, Fault
 
 if TYPE_CHECKING:
-    import unicorn
+    from elftools.elf.elffile import ELFFile
 
 _PAGE = 0x1000
 # Unused RAM is filled with this byte: what differs after the runs was used by the stack.
@@ -72,9 +74,14 @@ def emulate(
     Raises:
         ModelError: The firmware accessed an invalid address, did not finish, or its stack overflowed.
     """
-    machine = _Machine(firmware)
-    counter = machine.count_instructions() if count else None
-    limit = _MOST_INSTRUCTIONS if count else 0
+    with contextlib.closing(_Machine(firmware, count)) as machine:
+        return _emulate(machine, firmware, inputs, sounds)
+
+
+def _emulate(
+    machine: _Machine, firmware: Firmware, inputs: Sequence[np.ndarray], sounds: np.ndarray | None
+) -> JsonObject:
+    counter = machine.counter
     parts: JsonObject = {}
     if counter and firmware.sound:
         noise = np.random.default_rng(0).integers(-3000, 3000, (1, firmware.sound.samples)).astype(np.int16)
@@ -84,7 +91,7 @@ def emulate(
         machine.paint()
         if counter:
             counter.clear()
-    samples = [machine.run(sample, limit) for sample in zip(*inputs, strict=True)]
+    samples = [machine.run(sample) for sample in zip(*inputs, strict=True)]
     outputs = [np.stack(one) for one in zip(*samples, strict=True)]
     result = {"outputs": outputs, "stack_bytes": machine.stack_bytes()}
     if not counter:
@@ -95,17 +102,66 @@ def emulate(
     return result | counts | parts
 
 
-def _emulated(core: str) -> tuple[unicorn.Uc, dict[str, int], int]:
-    """An emulator of a core, its registers by name, and the bits of an address that select its instruction set."""
-    import unicorn
-    from unicorn import arm_const, riscv_const
+class _Unicorn:
+    """A core that unicorn emulates, with a firmware in its flash.
 
-    if CORES[core].architecture == "riscv":
-        machine = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
-        return machine, {"sp": riscv_const.UC_RISCV_REG_SP, "pc": riscv_const.UC_RISCV_REG_PC}, 0
-    machine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
-    machine.ctl_set_cpu_model(getattr(arm_const, f"UC_CPU_ARM_{CORES[core].emulated}"))
-    return machine, {"sp": arm_const.UC_ARM_REG_SP, "pc": arm_const.UC_ARM_REG_PC}, 1
+    Args:
+        file: The firmware, an `ELFFile`.
+        core: Key of `CORES`.
+        board: Flash and RAM.
+        stop: Address at which functions stop.
+        counter: What counts the instructions, or None.
+    """
+
+    def __init__(self, file: ELFFile, core: str, board: Board, stop: int, counter: InstructionCounter | None) -> None:
+        import unicorn
+        from unicorn import arm_const, riscv_const
+
+        of = CORES[core]
+        if of.architecture == "riscv":
+            self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+            self._sp, self._pc = riscv_const.UC_RISCV_REG_SP, riscv_const.UC_RISCV_REG_PC
+        else:
+            self._uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
+            self._uc.ctl_set_cpu_model(getattr(arm_const, f"UC_CPU_ARM_{of.emulated}"))
+            self._sp, self._pc = arm_const.UC_ARM_REG_SP, arm_const.UC_ARM_REG_PC
+        # The lowest bit of an address selects the instruction set.
+        self._mode = int(of.architecture == "arm")
+        self._stop, self._top = stop, top_of_ram(core, board)
+        self._limit = _MOST_INSTRUCTIONS if counter else 0
+        flash, ram = (-(-size // _PAGE) * _PAGE for size in (board.flash_bytes, board.ram_bytes))
+        self._uc.mem_map(of.flash, flash, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
+        self._uc.mem_map(of.ram, ram, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
+        for segment in file.iter_segments():
+            if segment["p_type"] == "PT_LOAD" and segment["p_filesz"]:
+                self._uc.mem_write(segment["p_vaddr"], segment.data())
+        if counter:  # before the first run, after which translated blocks lack the hook
+            self._uc.hook_add(unicorn.UC_HOOK_BLOCK, counter.enter)
+
+    def write(self, address: int, content: bytes) -> None:
+        """Writes to the memory."""
+        self._uc.mem_write(address, content)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Reads from the memory."""
+        return bytes(self._uc.mem_read(address, size))
+
+    def call(self, function: int) -> None:
+        """Calls a function, with an empty stack, until it stops.
+
+        Raises:
+            Fault: It accessed an invalid address.
+        """
+        import unicorn
+
+        self._uc.reg_write(self._sp, self._top)
+        try:
+            self._uc.emu_start(function | self._mode, self._stop, count=self._limit)
+        except unicorn.UcError as error:
+            raise Fault(f"{error} at {self._uc.reg_read(self._pc):#x}") from None
+
+    def close(self) -> None:
+        """Nothing is left behind."""
 
 
 class _Machine:
@@ -117,12 +173,12 @@ class _Machine:
         ^ RAM                                                           ^ tfkd_end                              top ^
     """
 
-    def __init__(self, firmware: Firmware) -> None:
+    def __init__(self, firmware: Firmware, count: bool) -> None:
         from elftools.elf.elffile import ELFFile
 
         self._firmware, self._limits = firmware, boards()[firmware.board]
-        self._file = ELFFile(io.BytesIO(firmware.elf))
-        symbols = {symbol.name: symbol for symbol in self._file.get_section_by_name(".symtab").iter_symbols()}
+        core, file = firmware.core, ELFFile(io.BytesIO(firmware.elf))
+        symbols = {symbol.name: symbol for symbol in file.get_section_by_name(".symtab").iter_symbols()}
         self.has_decoder = DECODER in symbols
         names = ["context", "start", "stop", "status", "end"]
         names += [DECODER.removeprefix("tfkd_")] * self.has_decoder
@@ -131,67 +187,47 @@ class _Machine:
         )
         # On ARM the lowest bit of a function's address says "Thumb code"; it is not part of the address.
         self._address = {name: symbols[f"tfkd_{name}"]["st_value"] & ~1 for name in names}
-        self._top = RAM + self._limits.ram_bytes // 8 * 8
-        self._uc, self._registers, self._mode = _emulated(firmware.core)
-        self._load()
-
-    def _load(self) -> None:
-        """Maps flash and RAM, paints the unused RAM and copies the program."""
-        import unicorn
-
-        flash, ram = (-(-size // _PAGE) * _PAGE for size in (self._limits.flash_bytes, self._limits.ram_bytes))
-        self._uc.mem_map(FLASH, flash, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
-        self._uc.mem_map(RAM, ram, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
+        self._top = top_of_ram(core, self._limits)
+        self.counter = InstructionCounter(file, CORES[core].architecture) if count else None
+        self._core: _Unicorn | QEMU
+        if CORES[core].emulator == "qemu":
+            self._core = QEMU(firmware.elf, core, self._limits, self._address["stop"], self.counter)
+        else:
+            self._core = _Unicorn(file, core, self._limits, self._address["stop"], self.counter)
         self.paint()
-        for segment in self._file.iter_segments():
-            if segment["p_type"] == "PT_LOAD" and segment["p_filesz"]:
-                self._uc.mem_write(segment["p_vaddr"], segment.data())
+
+    def close(self) -> None:
+        """Ends the emulator."""
+        self._core.close()
 
     def paint(self) -> None:
         """Fills the unused RAM, so that `stack_bytes` tells what was used since."""
-        self._uc.mem_write(self._address["end"], bytes([_PAINT]) * (self._top - self._address["end"]))
+        self._core.write(self._address["end"], bytes([_PAINT]) * (self._top - self._address["end"]))
 
-    def count_instructions(self) -> InstructionCounter:
-        """Starts counting; must come before the first run, after which translated blocks lack the hook."""
-        import unicorn
-
-        counter = InstructionCounter(self._file, CORES[self._firmware.core].architecture)
-        self._uc.hook_add(unicorn.UC_HOOK_BLOCK, counter.enter)
-        return counter
-
-    def run(self, sample: Iterable[np.ndarray], limit: int) -> list[np.ndarray]:
-        """Runs one sample; returns the outputs.
-
-        Args:
-            sample: One array for each input.
-            limit: Number of instructions after which the run is stopped; 0 for none.
-        """
+    def run(self, sample: Iterable[np.ndarray]) -> list[np.ndarray]:
+        """Runs one sample, one array for each input; returns the outputs."""
         firmware, context = self._firmware, self._address["context"]
         for array, offset in zip(sample, firmware.input_offsets, strict=True):
-            self._uc.mem_write(context + offset, array.tobytes())
-        self._uc.mem_write(self._address["status"], b"\xff\xff\xff\xff")
-        self._call("start", limit)
-        if self._uc.mem_read(self._address["status"], 4) != b"\0\0\0\0":
-            raise ModelError(f"the model did not finish within {limit:,} instructions")
+            self._core.write(context + offset, array.tobytes())
+        self._core.write(self._address["status"], b"\xff\xff\xff\xff")
+        self._call("start")
+        if self._core.read(self._address["status"], 4) != b"\0\0\0\0":
+            raise ModelError(f"the model did not finish within {_MOST_INSTRUCTIONS:,} instructions")
         outputs = []
         ends = zip(firmware.output_shapes, firmware.output_dtypes, firmware.output_offsets, strict=True)
         for shape, dtype, offset in ends:
-            content = bytes(self._uc.mem_read(context + offset, math.prod(shape) * np.dtype(dtype).itemsize))
+            content = self._core.read(context + offset, math.prod(shape) * np.dtype(dtype).itemsize)
             outputs.append(np.frombuffer(content, dtype).reshape(shape))
         return outputs
 
-    def _call(self, function: str, limit: int = 0) -> None:
+    def _call(self, function: str) -> None:
         """Calls a function of `cortex_m.c`, with an empty stack, until it stops."""
-        import unicorn
-
-        self._uc.reg_write(self._registers["sp"], self._top)
         try:
-            self._uc.emu_start(self._address[function] | self._mode, self._address["stop"], count=limit)
-        except unicorn.UcError as error:
-            pc = self._uc.reg_read(self._registers["pc"])
+            self._core.call(self._address[function])
+        except Fault as error:
             raise ModelError(
                 f"the model must run in {self._limits.flash_bytes:,} bytes of flash and {self._limits.ram_bytes:,} of "
-                f"RAM. Received: {error} at {pc:#x}. Use a smaller student or a larger board."
+                f"RAM. Received: {error}. Use a smaller student or a larger board."
             ) from None
 
     def decode(self) -> None:
@@ -209,16 +245,15 @@ class _Machine:
         """
         sound = self._firmware.sound
         assert sound is not None
-        self._uc.mem_write(self._address["sound"], bytes(sound.ram_bytes))
+        self._core.write(self._address["sound"], bytes(sound.ram_bytes))
         for at in range(0, len(samples), sound.how["hop"]):
             part = samples[at : at + sound.how["hop"]]
-            self._uc.mem_write(self._address["samples"], part.tobytes())
+            self._core.write(self._address["samples"], part.tobytes())
             is_last = at + len(part) == len(samples)
             for name, value in (("count", len(part)), ("is_last", is_last)):
-                self._uc.mem_write(self._address[name], int(value).to_bytes(4, "little"))
+                self._core.write(self._address[name], int(value).to_bytes(4, "little"))
             self._call("listen")
-        content = self._uc.mem_read(self._address["features"], sound.input_bytes)
-        return np.frombuffer(bytes(content), sound.dtype)
+        return np.frombuffer(self._core.read(self._address["features"], sound.input_bytes), sound.dtype)
 
     def measure(self, counter: InstructionCounter, run: Callable[[], object]) -> JsonObject:
         """Instructions and deepest stack of a function, apart from all others."""
@@ -237,7 +272,7 @@ class _Machine:
         Raises:
             ModelError: The stack reached the model's variables.
         """
-        free = bytes(self._uc.mem_read(self._address["end"], self._top - self._address["end"]))
+        free = self._core.read(self._address["end"], self._top - self._address["end"])
         unused = len(free) - len(free.lstrip(bytes([_PAINT])))
         if unused < 8:
             raise ModelError(

@@ -24,6 +24,9 @@ class Core:
         cycles: Fewest and most cycles of one instruction, by class of instructions.
         source: Where the cycles come from.
         architecture: `arm` or `riscv`.
+        emulator: `unicorn` or `qemu`.
+        flash: Address of the flash in the emulator.
+        ram: Address of the RAM in the emulator.
     """
 
     zig: tuple[str, ...]
@@ -32,6 +35,9 @@ class Core:
     cycles: Mapping[str, tuple[float, float]]
     source: str
     architecture: str = "arm"
+    emulator: str = "unicorn"
+    flash: int = 0x0800_0000
+    ram: int = 0x2000_0000
 
 
 def _arm(mcpu: str, extensions: str = "") -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -44,10 +50,24 @@ _Range = tuple[float, float]
 
 
 def _cycles(
-    load: _Range, store: _Range, multiply: _Range, divide: _Range, branch: _Range, other: _Range
+    load: _Range,
+    store: _Range,
+    multiply: _Range,
+    divide: _Range,
+    branch: _Range,
+    other: _Range,
+    vector: _Range = (0, 0),
 ) -> dict[str, _Range]:
-    """Fewest and most cycles by class, see `CORES`."""
-    return {"load": load, "store": store, "multiply": multiply, "divide": divide, "branch": branch, "other": other}
+    """Fewest and most cycles by class, see `CORES`; only cores with vector instructions have the last class."""
+    return {
+        "load": load,
+        "store": store,
+        "multiply": multiply,
+        "divide": divide,
+        "branch": branch,
+        "other": other,
+        "vector": vector,
+    }
 
 
 # Fewest cycles: no wait states, pipelined accesses, branches not taken. Most cycles: the manual's numbers for a single
@@ -84,6 +104,18 @@ CORES = {
         "CORTEX_M33",
         _cycles((1, 2.2), (1, 1.1), (1, 1.1), (2, 13.2), (1, 3.3), (1, 1.1)),
         "Arm 100230, chapter 3; published boards take 1.24 to 1.38 an instruction",
+    ),
+    # Helium (MVE): unicorn has none of it, QEMU's board MPS3 AN547 does. Its DDR stands for flash and RAM.
+    "cortex-m55": Core(
+        ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+mve_fp"),
+        ("-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard"),
+        "mps3-an547",
+        _cycles((1, 2.2), (1, 1.1), (1, 1.1), (2, 13.2), (1, 3.3), (1, 1.1), (1, 4.4)),
+        "Arm 101051: a vector instruction takes two cycles, of which one may overlap with its neighbour; four where "
+        "it gathers or scatters; others as on Cortex-M33",
+        emulator="qemu",
+        flash=0x6000_0000,
+        ram=0x6800_0000,
     ),
     "riscv32": Core(
         ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c"),
@@ -123,6 +155,11 @@ def boards() -> dict[str, Board]:
     """The known boards by name."""
     table = json.loads(resources.files(__package__).joinpath("boards.json").read_text(encoding="utf-8"))
     return {name: Board(name, **fields) for name, fields in table.items()}
+
+
+def top_of_ram(core: str, board: Board) -> int:
+    """Address behind the RAM of a board, a multiple of 8: the first one of the stack."""
+    return CORES[core].ram + board.ram_bytes // 8 * 8
 
 
 def is_emulated(spec: str) -> bool:
