@@ -23,7 +23,7 @@ html_copy_source = False
 # Quotes and dashes stay as they are written: `--data` in a help text is an option, not a dash.
 smartquotes = False
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "description"
