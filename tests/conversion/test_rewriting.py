@@ -128,8 +128,8 @@ def reference(samples):
         ("full_int8", "tensorflow"),
         ("int16x8", "tensorflow"),
         ("full_int8", "litert"),
-        ("int16x8", "litert"),
-        ("dynamic_range", "litert"),
+        pytest.param("int16x8", "litert", marks=pytest.mark.campaign),
+        pytest.param("dynamic_range", "litert", marks=pytest.mark.campaign),
     ],
 )
 def test_outputs_of_integer_modes_are_those_of_keras(reference, samples, train, tmp_path, mode, quantizer):

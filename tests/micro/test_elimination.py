@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "count", "least"),
     [
-        (trained, 25, 20),
-        (arbitrary, 25, 5),
+        (trained, 12, 9),
+        (arbitrary, 12, 2),
         pytest.param(trained, 100, 80, marks=pytest.mark.campaign),
         pytest.param(arbitrary, 70, 15, marks=pytest.mark.campaign),
     ],

@@ -98,14 +98,22 @@ def test_report_shows_zeros_and_compressed_sizes(whole):
     assert "gzip" in page
 
 
-def test_run_resumes_each_optimization_after_a_kill(folder, whole, forks):
-    path = write(folder, "killed")
-    shutil.copytree(whole.folder, folder / "killed")  # all steps before these are kept
+@pytest.mark.parametrize(
+    "kills",
+    [
+        ["optimize-qat 2/3"],  # the third epoch freezes the ranges
+        pytest.param(["optimize-prune 1/2", "optimize-qat 2/3"], marks=pytest.mark.campaign),
+    ],
+    ids=["in one", "in each"],
+)
+def test_run_resumes_optimizations_after_kills(folder, whole, forks, kills):
+    path = write(folder, f"killed{len(kills)}")
+    shutil.copytree(whole.folder, folder / path.stem)  # all steps before these are kept
     state = json.loads((whole.folder / "state.json").read_text())
     for step in ("optimize-prune", "export-prune", "optimize-qat", "export-qat", "validate", "report"):
         del state[step]
-    (folder / "killed" / "state.json").write_text(json.dumps(state))
-    for last in ("optimize-prune 1/2", "optimize-qat 2/3"):  # the third epoch freezes the ranges
+    (folder / path.stem / "state.json").write_text(json.dumps(state))
+    for last in kills:
         forks.tfkd("run", path).kill_at(last)
     resumed = pipeline.run(recipe.load(path))
     assert {name: resumed.steps[name] for name in ("student-distilled-0", "export-prune", "optimize-qat")} == {

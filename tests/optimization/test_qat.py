@@ -164,7 +164,7 @@ def every_sequence_layer():
     )
 
 
-@pytest.mark.parametrize("build", [every_image_layer, every_sequence_layer])
+@pytest.mark.parametrize("build", [every_image_layer, pytest.param(every_sequence_layer, marks=pytest.mark.campaign)])
 def test_tflite_predicts_the_labels_of_the_simulation(build, tmp_path):
     model = fit(build(), epochs=6, learning_rate=0.01)
     optimized = optimize(model, "qat")

@@ -76,8 +76,7 @@ def open_page(browser, tmp_path):
         page.close()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["ship", "no", "unknown"])
+@pytest.mark.parametrize(("name", "width"), [("ship", 1280), ("ship", 390), ("no", 390), ("unknown", 1280)])
 def test_browser_shows_the_verdict_first_and_nothing_overflows(open_page, request, name, width):
     record = request.getfixturevalue(name)
     page = open_page(record, width, **FULL)

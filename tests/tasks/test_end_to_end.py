@@ -36,7 +36,9 @@ CONTRACTS = {
 CONFIG = training_config(epochs=15, batch_size=32, learning_rate=1e-2, early_stopping=6)
 
 
-@pytest.fixture(scope="module", params=TABLES)
+@pytest.fixture(
+    scope="module", params=["regression", "binary", pytest.param("multi_label", marks=pytest.mark.campaign)]
+)
 def trained(request, tmp_path_factory):
     """Task, splits, teacher, student and its int8 .tflite."""
     task = tasks.get(request.param)
