@@ -194,6 +194,6 @@ def test_training_step_is_traced_once_where_its_variables_exist():
     model.compile("adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     x, y = np.zeros((6, 4), "float32"), np.zeros(6, "int32")
     attribute(model, "_compile_metrics")
-    keras_compat.build_training_state(model, y, (6, 2))
+    keras_compat.build_training_state(model, y, [(6, 2)])
     model.fit(x, y, batch_size=3, verbose=0)
     assert len(traces) == 1

@@ -244,14 +244,20 @@ def test_input_may_be_a_dictionary():
     assert history["soft_loss"][0] == pytest.approx(0, abs=1e-5)
 
 
-def test_several_outputs_are_refused():
+def test_outputs_that_have_other_names_are_refused():
     inputs = keras.Input((8,))
     model = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(2)(inputs)])
-    with pytest.raises(InputError, match="student must have one output"):
+    with pytest.raises(InputError, match="teacher must have the output"):
         tfkd.Distiller(model, net())
-    model = keras.Model(inputs, {"a": keras.layers.Dense(3)(inputs)})
-    with pytest.raises(InputError, match="teacher must have one output"):
-        tfkd.Distiller(net(), model)
+
+
+def test_several_outputs_of_a_subclassed_model_are_refused():
+    class Pair(Opaque):
+        def call(self, x):
+            return {"a": self.dense(x), "b": self.dense(x)}
+
+    with pytest.raises(InputError, match="student must have one output.*keras.Model"):
+        distil(Pair(None), net())
 
 
 def test_nested_softmax_is_found():
@@ -500,6 +506,23 @@ MIRRORED = """
     def undistilled(student):
         return tfkd.Distiller(student, net(32), alpha=0.0)
 
+    class Heads:  # a Distiller of two outputs, with weights of samples by output
+        def __init__(self, student):
+            heads = {"sort": keras.layers.Dense(3), "place": keras.layers.Dense(2)}
+            student = keras.Model(student.inputs, {name: head(student.outputs[0]) for name, head in heads.items()})
+            self.distiller = tfkd.Distiller(student, keras.models.clone_model(student), task={"place": "regression"})
+
+        def compile(self, optimizer, loss):
+            options = {"loss_weights": {"sort": 2.0, "place": 0.5}, "metrics": {"sort": ["accuracy"]}}
+            self.distiller.compile(optimizer, loss={"sort": loss, "place": "mse"}, **options)
+
+        def fit(self, x, y, sample_weight, **options):
+            weights = {"sort": sample_weight, "place": 1 + sample_weight}
+            return self.distiller.fit(x, {"sort": y, "place": x[:, :2]}, sample_weight=weights, **options)
+
+        def evaluate(self, x, y, sample_weight, **options):
+            return self.distiller.evaluate(x, {"sort": y, "place": x[:, :2]}, sample_weight=sample_weight, **options)
+
     def mutual(student):
         return tfkd.teachers.MutualLearning([student, net(5, bias_regularizer="l1")])
 
@@ -507,8 +530,9 @@ MIRRORED = """
     one = run(distiller, 1)
     for replicas in (2, 4):
         equal(one, run(distiller, replicas), one[0])
-    one = run(mutual, 1)
-    equal(one, run(mutual, 2), one[0])
+    for make in (mutual, Heads):
+        one = run(make, 1)
+        equal(one, run(make, 2), one[0])
 """
 
 

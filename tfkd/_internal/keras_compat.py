@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tfkd._internal.types import Nest, Node, Tensor
@@ -178,6 +178,44 @@ def compiled_loss(model: keras.Model) -> Callable[..., Tensor] | None:
     return model._compile_loss
 
 
+def compiled_losses(model: keras.Model, y: Nest, outputs: Nest, sample_weight: Nest) -> list[Tensor | None]:
+    """The compiled loss of each output, multiplied by its weight, in the order of `keras.tree.flatten`.
+
+    Args:
+        model: A compiled model.
+        y: Labels in the structure of the outputs; None for an output without a loss.
+        outputs: Outputs of a batch.
+        sample_weight: Weights in the structure of the outputs, one tensor for all, or None.
+
+    Returns:
+        Scalars, None for an output without a loss.
+    """
+    import keras
+
+    compiled = model._compile_loss
+    if compiled is None or y is None:
+        return [None] * len(keras.tree.flatten(outputs))
+    if not compiled.built:
+        compiled.build(y, outputs)
+    found: dict[tuple[int | str, ...], Tensor] = {}
+
+    def recorded(path: tuple[int | str, ...], loss: Callable[..., Tensor], weight: float | None) -> Callable:
+        def call(*arguments: Tensor) -> Tensor:
+            value = loss(*arguments)
+            weighted = value if weight is None else value * weight
+            found[path] = found[path] + weighted if path in found else weighted  # several losses of one output
+            return value
+
+        return call
+
+    # A copy, since the replicas of a strategy may trace the step at the same time.
+    recording = object.__new__(type(compiled))
+    flat = [one._replace(loss=recorded(one.path, one.loss, one.loss_weights)) for one in compiled._flat_losses]
+    vars(recording).update(vars(compiled) | {"_flat_losses": flat})
+    recording(y, outputs, sample_weight)  # which also updates the metric of each loss
+    return [found.get(path) for path, _ in keras.tree.flatten_with_path(outputs)]
+
+
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     """The metric that averages the loss over the batches of an epoch."""
     return model._loss_tracker
@@ -190,15 +228,15 @@ def may_add_weights(layer: keras.Layer) -> bool:
     return not layer.built and (type(layer).build is not keras.Layer.build or bool(inner_layers(layer)))
 
 
-def build_training_state(model: keras.Model, y: Tensor, shape: tuple[int | None, ...]) -> None:
+def build_training_state(model: keras.Model, y: Nest, shapes: Sequence[tuple[int | None, ...]]) -> None:
     """Creates the variables of a compiled model's optimizer and metrics, where they do not exist yet.
 
     Keras creates them while TensorFlow traces the first training step, which is then traced a second time.
 
     Args:
         model: A compiled model with weights.
-        y: Labels of a few samples, or None.
-        shape: Shape of the model's outputs [B, ..., C]; without the rank the metrics are left to Keras.
+        y: Labels of a few samples, in the structure of the outputs, or None.
+        shapes: Shape of each output [B, ..., C]; without a rank the metrics are left to Keras.
     """
     import keras
 
@@ -206,8 +244,9 @@ def build_training_state(model: keras.Model, y: Tensor, shape: tuple[int | None,
         if model.optimizer is not None and not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
         metrics = model._compile_metrics
-        if y is not None and len(shape) > 1 and metrics is not None and not metrics.built:
-            metrics.build(y, keras.ops.zeros([size or 1 for size in shape]))
+        if y is not None and all(len(shape) > 1 for shape in shapes) and metrics is not None and not metrics.built:
+            zeros = [keras.ops.zeros([size or 1 for size in shape]) for shape in shapes]
+            metrics.build(y, keras.tree.pack_sequence_as(y, zeros))
 
 
 def mask_of(value: Tensor) -> Tensor | None:

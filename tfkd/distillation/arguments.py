@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses
-from tfkd._internal.types import Tensor
+from tfkd._internal.types import Nest, Tensor
 from tfkd.distillation.features import Feature, check_path
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.errors import InputError, ModelError
 from tfkd.losses.loss import Setting
-from tfkd.models import logits
+from tfkd.models import logits, outputs
 from tfkd.tasks import Task
 
 
@@ -37,28 +37,40 @@ def check_alpha(alpha: Setting) -> Setting:
     return float(alpha)
 
 
+def check_no_alpha(name: str, alpha: Mapping[str, Setting] | Setting) -> None:
+    """Raises where an output without a soft loss is given a weight for it.
+
+    Args:
+        name: Name of the output.
+        alpha: One weight for all outputs, which is not that of this one, or weights by output.
+
+    Raises:
+        InputError: Its own weight is not 0.
+    """
+    own = alpha.get(name, 0) if isinstance(alpha, Mapping) else 0
+    if own != 0:
+        raise InputError(
+            f"Distiller: alpha of the output {name!r} must be 0, since soft_loss has no loss for it. Received: "
+            f"alpha={own}. Leave it out, or add a loss."
+        )
+
+
 def check_teachers(
     student: keras.Model, teachers: Sequence[keras.Model], soft_losses: Sequence[losses.DistillationLoss], task: Task
 ) -> None:
     """Raises where models do not fit each other or the losses.
 
     Args:
-        student: Model with logits [B, ..., C].
+        student: Model with one output, logits [B, ..., C].
         teachers: Models with logits of the same classes.
         soft_losses: One loss for each teacher.
         task: The task; outputs of a regression need not be logits.
 
     Raises:
-        ModelError: A model is not a Keras model or has several outputs or probabilities, or the class counts differ.
-        InputError: The number of losses is not that of the teachers.
+        ModelError: A model returns probabilities, or the class counts differ.
     """
     for role, model in (("student", student), *(("teacher", teacher) for teacher in teachers)):
         logits.check_gives_logits(role, model, activation=task.gives_logits)
-    if len(soft_losses) != len(teachers):
-        raise InputError(
-            f"Distiller: soft_loss must be one loss or one for each teacher. Received: {len(soft_losses)} losses for "
-            f"{len(teachers)} teachers. Pass as many losses as teachers."
-        )
     for teacher, loss in zip(teachers, soft_losses, strict=True):
         check_classes(loss, logits.known_classes(student))
         sizes = {logits.known_classes(student), logits.known_classes(teacher)}
@@ -107,13 +119,13 @@ def check_losses(hard_loss: Tensor, soft_losses: Sequence[losses.DistillationLos
 
 
 def check_targets(
-    y: Tensor, outputs: tuple[int | None, ...], soft_losses: Sequence[losses.DistillationLoss], *, binary: bool
+    y: Tensor, shape: tuple[int | None, ...], soft_losses: Sequence[losses.DistillationLoss], *, binary: bool
 ) -> None:
     """Raises where labels are several classes or real numbers, but a soft loss compares classes that exclude others.
 
     Args:
         y: Labels of a batch, or None. Only rows with one value per class are examined.
-        outputs: Shape of the logits, [B, ..., C].
+        shape: Shape of the logits, [B, ..., C].
         soft_losses: Loss of each teacher.
         binary: Whether the compiled loss is a binary one, which allows rows without a class.
 
@@ -121,7 +133,7 @@ def check_targets(
         InputError: A row of labels has a sum above 1 or a value below 0, or, under a binary loss, another sum than 1.
     """
     loss = next((loss for loss in soft_losses if loss.needs_classes), None)
-    if loss is None or not hasattr(y, "shape") or len(y.shape) != len(outputs) or y.shape[-1] != outputs[-1]:
+    if loss is None or not hasattr(y, "shape") or len(y.shape) != len(shape) or y.shape[-1] != shape[-1]:
         return
     values = np.asarray(y, "float32")
     sums = values.sum(axis=-1)
@@ -139,18 +151,17 @@ def check_targets(
         )
 
 
-def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feature], task: Task) -> None:
+def check_store(student: keras.Model, store: SoftLabels, task: Task) -> None:
     """Raises where a student cannot learn from a store.
 
     Args:
-        student: Model with logits [B, C].
+        student: Model with one output, logits [B, C].
         store: Stored teacher logits of C classes.
-        features: Feature pairs; a store has none.
         task: The task; the store must hold its outputs.
 
     Raises:
-        ModelError: The student has several outputs, probabilities or another number of classes.
-        InputError: There are features, or the outputs are those of another task.
+        ModelError: The student has probabilities or another number of classes.
+        InputError: The outputs are those of another task.
     """
     if task.stored != store.kind:
         raise InputError(
@@ -158,11 +169,6 @@ def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feat
             f"{task.name!r}, or pass the teacher's model."
         )
     logits.check_gives_logits("student", student, activation=task.gives_logits)
-    if features:
-        raise InputError(
-            "Distiller: features need the teacher's model. Received: a store of soft labels, which has logits only. "
-            "Pass the teacher's model, or leave the features out."
-        )
     if logits.known_classes(student) not in (None, store.classes):
         raise ModelError(
             f"Distiller: the student must have the {store.classes} classes of the soft labels. Received: student "
@@ -170,20 +176,44 @@ def check_store(student: keras.Model, store: SoftLabels, features: Sequence[Feat
         )
 
 
-def check_features(student: keras.Model, teacher: keras.Model, features: Sequence[Feature]) -> None:
+def check_features(student: keras.Model, teachers: Sequence[keras.Model], features: Sequence[Feature]) -> None:
     """Raises where a layer of a feature pair does not exist.
 
     Args:
         student: The student.
-        teacher: The first teacher.
+        teachers: The teachers, of which the first has the features; none for stored soft labels.
         features: The feature pairs.
 
     Raises:
-        InputError: No layer, or several layers, have the name or path.
+        InputError: No layer, or several layers, have the name or path, or there is no teacher.
     """
+    if features and not teachers:
+        raise InputError(
+            "Distiller: features need the teacher's model. Received: a store of soft labels, which has logits only. "
+            "Pass the teacher's model, or leave the features out."
+        )
     for feature in features:
         check_path(student, feature.student)
-        check_path(teacher, feature.teacher)
+        check_path(teachers[0], feature.teacher)
+
+
+def check_weights(names: Sequence[str], weights: Nest) -> list[float]:
+    """The weight of each output, 1 where none is given.
+
+    Args:
+        names: Names of the outputs.
+        weights: `loss_weights` of `keras.Model.compile`.
+
+    Raises:
+        InputError: One is not a number >= 0, or belongs to no output.
+    """
+    found = [1.0 if weight is None else weight for weight in outputs.by_name(names, weights, "loss_weights")]
+    if not all(isinstance(weight, (int, float)) and weight >= 0 for weight in found):
+        raise InputError(
+            f"Distiller: loss_weights must be a number >= 0 for each output. Received: {weights}. Use 1.0 for equal "
+            "weights."
+        )
+    return list(map(float, found))
 
 
 def normalize_weights(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -16,15 +16,24 @@ from tfkd._internal import convolution_gradients, keras_compat
 from tfkd._internal.types import Nest, Tensor
 from tfkd.data import epoch_counters
 from tfkd.data.streams import form_of
-from tfkd.distillation import arguments, inputs, summary
+from tfkd.distillation import arguments, inputs, outputs, summary
 from tfkd.distillation.compilation import jit_by_device
 from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.features import Adapter, Feature, tap
 from tfkd.distillation.labels.store import SoftLabels
-from tfkd.distillation.reduction import add_regularization, gatherable, replicas, weighted_mean
+from tfkd.distillation.reduction import add_regularization, gatherable, replicas, total, weighted_mean
 from tfkd.distillation.schedules import scheduled_settings
 from tfkd.errors import InputError
 from tfkd.models import logits
+from tfkd.models.outputs import by_name, like
+
+# One loss for all teachers, or one for each.
+SoftLoss = losses.DistillationLoss | Sequence[losses.DistillationLoss]
+
+
+def _soft_log(name: str) -> str:
+    """The name of the log of the soft loss of one of several outputs."""
+    return f"{name}_soft_loss"
 
 
 class Distiller(keras.Model):
@@ -40,6 +49,14 @@ class Distiller(keras.Model):
     checkpoint, and its `trainable` flag is not changed. A step runs the student once, for logits and features. `save`
     writes the student, a plain Keras model that loads without tfkd.
 
+    Several outputs are trained as `keras.Model.compile` describes it: `loss`, `loss_weights`, `metrics`, labels and
+    sample weights are dictionaries by output, or lists in the order of the outputs. The names are the keys of a model
+    that returns a dictionary, otherwise those of the layers that compute the outputs. The loss is the sum of
+    `loss_weight · (alpha · soft_loss + (1 − alpha) · hard_loss)` over the outputs. `alpha`, `soft_loss` and `task` may
+    be dictionaries by output, too. An output that the dictionary `soft_loss` leaves out has no soft loss and alpha 0,
+    and may end in any activation. The outputs of a teacher are found by name. Logs also have `NAME_loss` and
+    `NAME_soft_loss` of each output, not multiplied by its weight.
+
     Logs of `fit`: `loss`, `soft_loss`, `hard_loss`, `feature_loss` if there are features, each setting that is a
     schedule (`alpha`, `temperature`, `feature_weight`, ...), and the compiled metrics. Logs of `evaluate` (with the
     prefix `val_` in `fit`): `loss` (hard loss and regularization, comparable across values of alpha), `hard_loss` and
@@ -50,9 +67,10 @@ class Distiller(keras.Model):
     is a `tfkd.data.TeacherStudentInputs(teacher=..., student=...)`.
 
     Args:
-        student: Any Keras model with one output, logits [B, ..., C].
+        student: Any Keras model with one output, logits [B, ..., C]; or a functional model whose outputs are a list or
+            a dictionary of such.
         teacher: A Keras model with logits of the same classes, in any precision; a sequence of such models; or a
-            `tfkd.SoftLabels`, with data from `Split.batches(..., soft_labels=store)`.
+            `tfkd.SoftLabels`, with data from `Split.batches(..., soft_labels=store)`, or one for each output by name.
         alpha: Weight of the soft loss, 0..1, or a schedule over steps. 0 is plain training; with 1 the labels are not
             part of the loss.
         temperature: T > 0 of the default soft loss, or a schedule; 1.0 for no softening.
@@ -65,7 +83,8 @@ class Distiller(keras.Model):
         **kwargs: Further arguments of `keras.Model`.
 
     Raises:
-        ModelError: A model has several outputs or ends in an activation such as softmax, or the class counts differ.
+        ModelError: A model ends in an activation such as softmax, the class counts differ, the teacher lacks an output,
+            or outputs are nested, have equal names, or are several of a subclassed model.
         InputError: A layer does not exist, or another argument is out of range.
 
     Reference:
@@ -75,38 +94,39 @@ class Distiller(keras.Model):
     def __init__(
         self,
         student: keras.Model,
-        teacher: keras.Model | Sequence[keras.Model] | SoftLabels,
+        teacher: keras.Model | Sequence[keras.Model] | SoftLabels | Mapping[str, SoftLabels],
         *,
-        alpha: float | LearningRateSchedule = 0.9,
+        alpha: float | LearningRateSchedule | Mapping[str, float | LearningRateSchedule] = 0.9,
         temperature: float | LearningRateSchedule = 4.0,
-        soft_loss: losses.DistillationLoss | Sequence[losses.DistillationLoss] | None = None,
+        soft_loss: SoftLoss | Mapping[str, SoftLoss | None] | None = None,
         features: Sequence[Feature] = (),
         teacher_weights: Sequence[float] | None = None,
-        task: str = tasks.CLASSIFICATION.name,
+        task: str | Mapping[str, str] = tasks.CLASSIFICATION.name,
         **kwargs: object,
     ) -> None:
+        logits.check_model("student", student)
         super().__init__(**{"name": "distiller", "dtype": student.dtype_policy, **kwargs})
         convolution_gradients.correct()
         self.student = student
-        self.alpha = arguments.check_alpha(alpha)
-        stored = isinstance(teacher, SoftLabels)
+        stored = isinstance(teacher, (SoftLabels, Mapping))
         teachers: tuple[keras.Model, ...] = (
             () if stored else tuple(teacher) if isinstance(teacher, (list, tuple)) else (teacher,)
         )
-        self.task = tasks.get(task)
-        if soft_loss is None:
-            default = self.task.is_classification
-            soft_loss = losses.SoftTarget(temperature) if default else losses.build(self.task.soft_loss)
-        several = isinstance(soft_loss, (list, tuple))
-        self.soft_losses: list[losses.DistillationLoss] = (
-            list(map(losses.get, soft_loss)) if several else [losses.get(soft_loss)] * (len(teachers) or 1)
+        self._outputs = outputs.build(
+            student,
+            teacher if stored else teachers,
+            alpha=alpha,
+            temperature=temperature,
+            soft_loss=soft_loss,
+            teacher_weights=teacher_weights,
+            task=task,
         )
-        if isinstance(teacher, SoftLabels):
-            arguments.check_store(student, teacher, features, self.task)
-        else:
-            arguments.check_teachers(student, teachers, self.soft_losses, self.task)
-            arguments.check_features(student, teachers[0], features)
-        self.teacher_weights = arguments.normalize_weights(teacher_weights, len(self.soft_losses))
+        of_each = self._outputs.of_each
+        self.task = of_each[0].task if len(of_each) == 1 else {output.name: output.task for output in of_each}
+        arguments.check_features(student, teachers, features)
+        self.soft_losses = self._outputs.soft_losses
+        self.output_names = self._outputs.names  # Keras names logs by them
+        self._stored = tuple(teacher) if isinstance(teacher, Mapping) else self.output_names
         # Closures, because Keras tracks, counts and saves any model that it finds as an attribute or a property.
         self._teachers: Callable[[], tuple[keras.Model, ...]] = lambda: teachers
         self._features: Callable[[], tuple[Feature, ...]] = lambda: tuple(features)
@@ -115,19 +135,18 @@ class Distiller(keras.Model):
         self._trackers = {
             name: keras.metrics.Mean(name=name) for name in ("soft_loss", "hard_loss", *self._optional_logs())
         }
-        self._examined = self._binary = False
+        self._examined = False
         self.built = student.built
         if features and all(keras_compat.shows_layers(model) for model in (student, *teachers)):
             self._connect(inputs.zeros(teachers[0]), inputs.zeros(student))
 
     def _schedules(self) -> dict[str, LearningRateSchedule]:
-        return scheduled_settings(self.alpha, self.soft_losses, self._features())
-
-    def _used_soft_losses(self) -> list[losses.DistillationLoss]:
-        return [] if self.alpha == 0 else self.soft_losses
+        return scheduled_settings(self._outputs.of_each, self._features())
 
     def _optional_logs(self) -> tuple[str, ...]:
-        return (*(("feature_loss",) if self.feature_losses else ()), *self._schedules())
+        several = len(self._outputs) > 1
+        of_outputs = [_soft_log(one.name) for one in self._outputs.of_each if one.soft_losses and several]
+        return (*of_outputs, *(("feature_loss",) if self.feature_losses else ()), *self._schedules())
 
     @property
     def input_dtype(self) -> str:
@@ -144,16 +163,17 @@ class Distiller(keras.Model):
             InputError: The loss expects probabilities, or is one of regression while the soft loss compares classes.
         """
         bound = inspect.signature(super().compile).bind(*args, **kwargs)
-        loss = bound.arguments.get("loss")
-        logits.check_takes_logits(loss)
-        arguments.check_losses(loss, self._used_soft_losses())
-        self._binary = logits.is_binary(loss)
-        if bound.arguments.get("jit_compile", "auto") == "auto":
-            bound.arguments["jit_compile"] = jit_by_device()
+        given = bound.arguments
+        self._outputs.compile(given.get("loss"), given.get("loss_weights"))
+        if len(self._outputs) > 1 and given.get("loss") is not None:  # Keras takes names in some structures only
+            given["loss"] = like(self.student, self._outputs.hard_losses)
+            given["loss_weights"] = like(self.student, self._outputs.weights)
+        if given.get("jit_compile", "auto") == "auto":
+            given["jit_compile"] = jit_by_device()
         super().compile(*bound.args, **bound.kwargs)
 
     def call(self, x: Nest, training: bool = False, **kwargs: object) -> Tensor:
-        """The student's logits [B, ..., C] for x, which may be one of the typed pairs of `tfkd.data`."""
+        """The student's outputs [B, ..., C] for x, which may be one of the typed pairs of `tfkd.data`."""
         inputs.check_pairing(x, self.student)
         return self.student(inputs.student_input(x), training=training, **kwargs)
 
@@ -210,18 +230,14 @@ class Distiller(keras.Model):
         for x_of_batch, _ in batches:
             inputs.check_pairing(x_of_batch, self.student)
         with self.distribute_strategy.scope():  # where a model is built when it is run
-            check = logits.check_are_logits if self.task.gives_logits else logits.shape_of_outputs
-            shape = check("student", self.student, *(inputs.student_input(x) for x, _ in batches))
-            for teacher in self._teachers():
-                check("teacher", teacher, *(inputs.teacher_input(x) for x, _ in batches))
+            shapes = self._outputs.examine(self.student, self._teachers(), batches)
             if unconnected:
                 self._connect(inputs.teacher_input(batches[0][0]), inputs.student_input(batches[0][0]))
-        for loss in self._used_soft_losses():
-            arguments.check_classes(loss, shape[-1])
-        for _, y in batches:
-            arguments.check_targets(y, shape, self._used_soft_losses(), binary=self._binary)
-        if self.student.built and not any(map(keras_compat.may_add_weights, self._used_soft_losses())):
-            keras_compat.build_training_state(self, batches[0][1], shape)
+        if self.student.built and not any(map(keras_compat.may_add_weights, self._outputs.used_soft_losses)):
+            y = batches[0][1]
+            if y is not None and len(shapes) > 1:
+                y = like(self.student, self._outputs.labels(y))
+            keras_compat.build_training_state(self, y, shapes)
         self._examined = True
         return x
 
@@ -242,37 +258,58 @@ class Distiller(keras.Model):
         """One optimizer step on a batch (x, y, sample_weight); returns the logs. Keras calls it in `fit`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         inputs.check_pairing(x, self.student)
-        self._check_labels(y)
+        self._outputs.check_labels(y)
         # Outside the tape: no intermediate result of the teacher is kept for the backward pass.
-        teacher_logits, teacher_features = self._run_teachers(x)
+        teacher_outputs, teacher_features = self._run_teachers(x)
         step = self.optimizer.iterations
         # Read before the optimizer increments the step.
         scheduled = {name: schedule(step) for name, schedule in self._schedules().items()}
         with tf.GradientTape() as tape:
             with tap(self.student, [feature.student for feature in self._features()]) as student_features:
-                student_logits = self(x, training=True)
+                student_outputs = self(x, training=True)
+            soft_losses = self._outputs.mean_soft_losses(teacher_outputs, student_outputs, y, sample_weight, step)
             terms = {
-                "soft_loss": self._soft_loss(teacher_logits, student_logits, y, sample_weight, step),
-                "hard_loss": self._hard_loss(y, student_logits, sample_weight),
-                "feature_loss": self._feature_loss(teacher_features, student_features, y, sample_weight, step),
+                "soft_loss": self._outputs.weighted(soft_losses),
+                "hard_loss": self._hard_losses(y, student_outputs, sample_weight),
+                "feature_loss": [self._feature_loss(teacher_features, student_features, y, sample_weight, step)],
             }
-            loss = self._total(losses.value_at(self.alpha, step), **terms)
+            of_outputs = self._outputs.total(terms["soft_loss"], terms["hard_loss"], step)
+            loss = add_regularization(total([of_outputs, *terms["feature_loss"]]), self.losses)
             scaled_loss = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, weights), weights, strict=True))
-        self._track(x, {"loss": loss, **terms})
+        self._track(x, {"loss": loss, **{name: total(values) for name, values in terms.items()}})
+        if len(self._outputs) > 1:
+            self._track(x, dict(zip(map(_soft_log, self.output_names), soft_losses, strict=True)))
         for name, value in scheduled.items():
             self._trackers[name].update_state(value)
-        without = () if terms["hard_loss"] is not None else ("hard_loss",)
-        return self._logs(x, y, student_logits, sample_weight, without=without)
+        without = () if any(value is not None for value in terms["hard_loss"]) else ("hard_loss",)
+        return self._logs(x, y, student_outputs, sample_weight, without=without)
 
     def test_step(self, data: Nest) -> dict[str, Tensor]:
         """The logs of the student on a batch (x, y, sample_weight). Keras calls it in `evaluate`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        student_logits = self(x, training=False)
-        hard_loss = self._hard_loss(y, student_logits, sample_weight)
+        student_outputs = self(x, training=False)
+        hard_loss = total(self._hard_losses(y, student_outputs, sample_weight))
         self._track(x, {"loss": add_regularization(hard_loss, self.losses), "hard_loss": hard_loss})
-        return self._logs(x, y, student_logits, sample_weight, without=("soft_loss", *self._optional_logs()))
+        return self._logs(x, y, student_outputs, sample_weight, without=("soft_loss", *self._optional_logs()))
+
+    def compute_loss(
+        self,
+        x: Nest = None,
+        y: Nest = None,
+        y_pred: Nest = None,
+        sample_weight: Nest = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The compiled loss, as Keras computes it before the first step to create its metrics."""
+        y, sample_weight = self._outputs.like(y_pred, y, sample_weight)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x: Nest, y: Nest, y_pred: Nest, sample_weight: Nest = None) -> dict[str, Tensor]:
+        """Updates the compiled metrics; returns their values and those of the losses."""
+        y, sample_weight = self._outputs.like(y_pred, y, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: object) -> None:
         """Saves the student, as `keras.Model.save` does; teacher, losses and adapters are not part of the file.
@@ -302,66 +339,44 @@ class Distiller(keras.Model):
             **kwargs: Further arguments of `keras.Model.summary`.
         """
         self.student.summary(print_fn=print_fn, **kwargs)
-        for line in summary.describe(self._teachers(), self.alpha, self.soft_losses, self._features(), self.adapters):
+        for line in summary.describe(self._teachers(), self._outputs.of_each, self._features(), self.adapters):
             print_fn(line)
 
-    def _check_labels(self, y: Tensor) -> None:
-        loss = keras_compat.compiled_loss(self)
-        if self.alpha != 1 and (y is None or loss is None):
-            raise InputError(
-                f"Distiller: alpha={self.alpha} < 1 needs labels and a compiled loss. Received: y "
-                f"{'missing' if y is None else 'given'}, loss {'missing' if loss is None else 'given'}. "
-                "Use alpha=1.0 to learn from the teacher alone."
-            )
-
-    def _run_teachers(self, x: Nest) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The logits of each teacher, and the inner outputs of the first teacher by layer."""
+    def _run_teachers(self, x: Nest) -> tuple[list[list[Tensor]], dict[str, Tensor]]:
+        """The outputs of each teacher, and the inner outputs of the first teacher by layer."""
         teachers = self._teachers()
         if not teachers:
-            return [inputs.soft_labels(x)], {}
+            return [by_name(self._stored, inputs.soft_labels(x), "soft_labels", shared=False)], {}
         with tap(teachers[0], [feature.teacher for feature in self._features()]) as teacher_features:
-            teacher_logits = [teacher(inputs.teacher_input(x), training=False) for teacher in teachers]
-        return teacher_logits, teacher_features
-
-    def _soft_loss(
-        self, teacher_logits: list[Tensor], student_logits: Tensor, y: Tensor, sample_weight: Tensor, step: Tensor
-    ) -> Tensor:
-        terms = [
-            weight * loss(one_teacher, student_logits, y, step=step)
-            for one_teacher, loss, weight in zip(teacher_logits, self.soft_losses, self.teacher_weights, strict=True)
-        ]
-        counted = None if y is None else self.task.counts(y)
-        return weighted_mean(sum(terms[1:], terms[0]), student_logits, sample_weight, counted)
+            teacher_outputs = [
+                keras.tree.flatten(teacher(inputs.teacher_input(x), training=False)) for teacher in teachers
+            ]
+        return teacher_outputs, teacher_features
 
     def _feature_loss(
         self,
         teacher_features: Mapping[str, Tensor],
         student_features: Mapping[str, Tensor],
-        y: Tensor,
-        sample_weight: Tensor,
+        y: Nest,
+        sample_weight: Nest,
         step: Tensor,
     ) -> Tensor:
-        total = None
-        for feature, adapter in zip(self._features(), self.adapters, strict=True):
+        features, y = self._features(), y if len(self._outputs) == 1 else None
+        if features and keras.tree.is_nested(sample_weight):
+            raise InputError(
+                "Distiller: a feature belongs to no output, so that samples need one weight for all outputs. Received: "
+                "sample weights by output. Pass one array, or leave the features out."
+            )
+        terms = []
+        for feature, adapter in zip(features, self.adapters, strict=True):
             target, source = teacher_features[feature.teacher], adapter(student_features[feature.student])
             values = feature.loss(target, source, y, step=step)
-            term = losses.value_at(feature.weight, step) * weighted_mean(values, None, sample_weight)
-            total = term if total is None else total + term
-        return total
+            terms.append(losses.value_at(feature.weight, step) * weighted_mean(values, None, sample_weight))
+        return total(terms)
 
-    def _hard_loss(self, y: Tensor, student_logits: Tensor, sample_weight: Tensor) -> Tensor:
-        loss = keras_compat.compiled_loss(self)
-        return None if y is None or loss is None else loss(y, student_logits, sample_weight)
-
-    def _total(self, alpha: Tensor | float, soft_loss: Tensor, hard_loss: Tensor, feature_loss: Tensor) -> Tensor:
-        # A term of weight 0 is left out rather than multiplied: 0 · inf is NaN.
-        if self.alpha == 0:
-            loss = hard_loss
-        elif self.alpha == 1:
-            loss = soft_loss
-        else:
-            loss = alpha * soft_loss + (1 - alpha) * hard_loss
-        return add_regularization(loss if feature_loss is None else loss + feature_loss, self.losses)
+    def _hard_losses(self, y: Nest, student_outputs: Nest, sample_weight: Nest) -> list[Tensor | None]:
+        y, sample_weight = self._outputs.like(student_outputs, y, sample_weight)
+        return keras_compat.compiled_losses(self, y, student_outputs, sample_weight)
 
     def _track(self, x: Nest, values: Mapping[str, Tensor]) -> None:
         batch_size = ops.shape(keras.tree.flatten(x)[0])[0]
@@ -371,11 +386,11 @@ class Distiller(keras.Model):
                 tracker.update_state(value * replicas(), sample_weight=batch_size)
 
     def _logs(
-        self, x: Tensor, y: Tensor, student_logits: Tensor, sample_weight: Tensor, without: tuple[str, ...]
+        self, x: Tensor, y: Tensor, student_outputs: Tensor, sample_weight: Tensor, without: tuple[str, ...]
     ) -> dict[str, Tensor]:
         if y is None:  # the compiled metrics need labels
             metrics = {"loss": keras_compat.loss_tracker(self), **self._trackers}
             logs = {name: metric.result() for name, metric in metrics.items()}
         else:
-            logs = self.compute_metrics(x, y, student_logits, sample_weight=sample_weight)
+            logs = self.compute_metrics(x, y, student_outputs, sample_weight=sample_weight)
         return gatherable({name: value for name, value in logs.items() if name not in without})

@@ -14,7 +14,8 @@ from tfkd._internal import keras_compat
 def layers_in(model: keras.Model, precision: str) -> Iterator[None]:
     """Lets the float32 layers of a model compute in mixed precision while the context is open.
 
-    The last layer stays in float32, so that the logits do. Layers of another precision are left as they are.
+    The layers that compute the outputs stay in float32, so that the logits do. Layers of another precision are left as
+    they are.
 
     Args:
         model: A built model.
@@ -24,12 +25,12 @@ def layers_in(model: keras.Model, precision: str) -> Iterator[None]:
         Micikevicius et al.: Mixed Precision Training (arXiv:1710.03740).
     """
     layers = [] if precision == "float32" else keras_compat.inner_layers(model)
-    last = keras_compat.producer(model.outputs[0]) if layers and keras_compat.shows_layers(model) else None
+    last = [keras_compat.producer(tensor) for tensor in model.outputs] if keras_compat.shows_layers(model) else []
     changed = [
         (layer, layer.dtype_policy)
         for layer in layers
         # A model only passes on what its layers compute.
-        if layer is not last and not isinstance(layer, keras.Model) and layer.dtype_policy.name == "float32"
+        if layer not in last and not isinstance(layer, keras.Model) and layer.dtype_policy.name == "float32"
     ]
     try:
         for layer, _ in changed:

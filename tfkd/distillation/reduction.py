@@ -6,6 +6,8 @@ then exact where they have equally many samples. In the logs the losses are undi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -62,6 +64,16 @@ def add_regularization(loss: Tensor | None, terms: list[Tensor]) -> Tensor:
     values = [] if loss is None else [loss]
     values += [ops.sum(ops.cast(term, "float32")) / replicas() for term in terms]
     return values[0] if len(values) == 1 else ops.sum(values)
+
+
+def total(terms: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of the terms that are not None; None if there are none.
+
+    Args:
+        terms: Scalars and None.
+    """
+    values = [term for term in terms if term is not None]
+    return sum(values[1:], values[0]) if values else None
 
 
 def gatherable(logs: dict[str, Tensor]) -> dict[str, Tensor]:

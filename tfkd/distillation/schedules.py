@@ -6,26 +6,24 @@ from collections.abc import Sequence
 
 from keras.optimizers.schedules import LearningRateSchedule
 
-from tfkd import losses
 from tfkd.distillation.features import Feature
+from tfkd.distillation.outputs import Output
 from tfkd.losses.loss import Setting
 
 
-def scheduled_settings(
-    alpha: Setting, soft_losses: Sequence[losses.DistillationLoss], features: Sequence[Feature]
-) -> dict[str, LearningRateSchedule]:
+def scheduled_settings(outputs: Sequence[Output], features: Sequence[Feature]) -> dict[str, LearningRateSchedule]:
     """The settings that are schedules, by the name of their log.
 
     Args:
-        alpha: Weight of the soft loss.
-        soft_losses: Losses whose attributes may be schedules, such as `temperature`.
+        outputs: Outputs whose alpha, or an attribute of whose soft losses such as `temperature`, may be a schedule.
         features: Feature pairs whose weight, or an attribute of whose loss, may be a schedule.
 
     Returns:
         Schedules by name. Further settings of the same name get a number: `temperature`, `temperature_1`, ...
     """
-    settings: list[tuple[str, Setting]] = [("alpha", alpha)]
-    for loss in dict.fromkeys(soft_losses):
+    schedules = [output.alpha for output in outputs if isinstance(output.alpha, LearningRateSchedule)]
+    settings: list[tuple[str, Setting]] = [("alpha", alpha) for alpha in dict.fromkeys(schedules)]
+    for loss in dict.fromkeys(loss for output in outputs for loss in output.soft_losses):
         settings += vars(loss).items()
     for feature in features:
         settings += [("feature_weight", feature.weight), *vars(feature.loss).items()]

@@ -9,22 +9,20 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses
 from tfkd.distillation.features import Adapter, Feature
-from tfkd.losses.loss import Setting
+from tfkd.distillation.outputs import Output
 
 
 def describe(
     teachers: Sequence[keras.Model],
-    alpha: Setting,
-    soft_losses: Sequence[losses.DistillationLoss],
+    outputs: Sequence[Output],
     features: Sequence[Feature],
     adapters: Sequence[Adapter],
 ) -> Iterator[str]:
-    """Yields one line for each teacher, for the loss and for each feature.
+    """Yields one line for each teacher, for the loss of each output and for each feature.
 
     Args:
         teachers: Teacher models; empty for a store of soft labels.
-        alpha: Weight of the soft loss, a number or a schedule.
-        soft_losses: Loss of each teacher.
+        outputs: Outputs of the student.
         features: Feature pairs.
         adapters: Adapter of each feature; empty where the shapes are not known yet.
     """
@@ -32,9 +30,12 @@ def describe(
         yield f"Teacher: {teacher.name}, {teacher.count_params():,} parameters (not tracked)"
     if not teachers:
         yield "Teacher: stored soft labels"
-    soft = " + ".join(dict.fromkeys(map(_loss, soft_losses)))
-    shares = ("alpha", "(1 - alpha)") if isinstance(alpha, LearningRateSchedule) else (f"{alpha:g}", f"{1 - alpha:g}")
-    yield f"Loss: {shares[0]} · {soft} + {shares[1]} · hard loss"
+    for output in outputs:
+        soft, alpha = " + ".join(dict.fromkeys(map(_loss, output.soft_losses))), output.alpha
+        fixed = not isinstance(alpha, LearningRateSchedule)
+        shares = (f"{alpha:g}", f"{1 - alpha:g}") if fixed else ("alpha", "(1 - alpha)")
+        terms = f"{shares[0]} · {soft} + {shares[1]} · hard loss" if soft else "hard loss"
+        yield f"Loss{'' if len(outputs) == 1 else f' of {output.name!r}'}: {terms}"
     for i, feature in enumerate(features):
         adapter = f", student {adapters[i].describe()}" if adapters else ""
         weight = f"{feature.weight:g}" if isinstance(feature.weight, (int, float)) else type(feature.weight).__name__

@@ -125,7 +125,7 @@ def _check_and_build(model: keras.Model, train: Split, task: Task) -> None:
     """Checks the outputs of a compiled model, and builds the variables of its optimizer and metrics."""
     check = logits.check_are_logits if task.gives_logits else logits.shape_of_outputs
     shape = check("student", model, train.x[:8].astype("float32"))
-    keras_compat.build_training_state(model, train.y[:8], shape)
+    keras_compat.build_training_state(model, train.y[:8], [shape])
 
 
 def _early_stopping(

@@ -61,7 +61,7 @@ def load(
     input_range: Sequence[float] | None = None,
     preprocess: str | None = None,
     custom: Sequence[str] = (),
-    logits: bool = True,
+    logits: bool | Sequence[str] = True,
 ) -> keras.Model:
     """A teacher or student as tfkd trains it: a model whose outputs are logits and that takes pixel values 0..255.
 
@@ -79,7 +79,7 @@ def load(
         custom: Modules to import first, which register custom layers (`keras.saving.register_keras_serializable`).
             Their code is executed.
         logits: Whether a softmax or sigmoid at the end is removed. Pass False for a regression, whose outputs are
-            values.
+            values; of a model with several outputs also the names of those that become logits.
 
     Returns:
         The model, not compiled; the given one where nothing changes.
@@ -97,7 +97,9 @@ def load(
             f"models.load: model must be a path or a keras.Model. Received: {type(model).__name__}. Pass the path of a "
             ".keras file."
         )
-    return take_pixels(to_logits(model) if logits else model, input_range=input_range, preprocess=preprocess)
+    if logits:
+        model = to_logits(model, None if logits is True else logits)
+    return take_pixels(model, input_range=input_range, preprocess=preprocess)
 
 
 def read(path: str | os.PathLike[str]) -> keras.Model:

@@ -37,6 +37,24 @@ def known_classes(model: keras.Model) -> int | None:
     return classes
 
 
+def check_model(role: str, model: keras.Model) -> keras.Model:
+    """Returns a Keras model; refuses any other object.
+
+    Args:
+        role: `student` or `teacher`, for the message.
+        model: The object.
+
+    Raises:
+        InputError: It is no Keras model.
+    """
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"Distiller: {role} must be a keras.Model. Received: {type(model).__name__}. "
+            "Load a file with keras.saving.load_model."
+        )
+    return model
+
+
 def check_gives_logits(role: str, model: keras.Model, *, activation: bool = True) -> None:
     """Refuses objects that are not models, models with several outputs, and models whose graph ends in probabilities.
 
@@ -49,11 +67,7 @@ def check_gives_logits(role: str, model: keras.Model, *, activation: bool = True
         InputError: `model` is not a Keras model.
         ModelError: It has several outputs, or returns probabilities.
     """
-    if not isinstance(model, keras.Model):
-        raise InputError(
-            f"Distiller: {role} must be a keras.Model. Received: {type(model).__name__}. "
-            "Load a file with keras.saving.load_model."
-        )
+    check_model(role, model)
     if not keras_compat.shows_layers(model):
         return
     if not isinstance(model, keras.Sequential) and not hasattr(model.output, "shape"):
@@ -180,8 +194,8 @@ def _numbers(role: str, outputs: Tensor) -> np.ndarray:
     """Outputs of a call as a float32 array."""
     if not hasattr(outputs, "shape"):
         raise ModelError(
-            f"Distiller: {role} must have one output, the logits. Received: {type(outputs).__name__}. "
-            "Wrap it in a model that returns only the logits."
+            f"Distiller: {role} must have one output, the logits. Received: {type(outputs).__name__}. Call it on "
+            f"x = keras.Input(...), and pass keras.Model(x, {role}(x)), which shows the names of its outputs."
         )
     return ops.convert_to_numpy(ops.cast(outputs, "float32"))
 

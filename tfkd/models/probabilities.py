@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 
 import keras
 import numpy as np
@@ -10,7 +11,8 @@ from keras import ops
 
 from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest, Node, Tensor
-from tfkd.errors import ModelError
+from tfkd.errors import InputError, ModelError
+from tfkd.models import outputs
 from tfkd.models.final_activation import final_activation
 from tfkd.models.logits import are_softmax
 
@@ -32,7 +34,7 @@ class _Hidden(Exception):
     """The graph of layers does not show where the activation is."""
 
 
-def to_logits(model: keras.Model) -> keras.Model:
+def to_logits(model: keras.Model, names: Collection[str] | None = None) -> keras.Model:
     """A model that returns the logits of a model that ends in a softmax or a sigmoid.
 
     The activation is removed where the graph of layers shows it: an activation of the last layer, a layer or operation
@@ -42,29 +44,57 @@ def to_logits(model: keras.Model) -> keras.Model:
 
     Args:
         model: A built model. The result shares layers with it, except the last.
+        names: Names of the outputs that are changed, see `tfkd.models.outputs.names`; None for all.
 
     Returns:
-        The new model; `model` itself if it does not end in probabilities, has several outputs, cannot be run, or ends
-        in `hard_sigmoid` or `sparsemax`, which have no inverse.
+        The new model, whose outputs have the same names; `model` itself if it does not end in probabilities, cannot be
+        run, or ends in `hard_sigmoid` or `sparsemax`, which have no inverse.
+
+    Raises:
+        InputError: The model has no output of one of the names.
     """
+    if names is not None or outputs.are_nested(model):
+        return _each_to_logits(model, names)
     if not model.built or _shapes(model) is None or _is_stateful(model):
-        return model
-    if keras_compat.shows_layers(model) and len(model.outputs) != 1:
         return model
     if _ends_in_linear_layer(model):
         return model
     try:
         x = _random_inputs(model)
         source = final_activation(model, None if keras_compat.shows_layers(model) else x)
-        outputs = _compute(model, x)
+        values = _compute(model, x)
     except Exception:  # a model of the user may not take random inputs, such as token ids of another range
         return model
     if source is None or source.combined:
-        finite = outputs[np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)]  # a softmax without care overflows
+        finite = values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]  # a softmax without care overflows
         return _with_logarithm(model, "softmax") if are_softmax(finite) else model
-    if source.activation not in _INVERTIBLE or (source.activation == "softmax" and not _sum_to_one(outputs)):
+    if source.activation not in _INVERTIBLE or (source.activation == "softmax" and not _sum_to_one(values)):
         return model
-    return _removed(model, source.activation, x, outputs)
+    return _removed(model, source.activation, x, values)
+
+
+def _each_to_logits(model: keras.Model, chosen: Collection[str] | None) -> keras.Model:
+    """`to_logits` for each of the chosen outputs."""
+    try:
+        names = outputs.names(model)
+    except ModelError:  # nested outputs, or some of the same name
+        if chosen is None:
+            return model
+        raise
+    if unknown := sorted(set(chosen or ()) - set(names)):
+        raise InputError(
+            f"models.load: logits must name outputs of the model: {', '.join(names)}. Received: {', '.join(unknown)}. "
+            "Correct the name."
+        )
+    ends = []
+    for position, (name, end) in enumerate(zip(names, model.outputs, strict=True)):
+        logits = to_logits(outputs.single(model, position)).outputs[0] if chosen is None or name in chosen else end
+        if keras_compat.producer(logits).name != keras_compat.producer(end).name:  # a layer of its own was removed
+            logits = keras.layers.Identity(name=keras_compat.producer(end).name)(logits)
+        ends.append(logits)
+    if all(new is old for new, old in zip(ends, model.outputs, strict=True)):
+        return model
+    return keras.Model(keras_compat.input_structure(model), outputs.like(model, ends), name=model.name)
 
 
 def with_softmax(model: keras.Model) -> keras.Model:
