@@ -192,6 +192,41 @@ def test_evaluate_predict_and_save_are_those_of_the_student(tmp_path):
         np.testing.assert_array_equal(one, another)
 
 
+def test_stores_by_output_equal_the_teacher(tmp_path):
+    """The labels of both heads come from columns of a split."""
+    train = tfkd.data.from_arrays(
+        (X, np.column_stack([PLACE, KIND]).astype("float32")), (X[:2], np.zeros((2, 3), "float32"))
+    ).train
+    weights, results = heads("list").get_weights(), []
+    teacher = heads("dict", 16)
+    outputs = teacher(train.x)
+    stores = {}
+    for name, kind in (("place", "values"), ("kind", "classes")):
+        stores[name] = tfkd.SoftLabels.create(
+            tmp_path / name, train.ids, outputs[name].shape[-1], dtype="float32", kind=kind
+        )
+        stores[name].write(train.ids, outputs[name])
+    for learned in (teacher, stores):
+        student = heads("list")
+        student.set_weights(weights)
+        batches = train.batches(32, shuffle=True, soft_labels=stores if learned is stores else None)
+        distiller = tfkd.Distiller(student, learned, task=TASKS)
+        distiller.compile(keras.optimizers.SGD(0.1), loss=LOSSES, run_eagerly=True)
+        distiller.fit(batches.map(lambda x, y: (x, {"place": y[:, :2], "kind": y[:, 2]})), verbose=0)
+        results.append(student.get_weights())
+    for one, another in zip(*results, strict=True):
+        np.testing.assert_allclose(one, another, atol=1e-6)
+    with pytest.raises(InputError, match="one store for the outputs"):
+        tfkd.Distiller(student, stores["kind"], task=TASKS)
+    with pytest.raises(ModelError, match="must have the output 'place'.*named kind"):
+        tfkd.Distiller(student, {"kind": stores["kind"]}, task=TASKS)
+    other = tfkd.SoftLabels.create(tmp_path / "other", train.ids, 3, seed=1)
+    with pytest.raises(InputError, match="same views, seed and augmentation"):
+        train.batches(32, soft_labels={**stores, "kind": other})
+    with pytest.raises(ModelError, match="must have one output.*kind, place.*stores have one label"):
+        tfkd.SoftLabels.build(tmp_path / "built", teacher, train)
+
+
 # Refused before the training ------------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,32 @@ def test_logits_stay_as_they_are(form):
         assert to_logits(built) is built
 
 
+def test_each_of_several_outputs_becomes_logits_under_its_name():
+    """A softmax in the last layer, one in a layer of its own, a sigmoid, and values."""
+    inputs = keras.Input(X.shape[1:])
+    ends = [
+        layers.Dense(3, activation="softmax", name="kind")(inputs),
+        layers.Softmax(name="start")(layers.Dense(5, name="start_logits")(inputs)),
+        layers.Dense(1, activation="sigmoid", name="box")(inputs),
+        layers.Dense(2, name="place")(inputs),
+    ]
+    names = ["kind", "start", "box", "place"]
+    built = keras.Model(inputs, ends)
+    expected = built(X)
+    result, warned = changed(built)
+    assert not warned
+    assert result.output_names == names
+    for activation, value, probability in zip(("softmax", "softmax", "sigmoid"), result(X), expected, strict=False):
+        np.testing.assert_allclose(probabilities(activation, value), probability, atol=1e-6)
+    np.testing.assert_array_equal(result(X)[3], expected[3])
+    named = keras.Model(inputs, dict(zip("dcba", ends, strict=True)))
+    partly = models.load(named, logits=["c"])(X)
+    np.testing.assert_allclose(ops.softmax(partly["c"]), expected[1], atol=1e-6)
+    np.testing.assert_array_equal(partly["b"], expected[2])
+    with pytest.raises(InputError, match="must name outputs of the model: a, b, c, d. Received: kind"):
+        models.load(named, logits=["kind"])
+
+
 @pytest.mark.parametrize("activation", ["hard_sigmoid", "sparsemax"])
 def test_activation_without_an_inverse_is_kept(activation):
     built = model(lambda x: dense(activation)(x))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from tfkd._internal.types import Tensor
+from tfkd._internal.types import Nest, Tensor
 from tfkd.data import label_augmentation
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
 from tfkd.data.lazy import LazySamples, row_lookup
@@ -42,11 +42,11 @@ class SoftLabelInputs(NamedTuple):
     """Inputs of one batch with stored teacher logits.
 
     Args:
-        soft_labels: Teacher logits, float32 [B, C].
+        soft_labels: Teacher logits, float32 [B, C], or those of each output by its name.
         student: Input of the student [B, ...], in the view that the teacher saw.
     """
 
-    soft_labels: Tensor
+    soft_labels: Tensor | Mapping[str, Tensor]
     student: Tensor
 
 
@@ -74,6 +74,12 @@ class Samples(Protocol):
 
 class TeacherLogits(Protocol):
     """Stored teacher logits, such as `tfkd.SoftLabels`."""
+
+    # What the view of a sample in an epoch depends on, see `tfkd.SoftLabels`.
+    views: int
+    seed: int
+    labelled: int
+    augment: Augment | None
 
     def lookup(
         self, samples: Samples, augment: Augment | None = None
@@ -157,7 +163,7 @@ def batch_dataset(
     shuffle: bool,
     augment: Augment | None,
     seed: int,
-    soft_labels: TeacherLogits | None,
+    soft_labels: TeacherLogits | Mapping[str, TeacherLogits] | None,
     partner: TeacherSamples | None,
     mixing: Mixing | None = None,
 ) -> tf.data.Dataset:
@@ -169,7 +175,7 @@ def batch_dataset(
         shuffle: Whether each epoch has a new order.
         augment: Augmentation of a sample, or None.
         seed: Random seed of order and augmentation.
-        soft_labels: Stored teacher logits, or None.
+        soft_labels: Stored teacher logits, those of each output by its name, or None.
         partner: Samples of the teacher, or None.
         mixing: Mixing of the samples of a batch, or None.
 
@@ -224,7 +230,7 @@ def _batch_function(
     samples: Samples,
     augment: Augment | None,
     seed: int,
-    soft_labels: TeacherLogits | None,
+    soft_labels: TeacherLogits | Mapping[str, TeacherLogits] | None,
     partner: TeacherSamples | None,
     move: label_augmentation.Mover | None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
@@ -233,7 +239,7 @@ def _batch_function(
 
     with tf.device("CPU:0"):  # tf.data runs on the CPU: data placed on a GPU would be copied twice
         find_x, y, ids = row_lookup(samples.x), tf.constant(samples.y), tf.constant(samples.ids)
-        find_logits = None if soft_labels is None else soft_labels.lookup(samples, augment)
+        find_logits = None if soft_labels is None else _logits_lookup(soft_labels, samples, augment)
         find_partner = None if partner is None else partner.lookup(samples, seed)
 
     def make_batch(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
@@ -251,6 +257,28 @@ def _batch_function(
         return batch, labels
 
     return make_batch
+
+
+def _logits_lookup(
+    soft_labels: TeacherLogits | Mapping[str, TeacherLogits], samples: Samples, augment: Augment | None
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, Nest]]:
+    """The look-up of one store, or of one for each output, which all show the same view of a sample."""
+    if not isinstance(soft_labels, Mapping):
+        return soft_labels.lookup(samples, augment)
+    settings = [(one.views, one.seed, one.labelled, one.augment) for one in soft_labels.values()]
+    if not settings or any(one != settings[0] for one in settings):
+        raise InputError(
+            "Split.batches: the stores of all outputs must have the same views, seed and augmentation. Received: "
+            f"{dict(zip(soft_labels, settings, strict=True))}. Make them with the same settings."
+        )
+    lookups = {name: store.lookup(samples, augment) for name, store in soft_labels.items()}
+
+    def find(x: tf.Tensor, rows: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, Nest]:
+        found = {name: lookup(x, rows, ids, epoch) for name, lookup in lookups.items()}
+        views = [view for view, _ in found.values()]
+        return views[0], {name: logits for name, (_, logits) in found.items()}
+
+    return find
 
 
 def _mixed(

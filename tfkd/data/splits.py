@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -215,7 +216,7 @@ class Split:
         shuffle: bool = False,
         augment: Augment | None = None,
         seed: int = 0,
-        soft_labels: TeacherLogits | None = None,
+        soft_labels: TeacherLogits | Mapping[str, TeacherLogits] | None = None,
         partner: TeacherSamples | None = None,
         mixing: Mixing | None = None,
     ) -> tf.data.Dataset:
@@ -231,9 +232,9 @@ class Split:
                 `view_seeds`; the view is the epoch). If it has a method `batch(x [B, ...], seeds [B, 2])`, that is
                 called instead, which is faster.
             seed: Random seed of order and augmentation.
-            soft_labels: A `tfkd.SoftLabels`. Batches are then (`SoftLabelInputs`, y); epoch e has samples and teacher
-                logits of view e mod views. `augment` is needed only where the store does not know its augmentation,
-                which is the case for functions other than those of tfkd.
+            soft_labels: A `tfkd.SoftLabels`, or one for each output by its name. Batches are then (`SoftLabelInputs`,
+                y); epoch e has samples and teacher logits of view e mod views. `augment` is needed only where the store
+                does not know its augmentation, which is the case for functions other than those of tfkd.
             partner: A `tfkd.data.Partner`, the samples of the teacher. Batches are then (`TeacherStudentInputs`, y);
                 `augment` changes the student's x only.
             mixing: A `tfkd.data.Mixing` (mixup, CutMix). y is then a mixture of classes, float32 [B, C].

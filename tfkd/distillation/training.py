@@ -81,7 +81,8 @@ def fit(
         partner=partner,
         mixing=mixing,
     )
-    task = task or tasks.find(splits.train, logits.known_classes(_student(model)))
+    classes = logits.known_classes(_student(model))
+    task = task or tasks.find(splits.train, classes)
     dataset, validation = task.with_targets(dataset), task.with_targets(splits.val.batches(256))
     steps = config.epochs * -(-len(splits.train) // config.batch_size)
     with precision.layers_in(_student(model), config.precision):

@@ -13,6 +13,7 @@ from keras import ops
 from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest, Tensor
 from tfkd.errors import InputError, ModelError
+from tfkd.models import outputs
 from tfkd.models.final_activation import Source, final_activation
 
 # Rows that sum to 1 up to this tolerance, or to 4 units of the precision of their values, are taken for a softmax.
@@ -29,7 +30,17 @@ _ON_PROBABILITIES = {"dice", "kl_divergence", "poisson", "tversky"}
 
 
 def known_classes(model: keras.Model) -> int | None:
-    """The size of the last axis of a model's output, or None where it is known only after a call."""
+    """The size of the last axis of a model's output, or None where it is known only after a call.
+
+    Raises:
+        ModelError: The model has several outputs.
+    """
+    if outputs.are_nested(model):
+        raise ModelError(
+            f"{model.name}: the model must have one output, a tensor. Received: {', '.join(outputs.names(model))}. "
+            "Commands, recipes and stores have one label for each sample: train several outputs by tfkd.Distiller in "
+            "Python, or pass keras.Model(model.inputs, model.outputs[i])."
+        )
     try:
         classes: int | None = model.output_shape[-1]
     except (AttributeError, ValueError):  # a subclassed model has no output shape before a call

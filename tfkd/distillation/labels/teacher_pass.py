@@ -43,9 +43,8 @@ def prepare(
             sample are those of another class.
         ModelError: The teacher does not end in logits, or has another number of outputs.
     """
-    declared = None if task is None else get(task)
+    declared, known = None if task is None else get(task), logits.known_classes(teacher)
     logits.check_gives_logits("teacher", teacher, activation=declared is None or declared.gives_logits)
-    known = logits.known_classes(teacher)
     split = as_split(
         samples, "train", num_classes=2 if known == 1 else known, labels=None if declared is None else declared.labels
     )
