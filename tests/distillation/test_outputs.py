@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from tfkd.features import Feature
 
 import tfkd
+from tfkd.distillation.features import Feature
 from tfkd.errors import InputError, ModelError
 
 RNG = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tfkd import cli
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guides" / "stored_labels.md"
+OUTPUTS = ROOT / "docs" / "guides" / "several_outputs.md"
 PAGES = [
     ROOT / "README.md",
     *(page for room in ("guides", "tutorials", "concepts") for page in ROOT.glob(f"docs/{room}/*.md")),
@@ -40,3 +42,14 @@ def test_logits_of_any_framework_are_stored(tmp_path):
     store = tfkd.SoftLabels.open(tmp_path / "labels")
     assert store.missing == 0
     assert store.read(store.ids).shape == (len(store.ids), 10)
+
+
+def test_guide_to_several_outputs_works_as_it_is_written(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", OUTPUTS.read_text(), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code, found)  # in this process, which has TensorFlow loaded
+    logs, outputs = capsys.readouterr().out.splitlines()
+    assert {"digit_loss", "digit_soft_loss", "digit_accuracy", "val_ink_mae"} <= set(ast.literal_eval(logs))
+    assert ast.literal_eval(outputs) == [(10,), (1,)]
+    assert max(found["history"].history["val_digit_accuracy"]) > 0.5

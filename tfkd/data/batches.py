@@ -75,12 +75,13 @@ class Samples(Protocol):
 class TeacherLogits(Protocol):
     """Stored teacher logits, such as `tfkd.SoftLabels`."""
 
-    # What the view of a sample in an epoch depends on, see `tfkd.SoftLabels`.
     views: int
     seed: int
-    labelled: int
-    augment: Augment | None
 
+    @property
+    def labelled(self) -> int: ...
+    @property
+    def augment(self) -> Augment | None: ...
     def lookup(
         self, samples: Samples, augment: Augment | None = None
     ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:

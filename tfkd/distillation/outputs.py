@@ -82,6 +82,8 @@ class Output:
             return hard_loss
         if self.alpha == 1:
             return soft_loss
+        assert soft_loss is not None
+        assert hard_loss is not None  # otherwise `Outputs.check_labels` has raised
         alpha = losses.value_at(self.alpha, step)
         return alpha * soft_loss + (1 - alpha) * hard_loss
 
@@ -215,12 +217,8 @@ class Outputs:
     ) -> list[Tensor | None]:
         """The mean soft loss of each output, see `Output.soft_loss`."""
         weights = outputs.by_name(self.names, sample_weight, "sample_weight")
-        return [
-            output.soft_loss(teacher_outputs, *of_output, step)
-            for output, *of_output in zip(
-                self.of_each, keras.tree.flatten(student_outputs), self.labels(y), weights, strict=True
-            )
-        ]
+        of_each = zip(self.of_each, keras.tree.flatten(student_outputs), self.labels(y), weights, strict=True)
+        return [output.soft_loss(teacher_outputs, z, label, weight, step) for output, z, label, weight in of_each]
 
     def weighted(self, values: Sequence[Tensor | None]) -> list[Tensor | None]:
         """The losses of the outputs, multiplied by their weights."""
