@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import activation_ranges, biases, channel_slices, op_forms, refinement, refusals
+from tfkd.conversion import activation_ranges, biases, channel_slices, mask_values, op_forms, refinement, refusals
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.refinement import Ranges
 from tfkd.conversion.samples import Samples
@@ -83,7 +83,7 @@ def install(
 
     def quantize(content: bytes, *args: object, **options: object) -> bytes:
         ordered = samples.of(content)
-        stable = op_forms.replace(content)
+        stable = mask_values.limit(op_forms.replace(content), ordered, steps=2 ** (8 if mode == "full_int8" else 15))
         if mode == "int16x8":
             stable = op_forms.replace_elus(op_forms.replace_squared_differences(replace_sums(stable)))
         calibrated = functools.cache(lambda floats: _extremes(floats, ordered))

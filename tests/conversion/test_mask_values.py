@@ -1,0 +1,69 @@
+"""Masked attention in integers: the number behind a mask does not set the scale of the scores."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import tfkd
+from tfkd.conversion import mask_values
+from tfkd.conversion.model_editor import ModelEditor
+from tfkd.conversion.samples import Samples
+from tfkd.conversion.tflite import TFLiteModel
+from tfkd.targets import get
+from tfkd.validation.task_results import real_outputs
+
+TOKENS = np.random.default_rng(0).integers(1, 20, (64, 6)).astype(np.int32)
+TOKENS[np.arange(6) >= np.arange(64)[:, None] % 6 + 1] = 0  # one to six tokens, and padding
+DATA = (TOKENS, np.arange(64) % 4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(20, 8, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0))(tokens)
+    real = keras.ops.not_equal(tokens, 0)[:, None, :]
+    x = keras.layers.MultiHeadAttention(2, 8, name="attention")(x, x, attention_mask=real)
+    return keras.Model(tokens, keras.layers.Dense(4)(keras.layers.Reshape((48,))(x)))
+
+
+@pytest.fixture(scope="module")
+def floats(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("masks") / "float32.tflite"
+    return tfkd.convert(model, path, mode="float32", calibration=DATA).content
+
+
+@pytest.mark.parametrize("quantizer", ["tensorflow", "litert"])
+def test_masked_attention_keeps_its_scores_in_8_bits(model, quantizer, tmp_path):
+    converted = tfkd.convert(model, tmp_path / "m.tflite", mode="full_int8", calibration=DATA, quantizer=quantizer)
+    outputs = get("host").run(converted, converted.quantize_input(TOKENS), latency=False).outputs[0]
+    expected = model.predict(TOKENS, verbose=0)
+    error = np.abs(real_outputs(converted, outputs).reshape(expected.shape) - expected).max()
+    assert error < 0.05 * np.ptp(expected)
+
+
+def values(content):
+    editor = ModelEditor(content)
+    (op,) = (op for op in editor.graph.operators if editor.name(op) in ("SELECT", "SELECT_V2"))
+    return editor.constant(int(op.inputs[2]))
+
+
+@pytest.mark.parametrize("steps", [2**8, 2**15], ids=["8 bits", "16 bits"])
+def test_masked_scores_have_no_step_of_probability(floats, steps):
+    limited = mask_values.limit(floats, Samples((TOKENS,)), steps=steps)
+    least = values(limited).item()
+    assert values(floats).item() < -1e30
+    assert -40 < least < -np.log(2 * steps * 6) < 0
+    assert 6 * np.exp(least) < 0.5 / steps  # five masked scores beside one of 0
+    assert mask_values.limit(limited, Samples((TOKENS,)), steps=steps) == limited
+
+
+def test_selection_without_a_softmax_is_kept(tmp_path):
+    x = keras.Input((4,))
+    selected = keras.ops.where(x > 0, x, -1e9)
+    kept = keras.Model(x, keras.layers.Softmax()(keras.layers.Dense(3)(x)) + keras.layers.Dense(3)(selected))
+    content = tfkd.convert(kept, tmp_path / "m.tflite", mode="float32", calibration=np.ones((8, 4))).content
+    assert {"SOFTMAX", "SELECT_V2"} <= {*TFLiteModel(content).ops}
+    assert mask_values.limit(content, Samples((np.ones((8, 4), np.float32),)), steps=256) is content
