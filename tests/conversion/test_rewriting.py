@@ -219,6 +219,19 @@ def test_models_without_such_layers_stay_as_they_are(converted):
     assert rewriting.replace_sums(content) is content
     assert rewriting.for_litert(content, int16=True) is content
     assert rewriting.use_general_additions(content) is content
+    assert rewriting.drop_unreachable_limits(content) is content
+
+
+@pytest.mark.parametrize("mode", ["full_int8", "int16x8"])
+def test_relu6_of_values_near_zero_converts(train, tmp_path, mode):
+    small, large = (keras.initializers.RandomNormal(0, deviation) for deviation in (1e-8, 1e8))
+    inputs = keras.Input((4, 4, 4))
+    hidden = layers.Conv2D(4, 1, activation="relu6", kernel_initializer=small)(inputs)
+    outputs = layers.Dense(3, kernel_initializer=large)(layers.Flatten()(hidden))
+    converted = convert(
+        keras.Model(inputs, outputs), tmp_path / "m.tflite", mode=mode, calibration=train, quantizer="litert"
+    )
+    assert converted.findings == ()
 
 
 @pytest.mark.parametrize("mode", ["full_int8", "int16x8"])

@@ -275,7 +275,7 @@ def _quantize_once(content: bytes, settings: QuantizerSettings, mode: str, found
             if op.name == "STRIDED_SLICE":
                 ranges.setdefault(graph.tensors[op.outputs[0]].name, ranges[graph.tensors[op.inputs[0]].name])
     quantized = _run_quantizer(content, graph, mode, precisions, ranges, float_io)
-    quantized = biases.correct(rewriting.use_general_additions(quantized), content)
+    quantized = biases.correct(rewriting.drop_unreachable_limits(rewriting.use_general_additions(quantized)), content)
     kept_float = tuple(graph.tensors[i].name for index in floats for i in graph.ops[index].outputs)
     return Quantized(op_forms.join_casts(quantized, kept_float), kept_float, outliers)
 

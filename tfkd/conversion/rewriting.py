@@ -40,6 +40,7 @@ _EXCESS = 1 / 255
 _COARSENING = 8
 # Distance of a logarithm from a whole number below which LiteRT takes a scale for a power of 2, with a margin.
 _POWER_TOLERANCE = 2e-3
+_LARGEST_INT32 = 2**31 - 1
 # Scales and ranges below the first are those of tensors that are always 0; such scales become the second.
 _SMALLEST_SCALE = 1e-30
 _ZERO_SCALE = 2.0**-15
@@ -324,6 +325,28 @@ def use_general_additions(content: bytes) -> bytes:
         exponents = np.log2([each.quantization.scale[0] for each in tensors])
         if np.all(np.abs(exponents - np.round(exponents)) < _POWER_TOLERANCE):
             op.builtinOptions.potScaleInt16 = False
+            changed = True
+    return editor.pack() if changed else content
+
+
+def drop_unreachable_limits(content: bytes) -> bytes:
+    """Replaces a fused RELU6 by RELU where the steps of its result are so small that 6 is no number of them in 32 bits.
+
+    The quantized result ends far below 6 then; LiteRT refuses the op all the same.
+
+    Args:
+        content: A .tflite by litert-quantizer.
+
+    Returns:
+        The changed file, or `content` where there are no such ops.
+    """
+    editor, changed = ModelEditor(content), False
+    for op in editor.graph.operators:
+        if getattr(op.builtinOptions, "fusedActivationFunction", None) != schema.ActivationFunctionType.RELU6:
+            continue
+        quantization = editor.tensors[int(op.outputs[0])].quantization
+        if quantization is not None and quantization.scale is not None and 6 / quantization.scale[0] > _LARGEST_INT32:
+            op.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU
             changed = True
     return editor.pack() if changed else content
 
