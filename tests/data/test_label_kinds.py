@@ -132,7 +132,7 @@ def test_folder_of_classes_is_no_regression(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(4):
             Image.new("L", (4, 4), i).save(tmp_path / name / f"{i}.png")
-    with pytest.raises(InputError, match="labels of the kind 'classes'. Received: 'values'"):
+    with pytest.raises(InputError, match="labels of the kind 'values' need a manifest or arrays"):
         data.load(tmp_path, labels="values")
 
 
@@ -157,3 +157,22 @@ def test_kind_of_a_stream_is_that_of_its_first_batch():
     assert data.as_split(batches, "test", labels="multi_hot").label_kind == "multi_hot"
     with pytest.raises(InputError, match="batch 1: labels must be class numbers"):
         data.as_split(batches, "test")
+
+
+@pytest.mark.parametrize("kind", ["values", "multi_hot", "frames"])
+def test_manifest_without_labels_is_refused_whatever_their_kind(tmp_path, kind):
+    (tmp_path / "m.csv").write_text("Id,mpg\n1,2.5\n")
+    with pytest.raises(InputError, match="must have a column label .* Received: the columns Id, mpg"):
+        data.load(tmp_path / "m.csv", labels=kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [("masks", "folders images/ and masks/"), ("boxes", "a file train.json .COCO"), ("frames", "a manifest or arrays")],
+    ids=["masks", "boxes", "frames"],
+)
+def test_folder_of_another_form_names_the_form_of_the_labels(tmp_path, kind, form):
+    for name in ("train", "trainannot"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{kind!r} need {form}.*Received: train/, trainannot/"):
+        data.load(tmp_path, labels=kind)

@@ -40,6 +40,23 @@ def test_init_writes_a_recipe_for_data_and_teacher(tmp_path, data, student, expe
     assert loaded.distillation.optimizer is loaded.distillation.learning_rate is None  # the defaults of the student
 
 
+@pytest.mark.parametrize(
+    ("folders", "task", "student", "limit"),
+    [
+        (("images", "masks"), "segmentation", "unet", "max_dice_drop"),
+        (("Annotations", "JPEGImages"), "object_detection", "ssdlite", "max_ap50_drop"),
+        (("cat", "dog"), None, "resnet8", "max_accuracy_drop"),
+    ],
+    ids=["masks", "boxes", "classes"],
+)
+def test_init_knows_the_task_from_the_form_of_a_folder(tmp_path, folders, task, student, limit):
+    for name in folders:
+        (tmp_path / "data" / name).mkdir(parents=True)
+    loaded = recipe.load(template.write(tmp_path / "r.toml", data=str(tmp_path / "data"), teacher="t.keras"))
+    assert (loaded.task, loaded.student.model) == (task, student)
+    assert limit in loaded.limits.limits
+
+
 def test_init_warns_of_a_teacher_that_does_not_exist(tmp_path):
     out, teacher = tmp_path / "r.toml", tmp_path / "t.keras"
     arguments = ["init", "--data", "digits", "--teacher", str(teacher), "--out", str(out)]

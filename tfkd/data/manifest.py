@@ -144,19 +144,29 @@ def is_no_feature(column: str) -> bool:
     return column in ("label", "split", "group") or column.startswith(LABEL_PREFIX)
 
 
+def check_has_labels(path: Path, rows: Sequence[Row]) -> None:
+    """Raises where a manifest has no column `label`.
+
+    Raises:
+        InputError: There is none.
+    """
+    if rows and not any("label" in row.values for row in rows):
+        columns = ", ".join([*rows[0].values][:10])
+        raise InputError(
+            f"load: {path} must have a column label with the class or value of each sample, or columns "
+            f"{LABEL_PREFIX}NAME for several. Received: the columns {columns}. Rename the column of the labels, add a "
+            "first line with the names of the columns where there is none, and remove columns that are no values of "
+            "the samples, such as numbers of rows."
+        )
+
+
 def labels(path: Path, rows: Sequence[Row]) -> list[str]:
     """The label of each row as text.
 
     Raises:
         InputError: There is no column `label`, or a label is empty.
     """
-    if rows and not any("label" in row.values for row in rows):
-        raise InputError(
-            f"load: {path} must have a column label with the class of each sample. Received: the columns "
-            f"{', '.join([*rows[0].values][:10])}. Rename the column of the classes, add a first line with "
-            "the names of the columns where there is none, and remove columns that are no values of the samples, such "
-            "as numbers of rows."
-        )
+    check_has_labels(path, rows)
     found = []
     for row in rows:
         label = row.values.get("label")

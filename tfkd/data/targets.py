@@ -37,6 +37,7 @@ def read(path: Path, rows: Sequence[Row], kind: str | None) -> tuple[np.ndarray,
     columns = [name for name in rows[0].values if name.startswith(LABEL_PREFIX)]
     if columns:
         return _of_columns(path, rows, columns, kind)
+    manifest.check_has_labels(path, rows)
     values = [row.values.get("label") for row in rows]
     if kind == frame_labels.KIND:
         return (*_frames(path, rows), kind)

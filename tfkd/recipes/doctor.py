@@ -15,7 +15,7 @@ from tfkd.errors import DeviceError, InputError, TfkdError
 from tfkd.recipes import augmentation_examination, scale_examination, target_choice, teacher_examination
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
-from tfkd.recipes.task_choice import find_task
+from tfkd.recipes.task_choice import examine_task, find_task
 from tfkd.tasks import Task
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
         unread = Finding("error", "The data cannot be read.", str(error), "Correct [data].")
         found = [unread, *findings, *_load_models(recipe), *_choose_targets(recipe)[1]]
         return sorted(found, key=lambda finding: finding.severity)
-    findings += [*examine_data(splits), *_examine_resemblance(splits)]
+    findings += [*examine_task(recipe, splits.train), *examine_data(splits), *_examine_resemblance(splits)]
     findings += augmentation_examination.examine(recipe, splits.train, teacher_splits.train)
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")

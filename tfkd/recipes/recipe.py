@@ -129,12 +129,14 @@ class Recipe(Section):
         """Refuses settings that are for classifications, and limits that another task has.
 
         Args:
-            task: The task, another one than classification.
+            task: The task.
 
         Raises:
             InputError: There is such a setting.
         """
         self.limits.check_task(task.name)
+        if task.is_classification:
+            return
         given = {
             "distillation.views": self.distillation.views if task.stored is None else None,
             'conversion.output = "softmax"': self.conversion.output == "softmax",

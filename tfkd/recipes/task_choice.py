@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tfkd import data, tasks
+from tfkd.errors import InputError
+from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 
 
@@ -27,3 +31,16 @@ def find_task(recipe: Recipe, train: data.Split) -> tasks.Task:
     from tfkd.models import logits
 
     return tasks.find(train, logits.known_classes(files[0][1].load(files[0][0])))
+
+
+def examine_task(recipe: Recipe, train: data.Split) -> Iterator[Finding]:
+    """Finds labels that are not those of the task, and settings and limits of another one.
+
+    Args:
+        recipe: The recipe.
+        train: Training split.
+    """
+    try:
+        recipe.check_for(find_task(recipe, train))
+    except InputError as error:
+        yield Finding("error", "The recipe does not fit its task.", str(error), "Correct task or the settings.")

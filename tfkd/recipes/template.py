@@ -16,12 +16,21 @@ from tfkd import tasks
 from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data.reading import Request
-from tfkd.data.sources import NAMES
+from tfkd.data.sources import NAMES, SOURCES
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.recipes.recipe import Recipe, parse
 
 _WIDTH = 100
+# Builders of students by task, where `resnet8` has no such outputs.
+_STUDENTS: Mapping[str, str] = {
+    "anomaly": "autoencoder",
+    "centroid_detection": "grid_detector",
+    "keypoints": "heatmap_net",
+    "object_detection": "ssdlite",
+    "segmentation": "unet",
+    "sequence_labelling": "frame_cnn",
+}
 
 DIGITS: JsonObject = {
     "output": "runs/digits",
@@ -66,7 +75,8 @@ def write(
         path: TOML file to write.
         data: Data set, see `tfkd.data.load`; None for the demonstration.
         teacher: .keras or .h5 file; None for the demonstration.
-        student: Builder of `tfkd.models`, or .keras or .h5 file to start from; `resnet8` by default.
+        student: Builder of `tfkd.models`, or .keras or .h5 file to start from; by default one for the task, such as
+            `resnet8` for classes.
         overwrite: Whether an existing file is replaced.
 
     Returns:
@@ -82,21 +92,33 @@ def write(
         title = "The digits demonstration: scikit-learn's handwritten digits, about three minutes on two CPU cores."
         text = render(DIGITS, title)
     elif data is None or teacher is None:
-        raise InputError("init: a recipe for your own models needs --data and --teacher. Give both, or neither.")
+        raise InputError(
+            "init: a recipe for your own models needs --data and --teacher. Give both, or neither. A teacher can be "
+            "trained first: tfkd train resnet50 --data photos --out teacher.keras."
+        )
     else:
         request = Request.of(data)
         title = f"Distills {teacher} into a student for {request.reference}."
-        text = render(_values(request, os.fspath(teacher), student or "resnet8"), title)
+        text = render(_values(request, os.fspath(teacher), student), title)
     parse(text, str(path))
     atomic.write(path, text)
     return path
 
 
-def _values(request: Request, teacher: str, student: str) -> JsonObject:
+def _task(request: Request) -> tasks.Task:
+    """The declared task, or the one that the form of the data shows; samples are not read."""
+    if request.task is not None:
+        return tasks.get(request.task)
+    kind = next((source.labels for source in SOURCES if source.accepts(request)), None)
+    return next((task for task in tasks.TASKS.values() if task.labels == kind), tasks.CLASSIFICATION)
+
+
+def _values(request: Request, teacher: str, student: str | None) -> JsonObject:
     """The keys of a recipe for a user's data and teacher."""
     data, options = request.reference, request.options
-    task = tasks.get(request.task or tasks.CLASSIFICATION.name)
+    task = _task(request)
     is_classification = task.is_classification
+    student = student or _STUDENTS.get(task.name, "resnet8")
     reading = {name: getattr(options, name) for name in options.given}
     return {
         "output": f"runs/{Path(data).stem or 'run'}",

@@ -143,9 +143,9 @@ class Trainer:
                 [self.data_hash, other.pair, [split.content_hash for split in self.teacher_splits]]
             )
         self.task = find_task(recipe, self.splits.train)
+        recipe.check_for(self.task)
         if not self.task.is_classification:
             progress.line(f"Task: {self.task.name} (labels: {self.splits.train.label_kind}).")
-            recipe.check_for(self.task)
             self.data_hash = hash_of([self.data_hash, self.task.name])
         self.partner = data.Partner(self.teacher_splits.train, other.pair) if other else None
 

@@ -112,7 +112,8 @@ class Comparison:
                 more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
                 yield f"  {what}: samples {', '.join(map(str, ids[:_SHOWN_IDS]))}{more}"
         for check in self.verdict.checks:
-            values = "" if check.limit is None else f": {check.value} {check.unit or ''}, limit {check.limit}"
+            value, limit = (None if one is None else round(one, 4) for one in (check.value, check.limit))
+            values = "" if limit is None else f": {value} {check.unit or ''}, limit {limit}"
             yield f"  {check.name} {check.status}{values}{f' ({check.detail})' if check.detail else ''}"
         if self.verdict.status:
             yield f"Verdict on {self.target}: {self.verdict.status} (decided by {self.verdict.binding})"

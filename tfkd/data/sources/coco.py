@@ -153,4 +153,4 @@ def _box(file: Path, image: dict[str, Any], one: dict[str, Any], size: tuple[int
     return boxes.of_pixels((left, top, left + width, top + height), size, ids.index(one["category_id"]), where)
 
 
-SOURCE = Source(accepts=accepts, read=read, options=_OPTIONS)
+SOURCE = Source(accepts=accepts, read=read, options=_OPTIONS, labels="boxes")

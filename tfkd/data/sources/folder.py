@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfkd.data import images, index_cache, kinds, listing
+from tfkd.data import abnormal_labels, identity_labels, images, index_cache, kinds, listing
 from tfkd.data.kinds import Kind
 from tfkd.data.listing import Tree
 from tfkd.data.manifest import PARTS
@@ -19,6 +19,13 @@ from tfkd.data.splits import Role
 from tfkd.errors import InputError
 
 log = logging.getLogger("tfkd")
+
+# Kinds of labels that class folders give, and what gives the others.
+_KINDS = (None, "classes", abnormal_labels.KIND, identity_labels.KIND)
+_FORMS = {
+    "masks": "folders images/ and masks/, directly or below train/, val/ and test/",
+    "boxes": "a file train.json (COCO), or folders JPEGImages/ and Annotations/ (Pascal VOC)",
+}
 
 
 class _Files(NamedTuple):
@@ -48,6 +55,13 @@ def read(request: Request) -> Arrays:
         InputError: The folder has another structure, or an image is unreadable or has another size.
     """
     root = request.path
+    if request.labels not in _KINDS:
+        names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+        raise InputError(
+            f"load: {root}: labels of the kind {request.labels!r} need "
+            f"{_FORMS.get(request.labels, 'a manifest or arrays instead of a folder')}. Received: "
+            f"{', '.join(names[:8])}. Arrange the files so, or name another task."
+        )
     files = _list(root)
     request.options.check(files.kind.options, str(root))
     x, kept = files.kind.read(str(root), root, files.paths, request.options)

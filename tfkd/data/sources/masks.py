@@ -121,4 +121,4 @@ def _mask(root: Path, path: str, options: ReadingOptions, classes: int) -> np.nd
     return 255 - images.fitted(255 - indices[..., None], nearest)[..., 0]
 
 
-SOURCE = Source(accepts=accepts, read=read, options=_OPTIONS)
+SOURCE = Source(accepts=accepts, read=read, options=_OPTIONS, labels="masks")

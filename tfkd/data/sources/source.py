@@ -88,9 +88,11 @@ class Source:
         read: Reads the arrays of a request.
         names: Names of data sets that this source offers; for the list in error messages.
         options: Names of the options of `tfkd.data.reading.ReadingOptions` that have a meaning for this source.
+        labels: Kind of the labels where the source has one only, see `tfkd.data.label_kinds`.
     """
 
     accepts: Callable[[Request], bool]
     read: Callable[[Request], Arrays]
     names: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    labels: str | None = None

@@ -125,4 +125,4 @@ def _box(file: Path, one: ElementTree.Element, size: tuple[int, int], classes: S
     return boxes.of_pixels((left - 1, top - 1, right, bottom), size, classes.index(name), f"{file}: {name}")
 
 
-SOURCE = Source(accepts=accepts, read=read, options=_OPTIONS)
+SOURCE = Source(accepts=accepts, read=read, options=_OPTIONS, labels="boxes")
