@@ -150,6 +150,19 @@ def test_output_without_soft_loss_learns_from_labels_alone():
     assert "kind_soft_loss" not in history
 
 
+def test_outputs_that_nobody_named_are_found_by_position():
+    """The teacher's names are others, since Keras numbers all layers of a process."""
+    student, teacher = heads("list", names=(None, None)), heads("list", 16, names=(None, None))
+    names = student.output_names
+    assert set(names).isdisjoint(teacher.output_names)
+    expected = np.square(student(X)[0] - teacher(X)[0]).mean()
+    options = {"loss": ["mse", HARD]}
+    _, history = distil(student, teacher, y=[PLACE, KIND], task={names[0]: "regression"}, compile_options=options)
+    assert history[f"{names[0]}_soft_loss"][0] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ModelError, match=f"must have the output '{names[0]}'.*named place, kind"):
+        tfkd.Distiller(student, heads("list"))
+
+
 def test_two_teachers_features_and_schedules_work_with_several_outputs():
     student, teachers = heads("dict", 4), [heads("list", 16), heads("dict", 8)]
     schedule = keras.optimizers.schedules.PolynomialDecay(0.8, 10, 0.2)

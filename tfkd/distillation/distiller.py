@@ -54,7 +54,8 @@ class Distiller(keras.Model):
     that returns a dictionary, otherwise those of the layers that compute the outputs. The loss is the sum of
     `loss_weight · (alpha · soft_loss + (1 − alpha) · hard_loss)` over the outputs. `alpha`, `soft_loss` and `task` may
     be dictionaries by output, too. An output that the dictionary `soft_loss` leaves out has no soft loss and alpha 0,
-    and may end in any activation. The outputs of a teacher are found by name. Logs also have `NAME_loss` and
+    and may end in any activation. The outputs of a teacher are found by name, those of lists whose layers have the
+    names of Keras, such as `dense_1`, by position. Logs also have `NAME_loss` and
     `NAME_soft_loss` of each output, not multiplied by its weight.
 
     Logs of `fit`: `loss`, `soft_loss`, `hard_loss`, `feature_loss` if there are features, each setting that is a

@@ -259,11 +259,7 @@ def build(
                 f"{', '.join(names)}. Pass a dictionary of stores by output."
             )
         teachers = {names[0]: teachers}
-    of_teachers = (
-        [tuple(teachers)]
-        if isinstance(teachers, Mapping)
-        else [outputs.names(logits.check_model("teacher", teacher)) for teacher in teachers]
-    )
+    of_teachers = [tuple(teachers)] if isinstance(teachers, Mapping) else [_names(one, student) for one in teachers]
     weights = tuple(arguments.normalize_weights(teacher_weights, len(of_teachers)))
     alphas, soft_losses = _by_output(names, alpha, "alpha"), _by_output(names, soft_loss, "soft_loss")
     default = losses.SoftTarget(temperature) if soft_loss is None else None  # one, so that its schedule is logged once
@@ -294,6 +290,13 @@ def build(
 
 def _by_output(names: Sequence[str], given: Nest, what: str) -> list[Nest]:
     return outputs.by_name(names, given, what) if isinstance(given, Mapping) else [given] * len(names)
+
+
+def _names(teacher: keras.Model, student: keras.Model) -> tuple[str, ...]:
+    """The names of a teacher's outputs; where neither model names them those of the student, in the same order."""
+    found, others = outputs.names(logits.check_model("teacher", teacher)), outputs.names(student)
+    both = outputs.are_unnamed(teacher) and outputs.are_unnamed(student)
+    return others if both and len(found) == len(others) else found
 
 
 def _source(name: str, names: Sequence[str], of_teacher: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
@@ -48,6 +49,19 @@ def names(model: keras.Model) -> tuple[str, ...]:
             "keras.Model(model.inputs, {'a': model.outputs[0], 'b': model.outputs[1]}) with names of your own."
         )
     return found
+
+
+def are_unnamed(model: keras.Model) -> bool:
+    """Whether the outputs are a list or tuple, and have the names that Keras gives to layers, such as `dense_1`."""
+    if not are_nested(model) or isinstance(keras_compat.functional(model).output, dict):
+        return False
+    return all(is_unnamed(keras_compat.producer(tensor)) for tensor in model.outputs)
+
+
+def is_unnamed(layer: keras.Operation) -> bool:
+    """Whether a layer has the name that Keras makes from its class, such as `dense_1`."""
+    name, kind = (re.sub("[^a-z]", "", text.lower()) for text in (layer.name, type(layer).__name__))
+    return name == kind
 
 
 def are_nested(model: keras.Model) -> bool:

@@ -47,8 +47,8 @@ def to_logits(model: keras.Model, names: Collection[str] | None = None) -> keras
         names: Names of the outputs that are changed, see `tfkd.models.outputs.names`; None for all.
 
     Returns:
-        The new model, whose outputs have the same names; `model` itself if it does not end in probabilities, cannot be
-        run, or ends in `hard_sigmoid` or `sparsemax`, which have no inverse.
+        The new model, whose outputs keep the names that were given to them; `model` itself if it does not end in
+        probabilities, cannot be run, or ends in `hard_sigmoid` or `sparsemax`, which have no inverse.
 
     Raises:
         InputError: The model has no output of one of the names.
@@ -89,8 +89,9 @@ def _each_to_logits(model: keras.Model, chosen: Collection[str] | None) -> keras
     ends = []
     for position, (name, end) in enumerate(zip(names, model.outputs, strict=True)):
         logits = to_logits(outputs.single(model, position)).outputs[0] if chosen is None or name in chosen else end
-        if keras_compat.producer(logits).name != keras_compat.producer(end).name:  # a layer of its own was removed
-            logits = keras.layers.Identity(name=keras_compat.producer(end).name)(logits)
+        before, after = keras_compat.producer(end), keras_compat.producer(logits)
+        if after.name != before.name and not outputs.is_unnamed(before):  # a layer of its own was removed
+            logits = keras.layers.Identity(name=before.name)(logits)
         ends.append(logits)
     if all(new is old for new, old in zip(ends, model.outputs, strict=True)):
         return model
