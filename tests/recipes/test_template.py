@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -55,6 +56,22 @@ def test_init_knows_the_task_from_the_form_of_a_folder(tmp_path, folders, task, 
     loaded = recipe.load(template.write(tmp_path / "r.toml", data=str(tmp_path / "data"), teacher="t.keras"))
     assert (loaded.task, loaded.student.model) == (task, student)
     assert limit in loaded.limits.limits
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "task", "student"),
+    [
+        (np.ones((20, 3), np.float32), np.arange(20) + 0.5, "regression", "mlp"),
+        (np.ones((20, 5), np.int32), np.arange(20) % 3, None, "text_encoder"),
+        (np.ones((20, 5, 2), np.float32), np.arange(20) % 3, None, "sensor_cnn"),
+    ],
+    ids=["values", "tokens", "sensors"],
+)
+def test_init_knows_task_and_student_of_arrays(tmp_path, x, y, task, student):
+    file = tmp_path / "data.npz"
+    np.savez(file, x_train=x, y_train=y, x_test=x, y_test=y)
+    loaded = recipe.load(template.write(tmp_path / "r.toml", data=str(file), teacher="t.keras"))
+    assert (loaded.task, loaded.student.model) == (task, student)
 
 
 def test_init_warns_of_a_teacher_that_does_not_exist(tmp_path):

@@ -15,6 +15,7 @@ from tfkd.validation.contract import Contract
         (words.size(999), "999 B"), (words.size(1_234_567), "1.23 MB"), (words.size(None), "–"),
         (words.ms(0.05), "50.0 µs"), (words.ms(1234.5), "1,234 ms"), (words.percent(None), "–"),
         (words.points(-1.234), "−1.23"), (words.quantity(1, "steps"), "1 step"),
+        (words.quantity(float("nan"), "value"), "–"),
         (words.quantity(-0.5, "points"), "−0.50 points"), (words.quantity(-0.001, "points"), "0.00 points"),
         (words.quantity(0.5, "share"), "50.0%"),
         (words.quantity(50, "percent"), "50.0%"),

@@ -1,9 +1,11 @@
-"""Whether a model scales samples that are scaled already."""
+"""Whether a model scales samples that are scaled already, and whether the columns of a table have one scale."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tfkd.conversion import input_scale, keras_runs
 from tfkd.recipes.findings import Finding
@@ -15,10 +17,14 @@ if TYPE_CHECKING:
 
 # Samples that show the range of the data.
 _SAMPLES = 64
+# Rows of a table that show the ranges of its columns.
+_ROWS = 2000
 
 
 def examine(model: keras.Model, split: Split) -> Iterator[Finding]:
     """Finds a first layer, such as `Rescaling(1 / 255)`, that leaves almost nothing of the differences of samples.
+
+    And columns of a table that vary by less than a step of an int8 input.
 
     Args:
         model: An untrained student; one that does not take the samples, or does not tell its input, is not examined.
@@ -26,6 +32,8 @@ def examine(model: keras.Model, split: Split) -> Iterator[Finding]:
     """
     if getattr(model, "input_shape", None) != (None, *split.input_shape):  # subclassed models have none
         return
+    if len(split.input_shape) == 1 and model.inputs[0].dtype.startswith("float"):
+        yield from _examine_columns(split)
     x = split.sample(min(_SAMPLES, len(split))).x.astype("float32")
     _, layers = keras_runs.run(model, x[:1])
     for scale in input_scale.own_scales(layers, x) if x.std() > 0 else ():
@@ -37,3 +45,19 @@ def examine(model: keras.Model, split: Split) -> Iterator[Finding]:
                 "Give samples in the range of that layer, such as images as 0..255 for the builders of tfkd; adapt a "
                 "Normalization to them; or take a student without that layer.",
             )
+
+
+def _examine_columns(split: Split) -> Iterator[Finding]:
+    x = split.sample(min(_ROWS, len(split))).x.astype("float32")
+    step, deviations = float(np.ptp(x)) / 255, x.std(axis=0)
+    lost = np.flatnonzero((deviations > 0) & (deviations < step))
+    if len(lost):
+        few, most = int(lost[0]), int(deviations.argmax())
+        yield Finding(
+            "warning",
+            "Columns of the table have very different scales.",
+            f"{len(lost)} of {x.shape[1]} columns vary by less than {step:.3g}, a step of an int8 input. Standard "
+            f"deviations are {deviations[few]:.3g} in column {few + 1} and {deviations[most]:.3g} in column {most + 1}",
+            "Bring the columns to similar ranges in the data: one step size quantizes all of them, and the largest "
+            "hide the others from the training.",
+        )

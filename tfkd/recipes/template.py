@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import textwrap
@@ -9,16 +10,18 @@ import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pydantic
 from pydantic.fields import FieldInfo
 
 from tfkd import tasks
 from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
+from tfkd.data.loading import load
 from tfkd.data.reading import Request
-from tfkd.data.sources import NAMES, SOURCES
+from tfkd.data.sources import NAMES, SOURCES, manifest, npy, npz
 from tfkd.distillation.training_config import TrainingConfig
-from tfkd.errors import InputError
+from tfkd.errors import InputError, TfkdError
 from tfkd.recipes.recipe import Recipe, parse
 
 _WIDTH = 100
@@ -105,20 +108,35 @@ def write(
     return path
 
 
-def _task(request: Request) -> tasks.Task:
-    """The declared task, or the one that the form of the data shows; samples are not read."""
+def _task_and_student(request: Request) -> tuple[tasks.Task, str]:
+    """The task and a student for it, as tables and arrays, or the form of a folder, show them.
+
+    Folders are not read, which may take long, and wrong data are left to the doctor.
+    """
+    source, train = next((one for one in SOURCES if one.accepts(request)), None), None
+    if source in (manifest.SOURCE, npy.SOURCE, npz.SOURCE):
+        with contextlib.suppress(TfkdError):
+            train = load(request).train
+    kind = source.labels if source else None
     if request.task is not None:
-        return tasks.get(request.task)
-    kind = next((source.labels for source in SOURCES if source.accepts(request)), None)
-    return next((task for task in tasks.TASKS.values() if task.labels == kind), tasks.CLASSIFICATION)
+        task = tasks.get(request.task)
+    elif train is not None:
+        task = tasks.find(train)
+    else:
+        task = next((one for one in tasks.TASKS.values() if one.labels == kind), tasks.CLASSIFICATION)
+    if task.name in _STUDENTS or train is None or len(train.input_shape) == 3:
+        return task, _STUDENTS.get(task.name, "resnet8")
+    if len(train.input_shape) == 2:
+        return task, "sensor_cnn"
+    return task, "text_encoder" if np.issubdtype(train.x.dtype, np.integer) else "mlp"
 
 
 def _values(request: Request, teacher: str, student: str | None) -> JsonObject:
     """The keys of a recipe for a user's data and teacher."""
     data, options = request.reference, request.options
-    task = _task(request)
+    task, suggested = _task_and_student(request)
     is_classification = task.is_classification
-    student = student or _STUDENTS.get(task.name, "resnet8")
+    student = student or suggested
     reading = {name: getattr(options, name) for name in options.given}
     return {
         "output": f"runs/{Path(data).stem or 'run'}",

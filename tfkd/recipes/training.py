@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -234,7 +235,8 @@ def train(
         )
         record: JsonObject = {"task": task.name, "history": history}
         if isinstance(task, tasks.ScoredTask):
-            record["val_metrics"] = evaluate(model, splits.val, task)
+            found = evaluate(model, splits.val, task)
+            record["val_metrics"] = {name: None if math.isnan(value) else value for name, value in found.items()}
         else:
             record["val_accuracy"] = accuracy(model, splits.val)
         return {**record, **_write(job, model, optimized, splits), "path": str(job.out)}

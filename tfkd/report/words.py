@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tfkd import tasks
 from tfkd._internal.types import JsonRecord
 from tfkd.validation.contract import CONSTANT, LABELS, LIMITS, QUALITY, RUNS
@@ -104,11 +106,11 @@ def quantity(value: float | None, unit: str | None) -> str:
     """The value of a check.
 
     Args:
-        value: The value, or None.
+        value: The value; None or NaN where it is not known.
         unit: `percent`, `points`, `bytes`, `instructions`, `ms`, `steps`, `value` or `ratio`; in reports of the time
             before 0.1.0 also `share`.
     """
-    if value is None:
+    if value is None or math.isnan(value):
         return NONE
     if unit == "points":
         return f"{value:z.2f} points".replace("-", "\N{MINUS SIGN}")

@@ -112,7 +112,7 @@ def _mask(root: Path, path: str, options: ReadingOptions, classes: int) -> np.nd
     if classes and largest >= classes:
         raise InputError(
             f"load: {file} must have classes in 0..{classes - 1}, those of {_CLASSES}. Received: {largest}. Correct "
-            f"it, or add the class to {_CLASSES}."
+            f"it, add the class to {_CLASSES}, or write 255 where pixels do not count."
         )
     if options.image_size is None:
         return indices
