@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.report.records import HOSTILE, SEEDS, TRAINING, written
+from tfkd import tasks
 from tfkd.report import device_plots, plots
 from tfkd.report.device_plots import LatencyAxis
 
@@ -120,3 +121,12 @@ def test_latency_axis_leaves_out_rare_slow_inferences(ship):
     rows[0]["measurement"]["latencies_ns"] = [*usual, *[90_000_000] * 10]
     found = device_plots.latency({"rows": rows, "ship": None, "contract": None})
     assert "10 slower are not shown, up to 90.0 ms." in found.caption
+
+
+@pytest.mark.parametrize("task", tasks.TASKS.values(), ids=list(tasks.TASKS))
+def test_curves_of_other_tasks_are_no_accuracy_of_classes(task):
+    history = {name: [0.5, 0.4] for name in {task.monitor, "loss"}}
+    titles = [plot.title for plot in plots.training({"teacher": history}, {"teacher": 0})]
+    has_accuracy = task.name in ("classification", "binary")
+    assert ("Accuracy in training" in titles) is has_accuracy
+    assert len(titles) == len([name for name in history if name != "mae"])

@@ -88,7 +88,13 @@ def training(histories: Histories, palette: Mapping[str, int]) -> list[Plot]:
 
 
 # Titles of shares in the logs of trainings that are no accuracy of classes.
-_SHARES = {"pixel_accuracy": "Accuracy of pixels", "cell_f1": "F1 of cells", "near_points": "Points within one cell"}
+_SHARES = {
+    "cell_f1": "F1 of cells",
+    "frame_accuracy": "Accuracy of frames",
+    "label_accuracy": "Accuracy of labels",
+    "near_points": "Points within one cell",
+    "pixel_accuracy": "Accuracy of pixels",
+}
 
 
 def _is_share(name: str) -> bool:

@@ -17,7 +17,7 @@ class FrameAccuracy(keras.metrics.Mean):
         **kwargs: Further arguments of `keras.metrics.Mean`.
     """
 
-    def __init__(self, name: str = "accuracy", **kwargs: object) -> None:
+    def __init__(self, name: str = "frame_accuracy", **kwargs: object) -> None:
         super().__init__(name=name, **kwargs)
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:

@@ -20,6 +20,7 @@ class MultiLabel(ScoredTask):
     name = "multi_label"
     labels = "multi_hot"
     metrics = (Metric("map", "mAP"), Metric("f1", "F1"))
+    monitor = "label_accuracy"
     soft_loss = "sigmoid_target"
     stored = "labels"
     has_threshold = True
@@ -34,7 +35,7 @@ class MultiLabel(ScoredTask):
         """The share of right decisions at the probability 0.5."""
         import keras
 
-        return [keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")]
+        return [keras.metrics.BinaryAccuracy(threshold=0.0, name=self.monitor)]
 
     def choose_threshold(self, outputs: np.ndarray, samples: Split) -> float | None:
         """The threshold, one for all labels, with the highest mean F1; None with too few positives or negatives."""

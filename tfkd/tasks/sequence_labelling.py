@@ -41,6 +41,7 @@ class SequenceLabelling(ScoredTask):
         Metric("event_f1", "Event F1"),
         Metric("false_accepts_per_hour", "False accepts per hour", "value", larger_is_better=False, high=math.inf),
     )
+    monitor = "frame_accuracy"
     soft_loss = "soft_target"
 
     def check_outputs(self, shape: tuple[int | None, ...], split: Split) -> str | None:
@@ -59,7 +60,7 @@ class SequenceLabelling(ScoredTask):
         """The accuracy of the frames that count."""
         from tfkd.tasks.frame_accuracy import FrameAccuracy
 
-        return [FrameAccuracy()]
+        return [FrameAccuracy(name=self.monitor)]
 
     def counts(self, y: Tensor) -> Tensor | None:
         """The frames that are not ignored, bool [B, T]."""
