@@ -67,3 +67,37 @@ def test_selection_without_a_softmax_is_kept(tmp_path):
     content = tfkd.convert(kept, tmp_path / "m.tflite", mode="float32", calibration=np.ones((8, 4))).content
     assert {"SOFTMAX", "SELECT_V2"} <= {*TFLiteModel(content).ops}
     assert mask_values.limit(content, Samples((np.ones((8, 4), np.float32),)), steps=256) is content
+
+
+def added(form):
+    """Attention with a mask that is multiplied by a number and added to the scores; and calibration samples."""
+    keras.utils.set_random_seed(0)
+    x, mask = keras.Input((6, 4), name="x"), keras.Input((6,), name="mask")
+    query, key, value = (keras.layers.Dense(4)(x) for _ in range(3))
+    scores = keras.ops.matmul(query, keras.ops.transpose(key, (0, 2, 1)))
+    attention = keras.layers.Softmax()(form(scores, mask[:, None, :]))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(keras.ops.matmul(attention, value)))
+    real = (TOKENS != 0).astype("float32")
+    return keras.Model([x, mask], outputs), {"x": np.random.default_rng(1).normal(size=(64, 6, 4)), "mask": real}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda scores, mask: scores + (1.0 - mask) * -1e9,
+        lambda scores, mask: scores - 1e4 * (1.0 - mask),
+        lambda scores, mask: scores * mask + (mask - 1.0) * 1e9,
+    ],
+    ids=["added", "subtracted", "multiplied and added"],
+)
+def test_added_mask_keeps_its_scores_in_8_bits(form, tmp_path):
+    model, samples = added(form)
+    # The comparison with the Keras model refuses a file whose attention is the same for each token.
+    assert tfkd.convert(model, tmp_path / "m.tflite", calibration=samples).is_quantized
+
+
+def test_added_numbers_that_are_no_mask_are_kept(tmp_path):
+    model, samples = added(lambda scores, mask: scores + (mask - 0.5) * 1e3)  # scores of real tokens rise
+    content = tfkd.convert(model, tmp_path / "m.tflite", mode="float32").content
+    arrays = tuple(values.astype("float32") for values in samples.values())
+    assert mask_values.limit(content, Samples(arrays), steps=256) is content
