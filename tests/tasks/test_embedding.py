@@ -11,6 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tfkd import data, losses
 from tfkd.errors import InputError
+from tfkd.recipes import teacher_examination
 from tfkd.tasks import bootstrap, embedding
 from tfkd.tasks.contrastive import SupervisedContrastive
 
@@ -49,6 +50,16 @@ def test_metrics_are_those_of_libraries():
         low, high = bootstrap.interval(scored.replicates[name])
         assert low < value < high
     assert scored.constant.better is True
+
+
+def test_few_identities_decide_nothing_and_are_named():
+    y = np.arange(40) // 20
+    x = np.random.default_rng(3).normal(size=(40, 4)) + np.eye(4)[y] * 3
+    test = splits(x, y, validation=0).test
+    constant = TASK.score(x, test).constant
+    assert (constant.better, constant.units) == (None, "2 identities")
+    (finding,) = teacher_examination._examine_score(TASK.score(x, test), TASK, len(test))
+    assert finding.remedy.startswith("Raise data.validation, or add identities.")
 
 
 def test_recall_at_5_is_that_of_a_plain_search():

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd import data
-from tfkd.data import identity_labels
 from tfkd.data.constant_answer import least_right
 from tfkd.errors import InputError
 from tfkd.recipes.findings import Finding
@@ -68,7 +67,7 @@ def examine(teacher: keras.Model, splits: data.Splits, task: Task = CLASSIFICATI
     found += _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
     if isinstance(task, ScoredTask):
         scored = task.score(outputs, sample)
-        found += _examine_score(scored, task, sample)
+        found += _examine_score(scored, task, len(sample))
         name = task.selection.name
         score = Value(scored.values[name], bootstrap.interval(scored.replicates[name]))
         return Examination(tuple(found), None, len(sample), score)
@@ -85,14 +84,14 @@ def examine(teacher: keras.Model, splits: data.Splits, task: Task = CLASSIFICATI
     return Examination(tuple(found), accuracy, len(sample))
 
 
-def _examine_score(scored: Scored, task: Task, sample: data.Split) -> Iterator[Finding]:
+def _examine_score(scored: Scored, task: Task, samples: int) -> Iterator[Finding]:
     """A teacher of another task than classification that is no better than a constant answer."""
     constant, metric = scored.constant, next(one for one in task.metrics if one.name == scored.constant.metric)
-    what, of = "samples", ""
-    if task.labels == identity_labels.KIND:  # what its resamples are of
-        what, of = "identities", f" of {len(np.unique(sample.y))} identities"
-    value = scored.values[metric.name]
-    evidence = f"{metric.label} {value:.4g} on {len(sample)} validation samples{of}. {constant.answer}"
+    what = constant.units.split()[-1] if constant.units else "samples"
+    evidence = (
+        f"{metric.label} {scored.values[metric.name]:.4g} on {samples} validation samples"
+        f"{f' of {constant.units}' if constant.units else ''}. {constant.answer}"
+    )
     if constant.better is None:
         yield Finding(
             "warning",

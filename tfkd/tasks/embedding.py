@@ -98,7 +98,7 @@ class Embedding(ScoredTask):
         )
         values = of(np.ones((1, identities)))[0]
         values[2] = 100 * roc_auc_score(same, cosines)
-        constant = bootstrap.chance(cosines, same)
+        constant = dataclasses.replace(bootstrap.chance(cosines, same), units=f"{identities} identities")
         if constant.better:  # pairs that share a sample are not independent, whole identities are
             constant = dataclasses.replace(constant, better=bootstrap.is_above(replicates[:, 2], constant.value))
         return Scored(

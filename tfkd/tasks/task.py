@@ -78,12 +78,14 @@ class ConstantAnswer:
         value: What the constant answer reaches.
         better: Whether the model is significantly better, at 95 %, one-sided; None where the samples are too few.
         answer: The constant answer, as a sentence.
+        units: What is resampled, such as `2 identities`; None for the samples.
     """
 
     metric: str
     value: float
     better: bool | None
     answer: str
+    units: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -284,7 +284,9 @@ def _check_constant_of_metric(rows: Sequence[Row]) -> Check:
     )
     value, detail = limit.read(row), [constant.answer]
     if constant.better is None:
-        detail.append(f"{row.samples} test samples are too few to tell a better model from that.")
+        detail.append(
+            f"{constant.units or f'{row.samples} test samples'} are too few to tell a better model from that."
+        )
     elif not constant.better:
         detail.append("The model is not significantly better (one-sided test at 95%).")
     return Check(
