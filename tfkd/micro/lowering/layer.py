@@ -119,9 +119,12 @@ def quantized(graph: Graph, index: int, *dtypes: str) -> Tensor:
         raise Unsupported("an input is missing. Convert the model again")
     tensor = graph.tensors[index]
     if tensor.dtype not in dtypes or len(tensor.scales) != 1:
+        advice = "Convert with `tfkd convert --mode full_int8`"
+        if tensor.dtype in ("int32", "int64", "bool"):  # such as token ids, which stay so in every mode
+            advice = "Take this op out of the model: compute it before, and give its result as an input"
         raise Unsupported(
             f"{tensor.name!r} must be {' or '.join(dtypes)} with one scale, is {tensor.dtype} with "
-            f"{len(tensor.scales)}. Convert with `tfkd convert --mode full_int8`"
+            f"{len(tensor.scales)}. {advice}"
         )
     check_scale(tensor)
     return tensor
