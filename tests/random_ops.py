@@ -276,6 +276,26 @@ class Ops(Net):
         other = self.same_constant(x, self.shape(x)[-1:]) if kind in ("EQUAL", "NOT_EQUAL") else self.partner(x)
         return self.cast(self.comparison(x, kind, other))
 
+    def compared_ids(self, x: int) -> int:
+        """A comparison of int32 with constants that are broadcast."""
+        ids = self.op("CAST", [x], [self.tensor(self.shape(x), "int32")], schema.CastOptionsT())
+        limits = self.ints([self.random.randint(-99, 99) for _ in range(self.shape(x)[-1])])
+        return self.comparison(ids, self.random.choice(COMPARISONS), limits)
+
+    def logical(self, kind: str) -> int:
+        """A logical op of comparisons, on some seeds of a column that is broadcast."""
+        x = self.shaped(2, 4)
+        shape, conditions = self.shape(x), [self.compared_ids(x)]
+        if kind != "LOGICAL_NOT":
+            other, column = self.compared_ids(x), (*shape[:-1], 1)
+            if self.random.random() < 0.5:
+                bounds = [self.ints([0] * len(shape)), self.ints(column), self.ints([1] * len(shape))]
+                options = schema.StridedSliceOptionsT()
+                other = self.op("STRIDED_SLICE", [other, *bounds], [self.bools(column)], options)
+            conditions.append(other)
+        name = "".join(word.capitalize() for word in kind.split("_"))
+        return self.cast(self.op(kind, conditions, [self.bools(shape)], getattr(schema, f"{name}OptionsT")()))
+
     def select(self) -> int:
         x = self.shaped(2, 4)
         shape = self.shape(x)
@@ -325,6 +345,7 @@ MAKERS: dict[str, Callable[[Ops], int]] = {
     **{kind: functools.partial(Ops.compared, kind=kind) for kind in COMPARISONS},
     **{kind: functools.partial(Ops.extreme, kind=kind) for kind in ("REDUCE_MAX", "REDUCE_MIN")},
     **{kind: functools.partial(Ops.extreme_index, kind=kind) for kind in ("ARG_MAX", "ARG_MIN")},
+    **{kind: functools.partial(Ops.logical, kind=kind) for kind in ("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR")},
     **{kind: functools.partial(Ops.mean, kind=kind) for kind in ("MEAN", "SUM")},
 }  # fmt: skip
 # Those of them that TensorFlow Lite Micro computes with int16 too.

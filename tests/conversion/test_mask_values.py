@@ -104,3 +104,19 @@ def test_added_numbers_that_are_no_mask_are_kept(tmp_path):
     content = tfkd.convert(model, tmp_path / "m.tflite", mode="float32").content
     arrays = tuple(values.astype("float32") for values in samples.values())
     assert mask_values.limit(content, Samples(arrays), steps=256) is content
+
+
+def test_added_mask_of_token_ids_computes_in_integers(tmp_path):
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(20, 8, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0))(tokens)
+    real = keras.ops.cast(keras.ops.not_equal(tokens, 0), "float32")[:, None, :]
+    query, key, value = (keras.layers.Dense(8)(x) for _ in range(3))
+    scores = keras.ops.matmul(query, keras.ops.transpose(key, (0, 2, 1))) + (1.0 - real) * -1e9
+    x = keras.ops.matmul(keras.layers.Softmax()(scores), value)
+    model = keras.Model(tokens, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+    converted = tfkd.convert(model, tmp_path / "m.tflite", calibration=DATA)
+    assert converted.float_ops == ()
+    assert "CAST" not in converted.ops
+    ran = [get(name).run(converted, TOKENS[:8], latency=False).outputs[0] for name in ("tflm", "cortex-m4")]
+    np.testing.assert_array_equal(*ran)

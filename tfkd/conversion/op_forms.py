@@ -30,7 +30,27 @@ def replace(content: bytes) -> bytes:
     Returns:
         The changed file, or `content` where it has none.
     """
-    return _scale_elus(_replace_squares(_replace_negations(_limit_unused_exponentials(replace_softplus(content)))))
+    changed = _limit_unused_exponentials(replace_softplus(content))
+    return _scale_elus(_replace_squares(_replace_negations(_replace_casts_of_conditions(changed))))
+
+
+def _replace_casts_of_conditions(content: bytes) -> bytes:
+    """Replaces the cast of a condition to 0 and 1, such as that of a mask, by a selection, which integers have."""
+    if "CAST" not in TFLiteModel(content).ops:
+        return content
+    editor, changed = ModelEditor(content), False
+    for op in list(editor.graph.operators):
+        types = [editor.tensors[int(index)].type for index in (op.inputs[0], op.outputs[0])]
+        if editor.name(op) != "CAST" or types != [schema.TensorType.BOOL, schema.TensorType.FLOAT32]:
+            continue
+        numbers = (
+            editor.new_constant(np.full(1, value, np.float32), f"number{len(editor.tensors)}") for value in (1, 0)
+        )
+        selection = editor.new_op("SELECT_V2", [int(op.inputs[0]), *numbers], [int(op.outputs[0])])
+        editor.insert(selection, before=op)
+        editor.remove(op)
+        changed = True
+    return editor.pack() if changed else content
 
 
 def replace_softplus(content: bytes) -> bytes:

@@ -16,7 +16,7 @@ from tfkd.errors import ModelError
 from tfkd.micro.graph import Graph, MissingOption, Op
 from tfkd.micro.lowering.asymmetric import is_asymmetric, product
 from tfkd.micro.lowering.axes import add_n, cast, cumulative_sum, extreme_index, l2_normalization
-from tfkd.micro.lowering.binary import comparison, division, prelu, select, squared_difference
+from tfkd.micro.lowering.binary import comparison, division, logical, prelu, select, squared_difference
 from tfkd.micro.lowering.elementwise import addition, elementwise
 from tfkd.micro.lowering.int16 import convolution_int16, logistic_tanh_int16, rescale, softmax_int16
 from tfkd.micro.lowering.layer import Alias, Layer, Unsupported
@@ -108,6 +108,9 @@ OPS: dict[str, Lowering | ByType] = {
     "LESS": comparison,
     "LESS_EQUAL": comparison,
     "LOGISTIC": ByType(lookup, logistic_tanh_int16),
+    "LOGICAL_AND": logical,
+    "LOGICAL_NOT": logical,
+    "LOGICAL_OR": logical,
     "LOG_SOFTMAX": log_softmax,
     "MAXIMUM": elementwise,
     "MAX_POOL_2D": pool,

@@ -1,4 +1,4 @@
-"""PRELU, SQUARED_DIFFERENCE, DIV, comparisons and SELECT_V2, with NumPy's broadcasting in up to four dimensions."""
+"""PRELU, SQUARED_DIFFERENCE, DIV, comparisons, logical ops, SELECT_V2: with NumPy's broadcasting in four dimensions."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from tfkd.micro.lowering.requantization import activation_range
 _KINDS = (
     "PRELU", "SQUARED_DIFFERENCE", "DIV", "EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL",
 )  # fmt: skip
+# The ops in the order of their numbers in kernels/logical.h.
+_LOGICAL = ("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT")
 
 
 def _layer(op: Op, first: Tensor, second: Tensor, output: Tensor, factors: dict[str, float], left: int = 0) -> Layer:
@@ -103,13 +105,30 @@ def division(graph: Graph, op: Op) -> list[Layer]:
 
 
 def comparison(graph: Graph, op: Op) -> list[Layer]:
-    """EQUAL, NOT_EQUAL, GREATER, GREATER_EQUAL, LESS and LESS_EQUAL of int8; the output is bool."""
-    first, second = int8(graph, op.inputs[0]), int8(graph, op.inputs[1])
+    """EQUAL, NOT_EQUAL, GREATER, GREATER_EQUAL, LESS and LESS_EQUAL of int8 or int32; the output is bool."""
     output = typed(graph, op.outputs[0], "bool")
+    if operand(graph, op, 0).dtype == "int32":  # such as token ids, which a mask compares with 0
+        ids = [typed(graph, index, "int32") for index in op.inputs[:2]]
+        return [_of_conditions(op, "compare_int32", output, ids, _KINDS.index(op.kind))]
+    first, second = int8(graph, op.inputs[0]), int8(graph, op.inputs[1])
     for tensor in (first, second):
         if tensor.scale >= 1:  # TensorFlow Lite Micro aborts
             raise unsupported_scale(tensor)
     return [_layer(op, first, second, output, {"1": first.scale, "2": second.scale}, 8)]
+
+
+def logical(graph: Graph, op: Op) -> list[Layer]:
+    """LOGICAL_AND, LOGICAL_OR and LOGICAL_NOT."""
+    output = typed(graph, op.outputs[0], "bool")
+    first, second = (typed(graph, index, "bool") for index in (op.inputs[0], op.inputs[-1]))
+    return [_of_conditions(op, "logical", output, [first, second], _LOGICAL.index(op.kind))]
+
+
+def _of_conditions(op: Op, kernel: str, output: Tensor, operands: list[Tensor], flags: int) -> Layer:
+    strides, reads, _ = broadcast(output, *operands)
+    return Layer(
+        op, kernel, kernel, f"tfkd_{kernel}_params", strides, reads, output.index, flags, comment=shape_text(output)
+    )
 
 
 def select(graph: Graph, op: Op) -> list[Layer]:

@@ -205,7 +205,7 @@ def reverse(graph: Graph, op: Op) -> list[Layer]:
 
 def strided_slice(graph: Graph, op: Op) -> list[Layer]:
     """STRIDED_SLICE with constant bounds, of either sign, and removed axes."""
-    source = moved(graph, op.inputs[0])
+    source = moved(graph, op.inputs[0], "int8", "int16", "bool")
     output = moved(graph, op.outputs[0], source.dtype)
     begin, end, steps = (constant(graph, op, i, "int32").reshape(-1).tolist() for i in (1, 2, 3))
     options = op.options
