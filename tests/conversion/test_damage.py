@@ -12,7 +12,7 @@ from tfkd.conversion import layer_errors
 from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError
-from tfkd.validation import difference, golden, origin
+from tfkd.validation import golden, op_changes, origin
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +80,7 @@ def test_structural_damage_is_read_as_a_model_or_refused(mutations, converted, s
     for content in mutations:
         try:
             model = TFLiteModel.load(content)
-            list(difference._changes(difference._operators(sound), difference._operators(model)))
+            list(op_changes.changes(sound, model))
             model.to_json()
             with contextlib.suppress(ModelError):  # most of them differ from the Keras model
                 origin.check(model, converted("float32"), {}, "student")

@@ -28,6 +28,12 @@ def diff(
     b: Annotated[Path, typer.Argument(help="The .tflite that may replace it; the limits apply to it.")],
     data: DataOption = DIGITS,
     target: TargetsOption = None,
+    output_name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the output that the labels belong to, of models with several; the others are not compared."
+        ),
+    ] = None,
     contract: Contract = NO_LIMITS,
     as_json: Json = False,
 ) -> None:
@@ -56,6 +62,7 @@ def diff(
             contract=contract,
             task=data.task,
             validation=splits.val,
+            output=output_name,
             progress=progress.advance,
         )
         print_result(progress, found.to_json(), as_json, "\n".join(found.lines()))

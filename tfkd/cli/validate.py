@@ -71,6 +71,12 @@ def validate(
             "firmware; needs --features.",
         ),
     ] = False,
+    output_name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the output that the labels belong to, of a model with several; the others are not judged."
+        ),
+    ] = None,
     board: BoardOption = None,
     cc: CompilerOption = None,
     overwrite: Overwrite = False,
@@ -118,6 +124,7 @@ def validate(
             contract=contract,
             task=data.task,
             validation=splits.val,
+            output=output_name,
             progress=progress.advance,
         )
         for path in report or []:

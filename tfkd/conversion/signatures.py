@@ -117,6 +117,17 @@ def inputs_in_order(content: bytes) -> list[str]:
     return [names[int(index)] for index in model.Subgraphs(0).InputsAsNumpy()]
 
 
+def outputs_in_order(content: bytes) -> list[str]:
+    """The names of the outputs in the signature of a .tflite, in the order of its outputs; none without a signature."""
+    model = schema.Model.GetRootAs(content, 0)
+    if not model.SignatureDefsLength():
+        return []
+    signature = model.SignatureDefs(0)
+    entries = map(signature.Outputs, range(signature.OutputsLength()))
+    names = {entry.TensorIndex(): entry.Name().decode() for entry in entries}
+    return [names[int(index)] for index in model.Subgraphs(0).OutputsAsNumpy()]
+
+
 def reorder(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     """Puts the inputs and outputs of a .tflite into an order.
 

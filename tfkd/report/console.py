@@ -30,6 +30,8 @@ def summary(record: JsonRecord) -> str:
     lines = [f"{'model':<18} {'target':<19} {'bytes':>9} {header} {'p90 ms':>8} {'arena':>8}"]
     if not is_classification:
         lines.insert(0, f"Task: {task.name}")
+    if record.get("output"):
+        lines.insert(0, f"Output: {record['output']}; the others are not judged")
     for row in record["rows"]:
         measured = row["measurement"] or {}
         latency, arena = measured.get("latency"), (measured.get("memory") or {}).get("arena_bytes")

@@ -166,7 +166,12 @@ def finding(check: JsonRecord) -> str:
 
 
 def headline(record: JsonRecord) -> str:
-    """The reason for the verdict, in one or two sentences."""
+    """The reason for the verdict, in one or two sentences; of models with several outputs, which one was judged."""
+    output = record.get("output")
+    return _headline(record) + (f" Only the output {output} was judged." if output else "")
+
+
+def _headline(record: JsonRecord) -> str:
     verdict, name = record["verdict"], record["ship"]
     if verdict["status"] is None:
         return "There is no contract, so there is no verdict."

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfkd import tasks
 from tfkd._internal.types import JsonObject
-from tfkd.conversion import layer_names
-from tfkd.conversion.tflite import TensorInfo, TFLiteModel
+from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
-from tfkd.validation import task_results
+from tfkd.validation import op_changes, task_results
 from tfkd.validation.contract import Contract, Verdict, judge
+from tfkd.validation.op_changes import OpChange
 from tfkd.validation.results import Row
 from tfkd.validation.scores import OutputDivergence, measure_difference, measure_divergence, score
+from tfkd.validation.selected_output import of_file
 from tfkd.validation.validator import validate
 
 if TYPE_CHECKING:
@@ -135,22 +135,6 @@ class Comparison:
             )
 
 
-class OpChange(NamedTuple):
-    """An op that was added, removed or changed.
-
-    Args:
-        op: Kind of the op, such as `CONV_2D`.
-        a: Layer that it comes from in the first model, or its output tensor; None if the op was added.
-        b: The same in the second model; None if the op was removed.
-        change: `added`, `removed`, or what is different.
-    """
-
-    op: str
-    a: str | None
-    b: str | None
-    change: str
-
-
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """The result of `compare`.
@@ -212,6 +196,7 @@ def compare(
     contract: Contract | None = None,
     task: str | None = None,
     validation: Split | None = None,
+    output: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Difference:
     """Runs two .tflite models over the test split and compares their predictions, ops and sizes.
@@ -224,6 +209,7 @@ def compare(
         contract: Limits of the second model on each target; drops, agreement and divergence refer to the first model.
         task: One of `tfkd.tasks.NAMES`; by default the one that labels and models show.
         validation: Validation split on which a task with a threshold chooses that of each model.
+        output: Name of the output that is compared, in the signature of models with several.
         progress: Called with (steps done, total steps, name of the next step).
 
     Raises:
@@ -238,8 +224,15 @@ def compare(
             )
     first, second = TFLiteModel.load(a), TFLiteModel.load(b)
     validated = validate(
-        {"a": first, "b": second}, test, targets=targets, task=task, validation=validation, progress=progress
+        {"a": first, "b": second},
+        test,
+        targets=targets,
+        task=task,
+        validation=validation,
+        output=output,
+        progress=progress,
     )
+    judged = (first, second) if output is None else (of_file(first, output, None), of_file(second, output, None))
     rows, found = validated.rows, tasks.get(validated.task)
     if contract is not None:
         contract.check_task(found.name)
@@ -247,13 +240,13 @@ def compare(
     return Difference(
         first,
         second,
-        tuple(_comparison(pair, (first, second), test, contract, found) for pair in pairs),
+        tuple(_comparison(pair, judged, test, contract, found) for pair in pairs),
         {
             name: (first.ops.get(name, 0), second.ops.get(name, 0))
             for name in sorted({*first.ops, *second.ops})
             if first.ops.get(name) != second.ops.get(name)
         },
-        tuple(_changes(_operators(first), _operators(second))),
+        tuple(op_changes.changes(first, second)),
     )
 
 
@@ -337,64 +330,3 @@ def _quantization(model: TFLiteModel) -> tuple[str, tuple[float, ...], tuple[int
 
 def _ids(test: Split, chosen: np.ndarray) -> tuple[int | str, ...]:
     return tuple((test.ids if test.paths is None else test.paths)[chosen].tolist())
-
-
-class _Operator(NamedTuple):
-    name: str
-    inputs: list[TensorInfo]
-    outputs: list[TensorInfo]
-    weights: str
-
-    @property
-    def label(self) -> str | None:
-        name = next((tensor.name for tensor in [*self.outputs, *self.inputs]), None)
-        return None if name is None else layer_names.path_of(name, self.weights)
-
-    @property
-    def signature(self) -> tuple[str, tuple[int, ...] | None]:
-        return self.name, self.outputs[0].shape if self.outputs else None
-
-
-def _operators(model: TFLiteModel) -> list[_Operator]:
-    graph = model.graph
-    operators = []
-    for op in graph.ops:
-        inputs = [i for i in op.inputs if i >= 0]
-        weights = next((graph.tensors[i].name for i in inputs if graph.constants[i]), "")
-        outputs = [graph.tensors[i] for i in op.outputs]
-        operators.append(_Operator(op.name, [graph.tensors[i] for i in inputs], outputs, weights))
-    return operators
-
-
-def _changes(a: Sequence[_Operator], b: Sequence[_Operator]) -> Iterator[OpChange]:
-    """Ops that were added, removed, or compute with other types, shapes or step sizes."""
-    matcher = difflib.SequenceMatcher(None, [op.signature for op in a], [op.signature for op in b], autojunk=False)
-    for tag, start, stop, other, end in matcher.get_opcodes():
-        if tag == "equal":
-            for old, new in zip(a[start:stop], b[other:end], strict=True):
-                if change := _tensor_changes(old, new):
-                    yield OpChange(old.name, old.label, new.label, change)
-            continue
-        for op in a[start:stop]:
-            yield OpChange(op.name, op.label, None, "removed")
-        for op in b[other:end]:
-            yield OpChange(op.name, None, op.label, "added")
-
-
-def _tensor_changes(old: _Operator, new: _Operator) -> str:
-    found = []
-    sides = [(before, after, "output") for before, after in zip(old.outputs[:1], new.outputs[:1], strict=True)]
-    # The second input of an op with weights is its weights.
-    sides += [(before, after, "second input") for before, after in zip(old.inputs[1:2], new.inputs[1:2], strict=False)]
-    for before, after, what in sides:
-        if before.dtype != after.dtype:
-            found.append(f"{what} {before.dtype} -> {after.dtype}")
-        elif before.shape != after.shape:
-            found.append(f"{what} {before.shape} -> {after.shape}")
-        elif len(before.scales) != len(after.scales):
-            found.append(f"{what} has {len(after.scales)} scales instead of {len(before.scales)}")
-        elif before.scales and not np.allclose(before.scales, after.scales, rtol=0.01):
-            with np.errstate(divide="ignore"):  # a tensor that is always 0 may have a scale of 0
-                ratio = np.divide(after.scales, before.scales)
-            found.append(f"{what} step size x {ratio.min():.3g}" + (f"..{ratio.max():.3g}" if len(ratio) > 1 else ""))
-    return ", ".join(found)

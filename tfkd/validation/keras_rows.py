@@ -11,13 +11,14 @@ import numpy as np
 from tfkd._internal.types import Nest
 from tfkd.errors import InputError, ModelError
 from tfkd.tasks import Scored, ScoredTask, Task
-from tfkd.validation import keras_outputs, task_results
+from tfkd.validation import keras_outputs, selected_output, task_results
 from tfkd.validation.results import Row
 from tfkd.validation.scores import score
 
 if TYPE_CHECKING:
     import keras
 
+    from tfkd.conversion.tflite import TFLiteModel
     from tfkd.data import Split
 
     # A Keras model, or one with a test split of its own.
@@ -25,19 +26,33 @@ if TYPE_CHECKING:
 
 # The roles, and the names of their rows.
 ROLES = {"teacher": "teacher", "alone": "student alone", "reference": "reference"}
+_ONE_OUTPUT = (
+    "Name the output that the labels belong to: output='NAME' in Python, --output-name NAME on the command line."
+)
 NOT_FINITE = "The outputs contain NaN or infinity."
 
 
 @dataclasses.dataclass(frozen=True)
 class _Chosen:
-    """A Keras model and the test split with its inputs."""
+    """A Keras model and the test split with its inputs.
+
+    Args:
+        model: The model, or that of the judged output.
+        test: The split.
+        whole: The model with all its outputs.
+    """
 
     model: keras.Model
     test: Split
+    whole: keras.Model
 
 
 def choose(
-    given: Mapping[str, KerasModel | None], baselines: Mapping[str, KerasModel], test: Split, task: Task
+    given: Mapping[str, KerasModel | None],
+    baselines: Mapping[str, KerasModel],
+    test: Split,
+    task: Task,
+    output: str | None,
 ) -> tuple[dict[str, _Chosen], dict[str, str]]:
     """The Keras models by name, the teacher first, and the name of the model in each role.
 
@@ -46,20 +61,21 @@ def choose(
         baselines: More models, by name; a model in a role may be one of them.
         test: The test split.
         task: The task.
+        output: Name of the output that is judged, of models with several.
     """
-    in_roles = {role: _chosen(one, test) for role, one in given.items() if one is not None}
-    others = {name: _chosen(one, test) for name, one in baselines.items()}
-    named = {name: one.model for name, one in others.items()}
+    in_roles = {role: _chosen(one, test, output) for role, one in given.items() if one is not None}
+    others = {name: _chosen(one, test, output) for name, one in baselines.items()}
+    named = {name: one.whole for name, one in others.items()}
     roles: dict[str, str] = {}
     for role, one in in_roles.items():
-        name = next((name for name, model in named.items() if model is one.model), None)
+        name = next((name for name, model in named.items() if model is one.whole), None)
         roles[role] = name or ROLES[role]
         if name is None and ROLES[role] in named:
             raise InputError(
                 f"validate: the baseline {ROLES[role]!r} is another model than {role}. Rename that baseline, or pass "
                 f"the same model as {role}."
             )
-        named[roles[role]] = one.model
+        named[roles[role]] = one.whole
     leading = {roles[role]: one for role, one in in_roles.items() if role != "reference"}
     models = {**{name: one for name, one in leading.items() if name not in others}, **others}
     if "reference" in in_roles:
@@ -71,8 +87,30 @@ def choose(
     return models, roles
 
 
-def _chosen(one: KerasModel, test: Split) -> _Chosen:
-    return _Chosen(*one) if isinstance(one, tuple) else _Chosen(one, test)
+def _chosen(one: KerasModel, test: Split, output: str | None) -> _Chosen:
+    model, test = one if isinstance(one, tuple) else (one, test)
+    return _Chosen(model if output is None else selected_output.of_keras(model, output), test, model)
+
+
+def shapes_of_file(model: TFLiteModel) -> list[Nest]:
+    """The shapes of input and output of a .tflite with the batch axis; a list of shapes if there are several."""
+    sides = [[(1, *tensor.sample_shape) for tensor in side] for side in (model.inputs, model.outputs)]
+    return [side[0] if len(side) == 1 else side for side in sides]
+
+
+def check_sides(name: str, shapes: Sequence[Nest]) -> None:
+    """Refuses a model with several inputs or outputs, or of unknown shape.
+
+    Args:
+        name: Name of the model.
+        shapes: Shapes of input and output with the batch axis; a list of shapes if there are several, None if unknown.
+    """
+    for side, shape in zip(("input", "output"), shapes, strict=True):
+        if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
+            raise ModelError(
+                f"validate: model {name!r} must have one input and one output. Received: {side} shape {shape}. "
+                + (f"Pass a built model with one {side}." if side == "input" else _ONE_OUTPUT)
+            )
 
 
 def check_shapes(name: str, shapes: Sequence[Nest], test: Split, task: Task) -> None:
@@ -80,16 +118,11 @@ def check_shapes(name: str, shapes: Sequence[Nest], test: Split, task: Task) -> 
 
     Args:
         name: Name of the model.
-        shapes: Shapes of input and output with the batch axis; a list of shapes if there are several, None if unknown.
+        shapes: See `check_sides`.
         test: The test split.
         task: The task.
     """
-    for side, shape in zip(("input", "output"), shapes, strict=True):
-        if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
-            raise ModelError(
-                f"validate: model {name!r} must have one input and one output. Received: {side} shape {shape}. "
-                f"Pass a built model with one {side}."
-            )
+    check_sides(name, shapes)
     inputs, outputs = (shape[1:] for shape in shapes)
     fits = len(inputs) == len(test.input_shape)
     if not fits or any(a not in (None, b) for a, b in zip(inputs, test.input_shape, strict=True)):
@@ -163,12 +196,12 @@ def compute(
     reference = others.get(roles.get("reference", ""))
     rows = []
     for name, one in models.items():
-        weights = [weight.value for weight in one.model.weights]
+        weights = [weight.value for weight in one.whole.weights]
         row = Row(
             name=name,
             target=None,
             bytes=sum(weight.dtype.size * int(np.prod(weight.shape)) for weight in weights),
-            parameters=one.model.count_params(),
+            parameters=one.whole.count_params(),
             samples=len(one.test),
         )
         result = others[name].scored if name in logits else None

@@ -96,12 +96,20 @@ def default_threshold(task: Task, model: keras.Model | TFLiteModel) -> float | N
     if not task.has_threshold or task.default_threshold is not None or not task.gives_logits:
         return task.default_threshold
     if hasattr(model, "graph"):
-        names = [op.name for op in model.graph.ops if op.name not in ("DEQUANTIZE", "QUANTIZE", "RESHAPE")]
-        return 0.5 if names and names[-1] == "LOGISTIC" else 0.0
+        return 0.5 if _final_op(model) == "LOGISTIC" else 0.0
     from tfkd.models.final_activation import final_activation
 
     source = final_activation(model)
     return 0.5 if source is not None and source.activation == "sigmoid" and not source.combined else 0.0
+
+
+def _final_op(model: TFLiteModel) -> str | None:
+    """The op that computes the values of the first output, before changes of type and shape."""
+    producers = {index: op for op in model.graph.ops for index in op.outputs}
+    op = producers.get(model.graph.outputs[0])
+    while op is not None and op.name in ("DEQUANTIZE", "QUANTIZE", "RESHAPE"):
+        op = producers.get(op.inputs[0])
+    return None if op is None else op.name
 
 
 def threshold_of(task: Task, outputs: np.ndarray | None, samples: Split | None, default: float | None) -> float | None:

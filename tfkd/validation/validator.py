@@ -21,6 +21,7 @@ from tfkd.validation.keras_rows import NOT_FINITE, ROLES, Other
 from tfkd.validation.partial_runs import run_in_parts
 from tfkd.validation.results import Row
 from tfkd.validation.scores import measure_difference, measure_divergence, score
+from tfkd.validation.selected_output import OneOutputTarget, of_file
 
 if TYPE_CHECKING:
     import keras
@@ -50,6 +51,7 @@ class Validation:
         test: Name, number of samples, class names, input shape and hash of the test split.
         versions: Versions of Python, of the platform and of the packages.
         task: Name of the task.
+        output: Name of the output that was judged, of models with several; None of models with one.
     """
 
     rows: tuple[Row, ...]
@@ -61,6 +63,7 @@ class Validation:
     test: JsonRecord
     versions: Mapping[str, str]
     task: str = tasks.CLASSIFICATION.name
+    output: str | None = None
 
     @property
     def reference(self) -> str | None:
@@ -83,6 +86,7 @@ class Validation:
         return {
             "schema": SCHEMA,
             "task": self.task,
+            **({} if self.output is None else {"output": self.output}),
             "verdict": self.verdict.to_json(),
             "contract": self.contract.to_json() if self.contract else None,
             "ship": self.ship,
@@ -108,6 +112,7 @@ def validate(
     ship: str | None = None,
     task: str | None = None,
     validation: Split | None = None,
+    output: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Validation:
     """Runs each .tflite on each target over the whole test split and checks one of them against a contract.
@@ -133,27 +138,35 @@ def validate(
         task: One of `tfkd.tasks.NAMES`; by default the one that labels and model show, see `tfkd.tasks.find`.
         validation: Validation split on which a task with a threshold chooses that of each model; without, the
             probability 0.5 is the threshold.
+        output: Name of the output that is judged, of models with several, in the reference or in the signature of the
+            .tflite. Labels are those of this output, size and latency those of the whole model.
         progress: Called with (steps done, total steps, name of the next step).
 
     Returns:
         A row for each Keras model, and for each .tflite on each target; and the verdict.
 
     Raises:
-        InputError: The split is not a test split, a target does not exist, `ship` is not the name of a model, or the
-            labels or the contract are not those of the task.
+        InputError: The split is not a test split, a target or output does not exist, `ship` is not the name of a model,
+            or the labels or the contract are not those of the task.
         ModelError: A file is not a .tflite, or a model does not fit the split.
     """
-    test = _as_test_split(test, model, task)
+    files = _load(model)
+    models = files if output is None else {name: of_file(one, output, reference) for name, one in files.items()}
+    for name, one in models.items():
+        keras_rows.check_sides(name, keras_rows.shapes_of_file(one))
+    test = _as_test_split(test, models, task)
     test.require("test", purpose="validation")
-    models = _load(model)
     found = tasks.find(test, min(_outputs(one) for one in models.values()), task)
     if contract is not None:
         contract.check_task(found.name)
-    _check_models(models, test, found)
+    for name, one in models.items():
+        keras_rows.check_shapes(name, keras_rows.shapes_of_file(one), test, found)
     shipped = _shipped(ship, models, contract)
     places = _places(targets)
+    if output is not None:
+        places = [dataclasses.replace(one, target=one.target and OneOutputTarget(one.target)) for one in places]
     keras_models, roles = keras_rows.choose(
-        {"teacher": teacher, "alone": alone, "reference": reference}, baselines or {}, test, found
+        {"teacher": teacher, "alone": alone, "reference": reference}, baselines or {}, test, found, output
     )
     step = _counter(progress, len(keras_models) + len(models) * len(places))
     samples = task_results.validation_samples(found, validation)
@@ -179,7 +192,7 @@ def validate(
         contract=contract,
         ship=shipped,
         roles=roles,
-        models=models,
+        models=files,
         test={
             "name": test.name,
             "samples": len(test),
@@ -189,17 +202,17 @@ def validate(
         },
         versions=dict(versions.versions()),
         task=found.name,
+        output=output,
     )
 
 
-def _as_test_split(test: SampleData, model: Model | Mapping[str, Model], task: str | None) -> Split:
+def _as_test_split(test: SampleData, models: Mapping[str, TFLiteModel], task: str | None) -> Split:
     """Test data as a split; the number of classes of other forms than a split is that of the model."""
-    from tfkd.conversion.tflite import TFLiteModel
     from tfkd.data import Split, as_split
 
     if isinstance(test, Split):
         return test
-    outputs = _outputs(TFLiteModel.load(next(iter(model.values())) if isinstance(model, Mapping) else model))
+    outputs = _outputs(next(iter(models.values())))
     labels = None if task is None else tasks.get(task).labels
     return as_split(test, "test", num_classes=2 if outputs == 1 else outputs, labels=labels)
 
@@ -235,12 +248,6 @@ def _load(model: Model | Mapping[str, Model]) -> dict[str, TFLiteModel]:
     if not models:
         raise InputError("validate: model must contain at least one .tflite. Received: an empty mapping. Add one.")
     return models
-
-
-def _check_models(models: Mapping[str, TFLiteModel], test: Split, task: tasks.Task) -> None:
-    for name, one in models.items():
-        sides = [[(1, *tensor.sample_shape) for tensor in side] for side in (one.inputs, one.outputs)]
-        keras_rows.check_shapes(name, [side[0] if len(side) == 1 else side for side in sides], test, task)
 
 
 def _shipped(ship: str | None, models: Mapping[str, TFLiteModel], contract: Contract | None) -> str | None:

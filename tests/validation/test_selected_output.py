@@ -1,0 +1,102 @@
+"""Models with several outputs, of which one is judged."""
+
+import json
+from importlib import resources
+
+import jsonschema
+import keras
+import numpy as np
+import pytest
+
+import tfkd
+from tfkd.data import as_split
+from tfkd.errors import InputError, ModelError
+from tfkd.report import console
+from tfkd.report.page import markdown
+from tfkd.validation.difference import compare
+
+SCHEMA = json.loads(resources.files("tfkd.report").joinpath("schema.json").read_text())
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 4)).astype("float32")
+KIND, VALUE = np.arange(60) % 3, X[:, :2] * 2
+
+
+def heads(structure):
+    """A dictionary whose order differs from that of the layers, or a list; the last op is a sigmoid."""
+    inputs = keras.Input((4,))
+    kind, value = keras.layers.Dense(3, name="kind")(inputs), keras.layers.Dense(2, name="value")(inputs)
+    low = keras.layers.Dense(1, activation="sigmoid", name="low")(inputs)
+    named = {"value": value, "kind": kind, "low": low}
+    return keras.Model(inputs, named if structure is dict else list(named.values()))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Keras models and their files, by structure."""
+    keras.utils.set_random_seed(0)
+    folder, found = tmp_path_factory.mktemp("heads"), {}
+    for structure in (dict, list):
+        model = heads(structure)
+        model.get_layer("kind").set_weights([np.eye(4, 3) * 3, np.zeros(3)])
+        found[structure] = (model, tfkd.convert(model, folder / f"{structure.__name__}.tflite", mode="float32"))
+    return found
+
+
+@pytest.mark.parametrize("structure", [dict, list])
+def test_accuracy_is_that_of_the_named_output(models, structure):
+    model, file = models[structure]
+    outputs = model(X)
+    logits = outputs["kind"] if structure is dict else outputs[1]
+    accuracy = float((np.argmax(logits, axis=1) == KIND).mean())
+    contract = tfkd.Contract(min_accuracy=20)
+    found = tfkd.validate(file, (X, KIND), output="kind", reference=model, targets=["host"], contract=contract)
+    reference, row = found.rows
+    assert (reference.accuracy, row.accuracy, row.agreement) == (accuracy, accuracy, 1.0)
+    assert row.bytes == file.size_bytes
+    assert reference.parameters == model.count_params()
+    record = found.to_json()
+    assert record["output"] == "kind"
+    assert [len(one["outputs"]) for one in record["models"].values()] == [3]
+    jsonschema.validate(json.loads(json.dumps(record)), SCHEMA)
+    assert "Only the output kind was judged." in markdown(record)
+    assert console.summary(record).startswith("Output: kind; the others are not judged")
+
+
+def test_values_are_those_of_the_named_output(models):
+    model, file = models[dict]
+    expected = float(np.abs(model(X)["value"] - VALUE).mean())
+    found = tfkd.validate(file, (X, VALUE), output="value", reference=model, targets=["host"])
+    assert [row.result.metrics["mae"].value for row in found.rows] == pytest.approx([expected, expected], rel=1e-5)
+
+
+def test_threshold_is_that_of_the_activation_of_the_named_output(models):
+    model, file = models[dict]
+    low = (model(X)["low"].numpy()[:, 0] > 0.5).astype("int64")
+    found = tfkd.validate(file, (X, low), output="low", reference=model, targets=["host"], task="binary")
+    assert [row.result.metrics["f1"].value for row in found.rows] == [100, 100]
+
+
+def test_difference_is_that_of_the_named_output(models, tmp_path):
+    other = heads(dict)
+    other.set_weights(models[dict][0].get_weights())
+    kernel, bias = other.get_layer("kind").get_weights()
+    other.get_layer("kind").set_weights([-kernel, bias])
+    second = tfkd.convert(other, tmp_path / "b.tflite", mode="float32")
+    found = compare(models[dict][1], second, as_split((X, KIND), "test"), output="kind")
+    (one,) = found.comparisons
+    before, after = (np.argmax(model(X)["kind"], axis=1) == KIND for model in (models[dict][0], other))
+    assert (len(one.regressed), len(one.fixed)) == ((before & ~after).sum(), (~before & after).sum())
+    assert json.loads(json.dumps(found.to_json()))["a"]["outputs"][2]["shape"] == [1, 2]
+
+
+def test_output_that_is_not_named_or_not_there_is_refused(models):
+    model, file = models[list]
+    with pytest.raises(ModelError, match="one input and one output.*--output-name NAME"):
+        tfkd.validate(file, (X, KIND), targets=["host"])
+    with pytest.raises(InputError, match="one of output_0, output_1, output_2. Received: 'kind'.*is the reference"):
+        tfkd.validate(file, (X, KIND), output="kind", targets=["host"])
+    with pytest.raises(InputError, match="one of value, kind, low. Received: 'sort'"):
+        tfkd.validate(file, (X, KIND), output="sort", reference=model, targets=["host"])
+    teacher = keras.Model(model.inputs, {"sort": model.outputs[1]})
+    with pytest.raises(InputError, match="output must be one of sort"):
+        tfkd.validate(file, (X, KIND), output="kind", reference=model, teacher=teacher, targets=["host"])
