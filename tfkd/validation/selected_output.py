@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from typing import TYPE_CHECKING
 
 from tfkd.conversion import signatures, tflite_reader
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
+from tfkd.targets.target import Target
 
 if TYPE_CHECKING:
     import keras
 
     from tfkd._internal.types import InputArrays
     from tfkd.conversion.tflite_reader import TFLiteGraph
-    from tfkd.targets import Target
     from tfkd.targets.measurement import Measurement
 
 
@@ -37,7 +38,7 @@ class SelectedOutput(TFLiteModel):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOutputTarget:
+class OneOutputTarget(Target):
     """A target that runs whole files, and returns the selected output.
 
     Args:
@@ -54,10 +55,13 @@ class OneOutputTarget:
     @property
     def runs_in_parts(self) -> bool:
         """See `Target.runs_in_parts`."""
-        return self.target.runs_in_parts
+        return getattr(self.target, "runs_in_parts", True)
 
-    def run(self, model: SelectedOutput, inputs: InputArrays, *, latency: bool = True) -> Measurement:
-        """See `Target.run`."""
+    def run(
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
+    ) -> Measurement:
+        """See `Target.run`; the model is a `SelectedOutput`."""
+        assert isinstance(model, SelectedOutput)
         measured = self.target.run(TFLiteModel(model.content, model.path), inputs, latency=latency)
         return dataclasses.replace(measured, outputs=measured.outputs[model.position : model.position + 1])
 
