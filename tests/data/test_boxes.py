@@ -85,6 +85,21 @@ def test_coco_file_and_parts_are_read(tmp_path):
     assert sum(int((split.y[..., 4] >= 0).sum()) for split in crowd) == 5
 
 
+def test_coco_parts_in_folders_of_their_own_are_read(tmp_path):
+    for part, rows in (("train", range(3)), ("test", range(3, 6))):
+        folder = coco(tmp_path / part, rows, name="_annotations.coco.json")
+        content = json.loads((folder / "_annotations.coco.json").read_text())
+        pets = [{**one, "supercategory": "pets"} for one in content["categories"]]
+        content["categories"] = [{"id": 0, "name": "pets", "supercategory": "none"}, *pets]
+        (folder / "_annotations.coco.json").write_text(json.dumps(content))
+        for image in (folder / "images").iterdir():
+            image.rename(folder / image.name)
+    train, _, test = data.load(tmp_path, validation=0)
+    check(train, range(3), ("dog", "cat"))
+    check(test, range(3, 6), ("dog", "cat"))
+    assert test.paths.tolist() == ["test/3.png", "test/4.png", "test/5.png"]
+
+
 def test_voc_folder_is_read(tmp_path):
     train, _, test = data.load(voc(tmp_path), validation=0)
     check(train, range(3), ("cat", "dog"))

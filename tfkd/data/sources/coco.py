@@ -1,8 +1,11 @@
 """Boxes in the format of COCO: a JSON file, or a folder with `train.json` and optionally `val.json` and `test.json`.
 
+Or a folder as Roboflow writes it: `train/_annotations.coco.json` beside the images, and so below `valid/` and `test/`.
+
 The JSON holds `images` (id, file_name), `annotations` (image_id, category_id, bbox of left, top, width and height in
 pixels) and `categories` (id, name). Images lie at their file_name beside the JSON or in a folder `images` there. The
-classes are the categories in the order of their ids. Regions of crowds (`iscrowd`) are left out.
+classes are the categories in the order of their ids; one without annotations that is the `supercategory` of another is
+left out. Regions of crowds (`iscrowd`) are left out.
 
 Reference:
     Lin et al.: Microsoft COCO: Common Objects in Context (arXiv:1405.0312); cocodataset.org/#format-data.
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from tfkd.data.sources.source import Arrays, Request, Source
 from tfkd.errors import InputError
 
 _OPTIONS = ("image_size", "color", "resize")
+_ROBOFLOW = "_annotations.coco.json"
 _ADVICE = "Write images, annotations and categories as COCO does."
 
 
@@ -38,9 +43,11 @@ def read(request: Request) -> Arrays:
     root = path.parent if path.is_file() else path
     names: dict[int, str] = {}
     paths, parts, labels = list[str](), list[str](), list[list[Box]]()
+    contents = {part: _content(file) for part, file in files.items()}
+    used = {one.get("category_id") for content in contents.values() for one in content["annotations"]}
     for part, file in files.items():
-        content = _content(file)
-        found = _categories(file, content["categories"])
+        content = contents[part]
+        found = _categories(file, content["categories"], used)
         if names and found != names:
             raise InputError(
                 f"load: {file}: all parts must have the same categories. Received: {found} and {names}. Correct them."
@@ -65,13 +72,17 @@ def read(request: Request) -> Arrays:
 
 
 def accepts(request: Request) -> bool:
-    """Whether a reference is a JSON file, or a folder with `train.json`."""
+    """Whether a reference is a JSON file, or a folder with `train.json` or `train/_annotations.coco.json`."""
     path = request.path
-    return (path.suffix.lower() == ".json" and path.is_file()) or (path / "train.json").is_file()
+    folders = (path / "train.json", path / "train" / _ROBOFLOW)
+    return (path.suffix.lower() == ".json" and path.is_file()) or any(one.is_file() for one in folders)
 
 
 def _parts(folder: Path) -> dict[str, Path]:
-    return {PARTS[one.stem]: one for one in sorted(folder.glob("*.json")) if one.stem in PARTS}
+    files = {one: one.stem for one in folder.glob("*.json")} | {
+        one: one.parent.name for one in folder.glob(f"*/{_ROBOFLOW}")
+    }
+    return {PARTS[name]: one for one, name in sorted(files.items()) if name in PARTS}
 
 
 def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
@@ -92,9 +103,12 @@ def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
     return content
 
 
-def _categories(file: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
+def _categories(file: Path, categories: list[dict[str, Any]], used: Collection[object]) -> dict[int, str]:
+    """The name of each category by id, in the order of the ids."""
+    groups = {one.get("supercategory") for one in categories if one.get("supercategory") != one.get("name")}
     try:
-        return {one["id"]: str(one["name"]) for one in sorted(categories, key=lambda one: one["id"])}
+        found = {one["id"]: str(one["name"]) for one in sorted(categories, key=lambda one: one["id"])}
+        return {number: name for number, name in found.items() if number in used or name not in groups}
     except (KeyError, TypeError) as error:
         raise InputError(f"load: {file}: each category must have id and name. Received: {error}. {_ADVICE}") from error
 
@@ -130,7 +144,7 @@ def _images(
 
 def _place(file: Path, root: Path, image: dict[str, Any]) -> str:
     name = str(image.get("file_name"))
-    for place in (name, f"images/{name}"):
+    for place in (name, f"images/{name}", (file.parent.relative_to(root) / name).as_posix()):
         if (root / place).is_file():
             return place
     raise InputError(

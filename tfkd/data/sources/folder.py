@@ -24,7 +24,7 @@ log = logging.getLogger("tfkd")
 _KINDS = (None, "classes", abnormal_labels.KIND, identity_labels.KIND)
 _FORMS = {
     "masks": "folders images/ and masks/, directly or below train/, val/ and test/",
-    "boxes": "a file train.json (COCO), or folders JPEGImages/ and Annotations/ (Pascal VOC)",
+    "boxes": "train.json or train/_annotations.coco.json (COCO), or JPEGImages/ and Annotations/ (Pascal VOC)",
 }
 
 
