@@ -61,8 +61,8 @@ def test_init_knows_the_task_from_the_form_of_a_folder(tmp_path, folders, task, 
 @pytest.mark.parametrize(
     ("x", "y", "task", "student"),
     [
-        (np.ones((20, 3), np.float32), np.arange(20) + 0.5, "regression", "mlp"),
-        (np.ones((20, 5), np.int32), np.arange(20) % 3, None, "text_encoder"),
+        (np.full((20, 3), 0.5, np.float32), np.arange(20) + 0.5, "regression", "mlp"),
+        (np.full((20, 5), 900, np.int32), np.arange(20) % 3, None, "text_encoder"),
         (np.ones((20, 5, 2), np.float32), np.arange(20) % 3, None, "sensor_cnn"),
     ],
     ids=["values", "tokens", "sensors"],
