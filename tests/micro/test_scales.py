@@ -55,6 +55,10 @@ def test_tiny_and_zero_scales_of_weights_and_the_axis_of_a_bias(kind: str) -> No
     made, weights, bias, out = convolution(kind)
     made.graph.tensors[weights].quantization.scale[:3] = [0.0, 1e-30, 1e-12]
     made.graph.tensors[bias].quantization.quantizedDimension = 3
+    buffer = made.model.buffers[made.graph.tensors[bias].buffer]
+    values = np.frombuffer(bytes(buffer.data), "<i4").copy()
+    values[:3] = [2**31 - 1, -(2**31) + 1, 2**31 - 1]  # as converters clip what such a scale makes of a bias
+    buffer.data = np.frombuffer(values.tobytes(), "u1")
     content = made.bytes(out)
     x = samples(content, 6)
     expected = targets.get("tflm").run(content, x, latency=False).outputs[0]

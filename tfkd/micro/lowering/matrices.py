@@ -33,13 +33,13 @@ def fully_connected(graph: Graph, op: Op) -> list[Layer]:
         raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
     if op.options.get("WeightsFormat", 0):
         raise Unsupported("shuffled weights are not supported. Convert the model again")
-    folded, wide = folded_sums(tensor.name, weights, bias, source.zero_point)
     least, most = activation_range(op, output)
     if len(tensor.scales) > 1:
         factors = [source.scale * s / output.scale for s in scales]
     else:  # TensorFlow Lite Micro multiplies the scales in float32 here, unlike for convolutions
         factors = [float(np.float32(source.scale) * np.float32(tensor.scale)) / output.scale]
     scaling, flags = requantization(factors, output, least, most)
+    folded, wide = folded_sums(tensor.name, weights, bias, source.zero_point, scaling["multiplier"])
     return [
         Layer(
             op,

@@ -41,18 +41,25 @@ def activation_range(op: Op, output: Tensor) -> tuple[int, int]:
     return max(low, least), min(high, most)
 
 
-def folded_sums(name: str, weights: np.ndarray, bias: np.ndarray, zero_point: int) -> tuple[np.ndarray, bool]:
+def folded_sums(
+    name: str, weights: np.ndarray, bias: np.ndarray, zero_point: int, multipliers: np.ndarray | None = None
+) -> tuple[np.ndarray, bool]:
     """Folds the input's zero point into the bias: sum(w * (x - z)) + b = sum(w * x) + (b - z * sum(w)).
+
+    A channel whose multiplier is 0 ignores its sums: weights that are nearly 0 have such a scale, and converters clip
+    their bias to the ends of 32 bits, so that it would overflow. Its bias becomes 0.
 
     Args:
         name: Name of the weights, for errors.
         weights: [channels, depth] int64.
         bias: [channels] int64.
         zero_point: Zero point of the input.
+        multipliers: [channels] or [1], by which sums are multiplied; None where none of them is 0.
 
     Returns:
         The new bias [channels] int32, and whether sums may exceed the bounds of the kernels' fast forms.
     """
+    bias = bias if multipliers is None else np.where(multipliers == 0, 0, bias)
     folded = bias - zero_point * weights.sum(axis=1)
     largest = np.abs(weights).sum(axis=1) * 128
     if (np.abs(folded) + largest).max(initial=0) >= 2**31 or np.abs(folded).max(initial=0) >= 2**31:

@@ -95,10 +95,11 @@ def _convolution(graph: Graph, op: Op, weights: np.ndarray, bias: np.ndarray, sc
         raise Unsupported(f"weights {weights.shape} do not fit input {source.shape}. The file is damaged")
     flat = weights.reshape(channels, -1)
     depth = -(-flat.shape[1] // 4) * 4
-    folded, wide = folded_sums(graph.tensors[op.inputs[1]].name, flat, bias, source.zero_point)
     least, most = activation_range(op, output)
     # TensorFlow Lite Micro computes float * float / float as doubles here.
     scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
+    name = graph.tensors[op.inputs[1]].name
+    folded, wide = folded_sums(name, flat, bias, source.zero_point, scaling["multiplier"])
     flags = fast_form(flat, folded, scaling["shift"], flags, wide, signed_doubles=False)
     per_group = channels // groups
     placed = np.zeros((channels, depth), "int64")
@@ -196,10 +197,10 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
     if times * fields["channels"] != channels or output.shape[3] != channels:
         raise Unsupported(f"weights {tensor.shape} do not fit input {source.shape}. The file is damaged")
     by_channel = np.ascontiguousarray(weights[0].transpose(2, 0, 1))
-    folded, wide = folded_sums(tensor.name, by_channel.reshape(channels, -1), bias, source.zero_point)
+    flat = by_channel.reshape(channels, -1)
     least, most = activation_range(op, output)
     scaling, flags = requantization([source.scale * s / output.scale for s in scales], output, least, most)
-    flat = by_channel.reshape(channels, -1)
+    folded, wide = folded_sums(tensor.name, flat, bias, source.zero_point, scaling["multiplier"])
     flags = fast_form(flat, folded, scaling["shift"], flags, wide, signed_doubles=True)
     fields |= _plane(fields)
     flags |= BY_ROWS if fields["row_pairs"] else BY_PLANE
