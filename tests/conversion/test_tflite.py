@@ -1,17 +1,21 @@
 """Metadata of a .tflite, and errors for bytes that are not one."""
 
 import json
+import random
 
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from tfkd import models
+from tests.random_graph import Net
+from tfkd import micro, models
 from tfkd.conversion import tflite, tflite_reader
 from tfkd.conversion.converter import convert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
+from tfkd.validation.benchmark import benchmark
 
 SHAPE = (8, 8, 1)
 
@@ -225,3 +229,18 @@ def test_overlapping_vectors_stop_the_reader(model, monkeypatch):
     monkeypatch.setattr(tflite_reader, "_MAX_ITEMS", 20)
     with pytest.raises(ValueError, match=r"the .tflite file is damaged: \d+ "):
         TFLiteModel.load(model.content)
+
+
+def test_input_of_strings_is_refused_with_its_name(tmp_path):
+    made = Net(random.Random(0))
+    out = made.op("RESHAPE", [made.input((1, 4))], [made.output((1, 4))])
+    made.graph.tensors[0].type = schema.TensorType.STRING
+    (tmp_path / "text.tflite").write_bytes(made.bytes(out))
+    model = TFLiteModel.load(tmp_path / "text.tflite")
+    reason = "input 't0' of the model must be of a type of NumPy. Received: string.*the ids of its tokens"
+    with pytest.raises(ModelError, match=reason):
+        model.quantize_input(np.zeros((2, 4), "float32"))
+    with pytest.raises(ModelError, match=reason):
+        benchmark([tmp_path / "text.tflite"], ["host"])
+    with pytest.raises(ModelError, match="must be numbers. Received: 't0' of strings"):
+        micro.emit(model)

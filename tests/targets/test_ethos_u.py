@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tests.micro.trained_nets import Builder
-from tests.random_graph import samples
+from tests.random_graph import Net, samples
 from tests.random_ops import Ops
 from tfkd import targets
 from tfkd.conversion.tflite import TFLiteModel
@@ -93,3 +94,13 @@ def test_refusals(convolution: TFLiteModel, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "ethosu", None)
     with pytest.raises(RuntimeError, match=r"pip install 'tfkd\[npu\]'"):
         targets.get("ethos-u55-64")
+
+
+def test_error_of_the_compiler_is_shown_without_its_traceback() -> None:
+    made = Net(random.Random(0))
+    shape = made.tensor((0,), "int32")
+    made.model.buffers.append(schema.BufferT(data=np.zeros(0, "u1")))
+    made.graph.tensors[shape].buffer = len(made.model.buffers) - 1
+    out = made.op("RESHAPE", [made.input((1, 4)), shape], [made.output((1, 4))], schema.ReshapeOptionsT())
+    with pytest.raises(ValueError, match=r"It printed:\nRuntimeError: .*\n - Constant tensors .* empty buffers"):
+        vela.compile_model(TFLiteModel(made.bytes(out)), "ethos-u55-64")

@@ -262,8 +262,10 @@ class TFLiteModel:
 
         Raises:
             InputError: x has NaN and the input is quantized.
+            ModelError: The input is not of a type of NumPy, such as strings.
         """
         tensor, x = self.inputs[index], np.asarray(x)
+        tensor.check_numbers(self._where)
         if x.dtype == tensor.dtype or not tensor.scales:
             return x.astype(tensor.dtype, copy=False)
         if np.isnan(x).any():

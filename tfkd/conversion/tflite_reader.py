@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Iterable
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.errors import ModelError
@@ -66,6 +67,23 @@ class TensorInfo:
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one sample: all dimensions but the batch axis, or all where there is none."""
         return self.shape[1:] if self.has_batch_axis else self.shape
+
+    def check_numbers(self, where: str) -> None:
+        """Refuses an input of a type that NumPy lacks, such as `string`.
+
+        Args:
+            where: Beginning of the message.
+
+        Raises:
+            ModelError: The type is not one of NumPy's.
+        """
+        try:
+            np.dtype(self.dtype)
+        except TypeError:
+            raise ModelError(
+                f"{where}: input {self.name!r} of the model must be of a type of NumPy. Received: {self.dtype}. "
+                "Convert a model that takes numbers: of a text, the ids of its tokens."
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,6 +83,7 @@ def emit(
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise InputError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
     model = TFLiteModel.load(model)
+    _graph.check_custom_ops(model)
     if "QUANTIZE" not in model.ops:  # a float model: one message instead of one for each of its ops
         check_io(model.inputs)
     graph = remove_float_io(to_int8(fold_shapes(resolve(_graph.read(model)))))

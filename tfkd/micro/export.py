@@ -22,7 +22,7 @@ from tfkd._internal import atomic
 from tfkd._internal.types import InputArrays, JsonObject, JsonRecord
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError
-from tfkd.micro import build_files, decoders
+from tfkd.micro import build_files, decoders, task_code
 from tfkd.micro.costs import Core, costs_of
 from tfkd.micro.interface import with_facts
 from tfkd.micro.projects import ProjectOptions, project_files
@@ -113,10 +113,13 @@ def write(
         files |= build_files.write(files, name, optimize)
     else:
         program = micro.emit(model, name=name, size=size, stream=stream)
+        added = decoders.files(program, decode) if decode else {}
+        added |= sound_code.write(program, features).files if features else {}
+        added |= camera_code.write(program, camera) if camera else {}
+        if project:
+            task_code.write(model, program, project.task, project.input_range)  # refuses before anything slow runs
         files, report, test = _c(model, program, oracles, inputs, core)
-        files |= decoders.files(program, decode) if decode else {}
-        files |= sound_code.write(program, features).files if features else {}
-        files |= camera_code.write(program, camera) if camera else {}
+        files |= added
         if project:
             files = project_files(project, model, program, files, report, test, optimize)
         else:

@@ -15,8 +15,10 @@ from typing import Any, NoReturn
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfkd.conversion import tflite_reader
 from tfkd.conversion.tflite import TensorInfo, TFLiteGraph, TFLiteModel
 from tfkd.errors import ModelError
+from tfkd.micro.resolver_names import missing
 
 # No model for a microcontroller has a tensor near this size: a larger one means a damaged file.
 _MAX_BYTES = 2**28
@@ -24,6 +26,8 @@ _NUMPY = {"int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": 
 # What to do about constants of other types.
 _REMEDIES = {"int4": "Convert the Keras model again without int4 layers: leave out --int4, and weight_bits=4 of QAT."}
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
+# Custom ops of TensorFlow Lite Micro that C is generated for.
+_CUSTOM = ("CIRCULAR_BUFFER",)
 # The custom op into which Arm's compiler Vela puts all that an NPU computes.
 VELA = "ethos-u"
 # The least number of inputs and outputs of the ops of resource variables; other ops have one of each.
@@ -145,6 +149,25 @@ class Graph:
         """`KIND (tensor)`: the op and the name of its output, or of an input where it has none."""
         named = [self.tensors[i].name for i in (*op.outputs, *op.inputs) if i >= 0]
         return f"{op.kind} ({named[0]})" if named else op.kind
+
+
+def check_custom_ops(model: TFLiteModel) -> None:
+    """Refuses a model with custom ops that no C is generated for.
+
+    Raises:
+        ModelError: The model has such ops; the message names all of them.
+    """
+    known = (*_CUSTOM, VELA)  # `read` refuses that of Vela
+    found = [op for op in tflite_reader.custom_ops(model.subgraphs) if op not in known]
+    if not found:
+        return
+    remedy = "Replace their layers, or end the model before them and compute the rest in your own code"
+    if not missing(found):
+        remedy += ". TensorFlow Lite Micro has kernels for them: `tfkd export-c --format tflm`"
+    raise ModelError(
+        f"{model.path or 'micro.emit'}: must have no custom ops, for which there are no C kernels. Received: "
+        f"{', '.join(found)}. {remedy}."
+    )
 
 
 def read(model: TFLiteModel) -> Graph:

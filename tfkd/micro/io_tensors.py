@@ -130,10 +130,16 @@ def check_io(tensors: Sequence[Tensor | TensorInfo]) -> None:
         ModelError: They are not int8, int16 or uint8 with at most one scale, nor int32 or bool.
     """
     for tensor in tensors:
+        if tensor.dtype == "string":
+            raise ModelError(
+                f"micro.emit: inputs and outputs must be numbers. Received: {tensor.name!r} of strings. Compute token "
+                "ids from the text in your own code, and convert a model that takes them."
+            )
         if tensor.dtype not in _IO_TYPES or len(tensor.scales) > 1:
             raise ModelError(
                 "micro.emit: inputs and outputs must be int8, int16, uint8, int32 or bool with at most one scale each, "
                 "or float32 with one QUANTIZE or DEQUANTIZE each. "
-                f"Received: {tensor.name!r} of {tensor.dtype} with {len(tensor.scales)} scales. Convert with "
-                "`tfkd convert --mode full_int8` or `int16x8`."
+                f"Received: {tensor.name!r} of {tensor.dtype} with {len(tensor.scales)} scales: the model, or the part "
+                "of it at that end, is not quantized. Convert the Keras model with `tfkd convert --mode full_int8` or "
+                "`int16x8`."
             )

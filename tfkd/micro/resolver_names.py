@@ -54,6 +54,11 @@ _OTHER = {
 _NAMES = {op: "".join(word.capitalize() for word in op.split("_")) for op in _BUILTIN.split()} | _OTHER
 
 
+def missing(ops: Iterable[str]) -> list[str]:
+    """Those of some ops that TensorFlow Lite Micro has no kernel for; of custom ops, `ops` has the custom codes."""
+    return [op for op in ops if op not in _NAMES]
+
+
 def resolver_names(ops: Iterable[str]) -> Sequence[str]:
     """The methods that register some ops.
 
@@ -70,10 +75,9 @@ def resolver_names(ops: Iterable[str]) -> Sequence[str]:
     ['AddConv2D', 'AddWindow']
     """
     ops = list(ops)
-    missing = [op for op in ops if op not in _NAMES]
-    if missing:
+    if lacking := missing(ops):
         raise ModelError(
-            f"export-c: the model must have ops of TensorFlow Lite Micro. Received: {', '.join(missing)}. Replace "
+            f"export-c: the model must have ops of TensorFlow Lite Micro. Received: {', '.join(lacking)}. Replace "
             "these layers, or use `--format c`, which has a few others, such as TILE."
         )
     return [f"Add{_NAMES[op]}" for op in ops]

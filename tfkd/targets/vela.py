@@ -209,9 +209,10 @@ def _run(folder: Path, accelerator: str, system: System, timeout_s: float) -> st
     except subprocess.TimeoutExpired:
         raise DeviceError(f"{accelerator}: Vela timed out after {timeout_s:g} s.") from None
     if done.returncode or not (folder / "model_vela.tflite").exists():
+        error = re.split(r"Traceback .*\n(?:  .*\n)*", done.stdout + done.stderr)[-1].strip()
         raise ModelError(
             f"{accelerator}: Vela must compile the model. Received: exit status {done.returncode}. Convert with "
-            f"`tfkd convert --mode full_int8`. It printed:\n{(done.stdout + done.stderr)[-2000:]}"
+            f"`tfkd convert --mode full_int8`. It printed:\n{error[-2000:]}"
         )
     return done.stdout + done.stderr
 

@@ -36,6 +36,7 @@ def benchmark(
 
     Raises:
         InputError: A model, a target or a setting of a target is wrong.
+        ModelError: An input of a model is not of a type of NumPy, such as strings.
         ToolMissingError: A tool that a target needs is not installed.
         DeviceError: A model's process or device crashed or timed out.
     """
@@ -54,6 +55,8 @@ def benchmark(
 
 
 def _random_inputs(model: TFLiteModel) -> list[np.ndarray]:
+    for tensor in model.inputs:
+        tensor.check_numbers("benchmark")
     return [
         random_input((1, *tensor.sample_shape), tensor.dtype, quantized=bool(tensor.scales), seed=i)
         for i, tensor in enumerate(model.inputs)

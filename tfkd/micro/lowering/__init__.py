@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ai_edge_litert import schema_py_generated as schema
-
 from tfkd.errors import ModelError
 from tfkd.micro.graph import Graph, MissingOption, Op
 from tfkd.micro.lowering.asymmetric import is_asymmetric, product
@@ -194,8 +192,6 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
 def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
     _check_integers(graph, op)
     if op.kind not in OPS:
-        if op.kind not in vars(schema.BuiltinOperator):
-            raise Unsupported("is a custom op, for which there are no kernels. Replace the layer")
         raise Unsupported(
             "is not supported. Replace the layer, or export the model for TensorFlow Lite Micro: "
             "`tfkd export-c --format tflm`"
