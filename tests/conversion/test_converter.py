@@ -314,6 +314,7 @@ def test_convert_damaged_saved_model_is_refused(tmp_path):
         ({"mode": "int8"}, r"mode must be one of float32, .*Received: mode='int8'. Use 'full_int8'"),
         ({}, r"mode 'full_int8' needs a calibration split. Received: none. Pass the train split"),
         ({"calibration": np.zeros((9, *SHAPE))}, r"must be a split.*array of shape \(9, 8, 8, 1\). Pass \(x, y\)"),
+        ({"mode": "dynamic_range", "refine": True}, r"refine changes full_int8 only. Received: .*mode='dynamic_range'"),
         ({"mode": "float32", "model": 3}, r"model must be a Keras model or a path. Received: int"),
         ({"mode": "float32", "model": "none.keras"}, r"none.keras does not exist"),
     ],

@@ -289,7 +289,8 @@ def test_command_writes_a_project_with_the_costs_of_a_core(tmp_path: Path) -> No
     ("options", "message"),
     [
         pytest.param(["--project", "ardiuno"], "project must be one of arduino", id="kind"),
-        pytest.param(["--task", "binary"], "--task and --input-range are for projects", id="task-without-project"),
+        pytest.param(["--task", "binary"], "--task is for projects", id="task-without-project"),
+        pytest.param(["--input-range", "0,1"], "Add --project cmake or --camera", id="range-without-project"),
         pytest.param(["--core", "host"], "--core must be an emulated core", id="core"),
         pytest.param(["--project", "cmake", "--format", "tflm"], "project needs format c", id="format"),
         pytest.param(["--core", "cortex-m4", "--format", "tflm"], "core needs format c", id="core-of-tflm"),

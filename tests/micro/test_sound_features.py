@@ -170,8 +170,11 @@ def test_core_starts_from_sounds_and_counts_their_features(core: str, features: 
     points = how["fft"] * how["fft"].bit_length() * ROWS
     assert 2 * points < cost["instructions"] < 40 * points
     if core == "cortex-m4":
-        plain = targets.get(core).run(model, raw[:1])
+        plain = targets.get(core).with_features({**how, "coefficients": 9}).run(model, raw[:1])
         assert plain.environment["features"] is None
+        assert "need a model with one quantized input [1, frames, 9, 1]" in plain.environment["features_refusal"]
+        record = {"name": "kws", "target": core, "measurement": plain.to_json()}
+        assert "The C of the features was left out: export-c" in microcontrollers.firmware(record)["note"]
         assert plain.instructions == run.instructions
         assert plain.memory.flash_bytes == pytest.approx(run.memory.flash_bytes, abs=64)
     record = {"name": "kws", "target": core, "measurement": run.to_json()}

@@ -80,6 +80,11 @@ def test_recipe_fills_what_is_left_out(tmp_path):
         ('name = "digits"', 'name = "digits"\npath = "x.npz"', r"data: give either name .* or path"),
         ('name = "digits"', 'path = "$TFKD_NOT_SET/x.npz"', r"data\.path: .*\$TFKD_NOT_SET is not set"),
         ("[contract]", "[conversion]\nmodes = ['float32']\n[contract]", r"conversion: modes must be unique"),
+        (
+            "[contract]",
+            "[conversion]\nmodes = ['float32']\nship = 'float32'\nrefine = true\n[contract]",
+            r"conversion: refine changes full_int8, which modes lacks",
+        ),
         ("[contract]", "[conversion]\nmodes = ['int4']\n[contract]", r"conversion\.modes\.0: .*Received: 'int4'"),
         ("[contract]", "[conversion]\nrange = 'mean'\n[contract]", r"conversion\.range: .*Received: 'mean'"),
         (

@@ -128,6 +128,21 @@ def test_search_killed_in_a_training_resumes_with_an_equal_result(searched, digi
     assert "Contract: UNKNOWN" in resumed.page.read_text(encoding="utf-8")
 
 
+def test_machine_that_ends_before_others_has_succeeded(searched, digits_teacher_file, capsys):
+    """Its trials are done while another machine trains a candidate."""
+    folder, _ = searched
+    name = next((folder / "search" / "candidates").glob("*-*")).name.split("-")[1]
+    other = Study(folder / "search", name, seed=1, epochs=2, reduction=3)
+    trial = other.ask()
+    other.begin(trial, "elsewhere", {})
+    with other.lock("elsewhere"):
+        result = runner.run(recipes.load(folder.with_suffix(".toml")))
+    other.drop(trial)
+    assert result.final is None
+    assert result.ok
+    assert "others train candidates still" in capsys.readouterr().out
+
+
 def test_no_candidate_within_the_contract_names_the_nearest(digits_teacher_file, tmp_path, capsys):
     path = write(tmp_path, "small", digits_teacher_file, max_bytes=1_000)
     result = runner.run(recipes.load(path))

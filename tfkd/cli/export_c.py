@@ -104,8 +104,13 @@ def export_c(
     options, pixels = None, model_input.parse("input", input_range, None).input_range
     if project:
         options = ProjectOptions(project, task, pixels)
-    elif task != "classification" or (input_range and not camera):
-        raise InputError("export-c: --task and --input-range are for projects. Add --project cmake, or leave them out.")
+    elif task != "classification":
+        raise InputError("export-c: --task is for projects. Add --project cmake, or leave it out.")
+    elif input_range and not camera:
+        raise InputError(
+            "export-c: --input-range is for projects and cameras. Add --project cmake or --camera 160x120:rgb565, or "
+            "leave it out."
+        )
     if not camera and (resize, crop) != ("bilinear", "none"):
         raise InputError("export-c: --resize and --crop are for a camera. Add --camera 160x120:rgb565.")
     how = None if features is None else sound_features.read(features)

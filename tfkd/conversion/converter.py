@@ -110,6 +110,11 @@ def convert(
         raise InputError(
             f"convert: rounding must be 'calibrated' or 'nearest'. Received: rounding={rounding!r}. Use 'calibrated'."
         )
+    if refine and mode != "full_int8":
+        raise InputError(
+            f"convert: refine changes full_int8 only. Received: refine=True with mode={mode!r}. Leave it out, or use "
+            "mode='full_int8'."
+        )
     settings = select(quantizer)
     if Path(path).exists() and not overwrite:
         raise InputError(f"{path} already exists. Pass overwrite=True or another path.")

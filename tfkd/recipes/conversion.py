@@ -127,7 +127,7 @@ def _check(job: Job) -> None:
         raise InputError(f"convert: --output must be logits or softmax. Received: {job.output!r}. Leave it out.")
     if job.golden and job.calibration is None:
         raise InputError("convert: --golden needs a data set. Received: no --calibration. Add --calibration digits.")
-    precision = job.settings or job.mode != "full_int8" or job.float_io or job.allow_float
+    precision = job.settings or job.mode != "full_int8" or job.float_io or job.allow_float or job.refine
     if job.accuracy_drop is not None and (job.calibration is None or precision):
         raise InputError(
             "convert: --accuracy-drop needs --calibration, and chooses quantizer and precisions itself. Received: no "

@@ -180,6 +180,7 @@ class _Run:
 
         conversion = self.recipe.conversion
         settings = conversion.quantizer_settings() if mode in quantizer.MODES else None
+        refines = conversion.refine and mode == "full_int8"
 
         def work(_: str) -> Converted:
             from tfkd import models
@@ -194,7 +195,7 @@ class _Run:
                 calibration=self.trainer.splits.train,
                 calibration_samples=conversion.calibration_samples,
                 allow_mismatch=conversion.allow_mismatch,
-                refine=conversion.refine,
+                refine=refines,
                 overwrite=True,
                 seed=self.recipe.seed,
             )
@@ -206,7 +207,7 @@ class _Run:
         inputs += [dataclasses.asdict(settings)] if settings else []
         inputs += ["allow_mismatch"] if conversion.allow_mismatch else []
         inputs += ["softmax"] if conversion.output == "softmax" else []
-        inputs += ["refine"] if conversion.refine and mode == "full_int8" else []
+        inputs += ["refine"] if refines else []
         return self.steps.do(f"convert-{mode}", inputs, Converted, work)
 
     def _export(self, settings: Optimization, student: Saved, trained: Finished[Trained]) -> Finished[Converted]:

@@ -243,7 +243,8 @@ class Conversion(Section):
     refine: bool = Field(
         default=False,
         description="Whether full_int8 changes pooling, activation ranges, channel scales, weight rounding and biases "
-        "where that makes the outputs on the calibration samples more exact; the conversion takes longer.",
+        "where that makes the outputs on the calibration samples more exact; the conversion takes longer. For full_int8 "
+        "among modes.",
     )
     keep_float: list[str] = Field(default=[], description="Regular expressions of layer names that stay in float.")
     int16: list[str] = Field(default=[], description="Regular expressions of layer names with int16 activations.")
@@ -264,6 +265,10 @@ class Conversion(Section):
         missing = self.ship in typing.get_args(Mode) and self.ship not in self.modes
         if len(set(self.modes)) < len(self.modes) or missing:
             raise InputError(f"modes must be unique and contain ship ({self.ship!r}). Received: {self.modes}.")
+        if self.refine and "full_int8" not in self.modes:
+            raise InputError(
+                f"refine changes full_int8, which modes lacks. Received: {self.modes}. Add full_int8, or leave refine out."
+            )
         return self
 
     def quantizer_settings(self) -> QuantizerSettings | None:

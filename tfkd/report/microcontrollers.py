@@ -70,6 +70,8 @@ def firmware(record: JsonRecord) -> JsonObject:
     of_flash = words.NONE if flash is None else words.percent(flash / board["flash_bytes"])
     lines.append(("Used of the board", of_flash, used, words.NONE, words.NONE))
     note = "Without what reads the sensor." if features else "Without what reads the sensor and computes features."
+    if refusal := environment.get("features_refusal"):
+        note += f" The C of the features was left out: {refusal}"
     return {"title": f"{record['name']} on {record['target']}", "note": note, "lines": lines}
 
 

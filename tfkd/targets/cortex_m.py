@@ -119,7 +119,7 @@ class CortexM(target.Target):
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
         program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream, keep_dead=self.keep_dead)
-        sound = self._sound(program)
+        sound, refusal = self._sound(program)
         sounds = self._sounds(sound, len(arrays[0]))
         elf = compile_firmware(
             program, self.core, boards()[self.board], cc=self.cc, optimize=self.optimize, sound=sound
@@ -152,23 +152,23 @@ class CortexM(target.Target):
             raise ModelError(f"{self.spec}: {error}") from None
         except InputError as error:  # samples that cannot be quantized
             raise InputError(f"{self.spec}: {error}") from None
-        return self._measurement(model, program, elf, results, counted, sound)
+        return self._measurement(model, program, elf, results, counted, sound, refusal)
 
     @property
     def runs_in_parts(self) -> bool:
         """See `tfkd.targets.Target.runs_in_parts`; sounds belong to one run."""
         return self.sounds is None
 
-    def _sound(self, program: micro.Program) -> SoundCode | None:
-        """The C of the features; None for features that a firmware cannot compute, if the run does not need it."""
+    def _sound(self, program: micro.Program) -> tuple[SoundCode | None, str | None]:
+        """The C of the features, or why a firmware cannot compute them, which is an error if the run needs them."""
         if self.features is None:
-            return None
+            return None, None
         try:
-            return sound_code.write(program, self.features)
-        except InputError:
+            return sound_code.write(program, self.features), None
+        except InputError as error:
             if self.sounds is not None:
                 raise
-            return None
+            return None, str(error)
 
     def _sounds(self, sound: SoundCode | None, count: int) -> np.ndarray | None:
         """The sounds of a run, cut to the samples of an input.
@@ -206,6 +206,7 @@ class CortexM(target.Target):
         results: list[JsonObject],
         counted: JsonObject | None,
         sound: SoundCode | None,
+        refusal: str | None,
     ) -> Measurement:
         board, sizes = boards()[self.board], section_sizes(elf)
         stack_bytes = max(part["stack_bytes"] for part in results)
@@ -214,7 +215,7 @@ class CortexM(target.Target):
             for one, raw, tensor in zip(program.outputs, target.joined(results), model.outputs, strict=True)
         )
         evidence: dict[str, Evidence] = {"outputs": "emulated", "memory": "emulated"}
-        environment = self._environment(program, sizes)
+        environment = {**self._environment(program, sizes), "features_refusal": refusal}
         estimated_ms = None
         if counted:
             low, high = self._cycle_range(counted["classes"])

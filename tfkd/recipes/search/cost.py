@@ -170,7 +170,7 @@ def _convert(student: keras.Model, recipe: Recipe, train: Split, path: Path) -> 
         quantizer=(settings.quantizer_settings() if mode in quantizer.MODES else None) or "tensorflow",
         calibration=train,
         calibration_samples=min(_CALIBRATION_SAMPLES, settings.calibration_samples),
-        refine=settings.refine,
+        refine=settings.refine and mode == "full_int8",
         rounding="nearest",
         check=False,  # outputs of random weights say nothing
         seed=recipe.seed,

@@ -37,15 +37,22 @@ class Result:
         folder: Folder of the search.
         record: The search as JSON, as in `search.json`.
         final: The final training; None if there was none.
+        others_train: Whether other machines train candidates of the search still, of which the last judges the contract.
     """
 
     folder: Path
     record: JsonRecord
     final: pipeline.Result | None
+    others_train: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether there is a best candidate, and the contract, if there is one, holds after its final training."""
+        """Whether there is a best candidate, and the contract, if there is one, holds after its final training.
+
+        Where other machines train still, what this one was asked for is done.
+        """
+        if self.others_train:
+            return True
         if self.final is None:
             return self.record["best"] is not None and not self.record["contract"]
         return self.final.ok
@@ -244,6 +251,12 @@ class _Search:
     def finish(self, *, seeds: int | None, final: bool) -> Result:
         """Writes the best recipe and runs it."""
         best = results.best_of(self.study.found())
+        if self.study.others_train():
+            self.progress.line(
+                "This machine is done, and others train candidates still: the last of them runs the final training and "
+                "judges the contract. If they are stopped, the same command does so."
+            )
+            return Result(self.folder, self._write(None), None, others_train=True)
         if best is None:
             self.progress.line(self._nearest())
             return Result(self.folder, self._write(None), None)
@@ -252,9 +265,6 @@ class _Search:
         note = f"The best of {self._trained(self.study.found())} candidates: {value}."
         path = results.write_best(self.folder, chosen, seeds=seeds, note=note)
         self.progress.line(f"{path}: {chosen.label}, {value}")
-        if self.study.others_train():
-            self.progress.line("Other machines train candidates still: the last of them runs the final training.")
-            return Result(self.folder, self._write(None), None)
         if not final:
             if self.recipe.limits.limits:
                 self.progress.line(f"UNKNOWN: the contract was not judged. Run `tfkd run {path}`.")
