@@ -84,6 +84,33 @@ def test_other_files_are_listed_once_and_skipped(tmp_path, caplog):
     assert "files that are no images are skipped (4): class0/b.csv, class0/c.xml, class0/d.md and 1 more." in message
 
 
+def test_images_beside_the_class_folders_are_listed_and_skipped(tmp_path, caplog):
+    for part in ("train", "test"):
+        folder(tmp_path / part, sizes=(2, 2), size=(30, 10))
+    for name in ("a.png", "train/b.png", "__MACOSX/class0/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        stripes(tmp_path / name)
+    splits = data.load(tmp_path, validation=0)
+    assert (len(splits.train), len(splits.test)) == (4, 4)
+    assert "images outside of the class folders are skipped (2): a.png, train/b.png." in caplog.text
+
+
+def test_folder_of_one_class_is_a_warning(tmp_path, caplog):
+    folder(tmp_path / "data", sizes=(2, 2))
+    data.load(tmp_path)
+    assert "holds one class, data. To tell classes apart give the folder" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Test"), ("training_set", "test_set"), ("training", "validation images")], ids="-".join
+)
+def test_folders_that_look_like_parts_are_no_classes(tmp_path, names):
+    for name in names:
+        folder(tmp_path / name, sizes=(2, 2))
+    with pytest.raises(InputError, match=r"must be called train, val and test. Received: .*would be classes"):
+        data.load(tmp_path)
+
+
 def test_skip_broken_leaves_broken_images_out_and_counts_them(tmp_path, caplog):
     folder(tmp_path, sizes=(4, 5))
     (tmp_path / "class1" / "2.png").write_bytes(b"broken")

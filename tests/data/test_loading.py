@@ -343,6 +343,13 @@ def test_folder_without_classes_is_refused(tmp_path):
         data.load(tmp_path)
 
 
+@pytest.mark.parametrize(("shape", "warned"), [((3, 9, 8), True), ((9, 8, 3), False), ((3, 5, 3), False)], ids=str)
+def test_channels_that_come_first_are_a_warning(shape, warned, caplog):
+    x, y = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8), np.arange(4) % 2
+    data.from_arrays((x, y), (x[:2], y[:2]), validation=0)
+    assert ("If the channels come first, save np.moveaxis(x, 1, -1)" in caplog.text) == warned
+
+
 def test_from_arrays_checks_as_load_does():
     source = arrays()
     with pytest.raises(InputError, match="mine: y_test must have the length of x_test"):

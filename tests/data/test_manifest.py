@@ -51,6 +51,43 @@ def test_row_of_a_table_that_is_there_twice_is_in_one_part(tmp_path):
         assert not len(splits.train.overlap(splits.test)) + len(splits.val.overlap(splits.test))
 
 
+def numbered(numbers, values, labels="abc"):
+    rows = (f"{n},{v},{labels[i % 3]}" for i, (n, v) in enumerate(zip(numbers, values, strict=True)))
+    return "id,v,label\n" + "\n".join(rows)
+
+
+@pytest.mark.parametrize("first", [0, 1, 1000])
+def test_column_that_numbers_the_rows_is_refused(tmp_path, first):
+    """Where classes follow one another such a column tells the class, of samples of the test part, too."""
+    numbers = first + np.random.default_rng(0).permutation(30)
+    with pytest.raises(InputError, match="column 'id', which numbers the rows. Remove it"):
+        data.load(table(tmp_path / "t.csv", numbered(numbers, np.arange(30) / 7)))
+    numbers[3] += 1  # values that are whole and occur twice are a measurement
+    assert data.load(table(tmp_path / "t.csv", numbered(numbers, np.arange(30) / 7))).train.input_shape == (2,)
+
+
+def test_column_that_is_the_label_once_more_is_a_warning(tmp_path, caplog):
+    label, other = np.arange(30) % 3, np.random.default_rng(0).integers(0, 9, 30)
+    data.load(table(tmp_path / "leak.csv", numbered(7 - label, other)))
+    assert "column 'id' has one value for each class" in caplog.text
+    caplog.clear()
+    data.load(table(tmp_path / "none.csv", numbered(np.minimum(label, 1), other)))
+    assert "one value for each class" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        pytest.param(["10.0", "2.0", "1.0"], ("1.0", "2.0", "10.0"), id="whole-numbers-of-pandas"),
+        pytest.param(["10", "-1", "2"], ("-1", "2", "10"), id="negative"),
+        pytest.param(["10", "2", "x"], ("10", "2", "x"), id="names"),
+    ],
+)
+def test_classes_that_are_whole_numbers_are_in_their_order(tmp_path, labels, names):
+    splits = data.load(table(tmp_path / "t.csv", numbered(np.arange(12) / 7, np.arange(12), labels)))
+    assert splits.train.class_names == names
+
+
 def test_json_lines_hold_sensor_windows(tmp_path):
     rows = [{"x": [[i, 0.5], [1, 2], [3, i]], "label": "abc"[i % 3]} for i in range(12)]
     splits = data.load(table(tmp_path / "w.jsonl", "\n".join(map(json.dumps, rows)) + "\n"))
@@ -64,6 +101,10 @@ def test_json_lines_hold_sensor_windows(tmp_path):
         ("m.csv", "", "must have a row per sample"),
         ("m.csv", "path,label\na.png\n", "m.csv, line 2: each row must have the 2 columns of line 1. Received: 1"),
         ("m.csv", "path,path\na.png,b\n", "line 1: each column must have a name of its own"),
+        ("m.csv", "1.5,2,2\n", "line 1: each column must have a name .* Add a first line with the names"),
+        ("m.csv", "label;a\nx;1,5\n", "line 1: columns must be separated by commas. Received: semicolons"),
+        ("m.csv", "label\ta\nx\t1\n", "line 1: columns must be separated by commas. Received: tabs"),
+        ("m.csv", ",label,a\n0,x,1\n1,y,2\n", "column '', which has no name, such as one that pandas adds"),
         ("m.csv", 'path,label\n"a\n', "must be CSV"),
         ("m.csv", "path,label\na.png,\n", "line 2: the column label must have the class"),
         ("m.csv", "Id,a,b,kind\n1,2,3,x\n", "must have a column label .* Received: the columns Id, a, b, kind"),

@@ -12,7 +12,7 @@ import tfkd
 from tfkd import cli
 from tfkd.data.augmentation import crop_flip
 from tfkd.errors import ToolMissingError
-from tfkd.recipes import doctor, recipe, teacher_examination
+from tfkd.recipes import data_examination, doctor, recipe, teacher_examination
 
 DIGITS = tfkd.data.load("digits")
 
@@ -228,7 +228,7 @@ def test_photo_of_the_training_part_in_the_test_part_is_found_and_named(tmp_path
             (tmp_path / part / "ab"[seed % 2]).mkdir(parents=True, exist_ok=True)
             scene(seed).save(tmp_path / part / "ab"[seed % 2] / f"{seed}.png")
     variants(scene(4))[1].save(tmp_path / "test" / "a" / "copy.png")
-    (finding,) = doctor._examine_resemblance(tfkd.data.load(tmp_path, validation=0))
+    (finding,) = data_examination.examine_resemblance(tfkd.data.load(tmp_path, validation=0))
     assert (finding.severity, finding.what) == ("warning", "Images of train resemble images of test.")
     assert finding.evidence.startswith("1 of 5 test images that were compared with 12, such as ")
     assert finding.evidence.endswith("test/a/copy.png and train/a/4.png")

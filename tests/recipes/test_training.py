@@ -7,7 +7,7 @@ import pytest
 
 from tfkd import data, models
 from tfkd.errors import InputError
-from tfkd.recipes import doctor, recipe, training
+from tfkd.recipes import data_examination, recipe, training
 
 CONFIG = recipe.training_config(epochs=3, batch_size=256, learning_rate=0.01)
 
@@ -130,6 +130,24 @@ def test_distillation_on_data_with_a_leak_is_refused_before_it_begins(teacher, t
     assert not out.exists()
 
 
+def test_part_of_another_scale_is_a_warning():
+    x, y = np.random.default_rng(0).normal(size=(200, 3)).astype("float32"), np.arange(200) % 2
+    for scale, found in ((255.0, ["Samples of test have another scale than those of train."]), (3.0, [])):
+        splits = data.from_arrays((x[:100], y[:100]), (scale * x[100:], y[100:]), validation=0)
+        assert [one.what for one in data_examination.examine(splits)] == found
+
+
+def grid_of_logits(input_shape, num_classes):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, keras.layers.Conv2D(num_classes, 3)(inputs))
+
+
+def test_outputs_that_the_labels_do_not_fit_are_refused(tmp_path):
+    job = training.Job(f"{__name__}:grid_of_logits", tmp_path / "m.keras", "digits", CONFIG)
+    with pytest.raises(InputError, match=r"must have one output per class, 10 for digits. Received: .*\(6, 6, 10\)"):
+        training.train(job)
+
+
 def test_few_equal_rows_of_a_table_are_a_warning_and_many_an_error():
     x = np.random.default_rng(0).normal(size=(200, 3)).astype("float32")
     y = np.arange(200) % 2
@@ -137,7 +155,7 @@ def test_few_equal_rows_of_a_table_are_a_warning_and_many_an_error():
         splits = data.from_arrays(
             (x[:100], y[:100]), (np.concatenate([x[:equal], x[100 + equal :]]), y[100:]), validation=0
         )
-        assert [one.severity for one in doctor.examine_data(splits)] == [severity]
+        assert [one.severity for one in data_examination.examine(splits)] == [severity]
 
 
 def test_training_with_a_bad_teacher_is_possible_and_reports_it(untrained, tmp_path, student):

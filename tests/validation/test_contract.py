@@ -6,6 +6,7 @@ import math
 import typing
 from importlib import resources
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
@@ -310,12 +311,44 @@ def test_skipped_target_is_named_and_leaves_its_limits_unknown():
     [("teacher", "max_drop_from_teacher"), ("reference", "max_accuracy_drop"), ("alone", "min_gain_over_alone")],
 )
 def test_limit_relative_to_a_model_at_chance_is_unknown(role, limit):
-    good, chance = row(differences=against(40, (35, 45), role)), row(None, accuracy=0.11)
+    good, chance = row(differences=against(5, (2, 8), role)), row(None, accuracy=0.11)
     contract = contract_of(**{limit: 5})
     assert judge(contract, [good], others={role: row(None, accuracy=0.5)}).status == "SHIP"
     verdict = judge(contract, [good], others={role: chance})
     assert (verdict.status, verdict.binding) == ("UNKNOWN", limit)
     assert "classifies 11.0% right, no better than the most frequent label" in check_of(verdict, limit).detail
+
+
+@pytest.mark.parametrize("role", ["teacher", "reference"])
+@pytest.mark.parametrize(
+    ("gain", "interval", "status"),
+    [(22, (19, 25), "UNKNOWN"), (22, (-1, 40), "SHIP"), (4, (2, 6), "SHIP")],
+    ids=["much-better", "too-few-samples", "a-little-better"],
+)
+def test_limit_relative_to_a_model_that_is_much_worse_is_unknown(role, gain, interval, status):
+    """Such as the student before conversion in another range of pixels than that of its training."""
+    good, other = row(differences=against(gain, interval, role)), row(None, accuracy=0.5)
+    limit = {"teacher": "max_drop_from_teacher", "reference": "max_accuracy_drop"}[role]
+    verdict = judge(contract_of(**{limit: 5}), [good], others={role: other})
+    assert verdict.status == status
+    assert ("worse than this one by 22.0 points" in (check_of(verdict, limit).detail or "")) == (status == "UNKNOWN")
+
+
+def test_model_in_use_may_be_much_worse_than_the_one_that_replaces_it():
+    good, other = row(differences=against(22, (19, 25), "reference")), row(None, accuracy=0.5)
+    contract = Contract(max_accuracy_drop=1)
+    assert judge(contract, [good], others={"reference": other}, trusted="reference").status == "SHIP"
+
+
+@pytest.mark.parametrize(("right", "named"), [(10, True), (9, False)], ids=["enough-samples", "too-few-samples"])
+def test_accuracy_that_another_order_of_the_classes_would_give_is_named(right, named):
+    confusion = np.array([[0, right], [right, 0]])
+    swapped = row(confusion=confusion, accuracy=0.0, samples=2 * right, constant_accuracy=0.5)
+    verdict = judge(Contract(min_accuracy=50), [swapped])
+    assert verdict.status == "NO"
+    for name in ("better_than_constant", "min_accuracy"):
+        detail = check_of(verdict, name).detail or ""
+        assert ("accuracy 100.0% if label 0 is output 1, label 1 is output 0" in detail) == named
 
 
 def test_limit_that_is_broken_relative_to_a_model_at_chance_stays_broken():

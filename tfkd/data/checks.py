@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
 
 from tfkd.data.lazy import LazySamples
 from tfkd.errors import InputError
+
+# Sides of images; more channels than this are rare.
+_LEAST_SIDE = 8
+
+log = logging.getLogger("tfkd")
 
 
 def fits_uint8(x: np.ndarray | LazySamples) -> bool:
@@ -42,6 +48,24 @@ def check_x(x: np.ndarray | LazySamples, key: str, where: str, fits_uint8: bool)
         # [N, H, W] bytes are grayscale images; [N, T, F] floats are sequences.
         return x[..., None] if x.ndim == 3 else x
     return to_float32(x, key, where)
+
+
+def examine_layout(shape: tuple[int, ...], where: str) -> None:
+    """Warns of images whose channels seem to be their first axis.
+
+    Args:
+        shape: Shape of a sample.
+        where: File, folder or name, for the message.
+    """
+    if len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= _LEAST_SIDE:
+        log.warning(
+            "%s: samples of the shape %s are read as %s rows of pixels with %s channels. If the channels come first, "
+            "save np.moveaxis(x, 1, -1).",
+            where,
+            shape,
+            shape[0],
+            shape[2],
+        )
 
 
 def to_float32(values: np.ndarray, key: str, where: str) -> np.ndarray:

@@ -49,7 +49,7 @@ class Tree(NamedTuple):
 
 
 def scan(root: Path) -> Tree:
-    """Reads the names below a folder. Names that begin with a dot are left out.
+    """Reads the names below a folder. Names that begin with a dot, and `__MACOSX` of archives, are left out.
 
     Raises:
         OSError: A folder cannot be read.
@@ -61,7 +61,7 @@ def scan(root: Path) -> Tree:
         one = found[prefix] = Folder([], [])
         with os.scandir(root / prefix) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):
+                if not entry.name.startswith(".") and entry.name != "__MACOSX":
                     (one.folders if entry.is_dir() else one.files).append(entry.name)
         # No name is empty or has a NUL: the text tells folders and files apart.
         digest.update("\0".join([prefix, *one.folders, "", *one.files, ""]).encode("utf-8", "surrogatepass"))

@@ -236,6 +236,7 @@ def _checked(
 ) -> tuple[dict[Role, Samples], tuple[str, ...]]:
     """The parts with checked samples and labels, and the name of each class."""
     fits = all(checks.fits_uint8(part.x) for part in parts.values())
+    checks.examine_layout(parts["train"].x.shape[1:], where)
     checked = {}
     for role, part in parts.items():
         x = checks.check_x(part.x, f"x_{role}", where, fits)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -73,6 +74,8 @@ class _Table(Sequence[Row]):
         return Row(self._lines[place], {name: column[place] for name, column in self._columns.items()})
 
 
+# Signs that separate the columns of tables that are no CSV files with commas.
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 # Texts of a column of which equal ones are found.
 _DISTINCT = 10_000
 
@@ -101,8 +104,17 @@ def _csv_rows(path: Path, content: bytes) -> Sequence[Row]:
     reader = csv.reader(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""), strict=True)
     try:
         columns = [name.strip() for name in next(reader, [])]
+        other = next((name for sign, name in _SEPARATORS.items() if len(columns) == 1 and sign in columns[0]), None)
+        if other:
+            raise InputError(
+                f"load: {path}, line 1: columns must be separated by commas. Received: {other}. Save it with commas, "
+                "and numbers with a point."
+            )
         if len(set(columns)) < len(columns):
-            raise InputError(f"load: {path}, line 1: each column must have a name of its own. Received: {columns}.")
+            raise InputError(
+                f"load: {path}, line 1: each column must have a name of its own. Received: {columns}. Add a first line "
+                "with the names of the columns where there is none."
+            )
         table = _Table(columns)
         for values in reader:
             if len(values) != len(columns) and values:
@@ -179,11 +191,15 @@ def labels(path: Path, rows: Sequence[Row]) -> list[str]:
     return found
 
 
+# A whole number, also as pandas writes it in a column with gaps: -1, 10, 2.0.
+_WHOLE = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
+
+
 def classes(names: Sequence[str]) -> tuple[str, ...]:
     """The distinct labels: whole numbers by value, other labels by their characters."""
     distinct = set(names)
-    if all(name.isdecimal() for name in distinct):
-        return tuple(sorted(distinct, key=int))
+    if all(_WHOLE.fullmatch(name) for name in distinct):
+        return tuple(sorted(distinct, key=float))
     return tuple(sorted(distinct))
 
 

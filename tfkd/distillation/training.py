@@ -126,7 +126,22 @@ def _check_and_build(model: keras.Model, train: Split, task: Task) -> None:
     """Checks the outputs of a compiled model, and builds the variables of its optimizer and metrics."""
     check = logits.check_are_logits if task.gives_logits else logits.shape_of_outputs
     shape = check("student", model, train.x[:8].astype("float32"))
+    _check_outputs(shape[1:], train, task)
     keras_compat.build_training_state(model, train.y[:8], [shape])
+
+
+def _check_outputs(shape: tuple[int | None, ...], train: Split, task: Task) -> None:
+    """Refuses outputs that the labels do not fit; the shape is that of a sample, () where it is not known."""
+    if not shape:
+        return
+    expected = task.check_outputs(shape, train)
+    if expected is None and task.is_classification and len(shape) != 1:
+        expected = f"outputs of the shape ({shape[-1]},) for class numbers"
+    if expected is not None:
+        raise InputError(
+            f"training: the model must have {expected}. Received: outputs of the shape {shape} for each sample. Choose "
+            "a model, or a task, that fits the labels."
+        )
 
 
 def _early_stopping(

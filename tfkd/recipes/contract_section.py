@@ -24,8 +24,8 @@ ContractSection = pydantic.create_model(
     "ContractSection",
     __base__=Section,
     __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked. "
-    "Without any of min_accuracy, max_accuracy_drop, max_drop_from_teacher and min_gain_over_alone, or a limit on a "
-    "metric of another task, the verdict is UNKNOWN.",
+    "Without min_accuracy or max_drop_from_teacher, or a limit on a metric of another task against labels or teacher, "
+    "the verdict is UNKNOWN.",
     __validators__={"_check_limits": pydantic.model_validator(mode="after")(_limits)},
     **{
         limit.name: (

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd import data
-from tfkd.data import resemblance
 from tfkd.errors import DeviceError, InputError, TfkdError
-from tfkd.recipes import augmentation_examination, scale_examination, target_choice, teacher_examination
+from tfkd.recipes import (
+    augmentation_examination,
+    data_examination,
+    scale_examination,
+    target_choice,
+    teacher_examination,
+)
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.task_choice import examine_task, find_task
@@ -23,12 +28,6 @@ if TYPE_CHECKING:
 
     from tfkd.conversion.tflite import TFLiteModel
     from tfkd.targets import Target
-
-_FEW_PER_CLASS = 20
-# Rows of a table are equal by chance more often than images: up to this share of the test part is a warning.
-_EQUAL_ROWS = 0.05
-# Test images that are compared with ten times as many training images.
-_COMPARED = 2000
 
 
 def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None) -> list[Finding]:
@@ -54,7 +53,8 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
         unread = Finding("error", "The data cannot be read.", str(error), "Correct [data].")
         found = [unread, *findings, *_load_models(recipe), *_choose_targets(recipe)[1]]
         return sorted(found, key=lambda finding: finding.severity)
-    findings += [*examine_task(recipe, splits.train), *examine_data(splits), *_examine_resemblance(splits)]
+    findings += [*examine_task(recipe, splits.train), *data_examination.examine(splits)]
+    findings += data_examination.examine_resemblance(splits)
     findings += augmentation_examination.examine(recipe, splits.train, teacher_splits.train)
     for file in recipe.teacher.files:
         progress(f"teacher {file.name}")
@@ -101,7 +101,7 @@ def examine_quickly(recipe: Recipe, splits: data.Splits) -> tuple[list[Finding],
     """
     student, findings = _build_student(recipe, splits)
     outputs = _examine_outputs(student, splits, find_task(recipe, splits.train)) if student else ()
-    return [*_examine_settings_of(recipe)], [*examine_data(splits)], [*findings, *outputs]
+    return [*_examine_settings_of(recipe)], [*data_examination.examine(splits)], [*findings, *outputs]
 
 
 def _examine_settings_of(recipe: Recipe) -> Iterator[Finding]:
@@ -139,61 +139,6 @@ def examine_settings(alpha: float, temperature: float | None) -> Iterator[Findin
             f"temperature = {temperature:g}",
             "Use 2 to 8. Below 1 the probabilities become hard labels; far above all classes become equally likely.",
         )
-
-
-def examine_data(splits: data.Splits) -> Iterator[Finding]:
-    """Findings on samples that are in two splits, and on classes with few samples. Each sample is read once.
-
-    Args:
-        splits: The data.
-    """
-    for name, other in (("train", "test"), ("val", "test"), ("train", "val")):
-        one, second = getattr(splits, name), getattr(splits, other)
-        equal = len(one.overlap(second))
-        if equal:
-            by_chance = len(one.input_shape) == 1 and equal <= _EQUAL_ROWS * len(second)
-            yield Finding(
-                "error" if other == "test" and not by_chance else "warning",
-                f"Samples of {name} are in {other} too.",
-                one.equal_samples(second),
-                f"Remove them from {name}: accuracy on {other} would be too high.",
-            )
-    if splits.train.label_kind != "classes":
-        return
-    counts = np.bincount(splits.train.y, minlength=splits.train.num_classes)
-    few = np.flatnonzero(counts < _FEW_PER_CLASS)
-    if len(few):
-        names = ", ".join(f"{splits.train.class_names[c]} ({counts[c]})" for c in few[:5])
-        yield Finding(
-            "warning",
-            "Some classes have few samples.",
-            f"{len(few)} below {_FEW_PER_CLASS}: {names}",
-            "Collect more samples, use an augmentation, or merge classes.",
-        )
-
-
-def _examine_resemblance(splits: data.Splits) -> Iterator[Finding]:
-    """Finds images of the test split that are almost those of another split; of large splits among some of them."""
-    test = splits.test.sample(min(len(splits.test), _COMPARED))
-    for name in ("train", "val"):
-        split = getattr(splits, name)
-        if not len(split):
-            continue
-        drawn = split.sample(min(len(split), 10 * _COMPARED))
-        found = resemblance.pairs(drawn, test)
-        if len(found):
-            first, second = (_name_of(one, row) for one, row in zip((drawn, test), found[0], strict=True))
-            yield Finding(
-                "warning",
-                f"Images of {name} resemble images of test.",
-                f"{len(found)} of {len(test)} test images that were compared with {len(drawn)}, such as {second} and "
-                f"{first}",
-                "Look at them. If they show the same scene, keep them in one part: tfkd split --keep-similar.",
-            )
-
-
-def _name_of(split: data.Split, row: int) -> str:
-    return f"sample {split.ids[row]}" if split.paths is None else str(split.paths[row])
 
 
 def _examine_teacher(recipe: Recipe, file: Path, splits: data.Splits) -> Iterator[Finding]:

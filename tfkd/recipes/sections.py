@@ -243,8 +243,8 @@ class Conversion(Section):
     refine: bool = Field(
         default=False,
         description="Whether full_int8 changes pooling, activation ranges, channel scales, weight rounding and biases "
-        "where that makes the outputs on the calibration samples more exact; the conversion takes longer. For full_int8 "
-        "among modes.",
+        "where that makes the outputs on the calibration samples more exact; the conversion takes longer. Needs "
+        "full_int8 among modes.",
     )
     keep_float: list[str] = Field(default=[], description="Regular expressions of layer names that stay in float.")
     int16: list[str] = Field(default=[], description="Regular expressions of layer names with int16 activations.")
@@ -267,7 +267,8 @@ class Conversion(Section):
             raise InputError(f"modes must be unique and contain ship ({self.ship!r}). Received: {self.modes}.")
         if self.refine and "full_int8" not in self.modes:
             raise InputError(
-                f"refine changes full_int8, which modes lacks. Received: {self.modes}. Add full_int8, or leave refine out."
+                f"refine changes full_int8, which modes lacks. Received: {self.modes}. Add full_int8, or leave refine "
+                "out."
             )
         return self
 

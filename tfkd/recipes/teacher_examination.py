@@ -16,6 +16,7 @@ from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.step_cache import read_state
 from tfkd.tasks import CLASSIFICATION, Metric, Scored, ScoredTask, Task, Value, bootstrap
+from tfkd.validation import class_order
 from tfkd.validation.scores import measure_difference
 
 if TYPE_CHECKING:
@@ -154,8 +155,13 @@ def _examine_form(teacher: keras.Model, sample: data.Split, task: Task) -> Itera
             f"its input is {teacher.input_shape[1:]} and its output {teacher.output_shape[1:]}; the data are "
             f"{sample.input_shape} with {sample.num_classes} classes, which need "
             f"{task.check_outputs(teacher.output_shape[1:], sample) or 'such an output'}",
-            "Give the teacher that was trained on this data set.",
+            _ADD_CHANNELS
+            if (*sample.input_shape, 1) == tuple(teacher.input_shape[1:])
+            else "Give the teacher that was trained on this data set.",
         )
+
+
+_ADD_CHANNELS = "Save x with an axis for the channels, x[..., None]: floats [N, H, W] are read as sequences."
 
 
 def _fits(teacher: keras.Model, sample: data.Split, task: Task) -> bool:
@@ -206,21 +212,17 @@ def _examine_accuracy(
     teacher: keras.Model, sample: data.Split, outputs: np.ndarray, accuracy: float
 ) -> Iterator[Finding]:
     """Classes in another order, inputs of another range, or another reason to be no better than a constant answer."""
-    from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import confusion_matrix
 
     from tfkd.conversion import input_scale
 
     x, y, classes = sample.x.astype("float32"), sample.y, sample.num_classes
     confusion = confusion_matrix(y, outputs.argmax(-1), labels=range(classes))
-    labels, predictions = linear_sum_assignment(-confusion)
-    permuted = confusion[labels, predictions].sum() / len(y)
-    if permuted > max(accuracy + 0.2, 2 * accuracy):
-        moved = ", ".join(f"label {a} is output {b}" for a, b in zip(labels, predictions, strict=True) if a != b)
+    if (order := class_order.better(confusion)) is not None:
         yield Finding(
             "error",
             "The teacher's classes are in another order than the labels.",
-            f"accuracy {accuracy:.1%}, but {permuted:.1%} if {moved}",
+            f"accuracy {accuracy:.1%}, but {order}",
             "Reorder the labels or the teacher's outputs.",
         )
         return

@@ -27,7 +27,7 @@ from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.models import logits, own_code, saving
 from tfkd.optimization import Optimized
-from tfkd.recipes import doctor, scale_examination, teacher_examination
+from tfkd.recipes import data_examination, doctor, scale_examination, teacher_examination
 from tfkd.recipes import student as students
 from tfkd.recipes.findings import Finding, refuse, refuse_teacher
 from tfkd.recipes.model_input import ModelInput
@@ -284,7 +284,7 @@ def _examine_data(settings: Distillation, splits: Splits, on_note: Callable[[str
     """
     found = [*doctor.examine_settings(settings.alpha, settings.temperature)]
     if isinstance(splits.train.x, np.ndarray):
-        found += doctor.examine_data(splits)
+        found += data_examination.examine(splits)
     for finding in found:
         if finding.severity == "warning":
             on_note(str(finding))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tfkd._internal.types import JsonObject
 from tfkd.errors import InputError
+from tfkd.validation import doubts
 from tfkd.validation.limit_fields import MetricLimits
 from tfkd.validation.limits import LIMITS, Limit
 
@@ -184,22 +185,28 @@ def judge(
         skipped: Rows of targets that this platform lacks and nobody chose. The model need not run there, but a limit
             that only such a target could check stays unknown.
         others: The `reference`, the `teacher` and the student trained `alone`, by these names, as far as there are any.
-            A limit relative to one that is no better than a constant answer stays unknown instead of holding.
+            A limit relative to one that is no better than a constant answer, or much worse than the model, stays
+            unknown instead of holding.
         task: Name of the task.
         trusted: Role of the model that is known to be good: a limit on quality against labels or this one is needed.
             The student before conversion may be bad itself, and so may the student trained alone.
     """
     limits = contract.limits if contract else {}
-    required = [_check_runs(rows, skipped), *_check_constant(rows)]
+    required = [_explained(check, rows) for check in (_check_runs(rows, skipped), *_check_constant(rows))]
     if contract is None or not limits:
         constant = any(check.name == CONSTANT and check.status == "broken" for check in required)
         return Verdict("NO", tuple(required), CONSTANT) if constant else Verdict(None)
     if not any(_bounds_quality(LIMITS[name], trusted) for name in limits):
         required.append(_missing_quality(task, trusted))
     checks = [
-        _doubted(_check(LIMITS[name], limit, rows, contract.confident), (others or {}).get(LIMITS[name].against or ""))
+        _doubted(
+            _check(LIMITS[name], limit, rows, contract.confident),
+            (others or {}).get(LIMITS[name].against or ""),
+            may_gain=LIMITS[name].against == "alone" or trusted == "reference",
+        )
         for name, limit in limits.items()
     ]
+    checks = [_explained(check, rows) for check in checks]
 
     def headroom(check: Check) -> float:
         return -math.inf if check.headroom is None else check.headroom
@@ -251,26 +258,26 @@ def _check_constant(rows: Sequence[Row]) -> list[Check]:
     return [dataclasses.replace(check, detail=" ".join(filter(None, (constant, check.detail))))]
 
 
-def _doubted(check: Check, other: Row | None) -> Check:
-    """A check that holds, but unknown where the model that it compares with is no better than a constant answer."""
+def _doubted(check: Check, other: Row | None, *, may_gain: bool) -> Check:
+    """A check that holds, but unknown where the model that it compares with cannot be the one that is meant."""
     if check.status != "holds" or other is None:
         return check
-    if other.result is not None and other.result.constant.better is False:
-        doubt = f"The model {other.name!r} is not better than a constant answer. {other.result.constant.answer}"
-        return dataclasses.replace(check, status="unknown", detail=" ".join(filter(None, (check.detail, doubt))))
-    if other.accuracy is None or other.constant_accuracy is None:
-        return check
-    from tfkd.data.constant_answer import least_right
+    is_better = check.unit == "points" and check.interval is not None and check.interval[1] < 0 and not may_gain
+    doubt = doubts.on_other(other, -check.value if is_better and check.value is not None else 0.0)
+    return check if doubt is None else dataclasses.replace(_with_detail(check, doubt), status="unknown")
 
-    least = least_right(other.samples, other.constant_accuracy)
-    if round(other.accuracy * other.samples) >= least or least > other.samples:
+
+def _with_detail(check: Check, sentence: str) -> Check:
+    return dataclasses.replace(check, detail=" ".join(filter(None, (check.detail, sentence))))
+
+
+def _explained(check: Check, rows: Sequence[Row]) -> Check:
+    """A broken check of the accuracy with another order of the classes in which it would hold, if there is one."""
+    limit = LIMITS["min_accuracy" if check.name == CONSTANT else check.name] if check.name != RUNS else None
+    if check.status != "broken" or limit is None or not limit.quality:
         return check
-    doubt = (
-        f"The model {other.name!r} classifies {other.accuracy:.1%} right, no better than the most frequent label, "
-        f"which reaches {other.constant_accuracy:.1%}: it is untrained, or gets its samples in another way than in its "
-        "training. Give the model, and the range of pixels, that it was trained with."
-    )
-    return dataclasses.replace(check, status="unknown", detail=" ".join(filter(None, (check.detail, doubt))))
+    hint = next(filter(None, (doubts.other_order(row) for row in rows)), None)
+    return check if hint is None else _with_detail(check, hint)
 
 
 def _check_constant_of_metric(rows: Sequence[Row]) -> Check:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,12 @@ from tfkd.data.reading import Request
 from tfkd.data.sources.source import Arrays, Source
 from tfkd.data.splits import Role
 from tfkd.errors import InputError
+
+# What folders of parts are called in data sets of others, such as Train, training_set and test-images.
+_PART_NAME = re.compile(
+    r"(train|training|val|valid|validation|dev|test|testing|eval|evaluation)([ _-]?(set|data|images|imgs|samples))?",
+    re.IGNORECASE,
+)
 
 log = logging.getLogger("tfkd")
 
@@ -94,12 +101,27 @@ def rows(root: Path) -> Iterator[tuple[str, str, str]]:
 def _list(root: Path) -> _Files:
     """The files of a folder. Their names are read each time; what follows from them is taken from the cache."""
     tree = listing.scan(root)
-    found = index_cache.reuse(f"folder {tree.digest}", lambda: _index(root, tree))
+    found = index_cache.reuse(f"folder and loose files {tree.digest}", lambda: _index(root, tree))
     kind = kinds.KINDS[int(found["kind"])]
     others = found["others"].tolist()
     if others:
         log.warning(
             "%s: files that are no %s are skipped (%s): %s.", root, kind.name, len(others), images.listed(others)
+        )
+    loose = found["loose"].tolist()
+    if loose:
+        log.warning(
+            "%s: %s outside of the class folders are skipped (%s): %s.",
+            root,
+            kind.name,
+            len(loose),
+            images.listed(loose),
+        )
+    if len(found["classes"]) == 1:
+        log.warning(
+            "%s holds one class, %s. To tell classes apart give the folder that holds a folder for each.",
+            root,
+            found["classes"][0],
         )
     part = np.repeat(found["parts"].astype(str), found["sizes"])
     return _Files(kind, found["paths"], found["y"], part, tuple(found["classes"]), bool(found["has_parts"]))
@@ -122,13 +144,28 @@ def _index(root: Path, tree: Tree) -> index_cache.Index:
         "y": np.concatenate([np.repeat(np.arange(len(classes)), one) for one in counts]),
         "paths": np.array([path for found in parts.values() for paths in found.values() for path in paths], object),
         "others": np.array(others, object),
+        "loose": np.array(_loose(tree, folders.values(), kind), object),
     }
+
+
+def _loose(tree: Tree, folders: Iterable[str], kind: Kind) -> list[str]:
+    """The files of a kind that lie beside the class folders or the parts instead of inside of them."""
+    found = []
+    for folder in sorted({"", *folders}):
+        names = (f"{folder}/{name}" if folder else name for name in sorted(tree.folders[folder].files))
+        found += [name for name in names if kind.accepts(name)]
+    return found
 
 
 def _part_folders(root: Path, tree: Tree) -> dict[Role, str]:
     """The folder of each part, relative to the data set; the data set itself as `train` where it has no parts."""
     folders = sorted(tree.folders[""].folders)
     if not set(folders) & {"train", "test"}:
+        if len(folders) > 1 and all(map(_PART_NAME.fullmatch, folders)):
+            raise InputError(
+                f"load: {root}: parts of a data set must be called train, val and test. Received: folders that look "
+                f"like parts, {', '.join(folders)}, and would be classes. Rename them."
+            )
         return {"train": ""}
     parts = [PARTS.get(name) for name in folders]
     if None in parts or "train" not in parts or len(set(parts)) < len(parts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,11 @@ from tfkd.data.manifest import Row
 from tfkd.data.reading import Request
 from tfkd.data.sources.source import Arrays, Source
 from tfkd.errors import InputError
+
+# Fewer rows may have consecutive numbers, or one value for each class, by chance.
+_LEAST_ROWS = 20
+
+log = logging.getLogger("tfkd")
 
 
 def read(request: Request) -> Arrays:
@@ -41,6 +47,7 @@ def read(request: Request) -> Arrays:
                 "it out."
             )
         x, kept = found["x"], np.arange(len(found["x"]))
+        _check_columns(path, x, found)
     else:
         kind = kinds.KINDS[int(found["kind"])]
         options.check(kind.options, str(path))
@@ -61,7 +68,7 @@ def read(request: Request) -> Arrays:
 def _kept_index(path: Path, labels: str | None) -> index_cache.Index:
     """What a manifest says, from the cache if it is there."""
     content = path.read_bytes()
-    key = f"manifest {path.suffix.lower()} {labels} {hashlib.sha256(content).hexdigest()}"
+    key = f"manifest and columns {path.suffix.lower()} {labels} {hashlib.sha256(content).hexdigest()}"
     return index_cache.reuse(key, lambda: _index(path, content, labels))
 
 
@@ -76,7 +83,7 @@ def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
     if part is not None:
         found["part"] = np.array(part)
     if "path" not in rows[0].values:
-        return {**found, "x": _values(path, rows)}
+        return {**found, "x": _values(path, rows), "columns": np.array(_feature_columns(rows), object)}
     kind = kinds.kind_of(str(rows[0].values["path"])) or kinds.IMAGES
     return {
         **found,
@@ -148,9 +155,54 @@ def _names(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
+def _feature_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns that hold the values of a sample."""
+    return [name for name in rows[0].values if not manifest.is_no_feature(name)]
+
+
+def _check_columns(path: Path, x: np.ndarray, found: index_cache.Index) -> None:
+    """Refuses columns that number the rows, and warns of those that give the class away.
+
+    The classes of a table often follow one another, so that a number of the row tells the class; no new sample has one.
+    """
+    columns = found["columns"]
+    if x.ndim != 2 or len(columns) != x.shape[1]:
+        return
+    for name, values in zip(columns, x.T, strict=True):
+        if not name or (x.shape[1] > 1 and _numbers_rows(values)):
+            raise InputError(
+                f"load: {path}: a column must hold values that new samples have, too. Received: column {name!r}, which "
+                f"{'numbers the rows' if name else 'has no name, such as one that pandas adds for the index'}. Remove "
+                f"it{'' if name else ', or give it a name'}."
+            )
+        if str(found["label_kind"]) == "classes" and _gives_class(values, found["y"]):
+            log.warning(
+                "%s: column %r has one value for each class, and another one for each. Remove it if it is the label "
+                "once more.",
+                path,
+                name,
+            )
+
+
+def _numbers_rows(values: np.ndarray) -> bool:
+    """Whether values [N] are consecutive whole numbers, each once, of so many rows that it is no chance."""
+    if len(values) < _LEAST_ROWS or values.max() - values.min() != len(values) - 1:
+        return False
+    return bool((np.diff(np.sort(values)) == 1).all())
+
+
+def _gives_class(values: np.ndarray, y: np.ndarray) -> bool:
+    """Whether all samples of a class have one value [N], and those of each class another one."""
+    classes, first = np.unique(y, return_index=True)
+    known = values[first]
+    if len(y) < _LEAST_ROWS or len(classes) < 2 or len(np.unique(known)) < len(classes):
+        return False
+    return bool((values == known[np.searchsorted(classes, y)]).all())
+
+
 def _values(path: Path, rows: Sequence[Row]) -> np.ndarray:
     """The values of the rows as float32 [N, ...]."""
-    columns = [name for name in rows[0].values if not manifest.is_no_feature(name)]
+    columns = _feature_columns(rows)
     if not columns:
         raise InputError(
             f"load: {path} must have a column path, a column x, or columns of numbers. Received: the columns "

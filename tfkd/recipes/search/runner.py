@@ -37,7 +37,7 @@ class Result:
         folder: Folder of the search.
         record: The search as JSON, as in `search.json`.
         final: The final training; None if there was none.
-        others_train: Whether other machines train candidates of the search still, of which the last judges the contract.
+        others_train: Whether other machines train candidates still, of which the last judges the contract.
     """
 
     folder: Path
