@@ -65,7 +65,7 @@ def test_second_load_of_a_manifest_does_not_parse_it(tmp_path, cached, monkeypat
 
 
 def test_table_of_numbers_comes_from_the_cache(tmp_path, monkeypatch):
-    (tmp_path / "a.csv").write_text("label,split,a,b\n" + "".join(f"{i % 2},train,{i},{-i}.5\n" for i in range(20)))
+    (tmp_path / "a.csv").write_text("label,split,a,b\n" + "".join(f"{i % 2},train,{3 * i},{-i}.5\n" for i in range(20)))
     first = data.load(tmp_path / "a.csv", validation=0)
     monkeypatch.setattr(manifest, "read", unavailable)
     second = data.load(tmp_path / "a.csv", validation=0)

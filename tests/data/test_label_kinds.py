@@ -75,7 +75,7 @@ def test_npz_has_values(tmp_path):
 
 
 def rows_of(labels):
-    return [{"a": float(i), "b": float(-i), **label} for i, label in enumerate(labels)]
+    return [{"a": 3.0 * i, "b": -3.0 * i, **label} for i, label in enumerate(labels)]
 
 
 @pytest.mark.parametrize(

@@ -343,6 +343,16 @@ def test_folder_without_classes_is_refused(tmp_path):
         data.load(tmp_path)
 
 
+def test_classes_without_test_samples_and_names_that_are_alike_are_warnings(caplog):
+    x, y = np.random.default_rng(0).normal(size=(6, 2)), np.array([0, 1, 2] * 2)
+    data.from_arrays((x, y), (x[:2], y[:2]), class_names=("cat", "dog", "Cat"), validation=0)
+    assert "the test part has no sample of 1 of 3 classes, which are not validated: Cat." in caplog.text
+    assert "classes whose names differ in capitals only: cat, Cat." in caplog.text
+    caplog.clear()
+    data.from_arrays((x, y), (x, y), validation=0)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(("shape", "warned"), [((3, 9, 8), True), ((9, 8, 3), False), ((3, 5, 3), False)], ids=str)
 def test_channels_that_come_first_are_a_warning(shape, warned, caplog):
     x, y = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8), np.arange(4) % 2

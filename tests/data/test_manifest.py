@@ -66,6 +66,18 @@ def test_column_that_numbers_the_rows_is_refused(tmp_path, first):
     assert data.load(table(tmp_path / "t.csv", numbered(numbers, np.arange(30) / 7))).train.input_shape == (2,)
 
 
+def test_groups_that_train_and_test_are_a_warning(tmp_path, caplog):
+    rows = [f"{i / 7},{'ab'[i % 2]},{i // 4},{'test' if i // 4 == 1 else 'train'}" for i in range(16)]
+    for change, warning in (
+        (lambda row: row, ""),
+        (lambda row: row.replace(",1,", ",2,"), "1 groups are in the test part and in another one, such as '2'"),
+        (lambda row: row.rpartition(",")[0] + ",train", "has a column group and no test part, which is drawn from"),
+    ):
+        caplog.clear()
+        data.load(table(tmp_path / "t.csv", "\n".join(["x0,label,group,split", *map(change, rows)])), validation=0)
+        assert (warning in caplog.text) if warning else ("group" not in caplog.text)
+
+
 def test_column_that_is_the_label_once_more_is_a_warning(tmp_path, caplog):
     label, other = np.arange(30) % 3, np.random.default_rng(0).integers(0, 9, 30)
     data.load(table(tmp_path / "leak.csv", numbered(7 - label, other)))

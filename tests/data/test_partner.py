@@ -72,6 +72,22 @@ def test_partner_with_other_classes_is_refused() -> None:
         student.train.batches(4, partner=tfkd.data.Partner(tfkd.data.load("digits").train, by="label"))
 
 
+def named(split: tfkd.data.Split, *names: str) -> tfkd.data.Split:
+    return tfkd.data.Split(split.x, split.y, split.ids, split.role, split.name, names)
+
+
+def test_partner_by_label_with_other_names_of_classes_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """Names in alphabetical order are not in that of their numbers, and another order pairs other classes."""
+    student, teacher = paired_splits()
+    spoken = named(student.train, "one", "two", "zero")
+    with pytest.raises(InputError, match="class 0 is 'one' for the student and 'zero' for the teacher. Name them"):
+        spoken.batches(4, partner=tfkd.data.Partner(named(teacher.train, "zero", "one", "two"), by="label"))
+    spoken.batches(4, partner=tfkd.data.Partner(named(teacher.train, "one", "two", "zero"), by="label"))
+    assert not caplog.text
+    spoken.batches(4, partner=tfkd.data.Partner(teacher.train, by="label"))
+    assert "paired by their number: class 0 is 'one' for the student and '0' for the teacher" in caplog.text
+
+
 def test_partner_by_label_without_a_class_is_refused() -> None:
     student, teacher = paired_splits()
     some = teacher.train.take(np.flatnonzero(teacher.train.y != 1))

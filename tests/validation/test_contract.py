@@ -319,6 +319,12 @@ def test_limit_relative_to_a_model_at_chance_is_unknown(role, limit):
     assert "classifies 11.0% right, no better than the most frequent label" in check_of(verdict, limit).detail
 
 
+def test_test_split_of_one_class_is_unknown():
+    verdict = judge(contract_of(), [row(accuracy=1.0, constant_accuracy=1.0)])
+    assert (verdict.status, verdict.binding) == ("UNKNOWN", CONSTANT)
+    assert "All test samples have one label" in check_of(verdict, CONSTANT).detail
+
+
 @pytest.mark.parametrize("role", ["teacher", "reference"])
 @pytest.mark.parametrize(
     ("gain", "interval", "status"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 from collections.abc import Mapping
 
@@ -144,7 +145,7 @@ def check_y(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
 
 
 def check_classes(labels_of: Mapping[str, np.ndarray], names: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The name of each class.
+    """The name of each class. Warns of classes that the test part lacks, and of names that differ in capitals only.
 
     Args:
         labels_of: Labels of each part by the name of the array, with `y_train`.
@@ -174,4 +175,20 @@ def check_classes(labels_of: Mapping[str, np.ndarray], names: tuple[str, ...], w
             f"{names[empty] if names else empty}, while there are {classes} classes"
             f"{largest}. Add samples or renumber the classes."
         )
-    return names or tuple(str(number) for number in range(classes))
+    names = names or tuple(str(number) for number in range(classes))
+    untested = np.setdiff1d(found, labels_of["y_test"]) if "y_test" in labels_of else ()
+    if len(untested):
+        listed = ", ".join(names[number] for number in untested[:5])
+        log.warning(
+            "%s: the test part has no sample of %s of %s classes, which are not validated: %s%s.",
+            where,
+            len(untested),
+            classes,
+            listed,
+            ", ..." if len(untested) > 5 else "",
+        )
+    alike = collections.Counter(name.casefold() for name in names)
+    doubled = [name for name in names if alike[name.casefold()] > 1]
+    if doubled:
+        log.warning("%s: classes whose names differ in capitals only: %s.", where, ", ".join(doubled[:5]))
+    return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 BY = ("row", "label")
+
+log = logging.getLogger("tfkd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +107,27 @@ class Partner:
             self._check_rows(samples)
 
     def _check_labels(self, samples: Samples) -> None:
+        self._check_names(samples.class_names)
         missing = sorted(set(samples.y.tolist()) - set(self.split.y.tolist()))
         if missing:
             raise InputError(
                 f"Partner: the teacher's data must have samples of each class of the student. Received: none of class "
                 f"{missing[0]}. Add some."
             )
+
+    def _check_names(self, student: tuple[str, ...]) -> None:
+        """Refuses classes of other names, and warns where one of both sources has numbers only."""
+        teacher, numbers = self.split.class_names, tuple(map(str, range(len(student))))
+        if teacher == student:
+            return
+        number = next(i for i, (one, other) in enumerate(zip(student, teacher, strict=True)) if one != other)
+        received = f"class {number} is {student[number]!r} for the student and {teacher[number]!r} for the teacher"
+        if numbers not in (student, teacher):
+            raise InputError(
+                "Partner: both splits must have the same classes in the same order, since classes are paired by their "
+                f"number. Received: {received}. Name them alike."
+            )
+        log.warning("Classes of teacher and student are paired by their number: %s.", received)
 
     def _check_rows(self, samples: Samples) -> None:
         labels = dict(zip(self.split.ids.tolist(), self.split.y.tolist(), strict=True))

@@ -250,6 +250,10 @@ def _check_constant(rows: Sequence[Row]) -> list[Check]:
     samples, share = known[0].samples, known[0].constant_accuracy
     least = least_right(samples, share or 0.0)
     constant = f"The most frequent label of the test split, given to every sample, reaches {share:.1%}."
+    if share == 1:
+        return [
+            Check(CONSTANT, "unknown", detail="All test samples have one label. Add test samples of other classes.")
+        ]
     if least > samples:
         few = f"{constant} {samples} test samples are too few to tell a better model from that."
         return [Check(CONSTANT, "unknown", detail=few)]

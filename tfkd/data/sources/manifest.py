@@ -38,6 +38,7 @@ def read(request: Request) -> Arrays:
     """
     path, options = request.path, request.options
     found = _kept_index(path, request.labels)
+    _examine_groups(path, found)
     files, part = found.get("paths"), found.get("part")
     x: np.ndarray | LazySamples
     if files is None:
@@ -82,6 +83,8 @@ def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
     found = {"y": y, "classes": np.array(names, object), "label_kind": np.array(label_kind)}
     if part is not None:
         found["part"] = np.array(part)
+    if "group" in rows[0].values:
+        found["torn"] = np.array(_torn_groups(rows, part or ["train"] * len(rows)), object)
     if "path" not in rows[0].values:
         return {**found, "x": _values(path, rows), "columns": np.array(_feature_columns(rows), object)}
     kind = kinds.kind_of(str(rows[0].values["path"])) or kinds.IMAGES
@@ -91,6 +94,35 @@ def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
         "paths": _files(path, rows, kind),
         "line": np.fromiter((row.line for row in rows), np.int64, len(rows)),
     }
+
+
+def _torn_groups(rows: Sequence[Row], part: Sequence[str]) -> list[str]:
+    """The groups of test samples that have samples of another part, too."""
+    groups = [str(row.values["group"]) for row in rows]
+    tested = {group for group, role in zip(groups, part, strict=True) if role == "test"}
+    others = {group for group, role in zip(groups, part, strict=True) if role != "test"}
+    return sorted(tested & others)
+
+
+def _examine_groups(path: Path, found: index_cache.Index) -> None:
+    """Warns where samples of one group train and test."""
+    if "torn" not in found:
+        return
+    torn = found["torn"].tolist()
+    if torn:
+        log.warning(
+            "%s: %s groups are in the test part and in another one, such as %r: the accuracy is too high where the "
+            "samples of a group resemble each other.",
+            path,
+            len(torn),
+            torn[0],
+        )
+    elif "part" not in found or "test" not in found["part"]:
+        log.warning(
+            "%s has a column group and no test part, which is drawn from samples and not from groups. Divide the data "
+            "first: tfkd split --group group.",
+            path,
+        )
 
 
 def _check_trained(path: Path, rows: Sequence[Row], y: np.ndarray, part: np.ndarray) -> None:
@@ -164,12 +196,14 @@ def _check_columns(path: Path, x: np.ndarray, found: index_cache.Index) -> None:
     """Refuses columns that number the rows, and warns of those that give the class away.
 
     The classes of a table often follow one another, so that a number of the row tells the class; no new sample has one.
+    Beside values of a regression it may be the time.
     """
     columns = found["columns"]
     if x.ndim != 2 or len(columns) != x.shape[1]:
         return
     for name, values in zip(columns, x.T, strict=True):
-        if not name or (x.shape[1] > 1 and _numbers_rows(values)):
+        counts = str(found["label_kind"]) != "values" and x.shape[1] > 1
+        if not name or (counts and _numbers_rows(values)):
             raise InputError(
                 f"load: {path}: a column must hold values that new samples have, too. Received: column {name!r}, which "
                 f"{'numbers the rows' if name else 'has no name, such as one that pandas adds for the index'}. Remove "
