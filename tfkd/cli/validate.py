@@ -77,6 +77,14 @@ def validate(
             help="Name of the output that the labels belong to, of a model with several; the others are not judged."
         ),
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Feed each sample, a sequence, in chunks of the length of the .tflite's input, and keep its state "
+            "between them; on the targets host and tflm. Keras models take the whole sequence.",
+        ),
+    ] = False,
     board: BoardOption = None,
     cc: CompilerOption = None,
     overwrite: Overwrite = False,
@@ -123,6 +131,7 @@ def validate(
             optional=[one for one in targets if isinstance(one, str)],
             contract=contract,
             task=data.task,
+            stream=stream,
             validation=splits.val,
             output=output_name,
             progress=progress.advance,

@@ -64,18 +64,20 @@ class SampleInterpreter:
         self._start, self._restart = start, restart
         self.interpreter = start()
 
-    def invoke(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def invoke(self, inputs: Sequence[np.ndarray], *, continued: bool = False) -> list[np.ndarray]:
         """Computes one sample.
 
         Args:
             inputs: One array for each input of the model, of its type and number of values.
+            continued: Whether it starts from the state that the call before left, instead of the initial one.
 
         Returns:
             One array for each output of the model, of shape [1] for a scalar.
         """
-        if self._restart:
+        if self._restart and not continued:
             self.interpreter = self._start()
-        self.interpreter.reset_all_variables()
+        if not continued:
+            self.interpreter.reset_all_variables()
         for detail, array in zip(self.interpreter.get_input_details(), inputs, strict=True):
             self.interpreter.set_tensor(detail["index"], np.reshape(array, detail["shape"]))
         self.interpreter.invoke()
@@ -200,7 +202,7 @@ def timed(invoke: Callable[[], object], timed_s: float = TIMED_S) -> dict[str, A
     }
 
 
-def run(content: bytes, kernels: str, inputs: list[np.ndarray], *, restart: bool) -> dict[str, Any]:
+def run(content: bytes, kernels: str, inputs: list[np.ndarray], *, restart: bool, chunks: int = 1) -> dict[str, Any]:
     """The outputs of all samples, each computed from the initial state of the model.
 
     Args:
@@ -208,6 +210,7 @@ def run(content: bytes, kernels: str, inputs: list[np.ndarray], *, restart: bool
         kernels: `xnnpack`, `plain` or `reference`.
         inputs: One array [N, ...] for each input.
         restart: Whether each sample takes a new interpreter; see `needs_restart`.
+        chunks: Number of samples that follow each other: only the first of them starts from the initial state.
 
     Returns:
         `outputs` (one array [N, ...] for each output), the `batch` size that was used and `peak_rss_bytes`.
@@ -215,11 +218,14 @@ def run(content: bytes, kernels: str, inputs: list[np.ndarray], *, restart: bool
     runner = single = SampleInterpreter(lambda: new_interpreter(content, kernels), restart=restart)
     samples, batch = len(inputs[0]), 1
     # Batches make only XNNPACK faster, and resource variables have the shape of one sample.
-    if kernels == "xnnpack" and samples >= 2 * _BATCH and not restart:
+    if kernels == "xnnpack" and samples >= 2 * _BATCH and not restart and chunks == 1:
         runner, batch = _batched(single, content, kernels, [array[:_BATCH] for array in inputs])
     whole = samples - samples % batch if batch > 1 else 0
     parts = [runner.invoke([array[i : i + batch] for array in inputs]) for i in range(0, whole, batch)]
-    if rest := [single.invoke([array[i : i + 1] for array in inputs]) for i in range(whole, samples)]:
+    rest = [
+        single.invoke([array[i : i + 1] for array in inputs], continued=i % chunks > 0) for i in range(whole, samples)
+    ]
+    if rest:
         parts.append([joined(output) for output in zip(*rest, strict=True)])
     outputs = [np.concatenate(output) for output in zip(*parts, strict=True)]
     return {"outputs": outputs, "batch": batch, "peak_rss_bytes": _peak_rss()}

@@ -40,18 +40,20 @@ class MicroInterpreter:
         self._restart = not _reset_restores_variables(model)
         self.interpreter = self._start()
 
-    def invoke(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def invoke(self, inputs: Sequence[np.ndarray], *, continued: bool = False) -> list[np.ndarray]:
         """Computes one sample.
 
         Args:
             inputs: One array for each input of the model, of its type and number of values.
+            continued: Whether it starts from the state that the call before left, instead of the initial one.
 
         Returns:
             One array for each output of the model, of shape [1] for a scalar.
         """
-        if self._restart:
+        if self._restart and not continued:
             self.interpreter = self._start()
-        self.interpreter.reset()
+        if not continued:
+            self.interpreter.reset()
         for index, (array, shape) in enumerate(zip(inputs, self._shapes, strict=True)):
             self.interpreter.set_input(np.reshape(array, shape), index)
         self.interpreter.invoke()

@@ -6,14 +6,14 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-from typing import Any
+from typing import Any, Self
 
 from tfkd._internal import isolation
 from tfkd._internal.types import InputArrays, JsonObject
 from tfkd.conversion import litert
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, ToolMissingError
-from tfkd.targets import target
+from tfkd.targets import chunks, target
 from tfkd.targets.measurement import Measurement, Memory
 
 KERNELS = ("plain", "reference")
@@ -30,6 +30,7 @@ class Host(target.Target):
             definition of the ops).
         threads: Threads per timed inference, >= 1.
         batch: Samples per timed inference, >= 1.
+        chunks: Whether sequences are fed in chunks of the length of the model's input, see `tfkd.targets.chunks`.
         timeout_s: Time limit of each child process in seconds, > 0.
 
     Raises:
@@ -40,6 +41,7 @@ class Host(target.Target):
     kernels: str = "xnnpack"
     threads: int = 1
     batch: int = 1
+    chunks: bool = False
     timeout_s: float = 600.0
 
     @classmethod
@@ -70,7 +72,11 @@ class Host(target.Target):
     def spec(self) -> str:
         """See `tfkd.targets.Target.spec`."""
         place = "host" if self.kernels == "xnnpack" else f"host:{self.kernels}"
-        return target.described(place, self, "threads", "batch")
+        return target.described(place, self, "threads", "batch", "chunks")
+
+    def in_chunks(self) -> Self:
+        """See `tfkd.targets.Target.in_chunks`."""
+        return dataclasses.replace(self, chunks=True)
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
@@ -81,6 +87,7 @@ class Host(target.Target):
         process per CPU core, in batches if a first batch gives bit for bit the outputs of single samples.
         """
         model = TFLiteModel.load(model)
+        inputs, count = chunks.divide(model, inputs, self.spec) if self.chunks else (inputs, 1)
         arrays = target.check_inputs(model, inputs, self.spec)
         target.check_litert(model, self.spec)
         call: JsonObject = {"content": model.content, "kernels": self.kernels}
@@ -95,7 +102,8 @@ class Host(target.Target):
                 settings: JsonObject = {"threads": self.threads, "batch": self.batch, "timed_s": litert.TIMED_S}
                 timed = isolation.run("tfkd.targets.host:_time_runs", inputs=first, **settings, **call, **limits)
             call["restart"] = litert.needs_restart(model.ops)
-            calls = [{**call, "inputs": part} for part in target.shards(arrays, least=_SMALLEST_SHARD)]
+            parts = target.shards(arrays, least=_SMALLEST_SHARD, together=count)
+            calls = [{**call, "inputs": part, "chunks": count} for part in parts]
             # The process that gives the peak of the memory is a new one: pages of files, such as those of libraries, do
             # not count in a forked one until it reads them.
             prepare = "tfkd.conversion.litert:load" if timed else ""
@@ -105,16 +113,18 @@ class Host(target.Target):
                 f"{self.spec}: LiteRT does not accept the model: {error}\nConvert it with `tfkd convert`, which uses "
                 "builtin ops only."
             ) from None
-        return self._measurement(model, results, timed)
+        return self._measurement(model, results, timed, count)
 
-    def _measurement(self, model: TFLiteModel, results: list[JsonObject], timed: JsonObject | None) -> Measurement:
+    def _measurement(
+        self, model: TFLiteModel, results: list[JsonObject], timed: JsonObject | None, count: int
+    ) -> Measurement:
         peak = (timed or results[0])["peak_rss_bytes"]
         known = {"outputs": results, "latencies_ns": timed, "memory": peak}
         return Measurement(
             target=self.spec,
             model_sha256=model.sha256,
             model_bytes=model.size_bytes,
-            outputs=target.joined(results),
+            outputs=chunks.join(model, target.joined(results), count) if self.chunks else target.joined(results),
             evidence={name: "measured" for name, value in known.items() if value is not None},
             latencies_ns=timed["latencies_ns"] if timed else None,
             memory=Memory(peak_rss_bytes=peak),
@@ -123,6 +133,7 @@ class Host(target.Target):
                 "threads": self.threads,
                 "batch": min(part["batch"] for part in results),
                 "timed_batch": self.batch,
+                **({"chunks": count} if self.chunks else {}),
             },
             environment={
                 "machine": platform.machine(),

@@ -82,6 +82,17 @@ class Target(Protocol):
         """
         return self
 
+    def in_chunks(self) -> Self:
+        """A copy that feeds sequences to a model in chunks of the length of its input, see `tfkd.targets.chunks`.
+
+        Raises:
+            InputError: The target starts each input from the initial state of the model.
+        """
+        raise InputError(
+            f"{self.spec}: this target cannot keep the state of a model from one chunk of a sequence to the next. Use "
+            "the targets host, host:plain, host:reference and tflm."
+        )
+
     def for_any_weights(self) -> Self:
         """A copy that no weights of a model make smaller or faster, or the target itself where none can."""
         return self
@@ -206,15 +217,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shards(arrays: list[np.ndarray], *, least: int) -> list[list[np.ndarray]]:
+def shards(arrays: list[np.ndarray], *, least: int, together: int = 1) -> list[list[np.ndarray]]:
     """Divides the samples into one part per CPU core.
 
     Args:
         arrays: One array [N, ...] for each input.
         least: Smallest number of samples in a part, unless all samples are in one part.
+        together: Number of samples, a divisor of N, that follow each other and stay in one part.
     """
     parts = max(1, min(cores(), len(arrays[0]) // least))
-    return [list(part) for part in zip(*(np.array_split(array, parts) for array in arrays), strict=True)]
+    groups = np.array_split(np.arange(len(arrays[0])).reshape(-1, together), parts)
+    return [[array[group[0, 0] : group[-1, -1] + 1] for array in arrays] for group in groups if len(group)]
 
 
 def joined(parts: list[JsonObject]) -> tuple[np.ndarray, ...]:

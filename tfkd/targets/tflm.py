@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from tfkd.conversion.micro_interpreter import MicroInterpreter
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError, ToolMissingError
 from tfkd.micro.graph import VELA
-from tfkd.targets import target
+from tfkd.targets import chunks, target
 from tfkd.targets.measurement import Measurement, Memory
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class TFLM(target.Target):
     The outputs are those of its reference kernels, bit for bit as on a microcontroller. Latency is not measured.
 
     Args:
+        chunks: Whether sequences are fed in chunks of the length of the model's input, see `tfkd.targets.chunks`.
         timeout_s: Time limit of each child process in seconds, > 0.
 
     Raises:
@@ -43,6 +44,7 @@ class TFLM(target.Target):
         ToolMissingError: The package tflite-micro is not installed.
     """
 
+    chunks: bool = False
     timeout_s: float = 600.0
 
     @classmethod
@@ -61,20 +63,25 @@ class TFLM(target.Target):
     @property
     def spec(self) -> str:
         """See `tfkd.targets.Target.spec`."""
-        return "tflm"
+        return target.described("tflm", self, "chunks")
+
+    def in_chunks(self) -> Self:
+        """See `tfkd.targets.Target.in_chunks`."""
+        return dataclasses.replace(self, chunks=True)
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; `latency` changes nothing here."""
         model = TFLiteModel.load(model)
+        inputs, count = chunks.divide(model, inputs, self.spec) if self.chunks else (inputs, 1)
         arrays = target.check_inputs(model, inputs, self.spec)
         _check_sizes(model)
-        parts = target.shards(arrays, least=_SMALLEST_SHARD)
+        parts = target.shards(arrays, least=_SMALLEST_SHARD, together=count)
         try:
             done = isolation.run_all(
                 "tfkd.targets.tflm:_run",
-                [{"content": model.content, "inputs": part} for part in parts],
+                [{"content": model.content, "inputs": part, "chunks": count} for part in parts],
                 timeout_s=self.timeout_s,
                 what=f"running {model.path or 'the model'} on tflm",
                 prepare="tfkd.conversion.micro_interpreter:load",
@@ -88,12 +95,12 @@ class TFLM(target.Target):
             target=self.spec,
             model_sha256=model.sha256,
             model_bytes=model.size_bytes,
-            outputs=target.joined(done),
+            outputs=chunks.join(model, target.joined(done), count) if self.chunks else target.joined(done),
             evidence={"outputs": "emulated", "memory": "emulated"},
             memory=Memory(
                 **{f"arena_{name}bytes": done[0]["arena"].get(key) for name, key in _ARENA.items()},
             ),
-            setting={"kernels": "reference"},
+            setting={"kernels": "reference", **({"chunks": count} if self.chunks else {})},
             environment={
                 "machine": platform.machine(),
                 "tflite-micro": importlib.metadata.version("tflite-micro"),
@@ -166,9 +173,11 @@ def _uint8_ops(model: TFLiteModel) -> list[str]:
 _ARENA = {"": "total", "head_": "head", "tail_": "tail"}
 
 
-def _run(content: bytes, inputs: list[np.ndarray]) -> JsonObject:  # in the child
+def _run(content: bytes, inputs: list[np.ndarray], chunks: int = 1) -> JsonObject:  # in the child
     runner = MicroInterpreter(TFLiteModel(content))
-    rows = [runner.invoke([array[i : i + 1] for array in inputs]) for i in range(len(inputs[0]))]
+    rows = [
+        runner.invoke([array[i : i + 1] for array in inputs], continued=i % chunks > 0) for i in range(len(inputs[0]))
+    ]
     return {
         "outputs": [litert.joined(output) for output in zip(*rows, strict=True)],
         "arena": _arena(runner.interpreter),

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfkd._internal.types import Nest
 from tfkd.errors import InputError, ModelError
+from tfkd.targets import chunks
 from tfkd.tasks import Scored, ScoredTask, Task
 from tfkd.validation import keras_outputs, selected_output, task_results
 from tfkd.validation.results import Row
@@ -92,9 +93,25 @@ def _chosen(one: KerasModel, test: Split, output: str | None) -> _Chosen:
     return _Chosen(model if output is None else selected_output.of_keras(model, output), test, model)
 
 
-def shapes_of_file(model: TFLiteModel) -> list[Nest]:
-    """The shapes of input and output of a .tflite with the batch axis; a list of shapes if there are several."""
+def shapes_of_file(model: TFLiteModel, sequence: tuple[int, ...] | None = None) -> list[Nest]:
+    """The shapes of input and output of a .tflite with the batch axis; a list of shapes if there are several.
+
+    Args:
+        model: The .tflite.
+        sequence: Shape of the sequences that it takes in chunks, to return theirs; None for whole samples.
+
+    Raises:
+        ModelError: It cannot take sequences in chunks.
+        InputError: Sequences of this shape do not fit it.
+    """
     sides = [[(1, *tensor.sample_shape) for tensor in side] for side in (model.inputs, model.outputs)]
+    if sequence is not None:
+        chunks.count(model, sequence, "validate")
+        sides[0] = [(1, *sequence)]
+        sides[1] = [
+            (1, sequence[0], *shape[2:]) if chunks.is_of_steps(model, index) else shape
+            for index, shape in enumerate(sides[1])
+        ]
     return [side[0] if len(side) == 1 else side for side in sides]
 
 

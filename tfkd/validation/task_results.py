@@ -152,5 +152,6 @@ def outputs_on(target: Target | None, model: TFLiteModel, samples: Split | None)
 
 
 def real_outputs(model: TFLiteModel, outputs: np.ndarray) -> np.ndarray:
-    """The real values of a target's outputs in the shape of the model's output, [N, ...]."""
-    return model.dequantize_output(outputs).reshape(len(outputs), *model.outputs[0].sample_shape)
+    """The real values of a target's outputs [N, ...], of the model's shape but for the length of a stream."""
+    shape = model.outputs[0].sample_shape
+    return model.dequantize_output(outputs).reshape(len(outputs), *((-1, *shape[1:]) if shape else ()))

@@ -111,6 +111,7 @@ def validate(
     contract: Contract | None = None,
     ship: str | None = None,
     task: str | None = None,
+    stream: bool = False,
     validation: Split | None = None,
     output: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -136,6 +137,8 @@ def validate(
         contract: Limits of the model that is to ship.
         ship: Name of that model; required for a contract over several models.
         task: One of `tfkd.tasks.NAMES`; by default the one that labels and model show, see `tfkd.tasks.find`.
+        stream: Whether the targets feed each sample, a sequence, in chunks of the length of the .tflite's input and
+            keep its state between them, see `tfkd.targets.chunks`. Keras models take the whole sequence.
         validation: Validation split on which a task with a threshold chooses that of each model; without, the
             probability 0.5 is the threshold.
         output: Name of the output that is judged, of models with several, in the reference or in the signature of the
@@ -160,9 +163,9 @@ def validate(
     if contract is not None:
         contract.check_task(found.name)
     for name, one in models.items():
-        keras_rows.check_shapes(name, keras_rows.shapes_of_file(one), test, found)
+        keras_rows.check_shapes(name, keras_rows.shapes_of_file(one, test.input_shape if stream else None), test, found)
     shipped = _shipped(ship, models, contract)
-    places = _places(targets)
+    places = _places(targets, stream=stream)
     if output is not None:
         places = [dataclasses.replace(one, target=one.target and OneOutputTarget(one.target)) for one in places]
     keras_models, roles = keras_rows.choose(
@@ -274,21 +277,19 @@ class _Place:
     reason: str | None = None
 
 
-def _places(chosen: Sequence[str | Target] | None) -> list[_Place]:
+def _places(chosen: Sequence[str | Target] | None, *, stream: bool) -> list[_Place]:
     from tfkd import targets
 
     specs = targets.defaults() if chosen is None else [chosen] if isinstance(chosen, str) else chosen
     places = []
     for spec in specs:
-        if not isinstance(spec, str):
-            places.append(_Place(spec.spec, spec))
-            continue
         try:
-            target = targets.get(spec)
+            target = targets.get(spec) if isinstance(spec, str) else spec
         except ToolMissingError as error:
-            places.append(_Place(spec, None, str(error)))
-        else:
-            places.append(_Place(target.spec, target))
+            places.append(_Place(str(spec), None, str(error)))
+            continue
+        target = target.in_chunks() if stream else target
+        places.append(_Place(target.spec, target))
     names = [place.spec for place in places]
     if not names or len(set(names)) < len(names):
         raise InputError(
