@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tfkd import cli
+from tfkd import cli, models
 from tfkd.data.sources import NAMES
 from tfkd.recipes import recipe, template
 
@@ -58,6 +58,14 @@ def test_init_knows_the_task_from_the_form_of_a_folder(tmp_path, folders, task, 
     assert limit in loaded.limits.limits
 
 
+@pytest.mark.parametrize("task", template._STUDENTS)
+def test_student_that_init_suggests_is_no_larger_than_the_default_of_its_builder(task):
+    shape = {"anomaly": (16,), "sequence_labelling": (32, 3)}.get(task, (32, 32, 3))
+    student = template._STUDENTS[task]
+    small, default = (models.build(student["model"], shape, 7, **one) for one in (student["options"], {}))
+    assert small.count_params() <= default.count_params()
+
+
 @pytest.mark.parametrize(
     ("x", "y", "task", "student"),
     [
@@ -72,6 +80,8 @@ def test_init_knows_task_and_student_of_arrays(tmp_path, x, y, task, student):
     np.savez(file, x_train=x, y_train=y, x_test=x, y_test=y)
     loaded = recipe.load(template.write(tmp_path / "r.toml", data=str(file), teacher="t.keras"))
     assert (loaded.task, loaded.student.model) == (task, student)
+    small, default = (models.build(student, x.shape[1:], 3, **one) for one in (loaded.student.options, {}))
+    assert small.count_params() < default.count_params()
 
 
 def test_init_warns_of_a_teacher_that_does_not_exist(tmp_path):

@@ -25,15 +25,20 @@ from tfkd.errors import InputError, TfkdError
 from tfkd.recipes.recipe import Recipe, parse
 
 _WIDTH = 100
-# Builders of students by task, where `resnet8` has no such outputs.
-_STUDENTS: Mapping[str, str] = {
-    "anomaly": "autoencoder",
-    "centroid_detection": "grid_detector",
-    "keypoints": "heatmap_net",
-    "object_detection": "ssdlite",
-    "segmentation": "unet",
-    "sequence_labelling": "frame_cnn",
+# Students by task, where `resnet8` has no such outputs, and by the shape of the samples: small ones, as for a
+# microcontroller, since a builder's defaults may be those of the teacher.
+_STUDENTS: Mapping[str, JsonObject] = {
+    "anomaly": {"model": "autoencoder", "options": {"width": 16, "code": 6}},
+    "centroid_detection": {"model": "grid_detector", "options": {"alpha": 0.25}},
+    "keypoints": {"model": "heatmap_net", "options": {"filters": 8}},
+    "object_detection": {"model": "ssdlite", "options": {"alpha": 0.35}},
+    "segmentation": {"model": "unet", "options": {"filters": 4, "depth": 2, "light": True}},
+    "sequence_labelling": {"model": "frame_cnn", "options": {"filters": 8, "depth": 3}},
 }
+_OF_IMAGES: JsonObject = {"model": "resnet8"}
+_OF_SIGNALS: JsonObject = {"model": "sensor_cnn", "options": {"filters": 8, "depth": 2}}
+_OF_TOKENS: JsonObject = {"model": "text_encoder", "options": {"width": 16, "heads": 2, "depth": 1}}
+_OF_TABLES: JsonObject = {"model": "mlp", "options": {"units": 12}}
 
 DIGITS: JsonObject = {
     "output": "runs/digits",
@@ -108,7 +113,7 @@ def write(
     return path
 
 
-def _task_and_student(request: Request) -> tuple[tasks.Task, str]:
+def _task_and_student(request: Request) -> tuple[tasks.Task, JsonObject]:
     """The task and a student for it, as tables and arrays, or the form of a folder, show them.
 
     Folders are not read, which may take long, and wrong data are left to the doctor.
@@ -125,11 +130,11 @@ def _task_and_student(request: Request) -> tuple[tasks.Task, str]:
     else:
         task = next((one for one in tasks.TASKS.values() if one.labels == kind), tasks.CLASSIFICATION)
     if task.name in _STUDENTS or train is None or len(train.input_shape) == 3:
-        return task, _STUDENTS.get(task.name, "resnet8")
+        return task, _STUDENTS.get(task.name, _OF_IMAGES)
     if len(train.input_shape) == 2:
-        return task, "sensor_cnn"
-    some = train.sample(min(len(train), 1000)).x
-    return task, "text_encoder" if ((some >= 0) & (some == np.floor(some))).all() else "mlp"
+        return task, _OF_SIGNALS
+    some = np.asarray(train.sample(min(len(train), 1000)).x[:])
+    return task, _OF_TOKENS if ((some >= 0) & (some == np.floor(some))).all() else _OF_TABLES
 
 
 def _values(request: Request, teacher: str, student: str | None) -> JsonObject:
@@ -137,7 +142,8 @@ def _values(request: Request, teacher: str, student: str | None) -> JsonObject:
     data, options = request.reference, request.options
     task, suggested = _task_and_student(request)
     is_classification = task.is_classification
-    student = student or suggested
+    if student is not None:
+        suggested = {"path" if student.endswith((".keras", ".h5", ".hdf5")) else "model": student}
     reading = {name: getattr(options, name) for name in options.given}
     return {
         "output": f"runs/{Path(data).stem or 'run'}",
@@ -145,7 +151,7 @@ def _values(request: Request, teacher: str, student: str | None) -> JsonObject:
         **({} if is_classification else {"task": task.name}),
         "data": {"name" if data in NAMES else "path": data, **reading, "validation": 0.1},
         "teacher": {"path": teacher},
-        "student": {"path" if student.endswith((".keras", ".h5", ".hdf5")) else "model": student},
+        "student": suggested,
         "distillation": {
             "alpha": 0.9,
             **({"temperature": 4.0} if is_classification else {}),
