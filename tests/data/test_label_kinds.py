@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tfkd import data
 from tfkd.data import manifest, splitting
@@ -126,8 +127,6 @@ def test_wrong_labels_of_a_manifest_name_the_line(tmp_path, rows, declared, mess
 
 
 def test_folder_of_classes_is_no_regression(tmp_path):
-    from PIL import Image
-
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(4):
@@ -157,6 +156,40 @@ def test_kind_of_a_stream_is_that_of_its_first_batch():
     assert data.as_split(batches, "test", labels="multi_hot").label_kind == "multi_hot"
     with pytest.raises(InputError, match="batch 1: labels must be class numbers"):
         data.as_split(batches, "test")
+
+
+@pytest.mark.parametrize(
+    ("kind", "header", "labels"),
+    [
+        ("values", "label", ["0.1", "2.5", "3"]),
+        ("values", "label:wide,label:high", ["0.1,7", "2.5,8", "1.5,9"]),
+        ("multi_hot", "label", ["cat|dog", "", "dog"]),
+        ("abnormal", "label", ["normal", "normal", "bad"]),
+    ],
+    ids=["value", "values", "labels", "anomalies"],
+)
+def test_files_are_listed_with_labels_of_each_kind(tmp_path, kind, header, labels):
+    rows = [f"{i}.png,{labels[i % 3]},{'test' if i % 3 == 2 else 'train'}" for i in range(12)]
+    for i in range(12):
+        Image.new("L", (4, 4), i).save(tmp_path / f"{i}.png")
+    (tmp_path / "m.csv").write_text("\n".join([f"path,{header},split", *rows]) + "\n")
+    splits = data.load(tmp_path / "m.csv", labels=kind)
+    manifest.write(tmp_path / "data.csv", splits, tmp_path)
+    for one, other in zip(splits, data.load(tmp_path / "data.csv", labels=kind), strict=True):
+        order, again = np.argsort(one.paths), np.argsort(other.paths)
+        np.testing.assert_array_equal(one.y[order], other.y[again])
+        assert one.class_names == other.class_names
+
+
+def test_files_with_masks_are_listed_without_labels(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for i in range(10):
+            Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) % 2).save(tmp_path / folder / f"{i}.png")
+    splits = data.load(tmp_path)
+    manifest.write(tmp_path / "data.csv", splits, tmp_path)
+    header, *rows = (tmp_path / "data.csv").read_text().splitlines()
+    assert (header, len(rows)) == ("path,split", 10)
 
 
 @pytest.mark.parametrize("kind", ["values", "multi_hot", "frames"])

@@ -14,14 +14,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
+import numpy as np
+
 from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
-from tfkd.data.splits import Role, Splits
+from tfkd.data.splits import Role, Split, Splits
 from tfkd.errors import InputError
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 # Names of the parts, as folders and in the column `split`.
 LABEL_PREFIX = "label:"
+# Between the names of several labels of one sample.
+SEPARATOR = "|"
 PARTS: Mapping[str, Role] = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
@@ -271,6 +275,8 @@ def write_rows(path: Path, rows: Sequence[JsonRecord]) -> None:
 def write(path: Path, splits: Splits, root: Path) -> None:
     """Writes a manifest with the columns path, label and split, in the order of the paths.
 
+    Values of several columns have a column `label:NAME` each. Masks, boxes and points have none: they are in files.
+
     Args:
         path: CSV file to write; the paths in it are relative to its folder.
         splits: Splits of files.
@@ -283,15 +289,35 @@ def write(path: Path, splits: Splits, root: Path) -> None:
             return relative(root / file, path)
         return file if base == "." else f"{base}/{file}"  # the same, in a tenth of the time
 
-    rows = []
+    rows, columns = list[list[str]](), _label_columns(splits.train)
     for split in splits:
         assert split.paths is not None
-        labels = [split.class_names[label] for label in split.y]
-        rows += [(name(file), label, split.role) for file, label in zip(split.paths, labels, strict=True)]
+        rows += [
+            [name(file), *labels, split.role] for file, labels in zip(split.paths, _label_texts(split), strict=True)
+        ]
     with atomic.replacing(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("path", "label", "split"))
+        writer.writerow(("path", *columns, "split"))
         writer.writerows(sorted(rows))
+
+
+def _label_columns(split: Split) -> list[str]:
+    """The names of the columns with the labels."""
+    if split.label_kind == "values" and split.y.ndim == 2:
+        return [LABEL_PREFIX + name for name in split.class_names]
+    return ["label"] if split.y.ndim == 1 or split.label_kind == "multi_hot" else []
+
+
+def _label_texts(split: Split) -> list[list[str]]:
+    """The labels of each sample in these columns."""
+    if split.label_kind == "values":
+        return split.y.reshape(len(split), -1).astype(str).tolist()
+    if split.label_kind == "multi_hot":
+        names = np.array(split.class_names)
+        return [[SEPARATOR.join(names[row.astype(bool)])] for row in split.y]
+    if split.y.ndim == 1:
+        return [[split.class_names[int(label)]] for label in split.y]
+    return [[] for _ in range(len(split))]
 
 
 def relative(file: Path, manifest: Path) -> str:

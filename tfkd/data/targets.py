@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 
 from tfkd.data import frame_labels, manifest
-from tfkd.data.manifest import LABEL_PREFIX, Row
+from tfkd.data.manifest import LABEL_PREFIX, SEPARATOR, Row
 from tfkd.errors import InputError
-
-# Between the names of several labels of one sample.
-_SEPARATOR = "|"
 
 
 def read(path: Path, rows: Sequence[Row], kind: str | None) -> tuple[np.ndarray, tuple[str, ...], str]:
@@ -84,10 +81,10 @@ def _sets(path: Path, rows: Sequence[Row], kind: str | None) -> tuple[np.ndarray
 
 def _names(path: Path, row: Row) -> list[str]:
     value = row.values.get("label")
-    names = value.split(_SEPARATOR) if isinstance(value, str) else value
+    names = value.split(SEPARATOR) if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(
-            f"load: {path}, line {row.line}: label must be names with {_SEPARATOR} between them, or a list of names. "
+            f"load: {path}, line {row.line}: label must be names with {SEPARATOR} between them, or a list of names. "
             f"Received: {value!r}. Correct it; a sample without labels has an empty text or list."
         )
     return [name.strip() for name in names if name.strip()]
