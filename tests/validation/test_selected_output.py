@@ -1,6 +1,7 @@
 """Models with several outputs, of which one is judged."""
 
 import json
+import subprocess
 from importlib import resources
 
 import jsonschema
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 import tfkd
+from tfkd import targets
 from tfkd.data import as_split
 from tfkd.errors import InputError, ModelError
 from tfkd.report import console
 from tfkd.report.page import markdown
+from tfkd.validation import golden
 from tfkd.validation.difference import compare
 
 SCHEMA = json.loads(resources.files("tfkd.report").joinpath("schema.json").read_text())
@@ -87,6 +90,36 @@ def test_difference_is_that_of_the_named_output(models, tmp_path):
     before, after = (np.argmax(model(X)["kind"], axis=1) == KIND for model in (models[dict][0], other))
     assert (len(one.regressed), len(one.fixed)) == ((before & ~after).sum(), (~before & after).sum())
     assert json.loads(json.dumps(found.to_json()))["a"]["outputs"][2]["shape"] == [1, 2]
+
+
+PROGRAM = """
+#include <stdio.h>
+#include "m.h"
+int main(void) {
+  for (int i = 0; i < M_SAMPLES; ++i)
+    for (int k = 0; k < M_OUTPUT_2_SIZE; ++k) printf("%.9g ", (double)m_output_2[i][k]);
+  printf("%.9g", (double)M_TOLERANCE_2);
+}
+"""
+
+
+def test_golden_vectors_hold_every_output(models, tmp_path):
+    model, file = models[dict]
+    vectors = golden.record(file, as_split((X, KIND), "test"), samples=3)
+    expected = model(vectors.raw)
+    for name, values in zip(("kind", "low", "value"), (vectors.output, *vectors.others), strict=True):
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
+    other = targets.get("host").run(file, vectors.input, latency=False).outputs
+    assert vectors.other_tolerances == tuple(np.abs(other[i] - vectors.others[i - 1]).max() for i in (1, 2))
+    vectors.save(tmp_path / "m")
+    np.testing.assert_array_equal(np.load(tmp_path / "m.npz")["output_2"], vectors.others[1])
+    record = json.loads((tmp_path / "m.json").read_text())
+    assert record["shapes"]["output_1"] == [3, 1]
+    np.testing.assert_array_equal([one["output_1"] for one in record["samples"]], vectors.others[0])
+    (tmp_path / "main.c").write_text(PROGRAM)
+    subprocess.run(["cc", "-std=c99", "-Wno-unused", "-o", tmp_path / "main", tmp_path / "main.c"], check=True)
+    printed = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout
+    assert np.array_equal(np.float32(printed.split()), [*vectors.others[1].ravel(), vectors.other_tolerances[1]])
 
 
 def test_output_that_is_not_named_or_not_there_is_refused(models):

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SCHEMA = "tfkd.golden/1"
 SUFFIXES = (".npz", ".h", ".json")
 
-_ARRAYS = ("raw", "input", "output", "label", "id")
 _C_TYPES = {"float32": "float", **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "int32", "int64")}}
 
 
@@ -37,13 +36,15 @@ class Golden:
         model: The .tflite.
         raw: Samples as the data set stores them, [N, ...].
         input: Inputs of the interpreter in the model's dtype, [N, ...].
-        output: Outputs of the interpreter, [N, ...].
+        output: Outputs of the interpreter, [N, ...]; of several the first.
         label: Labels, int64 [N].
         id: Ids of the samples in the data set, int64 [N].
         target: Target that computed the outputs.
         against: Target that the tolerance refers to.
         tolerance: Largest difference of one output value between both targets: in quantization steps, for float
             outputs in the unit of the output.
+        others: The other outputs of a model with several, `output_1`, `output_2` and so on in files.
+        other_tolerances: The tolerance of each of them.
     """
 
     model: TFLiteModel
@@ -55,6 +56,21 @@ class Golden:
     target: str
     against: str
     tolerance: float
+    others: tuple[np.ndarray, ...] = ()
+    other_tolerances: tuple[float, ...] = ()
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by their names in files."""
+        return {"raw": self.raw, "input": self.input, **self._outputs, "label": self.label, "id": self.id}
+
+    @property
+    def _outputs(self) -> dict[str, np.ndarray]:
+        return {"output": self.output, **{f"output_{number}": one for number, one in enumerate(self.others, 1)}}
+
+    @property
+    def _tolerances(self) -> dict[str, float]:
+        return dict(zip(self._outputs, (self.tolerance, *self.other_tolerances), strict=True))
 
     def to_json(self) -> JsonObject:
         """The vectors as plain JSON values, with the quantization of inputs and outputs."""
@@ -63,15 +79,24 @@ class Golden:
             "schema": SCHEMA,
             "model_sha256": self.model.sha256,
             "target": self.target,
-            "tolerance": {"against": self.against, "value": self.tolerance},
-            "input": {"dtype": quantized.dtype, "scales": [*quantized.scales], "zero_points": [*quantized.zero_points]},
-            "output": {
-                "dtype": str(self.output.dtype),
-                "scales": [*self.model.outputs[0].scales],
-                "zero_points": [*self.model.outputs[0].zero_points],
+            "tolerance": {
+                "against": self.against,
+                "value": self.tolerance,
+                **({"others": list(self.other_tolerances)} if self.others else {}),
             },
-            "shapes": {name: [*getattr(self, name).shape] for name in _ARRAYS},
-            "samples": [{name: getattr(self, name)[i].tolist() for name in _ARRAYS} for i in range(len(self.raw))],
+            "input": {"dtype": quantized.dtype, "scales": [*quantized.scales], "zero_points": [*quantized.zero_points]},
+            **{
+                name: {
+                    "dtype": str(values.dtype),
+                    "scales": [*tensor.scales],
+                    "zero_points": [*tensor.zero_points],
+                }
+                for (name, values), tensor in zip(self._outputs.items(), self.model.outputs, strict=True)
+            },
+            "shapes": {name: [*values.shape] for name, values in self.arrays.items()},
+            "samples": [
+                {name: values[i].tolist() for name, values in self.arrays.items()} for i in range(len(self.raw))
+            ],
         }
 
     def to_c(self, name: str = "golden") -> str:
@@ -81,14 +106,19 @@ class Golden:
             name: Prefix of all names in the header.
         """
         upper, tensor = name.upper(), self.model.inputs[0]
+        sized = {"raw": self.raw, "input": self.input, **self._outputs}
+        most = ", ".join(f"{one:g}" for one in self._tolerances.values())
         lines = [
             f"/* {len(self.raw)} golden vectors of the model with SHA-256 {self.model.sha256}.",
-            f" * Outputs of {self.target}; those of {self.against} differ by at most {self.tolerance:g}.",
+            f" * Outputs of {self.target}; those of {self.against} differ by at most {most}.",
             " * Each vector starts from the initial state of the model. */",
             f"#ifndef {upper}_H\n#define {upper}_H\n#include <stdint.h>\n",
             f"#define {upper}_SAMPLES {len(self.raw)}",
-            *(f"#define {upper}_{part.upper()}_SIZE {getattr(self, part)[0].size}" for part in _ARRAYS[:3]),
-            f"#define {upper}_TOLERANCE {_number(np.float32(self.tolerance))}",
+            *(f"#define {upper}_{part.upper()}_SIZE {values[0].size}" for part, values in sized.items()),
+            *(
+                f"#define {upper}_{part.upper().replace('OUTPUT', 'TOLERANCE')} {_number(np.float32(one))}"
+                for part, one in self._tolerances.items()
+            ),
         ]
         if tensor.scales:
             lines += [
@@ -96,7 +126,7 @@ class Golden:
                 f"#define {upper}_INPUT_SCALE {_number(np.float32(tensor.scales[0]))}",
                 f"#define {upper}_INPUT_ZERO_POINT ({tensor.zero_points[0]})",
             ]
-        lines += [_c_array(f"{name}_{part}", getattr(self, part)) for part in _ARRAYS]
+        lines += [_c_array(f"{name}_{part}", values) for part, values in self.arrays.items()]
         return "\n".join([*lines, f"#endif /* {upper}_H */", ""])
 
     def save(self, stem: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Path, ...]:
@@ -114,14 +144,15 @@ class Golden:
         """
         paths = files(stem, overwrite=overwrite)
         archive = io.BytesIO()
-        np.savez_compressed(archive, model_sha256=self.model.sha256, **{name: getattr(self, name) for name in _ARRAYS})
+        content: dict[str, Any] = {"model_sha256": self.model.sha256, **self.arrays}
+        np.savez_compressed(archive, **content)
         name = re.sub(r"\W", "_", Path(stem).name)
         # A C name must not start with a digit.
         header = self.to_c(name if name[:1].isalpha() else f"golden_{name}")
-        for path, content in zip(
+        for path, written in zip(
             paths, (archive.getvalue(), header.encode(), json.dumps(self.to_json()).encode()), strict=True
         ):
-            atomic.write(path, content)
+            atomic.write(path, written)
         return paths
 
 
@@ -154,7 +185,7 @@ def record(
     """Runs a .tflite on samples and records its inputs and outputs.
 
     Args:
-        model: A .tflite with one input and one output.
+        model: A .tflite with one input.
         split: Split with the samples; those of the test split were not used in training. Or another form of labelled
             data, such as a `tf.data.Dataset`, see `tfkd.data.as_split`.
         samples: Number of samples, stratified by class, 1..len(split).
@@ -175,10 +206,9 @@ def record(
     from tfkd.conversion.tflite import TFLiteModel
 
     model = TFLiteModel.load(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(model.inputs) != 1:
         raise ModelError(
-            f"golden: the model must have one input and one output. Received: {len(model.inputs)} and "
-            f"{len(model.outputs)}. Pass a model with one of each."
+            f"golden: the model must have one input. Received: {len(model.inputs)}. Pass a model with one input."
         )
     split = as_split(split, "test")
     if model.inputs[0].sample_shape != split.input_shape:
@@ -188,28 +218,43 @@ def record(
         )
     chosen = split.sample(samples, seed=seed)
     raw = model.quantize_input(chosen.x)
-    name, output = _default_outputs(model, raw) if target is None else _outputs(target, model, raw)
+    name, outputs = _default_outputs(model, raw) if target is None else _outputs(target, model, raw)
     other, compared = _outputs(against, model, raw)
-    # The difference of two int8 values does not fit into int8.
-    difference = np.abs(compared.astype(np.float64) - output.astype(np.float64)).max()
-    return Golden(model, np.asarray(chosen.x), raw, output, chosen.y, chosen.ids, name, other, float(difference))
+    tolerances = tuple(
+        # The difference of two int8 values does not fit into int8.
+        float(np.abs(one.astype(np.float64) - output.astype(np.float64)).max())
+        for one, output in zip(compared, outputs, strict=True)
+    )
+    return Golden(
+        model,
+        raw=np.asarray(chosen.x),
+        input=raw,
+        output=outputs[0],
+        label=chosen.y,
+        id=chosen.ids,
+        target=name,
+        against=other,
+        tolerance=tolerances[0],
+        others=outputs[1:],
+        other_tolerances=tolerances[1:],
+    )
 
 
-def _outputs(target: str | Target, model: TFLiteModel, inputs: np.ndarray) -> tuple[str, np.ndarray]:
+def _outputs(target: str | Target, model: TFLiteModel, inputs: np.ndarray) -> tuple[str, tuple[np.ndarray, ...]]:
     from tfkd import targets
 
     place = targets.get(target) if isinstance(target, str) else target
     measured = place.run(model, inputs, latency=False)
     if not measured.valid:
         raise DeviceError(f"golden: the run on {place.spec} is not valid: {measured.invalid_reason} Run it again.")
-    if not np.isfinite(measured.outputs[0]).all():
+    if not all(np.isfinite(output).all() for output in measured.outputs):
         raise ModelError(
             f"golden: outputs must be finite. Received: NaN or infinity on {place.spec}. Check its weights."
         )
-    return place.spec, measured.outputs[0]
+    return place.spec, tuple(measured.outputs)
 
 
-def _default_outputs(model: TFLiteModel, inputs: np.ndarray) -> tuple[str, np.ndarray]:
+def _default_outputs(model: TFLiteModel, inputs: np.ndarray) -> tuple[str, tuple[np.ndarray, ...]]:
     try:
         return _outputs("tflm", model, inputs)
     except (ModelError, ToolMissingError):  # not supported or not installed; the result names the target that ran
