@@ -1,6 +1,7 @@
 """Which ops accelerators take, by published lists and by Arm's compiler."""
 
 import json
+import random
 
 import keras
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from typer.testing import CliRunner
 
-from tfkd import cli
+from tests.random_graph import Net
+from tfkd import cli, targets
 from tfkd.conversion.converter import convert
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
@@ -134,3 +136,21 @@ def test_command_prints_a_table_and_json(broken_in_the_middle):
     assert [one["mac_share"] for one in found] == [1, 1]
     assert found[1]["first_break"]["op"] == "CUMSUM"
     assert np.sum([op["macs"] for op in found[0]["ops"]]) == broken_in_the_middle.macs
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (b"edgetpu-custom-op", "edgetpu_compiler has compiled this file .* an Edge TPU .* edgetpu_compiler was given"),
+        (b"ethos-u", "Vela has compiled this file .* Vela was given"),
+    ],
+)
+def test_file_that_was_compiled_for_an_accelerator_is_named_as_such(code, reason):
+    made = Net(random.Random(0))
+    out = made.op("CUSTOM", [made.input((1, 4))], [made.output((1, 4))])
+    made.model.operatorCodes[0].customCode = code
+    content = made.bytes(out)
+    with pytest.raises(ModelError, match=reason):
+        npu.estimate(content)
+    with pytest.raises(ModelError, match=reason):
+        targets.get("host").run(content, np.zeros((1, 4), "int8"), latency=False)

@@ -34,6 +34,11 @@ _BUILTIN_CODE = 10
 _BUFFER_DATA = 4
 _OPS_WITHOUT_OUTPUT = ("ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE_IMPORT")
 
+# The custom op into which Arm's compiler Vela puts all that an NPU computes.
+VELA = "ethos-u"
+# The compilers for an accelerator that write such custom ops, and what runs these.
+_COMPILED = {VELA: ("Vela", "an Ethos-U NPU"), "edgetpu-custom-op": ("edgetpu_compiler", "an Edge TPU")}
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
@@ -123,6 +128,18 @@ class TFLiteGraph:
 def custom_ops(graphs: Iterable[TFLiteGraph]) -> list[str]:
     """Names of the custom ops of subgraphs, sorted."""
     return sorted({op.name for graph in graphs for op in graph.ops} - set(_OP_NAMES.values()))
+
+
+def compiled(graphs: Iterable[TFLiteGraph]) -> str:
+    """Why a file that a compiler made for an accelerator runs nowhere else, and what to do; empty for other files."""
+    for op in custom_ops(graphs):
+        if op in _COMPILED:
+            compiler, accelerator = _COMPILED[op]
+            return (
+                f"{compiler} has compiled this file already: its op {op} holds commands that only {accelerator} runs. "
+                f"Pass the file that {compiler} was given."
+            )
+    return ""
 
 
 def read(content: bytes, where: str) -> tuple[TFLiteGraph, ...]:

@@ -28,8 +28,6 @@ _REMEDIES = {"int4": "Convert the Keras model again without int4 layers: leave o
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
 # Custom ops of TensorFlow Lite Micro that C is generated for.
 _CUSTOM = ("CIRCULAR_BUFFER",)
-# The custom op into which Arm's compiler Vela puts all that an NPU computes.
-VELA = "ethos-u"
 # The least number of inputs and outputs of the ops of resource variables; other ops have one of each.
 _COUNTS = {"VAR_HANDLE": (0, 1), "READ_VARIABLE": (1, 1), "ASSIGN_VARIABLE": (2, 0), "CALL_ONCE": (0, 0)}
 # What the flatbuffers reader and NumPy raise on damaged bytes.
@@ -155,18 +153,19 @@ def check_custom_ops(model: TFLiteModel) -> None:
     """Refuses a model with custom ops that no C is generated for.
 
     Raises:
-        ModelError: The model has such ops; the message names all of them.
+        ModelError: The model has such ops; the message names all of them, or the compiler that wrote them.
     """
-    known = (*_CUSTOM, VELA)  # `read` refuses that of Vela
-    found = [op for op in tflite_reader.custom_ops(model.subgraphs) if op not in known]
+    where = model.path or "micro.emit"
+    if why := tflite_reader.compiled(model.subgraphs):
+        raise ModelError(f"{where}: {why}")
+    found = [op for op in tflite_reader.custom_ops(model.subgraphs) if op not in _CUSTOM]
     if not found:
         return
     remedy = "Replace their layers, or end the model before them and compute the rest in your own code"
     if not missing(found):
         remedy += ". TensorFlow Lite Micro has kernels for them: `tfkd export-c --format tflm`"
     raise ModelError(
-        f"{model.path or 'micro.emit'}: must have no custom ops, for which there are no C kernels. Received: "
-        f"{', '.join(found)}. {remedy}."
+        f"{where}: must have no custom ops, for which there are no C kernels. Received: {', '.join(found)}. {remedy}."
     )
 
 
@@ -212,11 +211,6 @@ def _subgraph(model: TFLiteModel, root: schema.Model, number: int) -> Graph:
     """A subgraph by its number in the file; `root` is the model's flatbuffers table."""
     subgraph, described = root.Subgraphs(number), model.subgraphs[number]
     _check_shapes(described)
-    if any(op.name == VELA for op in described.ops):
-        raise UnsupportedFile(
-            f"must be a file from before Vela. Received: the custom op {VELA}, whose commands only an Ethos-U NPU "
-            "runs. Pass the .tflite that Vela was given."
-        )
     tensors = tuple(
         _tensor(i, info, subgraph.Tensors(i), root, len(model.content)) for i, info in enumerate(described.tensors)
     )

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from tfkd._internal import isolation
 from tfkd._internal.types import InputArrays, JsonObject
-from tfkd.conversion import litert
+from tfkd.conversion import litert, tflite_reader
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, ToolMissingError
 from tfkd.targets import chunks, target
@@ -109,10 +109,9 @@ class Host(target.Target):
             prepare = "tfkd.conversion.litert:load" if timed else ""
             results = isolation.run_all("tfkd.conversion.litert:run", calls, prepare=prepare, **limits)
         except isolation.ChildRefused as error:
-            raise ModelError(
-                f"{self.spec}: LiteRT does not accept the model: {error}\nConvert it with `tfkd convert`, which uses "
-                "builtin ops only."
-            ) from None
+            remedy = tflite_reader.compiled(model.subgraphs)
+            remedy = remedy or "Convert it with `tfkd convert`, which uses builtin ops only."
+            raise ModelError(f"{self.spec}: LiteRT does not accept the model: {error}\n{remedy}") from None
         return self._measurement(model, results, timed, count)
 
     def _measurement(

@@ -21,6 +21,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal.suggestion import suggestion
 from tfkd._internal.types import JsonObject
+from tfkd.conversion import tflite_reader
 from tfkd.conversion.tflite import TFLiteGraph, TFLiteModel, op_macs
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets import vela
@@ -216,7 +217,7 @@ def estimate(
 
     Raises:
         InputError: There is no accelerator of a name, or the model cannot be read.
-        ModelError: The model is damaged.
+        ModelError: The model is damaged, or was compiled for an accelerator.
 
     >>> "edgetpu" in names()
     True
@@ -228,6 +229,8 @@ def estimate(
             raise InputError(
                 f"npu: accelerator must be one of {', '.join(names())}. Received: {name!r}.{suggestion(name, names())}"
             )
+    if why := tflite_reader.compiled(loaded.subgraphs):
+        raise ModelError(f"npu: {why}")
     return [_by_compiler(loaded, name) if name in vela.ACCELERATORS else _by_list(loaded, name) for name in chosen]
 
 

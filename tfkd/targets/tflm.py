@@ -18,7 +18,6 @@ from tfkd.conversion import litert, tflite_reader
 from tfkd.conversion.micro_interpreter import MicroInterpreter
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError, ToolMissingError
-from tfkd.micro.graph import VELA
 from tfkd.targets import chunks, target
 from tfkd.targets.measurement import Measurement, Memory
 
@@ -140,9 +139,8 @@ def _explain(error: str, model: TFLiteModel) -> str:
     """Why it refused a model, as far as that is known, and what to do, in sentences."""
     custom = tflite_reader.custom_ops(model.subgraphs)
     if custom and "op code CUSTOM" in error:
-        if VELA in custom:
-            return f"The op {VELA} holds commands that only an Ethos-U NPU runs. Pass the file that Vela was given."
-        return f"It lacks one of the custom ops of the model: {', '.join(custom)}. Replace the layer."
+        lacking = f"It lacks one of the custom ops of the model: {', '.join(custom)}. Replace the layer."
+        return tflite_reader.compiled(model.subgraphs) or lacking
     if missing := sorted(set(re.findall(r"Didn't find op for builtin opcode '(\w+)'", error))):
         return f"It does not support {', '.join(missing)}. {_remedy(model)}"
     if inside := _uint8_ops(model):

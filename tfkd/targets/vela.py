@@ -17,7 +17,6 @@ from tfkd._internal.suggestion import suggestion
 from tfkd.conversion import tflite_reader
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
-from tfkd.micro.graph import VELA
 from tfkd.targets import target
 
 
@@ -184,8 +183,8 @@ def compile_model(
         raise InputError(f"ethos-u: the NPU must be one of {', '.join(ACCELERATORS)}. Received: {accelerator!r}.")
     system = system or ACCELERATORS[accelerator]
     check_system(accelerator, system)
-    if VELA in tflite_reader.custom_ops(model.subgraphs):
-        raise ModelError(f"{accelerator}: Vela has compiled this file already. Pass the file that Vela was given.")
+    if why := tflite_reader.compiled(model.subgraphs):
+        raise ModelError(f"{accelerator}: {why}")
     with tempfile.TemporaryDirectory(prefix="tfkd-") as name:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(model.content)
@@ -262,6 +261,6 @@ def _cpu_ops(compiled: TFLiteModel, printed: str) -> tuple[CPUOp, ...]:
         CPUOp(op.name, name, reasons.get(name, ""))
         for graph in compiled.subgraphs
         for op in graph.ops
-        if op.name != VELA
+        if op.name != tflite_reader.VELA
         for name in [graph.tensors[op.outputs[0]].name if op.outputs else ""]
     )
