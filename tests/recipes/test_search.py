@@ -143,6 +143,20 @@ def test_machine_that_ends_before_others_has_succeeded(searched, digits_teacher_
     assert "others train candidates still" in capsys.readouterr().out
 
 
+def test_range_over_an_unknown_option_is_refused_before_the_teacher_is_trained(digits_teacher_file, tmp_path):
+    path = write(tmp_path, "unknown", digits_teacher_file)
+    path.write_text(path.read_text().replace("width = [4, 40]", "units = [4, 40]"))
+    with pytest.raises(InputError, match="digits_student takes the options: .*width.* Received: units"):
+        runner.run(recipes.load(path))
+
+
+def test_candidates_that_cannot_be_built_are_called_so(digits_teacher_file, tmp_path, capsys):
+    path = write(tmp_path, "unbuildable", digits_teacher_file)
+    path.write_text(path.read_text().replace("width = [4, 40]", "kernel = [-1]"))
+    assert not runner.run(recipes.load(path)).ok
+    assert "No candidate can be built. The first of" in capsys.readouterr().out
+
+
 def test_no_candidate_within_the_contract_names_the_nearest(digits_teacher_file, tmp_path, capsys):
     path = write(tmp_path, "small", digits_teacher_file, max_bytes=1_000)
     result = runner.run(recipes.load(path))

@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -43,6 +43,20 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: 
     >>> build("resnet_cifar", (32, 32, 3), 10, depth=32).name
     'resnet32'
     """
+    check_options(name, options)
+    return BUILDERS[name](input_shape, num_classes, **options)
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Refuses a builder or options that do not exist.
+
+    Args:
+        name: Name of a builder.
+        options: Names of further arguments of the builder.
+
+    Raises:
+        InputError: The name or an option is unknown.
+    """
     if name not in BUILDERS:
         hint = suggestion(name, NAMES) or f" Models: {', '.join(NAMES)}."
         raise InputError(f"models.build: unknown model {name!r}.{hint}")
@@ -52,7 +66,6 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, **options: 
             f"models.build: {name} takes the options: {', '.join(known) or 'none'}. Received: {', '.join(unknown)}. "
             f"Remove or rename the unknown ones."
         )
-    return BUILDERS[name](input_shape, num_classes, **options)
 
 
 def load(

@@ -45,13 +45,20 @@ def refuse(findings: Sequence[Finding], what: str, advice: str) -> None:
         raise InputError("\n".join([what, *errors, advice]))
 
 
-def refuse_teacher(findings: Sequence[Finding], *, allowed: bool, on_note: Callable[[str], None]) -> None:
+def refuse_teacher(
+    findings: Sequence[Finding],
+    *,
+    allowed: bool,
+    on_note: Callable[[str], None],
+    remedy: str = "set allow_bad_teacher = true in [distillation]",
+) -> None:
     """Refuses to train with a bad teacher, and reports what else was found about it.
 
     Args:
         findings: The findings on the teacher.
         allowed: Whether the training goes on in spite of errors.
         on_note: Called with each finding that does not stop the training.
+        remedy: What permits the teacher; by default the key of a recipe.
 
     Raises:
         InputError: There is an error among the findings, and it is not allowed.
@@ -63,5 +70,5 @@ def refuse_teacher(findings: Sequence[Finding], *, allowed: bool, on_note: Calla
         refuse(
             findings,
             "The teacher is refused before the training of the student.",
-            "Correct that, or pass allow_bad_teacher=True to train with this teacher.",
+            f"Correct that, or {remedy} to train with this teacher.",
         )

@@ -304,7 +304,7 @@ def _examine_teacher(
     if job.from_file and not any(finding.severity == "error" for finding in findings):
         finding = _compare_teacher(examination, job.model_input.load(job.model, logits=task.gives_logits), splits, task)
         findings += [finding] if finding else []
-    refuse_teacher(findings, allowed=settings.allow_bad_teacher, on_note=on_note)
+    refuse_teacher(findings, allowed=settings.allow_bad_teacher, on_note=on_note, remedy="pass allow_bad_teacher=True")
 
 
 def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits, task: Task) -> Finding | None:

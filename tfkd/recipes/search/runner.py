@@ -114,12 +114,21 @@ class _Search:
         self.folder = recipe.folder / "search"
         self.folder.mkdir(parents=True, exist_ok=True)
         check_packages()
+        self._check_options()
         self.shared = SharedSteps(recipe, self.folder, progress)
         self.task = self.shared.base.task
         self.name = self._name()
         self.study = Study(self.folder, self.name, seed=recipe.seed, epochs=self.epochs, reduction=settings.reduction)
         self.own = self._candidate({})
         self._is_warned = False
+
+    def _check_options(self) -> None:
+        """Refuses a range over an option that the builder lacks, before the teacher is trained."""
+        from tfkd.models.loading import check_options
+
+        name, space = self.recipe.student.model, self.settings.space
+        if name and ":" not in name and ("student", "model") not in space:
+            check_options(name, [path[2] for path in space if path[:2] == ("student", "options")])
 
     def _name(self) -> str:
         """A hash of all that candidates depend on: a changed recipe, data set or teacher begins another study."""
@@ -279,8 +288,10 @@ class _Search:
         refused = [one for one in self.study.found() if one.outcome == "refused"]
         if not refused:
             return "No candidate was finished. The same command continues."
+        if not any(one.cost and one.cost.bytes for one in refused):
+            return f"No candidate can be built. The first of {len(refused)}: {refused[0].reason}"
         least = min(refused, key=lambda one: one.cost.excess if one.cost else 1.0)
         return (
             f"No candidate is within the contract. The nearest of {len(refused)}: {json.dumps(dict(least.values))}. "
-            f"{least.reason}. Lower the ranges, or raise the limit."
+            f"{(least.reason or '').rstrip('.')}. Lower the ranges, or raise the limit."
         )
