@@ -123,6 +123,17 @@ def test_alpha_zero_equals_plain_training_bit_for_bit():
         np.testing.assert_array_equal(one, another)
 
 
+def test_weight_of_the_only_output_holds_for_both_losses():
+    teacher, results = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]), []
+    for weights in (None, [2.0]):
+        keras.utils.set_random_seed(1)
+        student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        options = {"loss": HARD, "loss_weights": weights}
+        results.append(distil(student, teacher, y=KIND, task="classification", compile_options=options)[1])
+    for name in ("loss", "soft_loss", "hard_loss"):
+        assert results[1][name] == pytest.approx([2 * results[0][name][0]], rel=1e-5)
+
+
 def test_output_without_labels_learns_from_the_teacher_alone():
     student, teacher = heads("list", 4), heads("list", 16)
     options = {"loss": {"kind": HARD}, "metrics": {"kind": ["accuracy"]}}
