@@ -82,18 +82,29 @@ def comment(text: str) -> str:
     return "".join(c if c.isprintable() and c.isascii() and c not in "*\\" else "_" for c in text)[:80]
 
 
-def array_text(label: str, values: np.ndarray, section: str = "") -> str:
+def array_text(label: str, values: np.ndarray, section: str = "", packed: bool = False) -> str:
     """C of a constant array of integers.
 
     Args:
         label: C name.
         values: Its values, of any shape.
         section: Macro that stands behind the name.
+        packed: Whether they are results of `lowering.channel_pairs.packed_weights`, which each core orders as it needs.
     """
-    text = textwrap.fill(", ".join(map(str, values.reshape(-1).tolist())), 118, break_on_hyphens=False)
+    numbers = values.reshape(-1)
+    items = _packed(numbers) if packed else map(str, numbers.tolist())
+    text = textwrap.fill(", ".join(items), 118, break_on_hyphens=False)
     aligned = "TFKD_ALIGNED " if values.dtype.name == "int16" else ""  # kernels read int16 by words
     place = f" {section}" if section else ""
     return f"static const {CTYPES[values.dtype.name]} {aligned}{label}[{values.size}]{place} = {{\n{text}}};"
+
+
+def _packed(words: np.ndarray) -> list[str]:
+    """Macros of kernels/packed_weights.h for words of two weights: each has four values of one channel, then the other's."""
+    fours = words.reshape(-1, 4)[:, [0, 2, 1, 3]].astype("int32")
+    first = fours.astype("int8").astype("int32")
+    second = ((fours - first) // 256).astype("int8")
+    return [f"TFKD_PACKED({','.join(map(str, both))})" for both in np.hstack([first, second]).tolist()]
 
 
 def include_guard(label: str, text: str) -> str:

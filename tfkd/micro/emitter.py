@@ -65,15 +65,25 @@ class _Constants:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._labels: dict[bytes, str] = {}
+        self._labels: dict[tuple[bool, str, bytes], str] = {}
+        self._packed: set[str] = set()
         self.arrays: dict[str, np.ndarray] = {}
 
-    def label(self, field: str, index: int, values: np.ndarray) -> str:
-        """C name of an array: `field` of layer `index`, or of the layer that has an equal one already."""
+    def label(self, field: str, index: int, values: np.ndarray, packed: bool = False) -> str:
+        """C name of an array: `field` of layer `index`, or of the layer that has an equal one already.
+
+        Args:
+            field: Field of the layer's struct.
+            index: Number of the layer.
+            values: The array.
+            packed: See `array_text`.
+        """
         values = np.ascontiguousarray(values)
-        key = values.dtype.name.encode() + values.tobytes()
+        key = packed, values.dtype.name, values.tobytes()
         label = self._labels.setdefault(key, f"tfkd_{self._name}_{field}_{index}")
         self.arrays.setdefault(label, values)
+        if packed:
+            self._packed.add(label)
         return label
 
     @property
@@ -83,7 +93,8 @@ class _Constants:
     def text(self) -> str:
         section = f"TFKD_{self._name.upper()}_WEIGHTS"
         defaults = f"#ifndef {section}\n#define {section} TFKD_WEIGHTS\n#endif"
-        return "\n".join([defaults, *(array_text(label, values, section) for label, values in self.arrays.items())])
+        arrays = (array_text(label, values, section, label in self._packed) for label, values in self.arrays.items())
+        return "\n".join([defaults, *arrays])
 
 
 def emit(
@@ -196,7 +207,7 @@ def _layer(context: Context, layer: Layer, index: int, function: str, constants:
     if layer.scratch_bytes:
         tensors.append(f"(int16_t *)(void *)(arena + {context.places.scratch(index)})")
     fields = textwrap.fill(
-        ", ".join(f"/*{field}*/ {_value(field, layer.fields[field], index, constants)}" for field in _order(layer)),
+        ", ".join(f"/*{field}*/ {_value(layer, field, index, constants)}" for field in _order(layer)),
         110,
         initial_indent="        ",
         subsequent_indent="        ",
@@ -224,10 +235,12 @@ def _order(layer: Layer) -> tuple[str, ...]:
     return order
 
 
-def _value(field: str, value: int | tuple[int, ...] | np.ndarray, index: int, constants: _Constants) -> str:
-    """C initializer of a struct's field."""
+def _value(layer: Layer, field: str, index: int, constants: _Constants) -> str:
+    """C initializer of a field of a layer's struct."""
+    value = layer.fields[field]
     if isinstance(value, np.ndarray):
-        return constants.label(field, index, value)
+        packed = field == "weights" and layer.kernel in ("convolution", "fully_connected")
+        return constants.label(field, index, value, packed)
     return f"{{{', '.join(map(str, value))}}}" if isinstance(value, tuple) else str(value)
 
 

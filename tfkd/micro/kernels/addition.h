@@ -7,6 +7,7 @@
  * 20 (int8) or 15 (int16) more bits, added, and scaled to the output. */
 #include "arithmetic.h"
 #include "arm_dsp_addition.h"
+#include "arm_helium.h"
 
 typedef struct {
     int32_t multiplier1, multiplier2, out_multiplier;
@@ -37,7 +38,27 @@ TFKD_INLINE void TFKD_NAME(addition)(const TFKD_NAME(addition_params) *p, const 
     const int32_t sign1 = -(shift1 > 0), sign2 = -(shift2 > 0), out_sign = -(out_shift > 0);
     const int32_t zero1 = p->zero_point1, zero2 = p->zero_point2, least = p->least, most = p->most;
     const int32_t step1 = p->stride1[3], step2 = p->stride2[3], zero = p->out_zero_point, subtract = p->sign < 0;
-#if TFKD_DSP
+#if TFKD_MVE
+    /* int8 without broadcasting, four values at a time; shifts as exponents, of which one is never positive */
+    if (sizeof(TFKD_VALUE) == 1 && step1 == 1 && step2 == 1 && p->size[0] * p->size[1] * p->size[2] == 1) {
+        const int8_t *a = (const int8_t *)(const void *)in1, *b = (const int8_t *)(const void *)in2;
+        const int32x4_t right1 = vdupq_n_s32(-shift1), right2 = vdupq_n_s32(-shift2), right = vdupq_n_s32(-out_shift);
+        const int32x4_t factor1 = vdupq_n_s32(multiplier1), factor2 = vdupq_n_s32(multiplier2);
+        const int32x4_t factor = vdupq_n_s32(out_multiplier), low = vdupq_n_s32(least), high = vdupq_n_s32(most);
+        int8_t *to = (int8_t *)(void *)out;
+        for (int32_t count = p->size[3]; count > 0; count -= 4, a += 4, b += 4, to += 4) {
+            const mve_pred16_t some = vctp32q((uint32_t)count);
+            int32x4_t x = vsubq_n_s32(vldrbq_z_s32(a, some), zero1), y = vsubq_n_s32(vldrbq_z_s32(b, some), zero2);
+            if (flags & TFKD_FIRST_HALVES) x = vshlq_n_s32(x, 19);
+            else x = tfkd_multiply_4(vshlq_n_s32(x, 20), factor1, right1, TFKD_SIGNED);
+            if (flags & TFKD_SECOND_HALVES) y = vshlq_n_s32(y, 19);
+            else y = tfkd_multiply_4(vshlq_n_s32(y, 20), factor2, right2, TFKD_SIGNED);
+            x = tfkd_multiply_4(subtract ? vsubq_s32(x, y) : vaddq_s32(x, y), factor, right, TFKD_SIGNED);
+            vstrbq_p_s32(to, vminq_s32(vmaxq_s32(vaddq_n_s32(x, zero), low), high), some);
+        }
+        return;
+    }
+#elif TFKD_DSP
     /* int8 without broadcasting, with the full output range; the operand that does not halve needs a shift */
     const int32_t first = flags & TFKD_FIRST_HALVES, both = first && flags & TFKD_SECOND_HALVES;
     const int32_t scaled_shift = first ? shift2 : shift1;

@@ -19,10 +19,14 @@
  * (a row of the kernel, or one pixel where dilation or groups leave gaps). First come the whole fours of all runs, each
  * four in the order 0 2 1 3 (see arm_dsp.h), then the remaining 0 to 3 values of all runs. Example with 2 runs of 6:
  *
- *   run 0: a0 a1 a2 a3 a4 a5    run 1: b0 b1 b2 b3 b4 b5    column: a0 a2 a1 a3  b0 b2 b1 b3  a4 a5 b4 b5 */
+ *   run 0: a0 a1 a2 a3 a4 a5    run 1: b0 b1 b2 b3 b4 b5    column: a0 a2 a1 a3  b0 b2 b1 b3  a4 a5 b4 b5
+ *
+ * Cores with vectors have columns and weights of their own, see arm_helium_convolution.h. */
 #include "arithmetic.h"
 #include "arm_dsp_convolution.h"
+#include "arm_helium_convolution.h"
 #include "arm_thumb1_convolution.h"
+#include "packed_weights.h"
 
 typedef struct {
     const int16_t *weights; /* [groups, pairs of channels, depth / 2, 2]: packed, see tfkd_second */
@@ -41,6 +45,84 @@ typedef struct {
     int8_t zero_point, out_zero_point, least, most;
 } tfkd_convolution_params;
 
+#if TFKD_MVE
+/* Writes the receptive field of one group, whose corner is at (y, x) and may be outside the image, into a column. */
+TFKD_NOINLINE static void tfkd_field(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x,
+                                     int8_t *to) {
+    const int32_t part = p->group_channels, height = p->height, width = p->width, channels = p->channels;
+    const int together = p->dilation_width == 1 && part == channels;
+    const int32_t pieces = together ? 1 : p->kernel_width, wide = together ? p->kernel_width : 1, run = wide * part;
+    const int32_t fours = run & ~3, dilation = p->dilation_width, next = p->dilation_height;
+    const int8_t zero_point = p->zero_point;
+    int32_t rest = p->kernel_height * pieces * fours; /* from `to` to the next of the remaining values */
+    for (const int32_t end = y + p->kernel_height * next; y < end; y += next)
+        for (int32_t i = 0, at = x; i < pieces; i++, at += dilation) {
+            const int inside = y >= 0 && y < height;
+            const int32_t first = inside ? tfkd_clamp(-at, 0, wide) * part : run;
+            const int32_t last = inside ? tfkd_clamp(width - at, 0, wide) * part : run;
+            const int8_t *from = in + (y * width + at) * channels;
+            if (first == 0 && last == run && fours == run) tfkd_copy_bytes(to, from, run);
+            else {
+                tfkd_part_of_run(to, rest, fours, 0, zero_point, 0, first);
+                tfkd_part_of_run(to, rest, fours, from, zero_point, first, last);
+                tfkd_part_of_run(to, rest, fours, 0, zero_point, first > last ? first : last, run);
+            }
+            to += fours, rest += run - 2 * fours;
+        }
+}
+
+/* The next up to three fields times the channels of a group. */
+TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, int32_t group, const int8_t *columns,
+                                            int8_t *out, int32_t count, int flags) {
+    const int32_t part = p->group_out_channels, depth = p->depth, step = p->out_channels, pairs = (part + 1) / 2;
+    const int16_t *weights = p->weights + group * pairs * depth;
+    const int32_t *pair = p->pairs + group * pairs * 7;
+    for (int32_t c = 0; c < part; c += 4, weights += 2 * depth, pair += 14) {
+        int32_t sums[3][4];
+        tfkd_three_times_two(columns, weights, depth, sums);
+        if (c + 2 < part) tfkd_three_times_two(columns, weights + depth, depth, (int32_t(*)[4])(sums[0] + 2));
+        else sums[0][2] = sums[1][2] = sums[2][2] = sums[0][3] = sums[1][3] = sums[2][3] = 0;
+        const tfkd_scaling_4 scaling = tfkd_scaling(pair, part - c, flags);
+        const mve_pred16_t some = vctp32q((uint32_t)(part - c));
+        int8_t *to = out + c;
+        for (int32_t i = 0; i < count; i++, to += step) {
+            const int32x4_t x = vaddq_s32(vldrwq_s32(sums[i]), scaling.bias);
+            vstrbq_p_s32(to, tfkd_requantize_4(x, scaling.multiplier, scaling.exponent, p->out_zero_point, p->least,
+                                               p->most, flags), some);
+        }
+    }
+}
+
+TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t *in, int8_t *out, int16_t *scratch,
+                                  int flags) {
+    const int32_t part = p->group_channels, depth = p->depth, right = p->stride_width, down = p->stride_height;
+    const int32_t end = p->out_width * right - p->pad_left, step = p->channels * right;
+    const int pixel = p->kernel_height == 1 && p->kernel_width == 1 && !p->pad_top && !p->pad_left &&
+                      p->width * down == p->out_width * right && (p->out_height - 1) * down < p->height &&
+                      (p->out_width - 1) * right < p->width; /* fields are successive pixels without gaps */
+    int8_t *columns = (int8_t *)(void *)scratch;
+    for (int32_t group = 0; group < p->groups; group++) {
+        const int8_t *from = in + group * part;
+        int8_t *to = out + group * p->group_out_channels;
+        int32_t y = -p->pad_top, x = -p->pad_left;
+        for (int32_t todo = p->out_height * p->out_width; todo > 0; todo -= 3, to += 3 * p->out_channels) {
+            const int32_t count = todo < 3 ? todo : 3;
+            if (pixel && step == depth) tfkd_copy_bytes(columns, from, count * depth), from += count * step;
+            else
+                for (int32_t i = 0; i < count; i++) {
+                    if (pixel) {
+                        tfkd_copy_bytes(columns + i * depth, from, part), from += step;
+                        continue;
+                    }
+                    tfkd_field(p, from, y, x, columns + i * depth);
+                    x += right;
+                    if (x == end) x = -p->pad_left, y += down;
+                }
+            tfkd_columns_times_weights(p, group, columns, to, count, flags);
+        }
+    }
+}
+#else
 /* Index of value k in a column; see the drawing above. */
 TFKD_INLINE int32_t tfkd_place(int32_t k) { return (k >> 1) * 6 + (k & 1); }
 
@@ -318,3 +400,4 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
         }
     }
 }
+#endif

@@ -10,6 +10,7 @@
  * its outputs are written, so that the output may overwrite the input where the shapes are equal. */
 #include "arithmetic.h"
 #include "arm_dsp_depthwise.h"
+#include "arm_helium_depthwise.h"
 
 typedef struct {
     const int8_t *weights;
@@ -112,8 +113,91 @@ TFKD_NOINLINE static void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, con
 }
 #endif
 
+#if TFKD_MVE
+/* Row `row` of the padded input of some channels, `lanes` bytes a pixel. */
+TFKD_NOINLINE static void tfkd_padded_row(const tfkd_depthwise_params *p, const int8_t *in, int32_t row, int8_t *to,
+                                          int32_t lanes, int32_t count) {
+    const int32_t y = row - p->pad_top, channels = p->channels, left = p->pad_left * lanes;
+    const int32_t columns = tfkd_clamp(p->plane_width - p->pad_left, 0, p->width);
+    if (y < 0 || y >= p->height) {
+        tfkd_fill_bytes(to, p->zero_point, p->plane_width * lanes);
+        return;
+    }
+    tfkd_fill_bytes(to, p->zero_point, left);
+    tfkd_fill_bytes(to + left + columns * lanes, p->zero_point, p->plane_width * lanes - left - columns * lanes);
+    in += y * p->width * channels, to += left;
+    if (channels == lanes) {
+        tfkd_copy_bytes(to, in, columns * lanes);
+        return;
+    }
+    const mve_pred16_t some = vctp8q((uint32_t)count);
+    for (int32_t x = 0; x < columns; x++, in += channels, to += lanes) vstrbq_p_s8(to, vldrbq_z_s8(in, some), some);
+}
+
+/* A row of outputs of some channels. */
+TFKD_INLINE void tfkd_output_row(const tfkd_depthwise_params *p, const tfkd_scaling_16 *scaling, const int8_t *from,
+                                 const int8_t *weights, int8_t *out, int32_t lanes, int32_t count, int flags) {
+    const int32_t rows = p->kernel_height, columns = p->kernel_width, step = p->dilation_width * lanes;
+    const int32_t row = p->dilation_height * p->plane_width * lanes, next = p->stride_width * lanes;
+    const int32_t channels = p->channels, zero_point = p->out_zero_point;
+    const int8_t least = p->least, most = p->most;
+    const int usual = rows == 3 && columns == 3 && step == 16 && lanes == 16;
+    const mve_pred16_t some = vctp8q((uint32_t)count);
+    for (int32_t x = p->out_width; x > 0; x--, out += channels, from += next) {
+        tfkd_sixteen sums;
+        for (int32_t i = 0; i < 4; i++) sums.sums[i] = vldrwq_s32(scaling->bias + 4 * i);
+        if (usual) tfkd_taps(&sums, from, weights, 3, 3, 16, row, 16);
+        else tfkd_taps(&sums, from, weights, rows, columns, step, row, lanes);
+        vstrbq_p_s8(out, tfkd_requantize_16(&sums, scaling, zero_point, least, most, flags), some);
+    }
+}
+
+/* Bytes of the scratch buffer. */
+TFKD_INLINE int32_t tfkd_depthwise_bytes(const tfkd_depthwise_params *p) {
+    const int32_t pairs = (p->plane_height + 1) / 2 < p->row_pairs ? (p->plane_height + 1) / 2 : p->row_pairs;
+    return p->plane_width * (p->plane_height > 8 * pairs ? 2 * p->plane_height : 16 * pairs);
+}
+
+/* Up to 16 channels at a time, as many as the scratch buffer has room for: the rows that a row of outputs reads, or
+ * more, and the weights. Returns 0, and does nothing, where four channels are too many.
+ *
+ * Rows are read before the outputs that may overwrite them are written. */
+TFKD_INLINE int tfkd_depthwise_16(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out, int8_t *plane,
+                                  int flags) {
+    const int32_t taps = p->kernel_height * p->kernel_width, reach = (p->kernel_height - 1) * p->dilation_height + 1;
+    const int32_t bytes = tfkd_depthwise_bytes(p) - 16, channels = p->channels; /* 16: what the last load may exceed */
+    int32_t lanes = 16;
+    while (lanes > 2 && lanes * (reach * p->plane_width + taps) > bytes) lanes /= 2;
+    if (lanes < 4 || p->channel_multiplier > 1) return 0;
+    const int32_t row = lanes * p->plane_width, most = (bytes - lanes * taps) / row;
+    const int32_t room = most < p->plane_height ? most : p->plane_height;
+    int8_t *weights = plane + room * row;
+    for (int32_t c = 0; c < channels; c += lanes) {
+        const int32_t count = channels - c < lanes ? channels - c : lanes;
+        tfkd_scaling_16 scaling;
+        tfkd_scaling_of(&scaling, p->bias + c, p->multiplier + c, p->shift + c, count, flags);
+        for (int32_t i = 0; i < count; i++)
+            for (int32_t tap = 0; tap < taps; tap++) weights[tap * lanes + i] = p->weights[(c + i) * taps + tap];
+        for (int32_t y = 0, top = 0, held = 0; y < p->out_height;) {
+            for (; held < room && top + held < p->plane_height; held++)
+                tfkd_padded_row(p, in + c, top + held, plane + held * row, lanes, count);
+            for (; y < p->out_height && y * p->stride_height + reach <= top + held; y++)
+                tfkd_output_row(p, &scaling, plane + (y * p->stride_height - top) * row, weights,
+                                out + y * p->out_width * channels + c, lanes, count, flags);
+            const int32_t gone = y * p->stride_height - top; /* rows that no further output reads */
+            held = held > gone ? held - gone : 0, top += gone;
+            if (y < p->out_height) tfkd_copy_bytes(plane, plane + gone * row, held * row);
+        }
+    }
+    return 1;
+}
+#endif
+
 TFKD_INLINE void tfkd_depthwise(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out, int16_t *plane,
                                 int flags) {
+#if TFKD_MVE
+    if (tfkd_depthwise_16(p, in, out, (int8_t *)(void *)plane, flags)) return;
+#endif
 #if TFKD_DSP
     if (TFKD_FAST(flags) && flags & TFKD_BY_ROWS && (!(flags & TFKD_BY_PLANE) || p->row_pairs)) {
         tfkd_rows_function compute = p->stride_width == 2 ? tfkd_rows_stride2 : tfkd_rows;

@@ -8,10 +8,14 @@
  * Eight channels, four pairs, are computed at a time. Their packed weights (see tfkd_second in arithmetic.h) are one
  * block; of each four values the weights lie in the order 0 2 1 3 (see arm_dsp.h):
  *
- *   block   values 0 2 1 3 of pair 0 | of pair 1 | of pair 2 | of pair 3 | values 4 6 5 7 of pair 0 | ... */
+ *   block   values 0 2 1 3 of pair 0 | of pair 1 | of pair 2 | of pair 3 | values 4 6 5 7 of pair 0 | ...
+ *
+ * On cores with vectors the same block lies in another order, see arm_helium_fully_connected.h. */
 #include "arithmetic.h"
 #include "arm_dsp_fully_connected.h"
+#include "arm_helium_fully_connected.h"
 #include "arm_thumb1_fully_connected.h"
+#include "packed_weights.h"
 
 typedef struct {
     const int16_t *weights; /* [blocks, depth / 4 rounded up, 4 pairs of channels, 4 values] */
@@ -22,6 +26,23 @@ typedef struct {
     int8_t per_channel, out_zero_point, least, most;
 } tfkd_fully_connected_params;
 
+#if TFKD_MVE
+TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, const int8_t *in, int8_t *out, int flags) {
+    const int32_t channels = p->channels, depth = p->depth, block = (depth + 3) / 4 * 8, step = p->per_channel;
+    const int32_t *weights = (const int32_t *)(const void *)p->weights;
+    for (int32_t row = 0; row < p->rows; row++, in += depth, out += channels)
+        for (int32_t c = 0; c < channels; c += 4) {
+            const mve_pred16_t some = vctp32q((uint32_t)(channels - c));
+            int32x4_t x = tfkd_dot_4(in, weights + (c >> 3) * block + (c & 4), depth);
+            x = vaddq_s32(x, vldrwq_z_s32(p->bias + c, some));
+            int32x4_t multiplier = vdupq_n_s32(*p->multiplier), shift = vdupq_n_s32(*p->shift);
+            if (step) multiplier = vldrwq_z_s32(p->multiplier + c, some), shift = vldrbq_z_s32(p->shift + c, some);
+            x = tfkd_requantize_4(x, multiplier, tfkd_exponents(shift, flags), p->out_zero_point, p->least, p->most,
+                                  flags);
+            vstrbq_p_s32(out + c, x, some);
+        }
+}
+#else
 /* Adds the products of `count` values, one row of inputs, with one pair of channels of a block. sums: packed sum (with
  * TFKD_WIDE the second channel's sum), first channel's sum. */
 TFKD_INLINE void tfkd_dot_pair(const int16_t *w, const int8_t *in, int32_t count, int32_t sums[2], int flags) {
@@ -83,3 +104,4 @@ TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, cons
         }
     }
 }
+#endif

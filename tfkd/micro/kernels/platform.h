@@ -59,6 +59,14 @@ void *memset(void *, int, size_t);
 #define TFKD_DSP 0
 #endif
 
+/* 1 on cores with vectors of integers (Helium, MVE: Cortex-M55, M85): kernels use arm_helium*.h. */
+#if defined(__ARM_FEATURE_MVE) && __ARM_FEATURE_MVE && !defined(TFKD_PORTABLE)
+#define TFKD_MVE 1
+#include <arm_mve.h>
+#else
+#define TFKD_MVE 0
+#endif
+
 /* 1 on cores with Thumb-1 (Cortex-M0, M0+): kernels use arm_thumb1*.h. Only eight registers take part in arithmetic
  * there, and compilers spill most sums to the stack. */
 #if defined(__GNUC__) && defined(__thumb__) && !defined(__thumb2__) && !defined(TFKD_PORTABLE)

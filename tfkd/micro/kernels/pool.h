@@ -6,6 +6,7 @@
  *   input    [1, height, width, channels]
  *   output   [1, out height, out width, channels] */
 #include "arithmetic.h"
+#include "arm_helium.h"
 
 typedef struct {
     int16_t height, width, channels, out_height, out_width;
@@ -13,7 +14,14 @@ typedef struct {
     TFKD_VALUE least, most;
 } TFKD_NAME(pool_params);
 
-/* unsigned_values: 1 rounds halves of an average up, as if the values were unsigned, instead of away from 0. */
+/* sum / count; half: half of the count. unsigned_values: 1 rounds halves of an average up, as if the values were unsigned,
+ * instead of away from 0. */
+TFKD_INLINE int32_t TFKD_NAME(mean)(int32_t sum, int32_t count, int32_t half, int unsigned_values) {
+    if (unsigned_values) return tfkd_divide(sum + 128 * count + half, count) - 128;
+    return tfkd_divide(sum > 0 ? sum + half : sum - half, count);
+}
+
+/* unsigned_values: see above. */
 TFKD_INLINE void TFKD_NAME(pool)(const TFKD_NAME(pool_params) *p, const TFKD_VALUE *in, TFKD_VALUE *out, int average,
                                  int unsigned_values) {
     for (int32_t oy = 0; oy < p->out_height; oy++) {
@@ -24,7 +32,35 @@ TFKD_INLINE void TFKD_NAME(pool)(const TFKD_NAME(pool_params) *p, const TFKD_VAL
             const int32_t left = x < 0 ? 0 : x, right = x + p->kernel_width < p->width ? x + p->kernel_width : p->width;
             /* a shift, as clang turns count / 2 and -(count / 2) into a call of a division that Cortex-M0+ lacks */
             const int32_t count = (bottom - top) * (right - left), half = count >> 1;
-            for (int32_t c = 0; c < p->channels; c++) {
+            int32_t c = 0;
+#if TFKD_MVE
+            /* int8: the largest values of 16 channels, or the sums of four */
+            for (; sizeof(TFKD_VALUE) == 1 && c < p->channels; c += average ? 4 : 16) {
+                const int8_t *from = (const int8_t *)(const void *)in + (top * p->width + left) * p->channels + c;
+                const mve_pred16_t words = vctp32q((uint32_t)(p->channels - c)), bytes = vctp8q((uint32_t)(p->channels - c));
+                const int32_t skip = (p->width - right + left) * p->channels;
+                int32x4_t sums = vdupq_n_s32(0);
+                int8x16_t largest = vdupq_n_s8(-128);
+                for (int32_t iy = top; iy < bottom; iy++, from += skip)
+                    for (int32_t ix = left; ix < right; ix++, from += p->channels) {
+                        if (average) sums = vaddq_s32(sums, vldrbq_z_s32(from, words));
+                        else largest = vmaxq_s8(largest, vldrbq_z_s8(from, bytes));
+                    }
+                int8_t *to = (int8_t *)(void *)out + c;
+                if (average) {
+                    int32_t each[4];
+                    vstrwq_s32(each, sums);
+                    for (int32_t i = 0; i < 4; i++) each[i] = TFKD_NAME(mean)(each[i], count, half, unsigned_values);
+                    const int32x4_t low = vdupq_n_s32(p->least), high = vdupq_n_s32(p->most);
+                    vstrbq_p_s32(to, vminq_s32(vmaxq_s32(vldrwq_s32(each), low), high), words);
+                } else {
+                    largest = vminq_s8(vmaxq_s8(largest, vdupq_n_s8((int8_t)p->least)), vdupq_n_s8((int8_t)p->most));
+                    vstrbq_p_s8(to, largest, bytes);
+                }
+            }
+            if (c) out += p->channels;
+#endif
+            for (; c < p->channels; c++) {
                 int32_t result = average ? 0 : TFKD_VALUE_MIN;
                 for (int32_t iy = top; iy < bottom; iy++) {
                     const TFKD_VALUE *from = in + (iy * p->width + left) * p->channels + c;
@@ -33,8 +69,7 @@ TFKD_INLINE void TFKD_NAME(pool)(const TFKD_NAME(pool_params) *p, const TFKD_VAL
                         else if (*from > result) result = *from;
                     }
                 }
-                if (average && unsigned_values) result = tfkd_divide(result + 128 * count + half, count) - 128;
-                else if (average) result = tfkd_divide(result > 0 ? result + half : result - half, count);
+                if (average) result = TFKD_NAME(mean)(result, count, half, unsigned_values);
                 *out++ = (TFKD_VALUE)tfkd_clamp(result, p->least, p->most);
             }
         }

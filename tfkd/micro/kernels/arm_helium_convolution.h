@@ -1,0 +1,101 @@
+/* CONV_2D int8 on cores with vectors: the inner loops of convolution.h.
+ *
+ * Three receptive fields are bytes one after the other in the scratch buffer (`columns`), `depth` bytes each, and are
+ * multiplied with four output channels at a time. The values of a column lie as those of the other cores (see
+ * convolution.h), but in the order 0 1 2 3. The weights of two channels a, b, as TFKD_PACKED gives them:
+ *
+ *   byte      0            4            8            12           ...
+ *   channel   a            b            a            b
+ *   values    0 1 2 3      0 1 2 3      4 5 6 7      4 5 6 7 */
+#include "arm_helium.h"
+#include "packed_weights.h"
+
+#if TFKD_MVE
+/* Sums of three columns with the channels a and b. For each 16 values, 96 products:
+ *
+ *   instruction    number  what
+ *   vld20, vld21   2       16 weights of each channel
+ *   vldrb          3       16 values of each column
+ *   vmladava       6       16 products each
+ *
+ * sums: [column][channel] */
+TFKD_INLINE void tfkd_three_times_two(const int8_t *x, const int16_t *packed, int32_t depth, int32_t (*sums)[4]) {
+    const int8_t *y = x + depth, *z = y + depth;
+    const int32_t *weights = (const int32_t *)(const void *)packed;
+    int32_t xa = 0, xb = 0, ya = 0, yb = 0, za = 0, zb = 0;
+    for (; depth >= 16; depth -= 16, weights += 8) {
+        const int32x4x2_t both = vld2q_s32(weights);
+        const int8x16_t a = vreinterpretq_s8_s32(both.val[0]), b = vreinterpretq_s8_s32(both.val[1]);
+        int8x16_t values = vldrbq_s8(x);
+        xa = vmladavaq_s8(xa, values, a), xb = vmladavaq_s8(xb, values, b), x += 16;
+        values = vldrbq_s8(y);
+        ya = vmladavaq_s8(ya, values, a), yb = vmladavaq_s8(yb, values, b), y += 16;
+        values = vldrbq_s8(z);
+        za = vmladavaq_s8(za, values, a), zb = vmladavaq_s8(zb, values, b), z += 16;
+    }
+    if (depth) { /* a multiple of 4 */
+        const mve_pred16_t some = vctp8q((uint32_t)depth);
+        const uint32x4_t at = vidupq_n_u32(0, 8);
+        const int8x16_t a = vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights, at, some));
+        const int8x16_t b = vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights + 1, at, some));
+        int8x16_t values = vldrbq_z_s8(x, some);
+        xa = vmladavaq_s8(xa, values, a), xb = vmladavaq_s8(xb, values, b);
+        values = vldrbq_z_s8(y, some);
+        ya = vmladavaq_s8(ya, values, a), yb = vmladavaq_s8(yb, values, b);
+        values = vldrbq_z_s8(z, some);
+        za = vmladavaq_s8(za, values, a), zb = vmladavaq_s8(zb, values, b);
+    }
+    sums[0][0] = xa, sums[0][1] = xb, sums[1][0] = ya, sums[1][1] = yb, sums[2][0] = za, sums[2][1] = zb;
+}
+
+/* Bias, multiplier and exponent of four channels, from two records of pairs (see tfkd_convolution_params). */
+typedef struct {
+    int32x4_t bias, multiplier, exponent;
+} tfkd_scaling_4;
+
+/* count: channels that are there; the records of others are not read.
+ *
+ *   lane        0          1           2          3
+ *   channel     a          b           next a     next b
+ *   bias        word 1     word 0      word 8     word 7     fast form: (word 0 - word 1) >> 8 of b
+ *   multiplier  word 3     word 4      word 10    word 11
+ *   shift       byte 8     byte 9      byte 36    byte 37    see tfkd_pair_shift */
+TFKD_INLINE tfkd_scaling_4 tfkd_scaling(const int32_t *pair, int32_t count, int flags) {
+    const mve_pred16_t some = vctp32q((uint32_t)count), seconds = 0xf0f0;
+    const uint32x4_t biases = {4, 0, 32, 28}, multipliers = {12, 16, 40, 44}, shifts = {8, 9, 36, 37};
+    tfkd_scaling_4 s;
+    s.bias = vldrwq_gather_offset_z_s32(pair, biases, some);
+    s.multiplier = vldrwq_gather_offset_z_s32(pair, multipliers, some);
+    const int32x4_t shift = vldrbq_gather_offset_z_s32((const int8_t *)(const void *)pair, shifts, some);
+    if (TFKD_FAST(flags)) {
+        const uint32x4_t firsts = {4, 4, 32, 32};
+        const int32x4_t first = vldrwq_gather_offset_z_s32(pair, firsts, some);
+        s.bias = vsubq_m_s32(s.bias, s.bias, first, seconds);
+        s.bias = vshrq_m_n_s32(s.bias, s.bias, 8, seconds);
+        if (flags & TFKD_ONE_SHIFT) {
+            const int32x4_t from = {-12, 6, -12, 6};
+            s.exponent = vaddq_s32(from, vnegq_m_s32(shift, shift, seconds));
+        } else {
+            const int32x4_t from = {-1, 6, -1, 6};
+            s.exponent = vsubq_s32(from, shift);
+        }
+    } else s.exponent = tfkd_exponents(shift, flags);
+    return s;
+}
+
+/* Values first .. last - 1 of a run of a field: whole fours behind column[k], the others behind column[rest], from the
+ * input or, where `from` is 0, the padding. */
+TFKD_INLINE void tfkd_part_of_run(int8_t *column, int32_t rest, int32_t fours, const int8_t *from, int8_t value,
+                                  int32_t first, int32_t last) {
+    if (first >= last) return;
+    const int32_t middle = tfkd_clamp(fours, first, last);
+    int8_t *others = column + rest - fours;
+    if (from) {
+        tfkd_copy_bytes(column + first, from + first, middle - first);
+        tfkd_copy_bytes(others + middle, from + middle, last - middle);
+    } else {
+        tfkd_fill_bytes(column + first, value, middle - first);
+        tfkd_fill_bytes(others + middle, value, last - middle);
+    }
+}
+#endif
