@@ -2,7 +2,7 @@
  *
  * Three receptive fields are bytes one after the other in the scratch buffer (`columns`), `depth` bytes each, and are
  * multiplied with four output channels at a time. The values of a column lie as those of the other cores (see
- * convolution.h), but in the order 0 1 2 3. The weights of two channels a, b, as TFKD_PACKED gives them:
+ * convolution.h), but whole fours in the order 0 1 2 3. The weights of two channels a, b, as TFKD_PACKED gives them:
  *
  *   byte      0            4            8            12           ...
  *   channel   a            b            a            b
@@ -18,8 +18,8 @@
  *   vldrb          3       16 values of each column
  *   vmladava       6       16 products each
  *
- * sums: [column][channel] */
-TFKD_INLINE void tfkd_three_times_two(const int8_t *x, const int16_t *packed, int32_t depth, int32_t (*sums)[4]) {
+ * sums: a and b of the first column; those of the next ones follow at 4 and 8 */
+TFKD_INLINE void tfkd_three_times_two(const int8_t *x, const int16_t *packed, int32_t depth, int32_t *sums) {
     const int8_t *y = x + depth, *z = y + depth;
     const int32_t *weights = (const int32_t *)(const void *)packed;
     int32_t xa = 0, xb = 0, ya = 0, yb = 0, za = 0, zb = 0;
@@ -45,7 +45,7 @@ TFKD_INLINE void tfkd_three_times_two(const int8_t *x, const int16_t *packed, in
         values = vldrbq_z_s8(z, some);
         za = vmladavaq_s8(za, values, a), zb = vmladavaq_s8(zb, values, b);
     }
-    sums[0][0] = xa, sums[0][1] = xb, sums[1][0] = ya, sums[1][1] = yb, sums[2][0] = za, sums[2][1] = zb;
+    sums[0] = xa, sums[1] = xb, sums[4] = ya, sums[5] = yb, sums[8] = za, sums[9] = zb;
 }
 
 /* Bias, multiplier and exponent of four channels, from two records of pairs (see tfkd_convolution_params). */
@@ -61,20 +61,20 @@ typedef struct {
  *   multiplier  word 3     word 4      word 10    word 11
  *   shift       byte 8     byte 9      byte 36    byte 37    see tfkd_pair_shift */
 TFKD_INLINE tfkd_scaling_4 tfkd_scaling(const int32_t *pair, int32_t count, int flags) {
-    const mve_pred16_t some = vctp32q((uint32_t)count), seconds = 0xf0f0;
+    const mve_pred16_t some = vctp32q((uint32_t)count);
     const uint32x4_t biases = {4, 0, 32, 28}, multipliers = {12, 16, 40, 44}, shifts = {8, 9, 36, 37};
     tfkd_scaling_4 s;
     s.bias = vldrwq_gather_offset_z_s32(pair, biases, some);
     s.multiplier = vldrwq_gather_offset_z_s32(pair, multipliers, some);
     const int32x4_t shift = vldrbq_gather_offset_z_s32((const int8_t *)(const void *)pair, shifts, some);
     if (TFKD_FAST(flags)) {
+        /* no predicates: GCC 12 makes others of constant ones */
         const uint32x4_t firsts = {4, 4, 32, 32};
-        const int32x4_t first = vldrwq_gather_offset_z_s32(pair, firsts, some);
-        s.bias = vsubq_m_s32(s.bias, s.bias, first, seconds);
-        s.bias = vshrq_m_n_s32(s.bias, s.bias, 8, seconds);
+        const int32x4_t first = vldrwq_gather_offset_z_s32(pair, firsts, some), keep = {-1, 0, -1, 0};
+        s.bias = vaddq_s32(vshrq_n_s32(vsubq_s32(s.bias, first), 8), vandq_s32(first, keep));
         if (flags & TFKD_ONE_SHIFT) {
-            const int32x4_t from = {-12, 6, -12, 6};
-            s.exponent = vaddq_s32(from, vnegq_m_s32(shift, shift, seconds));
+            const int32x4_t from = {-12, 6, -12, 6}, sign = {1, -1, 1, -1};
+            s.exponent = vaddq_s32(from, vmulq_s32(shift, sign));
         } else {
             const int32x4_t from = {-1, 6, -1, 6};
             s.exponent = vsubq_s32(from, shift);
@@ -83,19 +83,15 @@ TFKD_INLINE tfkd_scaling_4 tfkd_scaling(const int32_t *pair, int32_t count, int 
     return s;
 }
 
-/* Values first .. last - 1 of a run of a field: whole fours behind column[k], the others behind column[rest], from the
- * input or, where `from` is 0, the padding. */
-TFKD_INLINE void tfkd_part_of_run(int8_t *column, int32_t rest, int32_t fours, const int8_t *from, int8_t value,
-                                  int32_t first, int32_t last) {
+/* Values first .. last - 1 of a run of a field: whole fours from column[k] on, the others from column[rest] on, from the
+ * input or, where `from` is 0, the padding. The others lie in the order 0 2 1 3, in which TFKD_PACKED has their weights. */
+TFKD_INLINE void tfkd_part_of_run(int8_t *column, int32_t k, int32_t rest, int32_t fours, const int8_t *from,
+                                  int8_t value, int32_t first, int32_t last) {
     if (first >= last) return;
     const int32_t middle = tfkd_clamp(fours, first, last);
-    int8_t *others = column + rest - fours;
-    if (from) {
-        tfkd_copy_bytes(column + first, from + first, middle - first);
-        tfkd_copy_bytes(others + middle, from + middle, last - middle);
-    } else {
-        tfkd_fill_bytes(column + first, value, middle - first);
-        tfkd_fill_bytes(others + middle, value, last - middle);
-    }
+    if (from) tfkd_copy_bytes(column + k + first, from + first, middle - first);
+    else tfkd_fill_bytes(column + k + first, value, middle - first);
+    for (int32_t i = middle, at = rest + middle - fours; i < last; i++, at++)
+        column[(at & ~3) | (at & 1) << 1 | (at >> 1 & 1)] = from ? from[i] : value;
 }
 #endif

@@ -54,20 +54,20 @@ TFKD_NOINLINE static void tfkd_field(const tfkd_convolution_params *p, const int
     const int32_t pieces = together ? 1 : p->kernel_width, wide = together ? p->kernel_width : 1, run = wide * part;
     const int32_t fours = run & ~3, dilation = p->dilation_width, next = p->dilation_height;
     const int8_t zero_point = p->zero_point;
-    int32_t rest = p->kernel_height * pieces * fours; /* from `to` to the next of the remaining values */
+    int32_t k = 0, rest = p->kernel_height * pieces * fours;
     for (const int32_t end = y + p->kernel_height * next; y < end; y += next)
         for (int32_t i = 0, at = x; i < pieces; i++, at += dilation) {
             const int inside = y >= 0 && y < height;
             const int32_t first = inside ? tfkd_clamp(-at, 0, wide) * part : run;
             const int32_t last = inside ? tfkd_clamp(width - at, 0, wide) * part : run;
             const int8_t *from = in + (y * width + at) * channels;
-            if (first == 0 && last == run && fours == run) tfkd_copy_bytes(to, from, run);
+            if (first == 0 && last == run && fours == run) tfkd_copy_bytes(to + k, from, run);
             else {
-                tfkd_part_of_run(to, rest, fours, 0, zero_point, 0, first);
-                tfkd_part_of_run(to, rest, fours, from, zero_point, first, last);
-                tfkd_part_of_run(to, rest, fours, 0, zero_point, first > last ? first : last, run);
+                tfkd_part_of_run(to, k, rest, fours, 0, zero_point, 0, first);
+                tfkd_part_of_run(to, k, rest, fours, from, zero_point, first, last);
+                tfkd_part_of_run(to, k, rest, fours, 0, zero_point, first > last ? first : last, run);
             }
-            to += fours, rest += run - 2 * fours;
+            k += fours, rest += run - fours;
         }
 }
 
@@ -78,15 +78,14 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
     const int16_t *weights = p->weights + group * pairs * depth;
     const int32_t *pair = p->pairs + group * pairs * 7;
     for (int32_t c = 0; c < part; c += 4, weights += 2 * depth, pair += 14) {
-        int32_t sums[3][4];
+        int32_t sums[12]; /* four of each column */
         tfkd_three_times_two(columns, weights, depth, sums);
-        if (c + 2 < part) tfkd_three_times_two(columns, weights + depth, depth, (int32_t(*)[4])(sums[0] + 2));
-        else sums[0][2] = sums[1][2] = sums[2][2] = sums[0][3] = sums[1][3] = sums[2][3] = 0;
+        tfkd_three_times_two(columns, weights + (c + 2 < part ? depth : 0), depth, sums + 2);
         const tfkd_scaling_4 scaling = tfkd_scaling(pair, part - c, flags);
         const mve_pred16_t some = vctp32q((uint32_t)(part - c));
         int8_t *to = out + c;
         for (int32_t i = 0; i < count; i++, to += step) {
-            const int32x4_t x = vaddq_s32(vldrwq_s32(sums[i]), scaling.bias);
+            const int32x4_t x = vaddq_s32(vldrwq_s32(sums + 4 * i), scaling.bias);
             vstrbq_p_s32(to, tfkd_requantize_4(x, scaling.multiplier, scaling.exponent, p->out_zero_point, p->least,
                                                p->most, flags), some);
         }
@@ -111,7 +110,7 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
             else
                 for (int32_t i = 0; i < count; i++) {
                     if (pixel) {
-                        tfkd_copy_bytes(columns + i * depth, from, part), from += step;
+                        tfkd_part_of_run(columns + i * depth, 0, part & ~3, part & ~3, from, 0, 0, part), from += step;
                         continue;
                     }
                     tfkd_field(p, from, y, x, columns + i * depth);
