@@ -5,6 +5,9 @@
 #include "arithmetic.h"
 
 #if TFKD_MVE
+/* In a loop of a few turns: keeps compilers from computing it with vectors, which takes longer. */
+#define TFKD_FEW_TURNS __asm__ volatile("")
+
 /* Four accumulators to outputs around 0, before the zero point is added: the bits of tfkd_multiply.
  *
  *   step                          instructions  result

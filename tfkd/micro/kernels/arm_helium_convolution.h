@@ -1,6 +1,6 @@
 /* CONV_2D int8 on cores with vectors: the inner loops of convolution.h.
  *
- * Three receptive fields are bytes one after the other in the scratch buffer (`columns`), `depth` bytes each, and are
+ * Up to six receptive fields are bytes one after the other in the scratch buffer (`columns`), `depth` bytes each, and are
  * multiplied with four output channels at a time. The values of a column lie as those of the other cores (see
  * convolution.h), but whole fours in the order 0 1 2 3. The weights of two channels a, b, as TFKD_PACKED gives them:
  *
@@ -23,7 +23,7 @@ TFKD_INLINE void tfkd_three_times_two(const int8_t *x, const int16_t *packed, in
     const int8_t *y = x + depth, *z = y + depth;
     const int32_t *weights = (const int32_t *)(const void *)packed;
     int32_t xa = 0, xb = 0, ya = 0, yb = 0, za = 0, zb = 0;
-    for (; depth >= 16; depth -= 16, weights += 8) {
+    for (int32_t i = depth >> 4; i > 0; i--, weights += 8) {
         const int32x4x2_t both = vld2q_s32(weights);
         const int8x16_t a = vreinterpretq_s8_s32(both.val[0]), b = vreinterpretq_s8_s32(both.val[1]);
         int8x16_t values = vldrbq_s8(x);
@@ -33,8 +33,8 @@ TFKD_INLINE void tfkd_three_times_two(const int8_t *x, const int16_t *packed, in
         values = vldrbq_s8(z);
         za = vmladavaq_s8(za, values, a), zb = vmladavaq_s8(zb, values, b), z += 16;
     }
-    if (depth) { /* a multiple of 4 */
-        const mve_pred16_t some = vctp8q((uint32_t)depth);
+    if (depth & 15) { /* a multiple of 4 */
+        const mve_pred16_t some = vctp8q((uint32_t)depth & 15);
         const uint32x4_t at = vidupq_n_u32(0, 8);
         const int8x16_t a = vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights, at, some));
         const int8x16_t b = vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights + 1, at, some));
@@ -83,15 +83,21 @@ TFKD_INLINE tfkd_scaling_4 tfkd_scaling(const int32_t *pair, int32_t count, int 
     return s;
 }
 
+/* Place in a column of value `at` of those that follow whole fours: in the order 0 2 1 3, in which TFKD_PACKED has their
+ * weights. */
+TFKD_INLINE int32_t tfkd_place_of(int32_t at) { return (at & ~3) | (at & 1) << 1 | (at >> 1 & 1); }
+
 /* Values first .. last - 1 of a run of a field: whole fours from column[k] on, the others from column[rest] on, from the
- * input or, where `from` is 0, the padding. The others lie in the order 0 2 1 3, in which TFKD_PACKED has their weights. */
+ * input or, where `from` is 0, the padding. */
 TFKD_INLINE void tfkd_part_of_run(int8_t *column, int32_t k, int32_t rest, int32_t fours, const int8_t *from,
                                   int8_t value, int32_t first, int32_t last) {
     if (first >= last) return;
     const int32_t middle = tfkd_clamp(fours, first, last);
     if (from) tfkd_copy_bytes(column + k + first, from + first, middle - first);
     else tfkd_fill_bytes(column + k + first, value, middle - first);
-    for (int32_t i = middle, at = rest + middle - fours; i < last; i++, at++)
-        column[(at & ~3) | (at & 1) << 1 | (at >> 1 & 1)] = from ? from[i] : value;
+    for (int32_t i = middle, at = rest + middle - fours; i < last; i++, at++) {
+        TFKD_FEW_TURNS;
+        column[tfkd_place_of(at)] = from ? from[i] : value;
+    }
 }
 #endif

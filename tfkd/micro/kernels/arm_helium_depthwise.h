@@ -26,24 +26,40 @@ TFKD_INLINE void tfkd_add_products(tfkd_sixteen *to, int16x8_t bottom, int16x8_t
     to->sums[3] = vaddq_s32(to->sums[3], vmovltq_s16(top));
 }
 
-/* The products of all taps of one output pixel, two taps at a time.
+TFKD_INLINE void tfkd_two_taps(tfkd_sixteen *to, const int8_t *first, const int8_t *weights, const int8_t *second,
+                               const int8_t *more_weights) {
+    int8x16_t x = vldrbq_s8(first), w = vldrbq_s8(weights);
+    const int16x8_t bottom = vmullbq_int_s8(x, w), top = vmulltq_int_s8(x, w);
+    x = vldrbq_s8(second), w = vldrbq_s8(more_weights);
+    tfkd_add_products(to, vaddq_s16(bottom, vmullbq_int_s8(x, w)), vaddq_s16(top, vmulltq_int_s8(x, w)));
+}
+
+TFKD_INLINE void tfkd_one_tap(tfkd_sixteen *to, const int8_t *at, const int8_t *weights) {
+    const int8x16_t x = vldrbq_s8(at), w = vldrbq_s8(weights);
+    tfkd_add_products(to, vmullbq_int_s8(x, w), vmulltq_int_s8(x, w));
+}
+
+/* The products of all taps of one output pixel.
  *
  * step, row: bytes from a tap to the next one of a row, and to the row below; lanes: bytes from a weight to the next */
 TFKD_INLINE void tfkd_taps(tfkd_sixteen *to, const int8_t *from, const int8_t *weights, int32_t rows, int32_t columns,
                            int32_t step, int32_t row, int32_t lanes) {
-    int16x8_t bottom = vdupq_n_s16(0), top = bottom;
-    int odd = 0;
     for (int32_t y = 0; y < rows; y++, from += row) {
         const int8_t *at = from;
-        for (int32_t x = 0; x < columns; x++, at += step, weights += lanes, odd ^= 1) {
-            const int8x16_t values = vldrbq_s8(at), w = vldrbq_s8(weights);
-            const int16x8_t even_products = vmullbq_int_s8(values, w), odd_products = vmulltq_int_s8(values, w);
-            if (odd) {
-                tfkd_add_products(to, vaddq_s16(bottom, even_products), vaddq_s16(top, odd_products));
-            } else bottom = even_products, top = odd_products;
-        }
+        for (int32_t x = columns; x > 1; x -= 2, at += 2 * step, weights += 2 * lanes)
+            tfkd_two_taps(to, at, weights, at + step, weights + lanes);
+        if (columns & 1) tfkd_one_tap(to, at, weights), weights += lanes;
     }
-    if (odd) tfkd_add_products(to, bottom, top);
+}
+
+/* The same with 3 x 3 taps and 16 bytes to the next tap and weight. */
+TFKD_INLINE void tfkd_taps_3x3(tfkd_sixteen *to, const int8_t *from, const int8_t *weights, int32_t row) {
+    const int8_t *next = from + row, *last = next + row;
+    tfkd_two_taps(to, from, weights, from + 16, weights + 16);
+    tfkd_two_taps(to, from + 32, weights + 32, next, weights + 48);
+    tfkd_two_taps(to, next + 16, weights + 64, next + 32, weights + 80);
+    tfkd_two_taps(to, last, weights + 96, last + 16, weights + 112);
+    tfkd_one_tap(to, last + 32, weights + 128);
 }
 
 /* Bias, multiplier and exponent of 16 channels, in the order of the sums above. */

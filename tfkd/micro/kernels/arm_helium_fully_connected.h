@@ -21,7 +21,7 @@ TFKD_INLINE int32x4_t tfkd_dot_4(const int8_t *in, const int32_t *weights, int32
     int32_t a = 0, b = 0, c = 0, d = 0;
     uint32x4_t at = vidupq_n_u32(0, 8);
     at = vshlq_n_u32(at, 2); /* 0, 32, 64, 96 */
-    for (; depth >= 16; depth -= 16, in += 16) {
+    for (int32_t i = depth >> 4; i > 0; i--, in += 16) {
         const int8x16_t x = vldrbq_s8(in);
         a = vmladavaq_s8(a, x, vreinterpretq_s8_s32(vldrwq_gather_offset_s32(weights, at)));
         b = vmladavaq_s8(b, x, vreinterpretq_s8_s32(vldrwq_gather_offset_s32(weights + 1, at)));
@@ -29,9 +29,9 @@ TFKD_INLINE int32x4_t tfkd_dot_4(const int8_t *in, const int32_t *weights, int32
         d = vmladavaq_s8(d, x, vreinterpretq_s8_s32(vldrwq_gather_offset_s32(weights + 3, at)));
         at = vaddq_n_u32(at, 128);
     }
-    if (depth) {
-        const int8x16_t x = vldrbq_z_s8(in, vctp8q((uint32_t)depth));
-        const mve_pred16_t some = vctp32q((uint32_t)(depth + 3) / 4);
+    if (depth & 15) {
+        const int8x16_t x = vldrbq_z_s8(in, vctp8q((uint32_t)depth & 15));
+        const mve_pred16_t some = vctp32q((((uint32_t)depth & 15) + 3) >> 2);
         a = vmladavaq_s8(a, x, vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights, at, some)));
         b = vmladavaq_s8(b, x, vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights + 1, at, some)));
         c = vmladavaq_s8(c, x, vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights + 2, at, some)));

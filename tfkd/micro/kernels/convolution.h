@@ -55,6 +55,17 @@ TFKD_NOINLINE static void tfkd_field(const tfkd_convolution_params *p, const int
     const int32_t fours = run & ~3, dilation = p->dilation_width, next = p->dilation_height;
     const int8_t zero_point = p->zero_point;
     int32_t k = 0, rest = p->kernel_height * pieces * fours;
+    if (together && x >= 0 && x + wide <= width && y >= 0 && y + (p->kernel_height - 1) * next < height) {
+        const int8_t *from = in + (y * width + x) * channels;
+        for (int32_t i = p->kernel_height; i > 0; i--, from += next * width * channels, k += fours) {
+            tfkd_copy_bytes(to + k, from, fours);
+            for (int32_t j = fours; j < run; j++, rest++) {
+                TFKD_FEW_TURNS;
+                to[tfkd_place_of(rest)] = from[j];
+            }
+        }
+        return;
+    }
     for (const int32_t end = y + p->kernel_height * next; y < end; y += next)
         for (int32_t i = 0, at = x; i < pieces; i++, at += dilation) {
             const int inside = y >= 0 && y < height;
@@ -71,16 +82,18 @@ TFKD_NOINLINE static void tfkd_field(const tfkd_convolution_params *p, const int
         }
 }
 
-/* The next up to three fields times the channels of a group. */
+/* The next up to six fields times the channels of a group. */
 TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, int32_t group, const int8_t *columns,
                                             int8_t *out, int32_t count, int flags) {
     const int32_t part = p->group_out_channels, depth = p->depth, step = p->out_channels, pairs = (part + 1) / 2;
     const int16_t *weights = p->weights + group * pairs * depth;
     const int32_t *pair = p->pairs + group * pairs * 7;
     for (int32_t c = 0; c < part; c += 4, weights += 2 * depth, pair += 14) {
-        int32_t sums[12]; /* four of each column */
-        tfkd_three_times_two(columns, weights, depth, sums);
-        tfkd_three_times_two(columns, weights + (c + 2 < part ? depth : 0), depth, sums + 2);
+        int32_t sums[24]; /* four of each column */
+        for (int32_t i = 0; i < count; i += 3) {
+            tfkd_three_times_two(columns + i * depth, weights, depth, sums + 4 * i);
+            tfkd_three_times_two(columns + i * depth, weights + (c + 2 < part ? depth : 0), depth, sums + 4 * i + 2);
+        }
         const tfkd_scaling_4 scaling = tfkd_scaling(pair, part - c, flags);
         const mve_pred16_t some = vctp32q((uint32_t)(part - c));
         int8_t *to = out + c;
@@ -104,8 +117,8 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
         const int8_t *from = in + group * part;
         int8_t *to = out + group * p->group_out_channels;
         int32_t y = -p->pad_top, x = -p->pad_left;
-        for (int32_t todo = p->out_height * p->out_width; todo > 0; todo -= 3, to += 3 * p->out_channels) {
-            const int32_t count = todo < 3 ? todo : 3;
+        for (int32_t todo = p->out_height * p->out_width; todo > 0; todo -= 6, to += 6 * p->out_channels) {
+            const int32_t count = todo < 6 ? todo : 6;
             if (pixel && step == depth) tfkd_copy_bytes(columns, from, count * depth), from += count * step;
             else
                 for (int32_t i = 0; i < count; i++) {

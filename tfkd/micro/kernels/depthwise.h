@@ -146,7 +146,7 @@ TFKD_INLINE void tfkd_output_row(const tfkd_depthwise_params *p, const tfkd_scal
     for (int32_t x = p->out_width; x > 0; x--, out += channels, from += next) {
         tfkd_sixteen sums;
         for (int32_t i = 0; i < 4; i++) sums.sums[i] = vldrwq_s32(scaling->bias + 4 * i);
-        if (usual) tfkd_taps(&sums, from, weights, 3, 3, 16, row, 16);
+        if (usual) tfkd_taps_3x3(&sums, from, weights, row);
         else tfkd_taps(&sums, from, weights, rows, columns, step, row, lanes);
         vstrbq_p_s8(out, tfkd_requantize_16(&sums, scaling, zero_point, least, most, flags), some);
     }
@@ -159,25 +159,30 @@ TFKD_INLINE int32_t tfkd_depthwise_bytes(const tfkd_depthwise_params *p) {
 }
 
 /* Up to 16 channels at a time, as many as the scratch buffer has room for: the rows that a row of outputs reads, or
- * more, and the weights. Returns 0, and does nothing, where four channels are too many.
+ * more, and the weights of more than nine taps. Returns 0, and does nothing, where four channels are too many.
  *
  * Rows are read before the outputs that may overwrite them are written. */
 TFKD_INLINE int tfkd_depthwise_16(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out, int8_t *plane,
                                   int flags) {
     const int32_t taps = p->kernel_height * p->kernel_width, reach = (p->kernel_height - 1) * p->dilation_height + 1;
-    const int32_t bytes = tfkd_depthwise_bytes(p) - 16, channels = p->channels; /* 16: what the last load may exceed */
+    const int32_t bytes = tfkd_depthwise_bytes(p), channels = p->channels, apart = taps > 9 ? taps : 0;
+    int8_t nine[9 * 16 + 16];
     int32_t lanes = 16;
-    while (lanes > 2 && lanes * (reach * p->plane_width + taps) > bytes) lanes /= 2;
+    /* the last load of fewer than 16 lanes exceeds them */
+    while (lanes > 2 && lanes * (reach * p->plane_width + apart) + 16 - lanes > bytes) lanes /= 2;
     if (lanes < 4 || p->channel_multiplier > 1) return 0;
-    const int32_t row = lanes * p->plane_width, most = (bytes - lanes * taps) / row;
+    const int32_t row = lanes * p->plane_width, most = (bytes - lanes * apart - 16 + lanes) / row;
     const int32_t room = most < p->plane_height ? most : p->plane_height;
-    int8_t *weights = plane + room * row;
+    int8_t *weights = apart ? plane + room * row : nine;
     for (int32_t c = 0; c < channels; c += lanes) {
         const int32_t count = channels - c < lanes ? channels - c : lanes;
         tfkd_scaling_16 scaling;
         tfkd_scaling_of(&scaling, p->bias + c, p->multiplier + c, p->shift + c, count, flags);
         for (int32_t i = 0; i < count; i++)
-            for (int32_t tap = 0; tap < taps; tap++) weights[tap * lanes + i] = p->weights[(c + i) * taps + tap];
+            for (int32_t tap = 0; tap < taps; tap++) {
+                TFKD_FEW_TURNS;
+                weights[tap * lanes + i] = p->weights[(c + i) * taps + tap];
+            }
         for (int32_t y = 0, top = 0, held = 0; y < p->out_height;) {
             for (; held < room && top + held < p->plane_height; held++)
                 tfkd_padded_row(p, in + c, top + held, plane + held * row, lanes, count);
