@@ -11,11 +11,13 @@ import pytest
 import system_packages
 
 from tfkd.micro.kernel_text import kernel_texts
+from tfkd.targets.microcontrollers import CORES
 
 _HOST = ("cc", "-std=c99", "-pedantic", "-Wconversion")
 # An empty `static` makes compilers emit the assembly too, which nothing calls here.
 _CORE = (sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi", "-ffreestanding", "-Dstatic=")
-_GCC = ("arm-none-eabi-gcc", "-mthumb", "-ffreestanding", "-Dstatic=")
+_HELIUM = (*(x.replace("eabi", "eabihf") for x in _CORE), "-mcpu=cortex_m55+mve_fp")
+_GCC = ("arm-none-eabi-gcc", "-ffreestanding", "-Dstatic=")
 _GCC_MISSING = system_packages.skip_reason("arm-none-eabi-gcc")
 
 
@@ -34,13 +36,14 @@ def _headers() -> list[str]:
         pytest.param((*_CORE, "-mcpu=cortex_m0plus"), id="cortex-m0plus"),
         pytest.param((*_CORE, "-mcpu=cortex_m4"), id="cortex-m4"),
         pytest.param((*_CORE, "-mcpu=cortex_m4", "-Os"), id="cortex-m4-size"),
+        pytest.param((*_HELIUM, "-O2"), id="cortex-m55"),
         *(
             pytest.param(
-                (*_GCC, f"-mcpu={core}"),
+                (*_GCC, *CORES[core].gcc),
                 id=f"gcc-{core}",
                 marks=pytest.mark.skipif(bool(_GCC_MISSING), reason=str(_GCC_MISSING)),
             )
-            for core in ("cortex-m0plus", "cortex-m4")
+            for core in ("cortex-m0plus", "cortex-m4", "cortex-m55")
         ),
     ],
 )

@@ -34,6 +34,7 @@ from tfkd.targets.microcontrollers import CORES, boards
 pytestmark = pytest.mark.slow
 
 MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
+needs_gcc = pytest.mark.skipif(MISSING_GCC is not None, reason=str(MISSING_GCC))
 MISSING_QEMU = system_packages.skip_reason("qemu-system-arm")
 needs_qemu = pytest.mark.skipif(MISSING_QEMU is not None, reason=str(MISSING_QEMU))
 ALL_CORES = [pytest.param(name, marks=needs_qemu if core.emulator == "qemu" else ()) for name, core in CORES.items()]
@@ -265,6 +266,102 @@ def test_qemu_counts_each_instruction_that_unicorn_counts(digits: TFLiteModel, m
     assert found[0] == found[1]
 
 
+def every_form_of_vectors() -> TFLiteModel:
+    """Whole and partial vectors of channels and values, runs of values that are no fours, groups, 3x3 and 5x5 taps."""
+    made = Net(random.Random(12))
+    plain = {"padding": 0, "dilationHFactor": 1, "dilationWFactor": 1}
+
+    def products(kind: str, x: int, weights: tuple[int, ...], axis: int, shape: tuple[int, ...], options: Any) -> int:
+        values, scales = made.weights(weights, weights[axis], axis, per_channel=True)
+        spread = 50 * np.sqrt(np.prod(weights) / weights[axis]) * made.steps(x)[0] * np.mean(scales)
+        out = made.tensor(shape, scales=[float(np.float32(spread))], zero_points=[made.random.randint(-40, 40)])
+        return made.op(kind, [x, values, made.bias(x, scales, weights[axis])], [out], options)
+
+    def convolved(x: int, channels: int, kernel: tuple[int, int], stride: int = 1, groups: int = 1) -> int:
+        _, h, w, depth = made.shape(x)
+        options = schema.Conv2DOptionsT(strideH=stride, strideW=stride, **plain)
+        shape = (1, -(-h // stride), -(-w // stride), channels)
+        return products("CONV_2D", x, (channels, *kernel, depth // groups), 0, shape, options)
+
+    def by_channel(x: int, kernel: int, stride: int = 1) -> int:
+        _, h, w, depth = made.shape(x)
+        options = schema.DepthwiseConv2DOptionsT(strideH=stride, strideW=stride, depthMultiplier=1, **plain)
+        shape = (1, -(-h // stride), -(-w // stride), depth)
+        return products("DEPTHWISE_CONV_2D", x, (1, kernel, kernel, depth), 3, shape, options)
+
+    x = by_channel(convolved(made.input((1, 13, 11, 3)), 37, (3, 3)), 3)
+    other = convolved(x, 20, (1, 1), stride=2)
+    x = convolved(by_channel(x, 5, stride=2), 20, (1, 1))
+    scale = made.steps(x)[0] + made.steps(other)[0]
+    out = made.tensor(made.shape(x), scales=[float(np.float32(scale))], zero_points=[-7])
+    x = made.op("ADD", [x, other], [out], schema.AddOptionsT())
+    x = convolved(x, 22, (2, 3), groups=2)
+    for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
+        _, h, w, depth = made.shape(x)
+        options = schema.Pool2DOptionsT(padding=1, strideH=1, strideW=1, filterHeight=2, filterWidth=2)
+        x = made.op(kind, [x], [made.same(x, (1, h - 1, w - 1, depth))], options)
+    size = int(np.prod(made.shape(x)))
+    x = made.op("RESHAPE", [x, made.ints((1, size))], [made.same(x, (1, size))], schema.ReshapeOptionsT())
+    return TFLiteModel.load(made.bytes(products("FULLY_CONNECTED", x, (29, size), 0, (1, 29), None)))
+
+
+@needs_qemu
+@pytest.mark.parametrize("cc", ["", pytest.param("arm-none-eabi-gcc", marks=needs_gcc)], ids=["zig", "gcc"])
+def test_each_form_of_vectors_gives_the_bits_of_tflite_micro(cc: str) -> None:
+    model = every_form_of_vectors()
+    expected = targets.get("tflm").run(model, samples(model, 4), latency=False).outputs[0]
+    assert len(np.unique(expected)) > 50
+    for settings in ({}, {"optimize": "-Os", "stream": True}):
+        run = targets.get("cortex-m55", cc=cc, **settings).run(model, samples(model, 4), latency=False)
+        assert np.array_equal(run.outputs[0], expected), settings
+
+
+_COMPARISON = """
+    uint32_t state = 1;
+    int32_t wrong = 0, seen = 0;
+    for (int32_t i = 0; i < 5000; i++) {
+        int32_t x[4], multiplier[4], shift[4], found[4];
+        for (int32_t j = 0; j < 4; j++) {
+            for (int32_t k = 0; k < 3; k++) {
+                state ^= state << 13, state ^= state >> 17, state ^= state << 5;
+                if (k == 0) x[j] = (int32_t)state >> (i % 24);
+                else if (k == 1) multiplier[j] = (int32_t)(0x40000000u | (state >> 2));
+                else shift[j] = (int32_t)(state % 32) - 31;
+            }
+            if (i % 8 == 0) x[j] = (int32_t)((uint32_t)x[j] & 0xffff0000u); /* halves to round */
+            if (i % 8 == 0) multiplier[j] = 0x40000000;
+        }
+        for (int any = 0; any < 2; any++) {
+            const int32x4_t s = vldrwq_s32(shift);
+            vstrwq_s32(found, tfkd_multiply_4(vldrwq_s32(x), vldrwq_s32(multiplier), any ? vaddq_n_s32(s, 8) : s,
+                                              any ? TFKD_ANY_SHIFT : TFKD_SIGNED));
+            for (int32_t j = 0; j < 4; j++, seen++)
+                wrong += found[j] != tfkd_multiply(x[j], multiplier[j], any ? shift[j] + 8 : shift[j]);
+        }
+    }
+    *out = (int8_t)(seen == 40000 ? wrong > 0 : 2);
+    return 0;
+"""
+
+
+@needs_qemu
+def test_requantization_of_vectors_gives_the_bits_of_the_portable_one() -> None:
+    model = dense(4, 4)
+    program = micro.emit(model)
+    start = "    int8_t *arena = (int8_t *)(void *)ctx->arena;\n"
+    (source,) = (text for name, text in program.files.items() if name.endswith(".c"))
+    assert source.count(start) == 1
+    # Only the test's code runs; shifts of all lanes are <= 0, and with any shift of either sign.
+    program = dataclasses.replace(
+        program, files={**program.files, "model.c": source.replace(start, _COMPARISON + start)}
+    )
+    elf = compiler.compile_firmware(program, "cortex-m55", boards()["generic"])
+    with contextlib.closing(
+        emulator._Machine(cortex_m.CortexM("cortex-m55")._firmware(program, elf), False)
+    ) as machine:
+        assert machine.run([samples(model, 1)[0]])[0].reshape(-1)[0] == 0
+
+
 @needs_qemu
 def test_program_that_leaves_its_memory_in_qemu_is_refused(digits: TFLiteModel) -> None:
     program, board = micro.emit(digits), boards()["generic"]
@@ -339,7 +436,7 @@ def test_compiler_of_the_user_is_called() -> None:
         targets.get("cortex-m4", cc="no-such-gcc").run(dense(4, 4), np.zeros((1, 4), "int8"))
 
 
-@pytest.mark.skipif(MISSING_GCC is not None, reason=str(MISSING_GCC))
+@needs_gcc
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
 def test_gcc_equals_tflite_micro_bit_for_bit(core: str, digits: TFLiteModel) -> None:
     x = samples(digits)

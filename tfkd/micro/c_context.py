@@ -100,7 +100,7 @@ def array_text(label: str, values: np.ndarray, section: str = "", packed: bool =
 
 
 def _packed(words: np.ndarray) -> list[str]:
-    """Macros of kernels/packed_weights.h for words of two weights: each has four values of one channel, then the other's."""
+    """Macros of kernels/packed_weights.h: each has four weights of one channel, then four of the other."""
     fours = words.reshape(-1, 4)[:, [0, 2, 1, 3]].astype("int32")
     first = fours.astype("int8").astype("int32")
     second = ((fours - first) // 256).astype("int8")

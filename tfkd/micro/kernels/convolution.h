@@ -119,7 +119,7 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
         int32_t y = -p->pad_top, x = -p->pad_left;
         for (int32_t todo = p->out_height * p->out_width; todo > 0; todo -= 6, to += 6 * p->out_channels) {
             const int32_t count = todo < 6 ? todo : 6;
-            if (pixel && step == depth) tfkd_copy_bytes(columns, from, count * depth), from += count * step;
+            if (pixel && part == depth && step == depth) tfkd_copy_bytes(columns, from, count * depth), from += count * step;
             else
                 for (int32_t i = 0; i < count; i++) {
                     if (pixel) {
