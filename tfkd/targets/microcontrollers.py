@@ -111,8 +111,8 @@ CORES = {
         ("-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard"),
         "mps3-an547",
         _cycles((1, 2.2), (1, 1.1), (1, 1.1), (2, 13.2), (1, 3.3), (1, 1.1), (1, 4.4)),
-        "Arm 101051: a vector instruction takes two cycles, of which one may overlap with its neighbour; four where "
-        "it gathers or scatters; others as on Cortex-M33",
+        "assumed: those of the Cortex-M33, and for a vector instruction, of which the core computes half in a cycle, 1 "
+        "(overlapped with the next) to 4.4 (gathers)",
         emulator="qemu",
         flash=0x6000_0000,
         ram=0x6800_0000,

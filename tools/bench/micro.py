@@ -5,7 +5,7 @@ the largest set of live tensors; code and constants without weights within 16 Ki
 equal to TensorFlow Lite Micro's; with --stream an arena below that set, and equal outputs.
 
 The baseline was measured under emulation with TensorFlow Lite Micro (August 2026), gcc 12.2 -O2; the Cortex-M33 and M7
-are compared with the M4's. Weights are random; the counts hardly depend on them.
+are compared with the M4's, the M55 with its own. Weights are random; the counts hardly depend on them.
 
     python tools/bench/micro.py
     python tools/bench/micro.py --cores cortex-m4 --models keyword_spotting --layers
@@ -40,7 +40,14 @@ MODELS: dict[str, tuple[Any, ...]] = {
     "image_classification": ("resnet8", (32, 32, 3), 10, 29.9, 97.6, 15.0, 49_152),
     "visual_wake_words": ("mobilenet_v1", (96, 96, 3), 2, 24.1, 86.9, 8.0, 55_296),
 }
-CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
+CORES = ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
+# CMSIS-NN's millions of instructions on the Cortex-M55, with Helium; no goals are set for the other columns.
+ON_M55 = {
+    "anomaly_detection": 0.150,
+    "keyword_spotting": 1.82,
+    "image_classification": 4.91,
+    "visual_wake_words": 6.56,
+}
 
 
 def converted(name: str, folder: Path) -> TFLiteModel:
@@ -82,7 +89,7 @@ def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.nd
     assert run.instructions  # an emulated core counts them
     assert by_rows.instructions
     assert run.memory.arena_bytes
-    base = {"cortex-m0plus": on_m0, "cortex-m3": None}.get(core, on_m4)
+    base = {"cortex-m0plus": on_m0, "cortex-m3": None, "cortex-m55": ON_M55[name]}.get(core, on_m4)
     weights = run.environment["weight_bytes"]
     code, code_small, code_by_rows = (m.memory.flash_bytes - weights for m in (run, small, by_rows))
     instructions = run.instructions / 1e6
@@ -90,7 +97,7 @@ def row(name: str, core: str, model: TFLiteModel, x: np.ndarray, expected: np.nd
     cells = [
         name, core, f"{instructions:.3f}", f"{base:g}" if base else "-",
         f"{instructions / base:.2f}" if base else "-",
-        "-" if core in ("cortex-m0plus", "cortex-m3") else f"{goal:g} {_verdict(instructions, goal)}",
+        "-" if core in ("cortex-m0plus", "cortex-m3", "cortex-m55") else f"{goal:g} {_verdict(instructions, goal)}",
         f"{run.memory.arena_bytes:,} / {least:,} = {run.memory.arena_bytes / least:.3f}", f"{run.memory.stack_bytes:,}",
         f"{code:,} {_verdict(code, 16 * 1024)}", f"{code_small:,} {_verdict(code_small, 8 * 1024)}",
         f"{by_rows.memory.arena_bytes:,}", f"{by_rows.instructions / 1e6:.3f}", f"{by_rows.memory.stack_bytes:,}",

@@ -6,8 +6,9 @@
  *   output   [1, out height, out width, channels * channel multiplier] int8
  *
  * One channel at a time is copied to a padded plane of int16 in the scratch buffer; or, on cores with the DSP extension
- * and for 3x3 kernels with stride 1 or 2, some rows of four channels (arm_dsp_depthwise.h). A channel is copied before
- * its outputs are written, so that the output may overwrite the input where the shapes are equal. */
+ * and for 3x3 kernels with stride 1 or 2, some rows of four channels (arm_dsp_depthwise.h); or, on cores with vectors and
+ * for one output of each channel, some rows of 16 channels (arm_helium_depthwise.h). Rows of a channel are copied before
+ * the outputs that may overwrite them, where the shapes are equal, are written. */
 #include "arithmetic.h"
 #include "arm_dsp_depthwise.h"
 #include "arm_helium_depthwise.h"
@@ -48,7 +49,7 @@ TFKD_INLINE void tfkd_depthwise_any(const tfkd_depthwise_params *p, const int8_t
     }
 }
 
-#if TFKD_DSP
+#if TFKD_DSP && !TFKD_MVE
 /* Rows `row` and `row` + 1 of the padded plane, of the four channels that start at `in`, as a pair of rows. Rows
  * outside the image repeat the zero point. */
 TFKD_INLINE void tfkd_gather_rows(const tfkd_depthwise_params *p, const tfkd_gather_params *within, const int8_t *in,
@@ -203,7 +204,7 @@ TFKD_INLINE void tfkd_depthwise(const tfkd_depthwise_params *p, const int8_t *in
 #if TFKD_MVE
     if (tfkd_depthwise_16(p, in, out, (int8_t *)(void *)plane, flags)) return;
 #endif
-#if TFKD_DSP
+#if TFKD_DSP && !TFKD_MVE
     if (TFKD_FAST(flags) && flags & TFKD_BY_ROWS && (!(flags & TFKD_BY_PLANE) || p->row_pairs)) {
         tfkd_rows_function compute = p->stride_width == 2 ? tfkd_rows_stride2 : tfkd_rows;
         if (flags & TFKD_SIGNED) compute = p->stride_width == 2 ? tfkd_rows_stride2_signed : tfkd_rows_signed;
