@@ -84,8 +84,9 @@ class InstructionCounter:
             if size:
                 raise DeviceError(f"{size} bytes of code at {address:#x} could not be disassembled")
         names = [*CLASSES, *([VECTOR] if any(VECTOR in classes for classes in layers.values()) else [])]
+        layers = {layer: {name: classes.get(name, 0) for name in names} for layer, classes in layers.items()}
         return {
-            "classes": {name: sum(classes.get(name, 0) for classes in layers.values()) for name in names},
+            "classes": {name: sum(classes[name] for classes in layers.values()) for name in names},
             "layers": {name: sum(classes.values()) for name, classes in layers.items()},
             "layer_classes": layers,
         }
