@@ -1,4 +1,4 @@
-/* CONV_2D int8 on cores with vectors: the inner loops of convolution.h.
+/* CONV_2D int8 on cores with vectors: what convolution.h is on others.
  *
  * Up to six receptive fields are bytes one after the other in the scratch buffer (`columns`), `depth` bytes each, and are
  * multiplied with four output channels at a time. The values of a column lie as those of the other cores (see
@@ -8,6 +8,7 @@
  *   channel   a            b            a            b
  *   values    0 1 2 3      0 1 2 3      4 5 6 7      4 5 6 7 */
 #include "arm_helium.h"
+#include "convolution_params.h"
 #include "packed_weights.h"
 
 #if TFKD_MVE
@@ -98,6 +99,96 @@ TFKD_INLINE void tfkd_part_of_run(int8_t *column, int32_t k, int32_t rest, int32
     for (int32_t i = middle, at = rest + middle - fours; i < last; i++, at++) {
         TFKD_FEW_TURNS;
         column[tfkd_place_of(at)] = from ? from[i] : value;
+    }
+}
+
+/* Writes the receptive field of one group, whose corner is at (y, x) and may be outside the image, into a column. */
+TFKD_NOINLINE static void tfkd_field(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x,
+                                     int8_t *to) {
+    const int32_t part = p->group_channels, height = p->height, width = p->width, channels = p->channels;
+    const int together = p->dilation_width == 1 && part == channels;
+    const int32_t pieces = together ? 1 : p->kernel_width, wide = together ? p->kernel_width : 1, run = wide * part;
+    const int32_t fours = run & ~3, dilation = p->dilation_width, next = p->dilation_height;
+    const int8_t zero_point = p->zero_point;
+    int32_t k = 0, rest = p->kernel_height * pieces * fours;
+    if (together && x >= 0 && x + wide <= width && y >= 0 && y + (p->kernel_height - 1) * next < height) {
+        const int8_t *from = in + (y * width + x) * channels;
+        for (int32_t i = p->kernel_height; i > 0; i--, from += next * width * channels, k += fours) {
+            tfkd_copy_bytes(to + k, from, fours);
+            for (int32_t j = fours; j < run; j++, rest++) {
+                TFKD_FEW_TURNS;
+                to[tfkd_place_of(rest)] = from[j];
+            }
+        }
+        return;
+    }
+    for (const int32_t end = y + p->kernel_height * next; y < end; y += next)
+        for (int32_t i = 0, at = x; i < pieces; i++, at += dilation) {
+            const int inside = y >= 0 && y < height;
+            const int32_t first = inside ? tfkd_clamp(-at, 0, wide) * part : run;
+            const int32_t last = inside ? tfkd_clamp(width - at, 0, wide) * part : run;
+            const int8_t *from = in + (y * width + at) * channels;
+            if (first == 0 && last == run && fours == run) tfkd_copy_bytes(to + k, from, run);
+            else {
+                tfkd_part_of_run(to, k, rest, fours, 0, zero_point, 0, first);
+                tfkd_part_of_run(to, k, rest, fours, from, zero_point, first, last);
+                tfkd_part_of_run(to, k, rest, fours, 0, zero_point, first > last ? first : last, run);
+            }
+            k += fours, rest += run - fours;
+        }
+}
+
+/* The next up to six fields times the channels of a group. */
+TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, int32_t group, const int8_t *columns,
+                                            int8_t *out, int32_t count, int flags) {
+    const int32_t part = p->group_out_channels, depth = p->depth, step = p->out_channels, pairs = (part + 1) / 2;
+    const int16_t *weights = p->weights + group * pairs * depth;
+    const int32_t *pair = p->pairs + group * pairs * 7;
+    for (int32_t c = 0; c < part; c += 4, weights += 2 * depth, pair += 14) {
+        int32_t sums[24]; /* four of each column */
+        for (int32_t i = 0; i < count; i += 3) {
+            tfkd_three_times_two(columns + i * depth, weights, depth, sums + 4 * i);
+            tfkd_three_times_two(columns + i * depth, weights + (c + 2 < part ? depth : 0), depth, sums + 4 * i + 2);
+        }
+        const tfkd_scaling_4 scaling = tfkd_scaling(pair, part - c, flags);
+        const mve_pred16_t some = vctp32q((uint32_t)(part - c));
+        int8_t *to = out + c;
+        for (int32_t i = 0; i < count; i++, to += step) {
+            const int32x4_t x = vaddq_s32(vldrwq_s32(sums + 4 * i), scaling.bias);
+            vstrbq_p_s32(to, tfkd_requantize_4(x, scaling.multiplier, scaling.exponent, p->out_zero_point, p->least,
+                                               p->most, flags), some);
+        }
+    }
+}
+
+TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t *in, int8_t *out, int16_t *scratch,
+                                  int flags) {
+    const int32_t part = p->group_channels, depth = p->depth, right = p->stride_width, down = p->stride_height;
+    const int32_t end = p->out_width * right - p->pad_left, step = p->channels * right;
+    const int pixel = p->kernel_height == 1 && p->kernel_width == 1 && !p->pad_top && !p->pad_left &&
+                      p->width * down == p->out_width * right && (p->out_height - 1) * down < p->height &&
+                      (p->out_width - 1) * right < p->width; /* fields are successive pixels without gaps */
+    int8_t *columns = (int8_t *)(void *)scratch;
+    for (int32_t group = 0; group < p->groups; group++) {
+        const int8_t *from = in + group * part;
+        int8_t *to = out + group * p->group_out_channels;
+        int32_t y = -p->pad_top, x = -p->pad_left;
+        for (int32_t todo = p->out_height * p->out_width; todo > 0; todo -= 6, to += 6 * p->out_channels) {
+            const int32_t count = todo < 6 ? todo : 6;
+            if (pixel && part == depth && step == depth) {
+                tfkd_copy_bytes(columns, from, count * depth), from += count * step;
+            } else
+                for (int32_t i = 0; i < count; i++) {
+                    if (pixel) {
+                        tfkd_part_of_run(columns + i * depth, 0, part & ~3, part & ~3, from, 0, 0, part), from += step;
+                        continue;
+                    }
+                    tfkd_field(p, from, y, x, columns + i * depth);
+                    x += right;
+                    if (x == end) x = -p->pad_left, y += down;
+                }
+            tfkd_columns_times_weights(p, group, columns, to, count, flags);
+        }
     }
 }
 #endif

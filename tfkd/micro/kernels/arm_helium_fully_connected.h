@@ -37,6 +37,7 @@ TFKD_INLINE int32x4_t tfkd_dot_4(const int8_t *in, const int32_t *weights, int32
         c = vmladavaq_s8(c, x, vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights + 2, at, some)));
         d = vmladavaq_s8(d, x, vreinterpretq_s8_s32(vldrwq_gather_offset_z_s32(weights + 3, at, some)));
     }
-    return (int32x4_t){a, b, c, d};
+    const int32x4_t sums = {a, b, c, d};
+    return sums;
 }
 #endif

@@ -1,7 +1,7 @@
 /* Weights of two output channels, a and b, in 16 bits each: what convolution.h and fully_connected.h read.
  *
- * TFKD_PACKED takes four values of each channel and gives four words, on cores with vectors as bytes of one channel after
- * the other, elsewhere as pairs (see tfkd_second in arithmetic.h) in the order in which `sxtb16` widens a word:
+ * TFKD_PACKED takes four values of each channel and gives four words, on cores with vectors as bytes of one channel,
+ * then of the other, elsewhere as pairs (see tfkd_second in arithmetic.h) in the order in which `sxtb16` widens a word:
  *
  *   word       0        1        2        3
  *   vectors    a0 a1    a2 a3    b0 b1    b2 b3     low byte, high byte

@@ -37,7 +37,8 @@ TFKD_INLINE void TFKD_NAME(pool)(const TFKD_NAME(pool_params) *p, const TFKD_VAL
             /* int8: the largest values of 16 channels, or the sums of four */
             for (; sizeof(TFKD_VALUE) == 1 && c < p->channels; c += average ? 4 : 16) {
                 const int8_t *from = (const int8_t *)(const void *)in + (top * p->width + left) * p->channels + c;
-                const mve_pred16_t words = vctp32q((uint32_t)(p->channels - c)), bytes = vctp8q((uint32_t)(p->channels - c));
+                const uint32_t rest = (uint32_t)(p->channels - c);
+                const mve_pred16_t words = vctp32q(rest), bytes = vctp8q(rest);
                 const int32_t skip = (p->width - right + left) * p->channels;
                 int32x4_t sums = vdupq_n_s32(0);
                 int8x16_t largest = vdupq_n_s8(-128);
