@@ -290,3 +290,19 @@ def test_format_tflm_supports_a_float_model(student: TFLiteModel, tmp_path: Path
     header = (tmp_path / "out" / "model_model.h").read_text()
     assert "resolver.AddQuantize()" in header
     assert "resolver.AddDequantize()" in header
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "remedy"),
+    [("float32", "FLOOR", "end it before an op that stays in floats"), ("int64", "ARG_MAX", "Cast it to int32")],
+)
+def test_output_that_is_not_quantized_is_refused_with_the_op_beside_it(dtype: str, kind: str, remedy: str) -> None:
+    made = Net(random.Random(0))
+    made.graph.inputs.append(x := made.tensor((1, 4), "float32"))
+    inner = made.op("QUANTIZE", [x], [made.output((1, 4))])
+    if kind == "FLOOR":
+        inner = made.op("DEQUANTIZE", [inner], [made.tensor((1, 4), "float32")])
+    output = made.tensor((1, 4), dtype)
+    model = made.bytes(made.op(kind, [inner], [output]))
+    with pytest.raises(ValueError, match=f"Received: '.*' of {dtype} with 0 scales, beside {kind}. .*{remedy}"):
+        micro.emit(model)

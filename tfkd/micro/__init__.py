@@ -87,7 +87,7 @@ def emit(
     if "QUANTIZE" not in model.ops:  # a float model: one message instead of one for each of its ops
         check_io(model.inputs)
     graph = remove_float_io(to_int8(fold_shapes(resolve(_graph.read(model)))))
-    check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)])
+    check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)], graph.ops)
     graph = fold_padding(graph)
     layers, _ = lower(graph)
     graph, elimination = eliminate(graph, layers, keep_dead=keep_dead)

@@ -120,11 +120,12 @@ def _converts(graph: Graph, op: Op, kind: str) -> bool:
     )
 
 
-def check_io(tensors: Sequence[Tensor | TensorInfo]) -> None:
+def check_io(tensors: Sequence[Tensor | TensorInfo], ops: Sequence[Op] = ()) -> None:
     """Refuses inputs and outputs that the C functions cannot take.
 
     Args:
         tensors: The model's inputs and outputs.
+        ops: The model's ops, of which messages name those that read or write such a tensor.
 
     Raises:
         ModelError: They are not int8, int16 or uint8 with at most one scale, nor int32 or bool.
@@ -136,10 +137,20 @@ def check_io(tensors: Sequence[Tensor | TensorInfo]) -> None:
                 "ids from the text in your own code, and convert a model that takes them."
             )
         if tensor.dtype not in _IO_TYPES or len(tensor.scales) > 1:
+            remedy = "Cast it to int32 in the Keras model, or end the model before it."
+            if tensor.dtype == "float32":
+                remedy = (
+                    "The model, or the part of it at that end, computes in floats. Convert the Keras model with "
+                    "`tfkd convert --mode full_int8` or `int16x8`, and end it before an op that stays in floats."
+                )
             raise ModelError(
                 "micro.emit: inputs and outputs must be int8, int16, uint8, int32 or bool with at most one scale each, "
-                "or float32 with one QUANTIZE or DEQUANTIZE each. "
-                f"Received: {tensor.name!r} of {tensor.dtype} with {len(tensor.scales)} scales: the model, or the part "
-                "of it at that end, is not quantized. Convert the Keras model with `tfkd convert --mode full_int8` or "
-                "`int16x8`."
+                f"or float32 with one QUANTIZE or DEQUANTIZE each. Received: {tensor.name!r} of {tensor.dtype} with "
+                f"{len(tensor.scales)} scales{_beside(tensor, ops)}. {remedy}"
             )
+
+
+def _beside(tensor: Tensor | TensorInfo, ops: Sequence[Op]) -> str:
+    """The kinds of the ops that read or write a tensor, for a message."""
+    kinds = {op.kind for op in ops if isinstance(tensor, Tensor) and tensor.index in (*op.inputs, *op.outputs)}
+    return f", beside {', '.join(sorted(kinds))}" if kinds else ""
