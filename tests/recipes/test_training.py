@@ -7,7 +7,7 @@ import pytest
 
 from tfkd import data, models
 from tfkd.errors import InputError
-from tfkd.recipes import data_examination, recipe, training
+from tfkd.recipes import data_examination, recipe, teacher_examination, training
 
 CONFIG = recipe.training_config(epochs=3, batch_size=256, learning_rate=0.01)
 
@@ -128,6 +128,15 @@ def test_distillation_on_data_with_a_leak_is_refused_before_it_begins(teacher, t
     with pytest.raises(InputError, match=r"data are refused before(.|\n)*Samples of train are in test too"):
         training.train(job)
     assert not out.exists()
+
+
+def test_teacher_of_images_on_arrays_without_channels_names_the_axis():
+    x, y = np.random.default_rng(0).normal(size=(24, 9, 8)).astype("float32"), np.arange(24) % 2
+    splits = data.from_arrays((x, y), (x + 1, y), validation=0.5)
+    teacher = keras.Sequential([keras.Input((9, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    (finding,) = teacher_examination.examine(teacher, splits).findings
+    assert finding.what == "The teacher does not fit the data."
+    assert "x[..., None]" in finding.remedy
 
 
 def test_part_of_another_scale_is_a_warning():
