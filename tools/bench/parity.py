@@ -185,9 +185,11 @@ def correlation(output: np.ndarray, expected: np.ndarray) -> float:
 
 def samples(model: keras.Model) -> Any:
     """Smooth random samples of each input of the model, 0..255 where it scales them; token ids for integer inputs."""
-    rng = np.random.default_rng(0)
-    scales = [layer.scale for layer in parity_models.flat(model) if isinstance(layer, keras.layers.Rescaling)]
-    pixels = any(np.ndim(scale) == 0 and scale < 0.01 for scale in scales)
+    rng, all_layers = np.random.default_rng(0), parity_models.flat(model)
+    scales = [layer.scale for layer in all_layers if isinstance(layer, keras.layers.Rescaling)]
+    # As of ImageNet, at the beginning of ConvNeXt.
+    means = [layer.mean for layer in all_layers if isinstance(layer, keras.layers.Normalization)]
+    pixels = any(np.ndim(scale) == 0 and scale < 0.01 for scale in scales) or any(np.min(mean) > 50 for mean in means)
 
     def draw(tensor: Any) -> np.ndarray:
         shape = (CALIBRATION + COMPARED, *tensor.shape[1:])
