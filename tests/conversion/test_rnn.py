@@ -314,3 +314,17 @@ def test_no_recurrent_layer_uses_cudnn_in_an_export(stacked_model):
     with rnn.exportable(stacked_model, integers=False):
         assert [layer.use_cudnn for layer in stacked_model.layers[:2]] == [False, False]
     assert [layer.use_cudnn for layer in stacked_model.layers[:2]] == ["auto", "auto"]
+
+
+def test_cell_states_beyond_ten_are_those_of_keras(tmp_path):
+    """A cell counts up for 30 steps and down for as many: a limit on the way would shift the end."""
+    layer = keras.layers.LSTM(1)
+    model = keras.Sequential([keras.Input((60, 1)), layer])
+    gates = np.float32([50, 50, 0, 50])  # input, forget and output gate are open
+    layer.set_weights([np.float32([[0, 0, 3, 0]]), np.full((1, 4), 0.01, "float32"), gates])
+    x = np.repeat(np.float32([1, -1]), 30)[None, :, None] * np.linspace(0.6, 1, 64, dtype="float32")[:, None, None]
+    x[:, -1, 0] = np.linspace(-0.5, 0.5, 64)
+    converted = convert(model, tmp_path / "m.tflite", mode="float32")
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in converted.ops
+    for target in ("host", "tflm"):
+        assert difference(converted, model, x, target) < 1e-3

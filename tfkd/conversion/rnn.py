@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest
+from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import ModelError
 
@@ -167,6 +168,24 @@ def initial_states(model: keras.Model) -> Iterator[None]:
     finally:
         for state, value in before:
             state.assign(value)
+
+
+def without_cell_clip(content: bytes) -> bytes:
+    """Removes the limit of -10..10 that the converter gives to the cell states of an LSTM, where Keras has none.
+
+    Args:
+        content: A float .tflite.
+
+    Returns:
+        The changed file, or `content` where it has no such op.
+    """
+    if "UNIDIRECTIONAL_SEQUENCE_LSTM" not in TFLiteModel(content).ops:
+        return content
+    editor = ModelEditor(content)
+    for op in editor.graph.operators:
+        if editor.name(op) == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+            op.builtinOptions.cellClip = 0.0
+    return editor.pack()
 
 
 def align_lstm_scales(content: bytes) -> bytes:
