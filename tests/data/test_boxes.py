@@ -113,9 +113,10 @@ def test_voc_folder_is_read(tmp_path):
         ({"bbox": [4, 2, 0, 8]}, r"train.json: annotation 0 of 0.png.*left < right"),
         ({"bbox": [4, 2, 8]}, r"train.json: annotation 0 of 0.png must have a bbox of four numbers"),
         ({"category_id": 5}, r"train.json: annotation 0 of 0.png must have a category. Received: category_id=5.*3, 7"),
+        ({"category_id": [7]}, r"annotation 0 of 0.png must have a category. Received: category_id=\[7\]"),
         ({"image_id": 99}, r"train.json: annotation 0 must have an image. Received: image_id=99"),
     ],
-    ids=["outside", "empty", "numbers", "category", "image"],
+    ids=["outside", "empty", "numbers", "category", "categories", "image"],
 )
 def test_wrong_coco_annotation_is_an_error_that_names_the_file(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):

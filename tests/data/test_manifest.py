@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from tests.data.data_sets import folder
 from tfkd import data
 from tfkd.cli import app
+from tfkd.data import manifest
 from tfkd.errors import InputError
 
 
@@ -98,6 +99,12 @@ def test_column_that_is_the_label_once_more_is_a_warning(tmp_path, caplog):
 def test_classes_that_are_whole_numbers_are_in_their_order(tmp_path, labels, names):
     splits = data.load(table(tmp_path / "t.csv", numbered(np.arange(12) / 7, np.arange(12), labels)))
     assert splits.train.class_names == names
+
+
+def test_classes_of_equal_numbers_have_one_order_in_every_process():
+    """The order of a set of texts is another one in each process."""
+    names = [str(2**53 + i) for i in range(4)] + [f"1.{'0' * i}" for i in range(6)]
+    assert manifest.classes(names) == (*names[4:], *names[:4])
 
 
 def test_json_lines_hold_sensor_windows(tmp_path):

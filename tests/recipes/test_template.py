@@ -84,6 +84,13 @@ def test_init_knows_task_and_student_of_arrays(tmp_path, x, y, task, student):
     assert small.count_params() < default.count_params()
 
 
+def test_init_takes_a_table_of_whole_numbers_for_a_table(tmp_path):
+    rows = [f"{3 * i},{i % 4},{'ab'[i % 2]}" for i in range(20)]
+    (tmp_path / "t.csv").write_text("\n".join(["age,children,label", *rows]))
+    loaded = recipe.load(template.write(tmp_path / "r.toml", data=str(tmp_path / "t.csv"), teacher="t.keras"))
+    assert loaded.student.model == "mlp"
+
+
 def test_init_warns_of_a_teacher_that_does_not_exist(tmp_path):
     out, teacher = tmp_path / "r.toml", tmp_path / "t.keras"
     arguments = ["init", "--data", "digits", "--teacher", str(teacher), "--out", str(out)]

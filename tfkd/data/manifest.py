@@ -203,7 +203,7 @@ def classes(names: Sequence[str]) -> tuple[str, ...]:
     """The distinct labels: whole numbers by value, other labels by their characters."""
     distinct = set(names)
     if all(_WHOLE.fullmatch(name) for name in distinct):
-        return tuple(sorted(distinct, key=float))
+        return tuple(sorted(distinct, key=lambda name: (int(name.partition(".")[0]), name)))
     return tuple(sorted(distinct))
 
 

@@ -15,6 +15,8 @@ _FEW_PER_CLASS = 20
 _EQUAL_ROWS = 0.05
 # Factor between the values of two parts beyond which they were not prepared in the same way, such as 255.
 _OTHER_SCALE = 20
+# Samples of each part that show its scale.
+_SCALED = 256
 # Test images that are compared with ten times as many training images.
 _COMPARED = 2000
 
@@ -56,7 +58,7 @@ def examine(splits: data.Splits) -> Iterator[Finding]:
 def _examine_scales(splits: data.Splits) -> Iterator[Finding]:
     """Parts in memory whose values have other sizes than those of the training part."""
     sizes = {
-        split.role: float(np.quantile(np.abs(split.x[:_COMPARED]), 0.99))
+        split.role: float(np.quantile(np.abs(split.sample(min(_SCALED, len(split))).x[:]), 0.99))
         for split in splits
         if len(split) and isinstance(split.x, np.ndarray)
     }

@@ -44,7 +44,7 @@ def read(request: Request) -> Arrays:
     names: dict[int, str] = {}
     paths, parts, labels = list[str](), list[str](), list[list[Box]]()
     contents = {part: _content(file) for part, file in files.items()}
-    used = {one.get("category_id") for content in contents.values() for one in content["annotations"]}
+    used = {str(one.get("category_id")) for content in contents.values() for one in content["annotations"]}
     for part, file in files.items():
         content = contents[part]
         found = _categories(file, content["categories"], used)
@@ -103,12 +103,12 @@ def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
     return content
 
 
-def _categories(file: Path, categories: list[dict[str, Any]], used: Collection[object]) -> dict[int, str]:
+def _categories(file: Path, categories: list[dict[str, Any]], used: Collection[str]) -> dict[int, str]:
     """The name of each category by id, in the order of the ids."""
-    groups = {one.get("supercategory") for one in categories if one.get("supercategory") != one.get("name")}
+    groups = {str(one.get("supercategory")) for one in categories if one.get("supercategory") != one.get("name")}
     try:
         found = {one["id"]: str(one["name"]) for one in sorted(categories, key=lambda one: one["id"])}
-        return {number: name for number, name in found.items() if number in used or name not in groups}
+        return {number: name for number, name in found.items() if str(number) in used or name not in groups}
     except (KeyError, TypeError) as error:
         raise InputError(f"load: {file}: each category must have id and name. Received: {error}. {_ADVICE}") from error
 

@@ -198,40 +198,47 @@ def _check_columns(path: Path, x: np.ndarray, found: index_cache.Index) -> None:
     The classes of a table often follow one another, so that a number of the row tells the class; no new sample has one.
     Beside values of a regression it may be the time.
     """
-    columns = found["columns"]
+    columns, kind = found["columns"], str(found["label_kind"])
     if x.ndim != 2 or len(columns) != x.shape[1]:
         return
-    for name, values in zip(columns, x.T, strict=True):
-        counts = str(found["label_kind"]) != "values" and x.shape[1] > 1
-        if not name or (counts and _numbers_rows(values)):
+    numbering = _numbering_columns(x) if kind != "values" and x.shape[1] > 1 else []
+    for column, name in enumerate(columns):
+        if not name or column in numbering:
             raise InputError(
                 f"load: {path}: a column must hold values that new samples have, too. Received: column {name!r}, which "
                 f"{'numbers the rows' if name else 'has no name, such as one that pandas adds for the index'}. Remove "
                 f"it{'' if name else ', or give it a name'}."
             )
-        if str(found["label_kind"]) == "classes" and _gives_class(values, found["y"]):
-            log.warning(
-                "%s: column %r has one value for each class, and another one for each. Remove it if it is the label "
-                "once more.",
-                path,
-                name,
-            )
+    for column in _columns_of_class(x, found["y"]) if kind == "classes" else ():
+        log.warning(
+            "%s: column %r has one value for each class, and another one for each. Remove it if it is the label once "
+            "more.",
+            path,
+            columns[column],
+        )
 
 
-def _numbers_rows(values: np.ndarray) -> bool:
-    """Whether values [N] are consecutive whole numbers, each once, of so many rows that it is no chance."""
-    if len(values) < _LEAST_ROWS or values.max() - values.min() != len(values) - 1:
-        return False
-    return bool((np.diff(np.sort(values)) == 1).all())
+def _numbering_columns(x: np.ndarray) -> list[int]:
+    """The columns of x [N, C] with consecutive whole numbers, each once, in so many rows that it is no chance."""
+    if len(x) < _LEAST_ROWS:
+        return []
+    spanning = np.flatnonzero(x.max(axis=0) - x.min(axis=0) == len(x) - 1)
+    return [int(column) for column in spanning if (np.diff(np.sort(x[:, column])) == 1).all()]
 
 
-def _gives_class(values: np.ndarray, y: np.ndarray) -> bool:
-    """Whether all samples of a class have one value [N], and those of each class another one."""
-    classes, first = np.unique(y, return_index=True)
-    known = values[first]
-    if len(y) < _LEAST_ROWS or len(classes) < 2 or len(np.unique(known)) < len(classes):
-        return False
-    return bool((values == known[np.searchsorted(classes, y)]).all())
+def _columns_of_class(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """The columns of x [N, C] in which all samples of a class have one value, and those of each class another one."""
+    classes, first, numbers = np.unique(y, return_index=True, return_inverse=True)
+    if len(y) < _LEAST_ROWS or len(classes) < 2:
+        return []
+    known = x[first]
+    # A few rows rule out most columns.
+    fitting = np.flatnonzero((x[:_LEAST_ROWS] == known[numbers[:_LEAST_ROWS]]).all(axis=0))
+    return [
+        int(column)
+        for column in fitting
+        if len(np.unique(known[:, column])) == len(classes) and (x[:, column] == known[numbers, column]).all()
+    ]
 
 
 def _values(path: Path, rows: Sequence[Row]) -> np.ndarray:
