@@ -174,6 +174,12 @@ def test_outputs_that_nobody_named_are_found_by_position():
         tfkd.Distiller(student, heads("list"))
 
 
+def test_names_that_keras_gave_pair_no_outputs_of_another_number():
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, name="dense_1")])
+    with pytest.raises(ModelError, match=r"must have the output 'dense_1'.*named dense_1 \(a name that Keras gave"):
+        tfkd.Distiller(student, heads("list", names=("dense", "dense_1")))
+
+
 def test_two_teachers_features_and_schedules_work_with_several_outputs():
     student, teachers = heads("dict", 4), [heads("list", 16), heads("dict", 8)]
     schedule = keras.optimizers.schedules.PolynomialDecay(0.8, 10, 0.2)

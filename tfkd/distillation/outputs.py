@@ -293,10 +293,14 @@ def _by_output(names: Sequence[str], given: Nest, what: str) -> list[Nest]:
 
 
 def _names(teacher: keras.Model, student: keras.Model) -> tuple[str, ...]:
-    """The names of a teacher's outputs; where neither model names them those of the student, in the same order."""
+    """The names of a teacher's outputs; where neither model names them those of the student, in the same order.
+
+    Of another number of outputs that neither model names, equal names such as `dense_1` are an accident.
+    """
     found, others = outputs.names(logits.check_model("teacher", teacher)), outputs.names(student)
-    both = outputs.are_unnamed(teacher) and outputs.are_unnamed(student)
-    return others if both and len(found) == len(others) else found
+    if not (outputs.are_unnamed(teacher) and outputs.are_unnamed(student)):
+        return found
+    return others if len(found) == len(others) else tuple(f"{name} (a name that Keras gave)" for name in found)
 
 
 def _source(name: str, names: Sequence[str], of_teacher: Sequence[str]) -> int:

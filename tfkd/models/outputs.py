@@ -52,8 +52,8 @@ def names(model: keras.Model) -> tuple[str, ...]:
 
 
 def are_unnamed(model: keras.Model) -> bool:
-    """Whether the outputs are a list or tuple, and have the names that Keras gives to layers, such as `dense_1`."""
-    if not are_nested(model) or isinstance(keras_compat.functional(model).output, dict):
+    """Whether the outputs, which are no dictionary, have the names that Keras gives to layers, such as `dense_1`."""
+    if not keras_compat.shows_layers(model) or isinstance(keras_compat.functional(model).output, dict):
         return False
     return all(is_unnamed(keras_compat.producer(tensor)) for tensor in model.outputs)
 
