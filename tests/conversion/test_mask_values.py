@@ -63,6 +63,16 @@ def test_masked_scores_have_no_step_of_probability(floats, steps):
     assert mask_values.limit(limited, Samples((TOKENS,)), steps=steps) == limited
 
 
+def test_mask_beside_a_loop_is_kept(tmp_path):
+    """LiteRT does not show the tensors of a loop, so that the ranges of the scores are unknown."""
+    x = keras.Input((6, 4))
+    scores = keras.ops.where(x > 0, keras.layers.Dense(4)(x), -1e9)
+    looped = keras.layers.LSTM(4, activation="relu")(keras.layers.Softmax()(scores))
+    content = tfkd.convert(keras.Model(x, looped), tmp_path / "m.tflite", mode="float32").content
+    assert {"SOFTMAX", "WHILE"} <= {*TFLiteModel(content).ops}
+    assert mask_values.limit(content, Samples((np.ones((8, 6, 4), np.float32),)), steps=256) is content
+
+
 def test_selection_without_a_softmax_is_kept(tmp_path):
     x = keras.Input((4,))
     selected = keras.ops.where(x > 0, x, -1e9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from tfkd.conversion.interpreter import TensorRecorder
 from tfkd.conversion.samples import Samples
-from tfkd.conversion.tflite_reader import TFLiteGraph
+from tfkd.conversion.tflite import TFLiteGraph, TFLiteModel
 
 METHODS = ("min_max", "percentile", "mse")
 
@@ -140,6 +141,13 @@ def extremes(content: bytes, graph: TFLiteGraph, samples: Samples) -> dict[int, 
     ranges = {index: (low[index], high[index]) for index in wanted}
     _widen_small_sums(graph, ranges)
     return ranges
+
+
+def known_extremes(content: bytes, samples: Samples) -> dict[int, tuple[float, float]]:
+    """The same; none where LiteRT cannot show all of these tensors, as in models with loops."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        return extremes(content, TFLiteModel.load(content).graph, samples)
+    return {}
 
 
 def _widen_small_sums(graph: TFLiteGraph, ranges: dict[int, tuple[float, float]]) -> None:

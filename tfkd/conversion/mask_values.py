@@ -38,7 +38,7 @@ def limit(content: bytes, samples: Samples, *, steps: int) -> bytes:
         steps: Number of steps of a probability, 256 in int8 and 32,768 in int16.
 
     Returns:
-        The changed file, or `content` where it has no such mask.
+        The changed file, or `content` where it has no such mask, or where the ranges are unknown, as in loops.
     """
     graph = TFLiteModel.load(content).graph
     if all(op.name != "SOFTMAX" for op in graph.ops):
@@ -48,7 +48,9 @@ def limit(content: bytes, samples: Samples, *, steps: int) -> bytes:
     added = [(op, *factor) for op in editor.graph.operators if (factor := _factor(editor, op)) is not None]
     if not selected and not added:
         return content
-    ranges, changed = activation_ranges.extremes(content, graph, samples), False
+    ranges, changed = activation_ranges.known_extremes(content, samples), False
+    if not ranges:
+        return content
 
     def below(op: schema.OperatorT) -> float:
         """How far a masked score must be below the least one."""

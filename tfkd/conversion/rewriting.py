@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 from collections.abc import Iterator, Mapping
@@ -87,7 +86,7 @@ def install(
         stable = mask_values.limit(op_forms.replace(content), ordered, steps=2 ** (8 if mode == "full_int8" else 15))
         if mode == "int16x8":
             stable = op_forms.replace_elus(op_forms.replace_squared_differences(replace_sums(stable)))
-        calibrated = functools.cache(lambda floats: _extremes(floats, ordered))
+        calibrated = functools.cache(lambda floats: activation_ranges.known_extremes(floats, ordered))
 
         def quantize_once(floats: bytes, narrowed: Ranges) -> bytes:
             graph = TFLiteModel.load(floats).graph
@@ -114,13 +113,6 @@ def install(
 
     converter._quantize = quantize
     return changes
-
-
-def _extremes(content: bytes, samples: Samples) -> dict[int, tuple[float, float]]:
-    """The ranges of activations by tensor index; none where LiteRT cannot show all of them, as in loops."""
-    with contextlib.suppress(RuntimeError, ValueError):
-        return activation_ranges.extremes(content, TFLiteModel.load(content).graph, samples)
-    return {}
 
 
 def _with_ranges(content: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:

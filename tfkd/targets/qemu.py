@@ -178,10 +178,10 @@ class _Log:
         for line in log:
             if line.startswith(b"Trace "):
                 if end is not None or line not in blocks:  # it was just translated
-                    found = _BLOCK.match(line)
-                    assert found is not None, line
-                    address = int(found[1], 16)
-                    blocks[line] = address, (end or address) - address
+                    address = int(_read(_BLOCK, line)[1], 16)
+                    if end is None:
+                        raise _unreadable(line)
+                    blocks[line] = address, end - address
                     end = None
                 block = blocks[line]
                 if block[0] == self._stop:
@@ -190,6 +190,24 @@ class _Log:
             elif line.startswith(b"Stopped execution"):  # before the block
                 self._counter.leave(*block)
             elif line.startswith(b"0x"):
-                code = _CODE.match(line)
-                assert code is not None, line
+                code = _read(_CODE, line)
                 end = int(code[1], 16) + len(code[2].replace(b" ", b"")) // 2
+
+
+def _read(form: re.Pattern[bytes], line: bytes) -> re.Match[bytes]:
+    """A line of the log, which must have a form.
+
+    Raises:
+        DeviceError: It has another one.
+    """
+    found = form.match(line)
+    if found is None:
+        raise _unreadable(line)
+    return found
+
+
+def _unreadable(line: bytes) -> DeviceError:
+    return DeviceError(
+        f"cortex-m55: the log of {PROGRAM} must show the code of each block before it runs. Received: {line!r}. Use "
+        "Debian's or Ubuntu's package of QEMU, 7.2 or later, which has a disassembler."
+    )

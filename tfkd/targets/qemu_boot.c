@@ -52,14 +52,15 @@ BOOT static void run(void) {
 
 /* Tells the host of a fault, which ends the function. */
 BOOT static void report(const uint32_t *frame) {
-    MAILBOX->fault = *(volatile uint32_t *)0xe000ed28 | 0x80000000u; /* not 0 */
     MAILBOX->pc = (uint32_t)frame >= MAILBOX->ram && (uint32_t)frame < MAILBOX->ram_end ? frame[6] : 0;
+    MAILBOX->fault = *(volatile uint32_t *)0xe000ed28 | 0x80000000u; /* not 0; the last one, as the host waits for it */
     SET(0xe000ed94, 0);
     tfkd_stop();
 }
 
+/* Below the stack of the function that called the program: tfkd_stop returns there. */
 __attribute__((naked)) BOOT static void fault(void) {
-    __asm__ volatile("mov r0, sp\n movw r1, #0\n movt r1, #0x6ff1\n mov sp, r1\n b %c0" ::"i"(report));
+    __asm__ volatile("mov r0, sp\n movw r1, #0x8000\n movt r1, #0x6ff0\n mov sp, r1\n b %c0" ::"i"(report));
 }
 
 BOOT static void protect(uint32_t region, uint32_t first, uint32_t end, uint32_t access) {

@@ -118,7 +118,8 @@ TFKD_NOINLINE static void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, con
 /* Row `row` of the padded input of some channels, `lanes` bytes a pixel. */
 TFKD_NOINLINE static void tfkd_padded_row(const tfkd_depthwise_params *p, const int8_t *in, int32_t row, int8_t *to,
                                           int32_t lanes, int32_t count) {
-    const int32_t y = row - p->pad_top, channels = p->channels, left = p->pad_left * lanes;
+    const int32_t y = row - p->pad_top, channels = p->channels;
+    const int32_t left = tfkd_clamp(p->pad_left, 0, p->plane_width) * lanes;
     const int32_t columns = tfkd_clamp(p->plane_width - p->pad_left, 0, p->width);
     if (y < 0 || y >= p->height) {
         tfkd_fill_bytes(to, p->zero_point, p->plane_width * lanes);
