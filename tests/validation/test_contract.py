@@ -335,9 +335,18 @@ def test_limit_relative_to_a_model_that_is_much_worse_is_unknown(role, gain, int
     """Such as the student before conversion in another range of pixels than that of its training."""
     good, other = row(differences=against(gain, interval, role)), row(None, accuracy=0.5)
     limit = {"teacher": "max_drop_from_teacher", "reference": "max_accuracy_drop"}[role]
-    verdict = judge(contract_of(**{limit: 5}), [good], others={role: other})
-    assert verdict.status == status
+    verdict = judge(Contract(**{"max_drop_from_teacher": 5, limit: 5}), [good], others={role: other})
+    if role == "teacher":
+        assert verdict.status == status
+    assert check_of(verdict, limit).status == ("unknown" if status == "UNKNOWN" else "holds")
     assert ("worse than this one by 22.0 points" in (check_of(verdict, limit).detail or "")) == (status == "UNKNOWN")
+
+
+def test_student_may_be_much_better_than_a_weak_teacher_where_labels_show_it():
+    good, weak = row(accuracy=0.9, differences=against(22, (19, 25), "teacher")), row(None, accuracy=0.5)
+    for least, status in ((80, "SHIP"), (95, "NO")):
+        contract = Contract(max_drop_from_teacher=5, min_accuracy=least)
+        assert judge(contract, [good], others={"teacher": weak}).status == status
 
 
 def test_model_in_use_may_be_much_worse_than_the_one_that_replaces_it():

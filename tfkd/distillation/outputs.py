@@ -189,6 +189,11 @@ class Outputs:
             InputError: An output with alpha < 1 has no labels or no compiled loss.
         """
         for output, loss, label in zip(self.of_each, self.hard_losses, self.labels(y), strict=True):
+            if loss is not None and label is None and not output.soft_losses:
+                raise InputError(
+                    f"Distiller: the output {output.name!r} has a compiled loss only, and needs labels. Received: y "
+                    "missing. Add them, or pass loss={...} without it."
+                )
             if output.alpha != 1 and output.soft_losses and (label is None or loss is None):
                 where = "" if len(self) == 1 else f" of the output {output.name!r}"
                 raise InputError(

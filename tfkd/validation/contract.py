@@ -198,13 +198,18 @@ def judge(
         return Verdict("NO", tuple(required), CONSTANT) if constant else Verdict(None)
     if not any(_bounds_quality(LIMITS[name], trusted) for name in limits):
         required.append(_missing_quality(task, trusted))
+    found = {name: _check(LIMITS[name], limit, rows, contract.confident) for name, limit in limits.items()}
+    is_good = any(check.status == "holds" and _bounds_quality(LIMITS[name], "labels") for name, check in found.items())
     checks = [
         _doubted(
-            _check(LIMITS[name], limit, rows, contract.confident),
+            check,
             (others or {}).get(LIMITS[name].against or ""),
-            may_gain=LIMITS[name].against == "alone" or trusted == "reference",
+            # A student may be much better than a weak teacher; labels show whether it is.
+            may_gain=(LIMITS[name].against == "teacher" and is_good)
+            or LIMITS[name].against == "alone"
+            or trusted == "reference",
         )
-        for name, limit in limits.items()
+        for name, check in found.items()
     ]
     checks = [_explained(check, rows) for check in checks]
 
