@@ -18,11 +18,9 @@ from tfkd.errors import InputError, ModelError
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import TFLiteModel
 
-# Ops that keep a state from one inference to the next.
+# Ops that keep a state from one inference to the next, and read a sequence forwards only.
 _STATES = frozenset(
     {
-        "BIDIRECTIONAL_SEQUENCE_LSTM",
-        "BIDIRECTIONAL_SEQUENCE_RNN",
         "LSTM",
         "RNN",
         "SVDF",

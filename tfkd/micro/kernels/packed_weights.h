@@ -8,7 +8,7 @@
  *   elsewhere  a0, b0   a2, b2   a1, b1   a3, b3    256 * b + a */
 #include "platform.h"
 
-#define TFKD_TWO(low, high) ((int16_t)(256 * (high) + (low)))
+#define TFKD_TWO(low, high) ((int16_t)(256L * (high) + (low)))
 #if TFKD_MVE
 #define TFKD_PACKED(a0, a1, a2, a3, b0, b1, b2, b3)                                                     \
     TFKD_TWO((a0) & 255, a1), TFKD_TWO((a2) & 255, a3), TFKD_TWO((b0) & 255, b1), TFKD_TWO((b2) & 255, b3)

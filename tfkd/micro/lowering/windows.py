@@ -204,7 +204,9 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
     flags = fast_form(flat, folded, scaling["shift"], flags, wide, signed_doubles=True)
     fields |= _plane(fields)
     flags |= BY_ROWS if fields["row_pairs"] else BY_PLANE
-    same_shape = times == 1 and source.shape == output.shape
+    # With a stride, and padding that makes up for it, a row would be written before it is read.
+    by_row = max(fields["stride_height"], fields["stride_width"]) == 1 or source.shape[1:3] == (1, 1)
+    in_place = times == 1 and source.shape == output.shape and by_row
     return [
         Layer(
             op,
@@ -226,7 +228,7 @@ def depthwise(graph: Graph, op: Op) -> list[Layer]:
             output.index,
             flags,
             scratch_bytes=depthwise_scratch_bytes(fields, fields["out_height"]),
-            in_place=(source.index,) if same_shape else (),
+            in_place=(source.index,) if in_place else (),
             comment=f"{shape_text(source)} -> {shape_text(output)}, {_kernel(fields)}",
         )
     ]
