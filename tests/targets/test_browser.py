@@ -1,6 +1,7 @@
 """The target browser in a real Chromium without a window, with LiteRT.js from the npm registry or the cache."""
 
 import concurrent.futures
+import queue
 import re
 import shutil
 import stat
@@ -105,15 +106,16 @@ def test_browser_that_is_killed_is_an_error(tmp_path, digits_int8, splits):
 
 
 @pytest.fixture
-def waiting(digits_int8, splits, capfd):
+def waiting(digits_int8, splits, monkeypatch):
     """A target that waits for a phone in a thread: its URL, its samples and its run."""
+    lines = queue.Queue()  # pytest's capture cannot be read while a thread prints
+    monkeypatch.setattr("tfkd.targets.browser.say", lines.put)
     target = targets.get("browser:wait,address=127.0.0.1", timeout_s=60).with_labels(splits.test.y[:50])
     x = digits_int8.quantize_input(splits.test.x[:50])
     with concurrent.futures.ThreadPoolExecutor() as pool:
         run, printed = pool.submit(target.run, digits_int8, x), ""
         while not (url := re.search(r"http://127\.0\.0\.1:\d+/[\w-]+/", printed)):
-            assert not run.done()
-            printed += capfd.readouterr().err
+            printed += lines.get(timeout=60)
         assert "█" in printed
         yield url[0], x, run
 

@@ -131,7 +131,7 @@ def test_get_parses_settings_and_spec_has_them():
         ("host:refrence", {}, r"unknown target 'host:refrence'.*Did you mean 'host:reference'\?"),
         ("toaster", {}, r"unknown target 'toaster'. Choose one of host, tflm, arm64, .*, adb-binary, browser.$"),
         ("host", {"thread": 2}, r"host has no setting 'thread'.*threads.*Did you mean 'threads'\?"),
-        ("tflm", {"threads": 2}, r"tflm has no setting 'threads'. Choose one of timeout_s"),
+        ("tflm", {"threads": 2}, r"tflm has no setting 'threads'. Choose one of chunks, timeout_s"),
         ("host", {"threads": 0}, r"host: threads must be >= 1. Received: threads=0. Use 1"),
         ("host", {"timeout_s": 0}, r"host: timeout_s must be > 0. Received: timeout_s=0"),
         ("tflm", {"timeout_s": -1}, r"tflm: timeout_s must be > 0. Received: timeout_s=-1"),
