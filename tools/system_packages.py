@@ -88,7 +88,7 @@ TOOLS = (
         name="qemu-system-arm",
         places=("qemu-system-arm",),
         package="qemu-system-arm",
-        tests="tests/targets/test_cortex_m.py (the Cortex-M55)",
+        tests="tests/targets/test_cortex_m.py and tests/micro/test_streaming.py (the Cortex-M55)",
     ),
     Tool(
         name="debian keys",

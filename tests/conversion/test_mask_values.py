@@ -54,12 +54,12 @@ def values(content):
 
 @pytest.mark.parametrize("steps", [2**8, 2**15], ids=["8 bits", "16 bits"])
 def test_masked_scores_have_no_step_of_probability(floats, steps):
-    limited = mask_values.limit(floats, Samples((TOKENS,)), steps=steps)
+    limited = mask_values.limit(floats, Samples((TOKENS,)), int16=steps > 256)
     least = values(limited).item()
     assert values(floats).item() < -1e30
     assert -40 < least < -np.log(2 * steps * 6) < 0
     assert 6 * np.exp(least) < 0.5 / steps  # five masked scores beside one of 0
-    assert mask_values.limit(limited, Samples((TOKENS,)), steps=steps) == limited
+    assert mask_values.limit(limited, Samples((TOKENS,)), int16=steps > 256) == limited
 
 
 def test_mask_beside_a_loop_is_kept(tmp_path):
@@ -69,7 +69,7 @@ def test_mask_beside_a_loop_is_kept(tmp_path):
     looped = keras.layers.LSTM(4, activation="relu")(keras.layers.Softmax()(scores))
     content = tfkd.convert(keras.Model(x, looped), tmp_path / "m.tflite", mode="float32").content
     assert {"SOFTMAX", "WHILE"} <= {*TFLiteModel(content).ops}
-    assert mask_values.limit(content, Samples((np.ones((8, 6, 4), np.float32),)), steps=256) is content
+    assert mask_values.limit(content, Samples((np.ones((8, 6, 4), np.float32),)), int16=False) is content
 
 
 def test_selection_without_a_softmax_is_kept(tmp_path):
@@ -78,7 +78,7 @@ def test_selection_without_a_softmax_is_kept(tmp_path):
     kept = keras.Model(x, keras.layers.Softmax()(keras.layers.Dense(3)(x)) + keras.layers.Dense(3)(selected))
     content = tfkd.convert(kept, tmp_path / "m.tflite", mode="float32", calibration=np.ones((8, 4))).content
     assert {"SOFTMAX", "SELECT_V2"} <= {*TFLiteModel(content).ops}
-    assert mask_values.limit(content, Samples((np.ones((8, 4), np.float32),)), steps=256) is content
+    assert mask_values.limit(content, Samples((np.ones((8, 4), np.float32),)), int16=False) is content
 
 
 def added(form):
@@ -112,7 +112,7 @@ def test_added_numbers_that_are_no_mask_are_kept(tmp_path):
     model, samples = added(lambda scores, mask: scores + (mask - 0.5) * 1e3)  # scores of real tokens rise
     content = tfkd.convert(model, tmp_path / "m.tflite", mode="float32").content
     arrays = tuple(values.astype("float32") for values in samples.values())
-    assert mask_values.limit(content, Samples(arrays), steps=256) is content
+    assert mask_values.limit(content, Samples(arrays), int16=False) is content
 
 
 def test_added_mask_of_token_ids_computes_in_integers(tmp_path):

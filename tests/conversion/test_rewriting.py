@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tests.conversion.execution import outputs
 from tfkd import data
 from tfkd.conversion import activation_ranges, channel_slices, layer_errors, rewriting
 from tfkd.conversion.converter import convert, float_counterpart
+from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.op_pairs import pair_ops
 from tfkd.conversion.quantizer import QuantizerSettings
 from tfkd.conversion.samples import Samples
@@ -220,6 +222,18 @@ def test_models_without_such_layers_stay_as_they_are(converted):
     assert rewriting.for_litert(content, int16=True) is content
     assert rewriting.use_general_additions(content) is content
     assert rewriting.drop_unreachable_limits(content) is content
+
+
+def test_limit_out_of_reach_is_removed_and_any_other_kept(converted):
+    editor = ModelEditor(converted("full_int8").content)
+    op = next(op for op in editor.graph.operators if editor.name(op) == "CONV_2D")
+    op.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU_N1_TO_1
+    scales = editor.tensors[int(op.outputs[0])].quantization
+    for scale, expected in ((1e-2, "RELU_N1_TO_1"), (1e-10, "NONE")):
+        scales.scale = np.float32([scale])
+        found = ModelEditor(rewriting.drop_unreachable_limits(editor.pack()))
+        op = next(op for op in found.graph.operators if found.name(op) == "CONV_2D")
+        assert op.builtinOptions.fusedActivationFunction == getattr(schema.ActivationFunctionType, expected)
 
 
 @pytest.mark.parametrize("mode", ["full_int8", "int16x8"])

@@ -348,6 +348,8 @@ def test_classes_without_test_samples_and_names_that_are_alike_are_warnings(capl
     data.from_arrays((x, y), (x[:2], y[:2]), class_names=("cat", "dog", "Cat"), validation=0)
     assert "the test part has no sample of 1 of 3 classes, which are not validated: Cat." in caplog.text
     assert "classes whose names differ in capitals only: cat, Cat." in caplog.text
+    data.from_arrays((x, y), (x, y), class_names=("1", "2", "1.0"), validation=0)
+    assert "classes that are equal numbers: 1, 1.0." in caplog.text
     caplog.clear()
     data.from_arrays((x, y), (x, y), validation=0)
     assert not caplog.text

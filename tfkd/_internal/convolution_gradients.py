@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 from tfkd._internal.types import Tensor
 
-# An operation whose gradient is computed: of a graph, or what TensorFlow makes of one that ran at once.
+# The operation whose gradient is computed: a `tf.Operation`, or in eager mode TensorFlow's record of the call.
 _Op: TypeAlias = Any
 _Gradients: TypeAlias = "Callable[[_Op, Tensor], list[Tensor | None]]"
 

@@ -144,7 +144,7 @@ def extremes(content: bytes, graph: TFLiteGraph, samples: Samples) -> dict[int, 
 
 
 def known_extremes(content: bytes, samples: Samples) -> dict[int, tuple[float, float]]:
-    """The same; none where LiteRT cannot show all of these tensors, as in models with loops."""
+    """The result of `extremes`; empty where LiteRT cannot show all of these tensors, as in models with loops."""
     with contextlib.suppress(RuntimeError, ValueError):
         return extremes(content, TFLiteModel.load(content).graph, samples)
     return {}

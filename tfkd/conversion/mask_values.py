@@ -27,15 +27,16 @@ _SELECTIONS = ("SELECT", "SELECT_V2")
 _SHAPES = ("RESHAPE", "STRIDED_SLICE", "EXPAND_DIMS", "SQUEEZE", "TRANSPOSE", "BROADCAST_TO", "TILE")
 
 
-def limit(content: bytes, samples: Samples, *, steps: int) -> bytes:
+def limit(content: bytes, samples: Samples, *, int16: bool) -> bytes:
     """Raises the constants of masks in front of a softmax to the largest value that still masks.
 
-    All masked scores of a row together get a probability below half a step.
+    All masked scores of a row together get a probability below half a step. A row of which every score is masked keeps
+    the differences of its scores where the mask is added; in floats a number such as -1e9 leaves them equal.
 
     Args:
         content: A float .tflite.
         samples: Calibration samples in the order of its inputs, which give the ranges of the scores.
-        steps: Number of steps of a probability, 256 in int8 and 32,768 in int16.
+        int16: Whether probabilities have the 32,768 steps of int16 somewhere, instead of the 256 of int8.
 
     Returns:
         The changed file, or `content` where it has no such mask, or where the ranges are unknown, as in loops.
@@ -54,7 +55,7 @@ def limit(content: bytes, samples: Samples, *, steps: int) -> bytes:
 
     def below(op: schema.OperatorT) -> float:
         """How far a masked score must be below the least one."""
-        return math.log(2 * steps * int(editor.tensors[int(op.outputs[0])].shape[-1]))
+        return math.log(2 * 2 ** (15 if int16 else 8) * int(editor.tensors[int(op.outputs[0])].shape[-1]))
 
     for op, position, scores in selected:
         least = np.float32(ranges[scores][0] - below(op))

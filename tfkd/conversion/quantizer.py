@@ -236,7 +236,7 @@ def _quantize(
     samples = None if samples is None else samples.of(content)
     in_int16 = mode == "int16x8" or bool(settings.int16)
     if samples is not None:
-        content = mask_values.limit(content, samples, steps=2 ** (15 if in_int16 else 8))
+        content = mask_values.limit(content, samples, int16=in_int16)
     content = rewriting.for_litert(content, int16=in_int16)
     if not refine or mode != "full_int8" or samples is None:
         return _quantize_once(content, settings, mode, _find_ranges(content, settings, mode, samples), float_io)

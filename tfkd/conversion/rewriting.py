@@ -40,6 +40,11 @@ _COARSENING = 8
 # Distance of a logarithm from a whole number below which LiteRT takes a scale for a power of 2, with a margin.
 _POWER_TOLERANCE = 2e-3
 _LARGEST_INT32 = 2**31 - 1
+# The largest limit of fused activations with two, and the one without the limits that are out of reach.
+_LIMITED = {
+    schema.ActivationFunctionType.RELU6: (6, schema.ActivationFunctionType.RELU),
+    schema.ActivationFunctionType.RELU_N1_TO_1: (1, schema.ActivationFunctionType.NONE),
+}
 # Scales and ranges below the first are those of tensors that are always 0; such scales become the second.
 _SMALLEST_SCALE = 1e-30
 _ZERO_SCALE = 2.0**-15
@@ -83,7 +88,7 @@ def install(
 
     def quantize(content: bytes, *args: object, **options: object) -> bytes:
         ordered = samples.of(content)
-        stable = mask_values.limit(op_forms.replace(content), ordered, steps=2 ** (8 if mode == "full_int8" else 15))
+        stable = mask_values.limit(op_forms.replace(content), ordered, int16=mode == "int16x8")
         if mode == "int16x8":
             stable = op_forms.replace_elus(op_forms.replace_squared_differences(replace_sums(stable)))
         calibrated = functools.cache(lambda floats: activation_ranges.known_extremes(floats, ordered))
@@ -322,9 +327,9 @@ def use_general_additions(content: bytes) -> bytes:
 
 
 def drop_unreachable_limits(content: bytes) -> bytes:
-    """Replaces a fused RELU6 by RELU where the steps of its result are so small that 6 is no number of them in 32 bits.
+    """Removes limits of fused activations that are no number of steps of the result in 32 bits, such as 6 of a RELU6.
 
-    The quantized result ends far below 6 then; LiteRT refuses the op all the same.
+    The quantized result ends far below such a limit; LiteRT refuses the op all the same.
 
     Args:
         content: A .tflite by litert-quantizer.
@@ -334,11 +339,13 @@ def drop_unreachable_limits(content: bytes) -> bytes:
     """
     editor, changed = ModelEditor(content), False
     for op in editor.graph.operators:
-        if getattr(op.builtinOptions, "fusedActivationFunction", None) != schema.ActivationFunctionType.RELU6:
+        fused = getattr(op.builtinOptions, "fusedActivationFunction", None)
+        quantization = editor.tensors[int(op.outputs[0])].quantization if fused in _LIMITED else None
+        if quantization is None or quantization.scale is None:
             continue
-        quantization = editor.tensors[int(op.outputs[0])].quantization
-        if quantization is not None and quantization.scale is not None and 6 / quantization.scale[0] > _LARGEST_INT32:
-            op.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU
+        limit, unlimited = _LIMITED[fused]
+        if limit / quantization.scale[0] > _LARGEST_INT32:
+            op.builtinOptions.fusedActivationFunction = unlimited
             changed = True
     return editor.pack() if changed else content
 

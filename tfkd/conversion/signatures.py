@@ -108,24 +108,23 @@ def _output_layers(metadata: Path) -> list[str]:
 
 
 def inputs_in_order(content: bytes) -> list[str]:
-    """The names of the inputs in the signature of a .tflite, in the order of its inputs."""
-    model = schema.Model.GetRootAs(content, 0)
-    signature = model.SignatureDefs(0)
-    names = {
-        entry.TensorIndex(): entry.Name().decode() for entry in map(signature.Inputs, range(signature.InputsLength()))
-    }
-    return [names[int(index)] for index in model.Subgraphs(0).InputsAsNumpy()]
+    """The names of the inputs in the signature of a .tflite, in the order of its inputs; none without a signature."""
+    return _in_order(content, "Inputs")
 
 
 def outputs_in_order(content: bytes) -> list[str]:
     """The names of the outputs in the signature of a .tflite, in the order of its outputs; none without a signature."""
+    return _in_order(content, "Outputs")
+
+
+def _in_order(content: bytes, side: str) -> list[str]:
     model = schema.Model.GetRootAs(content, 0)
     if not model.SignatureDefsLength():
         return []
     signature = model.SignatureDefs(0)
-    entries = map(signature.Outputs, range(signature.OutputsLength()))
+    entries = map(getattr(signature, side), range(getattr(signature, f"{side}Length")()))
     names = {entry.TensorIndex(): entry.Name().decode() for entry in entries}
-    return [names[int(index)] for index in model.Subgraphs(0).OutputsAsNumpy()]
+    return [names[int(index)] for index in getattr(model.Subgraphs(0), f"{side}AsNumpy")()]
 
 
 def reorder(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:

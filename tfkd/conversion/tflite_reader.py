@@ -87,7 +87,7 @@ class TensorInfo:
         except TypeError:
             raise ModelError(
                 f"{where}: input {self.name!r} of the model must be of a type of NumPy. Received: {self.dtype}. "
-                "Convert a model that takes numbers: of a text, the ids of its tokens."
+                "Convert a model whose inputs are numbers, such as the token ids of a text."
             ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -145,7 +146,9 @@ def check_y(y: np.ndarray, key: str, rows: int, where: str) -> np.ndarray:
 
 
 def check_classes(labels_of: Mapping[str, np.ndarray], names: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """The name of each class. Warns of classes that the test part lacks, and of names that differ in capitals only.
+    """The name of each class.
+
+    Warns of classes that the test part lacks, and of names that differ in capitals only or are equal numbers.
 
     Args:
         labels_of: Labels of each part by the name of the array, with `y_train`.
@@ -187,8 +190,15 @@ def check_classes(labels_of: Mapping[str, np.ndarray], names: tuple[str, ...], w
             listed,
             ", ..." if len(untested) > 5 else "",
         )
-    alike = collections.Counter(name.casefold() for name in names)
-    doubled = [name for name in names if alike[name.casefold()] > 1]
-    if doubled:
-        log.warning("%s: classes whose names differ in capitals only: %s.", where, ", ".join(doubled[:5]))
+    for what, form in (("whose names differ in capitals only", str.casefold), ("that are equal numbers", _number)):
+        forms = [form(name) for name in names]
+        alike = collections.Counter(forms)
+        doubled = [name for name, one in zip(names, forms, strict=True) if alike[one] > 1]
+        if doubled:
+            log.warning("%s: classes %s: %s.", where, what, ", ".join(doubled[:5]))
     return names
+
+
+def _number(name: str) -> str | float:
+    """The number that a name is, such as 1 and 1.0, or the name."""
+    return float(name) if re.fullmatch(r"[+-]?\d+(\.\d*)?", name, re.ASCII) else name

@@ -43,7 +43,7 @@ SECTIONS {{
   .data : {{ *(.data*) *(.sdata*) }} > RAM AT > FLASH
   .bss (NOLOAD) : {{ *(.sbss*) *(.bss*) *(COMMON) }} > RAM
   tfkd_end = .;
-  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.ARM.attributes) *(.riscv.attributes) *(.comment*) *(.note*) }}
+{checks}  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.ARM.attributes) *(.riscv.attributes) *(.comment*) *(.note*) }}
 }}
 """
 
@@ -90,6 +90,7 @@ def compile_firmware(
             ram_bytes=board.ram_bytes,
             regions=qemu.REGIONS if in_qemu else "",
             sections=qemu.SECTIONS if in_qemu else "",
+            checks=qemu.CHECKS if in_qemu else "",
         )
         (folder / "link.ld").write_text(script)
         command = [

@@ -56,18 +56,11 @@ def _cycles(
     divide: _Range,
     branch: _Range,
     other: _Range,
-    vector: _Range = (0, 0),
+    vector: _Range | None = None,
 ) -> dict[str, _Range]:
     """Fewest and most cycles by class, see `CORES`; only cores with vector instructions have the last class."""
-    return {
-        "load": load,
-        "store": store,
-        "multiply": multiply,
-        "divide": divide,
-        "branch": branch,
-        "other": other,
-        "vector": vector,
-    }
+    scalar = {"load": load, "store": store, "multiply": multiply, "divide": divide, "branch": branch, "other": other}
+    return scalar if vector is None else {**scalar, "vector": vector}
 
 
 # Fewest cycles: no wait states, pipelined accesses, branches not taken. Most cycles: the manual's numbers for a single

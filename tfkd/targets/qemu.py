@@ -20,6 +20,8 @@ PROGRAM = "qemu-system-arm"
 # Where `qemu_boot.c` lies, for the linker script.
 REGIONS = "  BOOT (rx) : ORIGIN = 0x10000000, LENGTH = 0x10000\n"
 SECTIONS = "  .boot : { KEEP(*(.boot_vectors)) KEEP(*(.boot*)) } > BOOT\n"
+# Nothing copies initial values from the flash to the RAM; the host writes that of `tfkd_status`.
+CHECKS = '  ASSERT(SIZEOF(.data) <= 4, "a variable has an initial value, which no code copies to the RAM in QEMU")\n'
 
 # The DDR of the board. QEMU takes no other size; a file of it takes no more disk than what is written.
 _DDR, _DDR_BYTES = 0x6000_0000, 2 << 30

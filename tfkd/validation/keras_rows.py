@@ -98,7 +98,8 @@ def shapes_of_file(model: TFLiteModel, sequence: tuple[int, ...] | None = None) 
 
     Args:
         model: The .tflite.
-        sequence: Shape of the sequences that it takes in chunks, to return theirs; None for whole samples.
+        sequence: Shape of a whole sequence, where the model is fed in chunks: the shapes returned are then those of
+            whole sequences. None where each sample is fed at once.
 
     Raises:
         ModelError: It cannot take sequences in chunks.

@@ -26,8 +26,8 @@ from tfkd.micro.lowering.requantization import activation_range
 _KINDS = (
     "PRELU", "SQUARED_DIFFERENCE", "DIV", "EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL",
 )  # fmt: skip
-# The ops in the order of their numbers in kernels/logical.h.
-_LOGICAL = ("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT")
+# The same in kernels/condition.h, which continues them.
+_CONDITIONS = (*_KINDS, "LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT")
 
 
 def _layer(op: Op, first: Tensor, second: Tensor, output: Tensor, factors: dict[str, float], left: int = 0) -> Layer:
@@ -109,7 +109,7 @@ def comparison(graph: Graph, op: Op) -> list[Layer]:
     output = typed(graph, op.outputs[0], "bool")
     if operand(graph, op, 0).dtype == "int32":  # such as token ids, which a mask compares with 0
         ids = [typed(graph, index, "int32") for index in op.inputs[:2]]
-        return [_of_conditions(op, "compare_int32", output, ids, _KINDS.index(op.kind))]
+        return [_condition(op, output, *ids)]
     first, second = int8(graph, op.inputs[0]), int8(graph, op.inputs[1])
     for tensor in (first, second):
         if tensor.scale >= 1:  # TensorFlow Lite Micro aborts
@@ -121,13 +121,22 @@ def logical(graph: Graph, op: Op) -> list[Layer]:
     """LOGICAL_AND, LOGICAL_OR and LOGICAL_NOT."""
     output = typed(graph, op.outputs[0], "bool")
     first, second = (typed(graph, index, "bool") for index in (op.inputs[0], op.inputs[-1]))
-    return [_of_conditions(op, "logical", output, [first, second], _LOGICAL.index(op.kind))]
+    return [_condition(op, output, first, second)]
 
 
-def _of_conditions(op: Op, kernel: str, output: Tensor, operands: list[Tensor], flags: int) -> Layer:
+def _condition(op: Op, output: Tensor, *operands: Tensor) -> Layer:
+    """A layer of kernels/condition.h."""
     strides, reads, _ = broadcast(output, *operands)
     return Layer(
-        op, kernel, kernel, f"tfkd_{kernel}_params", strides, reads, output.index, flags, comment=shape_text(output)
+        op,
+        "condition",
+        "condition",
+        "tfkd_condition_params",
+        strides,
+        reads,
+        output.index,
+        flags=_CONDITIONS.index(op.kind),
+        comment=shape_text(output),
     )
 
 
