@@ -237,7 +237,7 @@ def test_input_of_strings_is_refused_with_its_name(tmp_path):
     made.graph.tensors[0].type = schema.TensorType.STRING
     (tmp_path / "text.tflite").write_bytes(made.bytes(out))
     model = TFLiteModel.load(tmp_path / "text.tflite")
-    reason = "input 't0' of the model must be of a type of NumPy. Received: string.*the ids of its tokens"
+    reason = "input 't0' of the model must be of a type of NumPy. Received: string.*the token ids of a text"
     with pytest.raises(ModelError, match=reason):
         model.quantize_input(np.zeros((2, 4), "float32"))
     with pytest.raises(ModelError, match=reason):
