@@ -2,7 +2,7 @@
 
 Reads a .npz in the layout of keras.datasets, x_train and x_test [N, samples] at 8 kHz, such as the Free Spoken Digit
 Dataset (github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0) cut or padded to one second each. Writes
-spoken_log_mel.npz, [N, 49, 40, 1], for the teacher and spoken_bands.npz, [N, 24, 8, 1], for the student; the recipes
+spoken_log_mel.npz, [N, 49, 40, 1], for the teacher and spoken_bands.npz, [N, 25, 8, 1], for the student; the recipes
 spoken_digits.toml and mnist_to_spoken_digits.toml run on them.
 
     python tools/spoken_digits.py spoken_digits.npz --out "$TFKD_DATA"

@@ -114,6 +114,13 @@ def test_same_command_keeps_what_is_done(searched):
     assert set(again.final.steps.values()) == {"kept"}
 
 
+def test_time_that_is_over_between_two_candidates_is_said(searched, capsys):
+    folder, result = searched
+    again = runner.run(recipes.load(folder.with_suffix(".toml")), trials=3, hours=1e-9, final=False)
+    assert again.record["candidates"] == result.record["candidates"]
+    assert "The time is over after 2 of 3 candidates" in capsys.readouterr().out
+
+
 def test_search_killed_in_a_training_resumes_with_an_equal_result(searched, digits_teacher_file, forks):
     folder, result = searched
     path = write(folder.parent, "killed", digits_teacher_file)
@@ -202,6 +209,19 @@ def test_worse_candidates_are_stopped(study):
             study.finish(trial, value, value)
     assert stopped == [0.2]
     assert [one.outcome for one in study.found()] == ["finished", "finished", "finished", "stopped", "finished"]
+
+
+@pytest.mark.parametrize("epochs", [10, 20, 30])
+def test_candidates_are_compared_twice_however_many_epochs_there_are(epochs, tmp_path):
+    """One that falls behind after the second comparison is trained to its end."""
+    study = Study(tmp_path, "one", seed=0, epochs=epochs, reduction=3)
+    steady, falling = study.ask(), study.ask()
+    second = 3 * math.ceil(epochs / 9)
+    for epoch in range(1, epochs):
+        steady.report(0.5, epoch)
+        assert not steady.should_prune(), epoch
+        falling.report(0.9 if epoch <= second else 0.1, epoch)
+        assert not falling.should_prune(), epoch
 
 
 def test_candidate_without_a_number_counts_and_is_never_the_best(study):

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfkd._internal.progress import Progress
 from tfkd._internal.types import JsonObject, JsonRecord
@@ -24,6 +25,9 @@ from tfkd.recipes.search.study import Found, Study, check_packages
 from tfkd.recipes.step_cache import hash_of, input_hash
 from tfkd.report import words
 from tfkd.targets import Target
+
+if TYPE_CHECKING:
+    import optuna
 
 # So many candidates in a row that are known or outside of the contract end the search: the ranges hold few others.
 _MOST_IDLE = 60
@@ -151,7 +155,13 @@ class _Search:
         self.study.release()
         idle, found = 0, self.study.found()
         try:
-            while self._trained(found) < self.settings.trials and not self._is_late(found):
+            while (trained := self._trained(found)) < self.settings.trials:
+                if self._is_late(found):
+                    self.progress.line(
+                        f"The time is over after {trained} of {self.settings.trials} candidates. The same command "
+                        "trains more."
+                    )
+                    break
                 idle = 0 if self._try_one() else idle + 1
                 found = self.study.found()
                 if idle >= _MOST_IDLE:
@@ -187,10 +197,9 @@ class _Search:
             key = hash_of(values)[:16]
             if self.study.is_known(key, trial):
                 self.study.drop(trial)
-                return False
-            self.study.begin(trial, key, values)
-            self._refuse(trial.number, values, str(error))
-            self.study.refuse(trial, str(error), 1.0)
+            else:
+                self.study.begin(trial, key, values)
+                self._refuse(trial, values, str(error), 1.0)
             return False
         with self.study.lock(drawn.key) as is_free:
             if not is_free or self.study.is_known(drawn.key, trial):
@@ -200,31 +209,37 @@ class _Search:
             cost = self.study.cost_of(drawn.cost_key) or self._measure(drawn)
             self.study.note(trial, drawn.cost_key, cost)
             if cost.refusal is not None:
-                self._refuse(trial.number, values, cost.refusal)
-                self.study.refuse(trial, cost.refusal, cost.excess)
+                self._refuse(trial, values, cost.refusal, cost.excess)
                 return False
-            count = f"{self._trained(self.study.found()) + 1} of {self.settings.trials}"
-            self.progress.line(f"candidate {trial.number} ({count}): {drawn.label}\n  {cost}")
-            trainer, teaching = self.shared.teaching(drawn, self.own)
-            self.progress.start(f"candidate {trial.number}")
-            try:
-                result = training.train(
-                    trainer,
-                    teaching,
-                    trial,
-                    self.folder / "candidates" / f"{drawn.key}-{self.name}",
-                    epochs=self.epochs,
-                    progress=self.progress,
-                    is_late=lambda: self._is_late(self.study.found()),
-                )
-            except training.Stopped:
-                self.study.stop(trial)
-                self.progress.finish("stopped: others were better at this epoch")
-            else:
-                self.study.finish(trial, result.quality, result.value)
-                self.progress.finish(f"{self._shown(result.value)} on validation")
+            self._train(trial, drawn, cost)
         self._write(None)
         return True
+
+    def _refuse(self, trial: optuna.trial.Trial, values: JsonObject, reason: str, excess: float) -> None:
+        self.progress.line(f"candidate {trial.number}: {label(values)}\n  not trained: {reason}")
+        self.study.refuse(trial, reason, excess)
+
+    def _train(self, trial: optuna.trial.Trial, drawn: Candidate, cost: Cost) -> None:
+        count = f"{self._trained(self.study.found()) + 1} of {self.settings.trials}"
+        self.progress.line(f"candidate {trial.number} ({count}): {drawn.label}\n  {cost}")
+        trainer, teaching = self.shared.teaching(drawn, self.own)
+        self.progress.start(f"candidate {trial.number}")
+        try:
+            result = training.train(
+                trainer,
+                teaching,
+                trial,
+                self.folder / "candidates" / f"{drawn.key}-{self.name}",
+                epochs=self.epochs,
+                progress=self.progress,
+                is_late=lambda: self._is_late(self.study.found()),
+            )
+        except training.Stopped:
+            self.study.stop(trial)
+            self.progress.finish("stopped: others were better at this epoch")
+        else:
+            self.study.finish(trial, result.quality, result.value)
+            self.progress.finish(f"{self._shown(result.value)} on validation")
 
     def _measure(self, drawn: Candidate) -> Cost:
         """The cost of a candidate; one that cannot be built is refused."""
@@ -242,9 +257,6 @@ class _Search:
             names = ", ".join(missing)
             self.progress.line(f"No target gives a value for these limits, so no candidate is refused: {names}.")
         return cost
-
-    def _refuse(self, number: int, values: JsonObject, reason: str) -> None:
-        self.progress.line(f"candidate {number}: {label(values)}\n  not trained: {reason}")
 
     def _shown(self, value: float) -> str:
         metric = self.task.primary

@@ -85,8 +85,8 @@ class Search(Section):
         default=3,
         ge=2,
         description="Reduction factor of successive halving (arXiv 1502.07943). With 3, the best third of "
-        "the candidates that have trained for a ninth of the epochs trains on to a third of them, and the best third "
-        "of these to the end.",
+        "the candidates that have trained for a ninth of the epochs, rounded up, trains on to three times as many, and "
+        "the best third of these to the end.",
     )
     student: JsonObject = Field(
         default={},

@@ -86,8 +86,9 @@ class Study:
             study_name=name,
             load_if_exists=True,
             direction="maximize",
+            # Rounded up, so that the third comparison would come after the last epoch.
             pruner=optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=max(1, round(epochs / reduction**2)), reduction_factor=reduction
+                min_resource=math.ceil(epochs / reduction**2), reduction_factor=reduction
             ),
         )
         # Another machine, and another call, draw other values.
