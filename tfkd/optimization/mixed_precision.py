@@ -127,12 +127,7 @@ def search(
     else:
         _raise_precision(candidates, first)
     best = candidates.best or candidates.measure("float32", None, float32)
-    content = candidates.contents[candidates.trials.index(best)]
-    assert first.audit is not None  # full_int8 is calibrated
-    findings = [one for one in first.audit.findings if one != QuantizerSettings().summary()]  # of the first trial
-    findings.append(f"Chosen of {len(candidates.trials)} models tried: {best}.")
-    audit = dataclasses.replace(first.audit, findings=tuple(findings))
-    found = dataclasses.replace(TFLiteModel.load(content), audit=audit)
+    found = candidates.model(best, first)
     _check(found, keras_model, float32, samples)
     return found.save(path, overwrite=overwrite), tuple(candidates.trials)
 
@@ -211,6 +206,14 @@ class _Candidates:
             self.report(trial)
             return trial
         return self.measure(what, settings, TFLiteModel.load(quantized.content))
+
+    def model(self, trial: Trial, first: TFLiteModel) -> TFLiteModel:
+        """The model of a trial, with the audit of the first model and the reason of the choice."""
+        assert first.audit is not None  # full_int8 is calibrated
+        findings = [one for one in first.audit.findings if one != QuantizerSettings().summary()]  # of the first trial
+        findings.append(f"Chosen of {len(self.trials)} models tried: {trial}.")
+        audit = dataclasses.replace(first.audit, findings=tuple(findings))
+        return dataclasses.replace(TFLiteModel.load(self.contents[self.trials.index(trial)]), audit=audit)
 
     def noise(self, model: TFLiteModel) -> dict[str, float]:
         """Noise-to-signal power ratio of each operator's median channel, by output tensor."""

@@ -55,24 +55,12 @@ def prepare(
         raise InputError(f"prune: sparsity must be in 0..1 (exclusive). Received: {sparsity!r}. Use 0.5.")
     if schedule not in ("polynomial", "constant"):
         raise InputError(f"prune: schedule must be polynomial or constant. Received: {schedule!r}. Use polynomial.")
-    form, ranks = _pattern(pattern)
+    form, _ = _pattern(pattern)
     zeros, group = form.get("sparsity_m_by_n", (0, 1))
     sparsity = zeros / group or sparsity
     twin = Twin.of(student, "prune")
     _, tfmot = load_tfmot()
-    from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
-
-    def kernels(layer: tf_keras.layers.Layer) -> list[tf.Variable]:
-        if not PruneRegistry.supports(layer):
-            raise ModelError("tensorflow-model-optimization does not support it")
-        found = PruneRegistry.make_prunable(layer).get_prunable_weights()
-        if any(len(kernel.shape) not in ranks for kernel in found):
-            raise ModelError(f"pattern {pattern} needs kernels of {' or '.join(map(str, ranks))} dimensions")
-        if any(kernel.shape[-2] % group for kernel in found):
-            raise ModelError(f"pattern {pattern} needs input channels in groups of {group}")
-        return found
-
-    taken, notes = select(twin, "prune", layers, kernels)
+    taken, notes = select(twin, "prune", layers, lambda layer: _kernels(layer, pattern))
     growth = _schedule(tfmot, schedule, sparsity)
     make = tfmot.sparsity.keras.prune_low_magnitude
     pruned = twin.wrap({name: lambda layer: make(layer, pruning_schedule=growth, **form) for name in taken})
@@ -97,6 +85,26 @@ def prepare(
         outline,
         notes,
     )
+
+
+def _kernels(layer: tf_keras.layers.Layer, pattern: str) -> list[tf.Variable]:
+    """The weights of a layer that can be pruned with a pattern.
+
+    Raises:
+        ModelError: The layer cannot be pruned, or not with this pattern.
+    """
+    from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
+
+    if not PruneRegistry.supports(layer):
+        raise ModelError("tensorflow-model-optimization does not support it")
+    form, ranks = _pattern(pattern)
+    _, group = form.get("sparsity_m_by_n", (0, 1))
+    found = PruneRegistry.make_prunable(layer).get_prunable_weights()
+    if any(len(kernel.shape) not in ranks for kernel in found):
+        raise ModelError(f"pattern {pattern} needs kernels of {' or '.join(map(str, ranks))} dimensions")
+    if any(kernel.shape[-2] % group for kernel in found):
+        raise ModelError(f"pattern {pattern} needs input channels in groups of {group}")
+    return found
 
 
 def _pattern(pattern: str) -> tuple[dict[str, tuple[int, int]], tuple[int, ...]]:

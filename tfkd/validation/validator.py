@@ -165,19 +165,17 @@ def validate(
     for name, one in models.items():
         keras_rows.check_shapes(name, keras_rows.shapes_of_file(one, test.input_shape if stream else None), test, found)
     shipped = _shipped(ship, models, contract)
-    places = _places(targets, stream=stream)
-    if output is not None:
-        places = [dataclasses.replace(one, target=one.target and OneOutputTarget(one.target)) for one in places]
+    places = _places(targets, stream=stream, one_output=output is not None)
     keras_models, roles = keras_rows.choose(
         {"teacher": teacher, "alone": alone, "reference": reference}, baselines or {}, test, found, output
     )
     step = _counter(progress, len(keras_models) + len(models) * len(places))
-    samples = task_results.validation_samples(found, validation)
-    rows, others = keras_rows.compute(keras_models, roles, test, step, found, samples)
+    judged = _Test(test, found, task_results.validation_samples(found, validation))
+    rows, others = keras_rows.compute(keras_models, roles, test, step, found, judged.validation)
     teacher_bytes = next((row.bytes for row in rows if row.name == roles.get("teacher")), None)
     target_rows = [
         dataclasses.replace(row, teacher_bytes=teacher_bytes)
-        for row in _target_rows(models, places, _Test(test, found, samples), others, step)
+        for row in _target_rows(models, places, judged, others, step)
     ]
     step("done")
     candidates = [row for row in target_rows if row.name == shipped]
@@ -196,13 +194,7 @@ def validate(
         ship=shipped,
         roles=roles,
         models=files,
-        test={
-            "name": test.name,
-            "samples": len(test),
-            "class_names": list(test.class_names),
-            "input_shape": list(test.input_shape),
-            "content_hash": test.content_hash,
-        },
+        test=judged.to_json(),
         versions=dict(versions.versions()),
         task=found.name,
         output=output,
@@ -238,6 +230,16 @@ class _Test:
     split: Split
     task: tasks.Task
     validation: Split | None
+
+    def to_json(self) -> JsonObject:
+        """What the test split is, as plain JSON values."""
+        return {
+            "name": self.split.name,
+            "samples": len(self.split),
+            "class_names": list(self.split.class_names),
+            "input_shape": list(self.split.input_shape),
+            "content_hash": self.split.content_hash,
+        }
 
 
 def _load(model: Model | Mapping[str, Model]) -> dict[str, TFLiteModel]:
@@ -277,7 +279,7 @@ class _Place:
     reason: str | None = None
 
 
-def _places(chosen: Sequence[str | Target] | None, *, stream: bool) -> list[_Place]:
+def _places(chosen: Sequence[str | Target] | None, *, stream: bool, one_output: bool) -> list[_Place]:
     from tfkd import targets
 
     specs = targets.defaults() if chosen is None else [chosen] if isinstance(chosen, str) else chosen
@@ -289,7 +291,7 @@ def _places(chosen: Sequence[str | Target] | None, *, stream: bool) -> list[_Pla
             places.append(_Place(str(spec), None, str(error)))
             continue
         target = target.in_chunks() if stream else target
-        places.append(_Place(target.spec, target))
+        places.append(_Place(target.spec, OneOutputTarget(target) if one_output else target))
     names = [place.spec for place in places]
     if not names or len(set(names)) < len(names):
         raise InputError(
