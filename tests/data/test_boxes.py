@@ -115,8 +115,10 @@ def test_voc_folder_is_read(tmp_path):
         ({"category_id": 5}, r"train.json: annotation 0 of 0.png must have a category. Received: category_id=5.*3, 7"),
         ({"category_id": [7]}, r"annotation 0 of 0.png must have a category. Received: category_id=\[7\]"),
         ({"image_id": 99}, r"train.json: annotation 0 must have an image. Received: image_id=99"),
+        ({"image_id": [0]}, r"train.json: annotation 0 must have an image. Received: image_id=\[0\]"),
+        ({"image_id": "0"}, r"train.json: annotation 0 must have an image. Received: image_id='0'"),
     ],
-    ids=["outside", "empty", "numbers", "category", "categories", "image"],
+    ids=["outside", "empty", "numbers", "category", "categories", "image", "images", "text"],
 )
 def test_wrong_coco_annotation_is_an_error_that_names_the_file(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
@@ -132,8 +134,13 @@ def test_wrong_coco_annotation_is_an_error_that_names_the_file(tmp_path, changes
         ("<name>dog", "<name>", r"1.xml: the name of an object must be one of"),
         ("<xmin>9", "<xmin>nine", r"1.xml: an object must have a bndbox of numbers. Received: 'nine'"),
         ("</annotation>", "", r"1.xml must be a readable XML file"),
+        (
+            "<annotation>",
+            "<annotation><size><width>20</width><height>40</height></size>",
+            r"1.xml: the size must be that of the image, .* 40 x 20. Received: 20 x 40",
+        ),
     ],
-    ids=["outside", "empty", "class", "no class", "number", "damaged"],
+    ids=["outside", "empty", "class", "no class", "number", "damaged", "size"],
 )
 def test_wrong_voc_annotation_is_an_error_that_names_the_file(tmp_path, old, new, message):
     (voc(tmp_path, lambda text: text.replace(old, new)) / "classes.txt").write_text("cat\ndog\n")
@@ -161,18 +168,65 @@ def test_voc_test_images_are_not_for_training_without_a_list_of_those(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
+    ("key", "values", "message"),
     [
-        ([{"file_name": "0.png"}], "an id of its own"),
-        ([{"id": 1}, {"id": 1}], "an id of its own"),
-        (["0.png"], "objects"),
+        ("images", [{"file_name": "0.png"}], "images must be objects with an id.*Received: the id None"),
+        ("images", [{"id": 1}, {"id": 1}], "images must be objects with an id.*Received: an id twice"),
+        ("images", [{"id": [1]}], r"images must be objects with an id.*Received: the id \[1\]"),
+        ("images", [], "images must be objects with an id.*Received: an empty list"),
+        ("images", ["0.png"], "images must be objects"),
+        ("categories", [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "categories must be.*Received: an id twice"),
+        ("categories", [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "a name of its own. Received: 'a', 'a'"),
+        ("categories", [{"id": 1}], "a name of its own. Received: None"),
+        ("categories", [{"id": 1, "name": "a"}, {"id": "2", "name": "b"}], "ids of categories must be numbers, or all"),
     ],
-    ids=["none", "twice", "text"],
+    ids=["none", "twice", "list", "empty", "text", "category twice", "name twice", "no name", "kinds of ids"],
 )
-def test_coco_images_without_an_id_of_their_own_are_refused(tmp_path, images, message):
-    (tmp_path / "train.json").write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+def test_coco_objects_without_an_id_or_name_of_their_own_are_refused(tmp_path, key, values, message):
+    content = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}], key: values}
+    (tmp_path / "train.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=f"train.json.*{message}"):
         data.load(tmp_path / "train.json")
+
+
+def test_folder_of_coco_itself_is_read(tmp_path):
+    for part, rows in (("train2017", range(6)), ("val2017", range(3, 6))):
+        folder = coco(tmp_path / "written", rows, name=f"{part}.json")
+        (folder / "images").rename(tmp_path / part)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (folder / f"{part}.json").rename(tmp_path / f"annotations/instances_{part}.json")
+    # A group that has the name of its only class, as Roboflow writes it.
+    file = tmp_path / "annotations/instances_train2017.json"
+    content = json.loads(file.read_text())
+    group = [{"id": 0, "name": "cat", "supercategory": "none"}]
+    content["categories"] = group + [{**one, "supercategory": "cat"} for one in content["categories"]]
+    file.write_text(json.dumps(content))
+    alone = data.load(file, validation=0)
+    assert sorted(alone.train.paths.tolist() + alone.test.paths.tolist()) == [
+        f"../train2017/{row}.png" for row in range(6)
+    ]
+    splits = data.load(tmp_path)
+    check(splits.val, range(3, 6), ("dog", "cat"))
+    assert splits.val.paths.tolist() == ["val2017/3.png", "val2017/4.png", "val2017/5.png"]
+    (tmp_path / "annotations/instances_train2014.json").write_text("{}")
+    with pytest.raises(InputError, match=r"each part must have one file.*train2014.json and .*train2017.json"):
+        data.load(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [("images", "annotations"), ("train", "train")], ids=["images", "roboflow"])
+def test_xml_files_in_other_folders_are_read(tmp_path, folders):
+    root = voc(tmp_path)
+    (root / "ImageSets/Main/train.txt").unlink()
+    (root / "ImageSets/Main/test.txt").unlink()
+    (root / "JPEGImages").rename(root / folders[0])
+    if folders[1] == folders[0]:
+        for file in (root / "Annotations").iterdir():
+            file.rename(root / folders[1] / file.name)
+    else:
+        (root / "Annotations").rename(root / folders[1])
+    splits = data.load(root, validation=0)
+    assert sum(map(len, splits)) == 6
+    check(splits.train, [int(path.split("/")[1][:-4]) for path in splits.train.paths], ("cat", "dog"))
 
 
 def test_boxes_are_those_of_the_upright_image(tmp_path):

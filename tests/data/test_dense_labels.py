@@ -182,3 +182,12 @@ def test_partner_of_mirrored_images_is_refused():
     train = loaded(BOXES, "boxes").train
     with pytest.raises(InputError, match="would not be those of the mirrored image"):
         train.batches(5, augment=augmentations.build(["flip"], {})[0], partner=data.Partner(train))
+
+
+def test_classes_whose_sides_are_letters_are_named_since_they_may_be_sizes(caplog):
+    y = np.tile(BOXES[:1], (6, 1, 1))
+    flip = augmentations.build(["flip"], {})[0]
+    loaded(y, "boxes", class_names=("left_shoe", "right_shoe")).train.batches(2, augment=flip)
+    assert not caplog.records
+    loaded(y, "boxes", class_names=("size_l", "size_r")).train.batches(2, augment=flip)
+    assert "Received: the classes 'size_l' and 'size_r', which exchange their names" in caplog.text

@@ -392,3 +392,10 @@ def test_name_has_precedence_over_a_folder(tmp_path, monkeypatch):
     folder(tmp_path / "digits")
     assert data.load("digits").train.input_shape == (8, 8, 1)
     assert data.load("./digits").train.input_shape == (9, 7, 3)
+
+
+def test_link_that_leads_back_is_refused(tmp_path):
+    folder(tmp_path / "pets", sizes=(4, 4))
+    (tmp_path / "pets/class0/up").symlink_to("..")
+    with pytest.raises(InputError, match=r"must not lead back to a folder that it is in. Received: class0.up"):
+        data.load(tmp_path / "pets")

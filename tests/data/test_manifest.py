@@ -63,8 +63,26 @@ def test_column_that_numbers_the_rows_is_refused(tmp_path, first):
     numbers = first + np.random.default_rng(0).permutation(30)
     with pytest.raises(InputError, match="column 'id', which numbers the rows. Remove it"):
         data.load(table(tmp_path / "t.csv", numbered(numbers, np.arange(30) / 7)))
+    pointed = [f"{number}.0" for number in numbers]  # a measurement, such as an age, of which each occurs once
+    assert data.load(table(tmp_path / "t.csv", numbered(pointed, np.arange(30) / 7))).train.input_shape == (2,)
     numbers[3] += 1  # values that are whole and occur twice are a measurement
     assert data.load(table(tmp_path / "t.csv", numbered(numbers, np.arange(30) / 7))).train.input_shape == (2,)
+
+
+def test_ids_beside_labels_and_files_in_another_column_are_refused(tmp_path):
+    ids = "id,label\n" + "\n".join(f"{i:05d},{'ab'[i % 2]}" for i in range(30))
+    with pytest.raises(InputError, match="column 'id', which numbers the rows"):
+        data.load(table(tmp_path / "t.csv", ids))
+    (tmp_path / "m.jsonl").write_text('{"file_name": "0.png", "label": "a"}\n')
+    with pytest.raises(InputError, match="must be called path. Received: 'file_name', with '0.png'. Rename it"):
+        data.load(tmp_path / "m.jsonl")
+
+
+def test_lines_of_json_end_at_line_feeds_only(tmp_path):
+    rows = [{"label": "ab"[i % 2] + "\u2028\x85c", "x": [i, 0.5]} for i in range(8)]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "m.jsonl").write_text(text, encoding="utf-8")
+    assert data.load(tmp_path / "m.jsonl").train.class_names == ("a\u2028\x85c", "b\u2028\x85c")
 
 
 def test_groups_that_train_and_test_are_a_warning(tmp_path, caplog):
@@ -203,6 +221,16 @@ def test_split_by_a_column_keeps_groups_together(tmp_path):
     counts = collections.Counter((row["split"], row["label"]) for row in rows)
     assert all(counts[part, "a"] == counts[part, "b"] for part in ("train", "val", "test"))
     assert data.load(tmp_path / "o.csv").train.input_shape == (1,)  # the speaker is no value of the samples
+
+
+def test_sample_without_a_group_is_refused_by_split_and_in_none_for_load(tmp_path, caplog):
+    rows = [f"{i}.5,{'ab'[i % 2]},{'' if i > 15 else i % 4},{'test' if i > 17 else 'train'}" for i in range(20)]
+    file = table(tmp_path / "t.csv", "\n".join(["x0,label,group,split", *rows]))
+    data.load(file, validation=0)
+    assert "group" not in caplog.text
+    free = table(tmp_path / "f.csv", file.read_text().replace(",split", "").replace(",train", "").replace(",test", ""))
+    ran = run("split", free, "--out", tmp_path / "o.csv", "--group", "group")
+    assert "must name the group of each sample. Received: nothing in sample 17, a row of values" in ran.stderr
 
 
 def test_split_by_a_part_of_the_file_name(tmp_path):

@@ -133,3 +133,31 @@ def test_broken_sounds_are_left_out_and_counted(folder, caplog):
         splits = data.load(folder, validation=0, skip_broken=True)
     assert sum(map(len, splits)) == 7
     assert "sounds that cannot be read are left out (1): low/1.flac" in caplog.text
+
+
+def test_floats_beyond_one_are_clipped_and_other_units_refused(tmp_path):
+    sine = np.sin(np.arange(8000) / 3)
+    soundfile.write(tmp_path / "loud.wav", 1.5 * sine, 8000, subtype="FLOAT")
+    np.testing.assert_allclose(
+        sounds.decode(tmp_path / "loud.wav", ReadingOptions())[:, 0], np.clip(1.5 * sine, -1, 1), atol=1e-6
+    )
+    square = np.sign(sine)  # a filter that resamples exceeds its ends
+    soundfile.write(tmp_path / "square.wav", square, 8000, subtype="PCM_16")
+    assert np.abs(sounds.decode(tmp_path / "square.wav", ReadingOptions(sample_rate=16_000))).max() == 1
+    soundfile.write(tmp_path / "integers.wav", 32_768 * sine, 8000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"integers.wav must have samples in -1..1. Received: 327\d\d"):
+        sounds.decode(tmp_path / "integers.wav", ReadingOptions())
+
+
+def test_channels_that_cancel_each_other_are_a_warning_once_a_folder(tmp_path, caplog):
+    sine = np.sin(np.arange(800) / 3)
+    for name, channels in (("a", (sine, -sine)), ("b", (sine, -sine)), ("c", (sine, 0 * sine)), ("d", (0 * sine,) * 2)):
+        soundfile.write(tmp_path / f"{name}.wav", np.stack(channels, axis=1), 8000)
+        sounds.decode(tmp_path / f"{name}.wav", ReadingOptions())
+    assert [one.split(": ")[0] for one in caplog.messages] == [str(tmp_path / "a.wav")]
+
+
+def test_noise_to_mix_in_is_no_class(folder, caplog):
+    tone(folder / "_background_noise_/hum.wav", seconds=3)
+    assert data.load(folder, validation=0).train.class_names == ("high", "low")
+    assert any("skipped (1): _background_noise_/hum.wav" in message for message in caplog.messages)

@@ -111,6 +111,15 @@ def test_training_with_average_and_early_stopping_resumes_with_equal_weights(tmp
     assert_equal(resumed.get_weights(), whole.get_weights())
 
 
+def test_checkpoint_without_the_log_that_finds_the_best_epoch_is_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(student(), checkpoint=tmp_path, spies=[Stop(1)], early_stopping=2)
+    (file,) = tmp_path.glob("epoch-*.json")
+    file.write_text(file.read_text().replace("val_accuracy", "val_label_accuracy"))
+    with pytest.raises(InputError, match=r"must have val_accuracy of each of its 1 epochs. .*Remove the folder"):
+        fit(student(), checkpoint=tmp_path, early_stopping=2)
+
+
 # Early stopping ------------------------------------------------------------------------------------------------------
 
 # The accuracy falls after the first epochs.

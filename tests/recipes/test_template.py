@@ -84,6 +84,28 @@ def test_init_knows_task_and_student_of_arrays(tmp_path, x, y, task, student):
     assert small.count_params() < default.count_params()
 
 
+@pytest.mark.parametrize(
+    ("suffix", "labels", "task", "student"),
+    [
+        ("jpg", ("cat", "dog"), None, "resnet8"),
+        ("wav", ("cat", "dog"), None, "sensor_cnn"),
+        ("png", ("0.5", "2"), "regression", "resnet8"),
+    ],
+    ids=["images", "sounds", "values"],
+)
+def test_init_reads_the_names_of_files_only(tmp_path, suffix, labels, task, student):
+    """The files are empty; reading those of a large data set would take long."""
+    for number, label in enumerate(labels):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / f"{number}.{suffix}").touch()
+    rows = [f"{label}/{number}.{suffix},{label}" for number, label in enumerate(labels)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    for name in ("t.csv", *([""] if task is None else [])):
+        data = tmp_path / name
+        loaded = recipe.load(template.write(tmp_path / "r.toml", data=str(data), teacher="t.keras", overwrite=True))
+        assert (loaded.task, loaded.student.model) == (task, student)
+
+
 def test_init_takes_a_table_of_whole_numbers_for_a_table(tmp_path):
     rows = [f"{3 * i},{i % 4},{'ab'[i % 2]}" for i in range(20)]
     (tmp_path / "t.csv").write_text("\n".join(["age,children,label", *rows]))

@@ -155,8 +155,8 @@ def check_names(parts: Mapping[str, np.ndarray], names: tuple[str, ...], labels:
     if missing:
         raise InputError(
             f"load: {where}: each class needs training samples. Received: none of class "
-            f"{names[missing[0]] if names else missing[0]}, while there are {count} classes. Add samples or renumber "
-            "the classes."
+            f"{names[missing[0]] if names else missing[0]}, while there are {count} classes. Add samples, or remove "
+            "or renumber the classes."
         )
     return names or tuple(map(str, range(count)))
 
@@ -170,6 +170,18 @@ def classes_of(y: np.ndarray, labels: str) -> np.ndarray:
     """
     found = np.unique(y if labels == "masks" else y[..., 4]).astype(np.int64)
     return found[found != IGNORED] if labels == "masks" else found[found >= 0]
+
+
+def shows(y: np.ndarray, labels: str) -> np.ndarray:
+    """Which sample shows which class, bool [N, classes].
+
+    Args:
+        y: Checked labels of the kind masks or boxes.
+        labels: Their kind.
+    """
+    rows = (y if labels == "masks" else y[..., 4]).reshape(len(y), -1)
+    found = [(rows == one).any(axis=1) for one in classes_of(y, labels)]
+    return np.stack(found, axis=1) if found else np.zeros((len(y), 0), bool)
 
 
 def _point_names(parts: Mapping[str, np.ndarray], names: tuple[str, ...], where: str) -> tuple[str, ...]:

@@ -89,8 +89,12 @@ def decode(file: object, options: ReadingOptions, content: bytes | None = None) 
     return array[..., None] if array.ndim == 2 else array
 
 
-def size_of(file: Path) -> tuple[int, int]:
+def size_of(file: object, content: bytes | None = None) -> tuple[int, int]:
     """Width and height in pixels that an image file declares, in the orientation of `decode`.
+
+    Args:
+        file: Image file.
+        content: The bytes of the image where it is no file; `file` is then its name in messages.
 
     Raises:
         InputError: The file cannot be read.
@@ -98,7 +102,8 @@ def size_of(file: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(file, formats=_FORMATS) as source:
+        opened: Any = file if content is None else io.BytesIO(content)
+        with Image.open(opened, formats=_FORMATS) as source:
             width, height = source.size
             turned = source.getexif().get(_ORIENTATION, 1) in _TURNED
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -55,6 +55,14 @@ def mover(augment: Augment | None, samples: object) -> Mover | None:
     if not flips:
         return None
     order = _mirrored_order(names) if kind == "points" else _mirrored_classes(names)
+    by_letter = [(name, names[order[number]]) for number, name in enumerate(names) if order[number] > number]
+    by_letter = [pair for pair in by_letter if kind != "points" and not _WORDS.search(pair[0])]
+    if by_letter:
+        log.warning(
+            "augment: flip takes letters for sides. Received: the classes %r and %r, which exchange their names in "
+            "mirrored images. Rename them if l and r are no sides, such as sizes.",
+            *by_letter[0],
+        )
 
     def move(y: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
@@ -93,14 +101,29 @@ def check(augment: Augment | None, samples: object) -> list[str]:
     if kind == "points":
         _mirrored_order(names)
         return []
-    others = [names[number] for number in _mirrored_classes(names)]
-    pair = next(((name, other) for name, other in zip(names, others, strict=True) if name != other), None)
+    pair = exchanged(augment, samples)
     if pair is not None and kind not in _KINDS:
         raise InputError(
             f"augment: {mirroring[0].name} mirrors images, which keep their labels. Received: the classes {pair[0]!r} "
-            f"and {pair[1]!r}, of which one mirrored is the other. Leave it out, or use crop_flip with flip = false."
+            f"and {pair[1]!r}, of which one mirrored is the other. Leave it out, use crop_flip with flip = false, or "
+            "rename classes that are no sides."
         )
+    others = [names[number] for number in _mirrored_classes(names)]
     return [name for name, other in zip(names, others, strict=True) if name == other and _WORDS.search(name)]
+
+
+def exchanged(augment: Augment | None, samples: object) -> tuple[str, str] | None:
+    """Two classes of which one is the other in a mirrored image; None where there are none, or nothing is mirrored.
+
+    Args:
+        augment: The augmentation, or a chain.
+        samples: The samples, such as a `Split`.
+    """
+    if not any(isinstance(step, Flip) or (isinstance(step, CropFlip) and step.flip) for step in _steps(augment)):
+        return None
+    names = _kind_and_names(samples)[1]
+    pairs = ((name, names[number]) for name, number in zip(names, _mirrored_classes(names), strict=True))
+    return next((pair for pair in pairs if pair[0] != pair[1]), None)
 
 
 def _kind_and_names(samples: object) -> tuple[str, Sequence[str]]:

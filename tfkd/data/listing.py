@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from tfkd.errors import InputError
 
 
 class Folder(NamedTuple):
@@ -52,6 +55,7 @@ def scan(root: Path) -> Tree:
     """Reads the names below a folder. Names that begin with a dot, and `__MACOSX` of archives, are left out.
 
     Raises:
+        InputError: A symbolic link leads back to a folder that it is in.
         OSError: A folder cannot be read.
     """
     found: dict[str, Folder] = {}
@@ -62,8 +66,20 @@ def scan(root: Path) -> Tree:
         with os.scandir(root / prefix) as entries:
             for entry in entries:
                 if not entry.name.startswith(".") and entry.name != "__MACOSX":
-                    (one.folders if entry.is_dir() else one.files).append(entry.name)
+                    (one.folders if _is_folder(entry) else one.files).append(entry.name)
         # No name is empty or has a NUL: the text tells folders and files apart.
         digest.update("\0".join([prefix, *one.folders, "", *one.files, ""]).encode("utf-8", "surrogatepass"))
         waiting += [f"{prefix}/{name}" if prefix else name for name in one.folders]
     return Tree(found, digest.hexdigest())
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        link = os.path.join(*Path(entry.path).parts[-2:])
+        raise InputError(
+            f"load: a symbolic link must not lead back to a folder that it is in. Received: {link}. Remove the link."
+        ) from error

@@ -168,6 +168,7 @@ def _split(arrays: Arrays, *, validation: float, seed: int, labels: str | None) 
         in_val = identity_labels.choose(train.y, validation, seed, where)
     else:
         in_val = _choose(train.strata, validation, seed, part="validation", where=where, names=class_names)
+        in_val = _with_classes_left(in_val, train.y, labels)
     val = dataclasses.replace(train.take(np.flatnonzero(in_val)), role="val")
     return Splits(train.take(np.flatnonzero(~in_val)), val, test)
 
@@ -201,7 +202,7 @@ def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
             in_test = identity_labels.choose(train.y, _TEST_SHARE, _TEST_SEED, where)
         else:
             in_test = _choose(strata, _TEST_SHARE, _TEST_SEED, part="test", where=where, names=names)
-            in_test = _without_copies(train.x, in_test)
+            in_test = _with_classes_left(_without_copies(train.x, in_test), train.y, labels)
         if labels == abnormal_labels.KIND:
             in_test |= train.y
         parts["train"], parts["test"] = (train.take(np.flatnonzero(mask)) for mask in (~in_test, in_test))
@@ -229,6 +230,17 @@ def _without_copies(x: np.ndarray | LazySamples, in_test: np.ndarray) -> np.ndar
     row = np.unique(x, axis=0, return_inverse=True)[1].ravel()
     copies = in_test & np.isin(row, row[~in_test])
     return in_test & ~copies if copies.sum() <= _MOST_COPIES * in_test.sum() else in_test
+
+
+def _with_classes_left(chosen: np.ndarray, y: np.ndarray, kind: str) -> np.ndarray:
+    """The mask of a part drawn at random, without the first sample of each class that the others would not show."""
+    if kind not in ("multi_hot", "masks", "boxes"):
+        return chosen
+    shows = y.astype(bool) if kind == "multi_hot" else dense_labels.shows(y, kind)
+    kept = shows[:, ~shows[~chosen].any(axis=0)].argmax(axis=0)
+    found = chosen.copy()
+    found[kept] = False
+    return found if found.any() else chosen
 
 
 def _checked(

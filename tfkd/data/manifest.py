@@ -135,7 +135,7 @@ def _csv_rows(path: Path, content: bytes) -> Sequence[Row]:
 
 def _json_rows(path: Path, content: bytes) -> Iterator[Row]:
     first: Row | None = None
-    for line, text in enumerate(content.decode("utf-8-sig").splitlines(), 1):
+    for line, text in enumerate(io.StringIO(content.decode("utf-8-sig"), newline=None), 1):  # at no other separators
         if not text.strip():
             continue
         try:
@@ -158,6 +158,11 @@ def _json_rows(path: Path, content: bytes) -> Iterator[Row]:
 def is_no_feature(column: str) -> bool:
     """Whether a column holds no values of a sample: the label, the part or the group."""
     return column in ("label", "split", "group") or column.startswith(LABEL_PREFIX)
+
+
+def text_of(value: Any) -> str:
+    """The value of a cell as text without blanks around it; empty for one that is missing."""
+    return "" if value is None else str(value).strip()
 
 
 def check_has_labels(path: Path, rows: Sequence[Row]) -> None:

@@ -42,8 +42,8 @@ class ReadingOptions:
         coefficients: Number of coefficients of `mfcc`, at most mel_bands.
         frame_ms: Length of a frame of the features, in milliseconds.
         hop_ms: Time from one frame to the next, in milliseconds.
-        x_feature: Feature of a TFRecord that holds the sample.
-        y_feature: Feature of a TFRecord that holds the class, an int64.
+        x_feature: Feature of a TFRecord that holds the sample, or several with commas between their names.
+        y_feature: Feature of a TFRecord that holds the class, an int64 or a text, or the label of another task.
         x_shape: Shape of one sample of a TFRecord of numbers, or of the raw bytes of a uint8 array; None for flat
             numbers and encoded images.
         sample_count: Number of samples of a generated data set; None for its default.
@@ -78,8 +78,10 @@ class ReadingOptions:
     coefficients: int = _option(13, "Number of coefficients of mfcc, at most the number of bands.")
     frame_ms: float = _option(30.0, "Length of a frame of log_mel or mfcc, in milliseconds.")
     hop_ms: float = _option(20.0, "Time from one frame of log_mel or mfcc to the next, in milliseconds.")
-    x_feature: str = _option("x", "Feature of a TFRecord that holds the sample: an encoded image, or numbers.")
-    y_feature: str = _option("y", "Feature of a TFRecord that holds the class, a whole number.")
+    x_feature: str = _option(
+        "x", "Feature of a TFRecord that holds the sample: an encoded image, or numbers; a,b,c: several."
+    )
+    y_feature: str = _option("y", "Feature of a TFRecord that holds the class, a whole number or text, or value.")
     x_shape: tuple[int, ...] | None = _option(
         None, "Shape of one sample of a TFRecord of numbers. By default the numbers are a vector."
     )

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".wav", ".flac", ".ogg")
 OPTIONS = ("sample_rate", "seconds", "features", "mel_bands", "coefficients", "frame_ms", "hop_ms", "skip_broken")
 
+# Files of floats may exceed 1, which is the loudest sound, up to this; larger values are another unit.
+_LARGEST = 8.0
+# Share of the power of the channels below which their mean is silence.
+_CANCELLED = 1e-4
+
 log = logging.getLogger("tfkd")
 
 
@@ -37,11 +42,13 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     """One sound: float32 [T, 1] in -1..1, or its features, float32 [frames, bands or coefficients, 1].
 
     Args:
-        file: WAV, FLAC or OGG. Its channels are averaged.
+        file: WAV, FLAC or OGG. Its channels are averaged; a file whose channels cancel each other is a warning. Values
+            beyond -1..1 are clipped.
         options: Sample rate, length and features.
 
     Raises:
-        InputError: The file cannot be read, is empty, or has another rate than the features need.
+        InputError: The file cannot be read, is empty, has values far beyond -1..1, or has another rate than the
+            features need.
         ToolMissingError: The library that reads sounds is not installed.
     """
     import scipy.signal
@@ -61,6 +68,14 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
             f"load: {file} must have samples that are finite. Received: {'NaN or infinity' if len(sound) else 'none'}. "
             "Repair or remove it, or pass skip_broken=True."
         )
+    peak = float(np.abs(sound).max())
+    if peak > _LARGEST:
+        raise InputError(
+            f"load: {file} must have samples in -1..1. Received: {peak:g}, as where 16-bit integers were saved as "
+            "floats. Divide them, by 32768 for 16 bits, or pass skip_broken=True."
+        )
+    if (sound**2).mean() < _CANCELLED * (samples**2).mean():
+        _warn_of_silence(Path(str(file)))
     wanted = options.sample_rate or rate
     if wanted != rate:
         common = math.gcd(wanted, rate)
@@ -68,9 +83,26 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     if options.seconds is not None:
         length = round(options.seconds * wanted)
         sound = np.pad(sound[:length], (0, max(0, length - len(sound))))
+    sound = sound.clip(-1, 1)  # as players do; a microphone cannot give more
     if options.features == "none":
         return sound[:, None]
     return sound_features.compute(str(file), sound, wanted, options)[..., None]
+
+
+# Folders with a warning of channels that cancel each other.
+_warned: set[Path] = set()
+
+
+def _warn_of_silence(file: Path) -> None:
+    """Warns of a file whose channels cancel each other, the first of its folder."""
+    if file.parent not in _warned:
+        _warned.add(file.parent)
+        log.warning(
+            "%s: its channels cancel each other, so that their mean is silence. Save one channel of this file and of "
+            "others of %s that have the same fault.",
+            file,
+            file.parent,
+        )
 
 
 def features_of(request: Request, split: Split) -> JsonObject | None:

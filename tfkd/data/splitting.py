@@ -61,10 +61,19 @@ def groups_of(rows: Sequence[JsonRecord], group: str) -> list[str]:
             `speaker_(\\d+)`.
 
     Raises:
-        InputError: There is no such column, or the expression is wrong or does not match a path.
+        InputError: There is no such column, a value in it is empty, or the expression is wrong or does not match a
+            path.
     """
     if group in rows[0]:
-        return [str(row[group]) for row in rows]
+        found = [manifest.text_of(row[group]) for row in rows]
+        if "" in found:
+            number = found.index("")
+            raise InputError(
+                f"split: the column {group!r} must name the group of each sample. Received: nothing in sample "
+                f"{number + 1}, {rows[number].get('path', 'a row of values')}. Fill it, with a name of its own where "
+                "the sample is in no group."
+            )
+        return found
     if "(" not in group or "path" not in rows[0]:
         raise InputError(
             f"split: group must be a column, or a regular expression of the path with a parenthesis. Received: "
@@ -79,7 +88,7 @@ def groups_of(rows: Sequence[JsonRecord], group: str) -> list[str]:
     found = []
     for row in rows:
         match = pattern.search(str(row["path"]))
-        if match is None or not match.groups():
+        if match is None or not match.groups() or not match[1]:
             raise InputError(f"split: group must match each path. Received: {group!r} and {row['path']}. Correct it.")
         found.append(match[1])
     return found

@@ -96,7 +96,7 @@ def fit(
             _check_and_build(model, splits.train, task)
         keeper = EpochCheckpoint(checkpoint, config.epochs, on_epoch)
         done = keeper.restore(model)
-        best = _early_stopping(config, keeper, checkpoint, task)
+        best = _early_stopping(config, keeper, done, task)
         own = [own_code.call(name, keras.callbacks.Callback) for name in config.callbacks]
         with _differentiable(config):
             model.fit(
@@ -144,12 +144,17 @@ def _check_outputs(shape: tuple[int | None, ...], train: Split, task: Task) -> N
         )
 
 
-def _early_stopping(
-    config: TrainingConfig, keeper: EpochCheckpoint, checkpoint: Path | None, task: Task
-) -> BestWeights | None:
+def _early_stopping(config: TrainingConfig, keeper: EpochCheckpoint, done: int, task: Task) -> BestWeights | None:
+    """The callback that keeps the best weights; a history of other logs does not say which epoch was the best."""
     if not config.early_stopping:
         return None
-    return BestWeights(config.early_stopping, keeper.history, checkpoint, task.monitor, rises=task.monitor_rises)
+    name = f"val_{task.monitor}"
+    if len(keeper.history.get(name, [])) != done:
+        raise InputError(
+            f"training: the checkpoint in {keeper.folder} must have {name} of each of its {done} epochs. Received: "
+            f"{', '.join(keeper.history)}, as an earlier version of tfkd wrote them. Remove the folder to train again."
+        )
+    return BestWeights(config.early_stopping, keeper.history, keeper.folder, task.monitor, rises=task.monitor_rises)
 
 
 @contextlib.contextmanager

@@ -17,9 +17,10 @@ from pydantic.fields import FieldInfo
 from tfkd import tasks
 from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
+from tfkd.data import kinds
 from tfkd.data.loading import load
 from tfkd.data.reading import Request
-from tfkd.data.sources import NAMES, SOURCES, manifest, npy, npz
+from tfkd.data.sources import NAMES, SOURCES, folder, manifest, npy, npz
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError, TfkdError
 from tfkd.recipes.recipe import Recipe, parse
@@ -114,24 +115,29 @@ def write(
 
 
 def _task_and_student(request: Request) -> tuple[tasks.Task, JsonObject]:
-    """The task and a student for it, as tables and arrays, or the form of a folder, show them.
+    """The task and a student for it, as tables and arrays, or the names of files, show them.
 
-    Folders are not read, which may take long, and wrong data are left to the doctor.
+    Files of images and sounds are not read, which may take long, and wrong data are left to the doctor.
     """
-    source, train = next((one for one in SOURCES if one.accepts(request)), None), None
-    if source in (manifest.SOURCE, npy.SOURCE, npz.SOURCE):
-        with contextlib.suppress(TfkdError):
+    source = next((one for one in SOURCES if one.accepts(request)), None)
+    kind, files, train = source.labels if source else None, None, None
+    with contextlib.suppress(TfkdError, OSError):
+        if source is manifest.SOURCE:
+            kind, files = manifest.kinds_of(request)
+        elif source is folder.SOURCE:
+            files = folder.kind_of(request.path)
+        if files is None and source in (manifest.SOURCE, npy.SOURCE, npz.SOURCE):
             train = load(request).train
-    kind = source.labels if source else None
     if request.task is not None:
         task = tasks.get(request.task)
     elif train is not None:
         task = tasks.find(train)
     else:
         task = next((one for one in tasks.TASKS.values() if one.labels == kind), tasks.CLASSIFICATION)
-    if task.name in _STUDENTS or train is None or len(train.input_shape) == 3:
+    are_waves = files is kinds.SOUNDS and request.options.features == "none"
+    if task.name in _STUDENTS or (train is None and not are_waves) or (train and len(train.input_shape) == 3):
         return task, _STUDENTS.get(task.name, _OF_IMAGES)
-    if len(train.input_shape) == 2:
+    if train is None or len(train.input_shape) == 2:
         return task, _OF_SIGNALS
     if source is manifest.SOURCE and request.path.suffix.lower() == ".csv":  # counts may be whole numbers, too
         return task, _OF_TABLES

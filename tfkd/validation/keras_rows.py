@@ -145,6 +145,8 @@ def check_shapes(name: str, shapes: Sequence[Nest], test: Split, task: Task) -> 
     fits = len(inputs) == len(test.input_shape)
     if not fits or any(a not in (None, b) for a, b in zip(inputs, test.input_shape, strict=True)):
         hint = "Use the data set that the model was trained on."
+        if fits and inputs[1:] == test.input_shape[1:] and inputs[0] and test.input_shape[0] % inputs[0] == 0:
+            hint = "Pass --stream (in Python stream=True) if it takes sequences in chunks of this length."
         if (*inputs, 1) == tuple(test.input_shape):
             hint = "Integers [N, H, W] in 0..255 are read as gray images: save x as float32 for sequences [N, T, F]."
         raise ModelError(

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import os
 import signal
@@ -122,6 +123,17 @@ def test_many_classes_keep_the_largest_logits_and_the_sum_of_the_rest(classes, t
     packed = codec.pack(logits, 20, "float32")
     np.testing.assert_allclose(codec.unpack_in_graph(packed, classes), read, rtol=1e-6)
     assert store._group["indices"].dtype == ("uint8" if classes <= 256 else "uint16" if classes <= 65536 else "uint32")
+
+
+def test_store_of_mirrored_images_of_classes_with_sides_is_to_be_built_again(teacher, tmp_path):
+    """Such as a store of an earlier version, which did not know them for sides."""
+    flip = crop_flip(1)
+    store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN, views=2, augment=flip)
+    store.lookup(TRAIN)
+    names = ("turn_left", "turn_right", *TRAIN.class_names[2:])
+    sides = dataclasses.replace(TRAIN, class_names=names)
+    with pytest.raises(InputError, match="labels: its views .*'turn_left' and 'turn_right'. Build it again"):
+        sides.batches(8, soft_labels=SoftLabels.open(store.path))
 
 
 # Labels of another teacher, other data or another augmentation.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tfkd.data.sources import (
     coco,
     commands,
+    detection_records,
     digits,
     folder,
     gaits,
@@ -37,6 +38,7 @@ SOURCES: tuple[Source, ...] = (
     npz.NAMED,
     tfds.SOURCE,
     npy.SOURCE,
+    detection_records.SOURCE,
     tfrecord.SOURCE,
     masks.SOURCE,
     coco.SOURCE,

@@ -1,11 +1,12 @@
 """Boxes in the format of COCO: a JSON file, or a folder with `train.json` and optionally `val.json` and `test.json`.
 
 Or a folder as Roboflow writes it: `train/_annotations.coco.json` beside the images, and so below `valid/` and `test/`.
+Or as COCO itself: `annotations/instances_train2017.json` and the images in `train2017/`, and so for `val` and `test`.
 
 The JSON holds `images` (id, file_name), `annotations` (image_id, category_id, bbox of left, top, width and height in
-pixels) and `categories` (id, name). Images lie at their file_name beside the JSON or in a folder `images` there. The
-classes are the categories in the order of their ids; one without annotations that is the `supercategory` of another is
-left out. Regions of crowds (`iscrowd`) are left out.
+pixels) and `categories` (id, name). Images lie at their file_name beside the JSON, in a folder `images` there, or in
+one with the name of the JSON or of the part. The classes are the categories in the order of their ids; one without
+annotations that is the `supercategory` of another is left out. Regions of crowds (`iscrowd`) are left out.
 
 Reference:
     Lin et al.: Microsoft COCO: Common Objects in Context (arXiv:1405.0312); cocodataset.org/#format-data.
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 import collections
 import json
+import posixpath
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,9 @@ from tfkd.errors import InputError
 
 _OPTIONS = ("image_size", "color", "resize")
 _ROBOFLOW = "_annotations.coco.json"
+# annotations/instances_train2017.json, whose images are in train2017/.
+_INSTANCES = re.compile(r"instances_(([a-z]+)\d*)\.json")
+_SIDES = ("width", "height")
 _ADVICE = "Write images, annotations and categories as COCO does."
 
 
@@ -72,17 +78,25 @@ def read(request: Request) -> Arrays:
 
 
 def accepts(request: Request) -> bool:
-    """Whether a reference is a JSON file, or a folder with `train.json` or `train/_annotations.coco.json`."""
+    """Whether a reference is a JSON file, or a folder with one of the training images."""
     path = request.path
-    folders = (path / "train.json", path / "train" / _ROBOFLOW)
-    return (path.suffix.lower() == ".json" and path.is_file()) or any(one.is_file() for one in folders)
+    return (path.suffix.lower() == ".json" and path.is_file()) or (path.is_dir() and "train" in _parts(path))
 
 
 def _parts(folder: Path) -> dict[str, Path]:
     files = {one: one.stem for one in folder.glob("*.json")} | {
         one: one.parent.name for one in folder.glob(f"*/{_ROBOFLOW}")
     }
-    return {PARTS[name]: one for one, name in sorted(files.items()) if name in PARTS}
+    for one in folder.glob("annotations/instances_*.json"):
+        if match := _INSTANCES.fullmatch(one.name):
+            files[one] = match[2]
+    parts: dict[str, Path] = {}
+    for one, name in sorted(files.items()):
+        if name in PARTS and parts.setdefault(PARTS[name], one) != one:
+            raise InputError(
+                f"load: {folder}: each part must have one file. Received: {parts[PARTS[name]]} and {one}. Remove one."
+            )
+    return parts
 
 
 def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
@@ -95,22 +109,38 @@ def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
             raise InputError(f"load: {file} must have a list {key}. Received: none. {_ADVICE}")
         if not all(isinstance(one, dict) for one in content[key]):
             raise InputError(f"load: {file}: {key} must be objects. Received: other values. {_ADVICE}")
-    numbers = [image.get("id") for image in content["images"]]
-    if None in numbers or len(set(numbers)) < len(numbers):
-        raise InputError(
-            f"load: {file}: each image must have an id of its own. Received: none, or one twice. {_ADVICE}"
-        )
+    for key in ("images", "categories"):
+        numbers = [one.get("id") for one in content[key]]
+        wrong = [one for one in numbers if not isinstance(one, int | float | str)]
+        if not numbers or wrong or len(set(numbers)) < len(numbers):
+            received = f"the id {wrong[0]!r}" if wrong else "an id twice" if numbers else "an empty list"
+            raise InputError(
+                f"load: {file}: {key} must be objects with an id of its own each, a number or text. Received: "
+                f"{received}. {_ADVICE}"
+            )
     return content
 
 
 def _categories(file: Path, categories: list[dict[str, Any]], used: Collection[str]) -> dict[int, str]:
     """The name of each category by id, in the order of the ids."""
-    groups = {str(one.get("supercategory")) for one in categories if one.get("supercategory") != one.get("name")}
     try:
-        found = {one["id"]: str(one["name"]) for one in sorted(categories, key=lambda one: one["id"])}
-        return {number: name for number, name in found.items() if str(number) in used or name not in groups}
-    except (KeyError, TypeError) as error:
-        raise InputError(f"load: {file}: each category must have id and name. Received: {error}. {_ADVICE}") from error
+        found = {one["id"]: one.get("name") for one in sorted(categories, key=lambda one: one["id"])}
+    except TypeError as error:
+        raise InputError(
+            f"load: {file}: the ids of categories must be numbers, or all texts. Received: {error}. {_ADVICE}"
+        ) from error
+    groups = {(one.get("supercategory"), one["id"]) for one in categories}
+    names = {
+        number: str(name)
+        for number, name in found.items()
+        if str(number) in used or not any(name == group and number != other for group, other in groups)
+    }
+    if not all(isinstance(name, str) for name in found.values()) or len(set(names.values())) < len(names):
+        raise InputError(
+            f"load: {file}: each category must have a name of its own. Received: {', '.join(map(repr, found.values()))}"
+            f". {_ADVICE}"
+        )
+    return names
 
 
 def _images(
@@ -120,22 +150,25 @@ def _images(
     by_image = collections.defaultdict(list)
     known = {one.get("id") for one in content["images"]}
     for one in content["annotations"]:
-        if one.get("image_id") not in known:
+        number = one.get("image_id")
+        if not isinstance(number, int | float | str) or number not in known:
             raise InputError(
-                f"load: {file}: annotation {one.get('id')} must have an image. Received: image_id="
-                f"{one.get('image_id')}, which is none. Add the image, or remove the annotation."
+                f"load: {file}: annotation {one.get('id')} must have an image. Received: image_id={number!r}, which is "
+                "the id of none. Add the image, or remove the annotation."
             )
         by_image[one["image_id"]].append(one)
     found = []
     for image in content["images"]:
         place = _place(file, root, image)
         size = images.size_of(root / place)
-        declared = (image.get("width", size[0]), image.get("height", size[1]))
+        declared = tuple(
+            side if image.get(name) is None else image[name] for name, side in zip(_SIDES, size, strict=True)
+        )
         if declared != size:
             raise InputError(
                 f"load: {file}: width and height of image {image['id']} must be those of {root / place}, upright by "
-                f"its EXIF data, {size[0]} x {size[1]}. Received: {declared[0]} x {declared[1]}. Correct the file or "
-                "its boxes."
+                f"its EXIF data, {size[0]} x {size[1]}. Received: {declared[0]!r} x {declared[1]!r}. Correct the "
+                "file or its boxes."
             )
         rows = [one for one in by_image[image["id"]] if not one.get("iscrowd")]
         found.append((place, [_box(file, image, one, size, ids) for one in rows]))
@@ -143,13 +176,15 @@ def _images(
 
 
 def _place(file: Path, root: Path, image: dict[str, Any]) -> str:
-    name = str(image.get("file_name"))
-    for place in (name, f"images/{name}", (file.parent.relative_to(root) / name).as_posix()):
+    name, match = str(image.get("file_name")), _INSTANCES.fullmatch(file.name)
+    # Relative to the folder of the file.
+    places = (name, f"images/{name}", f"{file.stem}/{name}", *([f"../{match[1]}/{name}"] if match else []))
+    for place in (name, *((file.parent.relative_to(root) / one).as_posix() for one in places)):
         if (root / place).is_file():
-            return place
+            return posixpath.normpath(place)
     raise InputError(
-        f"load: {file}: image {image.get('id')} must be a file beside it or in images/. Received: file_name={name!r}. "
-        "Add the file, or correct its name."
+        f"load: {file}: image {image.get('id')} must be a file beside it, in images/, or in a folder with the name of "
+        f"the part. Received: file_name={name!r}. Add the file, or correct its name."
     )
 
 
@@ -157,8 +192,8 @@ def _box(file: Path, image: dict[str, Any], one: dict[str, Any], size: tuple[int
     where = f"{file}: annotation {one.get('id')} of {image['file_name']}"
     if one.get("category_id") not in ids:
         raise InputError(
-            f"load: {where} must have a category. Received: category_id={one.get('category_id')}; categories: "
-            f"{', '.join(map(str, ids))}. Add the category, or correct it."
+            f"load: {where} must have a category. Received: category_id={one.get('category_id')!r}; categories: "
+            f"{', '.join(map(repr, ids))}. Add the category, or correct it."
         )
     values = one.get("bbox")
     if not isinstance(values, list) or len(values) != 4 or not all(isinstance(value, (int, float)) for value in values):

@@ -25,6 +25,9 @@ _PART_NAME = re.compile(
     re.IGNORECASE,
 )
 
+# The folder of the Speech Commands data set with long recordings of noise to mix into others; it is no class.
+_NOISE = "_background_noise_"
+
 log = logging.getLogger("tfkd")
 
 # Kinds of labels that class folders give, and what gives the others.
@@ -98,10 +101,22 @@ def rows(root: Path) -> Iterator[tuple[str, str, str]]:
         yield path, files.classes[label], str(part) if files.has_parts else ""
 
 
+def kind_of(root: Path) -> Kind | None:
+    """The kind of the files in a folder, by their names; None where there are none.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    return next((one for one in map(kinds.kind_of, listing.scan(root).files()) if one), None)
+
+
 def _list(root: Path) -> _Files:
     """The files of a folder. Their names are read each time; what follows from them is taken from the cache."""
     tree = listing.scan(root)
-    found = index_cache.reuse(f"folder and loose files {tree.digest}", lambda: _index(root, tree))
+    found = index_cache.reuse(f"folder, loose files and noise {tree.digest}", lambda: _index(root, tree))
     kind = kinds.KINDS[int(found["kind"])]
     others = found["others"].tolist()
     if others:
@@ -149,17 +164,18 @@ def _index(root: Path, tree: Tree) -> index_cache.Index:
 
 
 def _loose(tree: Tree, folders: Iterable[str], kind: Kind) -> list[str]:
-    """The files of a kind that lie beside the class folders or the parts instead of inside of them."""
-    found = []
+    """The files of a kind that lie beside the class folders or the parts instead of inside of them, and noise."""
+    found = list[str]()
     for folder in sorted({"", *folders}):
-        names = (f"{folder}/{name}" if folder else name for name in sorted(tree.folders[folder].files))
-        found += [name for name in names if kind.accepts(name)]
-    return found
+        start = f"{folder}/" if folder else ""
+        found += [start + name for name in sorted(tree.folders[folder].files)]
+        found += tree.files(start + _NOISE) if _NOISE in tree.folders[folder].folders else ()
+    return [name for name in found if kind.accepts(name)]
 
 
 def _part_folders(root: Path, tree: Tree) -> dict[Role, str]:
     """The folder of each part, relative to the data set; the data set itself as `train` where it has no parts."""
-    folders = sorted(tree.folders[""].folders)
+    folders = sorted({*tree.folders[""].folders} - {_NOISE})
     if not set(folders) & {"train", "test"}:
         if len(folders) > 1 and all(map(_PART_NAME.fullmatch, folders)):
             raise InputError(
@@ -178,11 +194,11 @@ def _part_folders(root: Path, tree: Tree) -> dict[Role, str]:
 
 def _list_classes(root: Path, tree: Tree, folder: str, kind: Kind, others: list[str]) -> dict[str, list[str]]:
     """The files of a kind below each class folder, at any depth; other files are added to `others`."""
-    names = sorted(tree.folders[folder].folders)
+    names = sorted({*tree.folders[folder].folders} - {_NOISE})
     if not names:
         raise InputError(
             f"load: {root / folder} must hold one folder of {kind.name} per class. Received: no folder. "
-            "Make a folder for each class."
+            "Make a folder for each class, or a manifest with the columns path and label."
         )
     found: dict[str, list[str]] = {}
     for name in names:

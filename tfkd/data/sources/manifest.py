@@ -6,6 +6,7 @@ import array
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from tfkd.errors import InputError
 
 # Fewer rows may have consecutive numbers, or one value for each class, by chance.
 _LEAST_ROWS = 20
+
+# Names of columns with numbers of samples.
+_ID = re.compile(r"(^|_)(id|idx|index)$", re.IGNORECASE)
 
 log = logging.getLogger("tfkd")
 
@@ -66,10 +70,23 @@ def read(request: Request) -> Arrays:
     )
 
 
+def kinds_of(request: Request) -> tuple[str, Kind | None]:
+    """The kind of the labels of a manifest, and that of its files, which are not read; None where it has values.
+
+    Args:
+        request: The manifest.
+
+    Raises:
+        InputError: A row is wrong.
+    """
+    found = _kept_index(request.path, request.labels)
+    return str(found["label_kind"]), kinds.KINDS[int(found["kind"])] if "kind" in found else None
+
+
 def _kept_index(path: Path, labels: str | None) -> index_cache.Index:
     """What a manifest says, from the cache if it is there."""
     content = path.read_bytes()
-    key = f"manifest and columns {path.suffix.lower()} {labels} {hashlib.sha256(content).hexdigest()}"
+    key = f"manifest, columns and groups {path.suffix.lower()} {labels} {hashlib.sha256(content).hexdigest()}"
     return index_cache.reuse(key, lambda: _index(path, content, labels))
 
 
@@ -86,7 +103,9 @@ def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
     if "group" in rows[0].values:
         found["torn"] = np.array(_torn_groups(rows, part or ["train"] * len(rows)), object)
     if "path" not in rows[0].values:
-        return {**found, "x": _values(path, rows), "columns": np.array(_feature_columns(rows), object)}
+        columns = _feature_columns(rows)
+        pointed = np.array(["." in str(rows[0].values[name]) for name in columns], bool)
+        return {**found, "x": _values(path, rows), "columns": np.array(columns, object), "pointed": pointed}
     kind = kinds.kind_of(str(rows[0].values["path"])) or kinds.IMAGES
     return {
         **found,
@@ -97,11 +116,11 @@ def _index(path: Path, content: bytes, labels: str | None) -> index_cache.Index:
 
 
 def _torn_groups(rows: Sequence[Row], part: Sequence[str]) -> list[str]:
-    """The groups of test samples that have samples of another part, too."""
-    groups = [str(row.values["group"]) for row in rows]
+    """The groups of test samples that have samples of another part, too; a sample without a group is in none."""
+    groups = [manifest.text_of(row.values["group"]) for row in rows]
     tested = {group for group, role in zip(groups, part, strict=True) if role == "test"}
     others = {group for group, role in zip(groups, part, strict=True) if role != "test"}
-    return sorted(tested & others)
+    return sorted((tested & others) - {""})
 
 
 def _examine_groups(path: Path, found: index_cache.Index) -> None:
@@ -196,18 +215,22 @@ def _check_columns(path: Path, x: np.ndarray, found: index_cache.Index) -> None:
     """Refuses columns that number the rows, and warns of those that give the class away.
 
     The classes of a table often follow one another, so that a number of the row tells the class; no new sample has one.
-    Beside values of a regression it may be the time.
+    Beside values of a regression it may be the time. A measurement, such as an age, is written with a point.
     """
     columns, kind = found["columns"], str(found["label_kind"])
     if x.ndim != 2 or len(columns) != x.shape[1]:
         return
-    numbering = _numbering_columns(x) if kind != "values" and x.shape[1] > 1 else []
+    numbering = _numbering_columns(x) if kind != "values" else []
+    if x.shape[1] == 1:  # a number of its own may be all there is; ids beside labels, as of a list of files, are none
+        numbering = [column for column in numbering if _ID.search(columns[column])]
+    numbering = [column for column in numbering if not found["pointed"][column]]
     for column, name in enumerate(columns):
         if not name or column in numbering:
+            fault = "numbers the rows" if name else "has no name, such as one that pandas adds for the index"
+            other = "write its values with a point, 1.0, if it is a measurement such as an age" if name else "name it"
             raise InputError(
                 f"load: {path}: a column must hold values that new samples have, too. Received: column {name!r}, which "
-                f"{'numbers the rows' if name else 'has no name, such as one that pandas adds for the index'}. Remove "
-                f"it{'' if name else ', or give it a name'}."
+                f"{fault}. Remove it, or {other}."
             )
     for column in _columns_of_class(x, found["y"]) if kind == "classes" else ():
         log.warning(
@@ -258,6 +281,12 @@ def _values(path: Path, rows: Sequence[Row]) -> np.ndarray:
                     f"Received: {values.shape}. Pad or cut it."
                 )
         return np.stack(found)
+    named = next((name for name in columns if kinds.kind_of(str(rows[0].values[name]))), None)
+    if named is not None:
+        raise InputError(
+            f"load: {path}: the column with the files of the samples must be called path. Received: {named!r}, with "
+            f"{rows[0].values[named]!r}. Rename it."
+        )
     return np.array(
         [[manifest.number(path, row, name, row.values[name]) for name in columns] for row in rows], np.float32
     )

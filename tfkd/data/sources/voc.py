@@ -1,5 +1,8 @@
 """Boxes in the format of Pascal VOC: a folder with `JPEGImages/` and `Annotations/`, one XML file for each image.
 
+The folders may be called `images/` and `annotations/`, too. Or folders `train/`, and optionally `valid/` and `test/`,
+with the XML files beside the images, as Roboflow writes them.
+
 `ImageSets/Main/train.txt`, `val.txt` and `test.txt`, of which some may be missing, list the names of the images of each
 part. `classes.txt`, one name a line, gives the order of the classes; without it they are in alphabetical order. Pixels
 are counted from 1, as in Pascal VOC. Objects marked `difficult` are objects like the others.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,9 +27,19 @@ from tfkd.data.manifest import PARTS
 from tfkd.data.sources.source import Arrays, Request, Source
 from tfkd.errors import InputError
 
-_IMAGES, _ANNOTATIONS, _SETS, _CLASSES = "JPEGImages", "Annotations", "ImageSets/Main", "classes.txt"
+_SETS, _CLASSES = "ImageSets/Main", "classes.txt"
+# The folders of the images and of the XML files.
+_FOLDERS = (("JPEGImages", "Annotations"), ("images", "annotations"))
 _OPTIONS = ("image_size", "color", "resize")
 _ENDS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class _Listed(NamedTuple):
+    """An image of a part, both paths relative to the data set; that of the image without its suffix."""
+
+    part: str
+    annotation: str
+    image: str
 
 
 def read(request: Request) -> Arrays:
@@ -35,14 +49,17 @@ def read(request: Request) -> Arrays:
         InputError: A file is missing or damaged, a box is outside of its image, or a class is unknown.
     """
     root = request.path
-    listed = [(part, name) for part, names in _parts(root).items() for name in names]
-    objects = [_objects(root / _ANNOTATIONS / f"{name}.xml") for _, name in listed]
+    listed = _listed(root)
+    found = [_annotation(root / one.annotation) for one in listed]
+    objects = [one.findall("object") for one in found]
     classes = _classes(root, objects)
-    places = np.array([_image(root, name) for _, name in listed], object)
-    labels = [
-        [_box(root / _ANNOTATIONS / f"{name}.xml", one, images.size_of(root / place), classes) for one in found]
-        for (_, name), place, found in zip(listed, places, objects, strict=True)
-    ]
+    places = np.array([_image(root, one) for one in listed], object)
+    labels = []
+    for one, place, annotation, several in zip(listed, places, found, objects, strict=True):
+        file = root / one.annotation
+        size = images.size_of(root / place)
+        _check_size(file, annotation, size)
+        labels.append([_box(file, each, size, classes) for each in several])
     x, kept = images.read(str(root), root, places, request.options)
     return Arrays(
         x,
@@ -50,7 +67,7 @@ def read(request: Request) -> Arrays:
         class_names=classes,
         name=root.resolve().name,
         location=str(root),
-        part=np.array([part for part, _ in listed])[kept],
+        part=np.array([one.part for one in listed])[kept],
         paths=places[kept],
         labels="boxes",
     )
@@ -58,42 +75,80 @@ def read(request: Request) -> Arrays:
 
 def accepts(request: Request) -> bool:
     """Whether a reference is a folder in the format of Pascal VOC."""
-    return all((request.path / name).is_dir() for name in (_IMAGES, _ANNOTATIONS))
+    root = request.path
+    return root.is_dir() and (_folders(root) is not None or any((root / "train").glob("*.xml")))
 
 
-def _parts(root: Path) -> dict[str, list[str]]:
-    """The names of the images of each part; without `train.txt` those in no list are for training."""
+def _folders(root: Path) -> tuple[str, str] | None:
+    """The folders of the images and of the XML files; None where there are none."""
+    for names in _FOLDERS:
+        if all((root / name).is_dir() for name in names) and (
+            names is _FOLDERS[0] or any(root.glob(f"{names[1]}/*.xml"))
+        ):
+            return names
+    return None
+
+
+def _listed(root: Path) -> list[_Listed]:
+    """The images of each part; without `train.txt` those in no list are for training."""
+    folders = _folders(root)
+    if folders is None:
+        files = [(PARTS[one.name], file) for one in sorted(root.iterdir()) if one.name in PARTS for file in _xml(one)]
+        return [
+            _Listed(part, f"{file.parent.name}/{file.name}", f"{file.parent.name}/{file.stem}") for part, file in files
+        ]
     lists: dict[str, list[str]] = {
         PARTS[one.stem]: [line.split()[0] for line in one.read_text(encoding="utf-8").splitlines() if line.strip()]
         for one in sorted((root / _SETS).glob("*.txt"))
         if one.stem in PARTS
     }
-    if "train" in lists:
-        return lists
-    others = {name for names in lists.values() for name in names}
-    names = sorted({one.stem for one in (root / _ANNOTATIONS).glob("*.xml")} - others)
-    if not names:
-        raise InputError(f"load: {root / _ANNOTATIONS} must hold XML files for the training. Received: none. Add them.")
-    return {"train": names, **lists}
+    if "train" not in lists:
+        others = {name for names in lists.values() for name in names}
+        names = sorted({one.stem for one in _xml(root / folders[1])} - others)
+        if not names:
+            raise InputError(
+                f"load: {root / folders[1]} must hold XML files for the training. Received: none. Add them."
+            )
+        lists = {"train": names, **lists}
+    return [
+        _Listed(part, f"{folders[1]}/{name}.xml", f"{folders[0]}/{name}")
+        for part, names in lists.items()
+        for name in names
+    ]
 
 
-def _image(root: Path, name: str) -> str:
+def _xml(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.xml"))
+
+
+def _image(root: Path, one: _Listed) -> str:
     for suffix in images.SUFFIXES:
-        if (root / _IMAGES / f"{name}{suffix}").is_file():
-            return f"{_IMAGES}/{name}{suffix}"
+        for written in (suffix, suffix.upper()):
+            if (root / f"{one.image}{written}").is_file():
+                return f"{one.image}{written}"
     raise InputError(
-        f"load: {root / _ANNOTATIONS / name}.xml needs an image in {_IMAGES}/. Received: none. Add it, or remove the "
-        "file."
+        f"load: {root / one.annotation} needs an image in {one.image.rpartition('/')[0]}/. Received: none. Add it, or "
+        "remove the file."
     )
 
 
-def _objects(file: Path) -> list[ElementTree.Element]:
+def _annotation(file: Path) -> ElementTree.Element:
     try:
-        return ElementTree.parse(file).getroot().findall("object")
+        return ElementTree.parse(file).getroot()
     except (OSError, ElementTree.ParseError) as error:
         raise InputError(
             f"load: {file} must be a readable XML file. Received: {error}. Write it as Pascal VOC does."
         ) from error
+
+
+def _check_size(file: Path, annotation: ElementTree.Element, size: tuple[int, int]) -> None:
+    """Refuses boxes of an image of another size; a size of 0 is none."""
+    declared = [_text(annotation, f"size/{side}") for side in ("width", "height")]
+    if not set(declared) & {"", "0"} and declared != [str(side) for side in size]:
+        raise InputError(
+            f"load: {file}: the size must be that of the image, upright by its EXIF data, {size[0]} x {size[1]}. "
+            f"Received: {' x '.join(declared)}. Correct the file or its boxes."
+        )
 
 
 def _classes(root: Path, objects: Sequence[Sequence[ElementTree.Element]]) -> tuple[str, ...]:

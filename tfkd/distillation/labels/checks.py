@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfkd._internal.types import Tensor
+from tfkd.data import label_augmentation
+from tfkd.data.augmentation import Augment
 from tfkd.distillation.labels import codec, kinds
 from tfkd.errors import InputError
 from tfkd.models.logits import are_softmax
@@ -144,3 +146,23 @@ def find_rows(path: str, known: np.ndarray, ids: np.ndarray, view: int, views: i
             f"{np.asarray(ids)[~found][0]}. Use the split that was labelled."
         )
     return rows
+
+
+def check_sides(path: str, augment: Augment | None, samples: object) -> None:
+    """Raises for stored views of mirrored images whose class is another one then, which `SoftLabels.build` refuses.
+
+    Args:
+        path: The store, for the message.
+        augment: Augmentation of its views; None where it has one view.
+        samples: The samples, such as a `Split`.
+
+    Raises:
+        InputError: There are such classes.
+    """
+    pair = label_augmentation.exchanged(augment, samples)
+    if pair is not None:
+        raise InputError(
+            f"{path}: its views must not mirror images of classes with sides, whose labels would be wrong. Received: "
+            f"the classes {pair[0]!r} and {pair[1]!r}. Build it again with another augmentation, such as crop_flip "
+            "with flip = false, or rename classes that are no sides."
+        )

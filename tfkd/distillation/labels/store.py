@@ -379,16 +379,16 @@ class SoftLabels:
         """
         import tensorflow as tf
 
-        augment = self._augmentation(augment)
-        self.check(split=samples, augment=augment if self.views > 1 else None)
-        views = self._usable
-        packed = [self._packed(samples.ids, view) for view in range(views)]
+        augment = self._augmentation(augment) if self.views > 1 else None
+        self.check(split=samples, augment=augment)
+        checks.check_sides(self.path, augment, samples)
+        packed = [self._packed(samples.ids, view) for view in range(self._usable)]
         stored = {name: tf.constant(np.stack([one[name] for one in packed])) for name in self._names}
 
         def find(x: tf.Tensor, rows: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            view = epoch % views
+            view = epoch % len(packed)
             found = {name: tf.gather(tf.gather(values, view), rows) for name, values in stored.items()}
-            if augment is not None and views > 1:
+            if augment is not None and len(packed) > 1:
                 x = tf.cond(view == 0, lambda: x, lambda: augment_view(augment, x, ids, view, seed=self.seed))
             return x, codec.unpack_in_graph(found, self.classes)
 
