@@ -118,8 +118,8 @@ def test_manifests_name_files_that_exist(digits: Exported, tmp_path: Path) -> No
     assert component["version"] == "1.0.0"
     sources = re.findall(r'"(src/\w+\.c)"', files["CMakeLists.txt"])
     assert sources == ["src/digits.c", "src/digits_selftest.c"]
-    example = YAML(typ="safe").load(files["examples/digits_example/main/idf_component.yml"])
-    where = tmp_path / "idf/examples/digits_example/main" / example["dependencies"]["tfkd_digits"]["override_path"]
+    (folders,) = re.findall(r'EXTRA_COMPONENT_DIRS "(.*)"', files["examples/digits_example/CMakeLists.txt"])
+    where = tmp_path / "idf/examples/digits_example" / folders
     assert where.resolve() == (tmp_path / "idf").resolve()
     files = digits.write(tmp_path / "zephyr", "zephyr")
     module = YAML(typ="safe").load(files["zephyr/module.yml"])
