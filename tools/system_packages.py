@@ -53,6 +53,18 @@ TOOLS = (
         ubuntu=(sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"),
     ),
     Tool(
+        name="firefox",
+        places=(
+            "firefox-esr", "firefox",
+            os.path.expanduser("~/.cache/ms-playwright/firefox-*/firefox/firefox"),
+        ),
+        package="firefox-esr",
+        tests="tests/targets/test_browser.py (LiteRT.js in a second browser)",
+        # Ubuntu's firefox may be a script that only tells to install a snap, too.
+        probe=("--version",),
+        ubuntu=(sys.executable, "-m", "playwright", "install", "--with-deps", "firefox"),
+    ),
+    Tool(
         name="fonts",
         places=("/usr/share/fonts/**/DejaVuSans.ttf", "/usr/share/fonts/**/LiberationSans-Regular.ttf"),
         package="fonts-dejavu-core",

@@ -20,6 +20,7 @@ from tfkd.targets import litert_js
 
 MISSING = system_packages.skip_reason("chromium")
 needs_chromium = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+NO_FIREFOX = system_packages.skip_reason("firefox")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,15 @@ def chromium():
 @pytest.fixture(scope="module")
 def int16(student, splits, tmp_path_factory):
     return convert(student, tmp_path_factory.mktemp("int16") / "int16.tflite", mode="int16x8", calibration=splits.train)
+
+
+# Keeps each lock of the screen that the page takes.
+LOCKS = """const request = navigator.wakeLock.request.bind(navigator.wakeLock);
+window.locks = [];
+navigator.wakeLock.request = async (kind) => {
+  window.locks.push(await request(kind));
+  return window.locks.at(-1);
+};"""
 
 
 def host(model, inputs):
@@ -61,6 +71,18 @@ def test_int16_model_on_two_threads(chromium, int16, splits):
     assert np.array_equal(found.outputs[0], host(int16, x)[0])
     assert "threaded" in found.environment["engine"]
     assert found.latencies_ns is None
+
+
+@pytest.mark.skipif(NO_FIREFOX is not None, reason=str(NO_FIREFOX))
+@pytest.mark.network
+def test_firefox_gives_the_outputs_of_the_host_and_times_by_a_coarser_clock(digits_int8, splits):
+    x = digits_int8.quantize_input(splits.test.x[:100])
+    found = targets.get(f"browser:{system_packages.find('firefox')},threads=2").run(digits_int8, x)
+    assert np.array_equal(found.outputs[0], host(digits_int8, x)[0])
+    assert found.environment["browser"].startswith("Firefox ")
+    assert found.environment["isolated"]
+    assert "threaded" in found.environment["engine"]
+    assert found.setting["inferences_per_time"] * found.latency.max_ms >= 10 * found.environment["clock_step_ms"]
 
 
 @needs_chromium
@@ -126,19 +148,24 @@ def test_phone_opens_the_page_and_sees_the_verdict(waiting, digits_int8):
     url, x, run = waiting
     with opened_chromium() as browser:
         page = browser.new_page(viewport={"width": 360, "height": 740})
+        page.add_init_script(LOCKS)
         page.goto(url)
         assert not run.done()  # nothing starts by itself
         assert accessibility_faults(page) == []
-        page.get_by_role("button", name="Start the test").click()
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
         page.locator("#verdict").wait_for(timeout=30_000)
+        page.wait_for_function("window.locks.length === 1 && window.locks[0].released")
         assert page.locator("#verdict").inner_text() == "Same answers"
         assert page.locator("#verdict").bounding_box()["y"] < 200
         assert re.search(r"Accuracy\s+\d+\.\d+ %", page.locator("#facts").inner_text())
         assert page.locator("#bars rect").count() > 1
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.evaluate("document.getElementById('sustained').dataset.seconds = 1")
-        page.get_by_role("button", name="Load the device").click()
+        page.keyboard.press("Tab")  # from the verdict, which has the focus
+        page.keyboard.press("Enter")
         page.locator("#slowing", has_text="After 1 of 1 s").wait_for(timeout=10_000)
+        page.wait_for_function("window.locks.length === 2 && window.locks[1].released")
         # One point for each 120th of the time in which an inference ended, from the left to the right end.
         places = [float(one.split(",")[0]) for one in page.locator("#line").get_attribute("points").split()]
         assert places == sorted(set(places))
@@ -164,9 +191,16 @@ def test_phone_may_try_again_after_its_tab_was_closed_or_its_network_cut(waiting
         page.goto(url)
         page.get_by_role("alert").filter(has_text="too old").wait_for()
         page.unroute("**/page.js")
+        page.clock.install()
         page.goto(url)
-        page.route("**/input/0/0", lambda route: route.abort())
+        page.route("**/input/0/0", lambda route: None)  # the network is cut, and nobody tells
         page.get_by_role("button", name="Start the test").click()
+        page.get_by_role("status").filter(has_text="Compiling").wait_for()
+        page.clock.fast_forward(600_000)
+        page.locator("#explanation", has_text="Nothing has happened for 10 minutes").wait_for()
+        page.unroute("**/input/0/0")
+        page.route("**/input/0/0", lambda route: route.abort())
+        page.get_by_role("button", name="Run the test again").click()
         page.locator("#explanation", has_text="The computer cannot be reached").wait_for(timeout=30_000)
         assert page.locator("#verdict").inner_text() == "The test failed"
         assert not run.done()

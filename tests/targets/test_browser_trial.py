@@ -201,13 +201,16 @@ def test_hostile_requests_change_nothing(serve):
 
 
 def test_large_and_half_sent_answers_end(serve, monkeypatch):
-    monkeypatch.setattr(browser_server._Handler, "timeout", 0.3)
+    monkeypatch.setattr(browser_server, "_CONNECTION_S", 0.3)
     trial, page = serve()
     too_large = {"Content-Length": str(trial.site.limit_bytes + 1)}
-    assert page.request("POST", "result", headers=too_large)[0].status == 413
-    with socket.create_connection(page.address, timeout=10) as one:
-        one.sendall(f"POST {page.folder}result HTTP/1.1\r\nContent-Length: 1000\r\n\r\nabc".encode())
-        assert one.recv(100) == b""  # the server gives up
+    assert page.request("POST", "result", headers=too_large)[0].status == 400
+    assert page.request("GET", "", headers={"Content-Length": "1"})[0].status == 400
+    host = "Host: 127.0.0.1\r\n"
+    for start in ("POST", f"POST {page.folder}result HTTP/1.1\r\n{host}Content-Length: 1000\r\n\r\nabc"):
+        with socket.create_connection(page.address, timeout=60) as one:
+            one.sendall(start.encode())
+            assert one.recv(100) == b""  # the server gives up
     assert trial.answers.empty()
 
 
@@ -281,10 +284,10 @@ def test_live_page_is_accessible_and_fits_a_phone(serve, expected):
 
 def test_agreement_of_other_values():
     expected = [np.array([[0, 1], [1, 0]], "float32")]
-    close = Agreement.of([np.array([[0, 1.5], [1, 0]], "float32")], expected, are_classes=True)
+    close = Agreement.of([np.array([[0, 1.5], [1, 0]], "float32")], expected, labelled=0)
     assert close == Agreement(samples=2, equal=1, same_class=2, largest=0.5, share=0.5, integers=False)
     assert close.sentences()[:2] == ("good", "Same classes")
-    swapped = Agreement.of([np.array([[1, 0], [1, 0]], "float32")], expected, are_classes=True)
+    swapped = Agreement.of([np.array([[1, 0], [1, 0]], "float32")], expected, labelled=0)
     assert swapped.sentences()[0] == "bad"
 
 
@@ -299,7 +302,7 @@ def test_agreement_of_other_values():
 )
 def test_outputs_that_are_no_classes_are_compared_by_value(outputs, sentences):
     """The index of the largest value says nothing where there is one value."""
-    found = Agreement.of([np.array(outputs, "uint8")], [np.array([[10], [127]], "uint8")], are_classes=False)
+    found = Agreement.of([np.array(outputs, "uint8")], [np.array([[10], [127]], "uint8")], labelled=None)
     state, verdict, explanation = found.sentences()
     assert (state, verdict) == sentences[:2]
     assert sentences[2] in explanation
@@ -308,14 +311,14 @@ def test_outputs_that_are_no_classes_are_compared_by_value(outputs, sentences):
 def test_values_that_are_no_numbers_or_have_no_range_are_other_answers():
     one = np.array([[1.0], [1.0]], "float32")
     for outputs in (np.array([[np.nan], [1.0]], "float32"), np.array([[1.1], [1.0]], "float32")):
-        state, verdict, explanation = Agreement.of([outputs], [one], are_classes=False).sentences()
+        state, verdict, explanation = Agreement.of([outputs], [one], labelled=None).sentences()
         assert (state, verdict) == ("bad", "Other answers")
         assert "range" not in explanation
 
 
 def test_a_second_output_that_is_no_number_is_another_answer():
     host = [np.array([[0.0], [1.0]], "float32")] * 2
-    found = Agreement.of([host[0], np.array([[np.nan], [1.0]], "float32")], host, are_classes=False)
+    found = Agreement.of([host[0], np.array([[np.nan], [1.0]], "float32")], host, labelled=None)
     assert found.sentences()[:2] == ("bad", "Other answers")
 
 

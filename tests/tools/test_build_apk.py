@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 
 import build_apk
@@ -117,6 +118,41 @@ def test_page_sizes_are_told_by_abi(apk, tmp_path, monkeypatch, capsys):
     assert "such phones have pages of 4 KB" in lines[1]
     monkeypatch.setattr("sys.argv", ["check_apk", __file__])
     assert check_apk.main() == 2
+
+
+TARGETS = {"arm64-v8a": "aarch64-linux-musl", "armeabi-v7a": "arm-linux-musleabihf", "x86_64": "x86_64-linux-musl"}
+
+
+@pytest.fixture
+def large_pages(tmp_path):
+    """An .aar with the classes of LiteRT and libraries without its code that are aligned to pages of 16 KB."""
+    (tmp_path / "empty.c").write_text("int tfkd_table[4096] = {1}; int tfkd_first(void) { return tfkd_table[0]; }")
+    path, lite = tmp_path / "large.aar", build_apk.artifact(build_apk.ARTIFACTS["lite"])
+    with zipfile.ZipFile(path, "w") as large, zipfile.ZipFile(lite) as archive:
+        large.writestr("classes.jar", archive.read("classes.jar"))
+        for abi, target in TARGETS.items():
+            options = ("-target", target, "-shared", "-nostdlib", "-Wl,-z,max-page-size=16384")
+            output(sys.executable, "-m", "ziglang", "cc", *options, tmp_path / "empty.c", "-o", tmp_path / "lib.so")
+            large.write(tmp_path / "lib.so", f"jni/{abi}/{build_apk.LIBRARY}")
+    return path
+
+
+@pytest.mark.campaign  # builds the app again
+def test_app_with_libraries_for_large_pages_loads_there(folder, model, large_pages, tmp_path, monkeypatch, capsys):
+    given, apk = [large_pages, build_apk.artifact(build_apk.ARTIFACTS["api"])], tmp_path / "large.apk"
+    arguments = ["build_apk", "--model", model.path, "--out", apk, "--keystore", folder / "key.p12", "--litert", *given]
+    monkeypatch.setattr("sys.argv", [*map(str, arguments)])
+    build_apk.main()
+    printed = capsys.readouterr().out
+    assert "bytes, arm64-v8a, armeabi-v7a, x86_64" in printed
+    assert "16 KB" not in printed
+    for path in (large_pages, apk):
+        monkeypatch.setattr("sys.argv", ["check_apk", str(path)])
+        assert check_apk.main() == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split(": ")[1] for line in lines] == [
+            "loads with 16 KB pages", "such phones have pages of 4 KB", "loads with 16 KB pages",
+        ]  # fmt: skip
 
 
 @pytest.mark.campaign  # builds the app again

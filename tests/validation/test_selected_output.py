@@ -1,6 +1,9 @@
 """Models with several outputs, of which one is judged."""
 
+import concurrent.futures
 import json
+import queue
+import re
 import subprocess
 from importlib import resources
 
@@ -10,12 +13,14 @@ import numpy as np
 import pytest
 
 import tfkd
+from tests.browser_client import Page, node_modules
 from tfkd import targets
+from tfkd.conversion.signatures import outputs_in_order
 from tfkd.data import as_split
 from tfkd.errors import InputError, ModelError
 from tfkd.report import console
 from tfkd.report.page import markdown
-from tfkd.validation import golden
+from tfkd.validation import golden, visits
 from tfkd.validation.difference import compare
 
 SCHEMA = json.loads(resources.files("tfkd.report").joinpath("schema.json").read_text())
@@ -63,6 +68,48 @@ def test_accuracy_is_that_of_the_named_output(models, structure):
     jsonschema.validate(json.loads(json.dumps(record)), SCHEMA)
     assert "Only the output kind was judged." in markdown(record)
     assert console.summary(record).startswith("Output: kind; the others are not judged")
+
+
+@pytest.fixture
+def phone(tmp_path):
+    return targets.get("browser:wait,address=127.0.0.1", litert_js=str(node_modules(tmp_path)), timeout_s=60)
+
+
+def shown_accuracy(url, file):
+    """What the page of a phone shows that answers as the host."""
+    page = Page(url, file, X, list(targets.get("host").run(file.content, X, latency=False).outputs))
+    status, shown = page.send(page.record())
+    assert (status, shown["verdict"]) == (200, "Same answers")
+    return dict(shown["facts"])["Accuracy"]
+
+
+def test_page_of_a_phone_shows_the_accuracy_of_the_named_output(models, phone, monkeypatch):
+    model, file = models[list]
+    lines = queue.Queue()
+    monkeypatch.setattr("tfkd.targets.browser.say", lines.put)
+    options = {"output": "kind", "reference": model, "targets": [phone]}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        run = pool.submit(tfkd.validate, file, (X, KIND), **options)
+        while not (url := re.search(r"http://[\w.:]+/[\w-]+/", lines.get(timeout=60))):
+            pass
+        shown = shown_accuracy(url[0], file)
+        reference, row = run.result(timeout=60).rows
+    assert row.accuracy == reference.accuracy
+    assert shown == f"{100 * row.accuracy:.2f} %"
+
+
+def test_served_page_shows_the_accuracy_of_the_named_output(models, phone):
+    file, test, urls = models[list][1], as_split((X, KIND), "test"), queue.Queue()
+    (name,) = (
+        one for one, tensor in zip(outputs_in_order(file.content), file.outputs, strict=True) if tensor.shape[-1] == 3
+    )
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        start = {"output": name, "most": 1, "on_start": lambda devices, live: urls.put(devices)}
+        run = pool.submit(visits.serve, file, test, phone, **start)
+        shown = shown_accuracy(urls.get(timeout=60), file)
+        found = visits.validate_visits(file, test, run.result(timeout=60), output=name)
+    accuracy = float(shown.removesuffix(" %")) / 100
+    assert [row.accuracy for row in found.rows] == pytest.approx([accuracy] * 2, abs=1e-4)
 
 
 def test_values_are_those_of_the_named_output(models):

@@ -41,6 +41,12 @@ def serve(
     litert_js: Annotated[
         str, typer.Option(help="Folder node_modules/@litertjs; downloaded into the cache by default.")
     ] = "",
+    output_name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the output that the labels belong to, of a model with several; the others are not judged."
+        ),
+    ] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="Number of answers after which to end.")] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="Time limit in minutes.")] = 60.0,
     contract: Contract = NO_LIMITS,
@@ -81,6 +87,7 @@ def serve(
             test,
             target,
             task=data.task,
+            output=output_name,
             most=devices,
             on_start=lambda url, live: progress.line(
                 browser.invitation(url, f"Ctrl-C ends.\nAll devices so far: {live}")
@@ -90,7 +97,9 @@ def serve(
                 f"{row['median']}, 90 % below {row['p90']} {row['note']}".rstrip()
             ),
         )
-        validation = visits.validate_visits(loaded, test, found, contract, task=data.task, validation=splits.val)
+        validation = visits.validate_visits(
+            loaded, test, found, contract, task=data.task, output=output_name, validation=splits.val
+        )
         for path in report or []:
             reports.write_report(validation, path, command=command_line(), overwrite=overwrite)
         record = validation.to_json()

@@ -46,6 +46,7 @@ class Browser(target.Target):
         certificate: PEM file with certificate and key for https, without which a phone has neither threads nor WebGPU.
         litert_js: Folder node_modules/@litertjs to take LiteRT.js from; empty for the cache.
         labels: [N] class of each sample, for the accuracy on the page.
+        labelled_output: Number of the output that has the scores of the classes.
         progress: Called with the name of each phase and its progress in percent.
         timeout_s: Time limit in seconds, > 0.
 
@@ -62,6 +63,7 @@ class Browser(target.Target):
     certificate: str = ""
     litert_js: str = ""
     labels: Tensor = None
+    labelled_output: int = 0
     progress: target.OnProgress | None = None
     timeout_s: float = 600.0
 
@@ -116,9 +118,9 @@ class Browser(target.Target):
         """See `tfkd.targets.Target.with_progress`."""
         return dataclasses.replace(self, progress=on_progress)
 
-    def with_labels(self, labels: np.ndarray) -> Browser:
+    def with_labels(self, labels: np.ndarray, output: int = 0) -> Browser:
         """See `tfkd.targets.Target.with_labels`."""
-        return dataclasses.replace(self, labels=labels)
+        return dataclasses.replace(self, labels=labels, labelled_output=output)
 
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
@@ -134,7 +136,7 @@ class Browser(target.Target):
         target.check_litert(model, self.spec)
         waits = self.place == WAIT
         settings = Settings(self.accelerator, self.threads, latency, automatic=not waits)
-        expected = host_outputs(model, arrays, self.labels) if waits else Expected()
+        expected = self.expected(model, arrays) if waits else Expected()
         library = litert_js.load(say, self.litert_js)
         progress = self.progress or (lambda phase, percent: None)
         trial = Trial(self.spec, model, arrays, library, settings, expected, progress)
@@ -155,6 +157,22 @@ class Browser(target.Target):
         address = self.address or (browser_server.network_address() if self.place == WAIT else "127.0.0.1")
         with browser_server.serving(sites, address=address, port=self.port, certificate=self.certificate) as url:
             yield [f"{url}{token}/" for token in sites]
+
+    def expected(self, model: TFLiteModel, arrays: list[np.ndarray]) -> Expected:
+        """What a page compares answers with: the outputs of the target host, as far as it runs the model.
+
+        Args:
+            model: The model.
+            arrays: One array [N, ...] for each input.
+        """
+        from tfkd.targets.host import Host
+
+        try:
+            outputs = Host().run(model, arrays, latency=False).outputs
+        except (ModelError, DeviceError, ToolMissingError) as error:
+            say(f"browser: the page shows no agreement, since the target host fails: {error}")
+            outputs = None
+        return Expected(outputs, self.labels, self.labelled_output)
 
     def _wait(self, trial: Trial, url: str) -> Measurement:
         say(invitation(url, f"Waiting for an answer for up to {self.timeout_s:g} s; Ctrl-C ends."))
@@ -193,23 +211,6 @@ class Browser(target.Target):
             f"{self.spec}: timed out after {self.timeout_s:g} s. Raise timeout_s. The browser printed: "
             f"{running.printed or 'nothing'}"
         )
-
-
-def host_outputs(model: TFLiteModel, arrays: list[np.ndarray], labels: np.ndarray | None) -> Expected:
-    """What a page compares answers with: the outputs of the target host, as far as it runs the model.
-
-    Args:
-        model: The model.
-        arrays: One array [N, ...] for each input.
-        labels: [N] class of each sample, or None.
-    """
-    from tfkd.targets.host import Host
-
-    try:
-        return Expected(Host().run(model, arrays, latency=False).outputs, labels)
-    except (ModelError, DeviceError, ToolMissingError) as error:
-        say(f"browser: the page shows no agreement, since the target host fails: {error}")
-        return Expected(None, labels)
 
 
 def invitation(url: str, note: str) -> str:

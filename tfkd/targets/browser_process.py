@@ -43,6 +43,9 @@ user_pref("network.connectivity-service.enabled", false);
 user_pref("browser.aboutwelcome.enabled", false);
 user_pref("browser.safebrowsing.update.enabled", false);
 user_pref("services.settings.server", "data:,");
+user_pref("browser.startup.page", 0);
+user_pref("browser.newtab.preload", false);
+user_pref("dom.ipc.processPrelaunch.enabled", false);
 """
 
 

@@ -7,23 +7,27 @@ network.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import http.server
+import http
 import json
+import logging
 import secrets
 import socket
 import ssl
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tornado import http1connection, httpserver, iostream, web
 
 from tfkd._internal.types import JsonRecord
 from tfkd.errors import DeviceError, InputError
 
+# Seconds for the headers of a request, which includes the handshake of TLS, and for the whole connection.
+_HEADERS_S = 30.0
 _CONNECTION_S = 300.0
 _MOST_CONNECTIONS = 64
-_CHUNK = 1 << 16
 
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -81,33 +85,33 @@ def serving(
     Raises:
         InputError: The address or certificate cannot be used.
     """
+    context = _context(certificate) if certificate else None
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        server = _Server((address, port), sites)
+        listening = socket.create_server((address, port), family=family, backlog=_MOST_CONNECTIONS)
     except (OSError, OverflowError) as error:
         raise InputError(f"browser: cannot listen on {address}, port {port}: {error}. Choose another.") from None
-    scheme = "http"
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(certificate)
-        except (OSError, ValueError) as error:
-            server.server_close()
-            raise InputError(
-                f"browser: certificate must be a PEM file with a certificate and its key. Received: {certificate} "
-                f"({error})."
-            ) from None
-        # The handshake takes place in the thread of the connection, at its first read.
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        scheme = "https"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    loop, ended = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=_run, args=(loop, _serve(sites, listening, context, ended)), daemon=True)
     thread.start()
     try:
         host = f"[{address}]" if ":" in address else address
-        yield f"{scheme}://{host}:{server.server_address[1]}/"
+        yield f"{'https' if context else 'http'}://{host}:{listening.getsockname()[1]}/"
     finally:
-        server.shutdown()
-        server.server_close()
+        loop.call_soon_threadsafe(ended.set)
         thread.join()
+
+
+def _context(certificate: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"browser: certificate must be a PEM file with a certificate and its key. Received: {certificate} "
+            f"({error})."
+        ) from None
+    return context
 
 
 def new_token() -> str:
@@ -131,97 +135,89 @@ def network_address() -> str:
             ) from None
 
 
-# As socketserver declares them.
-_Request: TypeAlias = "socket.socket | tuple[bytes, socket.socket]"
-_Address: TypeAlias = "tuple[str, int] | str"
+def _run(loop: asyncio.AbstractEventLoop, task: Coroutine[None, None, None]) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(task)
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, address: tuple[str, int], sites: Mapping[str, Site]) -> None:
-        self.sites = sites
-        self.free = threading.BoundedSemaphore(_MOST_CONNECTIONS)
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        super().__init__(address, _Handler)
-
-    def process_request(self, request: _Request, client_address: _Address) -> None:
-        if self.free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: _Request, client_address: _Address) -> None:
-        timer = threading.Timer(_CONNECTION_S, self._end, [request])
-        timer.daemon = True
-        timer.start()
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            timer.cancel()
-            self.free.release()
-
-    def _end(self, request: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            request.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: _Request, client_address: _Address) -> None:
-        if not isinstance(sys.exception(), OSError):  # the client has gone away
-            super().handle_error(request, client_address)
+async def _serve(
+    sites: Mapping[str, Site], listening: socket.socket, context: ssl.SSLContext | None, ended: asyncio.Event
+) -> None:
+    # Without a handler of its own, the standard library would print warnings on requests into the progress.
+    logging.getLogger("tornado.general").addHandler(logging.NullHandler())
+    pages = web.Application([("/([^/]*)/(.*)", _Handler, {"sites": sites})], log_function=lambda handler: None)
+    server = _Server(
+        pages,
+        ssl_options=context,
+        no_keep_alive=True,
+        idle_connection_timeout=_HEADERS_S,
+        max_body_size=0,  # a request without a token has none
+    )
+    listening.setblocking(False)
+    server.add_socket(listening)
+    await ended.wait()
+    server.stop()
+    await server.close_all_connections()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
-    timeout = 30.0  # seconds between two parts of a request
+class _Server(httpserver.HTTPServer):
+    """Closes connections that are too many, and each one after a time limit."""
 
-    def do_GET(self) -> None:  # the name in http.server
-        site, path = self._find()
-        if site is None:
-            return self._answer(404, b"not found\n")
-        content = site.files.get(path)
+    _open: Sequence[iostream.IOStream] = ()
+
+    def handle_stream(self, stream: iostream.IOStream, address: tuple[str, int]) -> None:
+        others = [one for one in self._open if not one.closed()]
+        if len(others) >= _MOST_CONNECTIONS:
+            return stream.close()
+        self._open = [*others, stream]
+        asyncio.get_running_loop().call_later(_CONNECTION_S, stream.close)
+        return super().handle_stream(stream, address)
+
+
+@web.stream_request_body
+class _Handler(web.RequestHandler):
+    """Answers a request. Its path is looked at before its body is read."""
+
+    def initialize(self, sites: Mapping[str, Site]) -> None:
+        self._sites, self._body = sites, bytearray()
+
+    def set_default_headers(self) -> None:
+        for name, value in {"Server": "tfkd", **_HEADERS}.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        token, path = self.path_args or ("", "")
+        site, is_answer = self._sites.get(token), self.request.method == "POST"
+        if site is None or (is_answer and path != "result"):
+            raise web.HTTPError(404)
+        self._site = site
+        if is_answer:
+            assert isinstance(self.request.connection, http1connection.HTTP1Connection)
+            self.request.connection.set_max_body_size(site.limit_bytes)
+
+    def data_received(self, chunk: bytes) -> None:
+        self._body += chunk
+
+    def get(self, token: str, path: str) -> None:
+        content = self._site.files.get(path)
         content = content() if callable(content) else content
-        content = site.prefix(path) if content is None else content
+        content = self._site.prefix(path) if content is None else content
         if content is None:
-            return self._answer(404, b"not found\n")
+            raise web.HTTPError(404)
         suffix = "." + path.rpartition(".")[2] if path else ".html"
-        return self._answer(200, content, _TYPES.get(suffix, "application/octet-stream"))
+        self.set_header("Content-Type", _TYPES.get(suffix, "application/octet-stream"))
+        self.finish(content)
 
-    def do_POST(self) -> None:  # the name in http.server
-        site, path = self._find()
-        if site is None or path != "result":
-            return self._answer(404, b"not found\n")
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or not length.isascii():
-            return self._answer(411, b"a length is needed\n")
-        if len(length) > 15 or int(length) > site.limit_bytes:
-            return self._answer(413, b"too large\n")
-        body = self._read(int(length))
-        if len(body) < int(length):
-            return self._answer(400, b"incomplete\n")
-        reply = site.receive(body)
-        return self._answer(reply.status, json.dumps(reply.value).encode(), _TYPES[".json"])
+    async def post(self, token: str, path: str) -> None:
+        # In a thread: the check of large outputs takes a while, in which other devices are served.
+        reply = await asyncio.to_thread(self._site.receive, bytes(self._body))
+        self.set_status(reply.status)
+        self.set_header("Content-Type", _TYPES[".json"])
+        self.finish(json.dumps(reply.value))
 
-    def _find(self) -> tuple[Site | None, str]:
-        token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
-        return self.server.sites.get(token), path
+    def write_error(self, status_code: int, **kwargs: object) -> None:
+        self.set_header("Content-Type", "text/plain")
+        self.finish(f"{http.HTTPStatus(status_code).phrase}\n")
 
-    def _read(self, length: int) -> bytes:
-        body = bytearray()
-        while len(body) < length and (part := self.rfile.read(min(_CHUNK, length - len(body)))):
-            body += part
-        return bytes(body)
-
-    def _answer(self, status: int, content: bytes, kind: str = "text/plain") -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **_HEADERS}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def version_string(self) -> str:
-        return "tfkd"
-
-    def log_message(self, format: str, *args: object) -> None:  # the name in http.server
-        """Prints nothing: the terminal shows the progress."""
+    def compute_etag(self) -> None:
+        """None, since browsers keep nothing."""

@@ -23,10 +23,12 @@ class Expected(NamedTuple):
     Args:
         outputs: The outputs of the target host, one array [N, ...] each; None where it did not run.
         labels: [N] class of each sample; None where the outputs are no scores of classes.
+        labelled: Number of the output that has the scores.
     """
 
     outputs: tuple[np.ndarray, ...] | None = None
     labels: np.ndarray | None = None
+    labelled: int = 0
 
 
 def summary(measured: Measurement, expected: Expected) -> JsonObject:
@@ -39,13 +41,14 @@ def summary(measured: Measurement, expected: Expected) -> JsonObject:
     facts: list[tuple[str, str]] = []
     agreement = None
     if expected.outputs:
-        agreement = Agreement.of(measured.outputs, expected.outputs, are_classes=expected.labels is not None)
+        labelled = None if expected.labels is None else expected.labelled
+        agreement = Agreement.of(measured.outputs, expected.outputs, labelled)
     state, verdict, explanation = "good", "The test is done", "There is no answer of the computer to compare with."
     if agreement:
         state, verdict, explanation = agreement.sentences()
         facts.append(("Agreement", f"{agreement.equal:,} of {agreement.samples:,} samples equal bit for bit"))
     if expected.labels is not None and measured.outputs:
-        right = classes(measured.outputs[0]) == expected.labels
+        right = classes(measured.outputs[expected.labelled]) == expected.labels
         facts.append(("Accuracy", f"{100 * right.mean():.2f} %"))
     latency, environment = measured.latency, measured.environment
     if latency:
@@ -77,7 +80,7 @@ class Agreement:
     Args:
         samples: Number of samples.
         equal: Samples whose outputs are equal bit for bit.
-        same_class: Samples with the same class in the first output; None where the outputs are no scores of classes.
+        same_class: Samples with the same class; None where no output has scores of classes.
         largest: Largest difference of a value.
         share: Largest difference of a value as a share of the range of its output on the host.
         integers: Whether the outputs are integers, so that `largest` counts steps.
@@ -91,20 +94,20 @@ class Agreement:
     integers: bool
 
     @classmethod
-    def of(cls, outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], *, are_classes: bool) -> Agreement:
+    def of(cls, outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], labelled: int | None) -> Agreement:
         """Compares outputs.
 
         Args:
             outputs: One array [N, ...] for each output.
             expected: The same of the host.
-            are_classes: Whether the first output has scores of classes.
+            labelled: Number of the output that has scores of classes; None where there is none.
         """
         pairs = list(zip(outputs, expected, strict=True))
         equal = np.all([_rows(a == b).all(axis=1) for a, b in pairs], axis=0)
         differences = [float(np.abs(a.astype("float64") - b).max(initial=0)) for a, b in pairs]
         ranges = [float(np.ptp(b.astype("float64"))) if b.size else 0.0 for b in expected]
         shares = [a / b if b else math.inf if a else 0.0 for a, b in zip(differences, ranges, strict=True)]
-        same = int((classes(outputs[0]) == classes(expected[0])).sum()) if are_classes else None
+        same = None if labelled is None else int((classes(outputs[labelled]) == classes(expected[labelled])).sum())
         integers = all(one.dtype.kind in "iub" for one in outputs)
         # numpy's maximum is NaN where one is, Python's only where the first is.
         largest, share = float(np.max(differences)), float(np.max(shares))

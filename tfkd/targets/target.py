@@ -64,11 +64,12 @@ class Target(Protocol):
         """
         return self
 
-    def with_labels(self, labels: np.ndarray) -> Self:
+    def with_labels(self, labels: np.ndarray, output: int = 0) -> Self:
         """A copy that knows the class of each sample, or the target itself where runs show no accuracy.
 
         Args:
             labels: [N] class of each sample of the next run.
+            output: Number of the output that has the scores of the classes.
         """
         return self
 

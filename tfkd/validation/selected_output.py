@@ -14,8 +14,9 @@ from tfkd.targets.target import Target
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
-    from tfkd._internal.types import InputArrays
+    from tfkd._internal.types import InputArrays, Tensor
     from tfkd.conversion.tflite_reader import TFLiteGraph
     from tfkd.targets.measurement import Measurement
 
@@ -43,9 +44,11 @@ class OneOutputTarget(Target):
 
     Args:
         target: The target.
+        labels: [N] class of each sample by this output, see `Target.with_labels`; None where it has no such scores.
     """
 
     target: Target
+    labels: Tensor = None
 
     @property
     def spec(self) -> str:
@@ -57,12 +60,18 @@ class OneOutputTarget(Target):
         """See `Target.runs_in_parts`."""
         return getattr(self.target, "runs_in_parts", True)
 
+    def with_labels(self, labels: np.ndarray, output: int = 0) -> OneOutputTarget:
+        """See `Target.with_labels`."""
+        # An object of the user's may lack it.
+        return dataclasses.replace(self, labels=labels if hasattr(self.target, "with_labels") else None)
+
     def run(
         self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
     ) -> Measurement:
         """See `Target.run`; the model is a `SelectedOutput`."""
         assert isinstance(model, SelectedOutput)
-        measured = self.target.run(TFLiteModel(model.content, model.path), inputs, latency=latency)
+        target = self.target if self.labels is None else self.target.with_labels(self.labels, model.position)
+        measured = target.run(TFLiteModel(model.content, model.path), inputs, latency=latency)
         return dataclasses.replace(measured, outputs=measured.outputs[model.position : model.position + 1])
 
 

@@ -23,6 +23,7 @@ from tfkd.targets.browser_summary import Expected
 from tfkd.targets.browser_trial import Settings, Trial
 from tfkd.targets.measurement import Measurement
 from tfkd.targets.target import Target
+from tfkd.validation.selected_output import of_file
 from tfkd.validation.validator import Validation, validate
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def serve(
     browser: Browser,
     *,
     task: str | None = None,
+    output: str | None = None,
     most: int | None = None,
     on_start: Callable[[str, str], None] = lambda devices, live: None,
     on_visit: OnVisit = lambda row: None,
@@ -80,6 +82,7 @@ def serve(
         test: Samples in memory, with their labels.
         browser: Target `browser:wait`, whose settings are used.
         task: What the model is for, see `tfkd.validate`. Pages show an accuracy of classes only.
+        output: Name of the output that the labels belong to, see `tfkd.validate`.
         most: Number of answers after which to end; None for no end.
         on_start: Called with the URL for devices and that of the live page.
         on_visit: Called with the row of each answer: `number`, `device`, `verdict`, `accuracy`, `median`,
@@ -96,8 +99,8 @@ def serve(
     """
     arrays = check_inputs(model, model.quantize_input(test.x), browser.spec)
     # What does not fit the model shows before anybody is asked to open a page.
-    on_host = validate(model, test, targets=["host"], task=task)
-    expected = _expected(on_host, test)
+    on_host = validate(model, test, targets=["host"], task=task, output=output)
+    expected = _expected(on_host, test, model, arrays, browser)
     settings = Settings(browser.accelerator, browser.threads, automatic=False, once=False)
     trial = Trial(browser.spec, model, arrays, litert_js.load(say, browser.litert_js), settings, expected)
     live = LivePage(model.path.name if model.path else "the model", expected)
@@ -115,10 +118,15 @@ def serve(
     return visits
 
 
-def _expected(on_host: Validation, test: Split) -> Expected:
+def _expected(
+    on_host: Validation, test: Split, model: TFLiteModel, arrays: list[np.ndarray], browser: Browser
+) -> Expected:
     """What the pages compare answers with."""
     row = on_host.rows[0]
     labels = np.asarray(test.y) if tasks.get(on_host.task).is_classification else None
+    if on_host.output is not None:  # the row has that output only
+        position = of_file(model, on_host.output, None).position
+        return browser.expected(model, arrays)._replace(labels=labels, labelled=position)
     if row.measurement is None:
         say(f"serve: the pages show no agreement, since the target host fails: {row.invalid_reason}")
         return Expected(None, labels)
@@ -132,6 +140,7 @@ def validate_visits(
     contract: Contract | None = None,
     *,
     task: str | None = None,
+    output: str | None = None,
     validation: Split | None = None,
 ) -> Validation:
     """The validation with a row for the target host and one for each visit.
@@ -142,6 +151,7 @@ def validate_visits(
         visits: Result of `serve`.
         contract: Limits, or None.
         task: The task that was passed to `serve`.
+        output: The output that was passed to `serve`.
         validation: Validation split on which a task with a threshold chooses it, see `tfkd.validate`.
 
     Raises:
@@ -149,4 +159,12 @@ def validate_visits(
     """
     if not visits:
         raise DeviceError("serve: no device gave an answer. Open the page on one, and wait for its verdict.")
-    return validate(model, test, targets=["host", *visits], contract=contract, task=task, validation=validation)
+    return validate(
+        model,
+        test,
+        targets=["host", *visits],
+        contract=contract,
+        task=task,
+        output=output,
+        validation=validation,
+    )

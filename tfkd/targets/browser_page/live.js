@@ -1,7 +1,7 @@
-// The live page: asks for the rows every two seconds.
+// The live page: asks for the rows every two seconds, also after the computer could not be reached.
 "use strict";
 
-const EVERY_MS = 2000;
+const EVERY_MS = 2000, LONGEST_MS = 20000;
 const COLUMNS = ["number", "verdict", "accuracy", "median", "p90", "accelerator", "device"];
 const count = document.getElementById("count"), body = document.getElementById("rows");
 
@@ -24,16 +24,16 @@ function row(found) {
 
 async function update() {
   try {
-    const rows = await (await fetch("rows.json")).json();
+    const rows = await (await fetch("rows.json", { signal: AbortSignal.timeout?.(LONGEST_MS) })).json();
     const text = rows.length ? `${rows.length} device${rows.length === 1 ? "" : "s"}.` : "No device yet.";
     if (count.textContent !== text) {
       count.textContent = text;
       body.replaceChildren(...rows.map(row));
     }
-    setTimeout(update, EVERY_MS);
   } catch {
-    count.textContent = "The server has ended. The report has all devices.";
+    count.textContent = "The computer cannot be reached. If it has ended, its report has all devices.";
   }
+  setTimeout(update, EVERY_MS);
 }
 
 document.body.dataset.ready = "yes";

@@ -1,8 +1,8 @@
 // The page: starts the worker, shows its progress and, at the end, what the computer found in the answers.
 "use strict";
 
-const LONG_PAUSE_MS = 3000;
-const UNREACHABLE = /Failed to fetch|NetworkError|Load failed/;  // Chromium, Firefox, Safari
+const LONG_PAUSE_MS = 3000, STALLED_MS = 600000;
+const UNREACHABLE = /Failed to fetch|NetworkError|Load failed|timed out/;  // Chromium, Firefox, Safari, a time limit
 const $ = (id) => document.getElementById(id);
 let worker = null, points = [];
 let hidden = document.visibilityState !== "visible", longestPause = 0, lock = null;
@@ -51,21 +51,38 @@ function work(job) {
   return new Promise((resolve, reject) => {
     worker?.terminate();
     worker = new Worker("measure.js");
-    worker.onmessage = ({ data }) => {
-      if (data.phase) status(data.phase, data.percent);
-      else if (data.error) reject(Object.assign(new Error(data.error), data));
-      else resolve(data);
+    let limit = 0;
+    const ended = (settle, value) => { clearTimeout(limit); settle(value); };
+    const alive = () => {  // a file that never arrives would be waited for without an end
+      clearTimeout(limit);
+      limit = setTimeout(() => {
+        worker.terminate();
+        reject(new Error(`Nothing has happened for ${STALLED_MS / 60000} minutes. Is the network lost?`));
+      }, STALLED_MS);
     };
-    worker.onerror = (event) => reject(new Error(event.message || "The worker could not be started"));
+    worker.onmessage = ({ data }) => {
+      if (data.error) return ended(reject, Object.assign(new Error(data.error), data));
+      if (!data.phase) return ended(resolve, data);
+      alive();
+      status(data.phase, data.percent);
+    };
+    worker.onerror = (event) => ended(reject, new Error(event.message || "The worker could not be started"));
+    alive();
     worker.postMessage({ job, folder: "./" });
   });
+}
+
+// The server ends a connection earlier, but a network that is cut does not tell.
+function limited(options = {}) {
+  return { ...options, signal: AbortSignal.timeout?.(STALLED_MS) };
 }
 
 async function send(record, outputs) {
   const header = new TextEncoder().encode(JSON.stringify(record));
   const length = new Uint8Array(new Uint32Array([header.length]).buffer);
-  const reply = await fetch("result", { method: "POST", body: new Blob([length, header, ...outputs]) });
-  return reply.json();
+  const reply = await fetch("result", limited({ method: "POST", body: new Blob([length, header, ...outputs]) }));
+  const found = await reply.json().catch(() => null);
+  return found ?? { error: `The computer refused the answer (status ${reply.status}).` };
 }
 
 async function test() {
@@ -75,12 +92,13 @@ async function test() {
   show("running");
   hidden = document.visibilityState !== "visible";
   longestPause = 0;
-  let job = null;
+  let job = null, stop = () => {};
   try {
     lock = await navigator.wakeLock?.request("screen").catch(() => null);  // without it the screen may go off
-    job = await (await fetch("job.json")).json();
+    job = await (await fetch("job.json", limited())).json();
     if (typeof WebAssembly !== "object") throw new Error("This browser has no WebAssembly. Use a newer one.");
-    const facts = await device(), stop = watch();
+    const facts = await device();
+    stop = watch();
     const { result, outputs } = await work(job);
     stop();
     status("Sending the answers", 99);
@@ -94,6 +112,7 @@ async function test() {
     }
     answer({ error: UNREACHABLE.test(error.message) ? "The computer cannot be reached. Does it still wait?" : error.message });
   } finally {
+    stop();
     await lock?.release();
   }
 }
