@@ -9,10 +9,11 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
 
 _TYPES = {
     name: getattr(schema.TensorType, name.upper())
-    for name in ("bool", "int8", "uint8", "int16", "int32", "int64", "float32", "resource")
+    for name in ("bool", "int8", "uint8", "int16", "int32", "uint32", "int64", "uint64", "float32", "resource")
 }
 
 
@@ -121,6 +122,18 @@ class Net:
             operator.builtinOptions = options
         self.graph.operators.append(operator)
         return outputs[0] if outputs else -1
+
+    def custom(self, name: str, inputs: list[int], outputs: list[int], options: dict[str, int] | None = None) -> int:
+        """Adds a custom op with a map of options; returns its first output."""
+        code = schema.BuiltinOperator.CUSTOM
+        self.model.operatorCodes.append(
+            schema.OperatorCodeT(deprecatedBuiltinCode=code, builtinCode=code, customCode=name.encode(), version=1)
+        )
+        operator = schema.OperatorT(opcodeIndex=len(self.model.operatorCodes) - 1, inputs=inputs, outputs=outputs)
+        if options:
+            operator.customOptions = np.frombuffer(flexbuffers.Dumps(options), "u1")
+        self.graph.operators.append(operator)
+        return outputs[0]
 
     def bytes(self, *outputs: int) -> bytes:
         """The .tflite with these outputs."""

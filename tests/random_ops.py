@@ -12,6 +12,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tests.random_graph import Net
+from tests.signal_ops import SIGNAL_MAKERS
 
 COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
 
@@ -341,6 +342,7 @@ MAKERS: dict[str, Callable[[Ops], int]] = {
     "MIRROR_PAD": Ops.mirror_pad, "PRELU": Ops.prelu, "REDUCE_ALL": Ops.reduce_all, "SELECT_V2": Ops.select,
     "SPACE_TO_BATCH_ND": Ops.batches, "SPACE_TO_DEPTH": Ops.space_to_depth, "SPLIT_V": Ops.split_v,
     "SQUARED_DIFFERENCE": Ops.squared_difference, "ZEROS_LIKE": Ops.zeros_like,
+    **SIGNAL_MAKERS,
     **{kind: functools.partial(Ops.table, kind=kind) for kind in ("ABS", "ELU", "RSQRT")},
     **{kind: functools.partial(Ops.compared, kind=kind) for kind in COMPARISONS},
     **{kind: functools.partial(Ops.extreme, kind=kind) for kind in ("REDUCE_MAX", "REDUCE_MIN")},

@@ -110,7 +110,7 @@ def test_emit_names_constants_of_a_type_that_no_c_has(dtype: str, remedy: str) -
 def test_emit_names_custom_ops_and_vela() -> None:
     reasons = {
         b"Sort": r"no custom ops, .* Received: Sort\. .* in your own code\.$",
-        b"SignalWindow": r"Received: SignalWindow\. .* Micro has kernels for them: `tfkd export-c --format tflm`",
+        b"TFLM_DECODE": r"Received: TFLM_DECODE\. .* Micro has kernels for them: `tfkd export-c --format tflm`",
         b"ethos-u": "Vela has compiled this file already",
     }
     for name, reason in reasons.items():

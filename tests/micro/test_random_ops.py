@@ -15,6 +15,7 @@ from tests.micro.execution import differing, interpret, native, run_damaged
 from tests.micro.test_resources import streamed
 from tests.random_graph import Net, samples
 from tests.random_ops import MAKERS, WIDE, Ops, all_ops, op_net
+from tests.signal_ops import SIGNAL_MAKERS
 from tfkd import micro, targets
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.micro.graph import Graph, read
@@ -54,7 +55,8 @@ def cases(seeds: Iterable[int]) -> list[tuple[str, int, str]]:
 
 
 def test_each_op_computes_the_bits_of_tflite_micro(tmp_path: Path) -> None:
-    graphs = check_bits(cases(range(5)), tmp_path)
+    # Graphs of signal ops have many layers: two of each here, ten and more in the campaign.
+    graphs = check_bits([case for case in cases(range(5)) if case[0] not in SIGNAL_MAKERS or case[1] < 2], tmp_path)
     assert {op.kind for graph in graphs for op in graph.ops} >= set(MAKERS)
 
 

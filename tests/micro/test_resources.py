@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from flatbuffers import flexbuffers
 
 from tests.micro.execution import differing, interpret, native
 from tests.micro.test_export import run_selftest
@@ -92,19 +91,7 @@ def buffered(cycles: int, slots: int = 3) -> bytes:
     x = made.input((1, 1, 3, 2))
     step, zero = made.steps(x)
     out = made.variable((1, slots, 3, 2), "int8", step, zero)
-    code = schema.BuiltinOperator.CUSTOM
-    made.model.operatorCodes.append(
-        schema.OperatorCodeT(deprecatedBuiltinCode=code, builtinCode=code, customCode=b"CIRCULAR_BUFFER", version=1)
-    )
-    options = flexbuffers.Dumps({"cycles_max": cycles}) if cycles else b""
-    made.graph.operators.append(
-        schema.OperatorT(
-            opcodeIndex=len(made.model.operatorCodes) - 1,
-            inputs=[x],
-            outputs=[out],
-            customOptions=np.frombuffer(options, "u1") if cycles else None,
-        )
-    )
+    made.custom("CIRCULAR_BUFFER", [x], [out], {"cycles_max": cycles} if cycles else None)
     return made.bytes(made.convolution(out))
 
 

@@ -3,7 +3,8 @@
 The passes, in order:
 
 1. `graph.read` checks a .tflite and reads its tensors and ops.
-2. `resources.resolve` replaces resource variables by tensors that keep their values between runs.
+2. `resources.resolve` replaces resource variables by tensors that keep their values between runs; `hidden_states.add`
+   adds such tensors for the values that signal ops keep.
 3. `folding.fold_shapes` replaces arithmetic on shapes by constants.
 4. `unsigned.to_int8` replaces uint8 by int8 in a model that computes in uint8.
 5. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
@@ -73,7 +74,8 @@ def emit(
     from tfkd.micro.elimination import eliminate
     from tfkd.micro.emitter import emit as write
     from tfkd.micro.folding import fold_shapes
-    from tfkd.micro.lowering import lower
+    from tfkd.micro.hidden_states import add as add_states
+    from tfkd.micro.lowering import OPS, lower
     from tfkd.micro.merging import merge
     from tfkd.micro.padding import fold_padding
     from tfkd.micro.resources import resolve
@@ -83,10 +85,10 @@ def emit(
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise InputError(f"micro.emit: name must be a C identifier in lower case. Received: {name!r}. Use 'model'.")
     model = TFLiteModel.load(model)
-    _graph.check_custom_ops(model)
+    _graph.check_custom_ops(model, OPS)
     if "QUANTIZE" not in model.ops:  # a float model: one message instead of one for each of its ops
         check_io(model.inputs)
-    graph = remove_float_io(to_int8(fold_shapes(resolve(_graph.read(model)))))
+    graph = remove_float_io(to_int8(fold_shapes(add_states(resolve(_graph.read(model))))))
     check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)], graph.ops)
     graph = fold_padding(graph)
     layers, _ = lower(graph)

@@ -11,9 +11,10 @@ import numpy as np
 from tfkd.micro.graph import Graph, Tensor
 from tfkd.micro.placement import Placement
 
-# A bool is stored as an int8 of 0 or 1.
+# A bool is stored as an int8 of 0 or 1, a uint64 as two uint32, the low half first: the arena is aligned to 4 bytes.
 CTYPES = {
-    **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "uint16", "int32", "int64")},
+    **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")},
+    "uint64": "uint32_t",
     "bool": "int8_t",
     "float32": "float",
 }

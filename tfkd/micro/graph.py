@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,12 +22,13 @@ from tfkd.micro.resolver_names import missing
 
 # No model for a microcontroller has a tensor near this size: a larger one means a damaged file.
 _MAX_BYTES = 2**28
-_NUMPY = {"int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": "?", "float32": "<f4", "uint8": "u1"}
+_NUMPY = {
+    "int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8", "uint8": "u1", "uint32": "<u4", "uint64": "<u8",
+    "bool": "?", "float32": "<f4",
+}  # fmt: skip
 # What to do about constants of other types.
 _REMEDIES = {"int4": "Convert the Keras model again without int4 layers: leave out --int4, and weight_bits=4 of QAT."}
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
-# Custom ops of TensorFlow Lite Micro that C is generated for.
-_CUSTOM = ("CIRCULAR_BUFFER",)
 # The least number of inputs and outputs of the ops of resource variables; other ops have one of each.
 _COUNTS = {"VAR_HANDLE": (0, 1), "READ_VARIABLE": (1, 1), "ASSIGN_VARIABLE": (2, 0), "CALL_ONCE": (0, 0)}
 # What the flatbuffers reader and NumPy raise on damaged bytes.
@@ -149,8 +150,12 @@ class Graph:
         return f"{op.kind} ({named[0]})" if named else op.kind
 
 
-def check_custom_ops(model: TFLiteModel) -> None:
+def check_custom_ops(model: TFLiteModel, supported: Container[str]) -> None:
     """Refuses a model with custom ops that no C is generated for.
+
+    Args:
+        model: A model.
+        supported: Names of the ops that C is generated for.
 
     Raises:
         ModelError: The model has such ops; the message names all of them, or the compiler that wrote them.
@@ -158,7 +163,7 @@ def check_custom_ops(model: TFLiteModel) -> None:
     where = model.path or "micro.emit"
     if why := tflite_reader.compiled(model.subgraphs):
         raise ModelError(f"{where}: {why}")
-    found = [op for op in tflite_reader.custom_ops(model.subgraphs) if op not in _CUSTOM]
+    found = [op for op in tflite_reader.custom_ops(model.subgraphs) if op not in supported]
     if not found:
         return
     remedy = "Replace their layers, or end the model before them and compute the rest in your own code"

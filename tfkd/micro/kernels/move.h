@@ -1,7 +1,6 @@
 /* Copies a block of up to five dimensions from one tensor to another: CONCATENATION, PACK, SPLIT, UNPACK,
- * SLICE, STRIDED_SLICE, REVERSE_V2, TILE, TRANSPOSE, PAD, PADV2, BROADCAST_TO, GATHER, MIRROR_PAD and others, int8 or
- * int16.
- * TFKD_VALUE, the element type, is int8_t or int16_t (values_int8.h, values_int16.h); int16 has zero point 0. */
+ * SLICE, STRIDED_SLICE, REVERSE_V2, TILE, TRANSPOSE, PAD, PADV2, BROADCAST_TO, GATHER, MIRROR_PAD and others, int8,
+ * int16 or int32: TFKD_VALUE is the element type (values_int8.h, values_int16.h, values_int32.h). */
 #include "arithmetic.h"
 
 typedef struct {

@@ -16,6 +16,8 @@ from tfkd.micro.lowering.asymmetric import is_asymmetric, product
 from tfkd.micro.lowering.axes import add_n, cast, cumulative_sum, extreme_index, l2_normalization
 from tfkd.micro.lowering.binary import comparison, division, logical, prelu, select, squared_difference
 from tfkd.micro.lowering.elementwise import addition, elementwise
+from tfkd.micro.lowering.fourier import fourier
+from tfkd.micro.lowering.frames import delay, framer, overlap_add, stacker
 from tfkd.micro.lowering.int16 import convolution_int16, logistic_tanh_int16, rescale, softmax_int16
 from tfkd.micro.lowering.layer import Alias, Layer, Unsupported
 from tfkd.micro.lowering.matrices import batch_matmul, fully_connected
@@ -47,8 +49,19 @@ from tfkd.micro.lowering.selections import (
     update_slice,
 )
 from tfkd.micro.lowering.sequences import circular_buffer, lstm, svdf
+from tfkd.micro.lowering.signal import (
+    auto_scale,
+    energy,
+    filter_bank,
+    filter_bank_log,
+    pcan,
+    spectral_subtraction,
+    square_root,
+    window,
+)
 from tfkd.micro.lowering.tables import log_softmax, lookup, softmax
 from tfkd.micro.lowering.upsampling import resize_bilinear, resize_nearest, transpose_convolution
+from tfkd.micro.lowering.whole_numbers import whole_numbers
 from tfkd.micro.lowering.windows import convolution, depthwise, pool
 
 __all__ = ["OPS", "lower"]
@@ -58,21 +71,23 @@ Lowering = Callable[[Graph, Op], list[Layer] | Alias]
 
 @dataclasses.dataclass(frozen=True)
 class ByType:
-    """Two lowerings of an op whose int16 form has kernels of its own.
+    """Lowerings of an op whose other types have kernels of their own.
 
     Args:
         int8: Lowering of int8 tensors.
         int16: Lowering where the first input or an output is int16 or int32.
+        int32: Lowering where both are int32; None for that of int16.
     """
 
     int8: Lowering
     int16: Lowering
+    int32: Lowering | None = None
 
 
 # The ops that are supported, by their names in the TFLite schema.
 OPS: dict[str, Lowering | ByType] = {
     "ABS": ByType(lookup, rescale),
-    "ADD": addition,
+    "ADD": ByType(addition, addition, whole_numbers),
     "ADD_N": add_n,
     "ARG_MAX": extreme_index,
     "ARG_MIN": extreme_index,
@@ -88,7 +103,7 @@ OPS: dict[str, Lowering | ByType] = {
     "CUMSUM": cumulative_sum,
     "DEPTHWISE_CONV_2D": ByType(depthwise, convolution_int16),
     "DEPTH_TO_SPACE": depth_to_space,
-    "DIV": division,
+    "DIV": ByType(division, division, whole_numbers),
     "DYNAMIC_UPDATE_SLICE": update_slice,
     "ELU": lookup,
     "EMBEDDING_LOOKUP": gather,
@@ -110,12 +125,12 @@ OPS: dict[str, Lowering | ByType] = {
     "LOGICAL_NOT": logical,
     "LOGICAL_OR": logical,
     "LOG_SOFTMAX": log_softmax,
-    "MAXIMUM": elementwise,
+    "MAXIMUM": ByType(elementwise, elementwise, whole_numbers),
     "MAX_POOL_2D": pool,
     "MEAN": reduction,
-    "MINIMUM": elementwise,
+    "MINIMUM": ByType(elementwise, elementwise, whole_numbers),
     "MIRROR_PAD": mirror_pad,
-    "MUL": elementwise,
+    "MUL": ByType(elementwise, elementwise, whole_numbers),
     "NOT_EQUAL": comparison,
     "PACK": pack,
     "PAD": pad,
@@ -135,6 +150,20 @@ OPS: dict[str, Lowering | ByType] = {
     "RSQRT": lookup,
     "SELECT_V2": select,
     "SLICE": block,
+    "SignalDelay": delay,
+    "SignalEnergy": energy,
+    "SignalFftAutoScale": auto_scale,
+    "SignalFilterBank": filter_bank,
+    "SignalFilterBankLog": filter_bank_log,
+    "SignalFilterBankSpectralSubtraction": spectral_subtraction,
+    "SignalFilterBankSquareRoot": square_root,
+    "SignalFramer": framer,
+    "SignalIrfft": fourier,
+    "SignalOverlapAdd": overlap_add,
+    "SignalPCAN": pcan,
+    "SignalRfft": fourier,
+    "SignalStacker": stacker,
+    "SignalWindow": window,
     "SOFTMAX": ByType(softmax, softmax_int16),
     "SPACE_TO_BATCH_ND": space_to_batch,
     "SPACE_TO_DEPTH": space_to_depth,
@@ -143,7 +172,7 @@ OPS: dict[str, Lowering | ByType] = {
     "SQUARED_DIFFERENCE": squared_difference,
     "SQUEEZE": view,
     "STRIDED_SLICE": strided_slice,
-    "SUB": addition,
+    "SUB": ByType(addition, addition, whole_numbers),
     "SUM": reduction,
     "SVDF": svdf,
     "TANH": ByType(lookup, logistic_tanh_int16),
@@ -199,7 +228,10 @@ def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
     lowering = product if is_asymmetric(graph, op) else OPS[op.kind]
     if isinstance(lowering, ByType):
         dtypes = {graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0}
-        lowering = lowering.int16 if {"int16", "int32"} & dtypes else lowering.int8
+        if lowering.int32 and dtypes == {"int32"}:
+            lowering = lowering.int32
+        else:
+            lowering = lowering.int16 if {"int16", "int32"} & dtypes else lowering.int8
     lowered = lowering(graph, op)
     if not isinstance(lowered, Alias):
         _check_reads(graph, lowered)

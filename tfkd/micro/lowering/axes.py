@@ -20,7 +20,7 @@ from tfkd.micro.lowering.layer import (
     unsupported_scale,
 )
 
-_BYTES = {"bool": 1, "int8": 1, "int16": 2, "int32": 4}
+_BYTES = {"bool": 1, "int8": 1, "int16": 2, "int32": 4, "uint32": 4}
 _MOST_ADDED = 4
 
 
@@ -155,7 +155,8 @@ def extreme_index(graph: Graph, op: Op) -> list[Layer]:
 def cast(graph: Graph, op: Op) -> list[Layer]:
     """CAST between integers; the numbers stay, whatever the tensors' scales are."""
     source = typed(graph, op.inputs[0], *_BYTES)
-    output = typed(graph, op.outputs[0], "int8", "int16", "int32")
+    output = typed(graph, op.outputs[0], "int8", "int16", "int32", "uint32")
+    unsigned = 64 * (source.dtype == "uint32") + 128 * (output.dtype == "uint32")
     if source.shape != output.shape or source.data is not None:
         raise Unsupported(f"{source.name!r} of {source.shape} is not {output.shape}. The file is damaged")
     return [
@@ -167,7 +168,7 @@ def cast(graph: Graph, op: Op) -> list[Layer]:
             {"count": output.elements},
             (source.index,),
             output.index,
-            flags=_BYTES[source.dtype] + 8 * _BYTES[output.dtype],
+            flags=_BYTES[source.dtype] + 8 * _BYTES[output.dtype] + unsigned,
             comment=f"{source.dtype} -> {output.dtype} {shape_text(output)}",
         )
     ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from flatbuffers import flexbuffers
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.micro.lowering.custom_options import custom_options, damaged
 from tfkd.micro.lowering.layer import (
     Fields,
     Layer,
@@ -164,14 +164,13 @@ def circular_buffer(graph: Graph, op: Op) -> list[Layer]:
 
 def _cycles(op: Op) -> int:
     """The option `cycles_max`, 0 where it is missing: the first value of a map or vector of FlexBuffers."""
-    content = op.options.get("CustomOptions", b"")
-    if not content:
+    root = custom_options(op)
+    if root is None:
         return 0
     try:
-        root = flexbuffers.GetRoot(content)
         return max(0, int((root.AsMap.Values if root.IsMap else root.AsVector)[0].AsInt))
-    except Exception as error:  # damaged bytes raise errors of many kinds
-        raise Unsupported(f"its options cannot be read: {error}. The file is damaged") from None
+    except Exception as error:
+        raise damaged(error) from None
 
 
 def svdf(graph: Graph, op: Op) -> list[Layer]:
