@@ -100,6 +100,21 @@ def test_sums_by_broadcasting(first, second, biased):
     assert any(op.type == "BiasAdd" for op in graph.get_operations()) == biased
 
 
+@pytest.mark.parametrize(("axis", "epsilon"), [(-1, 1e-12), ((1, 2), None), (1, 0.5)])
+def test_finite_normalization_has_the_values_of_keras(axis, epsilon):
+    from keras.src.ops import nn
+
+    attribute(nn, "_normalize")
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    x[0, 1], x[1] = 0, x[1] * 1e-2
+    expected = keras.ops.normalize(x, axis, epsilon=epsilon)
+    with keras_compat.finite_normalization():
+        received = keras.ops.normalize(x, axis, epsilon=epsilon)
+        of_order_1 = keras.ops.normalize(x, axis, order=1, epsilon=epsilon)
+    np.testing.assert_allclose(received, expected, rtol=1e-5)
+    np.testing.assert_allclose(of_order_1, keras.ops.normalize(x, axis, order=1, epsilon=epsilon))
+
+
 def test_mask_is_attached_to_tensors():
     masked = keras.layers.Masking()(np.zeros((1, 2, 3), "float32"))
     attribute(masked, "_keras_mask")

@@ -1,9 +1,12 @@
 """Activation ranges: percentiles against NumPy, least error against a search, findings on outliers."""
 
+import keras
 import numpy as np
 import pytest
 
 from tfkd.conversion import activation_ranges
+from tfkd.conversion.converter import convert
+from tfkd.conversion.samples import Samples
 
 
 def histogram(values):
@@ -79,3 +82,17 @@ def test_outlier_is_reported_in_a_sentence(outliers):
 def test_values_without_outliers_are_not_reported():
     found = histogram(np.random.default_rng(0).normal(size=10_000))
     assert activation_ranges._outlier("m", found, found.low, found.high) is None
+
+
+def test_infinite_values_have_no_range(tmp_path):
+    """Reciprocals of 0 that are limited afterwards, which LiteRT makes infinite and the largest float32."""
+    x = np.float32([[0.25, 0], [-1, 0], [0.0625, 0]])
+    inputs = keras.Input((2,))
+    sizes = keras.ops.abs(inputs)
+    outputs = keras.ops.minimum(keras.ops.rsqrt(sizes), 3.0), keras.ops.minimum((1 / sizes)[:, 1:] + 1, 2.0)
+    model = convert(keras.Model(inputs, outputs), tmp_path / "m.tflite", mode="float32")
+    ranges = activation_ranges.extremes(model.content, model.graph, Samples((x,)))
+    found, _ = activation_ranges.find(model.content, model.graph, Samples((x,)), "min_max", 99.9, {})
+    for limits in (ranges, found):
+        assert {(0.0, 4.0), (0.0, 0.0), (0.0, 3.0), (-1.0, 0.25)} <= {*limits.values()}
+        assert np.abs([*limits.values()]).max() <= 16

@@ -65,6 +65,12 @@ def test_sums_whose_terms_cancel_do_not_abort(walks, tmp_path):
     np.testing.assert_allclose(received, expected, atol=0.01 * np.ptp(expected))
 
 
+def test_normalization_of_a_zero_padding_is_0_on_all_kernels(walks, tmp_path):
+    """Keras limits the infinite reciprocal of a norm of 0, which is NaN on XNNPACK."""
+    keras_model = functional((6, 4, 2), layers.ZeroPadding2D(1), layers.UnitNormalization(), layers.Conv2D(2, 3))
+    assert_same(convert(keras_model, tmp_path / "m.tflite", mode="float32"), keras_model, walks[:1])
+
+
 def upsampling():
     return functional(
         (6, 4, 2),

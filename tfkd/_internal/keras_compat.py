@@ -157,6 +157,32 @@ def sums_by_broadcasting() -> Iterator[None]:
         numpy.add = original
 
 
+@contextlib.contextmanager
+def finite_normalization() -> Iterator[None]:
+    """Makes `keras.ops.normalize` of order 2 compute x · rsqrt(max(Σx², ε²)) while the context is open.
+
+    Keras computes x · min(rsqrt(Σx²), 1/ε), which is equal in real numbers. Of a vector of zeros, such as a pixel of a
+    zero padding, rsqrt is infinite there, and XNNPACK's is NaN.
+    """
+    import keras
+    from keras.src.ops import nn
+
+    original = nn._normalize
+
+    def normalize(x: Tensor, axis: int | Sequence[int] = -1, order: int = 2, epsilon: float | None = None) -> Tensor:
+        if order != 2:
+            return original(x, axis, order, epsilon)
+        least = (keras.config.epsilon() if epsilon is None else epsilon) ** 2
+        squares = keras.ops.sum(keras.ops.square(x), axis=axis, keepdims=True)
+        return keras.ops.rsqrt(keras.ops.maximum(least, squares)) * x
+
+    nn._normalize = normalize
+    try:
+        yield
+    finally:
+        nn._normalize = original
+
+
 def _adds_bias(first: list[int | None], second: list[int | None]) -> bool:
     """Whether a tensor is added along the last axis of another one, or along axis 1 of images."""
     axes = [axis - len(second) for axis, size in enumerate(second) if size != 1]

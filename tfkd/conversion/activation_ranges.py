@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -24,6 +25,7 @@ _OUTLIER_RATIO = 4.0
 # Least range of a sum in shares of its operands' range, and of a squared difference in shares of the range's square.
 # Kernels abort where it is 2⁻¹⁹ (int8) or 2⁻¹⁴ (int16), and 2⁻²⁰; with a margin.
 _LEAST_SUM, _LEAST_SQUARE = 2.0**-12, 2.0**-18
+_LARGEST = np.finfo("float32").max
 
 
 @dataclasses.dataclass
@@ -37,7 +39,7 @@ class _Histogram:
 
     def widen(self, values: np.ndarray) -> None:
         """Extends the limits to the values of one sample."""
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.low, self.high = float(values.min(initial=self.low)), float(values.max(initial=self.high))
 
     def add(self, values: np.ndarray) -> None:
         """Counts the values of one sample."""
@@ -107,7 +109,9 @@ def find(
     findings = []
     for index, histogram in histograms.items():
         low, high = histogram.low, histogram.high
-        if index not in graph.inputs:
+        if low > high:  # no value is finite
+            low = high = 0.0
+        elif index not in graph.inputs:
             if method == "percentile":
                 low, high = histogram.percentile(percentile)
             elif method == "mse":
@@ -170,10 +174,19 @@ def _float_activations(graph: TFLiteGraph) -> list[int]:
 
 
 def _runs(content: bytes, samples: Samples) -> Iterator[Callable[[int], np.ndarray]]:
-    """For each sample, a function that reads a tensor by its index."""
+    """For each sample, a function that reads the finite values of a tensor by its index, in any order.
+
+    An infinite value has no place in a range, and may be right inside of a model: min(1 / x, 10) at x = 0. LiteRT gives
+    the largest float32 there.
+    """
     recorder = TensorRecorder(content)
     for sample in samples:
-        yield recorder.run(sample)
+        yield functools.partial(_finite, recorder.run(sample))
+
+
+def _finite(read: Callable[[int], np.ndarray], index: int) -> np.ndarray:
+    values = read(index)
+    return values[np.abs(values) < _LARGEST]
 
 
 def _outlier(name: str, histogram: _Histogram, low: float, high: float) -> tuple[float, str] | None:

@@ -279,7 +279,7 @@ def _check_no_float_ops(converted: TFLiteModel, quantized: Quantized, job: _Job,
     if floats:
         raise ModelError(
             f"{job.what}: every op must compute in integers. Received: floating point in "
-            f"{', '.join(_with_layers(floats, converted, layers))}. Replace these layers, or pass allow_float=True."
+            f"{', '.join(_with_layers(floats, converted, layers))}. Replace these ops, or pass allow_float=True."
         )
 
 
@@ -291,9 +291,11 @@ def _with_layers(floats: Collection[str], converted: TFLiteModel, layers: Mappin
             tensors = op.outputs or op.inputs  # CALL_ONCE has neither
             text = f"{op.name} ({graph.tensors[tensors[0]].name})" if tensors else ""
             if text in floats:
-                known = (layer_names.known_layers(name, layers) for name in layer_names.following(graph, op))
+                known = [layer_names.known_layers(name, layers) for name in layer_names.following(graph, op)]
                 layer = next(filter(None, known), None)
-                named[f"{op.name} (layer {layer[0]!r})" if layer else text] = None
+                # An op that no layer made, such as keras.ops.sign(x), is before the layer found; so is that of a mask.
+                after = "" if any(known[: len(op.outputs)]) else " or before it"
+                named[f"{op.name} (layer {layer[0]!r}{after})" if layer else text] = None
     return named
 
 

@@ -68,8 +68,14 @@ def export(model: keras.Model, folder: Path, *, integers: bool, lstm_op: bool) -
     specs = input_specs(model)
     flat = keras.tree.flatten(specs)
     exportable = rnn.exportable(model, integers=integers, lstm_op=lstm_op)
-    forms = layer_forms.exportable(model), keras_compat.scopes_by_path(), keras_compat.sums_by_broadcasting()
-    with rnn.initial_states(model), exportable, forms[0], forms[1], forms[2]:
+    with (
+        rnn.initial_states(model),
+        exportable,
+        layer_forms.exportable(model),
+        keras_compat.scopes_by_path(),
+        keras_compat.sums_by_broadcasting(),
+        keras_compat.finite_normalization(),
+    ):
         outputs = _save(model, folder, specs)
     return Source(
         folder,
