@@ -39,7 +39,8 @@ class _Histogram:
 
     def widen(self, values: np.ndarray) -> None:
         """Extends the limits to the values of one sample."""
-        self.low, self.high = float(values.min(initial=self.low)), float(values.max(initial=self.high))
+        if values.size:
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
 
     def add(self, values: np.ndarray) -> None:
         """Counts the values of one sample."""
