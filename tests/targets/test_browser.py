@@ -166,6 +166,7 @@ def test_phone_opens_the_page_and_sees_the_verdict(waiting, digits_int8):
         page.keyboard.press("Enter")
         page.locator("#slowing", has_text="After 1 of 1 s").wait_for(timeout=10_000)
         page.wait_for_function("window.locks.length === 2 && window.locks[1].released")
+        page.get_by_role("button", name="Load the device").wait_for()
         # One point for each 120th of the time in which an inference ended, from the left to the right end.
         places = [float(one.split(",")[0]) for one in page.locator("#line").get_attribute("points").split()]
         assert places == sorted(set(places))

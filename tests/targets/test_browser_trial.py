@@ -75,6 +75,16 @@ def test_answer_becomes_a_measurement_in_the_models_integers(serve, digits_int8,
     assert found.valid
 
 
+def test_few_slow_inferences_leave_the_others_apart_in_the_histogram(serve):
+    trial, page = serve()
+    ms = [*np.linspace(1, 1.5, 97), 90, 95, 99]
+    shown = page.send(page.record(timed=TIMED | {"latencies_ms": ms}))[1]["histogram"]
+    assert (shown["lowest"], shown["highest"]) == ("1 ms", "3.77 ms and more")
+    assert sum(shown["counts"]) == 100
+    assert shown["counts"][-1] == 3
+    assert sum(count > 0 for count in shown["counts"][:8]) >= 4
+
+
 def test_page_says_how_many_samples_differ(serve):
     trial, page = serve()
     page.outputs[0][3] = page.outputs[0][3, ::-1]
@@ -272,6 +282,7 @@ def test_live_page_is_accessible_and_fits_a_phone(serve, expected):
     with browser_server.serving({"live": live.site}) as url, opened_chromium() as browser:
         live.url = f"{url}devices/"
         window = browser.new_page(viewport={"width": 360, "height": 740})
+        window.clock.install()
         window.goto(f"{url}live/")
         window.get_by_role("status").filter(has_text="2 devices").wait_for()
         rows = window.get_by_role("row").all_inner_texts()
@@ -280,6 +291,12 @@ def test_live_page_is_accessible_and_fits_a_phone(serve, expected):
         assert "no memory" in rows[2]
         assert window.evaluate("document.documentElement.scrollWidth") <= 360
         assert accessibility_faults(window) == []
+        window.route("**/rows.json", lambda route: route.abort())
+        window.clock.fast_forward(2000)
+        window.get_by_role("status").filter(has_text="cannot be reached").wait_for()
+        window.unroute("**/rows.json")
+        window.clock.fast_forward(2000)
+        window.get_by_role("status").filter(has_text="2 devices").wait_for()
 
 
 def test_agreement_of_other_values():

@@ -270,6 +270,16 @@ def test_models_of_several_ends_or_with_a_state_are_refused(several_ends, resour
         web_site.write(resource_states[0], tmp_path / "site", litert_js.Library("", {}))
 
 
+def test_waveform_may_have_no_batch_axis(digits_int8, tmp_path):
+    """As the input of YAMNet, [15600]."""
+    editor = ModelEditor(digits_int8.content)
+    editor.tensors[int(editor.graph.inputs[0])].shape = np.array([15600], "int32")
+    how = web_site.Preparation(sample_rate=16_000)
+    web_site.write(TFLiteModel.load(editor.pack()), tmp_path / "site", litert_js.Library("", {}), preparation=how)
+    settings = re.search(r'id="settings">(.*?)</script>', (tmp_path / "site/index.html").read_text())
+    assert json.loads(settings[1])["sound"] == {"sample_rate": 16_000, "samples": 15_600, "features": None}
+
+
 def test_output_that_is_no_vector_is_refused(digits_int8, tmp_path):
     editor = ModelEditor(digits_int8.content)
     editor.tensors[int(editor.graph.outputs[0])].shape = np.array([1, 5, 2], "int32")

@@ -146,10 +146,12 @@ def _rows(array: np.ndarray) -> np.ndarray:
 
 
 def _histogram(measured: Measurement) -> JsonObject | None:
-    """Counts of latencies in equal bins up to the 99th percentile; the last bin has all beyond it."""
+    """Counts of latencies in equal bins up to the 99th percentile or 3 medians; the last bin has all beyond it."""
     if not measured.latencies_ns:
         return None
     ms = np.array(measured.latencies_ns) / 1e6
-    highest = LatencySummary.of(measured.latencies_ns).p99_ms or 0.0
+    # Few slow inferences would leave all others in the first bin.
+    highest = min(LatencySummary.of(measured.latencies_ns).p99_ms or math.inf, 3 * float(np.median(ms)))
     counts, edges = np.histogram(np.minimum(ms, highest), bins=_BINS)
-    return {"counts": counts.tolist(), "lowest_ms": f"{edges[0]:.3g}", "highest_ms": f"{edges[-1]:.3g}"}
+    more = " and more" if ms.max() > highest else ""
+    return {"counts": counts.tolist(), "lowest": f"{edges[0]:.3g} ms", "highest": f"{edges[-1]:.3g} ms{more}"}

@@ -237,12 +237,12 @@ def _sound(shape: tuple[int, ...], how: Preparation, rate: int) -> JsonObject:
         )
     if not 3000 <= rate <= 192_000:
         raise InputError(f"export-web: sample_rate must be 3000..192000 Hz. Received: {rate}. Correct it.")
-    sizes = [size for size in shape[1:] if size != 1] or [1]
+    sizes = [size for size in shape[len(shape) > 1 :] if size != 1] or [1]
     if how.features == "none":
-        if len(sizes) != 1 or shape[:1] != (1,):
+        if len(sizes) != 1 or (len(shape) > 1 and shape[0] != 1):
             raise InputError(
-                f"export-web: the input of the model must be the samples of a sound, [1, T] or [1, T, 1]. Received: "
-                f"{list(shape)}. For features of sounds give features='log_mel' or features='mfcc'."
+                "export-web: the input of the model must be the samples of a sound, [T], [1, T] or [1, T, 1]. "
+                f"Received: {list(shape)}. For features of sounds give features='log_mel' or features='mfcc'."
             )
         return {"sound": {"sample_rate": rate, "samples": sizes[0], "features": None}}
     if len(shape) not in (3, 4) or shape[0] != 1 or (len(shape) == 4 and shape[3] != 1):

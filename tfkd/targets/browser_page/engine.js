@@ -21,7 +21,17 @@ function described(error) {
   if (error instanceof RangeError || /out of memory|Aborted\(OOM\)|Cannot enlarge memory/i.test(String(error))) {
     return `The browser has too little memory for this model (${error}).`;
   }
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return plain(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
+}
+
+// Without the places in LiteRT's sources.
+function plain(text) {
+  return text.replace(/(└\s*)?ERROR:\s*(\[\S+:\d+\]\s*)?/g, "").trim();
+}
+
+// What was printed and may explain a failure or a number.
+function told(job) {
+  return printed.filter((text) => job?.accelerator !== "wasm" || !text.includes("WebGPU device")).map(plain).slice(-10);
 }
 
 // LiteRT.js only prints some failures, for example that memory is too small, and returns outputs of no meaning.
@@ -92,6 +102,17 @@ function named(job, tensors) {
 
 function ordered(job, outputs) {
   return job.output_names ? job.output_names.map((name) => outputs[name]) : outputs;
+}
+
+// One inference.
+async function infer(model, job, tensors) {
+  const outputs = await model.run(named(job, tensors)).catch((error) => {
+    if (!(error instanceof TypeError)) throw error;  // LiteRT.js has no check of its own for outputs without a type
+    const message = "LiteRT.js gives no outputs whose shape is not in the file, as those of some custom ops. Use the target host";
+    throw Object.assign(new Error(message), { isModel: true });
+  });
+  if (printed.length) refusePrintedErrors();
+  return ordered(job, outputs);
 }
 
 function remove(tensors) {

@@ -15,7 +15,7 @@ self.onmessage = async ({ data }) => {
     const { result, outputs } = await measure(data.job, data.folder);
     self.postMessage({ result, outputs }, outputs.map((array) => array.buffer));
   } catch (error) {
-    self.postMessage({ error: described(error), printed: printed.slice(-10), is_model: Boolean(error?.isModel) });
+    self.postMessage({ error: described(error), printed: told(data.job), is_model: Boolean(error?.isModel) });
   }
 };
 
@@ -50,8 +50,7 @@ async function measure(job, folder) {
   const samples = new Samples(job, folder);
   const first = await samples.get(0);
   const run = async () => {  // one inference; a GPU has finished only when its outputs can be read
-    const outputs = ordered(job, await model.run(named(job, tensors)));
-    if (printed.length) refusePrintedErrors();
+    const outputs = await infer(model, job, tensors);
     if (job.accelerator !== "wasm") await outputs[0].data();
     return outputs;
   };
@@ -82,7 +81,7 @@ async function measure(job, folder) {
   result.outputs.forEach((one, k) => { one.crc32 = crc32(new Uint8Array(outputs[k].buffer)); });
   result.inputs_crc32 = samples.crcs;
   result.clock_drift_ms = Date.now() - wall - (performance.now() - began);  // the clock stops where a device sleeps
-  result.printed = printed.filter((text) => job.accelerator !== "wasm" || !text.includes("WebGPU device")).slice(-10);
+  result.printed = told(job);
   tensors = first.map((array, i) => new litert.Tensor(array, job.inputs[i].shape));
   repeat = { run, batch: result.timed?.batch ?? 1 };
   return { result, outputs };

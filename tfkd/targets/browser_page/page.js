@@ -4,7 +4,7 @@
 const LONG_PAUSE_MS = 3000, STALLED_MS = 600000;
 const UNREACHABLE = /Failed to fetch|NetworkError|Load failed|timed out/;  // Chromium, Firefox, Safari, a time limit
 const $ = (id) => document.getElementById(id);
-let worker = null, points = [];
+let worker = null, points = [], again = false;
 let hidden = document.visibilityState !== "visible", longestPause = 0, lock = null;
 
 document.addEventListener("visibilitychange", () => { hidden ||= document.visibilityState !== "visible"; });
@@ -132,7 +132,8 @@ function answer(found) {
     facts.append(term, text);
   }
   histogram(found.histogram);
-  show("start", Boolean(found.error) || found.again);
+  again = Boolean(found.error) || found.again;
+  show("start", again);
   show("sustained", !found.error);
   $("start").textContent = "Run the test again";
   $("verdict").focus();
@@ -149,9 +150,9 @@ function histogram(found) {
     return bar;
   });
   $("bars").replaceChildren(...bars);
-  $("lowest").textContent = `${found.lowest_ms} ms`;
-  $("highest").textContent = `${found.highest_ms} ms`;
-  $("bars").setAttribute("aria-label", `Histogram of latencies from ${found.lowest_ms} to ${found.highest_ms} ms`);
+  $("lowest").textContent = found.lowest;
+  $("highest").textContent = found.highest;
+  $("bars").setAttribute("aria-label", `Histogram of latencies from ${found.lowest} to ${found.highest}`);
 }
 
 // Ten minutes of load: browsers tell no temperature, but a device that becomes hot becomes slower.
@@ -166,7 +167,11 @@ async function sustain() {
   worker.onmessage = ({ data }) => {
     if (data.error) $("slowing").textContent = data.error;
     if (data.point) draw(data.point, seconds);
-    if (data.error || data.point?.seconds >= seconds) lock?.release();
+    if (data.error || data.point?.seconds >= seconds) {
+      lock?.release();
+      show("start", again);
+      show("sustained");
+    }
   };
   worker.postMessage({ seconds });
 }

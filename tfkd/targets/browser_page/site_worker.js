@@ -35,10 +35,8 @@ function tensorOf(values) {
   return new litert.Tensor(values, settings.inputs[0].shape);
 }
 
-async function inference(tensor) {
-  const outputs = ordered(settings, await model.run(named(settings, [tensor])));
-  if (printed.length) refusePrintedErrors();
-  return outputs;
+function inference(tensor) {
+  return infer(model, settings, [tensor]);
 }
 
 async function answer({ picture, sound }) {
