@@ -39,8 +39,9 @@ def floats(model, tmp_path_factory):
 @pytest.mark.parametrize("quantizer", ["tensorflow", "litert"])
 def test_masked_attention_keeps_its_scores_in_8_bits(model, quantizer, tmp_path):
     converted = tfkd.convert(model, tmp_path / "m.tflite", mode="full_int8", calibration=DATA, quantizer=quantizer)
-    outputs = get("host").run(converted, converted.quantize_input(TOKENS), latency=False).outputs[0]
-    expected = model.predict(TOKENS, verbose=0)
+    tokens = np.concatenate([TOKENS, np.zeros_like(TOKENS[:1])])  # the last with scores that are all masked
+    outputs = get("host").run(converted, converted.quantize_input(tokens), latency=False).outputs[0]
+    expected = model.predict(tokens, verbose=0)
     error = np.abs(real_outputs(converted, outputs).reshape(expected.shape) - expected).max()
     assert error < 0.05 * np.ptp(expected)
     assert "LOGICAL_AND" in " ".join(micro.emit(converted).steps)

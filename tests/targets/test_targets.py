@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tests import random_graph
+from tests.random_ops import Ops
 from tfkd import targets
 from tfkd._internal import isolation
 from tfkd.conversion import litert
@@ -453,6 +454,17 @@ def test_run_on_host_of_an_op_it_cannot_prepare_is_refused(model, x):
     wrong = patched(model, codes.AVERAGE_POOL_2D, codes.LSTM)
     with pytest.raises(ValueError, match=r"host:plain: LiteRT does not accept the model: (.|\n)*Convert it with"):
         targets.get("host:plain").run(wrong, x[:2])
+
+
+def test_division_by_zero_in_a_sample_is_named():
+    made = Ops(random.Random(0))
+    sides = [made.tensor((1, 4), scales=[0.1], zero_points=[0]) for _ in range(2)]
+    made.graph.inputs.extend(sides)
+    quotient = TFLiteModel.load(made.bytes(made.op("DIV", sides, [made.same(sides[0], (1, 4))], schema.DivOptionsT())))
+    numbers = np.ones((1, 4), np.int8)
+    assert (targets.get("host").run(quotient, (numbers, numbers), latency=False).outputs[0] == 10).all()
+    with pytest.raises(ModelError, match=r"host: a sample leads to a division by 0 .* Leave such samples out"):
+        targets.get("host").run(quotient, (numbers, 0 * numbers), latency=False)
 
 
 @pytest.mark.parametrize("spec", ["host", "tflm"])

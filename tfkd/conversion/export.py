@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfkd._internal import keras_compat
+from tfkd._internal import keras_compat, matrix_products
 from tfkd._internal.types import Nest, Tensor
 from tfkd.conversion import layer_forms, refusals, rnn, signatures
 from tfkd.conversion.calibration import Source
@@ -45,6 +45,7 @@ def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model | Path:
             f"convert: model must be a Keras model or a path. Received: {type(model).__name__}. "
             f"{_other_keras(model) or 'Give a keras.Model, a .keras file or the folder of a SavedModel.'}"
         )
+    matrix_products.correct()
     return model
 
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfkd.conversion import activation_ranges, biases, channel_slices, mask_values, op_forms, refinement, refusals
+from tfkd.conversion import (
+    activation_ranges,
+    biases,
+    cell_states,
+    channel_slices,
+    mask_values,
+    op_forms,
+    refinement,
+    refusals,
+    rnn,
+)
 from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.refinement import Ranges
 from tfkd.conversion.samples import Samples
@@ -74,8 +84,9 @@ def install(
     quantize_float, changes = converter._quantize, list[str]()
     converter.representative_dataset = lambda: iter(())  # tells the converter that there are samples
     ranges: dict[int, tuple[float, float]] = {}
+    module: Any = sys.modules[type(converter).__module__]
+    module._calibrator.Calibrator._feed_tensors = cell_states.feed
     if mode == "full_int8":
-        module: Any = sys.modules[type(converter).__module__]
         quantize_calibrated = module._mlir_quantize
 
         def quantize_int8(calibrated: bytes, *args: object, **options: object) -> bytes:
@@ -88,10 +99,14 @@ def install(
 
     def quantize(content: bytes, *args: object, **options: object) -> bytes:
         ordered = samples.of(content)
-        stable = mask_values.limit(op_forms.replace(content), ordered, int16=mode == "int16x8")
+        stable = mask_values.limit(op_forms.replace(rnn.correct_lstms(content)), ordered, int16=mode == "int16x8")
         if mode == "int16x8":
             stable = op_forms.replace_elus(op_forms.replace_squared_differences(replace_sums(stable)))
-        calibrated = functools.cache(lambda floats: activation_ranges.known_extremes(floats, ordered))
+
+        @functools.cache
+        def calibrated(floats: bytes) -> dict[int, tuple[float, float]]:
+            found = activation_ranges.known_extremes(floats, ordered)
+            return {**found, **cell_states.extremes(floats, ordered)} if found else {}
 
         def quantize_once(floats: bytes, narrowed: Ranges) -> bytes:
             graph = TFLiteModel.load(floats).graph
@@ -102,7 +117,8 @@ def install(
             converter.representative_dataset = sys.modules["tensorflow"].lite.RepresentativeDataset(
                 lambda: iter(() if known else ordered)
             )
-            return bytes(quantize_float(_with_ranges(floats, ranges), *args, **options))
+            quantized = bytes(quantize_float(_with_ranges(floats, ranges), *args, **options))
+            return biases.correct(quantized, floats, (biases.LSTM,)) if mode == "full_int8" else quantized
 
         if mode == "full_int8" and refines:
             refined = refinement.refine(quantize_once, stable, ordered, rounding=rounding)

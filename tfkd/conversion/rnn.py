@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal import keras_compat
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 # Each step of an unrolled layer becomes about a dozen ops.
 _MAX_UNROLLED_STEPS = 256
-# The input of UNIDIRECTIONAL_SEQUENCE_LSTM that holds its cell state, and the scales for which LiteRT computes the tanh
+_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+# The inputs of the op that hold its states, and the scales of the cell state for which LiteRT computes the tanh
 # of it: 0 to 6 of its 15 bits are before the point (ApplyTanh in tensorflow/lite/kernels/internal). For other scales
 # LiteRT leaves the result unset, without an error. TensorFlow Lite Micro takes all powers of two.
-_CELL_STATE = 19
+_STATES = _HIDDEN_STATE, _CELL_STATE = 18, 19
 _HIDDEN = 4  # the intermediate tensor of the hidden state
 _CELL_SCALES = (2.0**-15, 2.0**-9)
 
@@ -170,21 +172,30 @@ def initial_states(model: keras.Model) -> Iterator[None]:
             state.assign(value)
 
 
-def without_cell_clip(content: bytes) -> bytes:
-    """Removes the limit of -10..10 that the converter gives to the cell states of an LSTM, where Keras has none.
+def correct_lstms(content: bytes) -> bytes:
+    """Corrects what the converter writes for an LSTM.
+
+    - It limits cell states to -10..10. Keras has no limit.
+    - It merges constants that are equal, so that weights of shape [1, 1] that are 0, or other zeros of the shape of a
+      state, become the variable tensor of the state, and change with it. They become constants again.
 
     Args:
-        content: A float .tflite.
+        content: A .tflite whose activations are floats.
 
     Returns:
         The changed file, or `content` where it has no such op.
     """
-    if "UNIDIRECTIONAL_SEQUENCE_LSTM" not in TFLiteModel(content).ops:
+    if _LSTM not in TFLiteModel(content).ops:
         return content
     editor = ModelEditor(content)
     for op in editor.graph.operators:
-        if editor.name(op) == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+        is_lstm = editor.name(op) == _LSTM
+        if is_lstm:
             op.builtinOptions.cellClip = 0.0
+        for position, index in enumerate(op.inputs.tolist()):
+            if index >= 0 and editor.tensors[index].isVariable and not (is_lstm and position in _STATES):
+                zeros = np.zeros(editor.tensors[index].shape, np.float32)
+                editor.set_input(op, position, editor.new_constant(zeros, f"zeros{len(editor.tensors)}"))
     return editor.pack()
 
 
@@ -206,7 +217,7 @@ def align_lstm_scales(content: bytes) -> bytes:
     aligned = bytearray(content)
     subgraph = schema.Model.GetRootAs(aligned, 0).Subgraphs(0)
     for index, op in enumerate(TFLiteModel.load(content).graph.ops):
-        if op.name != "UNIDIRECTIONAL_SEQUENCE_LSTM" or len(op.inputs) <= _CELL_STATE:
+        if op.name != _LSTM or len(op.inputs) <= _CELL_STATE:
             continue
         cell, output = (subgraph.Tensors(i) for i in (op.inputs[_CELL_STATE], op.outputs[0]))
         if cell.Type() != schema.TensorType.INT16:
@@ -226,7 +237,7 @@ def align_lstm_scales(content: bytes) -> bytes:
 
 def kept_state(model: TFLiteModel) -> tuple[str, ...]:
     """A finding on a .tflite whose LSTM begins a run with the state in which the run before ended; () for others."""
-    if "UNIDIRECTIONAL_SEQUENCE_LSTM" not in model.ops:
+    if _LSTM not in model.ops:
         return ()
     finding = (
         "The op UNIDIRECTIONAL_SEQUENCE_LSTM keeps its state from one run to the next, unlike the Keras model. Before "

@@ -103,7 +103,7 @@ def convert(
             raise
         raise isolation.ChildRefused(f"{refusals.REFUSED}: {error}") from None
     if samples is None:  # otherwise the converter has quantized the rewritten model
-        content = op_forms.replace_softplus(rnn.without_cell_clip(content))
+        content = op_forms.replace_softplus(rnn.correct_lstms(content))
     content = rnn.align_lstm_scales(signatures.reorder(content, inputs, outputs))
     return Quantized(content, changes=tuple(changes))
 

@@ -12,7 +12,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from tfkd import losses, tasks
-from tfkd._internal import convolution_gradients, keras_compat
+from tfkd._internal import keras_compat, onednn
 from tfkd._internal.types import Nest, Tensor
 from tfkd.data import epoch_counters
 from tfkd.data.streams import form_of
@@ -107,7 +107,7 @@ class Distiller(keras.Model):
     ) -> None:
         logits.check_model("student", student)
         super().__init__(**{"name": "distiller", "dtype": student.dtype_policy, **kwargs})
-        convolution_gradients.correct()
+        onednn.correct()
         self.student = student
         stored = isinstance(teacher, (SoftLabels, Mapping))
         teachers: tuple[keras.Model, ...] = (

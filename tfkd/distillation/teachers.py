@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfkd import losses
-from tfkd._internal import convolution_gradients, keras_compat
+from tfkd._internal import keras_compat, onednn
 from tfkd._internal.types import Nest, Tensor
 from tfkd.distillation.compilation import jit_by_device
 from tfkd.distillation.inputs import first_batches
@@ -96,7 +96,7 @@ class MutualLearning(keras.Model):
 
     def __init__(self, students: Sequence[keras.Model], *, temperature: float = 1.0, **kwargs: object) -> None:
         super().__init__(**{"name": "mutual_learning", **kwargs})
-        convolution_gradients.correct()
+        onednn.correct()
         if len(students) < 2:
             raise InputError(f"MutualLearning: needs two students or more. Received: {len(students)}. Add one.")
         for student in students:

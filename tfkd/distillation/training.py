@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfkd import tasks
-from tfkd._internal import convolution_gradients, keras_compat
+from tfkd._internal import keras_compat, onednn
 from tfkd._internal.types import JsonObject
 from tfkd.data import Partner, Split, Splits, augmentations
 from tfkd.data.augmentation import Augment
@@ -68,7 +68,7 @@ def fit(
         InputError: The model, the data and the store or partner do not belong together.
         ModelError: The model returns probabilities.
     """
-    convolution_gradients.correct()
+    onednn.correct()
     augment, mixing = augmentation(config)
     if soft_labels is not None and (soft_labels.views == 1 or soft_labels.augment is not None):
         augment = None  # the store has its own

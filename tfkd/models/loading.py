@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keras
 
+from tfkd._internal import matrix_products
 from tfkd._internal.suggestion import suggestion
 from tfkd.errors import InputError, ModelError
 from tfkd.models import legacy, saved_model
@@ -138,6 +139,7 @@ def read(path: str | os.PathLike[str]) -> keras.Model:
         )
     if not path.is_file():
         raise InputError(f"models.load: {path} does not exist. Pass the path of a .keras file.")
+    matrix_products.correct()  # building the model may compute some
     if path.suffix in _HDF5:
         model = legacy.load(path)
     elif path.suffix == ".keras" and zipfile.is_zipfile(path):

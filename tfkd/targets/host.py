@@ -109,6 +109,12 @@ class Host(target.Target):
             prepare = "tfkd.conversion.litert:load" if timed else ""
             results = isolation.run_all("tfkd.conversion.litert:run", calls, prepare=prepare, **limits)
         except isolation.ChildRefused as error:
+            if "(DIV) failed to invoke" in str(error):
+                raise ModelError(
+                    f"{self.spec}: a sample leads to a division by 0 in integers, as the mean of a sequence does that "
+                    "is masked as a whole: its length is 0. Leave such samples out, or use float modes, whose result "
+                    f"is NaN. LiteRT prints: {error}"
+                ) from None
             remedy = tflite_reader.compiled(model.subgraphs)
             remedy = remedy or "Convert it with `tfkd convert`, which uses builtin ops only."
             raise ModelError(f"{self.spec}: LiteRT does not accept the model: {error}\n{remedy}") from None

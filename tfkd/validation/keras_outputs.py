@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkd._internal import matrix_products
 from tfkd.conversion import rnn
 from tfkd.data.batches import output_batch_size
 
@@ -22,6 +23,7 @@ def compute(model: keras.Model, split: Split) -> np.ndarray:
         model: A Keras model.
         split: Samples.
     """
+    matrix_products.correct()
     if not rnn.states(model):
         return np.asarray(model.predict(split.batches(output_batch_size(split)), verbose=0))
     rows = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkd._internal import matrix_products
 from tfkd._internal.types import SampleData
 from tfkd.data import label_augmentation
 from tfkd.data.augmentation import Augment, augment_view
@@ -43,6 +44,7 @@ def prepare(
             sample are those of another class.
         ModelError: The teacher does not end in logits, or has another number of outputs.
     """
+    matrix_products.correct()
     declared, known = None if task is None else get(task), logits.known_classes(teacher)
     logits.check_gives_logits("teacher", teacher, activation=declared is None or declared.gives_logits)
     split = as_split(
