@@ -85,6 +85,46 @@ def test_coco_file_and_parts_are_read(tmp_path):
     assert sum(int((split.y[..., 4] >= 0).sum()) for split in crowd) == 5
 
 
+def figures(root, **changes):
+    """Writes a file in the format of COCO with a figure of two points in each image but the last."""
+    content = json.loads((coco(root) / "train.json").read_text())
+    content["categories"] = [{"id": 1, "name": "person", "keypoints": ["head", "foot"]}]
+    points = [{"id": n, "image_id": n, "category_id": 1, "keypoints": [10, 5, 2, 20, 15, n % 3]} for n in range(5)]
+    points[2] |= changes
+    (root / "train.json").write_text(json.dumps({**content, "annotations": points}))
+    return root / "train.json"
+
+
+def test_keypoints_of_coco_are_read_where_they_are_declared(tmp_path):
+    splits = data.load(figures(tmp_path), labels="points", validation=0)
+    assert splits.train.class_names == ("head", "foot")
+    for split in splits:
+        for y, path in zip(split.y, split.paths, strict=True):
+            number = int(path[7:-4])
+            foot = [0.5, 0.75, 1] if number % 3 else [0, 0, 0]
+            assert y.tolist() == ([[0.25, 0.25, 1], foot] if number < 5 else [[0] * 3] * 2)
+    unnamed = json.loads((tmp_path / "train.json").read_text())
+    del unnamed["categories"][0]["keypoints"]
+    (tmp_path / "train.json").write_text(json.dumps(unnamed))
+    assert data.load(tmp_path / "train.json", labels="points", validation=0).train.class_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keypoints": [10, 5, 2]}, r"image 2, images/2.png: keypoints must have three numbers for each of 2 points"),
+        ({"keypoints": [10, 5, 2, 20, 25, 1]}, r"must lie in its image of 40 x 20 pixels. Received: foot at 20, 25"),
+        ({"image_id": 1}, r"image 1, images/1.png: keypoints are those of one figure .*Received: 2 figures"),
+    ],
+    ids=["numbers", "outside", "figures"],
+)
+def test_wrong_keypoints_are_refused_with_their_image(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        data.load(figures(tmp_path, **changes), labels="points")
+    with pytest.raises(InputError, match="must have keypoints. Received: annotations without keypoints"):
+        data.load(coco(tmp_path / "boxes") / "train.json", labels="points")
+
+
 def test_coco_parts_in_folders_of_their_own_are_read(tmp_path):
     for part, rows in (("train", range(3)), ("test", range(3, 6))):
         folder = coco(tmp_path / part, rows, name="_annotations.coco.json")

@@ -161,3 +161,15 @@ def test_noise_to_mix_in_is_no_class(folder, caplog):
     tone(folder / "_background_noise_/hum.wav", seconds=3)
     assert data.load(folder, validation=0).train.class_names == ("high", "low")
     assert any("skipped (1): _background_noise_/hum.wav" in message for message in caplog.messages)
+
+
+def test_sound_that_was_cut_off_is_refused(tmp_path):
+    """Its rest would be padded with silence; libsndfile reads what is there."""
+    file = tone(tmp_path / "a.wav")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"a.wav must be complete. Received: a file whose last 50 % are missing"):
+        sounds.decode(file, ReadingOptions())
+    for length in (0, 0xFFFFFFFF, len(whole)):  # written to a stream, or wrong by some bytes
+        file.write_bytes(whole[:4] + length.to_bytes(4, "little") + whole[8:])
+        assert sounds.decode(file, ReadingOptions()).shape == (4000, 1)

@@ -314,9 +314,10 @@ def _choose(y: np.ndarray, share: float, seed: int, *, part: str, where: str, na
     rank, size = class_ranks(y, seed)
     if size.min() < 2:
         label = int(y[size.argmin()])
+        of_class = f" of class {names[label] if names else label}" if y.any() else ""  # other labels have no classes
         raise InputError(
-            f"load: {where}: a {part} part needs 2 training samples of each class. Received: 1 of class "
-            f"{names[label] if names else label}. Add samples, or "
+            f"load: {where}: a {part} part needs 2 training samples{' of each class' if of_class else ''}. Received: "
+            f"1{of_class}. Add samples, or "
             f"{'use validation=0' if part == 'validation' else 'provide a separate test part'}."
         )
     return rank < np.clip(np.rint(share * size), 1, size - 1)

@@ -27,6 +27,8 @@ OPTIONS = ("sample_rate", "seconds", "features", "mel_bands", "coefficients", "f
 
 # Files of floats may exceed 1, which is the loudest sound, up to this; larger values are another unit.
 _LARGEST = 8.0
+# Headers of WAV files may be wrong by some bytes, and have no length where a stream was written.
+_LEAST_MISSING, _LONGEST = 0.01, 0x7FFF0000
 # Share of the power of the channels below which their mean is silence.
 _CANCELLED = 1e-4
 
@@ -62,6 +64,12 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
             f"load: {file} must be a readable WAV, FLAC or OGG. Received: {fault}. Repair or remove it, or pass "
             "skip_broken=True."
         ) from error
+    missing = _missing_share(file)
+    if missing > _LEAST_MISSING:
+        raise InputError(
+            f"load: {file} must be complete. Received: a file whose last {100 * missing:.0f} % are missing. Copy it "
+            "again, or pass skip_broken=True."
+        )
     sound = samples.mean(axis=1)
     if not len(sound) or not np.isfinite(sound).all():
         raise InputError(
@@ -75,7 +83,7 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
             "floats. Divide them, by 32768 for 16 bits, or pass skip_broken=True."
         )
     if (sound**2).mean() < _CANCELLED * (samples**2).mean():
-        _warn_of_silence(Path(str(file)))
+        _warn_of_silence(file)
     wanted = options.sample_rate or rate
     if wanted != rate:
         common = math.gcd(wanted, rate)
@@ -87,6 +95,14 @@ def decode(file: Path, options: ReadingOptions) -> np.ndarray:
     if options.features == "none":
         return sound[:, None]
     return sound_features.compute(str(file), sound, wanted, options)[..., None]
+
+
+def _missing_share(file: Path) -> float:
+    """The share of a WAV file that its header promises and that is not there; 0 for other files."""
+    with file.open("rb") as stream:
+        head = stream.read(8)
+    length = int.from_bytes(head[4:], "little") + len(head)
+    return max(0.0, 1 - file.stat().st_size / length) if head[:4] == b"RIFF" and length < _LONGEST else 0.0
 
 
 # Folders with a warning of channels that cancel each other.

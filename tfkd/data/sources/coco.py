@@ -18,7 +18,7 @@ import collections
 import json
 import posixpath
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 from tfkd.data import boxes, images
 from tfkd.data.boxes import Box
 from tfkd.data.manifest import PARTS
+from tfkd.data.sources import coco_points
 from tfkd.data.sources.source import Arrays, Request, Source
 from tfkd.errors import InputError
 
@@ -39,7 +40,9 @@ _ADVICE = "Write images, annotations and categories as COCO does."
 
 
 def read(request: Request) -> Arrays:
-    """Reads images as uint8 [N, H, W, C] and their boxes as float32 [N, M, 5].
+    """Reads images as uint8 [N, H, W, C] and their boxes as float32 [N, M, 5], or their points as float32 [N, K, 3].
+
+    Points are read where the labels were declared so: the keypoints of the only figure of each image.
 
     Raises:
         InputError: A file is no such JSON, an image is missing, a box is outside of its image, or a class is unknown.
@@ -47,8 +50,10 @@ def read(request: Request) -> Arrays:
     path = request.path
     files = {"train": path} if path.is_file() else _parts(path)
     root = path.parent if path.is_file() else path
+    are_points = request.labels == "points"
     names: dict[int, str] = {}
-    paths, parts, labels = list[str](), list[str](), list[list[Box]]()
+    points: tuple[str, ...] = ()
+    paths, parts, labels, figures = list[str](), list[str](), list[list[Box]](), list[np.ndarray]()
     contents = {part: _content(file) for part, file in files.items()}
     used = {str(one.get("category_id")) for content in contents.values() for one in content["annotations"]}
     for part, file in files.items():
@@ -59,21 +64,31 @@ def read(request: Request) -> Arrays:
                 f"load: {file}: all parts must have the same categories. Received: {found} and {names}. Correct them."
             )
         names = found
-        for image, one in _images(file, root, content, list(names)):
-            paths.append(image)
+        named = coco_points.names_of(file, content) if are_points else ()
+        if points and named != points:
+            raise InputError(
+                f"load: {file}: all parts must have the same keypoints. Received: {', '.join(named)} and "
+                f"{', '.join(points)}. Correct them."
+            )
+        points = named
+        for image, place, size, rows in _images(file, root, content):
+            paths.append(place)
             parts.append(part)
-            labels.append(one)
+            if are_points:
+                figures.append(coco_points.figure_of(f"{file}: image {image['id']}, {place}", rows, size, points))
+            else:
+                labels.append([_box(file, image, one, size, list(names)) for one in rows])
     places = np.array(paths, object)
     x, kept = images.read(str(path), root, places, request.options)
     return Arrays(
         x,
-        boxes.padded(labels)[kept],
-        class_names=tuple(names.values()),
+        (np.stack(figures) if are_points else boxes.padded(labels))[kept],
+        class_names=points or tuple(names.values()),
         name=path.stem if path.is_file() else path.resolve().name,
         location=str(path),
         part=np.array(parts)[kept],
         paths=places[kept],
-        labels="boxes",
+        labels="points" if are_points else "boxes",
     )
 
 
@@ -144,9 +159,9 @@ def _categories(file: Path, categories: list[dict[str, Any]], used: Collection[s
 
 
 def _images(
-    file: Path, root: Path, content: dict[str, list[dict[str, Any]]], ids: list[int]
-) -> list[tuple[str, list[Box]]]:
-    """The path of each image relative to the root, and its boxes."""
+    file: Path, root: Path, content: dict[str, list[dict[str, Any]]]
+) -> Iterator[tuple[dict[str, Any], str, tuple[int, int], list[dict[str, Any]]]]:
+    """Each image, its path relative to the root, its width and height, and its annotations without those of crowds."""
     by_image = collections.defaultdict(list)
     known = {one.get("id") for one in content["images"]}
     for one in content["annotations"]:
@@ -157,7 +172,6 @@ def _images(
                 "the id of none. Add the image, or remove the annotation."
             )
         by_image[one["image_id"]].append(one)
-    found = []
     for image in content["images"]:
         place = _place(file, root, image)
         size = images.size_of(root / place)
@@ -170,9 +184,7 @@ def _images(
                 f"its EXIF data, {size[0]} x {size[1]}. Received: {declared[0]!r} x {declared[1]!r}. Correct the "
                 "file or its boxes."
             )
-        rows = [one for one in by_image[image["id"]] if not one.get("iscrowd")]
-        found.append((place, [_box(file, image, one, size, ids) for one in rows]))
-    return found
+        yield image, place, size, [one for one in by_image[image["id"]] if not one.get("iscrowd")]
 
 
 def _place(file: Path, root: Path, image: dict[str, Any]) -> str:
