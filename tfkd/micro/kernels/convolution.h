@@ -225,22 +225,32 @@ TFKD_BESIDE int tfkd_three(const tfkd_convolution_params *p, tfkd_fields *f) {
 }
 #endif
 
+#if TFKD_DSP
+/* Number of times that the next three fields lie within the image and within one row of outputs, or are successive
+ * pixels, so that they are widened as they are; sets where the first of them starts, and moves on behind them. */
+TFKD_BESIDE int32_t tfkd_whole_threes(const tfkd_convolution_params *p, tfkd_fields *f, const int8_t **from) {
+    int32_t times = f->todo / 3;
+    *from = f->in;
+    if (f->pixel) f->in += times * 3 * f->three.step;
+    else {
+        const int32_t right = p->stride_width, x = f->x;
+        if (x < 0 || x > f->far || f->y < 0 || f->y > f->deep) return 0;
+        const int32_t fit = (f->far - x) / (3 * right) + 1;
+        if (times > fit) times = fit;
+        *from += (f->y * p->width + x) * p->channels;
+        f->x += 3 * times * right, f->above = f->below = 0;
+        if (f->x == f->end) f->x = -p->pad_left, f->y += p->stride_height;
+    }
+    f->todo -= 3 * times;
+    return times;
+}
+#endif
+
 /* The next up to three fields as columns; returns their number. */
 TFKD_BESIDE int32_t tfkd_next_columns(const tfkd_convolution_params *p, tfkd_fields *f) {
     const int32_t count = f->todo < 3 ? f->todo : 3, step = p->channels * p->stride_width;
     f->todo -= 3;
 #if TFKD_DSP
-    if (count == 3 && f->pixel) {
-        tfkd_widen_three(f->columns, f->in, &f->three);
-        f->in += 3 * step;
-        return 3;
-    }
-    if (count == 3 && f->x >= 0 && f->x <= f->far && f->y >= 0 && f->y <= f->deep) {
-        tfkd_widen_three(f->columns, f->in + (f->y * p->width + f->x) * p->channels, &f->three);
-        f->x += 3 * p->stride_width, f->above = f->below = 0;
-        if (f->x == f->end) f->x = -p->pad_left, f->y += p->stride_height;
-        return 3;
-    }
     if (count == 3 && f->far >= -2 * p->stride_width && tfkd_three(p, f)) return 3;
     f->above = f->below = 0;
 #endif
@@ -288,11 +298,20 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
         tfkd_first_fields(p, in, group, columns, &fields);
 #if TFKD_DSP
         const int32_t first = group * ((group_out + 1) / 2);
+        const int8_t *from = in;
         tfkd_pairs_params pairs = {columns, columns + 3 * p->depth, TFKD_CONV_SKIP(p->depth), p->pairs + first * 7,
                                    to, out_channels, 2 * out_channels, p->weights + first * p->depth};
 #endif
-        while (fields.todo > 0) {
-            const int32_t count = tfkd_next_columns(p, &fields);
+        for (int32_t whole_threes = 0; whole_threes > 0 || fields.todo > 0; to += 3 * out_channels) {
+            int32_t count = 3;
+#if TFKD_DSP
+            if (!whole_threes) whole_threes = tfkd_whole_threes(p, &fields, &from);
+            if (whole_threes) {
+                tfkd_widen_three(columns, from, &fields.three);
+                from += 3 * fields.three.step, whole_threes--;
+            } else
+#endif
+                count = tfkd_next_columns(p, &fields);
 #if TFKD_DSP
             if (whole) {
                 pairs.out = to;
@@ -303,7 +322,6 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
             }
 #endif
             if (2 * whole < group_out) tfkd_columns_times_weights(p, group, columns, to, count, 2 * whole, flags);
-            to += 3 * out_channels;
         }
     }
 }
