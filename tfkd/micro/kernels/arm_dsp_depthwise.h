@@ -70,7 +70,7 @@ typedef struct {
     int32_t rows;     /* rows of outputs, at stride 1 pairs of rows */
     int32_t skip;     /* bytes from the end of a row to the start of the next, in the pairs of rows */
     int32_t out_skip; /* the same in the output */
-    int32_t last;     /* 1: the last pair of rows has one row of outputs only */
+    int32_t last;     /* at stride 1, 1: the last pair of rows has one row of outputs only; else 0 */
     int32_t row;      /* bytes from a pair of rows to the next */
     const int32_t *bias, *multiplier;
     const int8_t *shift, *weights;
@@ -132,6 +132,26 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_a
     "ldrd r2, r3, [sp, #24]\n strb lr, [r2, r3]\n strb r11, [r2]\n"                                     \
     "ldr lr, [sp, #20]\n strb r12, [lr, r3]\n strb r10, [lr]\n"                                         \
     "add r2, r2, r3, lsl #1\n add lr, lr, r3, lsl #1\n strd lr, r2, [sp, #20]\n"
+
+/* Stride 1, the row y alone: 1 x 2 outputs, 18 products in 12 instructions. r11: address of the output; lr: bias. */
+#define TFKD_DW_LEFT_ALONE(one, w0, w1, s0, s2)                                                         \
+    one " r10, r2, " w0 ", " s0 "\n " one " r12, r3, " w0 ", " s2 "\n " one " r10, r3, " w1 ", r10\n"
+#define TFKD_DW_RIGHT_ALONE(one, w1, w2)                                                                \
+    one " r10, r2, " w2 ", r10\n " one " r12, r2, " w1 ", r12\n " one " r12, r3, " w2 ", r12\n"
+#define TFKD_DW_ALONE(scale, load, shift)                                                               \
+    "ldrd r2, r3, [r0], #32\n" TFKD_DW_LEFT_ALONE("smlad", "r4", "r5", "lr", "lr")                      \
+    "ldrd r2, r3, [r0]\n" TFKD_DW_RIGHT_ALONE("smlad", "r5", "r6")                                      \
+    "ldrd r2, r3, [r1], #32\n" TFKD_DW_LEFT_ALONE("smlabt", "r7", "r8", "r10", "r12")                   \
+    "ldrd r2, r3, [r1]\n" TFKD_DW_RIGHT_ALONE("smlabt", "r8", "r9")                                     \
+    "ldrd r2, r3, [sp, #8]\n" scale("r10") scale("r12") load shift("r10") shift("r12")                  \
+    "ldr r3, [sp, #28]\n strb r12, [r11, r3]\n strb r10, [r11]\n add r11, r11, r3, lsl #1\n"
+
+/* The last row of outputs at stride 1, where it has none below (`last` equals the rows left); 28 instructions a step. */
+#define TFKD_DW_LAST_ROW(scale, load, shift)                                                            \
+    "ldr r2, [sp, #36]\n ldr r3, [sp, #48]\n cmp r2, r3\n bne 1f\n ldr r11, [sp, #20]\n"                \
+    "5:\n" TFKD_DW_ALONE(scale, load, shift) "ldr r2, [sp]\n cmp r0, r2\n bne 5b\n"                    \
+    "ldrd r2, r3, [sp, #28]\n eors r2, r2, r3\n str r2, [sp, #28]\n bne 3f\n"                           \
+    "add r2, r0, #32\n str r2, [sp]\n b 5b\n"
 
 /* Stride 2: two outputs side by side, r10 from columns x, x+1, x+2 and r11 from x+2, x+3, x+4. `at` is the address in
  * rows y, y+1 (smlad: kernel rows 0 and 1), then in rows y+2, y+3 (smlabt: kernel row 2). */
@@ -197,9 +217,10 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_a
  *   1:      one step of `outputs` (stride 1: 2 x 2 outputs, 54 instructions by default; stride 2: two outputs, 34);
  *           repeat to the row's end; then step ^= odd: where that gives 0, once more for the single output of an odd
  *           width (both outputs of the step go to the same address, the valid one last), up to `advance` bytes further
- *   2:      on to the next row; in the last row with `last` the outputs below go to the address of the upper ones
+ *   5:      at stride 1 instead of 1:, one step of a last row that has none below
+ *   2:      on to the next row
  *   3:      repeat for the remaining channels */
-#define TFKD_DW_ROWS(name, outputs, scale, load, shift, bits, weights, advance)                         \
+#define TFKD_DW_ROWS(name, outputs, last_row, scale, load, shift, bits, weights, advance)               \
     TFKD_ASSEMBLY void name(const uint32_t *from TFKD_UNUSED, tfkd_rows_params *p TFKD_UNUSED) {        \
         __asm__ volatile(                                                                               \
             "push {r0, r1, r4-r11, lr}\n sub sp, #56\n"                                                 \
@@ -215,24 +236,25 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_a
             weights("r7", "r8", "r4", "r5", "r6")                                                       \
             "mov r10, r8\n" weights("r10", "r9", "r7", "r8", "r11") "mov r9, r11\n"                     \
             "ldr r1, [r1, #36]\n add r1, r0, r1\n"                                                      \
-            "0:\n ldr lr, [sp, #4]\n"                                                                   \
+            "0:\n ldr lr, [sp, #4]\n" last_row(scale, load, shift)                                      \
             "1:\n" outputs(scale, load, shift) "ldm sp, {r2, lr}\n cmp r0, r2\n bne 1b\n"               \
             "ldrd r2, r3, [sp, #28]\n eors r2, r2, r3\n str r2, [sp, #28]\n bne 2f\n"                   \
             "add r2, r0, #" advance "\n str r2, [sp]\n b 1b\n"                                          \
             "2:\n ldrd r2, r3, [sp, #36]\n subs r2, r2, #1\n beq 3f\n str r2, [sp, #36]\n"              \
             "add r0, r0, r3\n add r1, r1, r3\n ldr r3, [sp, #52]\n add r3, r0, r3\n str r3, [sp]\n"     \
-            "ldrd r10, r11, [sp, #20]\n ldrd r3, r12, [sp, #44]\n add r10, r10, r3\n add r11, r11, r3\n" \
-            "cmp r2, r12\n it eq\n moveq r11, r10\n strd r10, r11, [sp, #20]\n b 0b\n"                  \
+            "ldrd r10, r11, [sp, #20]\n ldr r3, [sp, #44]\n add r10, r10, r3\n add r11, r11, r3\n"       \
+            "strd r10, r11, [sp, #20]\n b 0b\n"                                                         \
             "3:\n ldr r1, [sp, #60]\n ldr r2, [r1, #56]\n subs r2, r2, #1\n str r2, [r1, #56]\n bne 4b\n" \
             "add sp, #64\n pop {r4-r11, pc}\n");                                                        \
     }
-#define TFKD_DW_VARIANTS(name, outputs, advance)                                                        \
-    TFKD_DW_ROWS(name, outputs, TFKD_DW_SCALE, TFKD_DW_LOAD_SHIFT, TFKD_DW_SHIFT, TFKD_DW_BITS,         \
-                 TFKD_DW_WEIGHTS, advance)                                                              \
-    TFKD_DW_ROWS(name##_one_shift, outputs, TFKD_DW_SCALE, "", TFKD_DW_SHIFT_ONE, TFKD_DW_BITS_ONE,     \
-                 TFKD_DW_WEIGHTS_ONE, advance)                                                          \
-    TFKD_DW_ROWS(name##_signed, outputs, TFKD_DW_SCALE_SIGNED, TFKD_DW_LOAD_SHIFT, TFKD_DW_SHIFT,       \
-                 TFKD_DW_BITS_SIGNED, TFKD_DW_WEIGHTS_SIGNED, advance)
-TFKD_DW_VARIANTS(tfkd_rows, TFKD_DW_STRIDE1, "32")
-TFKD_DW_VARIANTS(tfkd_rows_stride2, TFKD_DW_STRIDE2, "64")
+#define TFKD_DW_VARIANTS(name, outputs, last_row, advance)                                              \
+    TFKD_DW_ROWS(name, outputs, last_row, TFKD_DW_SCALE, TFKD_DW_LOAD_SHIFT, TFKD_DW_SHIFT,             \
+                 TFKD_DW_BITS, TFKD_DW_WEIGHTS, advance)                                                \
+    TFKD_DW_ROWS(name##_one_shift, outputs, last_row, TFKD_DW_SCALE, "", TFKD_DW_SHIFT_ONE,             \
+                 TFKD_DW_BITS_ONE, TFKD_DW_WEIGHTS_ONE, advance)                                        \
+    TFKD_DW_ROWS(name##_signed, outputs, last_row, TFKD_DW_SCALE_SIGNED, TFKD_DW_LOAD_SHIFT,            \
+                 TFKD_DW_SHIFT, TFKD_DW_BITS_SIGNED, TFKD_DW_WEIGHTS_SIGNED, advance)
+TFKD_DW_VARIANTS(tfkd_rows, TFKD_DW_STRIDE1, TFKD_DW_LAST_ROW, "32")
+#define TFKD_DW_NO_LAST_ROW(scale, load, shift)
+TFKD_DW_VARIANTS(tfkd_rows_stride2, TFKD_DW_STRIDE2, TFKD_DW_NO_LAST_ROW, "64")
 #endif

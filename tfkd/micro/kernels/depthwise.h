@@ -49,16 +49,51 @@ TFKD_INLINE void tfkd_depthwise_any(const tfkd_depthwise_params *p, const int8_t
     }
 }
 
+/* Bytes of the scratch buffer. */
+TFKD_INLINE int32_t tfkd_depthwise_bytes(const tfkd_depthwise_params *p) {
+    const int32_t pairs = (p->plane_height + 1) / 2 < p->row_pairs ? (p->plane_height + 1) / 2 : p->row_pairs;
+    return p->plane_width * (p->plane_height > 8 * pairs ? 2 * p->plane_height : 16 * pairs);
+}
+
 #if TFKD_DSP && !TFKD_MVE
+/* An image as 3x3 kernels see it: its rows, or its columns where these are more, so that rows are longer. */
+typedef struct {
+    int32_t height, width;         /* of the input */
+    int32_t out_height, out_width; /* of the output */
+    int32_t pad_top, pad_left;     /* before the first row and value */
+    int32_t row, pixel;            /* bytes from a row of the input, and from a value of a row, to the next */
+    int32_t out_row, out_pixel;    /* the same in the output */
+    int32_t plane_width, room;     /* values of a padded row; pairs of rows that the scratch buffer holds, at least 2 */
+} tfkd_view;
+
+/* Values of a padded row of `outputs` 3x3 windows: an even number, for two outputs at a time. */
+TFKD_INLINE int32_t tfkd_padded_width(int32_t outputs, int32_t stride) {
+    const int32_t width = (outputs - 1) * stride + 3;
+    return width + (width & 1) + (stride == 2 && outputs & 1 ? 2 : 0);
+}
+
+TFKD_BESIDE void tfkd_view_of(const tfkd_depthwise_params *p, tfkd_view *v) {
+    const int32_t channels = p->channels, step = channels * p->channel_multiplier;
+    const tfkd_view rows = {p->height, p->width, p->out_height, p->out_width, p->pad_top, p->pad_left,
+                            p->width * channels, channels, p->out_width * step, step, p->plane_width, p->row_pairs};
+    const int32_t size = tfkd_padded_width(p->out_height, p->stride_height);
+    const int32_t room = tfkd_depthwise_bytes(p) / (16 * size);
+    *v = rows;
+    if (p->channel_multiplier == 1 && p->out_height > 2 * p->out_width && room >= 2) {
+        const tfkd_view columns = {p->width, p->height, p->out_width, p->out_height, p->pad_left, p->pad_top,
+                                   channels, rows.row, step, rows.out_row, size, room};
+        *v = columns;
+    }
+}
+
 /* Rows `row` and `row` + 1 of the padded plane, of the four channels that start at `in`, as a pair of rows. Rows
  * outside the image repeat the zero point. */
-TFKD_INLINE void tfkd_gather_rows(const tfkd_depthwise_params *p, const tfkd_gather_params *within, const int8_t *in,
-                                  int32_t row, uint32_t *to) {
-    const int32_t y = row - p->pad_top, bytes = p->width * within->step, height = p->height;
-    const int above = y >= 0 && y < height, below = y + 1 >= 0 && y + 1 < height;
-    const uint32_t padding = (uint32_t)(uint8_t)p->zero_point * 0x01010101u;
-    const int8_t *upper = above ? in + y * bytes : (const int8_t *)&padding;
-    const int8_t *lower = below ? in + (y + 1) * bytes : (const int8_t *)&padding;
+TFKD_INLINE void tfkd_gather_rows(const tfkd_view *v, const tfkd_gather_params *within, const int8_t *in, int32_t row,
+                                  const uint32_t *padding, uint32_t *to) {
+    const int32_t y = row - v->pad_top;
+    const int above = y >= 0 && y < v->height, below = y + 1 >= 0 && y + 1 < v->height;
+    const int8_t *upper = above ? in + y * v->row : (const int8_t *)padding;
+    const int8_t *lower = below ? in + (y + 1) * v->row : (const int8_t *)padding;
     if (above && below) {
         tfkd_gather(upper, lower, to, within);
         return;
@@ -73,6 +108,13 @@ typedef struct {
     uint32_t words[8]; /* a type that compilers copy by `ldm` and `stm` */
 } tfkd_eight;
 
+/* 3x3 weights of some channels with rows and columns exchanged. */
+TFKD_BESIDE void tfkd_turn(const int8_t *weights, int8_t *to, int32_t count) {
+    for (; count > 0; count--, weights += 9)
+        for (int32_t x = 0; x < 3; x++)
+            for (int32_t y = 0; y < 3; y++) *to++ = weights[3 * y + x];
+}
+
 typedef void (*tfkd_rows_function)(const uint32_t *from, tfkd_rows_params *p);
 
 /* 3x3 at stride 1 or 2, four channels at a time. The scratch buffer holds `room` pairs of rows; a step computes the
@@ -80,29 +122,36 @@ typedef void (*tfkd_rows_function)(const uint32_t *from, tfkd_rows_params *p);
  * compute: the variant of tfkd_rows for the layer. */
 TFKD_NOINLINE static void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out,
                                              uint32_t *plane, tfkd_rows_function compute) {
-    const int32_t channels = p->channels, times = p->channel_multiplier, stride = p->stride_width, room = p->row_pairs;
-    const int32_t height = p->out_height, all = stride == 2 ? height : (height + 1) >> 1, size = p->plane_width * 4;
-    const int32_t step = channels * times, row = p->out_width * step, down = stride == 2 ? row : 2 * row;
-    const int32_t twos = p->out_width >> 1, odd = p->out_width & 1, length = 32 * stride * twos;
+    tfkd_view v;
+    tfkd_view_of(p, &v);
+    const int32_t channels = p->channels, times = p->channel_multiplier, stride = p->stride_width, room = v.room;
+    const int32_t height = v.out_height, all = stride == 2 ? height : (height + 1) >> 1, size = v.plane_width * 4;
+    const int32_t step = v.out_pixel, row = v.out_row, down = stride == 2 ? row : 2 * row;
+    const int32_t twos = v.out_width >> 1, odd = v.out_width & 1, length = 32 * stride * twos;
     const uint32_t padding = ((uint32_t)p->zero_point & 0xffffu) | ((uint32_t)p->zero_point << 16);
-    const int32_t left = p->pad_left, count = tfkd_clamp(p->plane_width - left, 0, p->width);
+    const uint32_t bytes = (uint32_t)(uint8_t)p->zero_point * 0x01010101u;
+    const int32_t left = v.pad_left, count = tfkd_clamp(v.plane_width - left, 0, v.width);
     const int32_t alone = left & (count > 0); /* with odd padding the first column is the second of its two */
-    const tfkd_gather_params within = {channels, (count - alone) >> 1, alone, (count - alone) & 1, channels};
+    const tfkd_gather_params within = {v.pixel, (count - alone) >> 1, alone, (count - alone) & 1, v.pixel};
     const tfkd_eight margin = {{padding, padding, padding, padding, padding, padding, padding, padding}};
     tfkd_eight *eights = (tfkd_eight *)(void *)plane;
+    int8_t turned[36];
     for (int32_t i = 0; i < size / 8 * (room <= all ? room : all + 1); i++) eights[i] = margin;
     for (int32_t c = 0; c < channels; c += 4) {
         const int32_t first = c + 4 <= channels ? c : channels - 4;
+        const int8_t *weights = p->weights + 9 * c * times;
+        if (v.pixel != channels) tfkd_turn(weights, turned, first + 4 - c), weights = turned;
         for (int32_t done = 0, held = 0; done < all;) {
             for (; held < room && done + held <= all; held++)
-                tfkd_gather_rows(p, &within, in + first, 2 * (done + held), plane + held * size + (left >> 1) * 8);
+                tfkd_gather_rows(&v, &within, in + first, 2 * (done + held), &bytes,
+                                 plane + held * size + (left >> 1) * 8);
             const int32_t rows = held - 1, last = stride == 1 && (height & 1) && done + rows == all;
             for (int32_t i = c; i < first + 4; i = times == 1 ? first + 4 : i + 1) {
                 const int32_t o = i * times;
                 tfkd_rows_params these = {
-                    length, out + done * down + o, stride == 2 || (last && rows == 1) ? 0 : row, step, odd ? step : 0,
+                    length, out + done * down + o, stride == 2 ? 0 : row, step, odd ? step : 0,
                     rows, size * 4 - length - odd * 32 * stride, down - 2 * twos * step, last, size * 4,
-                    p->bias + o, p->multiplier + o, p->shift + o, p->weights + 9 * o,
+                    p->bias + o, p->multiplier + o, p->shift + o, weights + 9 * (i - c) * times,
                     times == 1 ? first + 4 - c : times, 2 * p->out_zero_point + 1, times == 1 ? 8 : 0};
                 compute(plane + 2 * (i - first), &these);
             }
@@ -152,12 +201,6 @@ TFKD_INLINE void tfkd_output_row(const tfkd_depthwise_params *p, const tfkd_scal
         else tfkd_taps(&sums, from, weights, rows, columns, step, row, lanes);
         vstrbq_p_s8(out, tfkd_requantize_16(&sums, scaling, zero_point, least, most, flags), some);
     }
-}
-
-/* Bytes of the scratch buffer. */
-TFKD_INLINE int32_t tfkd_depthwise_bytes(const tfkd_depthwise_params *p) {
-    const int32_t pairs = (p->plane_height + 1) / 2 < p->row_pairs ? (p->plane_height + 1) / 2 : p->row_pairs;
-    return p->plane_width * (p->plane_height > 8 * pairs ? 2 * p->plane_height : 16 * pairs);
 }
 
 /* Up to 16 channels at a time, as many as the scratch buffer has room for: the rows that a row of outputs reads, or
