@@ -16,7 +16,7 @@ from tfkd import micro
 from tfkd.micro import lowering
 from tfkd.micro.graph import Graph, Op
 from tfkd.micro.lowering.channel_pairs import ChannelPairs, packed_weights
-from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, ONE_SHIFT, SIGNED, WIDE, Fields, Layer, int8, same_quantization
+from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, SIGNED, WIDE, Fields, Layer, int8, same_quantization
 
 
 def absolute(graph: Graph, op: Op) -> list[Layer]:
@@ -47,8 +47,8 @@ def channel_pairs(draw: st.DrawFn) -> tuple[ChannelPairs, int]:
     """Requantization of one to six channels in one to three groups, and the flags of its layer."""
     fast = draw(st.booleans())
     if fast:
-        flags = draw(st.sampled_from([0, ONE_SHIFT, SIGNED]))
-        shifts = st.integers(3, 9) if flags & ONE_SHIFT else st.integers(0, 14)
+        flags = draw(st.sampled_from([0, SIGNED]))
+        shifts = st.integers(0, 14)
     else:
         flags = draw(st.integers(0, 15).filter(lambda flags: flags & (ANY_SHIFT | WIDE | CLAMP)))
         shifts = st.integers(-31, 30)
@@ -83,9 +83,8 @@ def test_record_of_the_fast_form_has_the_documented_words() -> None:
     shifts = -(2**31) + ((6 + 7) << 8) + 4  # bit 31: the last pair
     offsets = [(2 * zero_point + 1) << 4, ((2 * zero_point + 1) << 13) + 64]
     assert records == [256 * -3 + 5, 5, shifts, 2**30, 2**30 + 1, *offsets]
-    one_shift = pairs.pack(ONE_SHIFT, odd=1, zero_point=zero_point)[0, 0].tolist()
-    assert one_shift[2] == ((6 + 7) << 8) + 11 - 4  # with an odd number of channels no full pair is the last one here
-    assert one_shift[5] == ((2 * zero_point + 1) << 10) + (1 << 5)
+    odd = pairs.pack(0, odd=1, zero_point=zero_point)[0, 0].tolist()
+    assert odd[2] == ((6 + 7) << 8) + 4  # with an odd number of channels no full pair is the last one here
 
 
 @given(st.integers(-127, 127), st.integers(-127, 127))

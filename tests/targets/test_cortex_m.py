@@ -120,7 +120,8 @@ def test_each_form_of_addition_and_dense_layer_gives_the_bits_of_tflite_micro() 
         assert np.array_equal(run.outputs[0], expected), level
 
 
-def test_convolutions_at_edges_give_the_bits_of_tflite_micro() -> None:
+@pytest.mark.parametrize("zero_point", [-9, -128])
+def test_convolutions_at_edges_give_the_bits_of_tflite_micro(zero_point: int) -> None:
     """Kernels as large as the image, strides above the kernel, and rows that do not fill the steps of three fields."""
     made = Net(random.Random(4), kernel=5)
     x = made.input((1, 23, 17, 1))
@@ -128,12 +129,37 @@ def test_convolutions_at_edges_give_the_bits_of_tflite_micro() -> None:
         _, h, w, depth = made.shape(x)
         weights, scales = made.weights((channels, min(5, h), min(4, w), depth), channels, 0, per_channel=True)
         window = {"padding": 0, "strideH": 1, "strideW": 1 + channels % 2, "dilationHFactor": 1, "dilationWFactor": 1}
-        out = made.tensor((1, h, -(-w // window["strideW"]), channels), scales=[made.steps(x)[0]], zero_points=[-9])
+        shape = (1, h, -(-w // window["strideW"]), channels)
+        out = made.tensor(shape, scales=[made.steps(x)[0]], zero_points=[zero_point])
         options = schema.Conv2DOptionsT(**window)
         x = made.op("CONV_2D", [x, weights, made.bias(x, scales, channels)], [out], options)
     model = TFLiteModel.load(made.bytes(x))
     expected = targets.get("tflm").run(model, samples(model), latency=False).outputs[0]
     assert len(np.unique(expected)) > 100
+    run = targets.get("cortex-m4").run(model, samples(model), latency=False)
+    assert np.array_equal(run.outputs[0], expected)
+
+
+@pytest.mark.parametrize("zero_point", [-9, -128])
+def test_depthwise_convolutions_of_high_and_odd_images_give_the_bits_of_tflite_micro(zero_point: int) -> None:
+    """Images that are computed by columns, single last rows and columns, and strides of two."""
+    made = Net(random.Random(6))
+    x = made.input((1, 25, 5, 21))
+    for stride, padding in ((1, 0), (1, 1), (2, 0), (1, 0)):
+        _, h, w, depth = made.shape(x)
+        shape = (1, made.window(h, 3, stride, 1, padding), made.window(w, 3, stride, 1, padding), depth)
+        weights, scales = made.weights((1, 3, 3, depth), depth, 3, per_channel=True)
+        window = {"padding": padding, "strideH": stride, "strideW": stride, "dilationHFactor": 1, "dilationWFactor": 1}
+        out = made.tensor(shape, scales=[made.steps(x)[0]], zero_points=[zero_point])
+        options = schema.DepthwiseConv2DOptionsT(depthMultiplier=1, **window)
+        x = made.op("DEPTHWISE_CONV_2D", [x, weights, made.bias(x, scales, depth)], [out], options)
+    model = TFLiteModel.load(made.bytes(x))
+    layers = lower(read(model))[0]
+    high = [layer for layer in layers if layer.number("out_height") > 2 * layer.number("out_width")]
+    # two pairs of columns fit the scratch buffer
+    assert sum(32 * (layer.number("plane_height") + 1) <= layer.scratch_bytes for layer in high) == 2
+    expected = targets.get("tflm").run(model, samples(model), latency=False).outputs[0]
+    assert len(np.unique(expected)) > 50
     run = targets.get("cortex-m4").run(model, samples(model), latency=False)
     assert np.array_equal(run.outputs[0], expected)
 

@@ -13,8 +13,9 @@ The passes, in order:
 8. `lowering.lower` turns each op into calls of C kernels with their constants.
 9. `streaming.choose` selects layers that run row by row, and `merging.merge` lets layers share one copy of a kernel;
    both are optional.
-10. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
-11. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
+10. `one_product.choose` finds numbers for convolutions that need fewer instructions for each output.
+11. `placement.place` gives each tensor an offset in the arena, with `memory_plan.plan`.
+12. `emitter.emit` writes the C. `export.write` adds a self-test and build files.
 
 LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the tests) compute the same for all ops except:
 
@@ -77,6 +78,7 @@ def emit(
     from tfkd.micro.hidden_states import add as add_states
     from tfkd.micro.lowering import OPS, lower
     from tfkd.micro.merging import merge
+    from tfkd.micro.one_product import choose as choose_numbers
     from tfkd.micro.padding import fold_padding
     from tfkd.micro.resources import resolve
     from tfkd.micro.streaming import choose
@@ -95,4 +97,5 @@ def emit(
     graph, elimination = eliminate(graph, layers, keep_dead=keep_dead)
     layers, aliases = lower(graph)
     chains = choose(graph, layers, aliases) if stream else ()
-    return write(graph, merge(layers) if size else layers, aliases, name, elimination, chains)
+    numbered = choose_numbers(merge(layers) if size else layers, alike=size)
+    return write(graph, numbered, aliases, name, elimination, chains)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfkd.micro.lowering.channel_pairs import ChannelPairs
-from tfkd.micro.lowering.layer import ANY_SHIFT, BY_PLANE, BY_ROWS, CLAMP, ONE_SHIFT, SIGNED, WIDE, Layer
+from tfkd.micro.lowering.layer import ANY_SHIFT, BY_PLANE, BY_ROWS, CLAMP, SIGNED, WIDE, Layer
 
 # Flags of layers that the fast form does not take.
 _SLOW = ANY_SHIFT | CLAMP | WIDE
@@ -24,7 +24,7 @@ _ADDING = {
     "fully_connected": _SLOW | SIGNED,
 }
 # Flags that leave cases out are set only if all layers of the copy have them. For the addition, bits 0 to 2.
-_OMITTING = {"convolution": ONE_SHIFT, "depthwise": ONE_SHIFT, "addition": 7}
+_OMITTING = {"addition": 7}
 
 
 def merge(layers: Sequence[Layer]) -> list[Layer]:

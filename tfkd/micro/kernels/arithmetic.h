@@ -9,19 +9,19 @@
 
 /* Properties of a layer, known when the code is generated, so that the compiler drops what is not needed.
  *
- *   flag            meaning
- *   TFKD_ANY_SHIFT  `shift` holds exponents of either sign; without it, the right shift minus 1, >= 0
- *   TFKD_SIGNED     negative results survive the clamp, so their halves must round away from zero
- *   TFKD_CLAMP      the output range is narrower than int8, or sums exceed the range in which `ssat` is exact
- *   TFKD_WIDE       sums may exceed 2^30, or two channels do not fit one packed sum
- *   TFKD_ONE_SHIFT  all values of `shift` are in 3..9: sums are shifted left first, so that one right shift serves all
- *   TFKD_BY_ROWS    depthwise: some of the layers use the form by pairs of rows
- *   TFKD_BY_PLANE   depthwise: some of the layers do not */
+ *   flag              meaning
+ *   TFKD_ANY_SHIFT    `shift` holds exponents of either sign; without it, the right shift minus 1, >= 0
+ *   TFKD_SIGNED       negative results survive the clamp, so their halves must round away from zero
+ *   TFKD_CLAMP        the output range is narrower than int8, or sums exceed the range in which `ssat` is exact
+ *   TFKD_WIDE         sums may exceed 2^30, or two channels do not fit one packed sum
+ *   TFKD_ONE_PRODUCT  convolutions: biases, multipliers and offsets are those of tfkd_one_product
+ *   TFKD_BY_ROWS      depthwise: some of the layers use the form by pairs of rows
+ *   TFKD_BY_PLANE     depthwise: some of the layers do not */
 #define TFKD_ANY_SHIFT 1
 #define TFKD_SIGNED 2
 #define TFKD_CLAMP 4
 #define TFKD_WIDE 8
-#define TFKD_ONE_SHIFT 16
+#define TFKD_ONE_PRODUCT 16
 #define TFKD_BY_ROWS 32
 #define TFKD_BY_PLANE 64
 
@@ -61,6 +61,19 @@ TFKD_INLINE int32_t tfkd_high_mul(int32_t a, int32_t b) {
     return (int32_t)(((high + (rest < 0x40000000u)) << 1) | (rest >> 31));
 #else
     return (int32_t)(((int64_t)a * b + 0x40000000) >> 31);
+#endif
+}
+
+/* (a * b) >> 32 for b >= 0. */
+TFKD_INLINE int32_t tfkd_high_word(int32_t a, int32_t b) {
+#if defined(__thumb__) && !defined(__thumb2__)
+    const int32_t a_high = a >> 16, b_high = b >> 16; /* as above */
+    const uint32_t a_low = (uint32_t)a & 0xffffu, b_low = (uint32_t)b & 0xffffu;
+    const int32_t middle = a_high * (int32_t)b_low + (int32_t)((a_low * b_low) >> 16);
+    const uint32_t second = a_low * (uint32_t)b_high + ((uint32_t)middle & 0xffffu);
+    return a_high * b_high + (middle >> 16) + (int32_t)(second >> 16);
+#else
+    return (int32_t)(((int64_t)a * b) >> 32);
 #endif
 }
 
@@ -112,6 +125,21 @@ TFKD_INLINE int32_t tfkd_requantize(int32_t sum, int32_t multiplier, int32_t shi
     int32_t x = flags & TFKD_WIDE ? tfkd_high_mul(sum, multiplier) : tfkd_high_mul_small(sum, multiplier);
     if (flags & TFKD_SIGNED) x += x >> 31;
     return tfkd_saturate_half((x >> shift) + 2 * zero_point + 1, least, most, flags);
+}
+
+/* Right shifts of tfkd_one_product: x is a sum with its bias, or 256 times that. */
+#define TFKD_SHIFT_OF_SUM 3
+#define TFKD_SHIFT_OF_256 11
+
+/* An output from one product with numbers that were found when the code was generated, for which it has the bits of
+ * tfkd_requantize. */
+TFKD_INLINE int32_t tfkd_one_product(int32_t x, int32_t multiplier, int32_t offset, int32_t shift) {
+    return tfkd_clamp((tfkd_high_word(x, multiplier) + offset) >> shift, -128, 127);
+}
+
+/* Offset of tfkd_one_product for 256 times a sum: the zero point and one half. */
+TFKD_INLINE int32_t tfkd_usual_offset(int32_t zero_point) {
+    return (2 * zero_point + 1) * (1 << (TFKD_SHIFT_OF_256 - 1));
 }
 
 /* Whether kernels pass twice the accumulator, which saves the shift before `smmulr`. */

@@ -5,6 +5,7 @@
  *   function            instruction          result
  *   tfkd_even           sxtb16 x             (b2, b0), each sign-extended to 16 bits
  *   tfkd_odd            sxtb16 x, ror #8     (b3, b1), each sign-extended to 16 bits
+ *   tfkd_sum_of_halves  uadd16               sums of the high and of the low halves
  *   tfkd_mac2           smlad                sum + a.low * b.low + a.high * b.high
  *   tfkd_high_mul_twice smmulr               (a * b + 2^31) >> 32
  *   tfkd_saturate_8     ssat #8, asr #1      x >> 1, saturated to [-128, 127] */
@@ -20,6 +21,12 @@ TFKD_INLINE uint32_t tfkd_even(uint32_t bytes) {
 TFKD_INLINE uint32_t tfkd_odd(uint32_t bytes) {
     uint32_t result;
     __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(bytes));
+    return result;
+}
+
+TFKD_INLINE uint32_t tfkd_sum_of_halves(uint32_t a, uint32_t b) {
+    uint32_t result;
+    __asm__("uadd16 %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
     return result;
 }
 

@@ -69,23 +69,21 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_pairs_params, weights) == 28, tfkd_pairs_params
 /* Requantization in tfkd_pairs. x is a sum with its bias; the output replaces it.
  *
  *   register   content
- *   r0         right shift: byte 0 for the first channel, then byte 1 for the second
+ *   r0         signed: right shift, byte 0 for the first channel, then byte 1 for the second
  *   r10, r11   multiplier of the first, the second channel
- *   r12, lr    offset of the first, the second channel: (2 * zero point + 1) << shift, plus a rounding half where the
- *              product is not rounded
+ *   r12, lr    offset of the first, the second channel; signed: (2 * zero point + 1) << shift
  *
  *   variant       first channel, x = A                             second channel, x = 256 * B
- *   default       (2A * m + 2^31) >> 32, + offset, >> shift        (256B * m) >> 32, + offset, >> shift + 7
- *   one shift     ((A << 11 - shift) * m >> 32) + offset, >> 10    as the default
- *   signed        as the default, but -1 is added to negative      2B = 256B >> 7, then as the first channel
- *                 products before the offset
+ *   one product   (A * m >> 32) + offset, >> 3                     (256B * m >> 32) + offset, >> 11
+ *   signed        (2A * m + 2^31) >> 32, -1 if negative,           2B = 256B >> 7, then as the first channel
+ *                 + offset, >> shift + 1
  *
- * The last bit is shifted out by `ssat ..., asr #1`, which saturates to int8 as well. */
+ * `ssat ..., asr #` saturates to int8 as well; of the signed shift, it is the last bit. */
+#define TFKD_CONV_FIRST(x)                                                                              \
+    "smmla " x ", " x ", r10, r12\n ssat " x ", #8, " x ", asr #" TFKD_TEXT(TFKD_SHIFT_OF_SUM) "\n"
+#define TFKD_CONV_SECOND(x)                                                                             \
+    "smmla " x ", " x ", r11, lr\n ssat " x ", #8, " x ", asr #" TFKD_TEXT(TFKD_SHIFT_OF_256) "\n"
 #define TFKD_CONV_SATURATE(x) "asr " x ", " x ", r0\n ssat " x ", #8, " x ", asr #1\n"
-#define TFKD_CONV_FIRST(x) "lsl " x ", " x ", #1\n smmlar " x ", " x ", r10, r12\n" TFKD_CONV_SATURATE(x)
-#define TFKD_CONV_FIRST_ONE_SHIFT(x)                                                                    \
-    "lsl " x ", " x ", r0\n smmla " x ", " x ", r10, r12\n ssat " x ", #8, " x ", asr #11\n"
-#define TFKD_CONV_SECOND(x) "smmla " x ", " x ", r11, lr\n" TFKD_CONV_SATURATE(x)
 #define TFKD_CONV_ADD_SIGNED(x, offset) TFKD_ROUND_AWAY(x) "add " x ", " x ", " offset "\n" TFKD_CONV_SATURATE(x)
 #define TFKD_CONV_FIRST_SIGNED(x) "lsl " x ", " x ", #1\n smmulr " x ", " x ", r10\n" TFKD_CONV_ADD_SIGNED(x, "r12")
 #define TFKD_CONV_SECOND_SIGNED(x) "asr " x ", " x ", #7\n smmulr " x ", " x ", r11\n" TFKD_CONV_ADD_SIGNED(x, "lr")
@@ -123,8 +121,8 @@ TFKD_STATIC_ASSERT((TFKD_CONV_STEPS & (TFKD_CONV_STEPS - 1)) == 0, tfkd_conv_ste
  *           save registers, copy the parameters to the stack                            7
  *   0:      next pair: load biases, multiply the first four values, jump into 1:        23 a pair
  *   1:      unrolled: four values of three columns; repeat until r0 == stop             17 a step (25 cycles on M4)
- *   2:      load shifts, multipliers, offsets; requantize six sums; merge two channels  37 a pair (one shift 34,
- *           into 16 bits; store column 2, 1, 0, so that an unused column (step 0) is    signed 54)
+ *   2:      load shifts, multipliers, offsets; requantize six sums; merge two channels  28 a pair (signed 54)
+ *           into 16 bits; store column 2, 1, 0, so that an unused column (step 0) is
  *           overwritten by the next; repeat until the sign of the shifts is set
  *
  * `add pc, r12` jumps to its own address + 4 + r12: it and the `nop` are 2 bytes each, so r12 = 0 jumps to label 1.
@@ -160,7 +158,6 @@ TFKD_STATIC_ASSERT((TFKD_CONV_STEPS & (TFKD_CONV_STEPS - 1)) == 0, tfkd_conv_ste
             "bpl 0b\n"                                                                                  \
             "add sp, #28\n pop {r4-r11, pc}\n");                                                        \
     }
-TFKD_CONV_PAIRS(tfkd_pairs_one_shift, TFKD_CONV_FIRST_ONE_SHIFT, "", TFKD_CONV_SECOND)
 TFKD_CONV_PAIRS(tfkd_pairs, TFKD_CONV_FIRST, "", TFKD_CONV_SECOND)
 TFKD_CONV_PAIRS(tfkd_pairs_signed, TFKD_CONV_FIRST_SIGNED, TFKD_CONV_SECOND_SIGNED_BITS, TFKD_CONV_SECOND_SIGNED)
 
@@ -187,26 +184,26 @@ TFKD_STATIC_ASSERT(sizeof(tfkd_three_params) == 28, tfkd_three_params_must_be_se
  *   register      content                                     stack
  *   r0            where the next four values go               [sp]     fours
  *   r1, r12, lr   addresses in fields 0, 1, 2                 [sp,4]   rest
- *   r3            0 or 8: the place after an odd value is     [sp,8]   next
- *                 8 bytes further, beyond the other columns   [sp,12]  runs left
- *   r4 - r9       values                                      label  what
- *   r10           fours or values left                        1:     next run; an odd number of fours: to 6:
- *   r11           where the next single value goes            2:, 6: four values of each field, 10 instructions
- *                                                             4:     one value of each field
+ *   r2            runs left                                   [sp,8]   next
+ *   r3            0 or 8: the place after an odd value is
+ *                 8 bytes further, beyond the other columns   label  what
+ *   r4 - r9       values                                      1:     next run; an odd number of fours: to 6:
+ *   r10           fours or values left                        2:, 6: four values of each field, 10 instructions
+ *   r11           where the next single value goes            4:     one value of each field
  *                                                             5:     on to the next run */
 TFKD_ASSEMBLY void tfkd_widen_three(int16_t *columns TFKD_UNUSED, const int8_t *from TFKD_UNUSED,
                                     const tfkd_three_params *p TFKD_UNUSED) {
     __asm__ volatile(
-        "push {r4-r11, lr}\n ldm r2, {r2-r8}\n push {r5-r8}\n"
-        "add r12, r1, r2\n add lr, r1, r3\n add r11, r0, r4\n movs r3, #8\n"
-        "1:\n ldr r10, [sp]\n cmp r10, #0\n beq 3f\n tst r10, #1\n bne 6f\n"
+        "push {r4-r11, lr}\n ldm r2, {r2-r8}\n push {r5-r7}\n"
+        "add r12, r1, r2\n add lr, r1, r3\n add r11, r0, r4\n mov r2, r8\n movs r3, #8\n"
+        "1:\n ldr r10, [sp]\n lsrs r4, r10, #1\n bcs 6f\n beq 3f\n"
         "2:\n" TFKD_WIDEN_FOUR "6:\n" TFKD_WIDEN_FOUR "subs r10, r10, #2\n bgt 2b\n"
         "3:\n ldr r10, [sp, #4]\n cmp r10, #0\n beq 5f\n"
         "4:\n ldrsb r4, [r1], #1\n ldrsb r5, [r12], #1\n ldrsb r6, [lr], #1\n"
         "strh r4, [r11]\n strh r5, [r11, #4]\n strh r6, [r11, #8]\n"
         "eor r3, r3, #8\n add r11, r11, r3\n adds r11, r11, #2\n subs r10, r10, #1\n bne 4b\n"
-        "5:\n ldrd r4, r5, [sp, #8]\n add r1, r1, r4\n add r12, r12, r4\n add lr, lr, r4\n"
-        "subs r5, r5, #1\n str r5, [sp, #12]\n bne 1b\n"
-        "add sp, #16\n pop {r4-r11, pc}\n");
+        "5:\n subs r2, r2, #1\n beq 7f\n"
+        "ldr r4, [sp, #8]\n add r1, r1, r4\n add r12, r12, r4\n add lr, lr, r4\n b 1b\n"
+        "7:\n add sp, #12\n pop {r4-r11, pc}\n");
 }
 #endif

@@ -73,9 +73,9 @@ typedef struct {
     int32_t last;     /* at stride 1, 1: the last pair of rows has one row of outputs only; else 0 */
     int32_t row;      /* bytes from a pair of rows to the next */
     const int32_t *bias, *multiplier;
-    const int8_t *shift, *weights;
+    const int8_t *shift, *weights; /* shift: unless signed, the channel's part of the offset */
     int32_t channels;
-    int32_t offset;  /* 2 * zero point + 1 */
+    int32_t offset; /* of all channels; signed: 2 * zero point + 1, before the shift */
     int32_t advance; /* bytes from a channel to the next in the pairs of rows */
 } tfkd_rows_params;
 TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, last) == 32, tfkd_rows_params_must_begin_with_nine_words);
@@ -85,19 +85,18 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, shift) == 48, tfkd_rows_params_shi
 TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, channels) == 56, tfkd_rows_params_channels_must_be_at_56);
 TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_advance_must_be_at_64);
 
-/* Requantization. r2: multiplier, r3: offset; then r2: shift. Weights and bias are scaled beforehand (label 4), so that
- * x is a multiple of the sum:
+/* Requantization. r2: multiplier, r3: offset; then r2: shift. Weights are scaled beforehand (label 4), so that x is a
+ * multiple of the sum:
  *
- *   variant     x                    first step (DW_SCALE)                     second step (DW_SHIFT)
- *   default     256 * sum            (x * m >> 32) + offset                    >> shift + 7, then ssat, asr #1
- *   one shift   sum << 11 - shift    (x * m >> 32) + offset                    ssat, asr #11
- *   signed      2 * sum              (x * m + 2^31) >> 32, -1 if negative,     >> shift, then ssat, asr #1
- *                                    + offset */
+ *   variant       x           first step (DW_SCALE)              second step (DW_SHIFT)
+ *   one product   256 * sum   (x * m >> 32) + offset             ssat, asr #11
+ *   signed        2 * sum     (x * m + 2^31) >> 32,              >> shift, then ssat, asr #1
+ *                             -1 if negative, + offset */
 #define TFKD_DW_SCALE(x) "smmla " x ", " x ", r2, r3\n"
 #define TFKD_DW_SCALE_SIGNED(x) "smmulr " x ", " x ", r2\n" TFKD_ROUND_AWAY(x) "add " x ", " x ", r3\n"
 #define TFKD_DW_LOAD_SHIFT "ldr r2, [sp, #16]\n"
-#define TFKD_DW_SHIFT(x) "asr " x ", " x ", r2\n ssat " x ", #8, " x ", asr #1\n"
-#define TFKD_DW_SHIFT_ONE(x) "ssat " x ", #8, " x ", asr #11\n"
+#define TFKD_DW_SHIFT(x) "ssat " x ", #8, " x ", asr #" TFKD_TEXT(TFKD_SHIFT_OF_256) "\n"
+#define TFKD_DW_SHIFT_SIGNED(x) "asr " x ", " x ", r2\n ssat " x ", #8, " x ", asr #1\n"
 #define TFKD_DW_EACH_OUTPUT(do) do("r10") do("r11") do("r12") do("lr")
 
 /* Stride 1: 2 x 2 outputs from 4 x 4 values, 36 products in 24 instructions.
@@ -168,14 +167,12 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_a
     "ldrd r2, r3, [sp, #24]\n strb r11, [r2, r3]\n strb r10, [r2]\n"                                    \
     "add r2, r2, r3, lsl #1\n str r2, [sp, #24]\n"
 
-/* Weights of two kernel rows (`first`, `second`: registers with three bytes each) as halves, scaled like the bias:
- * w0, w1, w2 for kernel columns 0, 1, 2, the first row in the low half.
+/* Weights of two kernel rows (`first`, `second`: registers with three bytes each) as halves, scaled: w0, w1, w2 for
+ * kernel columns 0, 1, 2, the first row in the low half.
  *
- *   variant     factor           how
- *   default     256              each byte is moved into the upper byte of its half
- *   signed      2                sign extension, then x + x
- *   one shift   2^(11 - shift)   sign extension, then a shift of the word; r12 masks the bits that move from the low
- *                                into the high half */
+ *   variant       factor   how
+ *   one product   256      each byte is moved into the upper byte of its half
+ *   signed        2        sign extension, then x + x */
 #define TFKD_DW_WEIGHTS(first, second, w0, w1, w2)                                                      \
     "pkhbt " w1 ", " first ", " second ", lsl #16\n pkhtb " w2 ", " second ", " first ", asr #16\n"     \
     "lsl " w0 ", " w1 ", #8\n and " w1 ", " w1 ", #0xff00ff00\n and " w0 ", " w0 ", #0xff00ff00\n"      \
@@ -184,19 +181,11 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_a
     "pkhbt " w1 ", " first ", " second ", lsl #16\n pkhtb " w2 ", " second ", " first ", asr #16\n"     \
     "sxtb16 " w0 ", " w1 "\n sxtb16 " w1 ", " w1 ", ror #8\n sxtb16 " w2 ", " w2 "\n"                   \
     "sadd16 " w0 ", " w0 ", " w0 "\n sadd16 " w1 ", " w1 ", " w1 "\n sadd16 " w2 ", " w2 ", " w2 "\n"
-#define TFKD_DW_SHIFT_WEIGHT(w) "lsl " w ", " w ", lr\n and " w ", " w ", r12\n"
-#define TFKD_DW_WEIGHTS_ONE(first, second, w0, w1, w2)                                                  \
-    "pkhbt " w1 ", " first ", " second ", lsl #16\n pkhtb " w2 ", " second ", " first ", asr #16\n"     \
-    "sxtb16 " w0 ", " w1 "\n sxtb16 " w1 ", " w1 ", ror #8\n sxtb16 " w2 ", " w2 "\n"                   \
-    TFKD_DW_SHIFT_WEIGHT(w0) TFKD_DW_SHIFT_WEIGHT(w1) TFKD_DW_SHIFT_WEIGHT(w2)
 
-/* Scales bias (r4), offset (r10) and shift (r6) of a channel like its weights. For one shift also lr: the left shift
- * 11 - shift, and r12: the mask of TFKD_DW_SHIFT_WEIGHT. */
-#define TFKD_DW_BITS "adds r6, r6, #7\n lsl r10, r10, r6\n add r10, r10, #64\n lsl r4, r4, #8\n"
+/* The offset (r10) of a channel from that of all and the channel's part or shift (r6); signed also the bias (r4), scaled
+ * like its weights. */
+#define TFKD_DW_BITS "add r10, r10, r6\n"
 #define TFKD_DW_BITS_SIGNED "lsl r10, r10, r6\n lsl r4, r4, #1\n"
-#define TFKD_DW_BITS_ONE                                                                                \
-    "rsb lr, r6, #11\n lsl r4, r4, lr\n movs r3, #1\n lsl r3, r3, lr\n lsl r10, r10, #10\n"             \
-    "add r10, r10, r3, lsr #2\n movw r12, #0xffff\n mvn r3, r12\n lsl r3, r3, lr\n orr r12, r12, r3\n"
 
 /* Rows of outputs of some channels.
  *
@@ -214,7 +203,7 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_a
  *   label   what
  *   4:      next channel: load its bias, multiplier, shift and nine weights; scale them; advance the pointers in p
  *   0:      next row of outputs
- *   1:      one step of `outputs` (stride 1: 2 x 2 outputs, 54 instructions by default; stride 2: two outputs, 34);
+ *   1:      one step of `outputs` (stride 1: 2 x 2 outputs, 49 instructions; stride 2: two outputs, 31);
  *           repeat to the row's end; then step ^= odd: where that gives 0, once more for the single output of an odd
  *           width (both outputs of the step go to the same address, the valid one last), up to `advance` bytes further
  *   5:      at stride 1 instead of 1:, one step of a last row that has none below
@@ -248,12 +237,10 @@ TFKD_STATIC_ASSERT(offsetof(tfkd_rows_params, advance) == 64, tfkd_rows_params_a
             "add sp, #64\n pop {r4-r11, pc}\n");                                                        \
     }
 #define TFKD_DW_VARIANTS(name, outputs, last_row, advance)                                              \
-    TFKD_DW_ROWS(name, outputs, last_row, TFKD_DW_SCALE, TFKD_DW_LOAD_SHIFT, TFKD_DW_SHIFT,             \
-                 TFKD_DW_BITS, TFKD_DW_WEIGHTS, advance)                                                \
-    TFKD_DW_ROWS(name##_one_shift, outputs, last_row, TFKD_DW_SCALE, "", TFKD_DW_SHIFT_ONE,             \
-                 TFKD_DW_BITS_ONE, TFKD_DW_WEIGHTS_ONE, advance)                                        \
+    TFKD_DW_ROWS(name, outputs, last_row, TFKD_DW_SCALE, "", TFKD_DW_SHIFT, TFKD_DW_BITS,               \
+                 TFKD_DW_WEIGHTS, advance)                                                              \
     TFKD_DW_ROWS(name##_signed, outputs, last_row, TFKD_DW_SCALE_SIGNED, TFKD_DW_LOAD_SHIFT,            \
-                 TFKD_DW_SHIFT, TFKD_DW_BITS_SIGNED, TFKD_DW_WEIGHTS_SIGNED, advance)
+                 TFKD_DW_SHIFT_SIGNED, TFKD_DW_BITS_SIGNED, TFKD_DW_WEIGHTS_SIGNED, advance)
 TFKD_DW_VARIANTS(tfkd_rows, TFKD_DW_STRIDE1, TFKD_DW_LAST_ROW, "32")
 #define TFKD_DW_NO_LAST_ROW(scale, load, shift)
 TFKD_DW_VARIANTS(tfkd_rows_stride2, TFKD_DW_STRIDE2, TFKD_DW_NO_LAST_ROW, "64")

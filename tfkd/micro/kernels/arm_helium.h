@@ -35,6 +35,11 @@ TFKD_INLINE int32x4_t tfkd_requantize_4(int32x4_t x, int32x4_t multiplier, int32
     return vminq_s32(vmaxq_s32(x, vdupq_n_s32(least)), vdupq_n_s32(most));
 }
 
+/* tfkd_one_product of four values, still in words. right: exponents, -3 or -11 */
+TFKD_INLINE int32x4_t tfkd_one_product_4(int32x4_t x, int32x4_t multiplier, int32x4_t offset, int32x4_t right) {
+    return vshlq_s32(vaddq_s32(vmulhq_s32(x, multiplier), offset), right);
+}
+
 /* Shifts as kernels take them (see TFKD_ANY_SHIFT) to exponents of two. */
 TFKD_INLINE int32x4_t tfkd_exponents(int32x4_t shift, int flags) {
     return flags & TFKD_ANY_SHIFT ? shift : vmvnq_s32(shift); /* -shift - 1 */

@@ -49,7 +49,8 @@ TFKD_INLINE void tfkd_three_times_two(const int8_t *x, const int16_t *packed, in
     sums[0] = xa, sums[1] = xb, sums[4] = ya, sums[5] = yb, sums[8] = za, sums[9] = zb;
 }
 
-/* Bias, multiplier and exponent of four channels, from two records of pairs (see tfkd_convolution_params). */
+/* Bias, multiplier and exponent of four channels, from two records of pairs (see tfkd_convolution_params); with
+ * TFKD_ONE_PRODUCT the offset in the place of the exponent. */
 typedef struct {
     int32x4_t bias, multiplier, exponent;
 } tfkd_scaling_4;
@@ -58,9 +59,11 @@ typedef struct {
  *
  *   lane        0          1           2          3
  *   channel     a          b           next a     next b
- *   bias        word 1     word 0      word 8     word 7     fast form: (word 0 - word 1) >> 8 of b
+ *   bias        word 1     word 0      word 8     word 7     fast form: (word 0 - word 1) >> 8 of b; one product:
+ *                                                            word 0 - word 1
  *   multiplier  word 3     word 4      word 10    word 11
- *   shift       byte 8     byte 9      byte 36    byte 37    see tfkd_pair_shift */
+ *   shift       byte 8     byte 9      byte 36    byte 37    see tfkd_pair_shift
+ *   offset      word 5     word 6      word 12    word 13 */
 TFKD_INLINE tfkd_scaling_4 tfkd_scaling(const int32_t *pair, int32_t count, int flags) {
     const mve_pred16_t some = vctp32q((uint32_t)count);
     const uint32x4_t biases = {4, 0, 32, 28}, multipliers = {12, 16, 40, 44}, shifts = {8, 9, 36, 37};
@@ -68,20 +71,33 @@ TFKD_INLINE tfkd_scaling_4 tfkd_scaling(const int32_t *pair, int32_t count, int 
     s.bias = vldrwq_gather_offset_z_s32(pair, biases, some);
     s.multiplier = vldrwq_gather_offset_z_s32(pair, multipliers, some);
     const int32x4_t shift = vldrbq_gather_offset_z_s32((const int8_t *)(const void *)pair, shifts, some);
-    if (TFKD_FAST(flags)) {
+    if (flags & TFKD_ONE_PRODUCT) {
+        const uint32x4_t firsts = {4, 4, 32, 32}, offsets = {20, 24, 48, 52};
+        const int32x4_t first = vldrwq_gather_offset_z_s32(pair, firsts, some), seconds = {0, -1, 0, -1};
+        s.bias = vsubq_s32(s.bias, vandq_s32(first, seconds));
+        s.exponent = vldrwq_gather_offset_z_s32(pair, offsets, some);
+    } else if (TFKD_FAST(flags)) {
         /* no predicates: GCC 12 makes others of constant ones */
         const uint32x4_t firsts = {4, 4, 32, 32};
         const int32x4_t first = vldrwq_gather_offset_z_s32(pair, firsts, some), keep = {-1, 0, -1, 0};
         s.bias = vaddq_s32(vshrq_n_s32(vsubq_s32(s.bias, first), 8), vandq_s32(first, keep));
-        if (flags & TFKD_ONE_SHIFT) {
-            const int32x4_t from = {-12, 6, -12, 6}, sign = {1, -1, 1, -1};
-            s.exponent = vaddq_s32(from, vmulq_s32(shift, sign));
-        } else {
-            const int32x4_t from = {-1, 6, -1, 6};
-            s.exponent = vsubq_s32(from, shift);
-        }
+        const int32x4_t from = {-1, 6, -1, 6};
+        s.exponent = vsubq_s32(from, shift);
     } else s.exponent = tfkd_exponents(shift, flags);
     return s;
+}
+
+/* Sums of four channels to outputs, still in words. */
+TFKD_INLINE int32x4_t tfkd_pair_outputs(const tfkd_convolution_params *p, int32x4_t x, const tfkd_scaling_4 *s,
+                                        int flags) {
+    if (!(flags & TFKD_ONE_PRODUCT))
+        return tfkd_requantize_4(vaddq_s32(x, s->bias), s->multiplier, s->exponent, p->out_zero_point, p->least,
+                                 p->most, flags);
+    const int32x4_t times = {0, 8, 0, 8};
+    const int32x4_t right = {-TFKD_SHIFT_OF_SUM, -TFKD_SHIFT_OF_256, -TFKD_SHIFT_OF_SUM, -TFKD_SHIFT_OF_256};
+    x = vaddq_s32(vshlq_s32(x, times), s->bias);
+    x = tfkd_one_product_4(x, s->multiplier, s->exponent, right);
+    return vminq_s32(vmaxq_s32(x, vdupq_n_s32(-128)), vdupq_n_s32(127));
 }
 
 /* Place in a column of value `at` of those that follow whole fours: in the order 0 2 1 3, in which TFKD_PACKED has their
@@ -154,9 +170,7 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
         const mve_pred16_t some = vctp32q((uint32_t)(part - c));
         int8_t *to = out + c;
         for (int32_t i = 0; i < count; i++, to += step) {
-            const int32x4_t x = vaddq_s32(vldrwq_s32(sums + 4 * i), scaling.bias);
-            vstrbq_p_s32(to, tfkd_requantize_4(x, scaling.multiplier, scaling.exponent, p->out_zero_point, p->least,
-                                               p->most, flags), some);
+            vstrbq_p_s32(to, tfkd_pair_outputs(p, vldrwq_s32(sums + 4 * i), &scaling, flags), some);
         }
     }
 }

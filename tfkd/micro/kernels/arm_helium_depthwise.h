@@ -62,21 +62,24 @@ TFKD_INLINE void tfkd_taps_3x3(tfkd_sixteen *to, const int8_t *from, const int8_
     tfkd_one_tap(to, last + 32, weights + 128);
 }
 
-/* Bias, multiplier and exponent of 16 channels, in the order of the sums above. */
+/* Bias, multiplier and exponent of 16 channels, in the order of the sums above; with TFKD_ONE_PRODUCT the offset in the
+ * place of the exponent. */
 typedef struct {
     int32_t bias[16], multiplier[16], exponent[16];
 } tfkd_scaling_16;
 
 /* count: channels that are there. */
 TFKD_INLINE void tfkd_scaling_of(tfkd_scaling_16 *to, const int32_t *bias, const int32_t *multiplier,
-                                 const int8_t *shift, int32_t count, int flags) {
+                                 const int8_t *shift, int32_t count, int32_t zero_point, int flags) {
     const uint32x4_t words = vshlq_n_u32(vidupq_n_u32(0, 4), 2), bytes = vidupq_n_u32(0, 4);
     for (int32_t i = 0; i < 4; i++) {
         const mve_pred16_t some = vctp32q((uint32_t)((count - i + 3) / 4));
         vstrwq_s32(to->bias + 4 * i, vldrwq_gather_offset_z_s32(bias + i, words, some));
         vstrwq_s32(to->multiplier + 4 * i, vldrwq_gather_offset_z_s32(multiplier + i, words, some));
         const int32x4_t shifts = vldrbq_gather_offset_z_s32(shift + i, bytes, some);
-        vstrwq_s32(to->exponent + 4 * i, tfkd_exponents(shifts, flags));
+        if (flags & TFKD_ONE_PRODUCT)
+            vstrwq_s32(to->exponent + 4 * i, vaddq_n_s32(shifts, tfkd_usual_offset(zero_point)));
+        else vstrwq_s32(to->exponent + 4 * i, tfkd_exponents(shifts, flags));
     }
 }
 
@@ -87,7 +90,10 @@ TFKD_INLINE int8x16_t tfkd_requantize_16(const tfkd_sixteen *x, const tfkd_scali
     for (int32_t i = 0; i < 4; i++) {
         const int32x4_t multiplier = vldrwq_s32(scaling->multiplier + 4 * i);
         const int32x4_t exponent = vldrwq_s32(scaling->exponent + 4 * i);
-        y[i] = vaddq_n_s32(tfkd_multiply_4(x->sums[i], multiplier, exponent, flags), zero_point);
+        if (flags & TFKD_ONE_PRODUCT) {
+            const int32x4_t bias = vldrwq_s32(scaling->bias + 4 * i), right = vdupq_n_s32(-TFKD_SHIFT_OF_256);
+            y[i] = tfkd_one_product_4(vaddq_s32(vshlq_n_s32(x->sums[i], 8), bias), multiplier, exponent, right);
+        } else y[i] = vaddq_n_s32(tfkd_multiply_4(x->sums[i], multiplier, exponent, flags), zero_point);
     }
     /* saturated to 16, then to 8 bits; the first half of a pair of instructions writes even, the other odd lanes */
     const int16x8_t even = vqmovntq_s32(vqmovnbq_s32(vdupq_n_s16(0), y[0]), y[2]);

@@ -115,18 +115,28 @@ TFKD_INLINE int32_t tfkd_pair_bias(const int32_t *pair, int second, int flags) {
 }
 
 /* Shift of the first or second channel of a pair, as tfkd_requantize takes it. The fast form stores the second shift
- * plus 7, and with TFKD_ONE_SHIFT the first as the left shift 11 - shift. */
+ * plus 7. */
 TFKD_INLINE int32_t tfkd_pair_shift(const int32_t *pair, int second, int flags) {
     const int32_t shift = (int8_t)(pair[2] >> 8 * second);
-    if (!TFKD_FAST(flags)) return shift;
-    return second ? shift - 7 : flags & TFKD_ONE_SHIFT ? 11 - shift : shift;
+    return TFKD_FAST(flags) && second ? shift - 7 : shift;
+}
+
+/* An output of a pair of channels from its sums (see tfkd_column_times_pair). second: 0 or 1 */
+TFKD_INLINE int32_t tfkd_pair_output(const tfkd_convolution_params *p, const int32_t *sums, int second,
+                                     const int32_t *pair, int flags) {
+    if (flags & TFKD_ONE_PRODUCT) {
+        if (!second) return tfkd_one_product(sums[1] + pair[1], pair[3], pair[5], TFKD_SHIFT_OF_SUM);
+        const uint32_t x = (uint32_t)sums[0] - (uint32_t)sums[1] + (uint32_t)pair[0] - (uint32_t)pair[1];
+        return tfkd_one_product((int32_t)x, pair[4], pair[6], TFKD_SHIFT_OF_256);
+    }
+    return tfkd_output(sums, second, tfkd_pair_bias(pair, second, flags), pair[3 + second],
+                       tfkd_pair_shift(pair, second, flags), p->out_zero_point, p->least, p->most, flags);
 }
 
 /* `count` columns times the channels of a group from channel c (even) on. */
 TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, int32_t group, const int16_t *columns,
                                             int8_t *out, int32_t count, int32_t c, int flags) {
-    const int32_t part = p->group_out_channels, depth = p->depth, zero_point = p->out_zero_point;
-    const int32_t least = p->least, most = p->most, step = p->out_channels, pairs = (part + 1) / 2;
+    const int32_t part = p->group_out_channels, depth = p->depth, step = p->out_channels, pairs = (part + 1) / 2;
     const int16_t *weights = p->weights + (group * pairs + c / 2) * depth;
     const int32_t *pair = p->pairs + (group * pairs + c / 2) * 7;
     for (; c < part; c += 2, weights += depth, pair += 7) {
@@ -140,9 +150,7 @@ TFKD_INLINE void tfkd_columns_times_weights(const tfkd_convolution_params *p, in
         int8_t *to = out + c;
         for (int32_t i = 0; i < count; i++, to += step)
             for (int second = 0; second < 2 && c + second < part; second++)
-                to[second] = (int8_t)tfkd_output(sums + 2 * i, second, tfkd_pair_bias(pair, second, flags),
-                                                 pair[3 + second], tfkd_pair_shift(pair, second, flags), zero_point,
-                                                 least, most, flags);
+                to[second] = (int8_t)tfkd_pair_output(p, sums + 2 * i, second, pair, flags);
     }
 }
 
@@ -244,6 +252,18 @@ TFKD_BESIDE int32_t tfkd_whole_threes(const tfkd_convolution_params *p, tfkd_fie
     f->todo -= 3 * times;
     return times;
 }
+
+typedef void (*tfkd_pairs_function)(const tfkd_pairs_params *p);
+
+/* Such fields times all channels, of which none is left over; `pairs->out` moves on by `out_step` after each three. */
+TFKD_NOINLINE static void tfkd_times_pairs(const tfkd_fields *f, const int8_t *from, int32_t times,
+                                           tfkd_pairs_params *pairs, int32_t out_step, tfkd_pairs_function compute) {
+    const int32_t step = 3 * f->three.step;
+    for (; times > 0; times--, from += step, pairs->out += out_step) {
+        tfkd_widen_three(f->columns, from, &f->three);
+        compute(pairs);
+    }
+}
 #endif
 
 /* The next up to three fields as columns; returns their number. */
@@ -299,29 +319,34 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
 #if TFKD_DSP
         const int32_t first = group * ((group_out + 1) / 2);
         const int8_t *from = in;
+        const tfkd_pairs_function compute = flags & TFKD_ONE_PRODUCT ? tfkd_pairs : tfkd_pairs_signed;
         tfkd_pairs_params pairs = {columns, columns + 3 * p->depth, TFKD_CONV_SKIP(p->depth), p->pairs + first * 7,
                                    to, out_channels, 2 * out_channels, p->weights + first * p->depth};
 #endif
-        for (int32_t whole_threes = 0; whole_threes > 0 || fields.todo > 0; to += 3 * out_channels) {
-            int32_t count = 3;
+        while (fields.todo > 0) {
+            int32_t times = 0; /* threes of fields that are widened as they are */
 #if TFKD_DSP
-            if (!whole_threes) whole_threes = tfkd_whole_threes(p, &fields, &from);
-            if (whole_threes) {
-                tfkd_widen_three(columns, from, &fields.three);
-                from += 3 * fields.three.step, whole_threes--;
-            } else
-#endif
-                count = tfkd_next_columns(p, &fields);
-#if TFKD_DSP
-            if (whole) {
-                pairs.out = to;
-                if (count < 3) pairs.step2 = 0, pairs.step = count < 2 ? 0 : out_channels;
-                if (flags & TFKD_SIGNED) tfkd_pairs_signed(&pairs);
-                else if (flags & TFKD_ONE_SHIFT) tfkd_pairs_one_shift(&pairs);
-                else tfkd_pairs(&pairs);
+            times = tfkd_whole_threes(p, &fields, &from);
+            pairs.out = to;
+            if (times && 2 * whole == group_out) {
+                tfkd_times_pairs(&fields, from, times, &pairs, 3 * out_channels, compute);
+                to = pairs.out;
+                continue;
             }
 #endif
-            if (2 * whole < group_out) tfkd_columns_times_weights(p, group, columns, to, count, 2 * whole, flags);
+            const int32_t count = times ? 3 : tfkd_next_columns(p, &fields);
+            do {
+#if TFKD_DSP
+                if (times) tfkd_widen_three(columns, from, &fields.three), from += 3 * fields.three.step;
+                if (whole) {
+                    pairs.out = to;
+                    if (count < 3) pairs.step2 = 0, pairs.step = count < 2 ? 0 : out_channels;
+                    compute(&pairs);
+                }
+#endif
+                if (2 * whole < group_out) tfkd_columns_times_weights(p, group, columns, to, count, 2 * whole, flags);
+                to += 3 * out_channels;
+            } while (--times > 0);
         }
     }
 }

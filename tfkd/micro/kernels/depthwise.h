@@ -15,9 +15,9 @@
 
 typedef struct {
     const int8_t *weights;
-    const int32_t *bias; /* the input's zero point is folded in */
+    const int32_t *bias; /* the input's zero point is folded in; with TFKD_ONE_PRODUCT 256 times that */
     const int32_t *multiplier;
-    const int8_t *shift;
+    const int8_t *shift; /* with TFKD_ONE_PRODUCT added to tfkd_usual_offset instead */
     int16_t height, width, channels, out_height, out_width, channel_multiplier;
     int16_t kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
     int16_t pad_top, pad_left, plane_height, plane_width; /* the padded plane; its width is even */
@@ -34,16 +34,19 @@ TFKD_INLINE void tfkd_depthwise_any(const tfkd_depthwise_params *p, const int8_t
     const int32_t height = p->out_height, width = p->out_width, rows = p->kernel_height, columns = p->kernel_width;
     const int32_t next = p->stride_width, tap = p->dilation_width, row = p->dilation_height * p->plane_width;
     const int32_t zero_point = p->out_zero_point, least = p->least, most = p->most;
+    const int32_t offset = tfkd_usual_offset(zero_point) + shift;
     for (int32_t y = 0; y < height; y++) {
         const int16_t *corner = plane + y * p->stride_height * p->plane_width;
         for (int32_t x = 0; x < width; x++, corner += next) {
             const int8_t *w = weights;
-            int32_t sum = bias;
+            int32_t sum = flags & TFKD_ONE_PRODUCT ? 0 : bias;
             for (int32_t ky = 0; ky < rows; ky++) {
                 const int16_t *from = corner + ky * row;
                 for (int32_t kx = 0; kx < columns; kx++, from += tap) sum += *from * *w++;
             }
-            *out = (int8_t)tfkd_requantize(sum, multiplier, shift, zero_point, least, most, flags);
+            if (flags & TFKD_ONE_PRODUCT)
+                *out = (int8_t)tfkd_one_product(256 * sum + bias, multiplier, offset, TFKD_SHIFT_OF_256);
+            else *out = (int8_t)tfkd_requantize(sum, multiplier, shift, zero_point, least, most, flags);
             out += step;
         }
     }
@@ -109,19 +112,21 @@ typedef struct {
 } tfkd_eight;
 
 /* 3x3 weights of some channels with rows and columns exchanged. */
-TFKD_BESIDE void tfkd_turn(const int8_t *weights, int8_t *to, int32_t count) {
-    for (; count > 0; count--, weights += 9)
-        for (int32_t x = 0; x < 3; x++)
-            for (int32_t y = 0; y < 3; y++) *to++ = weights[3 * y + x];
+TFKD_NOINLINE static void tfkd_exchange_axes(const int8_t *weights, int8_t *to, int32_t count) {
+    for (; count > 0; count--, weights += 9, to += 9) {
+        to[0] = weights[0], to[1] = weights[3], to[2] = weights[6];
+        to[3] = weights[1], to[4] = weights[4], to[5] = weights[7];
+        to[6] = weights[2], to[7] = weights[5], to[8] = weights[8];
+    }
 }
 
 typedef void (*tfkd_rows_function)(const uint32_t *from, tfkd_rows_params *p);
 
 /* 3x3 at stride 1 or 2, four channels at a time. The scratch buffer holds `room` pairs of rows; a step computes the
  * rows of outputs for which all pairs are there, and moves the last pair, which the next step needs, to the start.
- * compute: the variant of tfkd_rows for the layer. */
+ * compute, offset: the variant of tfkd_rows for the layer, and its parameter. */
 TFKD_NOINLINE static void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, const int8_t *in, int8_t *out,
-                                             uint32_t *plane, tfkd_rows_function compute) {
+                                             uint32_t *plane, tfkd_rows_function compute, int32_t offset) {
     tfkd_view v;
     tfkd_view_of(p, &v);
     const int32_t channels = p->channels, times = p->channel_multiplier, stride = p->stride_width, room = v.room;
@@ -140,7 +145,7 @@ TFKD_NOINLINE static void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, con
     for (int32_t c = 0; c < channels; c += 4) {
         const int32_t first = c + 4 <= channels ? c : channels - 4;
         const int8_t *weights = p->weights + 9 * c * times;
-        if (v.pixel != channels) tfkd_turn(weights, turned, first + 4 - c), weights = turned;
+        if (v.pixel != channels) tfkd_exchange_axes(weights, turned, first + 4 - c), weights = turned;
         for (int32_t done = 0, held = 0; done < all;) {
             for (; held < room && done + held <= all; held++)
                 tfkd_gather_rows(&v, &within, in + first, 2 * (done + held), &bytes,
@@ -152,7 +157,7 @@ TFKD_NOINLINE static void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, con
                     length, out + done * down + o, stride == 2 ? 0 : row, step, odd ? step : 0,
                     rows, size * 4 - length - odd * 32 * stride, down - 2 * twos * step, last, size * 4,
                     p->bias + o, p->multiplier + o, p->shift + o, weights + 9 * (i - c) * times,
-                    times == 1 ? first + 4 - c : times, 2 * p->out_zero_point + 1, times == 1 ? 8 : 0};
+                    times == 1 ? first + 4 - c : times, offset, times == 1 ? 8 : 0};
                 compute(plane + 2 * (i - first), &these);
             }
             done += rows;
@@ -196,7 +201,8 @@ TFKD_INLINE void tfkd_output_row(const tfkd_depthwise_params *p, const tfkd_scal
     const mve_pred16_t some = vctp8q((uint32_t)count);
     for (int32_t x = p->out_width; x > 0; x--, out += channels, from += next) {
         tfkd_sixteen sums;
-        for (int32_t i = 0; i < 4; i++) sums.sums[i] = vldrwq_s32(scaling->bias + 4 * i);
+        for (int32_t i = 0; i < 4; i++)
+            sums.sums[i] = flags & TFKD_ONE_PRODUCT ? vdupq_n_s32(0) : vldrwq_s32(scaling->bias + 4 * i);
         if (usual) tfkd_taps_3x3(&sums, from, weights, row);
         else tfkd_taps(&sums, from, weights, rows, columns, step, row, lanes);
         vstrbq_p_s8(out, tfkd_requantize_16(&sums, scaling, zero_point, least, most, flags), some);
@@ -222,7 +228,7 @@ TFKD_INLINE int tfkd_depthwise_16(const tfkd_depthwise_params *p, const int8_t *
     for (int32_t c = 0; c < channels; c += lanes) {
         const int32_t count = channels - c < lanes ? channels - c : lanes;
         tfkd_scaling_16 scaling;
-        tfkd_scaling_of(&scaling, p->bias + c, p->multiplier + c, p->shift + c, count, flags);
+        tfkd_scaling_of(&scaling, p->bias + c, p->multiplier + c, p->shift + c, count, p->out_zero_point, flags);
         for (int32_t i = 0; i < count; i++)
             for (int32_t tap = 0; tap < taps; tap++) {
                 TFKD_FEW_TURNS;
@@ -250,11 +256,14 @@ TFKD_INLINE void tfkd_depthwise(const tfkd_depthwise_params *p, const int8_t *in
 #endif
 #if TFKD_DSP && !TFKD_MVE
     if (TFKD_FAST(flags) && flags & TFKD_BY_ROWS && (!(flags & TFKD_BY_PLANE) || p->row_pairs)) {
-        tfkd_rows_function compute = p->stride_width == 2 ? tfkd_rows_stride2 : tfkd_rows;
-        if (flags & TFKD_SIGNED) compute = p->stride_width == 2 ? tfkd_rows_stride2_signed : tfkd_rows_signed;
-        else if (flags & TFKD_ONE_SHIFT)
-            compute = p->stride_width == 2 ? tfkd_rows_stride2_one_shift : tfkd_rows_one_shift;
-        tfkd_depthwise_3x3(p, in, out, (uint32_t *)(void *)plane, compute);
+        const int two = p->stride_width == 2;
+        const int32_t zero_point = p->out_zero_point;
+        uint32_t *const pairs = (uint32_t *)(void *)plane;
+        if (flags & TFKD_ONE_PRODUCT)
+            tfkd_depthwise_3x3(p, in, out, pairs, two ? tfkd_rows_stride2 : tfkd_rows, tfkd_usual_offset(zero_point));
+        else
+            tfkd_depthwise_3x3(p, in, out, pairs, two ? tfkd_rows_stride2_signed : tfkd_rows_signed,
+                               2 * zero_point + 1);
         return;
     }
 #endif

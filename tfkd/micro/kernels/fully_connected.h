@@ -47,6 +47,17 @@ TFKD_INLINE void tfkd_fully_connected(const tfkd_fully_connected_params *p, cons
  * TFKD_WIDE the second channel's sum), first channel's sum. */
 TFKD_INLINE void tfkd_dot_pair(const int16_t *w, const int8_t *in, int32_t count, int32_t sums[2], int flags) {
     int32_t packed = sums[0], first = sums[1];
+#if TFKD_DSP
+    for (; flags & TFKD_WIDE && count >= 4; count -= 4, in += 4, w += 16) {
+        const uint32_t x = tfkd_load4(in), xs[2] = {tfkd_even(x), tfkd_odd(x)};
+        for (int32_t i = 0; i < 2; i++) {
+            const uint32_t weights = (uint32_t)TFKD_WORD(w, i);
+            first = tfkd_mac2(xs[i], tfkd_even(weights), first);
+            /* (256 * second + first + 128) >> 8 = second */
+            packed = tfkd_mac2(xs[i], tfkd_odd(tfkd_sum_of_halves(weights, 0x00800080u)), packed);
+        }
+    }
+#endif
     for (; count > 0; count -= 4, in += 4, w += 16) {
         const int32_t even = TFKD_WORD(w, 0), odd = TFKD_WORD(w, 1);
         const int32_t weights[4] = {(int16_t)even, (int16_t)odd, even >> 16, odd >> 16};

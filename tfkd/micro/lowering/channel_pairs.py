@@ -6,7 +6,7 @@ Biases, multipliers and shifts of a pair are one record of seven 32-bit words:
     word  bits   content                        in the fast form
     0     31..0  bias of the second channel     256 * second bias + first bias, like the weights
     1     31..0  bias of the first channel
-    2     7..0   shift of the first channel     with ONE_SHIFT: 11 - shift, a left shift of the sum before
+    2     7..0   shift of the first channel
           15..8  shift of the second channel    shift + 7, since its sum has a factor of 256 instead of 2
           31     0                              1 in the last full pair of a group: the loop ends
     3     31..0  multiplier of the first channel
@@ -14,7 +14,8 @@ Biases, multipliers and shifts of a pair are one record of seven 32-bit words:
     5     31..0  0                              rounding offset of the first channel, with the zero point
     6     31..0  0                              rounding offset of the second channel, with the zero point
 
-The fast form is the one without the flags ANY_SHIFT, WIDE and CLAMP.
+The fast form is the one without the flags ANY_SHIFT, WIDE and CLAMP. With ONE_PRODUCT, `tfkd.micro.one_product` wrote
+the record: word 2 has bit 31 only, and the numbers of its formula are in the words of the fast form.
 """
 
 from __future__ import annotations
@@ -24,12 +25,10 @@ import enum
 
 import numpy as np
 
-from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, ONE_SHIFT, WIDE, Layer
+from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, WIDE, Layer
 
 # The first channel's sum is multiplied as 2 * sum, the second's as 256 * sum: 7 bits more.
 _SECOND_BITS = 7
-# Right shift after the multiplication that all channels share with ONE_SHIFT.
-_COMMON_SHIFT = 11
 _GROUP_ENDS = np.int64(-(2**31))  # bit 31 of the word of shifts
 
 
@@ -79,23 +78,19 @@ class ChannelPairs:
         shifts = self.shifts
         if _fast(flags):
             records[..., Word.SECOND_BIAS] = 256 * self.biases[..., 1] + self.biases[..., 0]
-            records[..., Word.FIRST_OFFSET], records[..., Word.SECOND_OFFSET] = self._offsets(flags, zero_point)
-            shifts = _stored_shifts(shifts, flags)
+            records[..., Word.FIRST_OFFSET], records[..., Word.SECOND_OFFSET] = self._offsets(zero_point)
+            shifts = shifts + [0, _SECOND_BITS]
             last = np.arange(shifts.shape[1]) == shifts.shape[1] - 1 - odd
             records[..., Word.SHIFTS] = last * _GROUP_ENDS
         records[..., Word.SHIFTS] |= (shifts[..., 0] & 255) | (shifts[..., 1] & 255) << 8
         return records.astype("uint32").view("int32")
 
-    def _offsets(self, flags: int, zero_point: int) -> tuple[np.ndarray, np.ndarray]:
+    def _offsets(self, zero_point: int) -> tuple[np.ndarray, np.ndarray]:
         """What is added before the right shift: zero point and 1/2 at the scale of the result, and rounding bits."""
         first, second = self.shifts[..., 0], self.shifts[..., 1]
         half = 2 * zero_point + 1  # zero point + 1/2; a last shift by one bit follows
         # The multiplication of the second channel drops 7 bits unrounded: half of their value rounds them.
-        seconds = (half << (second + _SECOND_BITS)) + (1 << (_SECOND_BITS - 1))
-        if flags & ONE_SHIFT:
-            # The multiplication drops the extra bits of the left shift unrounded.
-            return (half << (_COMMON_SHIFT - 1)) + (1 << (_COMMON_SHIFT - 2 - first)), seconds
-        return half << first, seconds
+        return half << first, (half << (second + _SECOND_BITS)) + (1 << (_SECOND_BITS - 1))
 
     @classmethod
     def unpack(cls, records: np.ndarray, flags: int) -> ChannelPairs:
@@ -105,25 +100,13 @@ class ChannelPairs:
         shifts = np.stack([packed.astype("int8"), (packed >> 8).astype("int8")], -1).astype("int64")
         if _fast(flags):
             second = (second - first).astype("int32").astype("int64") >> 8
-            shifts = _original_shifts(shifts, flags)
+            shifts = shifts - [0, _SECOND_BITS]
         multipliers = words[..., [Word.FIRST_MULTIPLIER, Word.SECOND_MULTIPLIER]]
         return cls(np.stack([first, second], -1), multipliers, shifts)
 
 
 def _fast(flags: int) -> bool:
     return not flags & (ANY_SHIFT | WIDE | CLAMP)
-
-
-def _stored_shifts(shifts: np.ndarray, flags: int) -> np.ndarray:
-    """The shifts of the fast form from those of other kernels."""
-    first, second = shifts[..., 0], shifts[..., 1]
-    return np.stack([_COMMON_SHIFT - first if flags & ONE_SHIFT else first, second + _SECOND_BITS], -1)
-
-
-def _original_shifts(stored: np.ndarray, flags: int) -> np.ndarray:
-    """The inverse of `_stored_shifts`."""
-    first, second = stored[..., 0], stored[..., 1]
-    return np.stack([_COMMON_SHIFT - first if flags & ONE_SHIFT else first, second - _SECOND_BITS], -1)
 
 
 def by_pairs(values: np.ndarray, groups: int) -> np.ndarray:
@@ -136,6 +119,13 @@ def by_pairs(values: np.ndarray, groups: int) -> np.ndarray:
 def packed_weights(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Weights of two channels in 16 bits: 256 * second + first, modulo 2^16."""
     return ((256 * second + first + 2**15) % 2**16 - 2**15).astype("int16")
+
+
+def unpacked_weights(packed: np.ndarray) -> np.ndarray:
+    """The inverse of `packed_weights`: [..., depth] int16 as [..., 2, depth] int64, first and second channel."""
+    words = packed.astype("int64")
+    first = (words + 128) % 256 - 128
+    return np.stack([first, ((words - first) // 256 + 128) % 256 - 128], axis=-2)
 
 
 def scaling_of(layer: Layer) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ ANY_SHIFT = 1  # shifts are exponents of two of either sign; without it, right s
 SIGNED = 2  # results below the zero point are possible, so that halves must round away from zero on both sides
 CLAMP = 4  # the output range is narrower than int8, or values exceed what the saturating form takes
 WIDE = 8  # sums may exceed what the fast form takes
-ONE_SHIFT = 16  # all right shifts minus one are in 3..9, so that one common shift serves all channels
+ONE_PRODUCT = 16  # multipliers and offsets that `one_product` found: one product and one shift for each output
 BY_ROWS = 32  # depthwise: layers that widen pairs of rows of four channels
 BY_PLANE = 64  # depthwise: layers that widen the plane of one channel
 

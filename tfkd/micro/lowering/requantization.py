@@ -13,10 +13,7 @@ import numpy as np
 
 from tfkd.micro import arithmetic
 from tfkd.micro.graph import Op, Tensor
-from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, ONE_SHIFT, SIGNED, WIDE, Unsupported, unsupported_scale
-
-# Right shifts minus one that ONE_SHIFT takes.
-ONE_SHIFT_RANGE = (3, 9)
+from tfkd.micro.lowering.layer import ANY_SHIFT, CLAMP, SIGNED, WIDE, Unsupported, unsupported_scale
 
 
 def activation_range(op: Op, output: Tensor) -> tuple[int, int]:
@@ -118,13 +115,12 @@ def fast_form(
         signed_doubles: Whether the form for signed results multiplies twice a sum only, so that it takes larger values.
 
     Returns:
-        `flags` with WIDE, with CLAMP where values exceed the bounds of the fast form (SIGNED where that form takes
-        them), and with ONE_SHIFT where it applies.
+        `flags` with WIDE, and with CLAMP where values exceed the bounds of the fast form (SIGNED where that form takes
+        them).
     """
     flags |= WIDE if wide else 0
     most = folded + np.maximum(weights * 127, weights * -128).sum(axis=1)
     least = folded + np.minimum(weights * 127, weights * -128).sum(axis=1)
     if most.max(initial=0) >= 2**23 or least.min(initial=0) < -(2**23) or np.max(shifts, initial=0) > 14:
         flags |= SIGNED if signed_doubles and np.max(shifts) <= 20 else CLAMP
-    low, high = ONE_SHIFT_RANGE
-    return flags if flags or min(shifts) < low or max(shifts) > high else ONE_SHIFT
+    return flags
