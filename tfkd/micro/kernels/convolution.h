@@ -328,7 +328,7 @@ TFKD_INLINE void tfkd_convolution(const tfkd_convolution_params *p, const int8_t
 #if TFKD_DSP
             times = tfkd_whole_threes(p, &fields, &from);
             pairs.out = to;
-            if (times && 2 * whole == group_out) {
+            if (whole && times && 2 * whole == group_out) {
                 tfkd_times_pairs(&fields, from, times, &pairs, 3 * out_channels, compute);
                 to = pairs.out;
                 continue;

@@ -45,7 +45,8 @@ TFKD_INLINE void tfkd_depthwise_any(const tfkd_depthwise_params *p, const int8_t
                 for (int32_t kx = 0; kx < columns; kx++, from += tap) sum += *from * *w++;
             }
             if (flags & TFKD_ONE_PRODUCT)
-                *out = (int8_t)tfkd_one_product(256 * sum + bias, multiplier, offset, TFKD_SHIFT_OF_256);
+                *out = (int8_t)tfkd_one_product((int32_t)(256u * (uint32_t)sum + (uint32_t)bias), multiplier, offset,
+                                                TFKD_SHIFT_OF_256);
             else *out = (int8_t)tfkd_requantize(sum, multiplier, shift, zero_point, least, most, flags);
             out += step;
         }
@@ -67,6 +68,7 @@ typedef struct {
     int32_t row, pixel;            /* bytes from a row of the input, and from a value of a row, to the next */
     int32_t out_row, out_pixel;    /* the same in the output */
     int32_t plane_width, room;     /* values of a padded row; pairs of rows that the scratch buffer holds, at least 2 */
+    int32_t by_columns;            /* 1: rows and columns are exchanged */
 } tfkd_view;
 
 /* Values of a padded row of `outputs` 3x3 windows: an even number, for two outputs at a time. */
@@ -78,13 +80,13 @@ TFKD_INLINE int32_t tfkd_padded_width(int32_t outputs, int32_t stride) {
 TFKD_BESIDE void tfkd_view_of(const tfkd_depthwise_params *p, tfkd_view *v) {
     const int32_t channels = p->channels, step = channels * p->channel_multiplier;
     const tfkd_view rows = {p->height, p->width, p->out_height, p->out_width, p->pad_top, p->pad_left,
-                            p->width * channels, channels, p->out_width * step, step, p->plane_width, p->row_pairs};
+                            p->width * channels, channels, p->out_width * step, step, p->plane_width, p->row_pairs, 0};
     const int32_t size = tfkd_padded_width(p->out_height, p->stride_height);
     const int32_t room = tfkd_depthwise_bytes(p) / (16 * size);
     *v = rows;
     if (p->channel_multiplier == 1 && p->out_height > 2 * p->out_width && room >= 2) {
         const tfkd_view columns = {p->width, p->height, p->out_width, p->out_height, p->pad_left, p->pad_top,
-                                   channels, rows.row, step, rows.out_row, size, room};
+                                   channels, rows.row, step, rows.out_row, size, room, 1};
         *v = columns;
     }
 }
@@ -145,7 +147,7 @@ TFKD_NOINLINE static void tfkd_depthwise_3x3(const tfkd_depthwise_params *p, con
     for (int32_t c = 0; c < channels; c += 4) {
         const int32_t first = c + 4 <= channels ? c : channels - 4;
         const int8_t *weights = p->weights + 9 * c * times;
-        if (v.pixel != channels) tfkd_exchange_axes(weights, turned, first + 4 - c), weights = turned;
+        if (v.by_columns) tfkd_exchange_axes(weights, turned, first + 4 - c), weights = turned;
         for (int32_t done = 0, held = 0; done < all;) {
             for (; held < room && done + held <= all; held++)
                 tfkd_gather_rows(&v, &within, in + first, 2 * (done + held), &bytes,
