@@ -298,6 +298,11 @@ def add_empty(path):
     (path / "class9").mkdir()
 
 
+def add_table(path):
+    (path / "class9").mkdir()
+    (path / "class9/1.csv").touch()
+
+
 def add_lone(path):
     folder(path / "more", sizes=(1,))
     (path / "more" / "class0").rename(path / "lone")
@@ -327,6 +332,7 @@ def add_unequal(path):
             r"class1/wide.png must have the size of .*\(9, 7\).*Received: \(9, 8\).*image_size=\(96, 96\)",
         ),
         (add_empty, "class9: each class needs images .*Received: a folder without any"),
+        (add_table, "class9: .*Received: a folder without any beside 1.csv.*one file of JSON lines"),
         (add_lone, "test part needs 2 training samples of each class. Received: 1 of class lone"),
         (add_val, "must hold either train/, val/ and test/.*Received: .*train, val"),
         (add_unequal, "train/ and test/ must have the same classes. Received: class2 in one of them only"),

@@ -207,9 +207,16 @@ def _list_classes(root: Path, tree: Tree, folder: str, kind: Kind, others: list[
         for path in tree.files(below):
             (found[name] if kind.accepts(path) else others).append(path)
         if not found[name]:
+            other = next(tree.files(below), None)
+            beside = "" if other is None else f" beside {other.rpartition('/')[2]}"
+            table = (
+                ". Windows of a sensor are read from one file of JSON lines"
+                if beside.endswith((".csv", ".txt", ".tsv"))
+                else ""
+            )
             raise InputError(
                 f"load: {root / below}: each class needs {kind.name} ({', '.join(kind.suffixes)}). Received: a folder "
-                f"without any. Add {kind.name} or remove the folder."
+                f"without any{beside}. Add {kind.name} or remove the folder{table}."
             )
     return found
 
