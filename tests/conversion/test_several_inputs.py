@@ -14,6 +14,7 @@ from tfkd.conversion import input_samples
 from tfkd.conversion.converter import convert
 from tfkd.conversion.export import export
 from tfkd.conversion.quantizer import QuantizerSettings
+from tfkd.data.model_inputs import ModelInput
 from tfkd.errors import InputError, ModelError
 
 COUNT = 128
@@ -152,7 +153,10 @@ def test_rows_of_a_draw_belong_together(forms, arrays):
         (lambda x: tuple(reversed(x.values())), r"a tuple of an array of shape \(128, 4\)"),
         (lambda x: x["signal"], "for each of the 2 inputs"),
         (lambda x: {**x, "signal": x["signal"][:, :5]}, r"numbers for the input 'signal' of shape \(6, 3\).*128, 5, 3"),
-        (lambda x: {**x, "signal": x["signal"][:5]}, "as many samples for each input. Received: 5, 128"),
+        (
+            lambda x: {**x, "signal": x["signal"][:5]},
+            "as many samples for each input. Received: 5 of 'signal', 128 of 'features'",
+        ),
         (lambda x: {**x, "signal": x["signal"] * np.nan}, "NaN or infinity for the input 'signal'"),
         (lambda x: lambda: iter(()), "must have samples. Received: none"),
     ],
@@ -164,7 +168,7 @@ def test_data_that_do_not_fit_are_refused(forms, arrays, change, message):
 
 
 def test_tokens_must_be_whole(arrays):
-    tokens = input_samples.ModelInput("tokens", ("tokens",), (4,), "int32")
+    tokens = ModelInput("tokens", ("tokens",), (4,), "int32")
     with pytest.raises(InputError, match="values that int32 holds for the input 'tokens'"):
         input_samples.read((arrays["features"],), [tokens], COUNT)
     whole = np.round(arrays["features"])

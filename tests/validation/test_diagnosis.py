@@ -67,6 +67,15 @@ def test_cause_follows_from_the_numbers(changes, cause, words):
     assert words in sentence(finding)
 
 
+def test_part_of_a_concatenation_has_its_range():
+    part = one_op(tensor="part", steps_used=20)
+    flat = one_op(op="RESHAPE", tensor="flat", sources=("part",))
+    joined = one_op(op="CONCATENATION", tensor="joined", sources=("flat",))
+    assert diagnose([part, flat, joined], {})[0].cause == Cause.CONCATENATED
+    requantized = dataclasses.replace(part, limits=(-2.0, 2.0))
+    assert diagnose([requantized, flat, joined], {})[0].cause == Cause.RANGE_TOO_WIDE
+
+
 @pytest.mark.parametrize("cause", Cause)
 @pytest.mark.parametrize("op", ["CONV_2D", "INPUT"])
 def test_texts_are_sentences_without_settings_of_the_other_interface(cause, op):

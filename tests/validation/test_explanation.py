@@ -236,5 +236,7 @@ def test_model_with_two_outputs_is_refused(splits, tmp_path):
     flat = keras.layers.Flatten()(inputs)
     model = keras.Model(inputs, [keras.layers.Dense(4)(flat), keras.layers.Dense(3)(flat)])
     converted = convert(model, tmp_path / "two.tflite", mode="float32")
-    with pytest.raises(ModelError, match="one input and one output. Received: 1 and 2"):
+    with pytest.raises(
+        ModelError, match="labels belong to one output. Received: a model with the 2 outputs output_0, output_1"
+    ):
         explain(model, converted, splits)

@@ -52,7 +52,7 @@ def diff(
     with progress_of(as_json) as progress:
         progress.start("diff")
         for model in (a, b):
-            TFLiteModel.load(model).check_one_input("diff")
+            TFLiteModel.load(model)  # before the data: a wrong path shows at once
         splits = datasets.load(data)
         found = difference.compare(
             a,

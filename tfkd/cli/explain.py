@@ -29,6 +29,10 @@ def explain(
     student_preprocess: StudentPreprocess = None,
     target: TargetsOption = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of samples on which layers are compared.")] = 64,
+    output_name: Annotated[
+        str | None,
+        typer.Option(help="Name of the output that the labels belong to, of a model with several."),
+    ] = None,
     worst: Annotated[int, typer.Option(min=1, help="Number of layers to describe, largest error first.")] = 5,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +51,7 @@ def explain(
 
     with progress_of(as_json) as progress:
         declared = model_input.parse("teacher", teacher_range, teacher_preprocess)
-        TFLiteModel.load(model).check_one_input("explain")
+        TFLiteModel.load(model)  # before the data: a wrong path shows at once
         splits = datasets.load(data)
         # The sigmoid at the end of a regression belongs to the values.
         gives_logits = tasks.find(splits.test, name=data.task).gives_logits
@@ -60,6 +64,7 @@ def explain(
             targets=target or ["host:plain", *target_choice.installed_defaults()],
             samples=samples,
             worst=worst,
+            output=output_name,
             progress=progress.start,
         )
         print_result(progress, found.to_json(command_line=True), as_json, "\n".join(found.lines(command_line=True)))

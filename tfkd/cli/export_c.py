@@ -102,6 +102,8 @@ def export_c(
     from tfkd.report import console
 
     options, pixels = None, model_input.parse("input", input_range, None).input_range
+    if isinstance(pixels, dict):
+        raise InputError(f"export-c: --input-range must be LOW,HIGH. Received: {input_range!r}. Leave the name out.")
     if project:
         options = ProjectOptions(project, task, pixels)
     elif task != "classification":

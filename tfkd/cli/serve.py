@@ -78,7 +78,6 @@ def serve(
     )
     with progress_of(as_json) as progress:
         loaded = TFLiteModel.load(model)  # before the data: a wrong path shows at once
-        loaded.check_one_input("serve")
         splits = datasets.load(data)
         test = splits.test if samples is None else splits.test.sample(samples)
         progress.start("serve")

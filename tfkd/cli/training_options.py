@@ -27,7 +27,10 @@ TeacherFile = Annotated[
 ]
 TeacherRange = Annotated[
     str | None,
-    typer.Option(help="LOW,HIGH that the teacher expects for the pixels 0 and 255, such as 0,1. Default: 0,255."),
+    typer.Option(
+        help="LOW,HIGH that the teacher expects for the pixels 0 and 255, such as 0,1; of one of several inputs "
+        "NAME=LOW,HIGH. Default: 0,255."
+    ),
 ]
 TeacherPreprocess = Annotated[
     str | None,
@@ -37,7 +40,10 @@ TeacherPreprocess = Annotated[
 ]
 StudentRange = Annotated[
     str | None,
-    typer.Option(help="LOW,HIGH that the student's file expects for the pixels 0 and 255. Default: 0,255."),
+    typer.Option(
+        help="LOW,HIGH that the student's file expects for the pixels 0 and 255; of one of several inputs "
+        "NAME=LOW,HIGH. Default: 0,255."
+    ),
 ]
 StudentPreprocess = Annotated[
     str | None, typer.Option(help="preprocess_input of keras.applications that the student's file expects.")

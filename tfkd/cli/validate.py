@@ -120,7 +120,6 @@ def validate(
                 keras_models[role] = declared.load(path, logits=False)
         progress.start("validate")
         loaded = TFLiteModel.load(model)  # before the data: a wrong path shows at once
-        loaded.check_one_input("validate")
         splits = datasets.load(data)
         test = splits.test if samples is None else splits.test.sample(samples)
         validation = run(

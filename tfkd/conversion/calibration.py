@@ -11,10 +11,11 @@ import numpy as np
 
 from tfkd._internal.types import SampleData
 from tfkd.conversion import input_samples, input_scale, signatures
-from tfkd.conversion.input_samples import ModelInput
 from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import CalibrationAudit, TFLiteModel
-from tfkd.data import dense_labels
+from tfkd.data import Split, dense_labels, model_inputs
+from tfkd.data.model_inputs import ModelInput
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.data.streams import as_split, form_of
 from tfkd.errors import InputError
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import keras
-
-    from tfkd.data import Split
 
 # Number of test samples that the calibration samples are compared with.
 _MAX_COMPARED = 1000
@@ -58,13 +57,30 @@ class Source(NamedTuple):
     forms: tuple[ModelInput, ...] = ()
 
     @property
-    def sample_shape(self) -> tuple[int, ...] | None:
+    def sample_shape(self) -> tuple[int | None, ...] | None:
         """Shape of one sample of a model with one input; None where there are several, or it is unknown."""
         return self.forms[0].shape if len(self.forms) == 1 else None
 
     def takes_several(self, data: SampleData) -> bool:
         """Whether data are to be read for several inputs: the model has them, or may have them and the data do."""
         return len(self.forms) > 1 if self.forms else input_samples.has_several(data)
+
+
+def for_model(data: SampleData, source: Source) -> SampleData:
+    """Calibration data as they are; of a split of several arrays, for a model with one input, the split of its array.
+
+    Raises:
+        InputError: The split has no such array.
+    """
+    if not isinstance(data, Split) or not isinstance(data.x, NamedArrays) or len(source.forms) != 1:
+        return data
+
+    def with_array(split: Split) -> Split:
+        assert isinstance(split.x, NamedArrays)
+        return dataclasses.replace(split, x=model_inputs.arrays_of(source.forms, split.x, "convert: the model")[0])
+
+    held_out = None if data.held_out is None else with_array(data.held_out)
+    return dataclasses.replace(with_array(data), held_out=held_out)
 
 
 def choose(split: Split, count: int, seed: int) -> Split:
@@ -74,7 +90,7 @@ def choose(split: Split, count: int, seed: int) -> Split:
 
 def _advice(source: Source) -> str:
     if len(source.forms) > 1:
-        names = ", ".join(one.keys[-1] for one in source.forms)
+        names = ", ".join(one.keys[0] for one in source.forms)
         return (
             f"Pass a dict with an array for each input, {names}, or a tf.data.Dataset of such dicts; on the command "
             "line --calibration, a .npz with these arrays."
@@ -110,11 +126,17 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
     Raises:
         InputError: `split` may not be used for calibration, or the samples would give the model wrong ranges.
     """
+    split = for_model(split, source)
     if split is not None and source.takes_several(split):
-        if count < 1:
-            raise InputError(f"convert: calibration must have samples. Received: {count}. Use 100 or more.")
+        if count < 1 or (isinstance(split, Split) and not len(split)):
+            raise InputError(f"convert: calibration must have samples. Received: {min(count, 0)}. Use 100 or more.")
+        chosen = None
+        if isinstance(split, Split):
+            split.require("train", "val", purpose="calibration")
+            split = chosen = choose(split, count, seed)
         samples = input_samples.read(split, source.forms, count)
-        return Calibration(samples, _audit_several(samples, f"convert: calibration from {form_of(split)}"))
+        where = f"convert: calibration from {form_of(split)}" if chosen is None else _where(chosen)
+        return Calibration(samples, _audit_several(samples, where, chosen))
     if isinstance(split, Mapping):
         raise InputError(
             "convert: calibration of a model with one input must be a split, or data in a form that "
@@ -182,18 +204,12 @@ def audit(chosen: Split) -> CalibrationAudit:
         raise InputError(f"{where} must be finite. Received: NaN or infinity. Clean the data first.")
     if x.min() == x.max() or (len(x) > 1 and (x == x[0]).all()):
         raise InputError(f"{where} must vary. Received: {len(x)} equal samples, or one value. Use real samples.")
-    held_out, overlap = chosen.held_out, 0
+    held_out = chosen.held_out
     test_x: np.ndarray | None = None
-    if held_out is not None:
-        overlap = len(chosen.overlap(held_out))
-        if len(held_out):
-            compared = min(_MAX_COMPARED, max(_FEWEST_COMPARED, _COMPARED_VALUES // int(np.prod(chosen.input_shape))))
-            test_x = held_out.x[:: max(1, len(held_out) // compared)].astype("float32")
-    if held_out is not None and overlap:
-        raise InputError(
-            f"{where} must share no sample with the test split. Received: {chosen.equal_samples(held_out)}. "
-            "Remove them from the training data: they make the test accuracy too high."
-        )
+    if held_out is not None and len(held_out):
+        compared = min(_MAX_COMPARED, max(_FEWEST_COMPARED, _COMPARED_VALUES // int(np.prod(chosen.input_shape))))
+        test_x = held_out.x[:: max(1, len(held_out) // compared)].astype("float32")
+    _check_overlap(chosen)
     _check_range(where, x, test_x)
     if _looks_random(x, test_x):
         raise InputError(
@@ -209,15 +225,34 @@ def audit(chosen: Split) -> CalibrationAudit:
         classes_covered=covered,
         classes_total=total,
         digest=hashlib.sha256(np.ascontiguousarray(x).data).hexdigest(),
-        overlap=overlap,
+        overlap=0,
         findings=_findings(len(x), covered, total),
     )
 
 
-def _audit_several(samples: Samples, where: str) -> CalibrationAudit:
-    """Computes statistics of samples of several inputs, and refuses those that would give a model wrong ranges."""
+def _check_overlap(chosen: Split) -> None:
+    """Refuses samples that are also in the test split."""
+    held_out = chosen.held_out
+    if held_out is not None and len(chosen.overlap(held_out)):
+        raise InputError(
+            f"{_where(chosen)} must share no sample with the test split. Received: {chosen.equal_samples(held_out)}. "
+            "Remove them from the training data: they make the test accuracy too high."
+        )
+
+
+def _audit_several(samples: Samples, where: str, chosen: Split | None) -> CalibrationAudit:
+    """Computes statistics of samples of several inputs, and refuses those that would give a model wrong ranges.
+
+    Args:
+        samples: The samples.
+        where: Their source, for messages.
+        chosen: The same with their labels; None where there are none.
+    """
     if len(samples) > 1 and all((array == array[0]).all() for array in samples.arrays):
         raise InputError(f"{where} must vary. Received: {len(samples)} equal samples. Use real samples.")
+    if chosen is not None:
+        _check_overlap(chosen)
+    covered, total = (0, 0) if chosen is None else _coverage(chosen)
     floats = [array for array in samples.arrays if array.dtype.kind == "f"] or samples.arrays
     digest = hashlib.sha256()
     for array in samples.arrays:
@@ -227,11 +262,11 @@ def _audit_several(samples: Samples, where: str) -> CalibrationAudit:
         minimum=min(float(array.min()) for array in floats),
         maximum=max(float(array.max()) for array in floats),
         mean=float(np.mean([array.mean(dtype="float64") for array in floats])),
-        classes_covered=0,
-        classes_total=0,
+        classes_covered=covered,
+        classes_total=total,
         digest=digest.hexdigest(),
         overlap=0,
-        findings=(*_findings(len(samples), 0, 0), *_noise(samples)),
+        findings=(*_findings(len(samples), covered, total), *_noise(samples)),
     )
 
 

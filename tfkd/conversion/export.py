@@ -12,7 +12,7 @@ from tfkd._internal import keras_compat, matrix_products
 from tfkd._internal.types import Nest, Tensor
 from tfkd.conversion import layer_forms, refusals, rnn, signatures
 from tfkd.conversion.calibration import Source
-from tfkd.conversion.input_samples import ModelInput
+from tfkd.data.model_inputs import ModelInput
 from tfkd.errors import InputError, ModelError, TfkdError
 
 if TYPE_CHECKING:
@@ -82,20 +82,17 @@ def export(model: keras.Model, folder: Path, *, integers: bool, lstm_op: bool) -
         folder,
         inputs=tuple(spec.name for spec in flat),
         outputs=tuple(outputs),
-        forms=tuple(_forms(model, specs, flat)),
+        forms=tuple(_forms(model, flat)),
     )
 
 
-def _forms(model: keras.Model, specs: Nest, flat: list[keras.InputSpec]) -> Iterator[ModelInput]:
+def _forms(model: keras.Model, flat: list[keras.InputSpec]) -> Iterator[ModelInput]:
     """The inputs of a model, with the names that Keras takes for them."""
-    import keras
+    from tfkd.models import inputs
 
-    tensors = keras.tree.flatten(getattr(model, "inputs", None) or [])
-    keys = keras.tree.flatten({key: key for key in specs}) if isinstance(specs, dict) else []
+    names = inputs.names(keras_compat.input_structure(model)) if keras_compat.shows_layers(model) else []
     for index, spec in enumerate(flat):
-        others = [tensors[index].name] if len(tensors) == len(flat) else []
-        others += [keys[index]] if len(keys) == len(flat) else []
-        yield ModelInput(spec.name, (spec.name, *others), spec.shape[1:], spec.dtype)
+        yield ModelInput(spec.name, (*names[index : index + 1], spec.name), spec.shape[1:], spec.dtype)
 
 
 def _check_saved_model(folder: Path) -> None:
@@ -145,6 +142,8 @@ def input_specs(model: keras.Model) -> Nest:
     """The specs of the model's inputs at batch size 1, in the structure in which the model takes them."""
     import keras
 
+    from tfkd.models.inputs import names
+
     if getattr(model, "inputs", None):
         inputs: Nest = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     else:
@@ -171,7 +170,7 @@ def input_specs(model: keras.Model) -> Nest:
             )
     specs = [
         keras.InputSpec(shape=(1, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
-        for tensor, name in zip(tensors, signatures.input_names(t.name for t in tensors), strict=True)
+        for tensor, name in zip(tensors, signatures.input_names(names(inputs)), strict=True)
     ]
     return keras.tree.pack_sequence_as(inputs, specs)
 

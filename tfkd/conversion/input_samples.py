@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from tfkd._internal.types import Nest, SampleData
 from tfkd.conversion.samples import Samples
 from tfkd.data.drawing import Drawn
+from tfkd.data.model_inputs import ModelInput, as_type
+from tfkd.data.named_arrays import NamedArrays
+from tfkd.data.splits import Split
 from tfkd.data.streams import elements, form_of, repeats
 from tfkd.errors import InputError
 
@@ -19,27 +21,10 @@ _FORMS = (
 )
 
 
-class ModelInput(NamedTuple):
-    """An input of a model.
-
-    Args:
-        name: Its name in the signature of the SavedModel.
-        keys: The names under which data may have it: that name, the name of the Keras tensor, the key of a dict.
-        shape: Shape of one sample.
-        dtype: Type of the values.
-    """
-
-    name: str
-    keys: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.keys[-1]!r} of shape {self.shape}"
-
-
 def has_several(data: SampleData) -> bool:
     """Whether data tell by their form that they are for several inputs: they have dicts of several arrays."""
+    if isinstance(data, Split):
+        return isinstance(data.x, NamedArrays)
     spec = getattr(data, "element_spec", data)
     spec = spec[0] if isinstance(spec, list | tuple) and spec else spec
     return isinstance(spec, Mapping) and len(spec) > 1
@@ -51,7 +36,7 @@ def read(data: SampleData, inputs: Sequence[ModelInput], draw: int) -> Samples:
     Args:
         data: A dict of arrays [N, ...], a tuple or list of arrays, a pair of one of these and labels, which are not
             used; or a `tf.data.Dataset`, `keras.utils.PyDataset`, `tfkd.data.Stream` or function without arguments that
-            yields them, in batches or as single samples.
+            yields them, in batches or as single samples; or a split of `NamedArrays`.
         inputs: The inputs of the model; empty for those of a SavedModel, where data must be dicts by their names.
         draw: Number of samples that are drawn at random, >= 1, always the same ones.
 
@@ -59,6 +44,8 @@ def read(data: SampleData, inputs: Sequence[ModelInput], draw: int) -> Samples:
         InputError: The data have another form, are empty, not finite or without an end, or do not fit the inputs.
     """
     where = f"convert: calibration from {form_of(data)}"
+    if isinstance(data, Split) and isinstance(data.x, NamedArrays):
+        where, data = f"convert: calibration from {data.name!r}", data.x.arrays
     found = iter([data]) if isinstance(data, Mapping | list | tuple) else elements(data)
     if found is None:
         raise InputError(f"{where} must have an array for each of {_listed(inputs)}. Received: {data!r:.80}. {_FORMS}")
@@ -95,7 +82,7 @@ def _batch(element: Nest, inputs: Sequence[ModelInput], where: str) -> list[np.n
         )
     arrays = [_checked(part, one, where) for part, one in zip(parts, inputs, strict=True)]
     if len({len(array) for array in arrays}) > 1:
-        sizes = ", ".join(str(len(array)) for array in arrays)
+        sizes = ", ".join(f"{len(array)} of {one.keys[0]!r}" for array, one in zip(arrays, inputs, strict=True))
         raise InputError(f"{where} must have as many samples for each input. Received: {sizes}. Give whole samples.")
     return arrays
 
@@ -114,7 +101,7 @@ def _parts(element: Nest, inputs: Sequence[ModelInput]) -> list[Nest] | None:
 
 
 def _fits(shape: tuple[int, ...], one: ModelInput) -> bool:
-    return one.shape in (shape, shape[1:])
+    return one.shape in (shape, shape[1:]) or (one.shape == (1,) and len(shape) < 2)
 
 
 def _checked(part: Nest, one: ModelInput, where: str) -> np.ndarray:
@@ -125,16 +112,11 @@ def _checked(part: Nest, one: ModelInput, where: str) -> np.ndarray:
             f"{where} must have numbers for the input {one}, in batches or as single samples. Received: {array.dtype} "
             f"of shape {array.shape}. Use the data that the model was trained on."
         )
-    array = array[None] if array.shape == one.shape else array
+    # A column [N] of a table is N samples of one value.
+    array = array.reshape(-1, *one.shape) if array.shape == one.shape or one.shape == (1,) else array
     if not np.isfinite(array).all():
         raise InputError(f"{where} must be finite. Received: NaN or infinity for the input {one}. Repair the data.")
-    kept = array.astype(one.dtype)
-    if not one.dtype.startswith("float") and (kept != array).any():
-        raise InputError(
-            f"{where} must have values that {one.dtype} holds for the input {one}. Received: {array.dtype} values in "
-            f"{array.min():g}..{array.max():g}. Use the data that the model was trained on."
-        )
-    return kept
+    return as_type(array, one, where)
 
 
 def _listed(inputs: Sequence[ModelInput]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest, SampleData, Tensor
 from tfkd.conversion import input_samples, keras_calls, keras_runs, rnn
-from tfkd.conversion.calibration import Source, choose
+from tfkd.conversion.calibration import Source, choose, for_model
 from tfkd.conversion.engines import Sample
 from tfkd.conversion.keras_calls import Call
 from tfkd.conversion.samples import Samples
@@ -67,6 +67,8 @@ def usable(data: SampleData, source: Source, seed: int) -> Samples | None:
     if data is not None and source.takes_several(data):
         with contextlib.suppress(InputError):
             return input_samples.read(data, source.forms, MOST)
+        return None
+    data = for_model(data, source)
     shape = source.sample_shape
     if shape is None or getattr(data, "input_shape", None) != shape:
         return None

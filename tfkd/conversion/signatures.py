@@ -21,17 +21,26 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def input_names(names: Iterable[str]) -> list[str]:
-    """Different names that TensorFlow accepts as names of arguments and keeps unchanged.
+def input_name(name: str) -> str:
+    """The name of an input in a signature: one that TensorFlow accepts as that of an argument and keeps unchanged.
 
-    >>> input_names(["x", "image/left", "class", "1st", "x"])
-    ['x', 'image_left', 'input_2', 'input_3', 'input_4']
+    >>> [input_name(name) for name in ("x", "image/left", "class", "1st")]
+    ['x', 'image_left', 'input_class', 'input_1st']
+    """
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    usable = re.match("[A-Za-z]", name) and not keyword.iskeyword(name) and name != "self"
+    return name if usable else f"input_{name}"
+
+
+def input_names(names: Iterable[str]) -> list[str]:
+    """Different names of inputs, see `input_name`.
+
+    >>> input_names(["x", "image/left", "x"])
+    ['x', 'image_left', 'input_2']
     """
     valid: list[str] = []
-    for index, name in enumerate(names):
-        name = re.sub(r"\W", "_", name, flags=re.ASCII)
-        usable = re.match("[A-Za-z]", name) and not keyword.iskeyword(name) and name not in ("self", *valid)
-        valid.append(name if usable else f"input_{index}")
+    for index, name in enumerate(map(input_name, names)):
+        valid.append(name if name not in valid else f"input_{index}")
     return valid
 
 

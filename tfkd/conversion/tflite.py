@@ -197,21 +197,6 @@ class TFLiteModel:
         """The number of occurrences of each op in all subgraphs."""
         return dict(sorted(Counter(op.name for graph in self.subgraphs for op in graph.ops).items()))
 
-    def check_one_input(self, where: str) -> None:
-        """Checks that the model takes the samples of a data set, which have one array.
-
-        Args:
-            where: Name of the command, for the message.
-
-        Raises:
-            InputError: The model has another number of inputs.
-        """
-        if len(self.inputs) != 1:
-            raise InputError(
-                f"{where}: the model must have one input. Received: {len(self.inputs)} inputs. Models of several "
-                "inputs can be converted, which compares them with the Keras model, and timed by `tfkd benchmark`."
-            )
-
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one inference in convolutions and matrix products; a loop body is counted once."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tfkd.data.batches import EpochCounter, SoftLabelInputs, TeacherStudentInputs, epoch_counters
     from tfkd.data.loading import from_arrays, load
     from tfkd.data.mixing import Mixing
+    from tfkd.data.named_arrays import NamedArrays
     from tfkd.data.partner import Partner
     from tfkd.data.reading import ReadingOptions, Request
     from tfkd.data.sources import NAMES
@@ -25,6 +26,7 @@ __all__ = [
     "EpochCounter",
     "EveryCropFlip",
     "Mixing",
+    "NamedArrays",
     "Partner",
     "ReadingOptions",
     "Request",
@@ -50,6 +52,7 @@ _MODULES = {
     "EpochCounter": "batches",
     "EveryCropFlip": "augmentation",
     "Mixing": "mixing",
+    "NamedArrays": "named_arrays",
     "Partner": "partner",
     "ReadingOptions": "reading",
     "Request": "reading",

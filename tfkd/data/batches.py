@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
@@ -11,8 +10,9 @@ import numpy as np
 from tfkd._internal.types import Nest, Tensor
 from tfkd.data import label_augmentation
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
-from tfkd.data.lazy import LazySamples, row_lookup
+from tfkd.data.lazy import LazySamples, model_input_lookup, sample_size
 from tfkd.data.mixing import Mixing
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,11 +31,12 @@ class TeacherStudentInputs(NamedTuple):
 
     Args:
         teacher: Input of the teacher [B, ...].
-        student: Input of the student [B, ...], for the same samples in the same order.
+        student: Input of the student [B, ...], for the same samples in the same order. As of a teacher with several
+            inputs, a dictionary by name.
     """
 
-    teacher: Tensor
-    student: Tensor
+    teacher: Nest
+    student: Nest
 
 
 class SoftLabelInputs(NamedTuple):
@@ -47,18 +48,19 @@ class SoftLabelInputs(NamedTuple):
     """
 
     soft_labels: Tensor | Mapping[str, Tensor]
-    student: Tensor
+    student: Nest
 
 
-# What a batch has for a model: samples, for the teacher too where it sees others, or with its stored logits.
-Inputs: TypeAlias = "tf.Tensor | TeacherStudentInputs | SoftLabelInputs"
+# What a batch has for a model: samples, of several inputs by name; for the teacher too where it sees others, or with
+# its stored logits.
+Inputs: TypeAlias = "tf.Tensor | dict[str, tf.Tensor] | TeacherStudentInputs | SoftLabelInputs"
 
 
 class Samples(Protocol):
     """The properties of a `Split` that batching and its look-ups read."""
 
     @property
-    def x(self) -> np.ndarray | LazySamples: ...
+    def x(self) -> np.ndarray | LazySamples | NamedArrays: ...
     @property
     def y(self) -> np.ndarray: ...
     @property
@@ -93,8 +95,8 @@ class TeacherLogits(Protocol):
 class TeacherSamples(Protocol):
     """Samples that a teacher sees, such as `tfkd.data.Partner`."""
 
-    def lookup(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-        """Returns a function (rows [B], ids [B], epoch) -> the teacher's x, float32 [B, ...]."""
+    def lookup(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Nest]:
+        """Returns a function (rows [B], ids [B], epoch) -> the teacher's x, float32 [B, ...], or such by input."""
 
 
 class EpochCounter:
@@ -155,7 +157,7 @@ def output_batch_size(samples: Samples, most: int = 256) -> int:
         samples: The samples.
         most: Largest number, >= 1.
     """
-    bytes_of_one = 4 * max(1, math.prod(samples.x.shape[1:]))
+    bytes_of_one = 4 * max(1, sample_size(samples.x))
     return max(1, min(most, _OUTPUT_BATCH_BYTES // bytes_of_one))
 
 
@@ -201,6 +203,11 @@ def batch_dataset(
             "Split.batches: a partner is not augmented, and its labels would not be those of the mirrored image. "
             "Received: partner and an augmentation that moves pixels. Leave one out."
         )
+    if mixing is not None and isinstance(samples.x, NamedArrays):
+        raise InputError(
+            f"Split.batches: mixing needs samples of one input. Received: samples of the inputs "
+            f"{', '.join(samples.x.arrays)}. Leave it out."
+        )
     if mixing is not None and (soft_labels is not None or partner is not None):
         raise InputError(
             "Split.batches: mixing needs a teacher that sees the mixed samples in each step. Received: "
@@ -241,12 +248,12 @@ def _batch_function(
     import tensorflow as tf
 
     with tf.device("CPU:0"):  # tf.data runs on the CPU: data placed on a GPU would be copied twice
-        find_x, y, ids = row_lookup(samples.x), tf.constant(samples.y), tf.constant(samples.ids)
+        find_x, y, ids = model_input_lookup(samples.x), tf.constant(samples.y), tf.constant(samples.ids)
         find_logits = None if soft_labels is None else _logits_lookup(soft_labels, samples, augment)
         find_partner = None if partner is None else partner.lookup(samples, seed)
 
     def make_batch(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
-        batch, batch_ids = tf.cast(find_x(rows), tf.float32), tf.gather(ids, rows)
+        batch, batch_ids = find_x(rows), tf.gather(ids, rows)
         labels = tf.gather(y, rows)
         if find_logits is not None:
             student, teacher_logits = find_logits(batch, rows, batch_ids, epoch)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfkd.data.lazy import LazySamples
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError
 
 # Sides of images; more channels than this are rare.
@@ -18,14 +19,18 @@ _LEAST_SIDE = 8
 log = logging.getLogger("tfkd")
 
 
-def fits_uint8(x: np.ndarray | LazySamples) -> bool:
+def fits_uint8(x: np.ndarray | LazySamples | NamedArrays) -> bool:
     """Whether all values are whole numbers in 0..255."""
+    if isinstance(x, NamedArrays):  # each input has a type of its own
+        return False
     if isinstance(x, LazySamples):
         return x.dtype == np.uint8
     return x.dtype.kind in "bui" and x.size > 0 and x.min() >= 0 and x.max() <= 255
 
 
-def check_x(x: np.ndarray | LazySamples, key: str, where: str, fits_uint8: bool) -> np.ndarray | LazySamples:
+def check_x(
+    x: np.ndarray | LazySamples | NamedArrays, key: str, where: str, fits_uint8: bool
+) -> np.ndarray | LazySamples | NamedArrays:
     """Samples as uint8 where all parts fit into it, otherwise as float32.
 
     Args:
@@ -37,7 +42,7 @@ def check_x(x: np.ndarray | LazySamples, key: str, where: str, fits_uint8: bool)
     Raises:
         InputError: They are not finite numbers, or there are none.
     """
-    if isinstance(x, LazySamples):  # checked by its source
+    if isinstance(x, LazySamples | NamedArrays):  # checked by its source
         return x
     if x.dtype.kind not in "buif":
         raise InputError(f"load: {where}: {key} must be numbers. Received: dtype {x.dtype}. Save uint8 or float32.")

@@ -13,6 +13,7 @@ from tfkd.data import dense_labels, frame_labels
 from tfkd.data.augmentation import Augment, CropFlip, step_seeds
 from tfkd.data.augmentations import AUGMENTATIONS, Chain
 from tfkd.data.image_augmentation import Flip
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,8 +89,14 @@ def check(augment: Augment | None, samples: object) -> list[str]:
 
     Raises:
         InputError: The augmentation moves pixels or frames in a way that the labels do not follow, is a function that
-            does not say whether it does, or mirrors images of a class that belong to another class then.
+            does not say whether it does, or mirrors images of a class that belong to another class then; or the samples
+            have several inputs.
     """
+    if augment is not None and isinstance(x := getattr(samples, "x", None), NamedArrays):
+        raise InputError(
+            f"augment: an augmentation changes samples of one input. Received: samples of the inputs "
+            f"{', '.join(x.arrays)}. Leave it out, or put layers such as keras.layers.RandomFlip into the model."
+        )
     kind, names = _kind_and_names(samples)
     steps = _steps(augment)
     if kind in _KINDS:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from tfkd._internal.types import Nest
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,6 +144,30 @@ def mapped(array: np.ndarray, where: str) -> LazySamples:
             if not np.isfinite(sample).all():
                 raise InputError(f"load: {where} must be finite. Received: NaN or infinity in row {row}. Repair it.")
     return samples
+
+
+def sample_size(x: np.ndarray | LazySamples | NamedArrays) -> int:
+    """Number of values of one sample."""
+    shapes = x.shapes.values() if isinstance(x, NamedArrays) else (x.shape[1:],)
+    return sum(map(math.prod, shapes))
+
+
+def model_input_lookup(x: np.ndarray | LazySamples | NamedArrays) -> Callable[[tf.Tensor], Nest]:
+    """A function of rows [B], as a tensor, that returns these samples as models take them.
+
+    Args:
+        x: Samples.
+
+    Returns:
+        Samples [B, ...] as float32; of several inputs a dictionary by name, in their own types.
+    """
+    import tensorflow as tf
+
+    if isinstance(x, NamedArrays):
+        lookups = {name: row_lookup(array) for name, array in x.arrays.items()}
+        return lambda rows: {name: find(rows) for name, find in lookups.items()}
+    find_x = row_lookup(x)
+    return lambda rows: tf.cast(find_x(rows), tf.float32)
 
 
 def row_lookup(x: np.ndarray | LazySamples) -> Callable[[tf.Tensor], tf.Tensor]:

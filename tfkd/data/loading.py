@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tfkd.data import abnormal_labels, checks, dense_labels, frame_labels, identity_labels, label_kinds, lazy, manifest
 from tfkd.data.lazy import LazySamples
+from tfkd.data.named_arrays import NamedArrays, samples_of
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES, SOURCES
 from tfkd.data.sources.source import Arrays, Samples
@@ -45,7 +46,8 @@ def load(
         name_or_path: One of the following; a name has precedence over a path (write `./digits` for a folder `digits`).
             A name of `NAMES`: `digits` is embedded, `shapes` is generated, others come from `$TFKD_DATA/NAME.npz`, else
             from the cache of Keras, else by download. The name of another file `$TFKD_DATA/NAME.npz`. A `.npz` file
-            with x_train, y_train, x_test, y_test, or a folder of `.npy` files of these names. A folder of images
+            with x_train, y_train, x_test, y_test, or a folder of `.npy` files of these names; of models with several
+            inputs `x_train/NAME` and `x_test/NAME` for each, in a `.npz` file. A folder of images
             (PNG, JPEG, WebP, BMP, GIF) or sounds (WAV, FLAC, OGG) with one sub-folder per class, or with `train/`,
             `val/` and `test/` of that form, of which `val/` and `test/` may be missing. A manifest: a CSV or JSON-lines
             file with the columns `label`, optionally `split`, and either `path` of such files or values (columns of
@@ -89,8 +91,8 @@ def load(
 
 
 def from_arrays(
-    train: tuple[npt.ArrayLike, npt.ArrayLike],
-    test: tuple[npt.ArrayLike, npt.ArrayLike],
+    train: tuple[npt.ArrayLike | Mapping[str, npt.ArrayLike], npt.ArrayLike],
+    test: tuple[npt.ArrayLike | Mapping[str, npt.ArrayLike], npt.ArrayLike],
     *,
     name: str = "arrays",
     class_names: tuple[str, ...] = (),
@@ -102,7 +104,7 @@ def from_arrays(
 
     Args:
         train: Samples [N, ...] and labels [N] or [N, K] for training and validation. A large `numpy.memmap` is not read
-            into memory; it must be uint8 or float32.
+            into memory; it must be uint8 or float32. Samples of several inputs are a dict of arrays by their names.
         test: Samples [M, ...] and labels [M] or [M, K] of the test split.
         name: Name of the data set.
         class_names: Name of each class or column of labels; by default "0", "1", ...
@@ -128,8 +130,10 @@ def from_arrays(
     return _split(arrays, validation=validation, seed=seed, labels=labels)
 
 
-def _samples(x: npt.ArrayLike, where: str) -> np.ndarray | LazySamples:
-    """Samples as an array in memory; a large memory-mapped array stays in its file."""
+def _samples(x: npt.ArrayLike | Mapping[str, npt.ArrayLike], where: str) -> np.ndarray | LazySamples | NamedArrays:
+    """Samples as an array in memory, or by input; a large memory-mapped array stays in its file."""
+    if isinstance(x, Mapping):
+        return samples_of(x, where)
     if isinstance(x, np.memmap) and x.nbytes > lazy.IN_MEMORY_BYTES:
         return lazy.mapped(x, where)
     return np.asarray(x)
@@ -220,7 +224,7 @@ def _with_test_part(arrays: Arrays, labels: str) -> dict[Role, Samples]:
     return parts
 
 
-def _without_copies(x: np.ndarray | LazySamples, in_test: np.ndarray) -> np.ndarray:
+def _without_copies(x: np.ndarray | LazySamples | NamedArrays, in_test: np.ndarray) -> np.ndarray:
     """The mask of a test part without the few rows of a table that are equal to one outside of it.
 
     Many such rows stay, and the examinations before a training find them.
@@ -248,21 +252,23 @@ def _checked(
 ) -> tuple[dict[Role, Samples], tuple[str, ...]]:
     """The parts with checked samples and labels, and the name of each class."""
     fits = all(checks.fits_uint8(part.x) for part in parts.values())
-    checks.examine_layout(parts["train"].x.shape[1:], where)
+    first = _shape(parts["train"].x)
+    for shape in first.values() if isinstance(first, dict) else (first,):
+        checks.examine_layout(shape, where)
     checked = {}
     for role, part in parts.items():
         x = checks.check_x(part.x, f"x_{role}", where, fits)
         checked[role] = Samples(x, _CHECKS[kind](part.y, f"y_{role}", len(x), where), part.paths)
-        first = checked["train"].x.shape[1:]
-        if x.shape[1:] != first:
+        first = _shape(checked["train"].x)  # a channel axis was added
+        if _shape(x) != first:
             raise InputError(
                 f"load: {where}: samples of x_train and x_{role} must have the same shape. "
-                f"Received: {first} and {x.shape[1:]}. Resize or pad one of them."
+                f"Received: {first} and {_shape(x)}. Resize or pad one of them."
             )
         if kind in dense_labels.KINDS:
-            dense_labels.check_images(first, kind, where)
+            dense_labels.check_images(x.shape[1:], kind, where)
         if kind == "masks":
-            dense_labels.check_sizes(checked[role].y, first, f"y_{role}", where)
+            dense_labels.check_sizes(checked[role].y, x.shape[1:], f"y_{role}", where)
     labels = {f"y_{role}": part.y for role, part in checked.items()}
     if kind in dense_labels.KINDS:
         return checked, dense_labels.check_names(labels, names, kind, where)
@@ -275,6 +281,11 @@ def _checked(
     if kind != "classes":
         return checked, label_kinds.check_names(labels, names, kind, where)
     return checked, checks.check_classes(labels, names, where)
+
+
+def _shape(x: np.ndarray | LazySamples | NamedArrays) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """The shape of a sample, of several inputs by name."""
+    return x.shapes if isinstance(x, NamedArrays) else x.shape[1:]
 
 
 _CHECKS = {

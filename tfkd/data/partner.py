@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from tfkd._internal.types import Nest
 from tfkd.data.augmentation import view_seeds
 from tfkd.data.batches import Samples
-from tfkd.data.lazy import row_lookup
+from tfkd.data.lazy import model_input_lookup
 from tfkd.data.splits import Split
 from tfkd.errors import InputError
 
@@ -43,7 +44,7 @@ class Partner:
         if self.by not in BY:
             raise InputError(f"Partner: by must be row or label. Received: {self.by!r}. Use 'row' for equal rows.")
 
-    def lookup(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    def lookup(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Nest]:
         """Prepares the look-up of the teacher's samples.
 
         Args:
@@ -51,7 +52,8 @@ class Partner:
             seed: Random seed of the choice within a class.
 
         Returns:
-            A function (rows of the student's split [B], their ids [B], epoch) -> the teacher's x, float32 [B, ...].
+            A function (rows of the student's split [B], their ids [B], epoch) -> the teacher's x, float32 [B, ...], or
+            a dictionary by input.
 
         Raises:
             InputError: The two splits do not belong together.
@@ -59,30 +61,30 @@ class Partner:
         self._check(samples)
         return self._by_row(samples) if self.by == "row" else self._by_label(samples, seed)
 
-    def _by_row(self, samples: Samples) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    def _by_row(self, samples: Samples) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Nest]:
         import tensorflow as tf
 
         order = np.argsort(self.split.ids)
         with tf.device("CPU:0"):
-            find = row_lookup(self.split.x)
+            find = model_input_lookup(self.split.x)
             teacher_rows = tf.constant(order[np.searchsorted(self.split.ids, samples.ids, sorter=order)])
-        return lambda rows, ids, epoch: tf.cast(find(tf.gather(teacher_rows, rows)), tf.float32)
+        return lambda rows, ids, epoch: find(tf.gather(teacher_rows, rows))
 
-    def _by_label(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    def _by_label(self, samples: Samples, seed: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Nest]:
         import tensorflow as tf
 
         counts = np.bincount(self.split.y, minlength=samples.num_classes)
         with tf.device("CPU:0"):
-            find, y = row_lookup(self.split.x), tf.constant(samples.y)
+            find, y = model_input_lookup(self.split.x), tf.constant(samples.y)
             # The teacher's rows sorted by class: class c has the positions first[c] .. first[c] + size[c] - 1.
             by_class = tf.constant(np.argsort(self.split.y, kind="stable"))
             first, size = tf.constant(np.cumsum(counts) - counts), tf.constant(counts)
 
-        def choose(rows: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        def choose(rows: tf.Tensor, ids: tf.Tensor, epoch: tf.Tensor) -> Nest:
             label = tf.gather(y, rows)
             random = tf.bitcast(view_seeds(ids, epoch, seed=seed)[:, 1], tf.uint32)
             position = tf.gather(first, label) + tf.cast(random, tf.int64) % tf.gather(size, label)
-            return tf.cast(find(tf.gather(by_class, position)), tf.float32)
+            return find(tf.gather(by_class, position))
 
         return choose
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfkd.data import images
 from tfkd.data.lazy import LazySamples
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.data.reading import ReadingOptions
 from tfkd.data.splits import Split
 
@@ -66,13 +67,15 @@ def pairs(split: Split, other: Split) -> np.ndarray:
         Positions in both splits, int64 [P, 2]; for each image of `other` at most the most similar one. Empty where the
         samples are no images, or smaller than `SMALLEST_SIDE`.
     """
-    if len(split.input_shape) != 3 or min(split.input_shape[:2]) < SMALLEST_SIDE:
+    if isinstance(split.x, NamedArrays) or len(split.input_shape) != 3 or min(split.input_shape[:2]) < SMALLEST_SIDE:
         return np.zeros((0, 2), np.int64)
     found = list(_pairs(split, other))
     return np.array(found, np.int64).reshape(-1, 2)
 
 
 def _pairs(split: Split, other: Split) -> Iterator[tuple[int, int]]:
+    assert not isinstance(split.x, NamedArrays)
+    assert not isinstance(other.x, NamedArrays)
     (first, usable), (second, usable_too) = hashes(split.x), hashes(other.x)
     rows = np.flatnonzero(usable)
     if not len(rows):

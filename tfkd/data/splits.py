@@ -19,6 +19,7 @@ from tfkd.data.augmentation import Augment
 from tfkd.data.batches import TeacherLogits, TeacherSamples, batch_dataset
 from tfkd.data.lazy import LazySamples
 from tfkd.data.mixing import Mixing
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Split:
     """One split of a data set, read-only.
 
     Args:
-        x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank. An array in memory,
-            or `LazySamples`, which are read when they are used.
+        x: Samples [N, ...]; images uint8 or float32 in 0..255, other features float32 of any rank. An array in memory;
+            `LazySamples`, which are read when they are used; or `NamedArrays`, an array for each of several inputs.
         y: Labels: classes, int64 [N] in 0..num_classes-1; values of a regression, float32 [N, K]; multi-hot rows of
             0 and 1, int64 [N, C]; or other kinds, such as masks of images. See `tfkd.data.label_kinds`.
         ids: Number of each sample, int64 [N]; unique over the three splits and independent of the arguments
@@ -61,7 +62,7 @@ class Split:
         frame_seconds: Time from one frame of a sequence to the next in seconds; None where it is not known.
     """
 
-    x: np.ndarray | LazySamples
+    x: np.ndarray | LazySamples | NamedArrays
     y: np.ndarray
     ids: np.ndarray
     role: Role
@@ -90,11 +91,16 @@ class Split:
 
     def __repr__(self) -> str:
         what = {"values": "values", "multi_hot": "labels", "points": "points"}.get(self.label_kind, "classes")
-        return f"<Split {self.name}/{self.role}: {len(self)} x {self.input_shape}, {self.num_classes} {what}>"
+        shapes = self.x.shapes if isinstance(self.x, NamedArrays) else self.input_shape
+        return f"<Split {self.name}/{self.role}: {len(self)} x {shapes}, {self.num_classes} {what}>"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
+        """Shape of one sample.
+
+        Raises:
+            InputError: The samples have several inputs: `x.shapes` has the shape of each.
+        """
         return self.x.shape[1:]
 
     @property
@@ -123,15 +129,17 @@ class Split:
             if isinstance(array, LazySamples):
                 digest.update(array.fingerprint)
                 continue
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+            for name, one in array.arrays.items() if isinstance(array, NamedArrays) else (("", array),):
+                digest.update(f"{name}{one.dtype.str}{one.shape}".encode())
+                digest.update(np.ascontiguousarray(one).data)
         return digest.hexdigest()
 
     @cached_property
     def digests(self) -> np.ndarray:
         """Hash of the values of each sample, uint64 [N]; equal images in uint8 and in float32 have equal hashes."""
-        hashes = (hashlib.blake2b(row.astype(np.float32, order="C").data, digest_size=8).digest() for row in self.x)
-        return np.frombuffer(b"".join(hashes), dtype=np.uint64)
+        x = self.x
+        rows = x.rows() if isinstance(x, NamedArrays) else (row.astype(np.float32, order="C").data for row in x)
+        return np.frombuffer(b"".join(hashlib.blake2b(row, digest_size=8).digest() for row in rows), dtype=np.uint64)
 
     def overlap(self, other: Split) -> np.ndarray:
         """Ids of the samples of this split whose values equal those of a sample in `other`, int64 [M].
@@ -180,6 +188,21 @@ class Split:
                 f"{reason}: pass the {roles[0]} split that load() returned."
             )
 
+    def require_one_input(self, what: str) -> None:
+        """Raises for samples of several inputs.
+
+        Args:
+            what: What takes samples of one input only; the beginning of the error message.
+
+        Raises:
+            InputError: The samples have several inputs.
+        """
+        if isinstance(self.x, NamedArrays):
+            raise InputError(
+                f"{what} takes samples of one input. Received: the inputs {', '.join(self.x.arrays)}. Models with "
+                "several are trained by tfkd.Distiller in Python; convert, validate, explain and diff take them."
+            )
+
     def take(self, rows: np.ndarray) -> Split:
         """The split of some of the samples, with the same role.
 
@@ -221,6 +244,8 @@ class Split:
         mixing: Mixing | None = None,
     ) -> tf.data.Dataset:
         """The split as a `tf.data.Dataset` of (x float32 [B, ...], y [B, ...]); the last batch may be smaller.
+
+        Of several inputs x is a dictionary by their names, of integers and floats as the split has them.
 
         Each pass over the data set is one epoch. Order and augmentation depend on `seed`, the epoch and the ids only,
         so that a run can be repeated exactly.

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import numpy as np
 
 from tfkd._internal.types import Nest, SampleData
 from tfkd.data import abnormal_labels, dense_labels, frame_labels, identity_labels, label_kinds
 from tfkd.data.drawing import Drawn
+from tfkd.data.named_arrays import NamedArrays, named_arrays
 from tfkd.data.splits import Role, Split
 from tfkd.errors import InputError
 
 _FORMS = (
     "a split of tfkd.data, arrays (x, y), a tf.data.Dataset, a keras.utils.PyDataset, a tfkd.data.Stream, or a "
-    "function like TensorFlow Lite's representative_dataset"
+    "function like TensorFlow Lite's representative_dataset; of several inputs x is a dict by their names"
 )
+# Shape of the samples in the batches before, of several inputs by name; None before the first.
+_Shape: TypeAlias = "tuple[int, ...] | dict[str, tuple[int, ...]] | None"
 # The class of samples without labels.
 _UNLABELLED = ("unlabelled",)
 
@@ -56,9 +60,9 @@ def as_split(
     Args:
         data: A split, which is returned; arrays (x, y); a `tf.data.Dataset` or `keras.utils.PyDataset` of (x, y), in
             batches, or single samples with a scalar y; a `Stream`; a function without arguments that yields such pairs,
-            or lists of one input with a batch axis, like TensorFlow Lite's `representative_dataset`. Labels are class
-            numbers [B] or [B, 1], or one-hot [B, C]; values of a regression, [B] or [B, K]; or multi-hot rows of 0 and
-            1, [B, C]. Weights are ignored.
+            or lists of one input with a batch axis, like TensorFlow Lite's `representative_dataset`. Of models with
+            several inputs x is a dict by the names of the inputs. Labels are class numbers [B] or [B, 1], or one-hot
+            [B, C]; values of a regression, [B] or [B, K]; or multi-hot rows of 0 and 1, [B, C]. Weights are ignored.
         role: What the samples are used for: `train`, `val` or `test`.
         num_classes: Number of classes; by default the largest label + 1. Not used for other labels.
         draw: Number of samples that are drawn at random from all and kept, always the same ones; None to keep all. Of
@@ -78,7 +82,8 @@ def as_split(
     most = 20 * draw if draw and repeats(data) else None
     if most is None and repeats(data):
         raise InputError("tf.data.Dataset: the data must end. Received: one that repeats forever. Use take().")
-    name, kept, count, shape, has_labels = form_of(data), Drawn(draw), 0, None, None
+    name, kept, count, has_labels = form_of(data), Drawn(draw), 0, None
+    shape: _Shape = None
     for number, (x, y) in enumerate(_batches(data)):
         where = f"{name}, batch {number}"
         x = _checked_x(x, where, shape)
@@ -88,8 +93,9 @@ def as_split(
         if (y is None) and (labelled or has_labels) or (y is not None and has_labels is False):
             raise InputError(f"{where}: each sample needs a label. Received: none. Yield (x, y).")
         has_labels = y is not None
-        kept.add(x, np.zeros(len(x), np.int64) if y is None else y, count + np.arange(len(x)))
-        shape, count = x.shape[1:], count + len(x)
+        shape, columns = (x.shapes, x.arrays.values()) if isinstance(x, NamedArrays) else (x.shape[1:], (x,))
+        kept.add(*columns, np.zeros(len(x), np.int64) if y is None else y, count + np.arange(len(x)))
+        count += len(x)
         if (most is not None and count >= most) or (isinstance(data, Stream) and count > data.samples):
             break
     if not count:
@@ -102,7 +108,8 @@ def as_split(
             f"{name}: the function must yield {data.samples:,} samples. Received: {given}. {advice}, or correct the "
             "function."
         )
-    x, y, ids = kept.columns()
+    *found, y, ids = kept.columns()
+    x = NamedArrays(dict(zip(shape, found, strict=True))) if isinstance(shape, dict) else found[0]
     if labels == abnormal_labels.KIND:
         return Split(x, y, ids, role, name, abnormal_labels.CLASS_NAMES, labels=labels)
     if labels == frame_labels.KIND:
@@ -144,12 +151,20 @@ def repeats(data: SampleData) -> bool:
 
 def _batches(data: SampleData) -> Iterator[tuple[Nest, np.ndarray | None]]:
     """Pairs of inputs [B, ...] and labels, which are None where there are none."""
-    if isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
-        return iter([data])
+    if are_arrays(data):
+        return iter([_pair(data)])
     found = elements(data)
     if found is None:
         raise InputError(f"The data must be {_FORMS}. Received: {form_of(data)}.")
     return map(_pair, found)
+
+
+def are_arrays(data: SampleData) -> bool:
+    """Whether data are arrays (x, y), where x is a dict of arrays for several inputs."""
+    if not isinstance(data, tuple) or len(data) != 2 or not hasattr(data[1], "shape"):
+        return False
+    parts = data[0].values() if isinstance(data[0], Mapping) else data[0] if isinstance(data[0], list) else data[:1]
+    return all(hasattr(part, "shape") for part in parts)
 
 
 def elements(data: SampleData) -> Iterator[Nest] | None:
@@ -173,14 +188,28 @@ def _pair(element: Nest) -> tuple[Nest, np.ndarray | None]:
             f"The data must yield (x, y). Received: {len(element)} values. Yield one input and its labels."
         )
     x, y = element[0], element[1] if len(element) > 1 else None
+    if isinstance(x, Mapping) and len(x) == 1:
+        x = next(iter(x.values()))
+    if isinstance(y, Mapping) or (isinstance(y, list | tuple) and any(len(getattr(one, "shape", ())) for one in y)):
+        raise InputError(
+            f"The labels must be one array, those of one output. Received: a {type(y).__name__} of {len(y)}. Yield "
+            "the labels of one output, and name it."
+        )
     if y is not None and np.ndim(y) == 0:  # a single sample with a scalar label
-        return np.asarray(x)[None], np.asarray(y)[None]
+        single = {name: np.asarray(value)[None] for name, value in x.items()} if isinstance(x, Mapping) else None
+        return np.asarray(x)[None] if single is None else single, np.asarray(y)[None]
     return x, y
 
 
-def _checked_x(x: Nest, where: str, shape: tuple[int, ...] | None) -> np.ndarray:
-    if isinstance(x, dict | list | tuple):
-        raise InputError(f"{where}: a sample must be one array. Received: {type(x).__name__}. Use one input.")
+def _checked_x(x: Nest, where: str, shape: _Shape) -> np.ndarray | NamedArrays:
+    if isinstance(x, Mapping) and not isinstance(shape, tuple):
+        return named_arrays(x, where, shape)
+    if isinstance(x, Mapping | list | tuple) or isinstance(shape, dict):
+        raise InputError(
+            f"{where}: samples must be one array, or of several inputs a dict of arrays by their names. Received: "
+            f"{type(x).__name__}{' after another form' if shape is not None else ''}. Name the arrays like the inputs "
+            "of the model."
+        )
     x = np.asarray(x)
     if x.ndim < 2 or x.dtype.kind not in "buif" or (shape is not None and x.shape[1:] != shape):
         expected = f"[B, {', '.join(map(str, shape))}]" if shape is not None else "[B, ...]"

@@ -176,7 +176,7 @@ class Distiller(keras.Model):
     def call(self, x: Nest, training: bool = False, **kwargs: object) -> Tensor:
         """The student's outputs [B, ..., C] for x, which may be one of the typed pairs of `tfkd.data`."""
         inputs.check_pairing(x, self.student)
-        return self.student(inputs.student_input(x), training=training, **kwargs)
+        return self.student(inputs.student_input(x, self.student), training=training, **kwargs)
 
     def fit(self, *args: object, **kwargs: object) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does; x and validation_data may also be a `tfkd.data.Split` or `Stream`.
@@ -233,7 +233,8 @@ class Distiller(keras.Model):
         with self.distribute_strategy.scope():  # where a model is built when it is run
             shapes = self._outputs.examine(self.student, self._teachers(), batches)
             if unconnected:
-                self._connect(inputs.teacher_input(batches[0][0]), inputs.student_input(batches[0][0]))
+                first, teacher = batches[0][0], self._teachers()[0]
+                self._connect(inputs.teacher_input(first, teacher), inputs.student_input(first, self.student))
         if self.student.built and not any(map(keras_compat.may_add_weights, self._outputs.used_soft_losses)):
             y = batches[0][1]
             if y is not None and len(shapes) > 1:
@@ -350,7 +351,7 @@ class Distiller(keras.Model):
             return [by_name(self._stored, inputs.soft_labels(x), "soft_labels", shared=False)], {}
         with tap(teachers[0], [feature.teacher for feature in self._features()]) as teacher_features:
             teacher_outputs = [
-                keras.tree.flatten(teacher(inputs.teacher_input(x), training=False)) for teacher in teachers
+                keras.tree.flatten(teacher(inputs.teacher_input(x, teacher), training=False)) for teacher in teachers
             ]
         return teacher_outputs, teacher_features
 

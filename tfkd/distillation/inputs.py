@@ -14,16 +14,28 @@ from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest, Tensor
 from tfkd.data import SoftLabelInputs, Split, Stream, TeacherStudentInputs, as_split
 from tfkd.errors import InputError
+from tfkd.models import inputs as model_inputs
 
 
-def student_input(x: Nest) -> Nest:
-    """The input of the student: a part of the two typed pairs of `tfkd.data`, or x itself."""
-    return x.student if isinstance(x, TeacherStudentInputs | SoftLabelInputs) else x
+def student_input(x: Nest, student: keras.Model) -> Nest:
+    """The input of the student: a part of the two typed pairs of `tfkd.data`, or x itself; of a dictionary its inputs.
+
+    Raises:
+        InputError: One of its inputs has no tensor.
+    """
+    x = x.student if isinstance(x, TeacherStudentInputs | SoftLabelInputs) else x
+    return model_inputs.chosen(student, x, "Distiller: the student")
 
 
-def teacher_input(x: Nest) -> Nest:
-    """The input of the teacher: the same as the student's unless x is a `TeacherStudentInputs`."""
-    return x.teacher if isinstance(x, TeacherStudentInputs) else student_input(x)
+def teacher_input(x: Nest, teacher: keras.Model) -> Nest:
+    """The input of a teacher: from what the student sees unless x is a `TeacherStudentInputs`.
+
+    Raises:
+        InputError: One of its inputs has no tensor.
+    """
+    if isinstance(x, TeacherStudentInputs | SoftLabelInputs):
+        x = x.teacher if isinstance(x, TeacherStudentInputs) else x.student
+    return model_inputs.chosen(teacher, x, "Distiller: the teacher")
 
 
 def soft_labels(x: Nest) -> Tensor:

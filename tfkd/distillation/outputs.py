@@ -151,10 +151,10 @@ class Outputs:
                 logits.check_are_logits if output.task.gives_logits and output.soft_losses else logits.shape_of_outputs
             )
             with outputs.named(output.name, self.of_each):
-                x = [inputs.student_input(x) for x, _ in batches]
+                x = [inputs.student_input(x, student) for x, _ in batches]
                 shape = check("student", outputs.single(student, position), *x)
                 for teacher, source in zip(teachers, output.sources, strict=False):
-                    x = [inputs.teacher_input(x) for x, _ in batches]
+                    x = [inputs.teacher_input(x, teacher) for x, _ in batches]
                     check("teacher", outputs.single(teacher, source), *x)
                 for loss in output.used_soft_losses:
                     arguments.check_classes(loss, shape[-1])

@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -72,8 +72,8 @@ def check_options(name: str, options: Iterable[str]) -> None:
 def load(
     model: str | os.PathLike[str] | keras.Model,
     *,
-    input_range: Sequence[float] | None = None,
-    preprocess: str | None = None,
+    input_range: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+    preprocess: str | Mapping[str, str] | None = None,
     custom: Sequence[str] = (),
     logits: bool | Sequence[str] = True,
 ) -> keras.Model:
@@ -87,9 +87,10 @@ def load(
             folder of a SavedModel, which cannot be trained; or a model, with which the result shares layers. A file
             with Python code (Lambda layers) is refused.
         input_range: The values (low, high) that the model expects for the pixels 0 and 255, where they were scaled
-            outside of it: (0, 1) after a division by 255. The scaling becomes its first layer.
+            outside of it: (0, 1) after a division by 255. The scaling becomes its first layer. Of a model with several
+            inputs a dictionary by the name of the input.
         preprocess: The `preprocess_input` of `keras.applications` that the model expects instead: `tf`, `torch`,
-            `caffe`, or the name of a module such as `resnet50`.
+            `caffe`, or the name of a module such as `resnet50`; of several inputs a dictionary.
         custom: Modules to import first, which register custom layers (`keras.saving.register_keras_serializable`).
             Their code is executed.
         logits: Whether a softmax or sigmoid at the end is removed. Pass False for a regression, whose outputs are

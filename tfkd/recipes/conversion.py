@@ -169,7 +169,8 @@ def _arrays(job: Job) -> dict[str, np.ndarray] | None:
     if arrays is not None and (job.golden or job.accuracy_drop is not None):
         raise InputError(
             f"convert: --golden and --accuracy-drop need a data set with labels and a test part. Received: {path} with "
-            f"{', '.join(arrays)}. Leave them out, or give a .npz with {', '.join(npz.KEYS)}."
+            f"{', '.join(arrays)}. Leave them out, or give a .npz with {', '.join(npz.KEYS)}; of several "
+            "inputs x_train/NAME and x_test/NAME."
         )
     return arrays
 

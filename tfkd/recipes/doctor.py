@@ -67,10 +67,12 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
 def _load_data(recipe: Recipe) -> tuple[data.Splits, data.Splits]:
     """The data of student and teacher."""
     splits = data.load(recipe.request(), validation=recipe.data.validation, seed=recipe.seed)
+    splits.train.require_one_input("A recipe")
     other = recipe.data.teacher
     if not other:
         return splits, splits
     teacher_splits = data.load(recipe.request(other), validation=recipe.data.validation, seed=recipe.seed)
+    teacher_splits.train.require_one_input("The teacher of a recipe")
     data.Partner(teacher_splits.train, other.pair).lookup(splits.train, recipe.seed)
     return splits, teacher_splits
 

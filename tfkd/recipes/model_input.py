@@ -35,12 +35,13 @@ class ModelInput:
     """The scaling of pixels that a model file leaves to the code around it; see `tfkd.models.load`.
 
     Args:
-        input_range: The values (low, high) that the model expects for the pixels 0 and 255.
-        preprocess: The `preprocess_input` of `keras.applications` that it expects.
+        input_range: The values (low, high) that the model expects for the pixels 0 and 255; of one of several inputs a
+            dictionary with its name.
+        preprocess: The `preprocess_input` of `keras.applications` that it expects, in the same form.
     """
 
-    input_range: tuple[float, float] | None = None
-    preprocess: str | None = None
+    input_range: tuple[float, float] | dict[str, tuple[float, float]] | None = None
+    preprocess: str | dict[str, str] | None = None
 
     def load(self, path: str | os.PathLike[str] | keras.Model, *, logits: bool = True) -> keras.Model:
         """The model of a file, which takes pixel values 0..255 and returns logits, or, of a regression, its values."""
@@ -54,20 +55,23 @@ def parse(role: str, input_range: str | None, preprocess: str | None) -> ModelIn
 
     Args:
         role: `teacher` or `student`, the beginning of the names of the options.
-        input_range: Value of the option `--ROLE-range`, LOW,HIGH; None without it.
-        preprocess: Value of the option `--ROLE-preprocess`.
+        input_range: Value of the option `--ROLE-range`, LOW,HIGH, of one of several inputs NAME=LOW,HIGH; None without
+            it.
+        preprocess: Value of the option `--ROLE-preprocess`, in the same form.
 
     Raises:
         InputError: The range is not two different numbers, or both options are given.
     """
     if input_range is None:
-        return ModelInput(None, preprocess)
+        of_input, _, value = (preprocess or "").rpartition("=")
+        return ModelInput(None, {of_input: value} if of_input else preprocess)
     if preprocess is not None:
         raise InputError(
             f"--{role}-range and --{role}-preprocess exclude each other. Received: {input_range} and {preprocess}. "
             "Leave one out."
         )
-    low, comma, high = input_range.partition(",")
+    of_input, _, limits = input_range.rpartition("=")
+    low, comma, high = limits.partition(",")
     try:
         values = (float(low), float(high))
     except ValueError:
@@ -77,7 +81,7 @@ def parse(role: str, input_range: str | None, preprocess: str | None) -> ModelIn
             f"--{role}-range must be LOW,HIGH, two different numbers. Received: {input_range!r}. Use 0,1 for a model "
             "trained on pixels divided by 255."
         )
-    return ModelInput(values)
+    return ModelInput({of_input: values} if of_input else values)
 
 
 class InputSection(Protocol):

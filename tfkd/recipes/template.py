@@ -128,6 +128,8 @@ def _task_and_student(request: Request) -> tuple[tasks.Task, JsonObject]:
             files = folder.kind_of(request.path)
         if files is None and source in (manifest.SOURCE, npy.SOURCE, npz.SOURCE):
             train = load(request).train
+    if train is not None:
+        train.require_one_input("init: a recipe")
     if request.task is not None:
         task = tasks.get(request.task)
     elif train is not None:

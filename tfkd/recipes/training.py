@@ -205,6 +205,7 @@ def train(
     """
     _check(job)
     splits = data.load(job.data)
+    splits.train.require_one_input("Training on the command line")
     task = job.task(splits)
     if not task.is_classification:
         on_note(f"Task: {task.name} (labels: {splits.train.label_kind}).")

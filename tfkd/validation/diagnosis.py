@@ -61,6 +61,8 @@ class Cause(enum.StrEnum):
     """One channel has much larger values than the others and determines the common step size."""
     RANGE_TOO_WIDE = "range_too_wide"
     """The output uses a small part of its quantized range."""
+    CONCATENATED = "concatenated"
+    """The output uses a small part of the range of a concatenation, which its parts share."""
     SAME_SCALE = "same_scale"
     """The op must keep the scale of its input."""
     INT4_WEIGHTS = "int4_weights"
@@ -112,7 +114,8 @@ class Finding:
     """One layer with its quantization noise and the most likely cause.
 
     Args:
-        layer: Name of the Keras layer, or of the tensor where no layer is known; `input` for the model's input.
+        layer: Name of the Keras layer, or of the tensor where no layer is known; `input` for the model's input, of
+            several `input NAME`.
         cause: The most likely cause.
         noise: The measured noise of the op.
         affected: Names of later layers whose noise comes from this one.
@@ -134,21 +137,29 @@ class Finding:
 
 
 def diagnose(
-    measured: Sequence[OpNoise], layers: Mapping[str, str], refinable: Container[str] = ()
+    measured: Sequence[OpNoise],
+    layers: Mapping[str, str],
+    refinable: Container[str] = (),
+    inputs: Sequence[str] = (),
 ) -> tuple[Finding, ...]:
-    """One finding for the input and for each op, in the order of execution.
+    """One finding for each input and for each op, in the order of execution.
 
     Args:
         measured: Result of `layer_errors.measure`.
         layers: Layer by tensor name of the reference, from `layer_names.by_tensor`.
         refinable: Names of the reference's tensors from `refinement.candidates`.
+        inputs: Names of the inputs of a model with several.
     """
+    named = iter([f"input {name}" for name in inputs] or ["input"])
+    joined = _joined(measured)
     by_tensor: dict[str, Finding] = {}
     # An outlier channel widens the ranges of the ops behind it: here each such tensor, with the tensor where it began.
     outlier_origin: dict[str, str] = {}
     for noise in measured:
-        layer = "input" if noise.op == "INPUT" else layers.get(noise.reference, noise.tensor)
+        layer = next(named) if noise.op == "INPUT" else layers.get(noise.reference, noise.tensor)
         cause = find_cause(noise)
+        if cause in (Cause.RANGE_TOO_WIDE, Cause.INPUT_RANGE_TOO_WIDE) and joined.get(noise.tensor) == noise.limits:
+            cause = Cause.CONCATENATED
         outlier = next((outlier_origin[source] for source in noise.sources if source in outlier_origin), None)
         kept = next((source for source in noise.sources if source in by_tensor), None)
         origin = outlier or (kept if cause == Cause.SAME_SCALE else None)
@@ -159,6 +170,15 @@ def diagnose(
             outlier_origin[noise.tensor] = outlier or noise.tensor
         by_tensor[noise.tensor] = Finding(layer, cause, noise, refinable=noise.reference in refinable)
     return tuple(by_tensor.values())
+
+
+def _joined(measured: Sequence[OpNoise]) -> dict[str, tuple[float, float] | None]:
+    """The range of the concatenation that each of its parts shares, by the name of the tensor."""
+    found: dict[str, tuple[float, float] | None] = {}
+    for noise in reversed(measured):
+        if noise.op == "CONCATENATION" or (noise.tensor in found and noise.op in _SAME_SCALE_OPS):
+            found |= dict.fromkeys(noise.sources, noise.limits)
+    return found
 
 
 def rank(findings: Sequence[Finding]) -> list[Finding]:

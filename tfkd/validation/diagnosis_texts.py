@@ -71,6 +71,11 @@ def sentence(finding: Finding) -> str:
                 f"It uses {used}: its range {low:.3g}..{high:.3g} comes from rare, large values in the calibration "
                 "samples."
             )
+        case Cause.CONCATENATED:
+            return (
+                f"It uses {used}: its range {low:.3g}..{high:.3g} is that of the concatenation that it is a part of, "
+                "whose other parts have larger values."
+            )
         case Cause.INT4_WEIGHTS:
             return "Most of its noise comes from rounding its weights to 4 bits."
         case Cause.SHARED_WEIGHT_SCALE:
@@ -127,6 +132,12 @@ def remedy(finding: Finding, wording: Wording) -> str:
         case Cause.RANGE_TOO_WIDE:
             percentile, mse = wording.ranges.format("percentile"), wording.ranges.format("mse")
             return f"Calibrate with {percentile} or {mse}, which exclude such values."
+        case Cause.CONCATENATED:
+            finer = wording.mode16 if finding.noise.op == "INPUT" else f"16-bit activations: {int16}"
+            return (
+                "Bring the parts of the concatenation into similar ranges, in the data or by BatchNormalization; or "
+                f"use {finer}."
+            )
         case Cause.INT4_WEIGHTS:
             return (
                 f"Convert {wording.refine}, which rounds weights by the calibration samples; otherwise train it "

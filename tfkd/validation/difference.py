@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd import tasks
-from tfkd._internal.types import JsonObject
+from tfkd._internal.types import JsonObject, SampleData
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
 from tfkd.validation import op_changes, task_results
 from tfkd.validation.contract import Contract, Verdict, judge
+from tfkd.validation.judged_split import as_test_split
 from tfkd.validation.op_changes import OpChange
 from tfkd.validation.results import Row
 from tfkd.validation.scores import OutputDivergence, measure_difference, measure_divergence, score
@@ -190,7 +191,7 @@ def _shortened(name: str) -> str:
 def compare(
     a: TFLiteModel | str | os.PathLike[str],
     b: TFLiteModel | str | os.PathLike[str],
-    test: Split,
+    test: SampleData,
     *,
     targets: Sequence[str | Target] = ("host",),
     contract: Contract | None = None,
@@ -204,7 +205,8 @@ def compare(
     Args:
         a: The first model: the one in use.
         b: The second model: the one that may replace it.
-        test: Test split; a split with another role is refused.
+        test: Test split; a split with another role is refused. Or another form of labelled test data, see
+            `tfkd.data.as_split`; samples of several inputs are found by their names.
         targets: Targets on which both run.
         contract: Limits of the second model on each target; drops, agreement and divergence refer to the first model.
         task: One of `tfkd.tasks.NAMES`; by default the one that labels and models show.
@@ -223,6 +225,8 @@ def compare(
                 "Use max_accuracy_drop or that of a metric, which refers to the first file here, or validate."
             )
     first, second = TFLiteModel.load(a), TFLiteModel.load(b)
+    judged = (first, second) if output is None else (of_file(first, output, None), of_file(second, output, None))
+    test = as_test_split(test, judged[0], task)
     validated = validate(
         {"a": first, "b": second},
         test,
@@ -232,7 +236,6 @@ def compare(
         output=output,
         progress=progress,
     )
-    judged = (first, second) if output is None else (of_file(first, output, None), of_file(second, output, None))
     rows, found = validated.rows, tasks.get(validated.task)
     if contract is not None:
         contract.check_task(found.name)

@@ -11,14 +11,17 @@ import numpy as np
 
 from tfkd import tasks
 from tfkd._internal.types import JsonObject, SampleData
-from tfkd.conversion import converter, layer_errors, layer_names, refinement
+from tfkd.conversion import converter, file_inputs, layer_errors, layer_names, refinement, signatures
 from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
+from tfkd.data.lazy import LazySamples
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
-from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs, origin, task_results
+from tfkd.validation import diagnosis, diagnosis_texts, keras_outputs, origin, selected_output, task_results
 from tfkd.validation.diagnosis import Finding
 from tfkd.validation.partial_runs import run_in_parts
 from tfkd.validation.scores import count_flips
+from tfkd.validation.selected_output import OneOutputTarget, SelectedOutput
 
 if TYPE_CHECKING:
     import keras
@@ -152,6 +155,7 @@ def explain(
     worst: int = 5,
     timeout_s: float = 600.0,
     task: str | None = None,
+    output: str | None = None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Explanation:
     """Compares a quantized .tflite with its Keras model, layer by layer and target by target.
@@ -161,7 +165,8 @@ def explain(
         model: The .tflite that it was converted to.
         splits: Data. Layers are compared on the validation split (without one, on the train split), so that a remedy
             is not chosen on the test split; accuracy is measured on the test split. Other forms of labelled data, see
-            `tfkd.data.as_split`, as a pair (validation, test), or one for both.
+            `tfkd.data.as_split`, as a pair (validation, test), or one for both. Samples of several inputs are found by
+            their names.
         teacher: Keras model of the first stage, or its file.
         targets: Targets of the last stages. The first is the reference of the others.
         samples: Number of samples on which layers are compared, > 0.
@@ -169,6 +174,8 @@ def explain(
         timeout_s: Time limit of each child process in seconds.
         task: One of `tfkd.tasks.NAMES`; by default the one that labels and model show. The threshold of a task with one
             is that of the student, chosen on the validation split.
+        output: Name of the output that the labels belong to, of models with several; layers are compared up to all of
+            them.
         progress: Called with the name of the next step.
 
     Returns:
@@ -182,26 +189,44 @@ def explain(
     if samples < 1 or worst < 1:
         raise InputError(f"explain: samples and worst must be > 0. Received: {samples} and {worst}. Use 64 and 5.")
     quantized, student_model = TFLiteModel.load(model), _load(student)
-    if (sides := (len(quantized.inputs), len(quantized.outputs))) != (1, 1):
+    if output is None and len(quantized.outputs) > 1:
+        known = signatures.outputs_in_order(quantized.content)
         raise ModelError(
-            f"explain: the model must have one input and one output. Received: {sides[0]} and {sides[1]}. Convert "
-            "keras.Model(model.inputs, model.outputs[0]) for each output, and explain these."
+            f"explain: labels belong to one output. Received: a model with the {len(quantized.outputs)} outputs "
+            f"{', '.join(known)}. Name one: output='NAME' in Python, --output-name NAME on the command line."
         )
-    splits = _as_splits(splits, quantized, task)
-    found = tasks.find(splits.test, int(np.prod(quantized.outputs[0].sample_shape)), task)
+    judged_file = quantized if output is None else selected_output.of_file(quantized, output, student_model)
+    splits = _as_splits(splits, judged_file, task)
+    found = tasks.find(splits.test, int(np.prod(judged_file.outputs[0].sample_shape)), task)
     pool = splits.val if len(splits.val) else splits.train
     progress("layers")
     reference = converter.float_counterpart(student_model, quantized, timeout_s=timeout_s)
     names = layer_names.by_tensor(reference, student_model)
     origin.check(quantized, reference, names, student_model.name)
-    compared = Samples((np.asarray(pool.sample(min(samples, len(pool))).x),))
+    compared = _samples(pool.sample(min(samples, len(pool))).x, quantized, reference)
     measured, unmatched = layer_errors.measure(quantized, reference, compared, timeout_s=timeout_s)
     refinable = refinement.candidates(reference.content, compared, timeout_s=timeout_s)
-    layers = diagnosis.diagnose(measured, names, refinable)
-    teachers = {"teacher": _load(teacher)} if teacher is not None else {}
-    judged = _Judged(splits.test, found, _threshold(found, student_model, splits.val))
-    stages = tuple(_stages({**teachers, "student": student_model}, quantized, judged, targets, progress))
+    layers = diagnosis.diagnose(measured, names, refinable, compared.names)
+    stages_of = {**({} if teacher is None else {"teacher": _load(teacher)}), "student": student_model}
+    if output is not None:
+        stages_of = {name: selected_output.of_keras(one, output) for name, one in stages_of.items()}
+    judged = _Judged(splits.test, found, _threshold(found, stages_of["student"], splits.val))
+    stages = tuple(_stages(stages_of, judged_file, judged, targets, progress))
     return Explanation(quantized, layers, tuple(diagnosis.rank(layers)[:worst]), stages, tuple(unmatched))
+
+
+def _samples(x: np.ndarray | LazySamples | NamedArrays, quantized: TFLiteModel, reference: TFLiteModel) -> Samples:
+    """Samples on which layers are compared, of several inputs by the names of the signature."""
+    if not isinstance(x, NamedArrays):
+        file_inputs.check_one(quantized, "explain: the model")
+        return Samples((np.asarray(x),))
+    names = [[one.name for one in file_inputs.of(model)] for model in (quantized, reference)]
+    if names[0] != names[1]:
+        raise ModelError(
+            f"explain: the .tflite must have the inputs of the Keras model, {', '.join(names[1])}, in this order. "
+            f"Received: {', '.join(names[0])}. Pass a file that tfkd converted from it."
+        )
+    return Samples(tuple(file_inputs.real(quantized, x, "explain: the model")), tuple(names[0]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,10 +247,11 @@ def _threshold(task: tasks.Task, student: keras.Model, val: Split) -> float | No
 def _as_splits(splits: Splits | SampleData, model: TFLiteModel, task: str | None) -> Splits:
     """Data as splits; of other forms than splits the validation data serve as training data too."""
     from tfkd.data import Splits, as_split
+    from tfkd.data.streams import are_arrays
 
     if isinstance(splits, Splits):
         return splits
-    is_pair = isinstance(splits, tuple) and len(splits) == 2 and not all(hasattr(one, "shape") for one in splits)
+    is_pair = isinstance(splits, tuple) and len(splits) == 2 and not are_arrays(splits)
     outputs = int(np.prod(model.outputs[0].sample_shape))
     classes, labels = 2 if outputs == 1 else outputs, None if task is None else tasks.get(task).labels
     val, test = splits if is_pair else (splits, splits)
@@ -257,11 +283,12 @@ def _stages(
         stage, previous = _stage(name, outputs, judged, previous)
         yield stage
     first: np.ndarray | None = None
-    inputs = model.quantize_input(test.x) if isinstance(test.x, np.ndarray) else None
+    inputs = None if isinstance(test.x, LazySamples) else file_inputs.quantized(model, test.x, "explain: the model")
     for spec in targets:
         try:
             target = get(spec) if isinstance(spec, str) else spec
             progress(target.spec)
+            target = OneOutputTarget(target) if isinstance(model, SelectedOutput) else target
             outputs = (
                 run_in_parts(target, model, test, latency=False)
                 if inputs is None

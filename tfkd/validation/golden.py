@@ -7,19 +7,22 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfkd._internal import atomic
-from tfkd._internal.types import JsonObject, SampleData
+from tfkd._internal.types import InputArrays, JsonObject, SampleData
+from tfkd.conversion import file_inputs
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.data.streams import as_split
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 
 if TYPE_CHECKING:
     from tfkd.conversion.tflite import TFLiteModel
+    from tfkd.conversion.tflite_reader import TensorInfo
     from tfkd.targets import Target
 
 SCHEMA = "tfkd.golden/1"
@@ -34,8 +37,8 @@ class Golden:
 
     Args:
         model: The .tflite.
-        raw: Samples as the data set stores them, [N, ...].
-        input: Inputs of the interpreter in the model's dtype, [N, ...].
+        raw: Samples as the data set stores them, [N, ...]; of several inputs those of the first.
+        input: Inputs of the interpreter in the model's dtype, [N, ...]; of several the first.
         output: Outputs of the interpreter, [N, ...]; of several the first.
         label: Labels, int64 [N].
         id: Ids of the samples in the data set, int64 [N].
@@ -45,6 +48,8 @@ class Golden:
             outputs in the unit of the output.
         others: The other outputs of a model with several, `output_1`, `output_2` and so on in files.
         other_tolerances: The tolerance of each of them.
+        other_raw: Samples of the other inputs of a model with several, `raw_1`, `raw_2` and so on in files.
+        other_inputs: The same in the model's dtype, `input_1`, `input_2` and so on in files.
     """
 
     model: TFLiteModel
@@ -58,15 +63,27 @@ class Golden:
     tolerance: float
     others: tuple[np.ndarray, ...] = ()
     other_tolerances: tuple[float, ...] = ()
+    other_raw: tuple[np.ndarray, ...] = ()
+    other_inputs: tuple[np.ndarray, ...] = ()
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays by their names in files."""
-        return {"raw": self.raw, "input": self.input, **self._outputs, "label": self.label, "id": self.id}
+        raw = _numbered("raw", (self.raw, *self.other_raw))
+        return {**raw, **self._inputs, **self._outputs, "label": self.label, "id": self.id}
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The name of each input of the model, in the order of `raw`, `raw_1`, ... and `input`, `input_1`, ..."""
+        return tuple(one.name for one in file_inputs.of(self.model))
+
+    @property
+    def _inputs(self) -> dict[str, np.ndarray]:
+        return _numbered("input", (self.input, *self.other_inputs))
 
     @property
     def _outputs(self) -> dict[str, np.ndarray]:
-        return {"output": self.output, **{f"output_{number}": one for number, one in enumerate(self.others, 1)}}
+        return _numbered("output", (self.output, *self.others))
 
     @property
     def _tolerances(self) -> dict[str, float]:
@@ -74,7 +91,7 @@ class Golden:
 
     def to_json(self) -> JsonObject:
         """The vectors as plain JSON values, with the quantization of inputs and outputs."""
-        quantized = self.model.inputs[0]
+        several = len(self.model.inputs) > 1
         return {
             "schema": SCHEMA,
             "model_sha256": self.model.sha256,
@@ -84,15 +101,11 @@ class Golden:
                 "value": self.tolerance,
                 **({"others": list(self.other_tolerances)} if self.others else {}),
             },
-            "input": {"dtype": quantized.dtype, "scales": [*quantized.scales], "zero_points": [*quantized.zero_points]},
             **{
-                name: {
-                    "dtype": str(values.dtype),
-                    "scales": [*tensor.scales],
-                    "zero_points": [*tensor.zero_points],
-                }
-                for (name, values), tensor in zip(self._outputs.items(), self.model.outputs, strict=True)
+                key: {**({"name": name} if several else {}), **_quantization(tensor)}
+                for key, name, tensor in zip(self._inputs, self.input_names, self.model.inputs, strict=True)
             },
+            **{key: _quantization(tensor) for key, tensor in zip(self._outputs, self.model.outputs, strict=True)},
             "shapes": {name: [*values.shape] for name, values in self.arrays.items()},
             "samples": [
                 {name: values[i].tolist() for name, values in self.arrays.items()} for i in range(len(self.raw))
@@ -105,12 +118,17 @@ class Golden:
         Args:
             name: Prefix of all names in the header.
         """
-        upper, tensor = name.upper(), self.model.inputs[0]
-        sized = {"raw": self.raw, "input": self.input, **self._outputs}
+        upper = name.upper()
+        sized = {part: values for part, values in self.arrays.items() if part not in ("label", "id")}
         most = ", ".join(f"{one:g}" for one in self._tolerances.values())
         lines = [
             f"/* {len(self.raw)} golden vectors of the model with SHA-256 {self.model.sha256}.",
             f" * Outputs of {self.target}; those of {self.against} differ by at most {most}.",
+            *(
+                f" * {part} is the input {one}."
+                for part, one in zip(self._inputs, self.input_names, strict=True)
+                if self.other_inputs
+            ),
             " * Each vector starts from the initial state of the model. */",
             f"#ifndef {upper}_H\n#define {upper}_H\n#include <stdint.h>\n",
             f"#define {upper}_SAMPLES {len(self.raw)}",
@@ -120,12 +138,13 @@ class Golden:
                 for part, one in self._tolerances.items()
             ),
         ]
-        if tensor.scales:
-            lines += [
-                "/* input = saturate(round(raw / scale) + zero point) */",
-                f"#define {upper}_INPUT_SCALE {_number(np.float32(tensor.scales[0]))}",
-                f"#define {upper}_INPUT_ZERO_POINT ({tensor.zero_points[0]})",
-            ]
+        for part, tensor in zip(self._inputs, self.model.inputs, strict=True):
+            if tensor.scales:
+                lines += [
+                    f"/* {part} = saturate(round({part.replace('input', 'raw')} / scale) + zero point) */",
+                    f"#define {upper}_{part.upper()}_SCALE {_number(np.float32(tensor.scales[0]))}",
+                    f"#define {upper}_{part.upper()}_ZERO_POINT ({tensor.zero_points[0]})",
+                ]
         lines += [_c_array(f"{name}_{part}", values) for part, values in self.arrays.items()]
         return "\n".join([*lines, f"#endif /* {upper}_H */", ""])
 
@@ -185,9 +204,10 @@ def record(
     """Runs a .tflite on samples and records its inputs and outputs.
 
     Args:
-        model: A .tflite with one input.
+        model: A .tflite.
         split: Split with the samples; those of the test split were not used in training. Or another form of labelled
-            data, such as a `tf.data.Dataset`, see `tfkd.data.as_split`.
+            data, such as a `tf.data.Dataset`, see `tfkd.data.as_split`. Samples of several inputs are found by their
+            names.
         samples: Number of samples, stratified by class, 1..len(split).
         target: Target that computes the outputs. Default: `tflm`, whose kernels are those of a microcontroller, or
             `host:reference` if TensorFlow Lite Micro does not support the model or is not installed.
@@ -206,20 +226,22 @@ def record(
     from tfkd.conversion.tflite import TFLiteModel
 
     model = TFLiteModel.load(model)
-    if len(model.inputs) != 1:
-        raise ModelError(
-            f"golden: the model must have one input. Received: {len(model.inputs)}. Pass a model with one input."
-        )
     split = as_split(split, "test")
-    if model.inputs[0].sample_shape != split.input_shape:
-        raise ModelError(
-            f"golden: samples must have the model's input shape {model.inputs[0].sample_shape}. Received: "
-            f"{split.input_shape} from {split.name!r}. Use the data set that the model was trained on."
-        )
+    if not isinstance(split.x, NamedArrays):
+        file_inputs.check_one(model, "golden: the model")
+        if model.inputs[0].sample_shape != split.input_shape:
+            raise ModelError(
+                f"golden: samples must have the model's input shape {model.inputs[0].sample_shape}. Received: "
+                f"{split.input_shape} from {split.name!r}. Use the data set that the model was trained on."
+            )
     chosen = split.sample(samples, seed=seed)
-    raw = model.quantize_input(chosen.x)
-    name, outputs = _default_outputs(model, raw) if target is None else _outputs(target, model, raw)
-    other, compared = _outputs(against, model, raw)
+    if isinstance(chosen.x, NamedArrays):
+        raw = file_inputs.real(model, chosen.x, "golden: the model")
+    else:
+        raw = [np.asarray(chosen.x)]
+    inputs = [model.quantize_input(array, index) for index, array in enumerate(raw)]
+    name, outputs = _default_outputs(model, inputs) if target is None else _outputs(target, model, inputs)
+    other, compared = _outputs(against, model, inputs)
     tolerances = tuple(
         # The difference of two int8 values does not fit into int8.
         float(np.abs(one.astype(np.float64) - output.astype(np.float64)).max())
@@ -227,8 +249,8 @@ def record(
     )
     return Golden(
         model,
-        raw=np.asarray(chosen.x),
-        input=raw,
+        raw=raw[0],
+        input=inputs[0],
         output=outputs[0],
         label=chosen.y,
         id=chosen.ids,
@@ -237,10 +259,21 @@ def record(
         tolerance=tolerances[0],
         others=outputs[1:],
         other_tolerances=tolerances[1:],
+        other_raw=tuple(raw[1:]),
+        other_inputs=tuple(inputs[1:]),
     )
 
 
-def _outputs(target: str | Target, model: TFLiteModel, inputs: np.ndarray) -> tuple[str, tuple[np.ndarray, ...]]:
+def _numbered(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays by their names in files: `input`, `input_1`, `input_2`, ..."""
+    return {f"{name}_{number}" if number else name: one for number, one in enumerate(arrays)}
+
+
+def _quantization(tensor: TensorInfo) -> JsonObject:
+    return {"dtype": tensor.dtype, "scales": [*tensor.scales], "zero_points": [*tensor.zero_points]}
+
+
+def _outputs(target: str | Target, model: TFLiteModel, inputs: InputArrays) -> tuple[str, tuple[np.ndarray, ...]]:
     from tfkd import targets
 
     place = targets.get(target) if isinstance(target, str) else target
@@ -254,7 +287,7 @@ def _outputs(target: str | Target, model: TFLiteModel, inputs: np.ndarray) -> tu
     return place.spec, tuple(measured.outputs)
 
 
-def _default_outputs(model: TFLiteModel, inputs: np.ndarray) -> tuple[str, tuple[np.ndarray, ...]]:
+def _default_outputs(model: TFLiteModel, inputs: InputArrays) -> tuple[str, tuple[np.ndarray, ...]]:
     try:
         return _outputs("tflm", model, inputs)
     except (ModelError, ToolMissingError):  # not supported or not installed; the result names the target that ran

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from tfkd._internal.types import Nest
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError, ModelError
 from tfkd.targets import chunks
 from tfkd.tasks import Scored, ScoredTask, Task
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 ROLES = {"teacher": "teacher", "alone": "student alone", "reference": "reference"}
 _ONE_OUTPUT = (
     "Name the output that the labels belong to: output='NAME' in Python, --output-name NAME on the command line."
+)
+_ONE_INPUT = (
+    "Pass a built model; the samples of several inputs are a dict of arrays by their names, in a .npz file x_test/NAME."
 )
 NOT_FINITE = "The outputs contain NaN or infinity."
 
@@ -85,6 +89,8 @@ def choose(
         one.test.require("test", purpose="validation")
         # A model that was never built has no shapes.
         check_shapes(name, [getattr(one.model, side, None) for side in ("input_shape", "output_shape")], one.test, task)
+        if isinstance(one.test.x, NamedArrays):
+            _check_arrays(name, one.model, one.test.x)
     return models, roles
 
 
@@ -116,32 +122,53 @@ def shapes_of_file(model: TFLiteModel, sequence: tuple[int, ...] | None = None) 
     return [side[0] if len(side) == 1 else side for side in sides]
 
 
-def check_sides(name: str, shapes: Sequence[Nest]) -> None:
+def check_side(name: str, side: str, shape: Nest) -> None:
     """Refuses a model with several inputs or outputs, or of unknown shape.
 
     Args:
         name: Name of the model.
-        shapes: Shapes of input and output with the batch axis; a list of shapes if there are several, None if unknown.
+        side: `input` or `output`.
+        shape: The shape of that side with the batch axis; a list of shapes if there are several, None if unknown.
     """
-    for side, shape in zip(("input", "output"), shapes, strict=True):
-        if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
-            raise ModelError(
-                f"validate: model {name!r} must have one input and one output. Received: {side} shape {shape}. "
-                + (f"Pass a built model with one {side}." if side == "input" else _ONE_OUTPUT)
-            )
+    if not isinstance(shape, tuple) or not all(size is None or isinstance(size, int) for size in shape):
+        raise ModelError(
+            f"validate: model {name!r} must have one input and one output. Received: {side} shape {shape}. "
+            + (_ONE_INPUT if side == "input" else _ONE_OUTPUT)
+        )
 
 
 def check_shapes(name: str, shapes: Sequence[Nest], test: Split, task: Task) -> None:
-    """Refuses a model whose input shape or number of outputs does not fit the split.
+    """Refuses a model whose input shape or number of outputs does not fit the split; several inputs are not looked at.
 
     Args:
         name: Name of the model.
-        shapes: See `check_sides`.
+        shapes: Shapes of input and output, see `check_side`.
         test: The test split.
         task: The task.
     """
-    check_sides(name, shapes)
-    inputs, outputs = (shape[1:] for shape in shapes)
+    if not isinstance(test.x, NamedArrays):
+        _check_input(name, shapes[0], test)
+    check_side(name, "output", shapes[1])
+    outputs = shapes[1][1:]
+    expected = task.check_outputs(outputs, test)
+    if expected is not None:
+        count, hint = int(np.prod([size or 1 for size in outputs])), "Use the data set that the model was trained on."
+        if count == 1 and test.label_kind == "classes" and test.num_classes == 2:
+            hint = "A single logit for two classes is the task binary, and all models must have it."
+        received = f"{count} per sample" if len(outputs) == 1 else f"outputs of shape {outputs}"
+        raise ModelError(f"validate: model {name!r} must have {expected}. Received: {received}. {hint}")
+
+
+def _check_arrays(name: str, model: keras.Model, x: NamedArrays) -> None:
+    """Refuses a model without an array for each of its inputs."""
+    from tfkd.models import inputs  # here, since a .tflite alone is validated without Keras
+
+    inputs.arranged(model, x, f"validate: model {name!r}")
+
+
+def _check_input(name: str, shape: Nest, test: Split) -> None:
+    check_side(name, "input", shape)
+    inputs = shape[1:]
     fits = len(inputs) == len(test.input_shape)
     if not fits or any(a not in (None, b) for a, b in zip(inputs, test.input_shape, strict=True)):
         hint = "Use the data set that the model was trained on."
@@ -153,13 +180,6 @@ def check_shapes(name: str, shapes: Sequence[Nest], test: Split, task: Task) -> 
             f"validate: the input shape of model {name!r} must be {test.input_shape}, that of {test.name}. "
             f"Received: {inputs}. {hint}"
         )
-    expected = task.check_outputs(outputs, test)
-    if expected is not None:
-        count, hint = int(np.prod([size or 1 for size in outputs])), "Use the data set that the model was trained on."
-        if count == 1 and test.label_kind == "classes" and test.num_classes == 2:
-            hint = "A single logit for two classes is the task binary, and all models must have it."
-        received = f"{count} per sample" if len(outputs) == 1 else f"outputs of shape {outputs}"
-        raise ModelError(f"validate: model {name!r} must have {expected}. Received: {received}. {hint}")
 
 
 @dataclasses.dataclass(frozen=True)

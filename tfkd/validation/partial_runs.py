@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfkd.conversion import file_inputs
 from tfkd.targets.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run_in_parts(target: Target, model: TFLiteModel, test: Split, *, latency: bo
     outputs: list[tuple[np.ndarray, ...]] = []
     size = max(1, min(_PART, _PART_VALUES // math.prod(test.input_shape)))
     for start in range(0, len(test), size):
-        part = model.quantize_input(test.x[start : start + size])
+        part = file_inputs.quantized(model, test.x[start : start + size], "validate: the model")
         measured = target.run(model, part, latency=latency and first is None)
         first = first or measured
         if not measured.valid or not measured.outputs:

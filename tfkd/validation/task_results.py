@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd._internal.types import JsonObject, JsonRecord
+from tfkd.conversion import file_inputs
 from tfkd.errors import DeviceError, InputError, ModelError
 from tfkd.tasks import ConstantAnswer, Scored, Task, Value, bootstrap
 
@@ -145,7 +146,7 @@ def outputs_on(target: Target | None, model: TFLiteModel, samples: Split | None)
     if target is None or samples is None:
         return None
     try:
-        measured = target.run(model, model.quantize_input(np.asarray(samples.x)), latency=False)
+        measured = target.run(model, file_inputs.quantized(model, samples.x, "validate: the model"), latency=False)
     except (ModelError, DeviceError, InputError):  # its row on the test split says why
         return None
     return real_outputs(model, measured.outputs[0]) if measured.valid and measured.outputs else None

@@ -12,11 +12,15 @@ import numpy as np
 
 from tfkd import tasks
 from tfkd._internal.isolation import ChildCrashed
-from tfkd._internal.types import JsonObject, JsonRecord, SampleData
+from tfkd._internal.types import InputArrays, JsonObject, JsonRecord, SampleData
+from tfkd.conversion import file_inputs
+from tfkd.data.lazy import LazySamples
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets.measurement import Measurement
 from tfkd.validation import keras_rows, task_results, versions
 from tfkd.validation.contract import Contract, Verdict, judge
+from tfkd.validation.judged_split import as_test_split, outputs_of
 from tfkd.validation.keras_rows import NOT_FINITE, ROLES, Other
 from tfkd.validation.partial_runs import run_in_parts
 from tfkd.validation.results import Row
@@ -123,7 +127,8 @@ def validate(
     Args:
         model: A .tflite, or several by name.
         test: Test split; a split with another role is refused. Or another form of labelled test data, such as a
-            `tf.data.Dataset`, see `tfkd.data.as_split`.
+            `tf.data.Dataset`, see `tfkd.data.as_split`. Each model takes the arrays of its inputs by their names from
+            samples of several inputs.
         reference: Keras model that the .tflite was converted from. Agreement, flips and accuracy drop refer to it.
         teacher: Keras model of the teacher, for `Contract.max_drop_from_teacher`. A model with other inputs than the
             .tflite, such as a teacher of another modality, comes with its own test split, as a tuple.
@@ -156,14 +161,16 @@ def validate(
     files = _load(model)
     models = files if output is None else {name: of_file(one, output, reference) for name, one in files.items()}
     for name, one in models.items():
-        keras_rows.check_sides(name, keras_rows.shapes_of_file(one))
-    test = _as_test_split(test, models, task)
+        keras_rows.check_side(name, "output", keras_rows.shapes_of_file(one)[1])
+    test = as_test_split(test, next(iter(models.values())), task)
     test.require("test", purpose="validation")
-    found = tasks.find(test, min(_outputs(one) for one in models.values()), task)
+    found = tasks.find(test, min(outputs_of(one) for one in models.values()), task)
     if contract is not None:
         contract.check_task(found.name)
     for name, one in models.items():
         keras_rows.check_shapes(name, keras_rows.shapes_of_file(one, test.input_shape if stream else None), test, found)
+        if isinstance(test.x, NamedArrays):
+            file_inputs.real(one, test.x, f"validate: model {name!r}")
     shipped = _shipped(ship, models, contract)
     places = _places(targets, stream=stream, one_output=output is not None)
     keras_models, roles = keras_rows.choose(
@@ -201,22 +208,6 @@ def validate(
     )
 
 
-def _as_test_split(test: SampleData, models: Mapping[str, TFLiteModel], task: str | None) -> Split:
-    """Test data as a split; the number of classes of other forms than a split is that of the model."""
-    from tfkd.data import Split, as_split
-
-    if isinstance(test, Split):
-        return test
-    outputs = _outputs(next(iter(models.values())))
-    labels = None if task is None else tasks.get(task).labels
-    return as_split(test, "test", num_classes=2 if outputs == 1 else outputs, labels=labels)
-
-
-def _outputs(model: TFLiteModel) -> int:
-    """The number of values of the first output for a sample."""
-    return int(np.prod(model.outputs[0].sample_shape))
-
-
 @dataclasses.dataclass(frozen=True)
 class _Test:
     """What models are judged on.
@@ -237,7 +228,7 @@ class _Test:
             "name": self.split.name,
             "samples": len(self.split),
             "class_names": list(self.split.class_names),
-            "input_shape": list(self.split.input_shape),
+            "input_shape": x.shapes if isinstance(x := self.split.x, NamedArrays) else list(self.split.input_shape),
             "content_hash": self.split.content_hash,
         }
 
@@ -316,7 +307,7 @@ def _target_rows(
     test = judged.split
     for name, model in models.items():
         threshold: float | None = None
-        inputs = model.quantize_input(test.x) if isinstance(test.x, np.ndarray) else None
+        inputs = None if isinstance(test.x, LazySamples) else _inputs(model, name, test)
         first = None
         for place in places:
             step(f"{name} on {place.spec}")
@@ -331,14 +322,18 @@ def _target_rows(
             yield row
 
 
-def _run(row: Row, place: _Place, model: TFLiteModel, judged: _Test, inputs: np.ndarray | None) -> Row:
+def _inputs(model: TFLiteModel, name: str, test: Split) -> InputArrays:
+    return file_inputs.quantized(model, test.x, f"validate: model {name!r}")
+
+
+def _run(row: Row, place: _Place, model: TFLiteModel, judged: _Test, inputs: InputArrays | None) -> Row:
     """The row with the measurement, or with the reason why there is none. Errors of tfkd itself are not caught."""
     if place.target is None:
         return dataclasses.replace(row, invalid_reason=place.reason, unavailable=True)
     try:
         target, test, task = place.target, judged.split, judged.task
         if inputs is None and not getattr(target, "runs_in_parts", True):
-            inputs = model.quantize_input(test.x)
+            inputs = _inputs(model, row.name, test)
         if inputs is None:
             measurement = run_in_parts(target, model, test)
         else:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfkd import tasks
 from tfkd._internal.types import JsonRecord
+from tfkd.conversion import file_inputs
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError
 from tfkd.targets import browser_server, check_inputs, litert_js
@@ -97,7 +98,7 @@ def serve(
         ToolMissingError: LiteRT.js cannot be downloaded.
         DeviceError: This machine has no network address.
     """
-    arrays = check_inputs(model, model.quantize_input(test.x), browser.spec)
+    arrays = check_inputs(model, file_inputs.quantized(model, test.x, browser.spec), browser.spec)
     # What does not fit the model shows before anybody is asked to open a page.
     on_host = validate(model, test, targets=["host"], task=task, output=output)
     expected = _expected(on_host, test, model, arrays, browser)

@@ -106,7 +106,7 @@ def main() -> None:
             program = micro.emit(fine)
             samples = np.clip(np.rint(waves[..., 0] * 32768), -32768, 32767).astype("<i2")
             found = in_c(program, sound.write(program, how), samples, folder)
-            wanted = splits.test.x[:]
+            wanted = np.asarray(splits.test.x)
             snr = 10 * np.log10(wanted.var() / ((found - wanted) ** 2).mean())
             model = tfkd.convert(student, folder / "model.tflite", mode="full_int8", calibration=splits.train)
         for core in options.cores:

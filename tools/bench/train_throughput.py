@@ -68,7 +68,7 @@ def load(name: str | None, samples: int) -> tuple[np.ndarray, np.ndarray, int]:
     train = tfkd.data.load(name).train
     if len(train) < samples:
         raise SystemExit(f"{name}: needs {samples} training samples. Received: {len(train)}. Lower --batch-size.")
-    return train.x[:samples], train.y[:samples], train.num_classes
+    return np.asarray(train.x[:samples]), train.y[:samples], train.num_classes
 
 
 def contestants(

@@ -1,4 +1,7 @@
-"""Archives of NumPy arrays in the layout of keras.datasets: x_train, y_train, x_test, y_test."""
+"""Archives of NumPy arrays in the layout of keras.datasets: x_train, y_train, x_test, y_test.
+
+Samples of several inputs are an array for each, such as `x_train/image` and `x_train/age` in place of `x_train`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tfkd.data.named_arrays import samples_of
 from tfkd.data.sources.source import Arrays, Request, Source
 from tfkd.errors import InputError
 
@@ -18,7 +23,10 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 NAMES_KEY = "class_names"
 # Optional: the time from one frame of a sequence to the next in seconds, a number.
 SECONDS_KEY = "frame_seconds"
-_ADVICE = "Save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
+_ADVICE = (
+    "Save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...); of several inputs "
+    "numpy.savez(path, **{'x_train/image': ..., 'x_train/age': ..., 'y_train': ..., ...})."
+)
 
 
 def read(path: Path, name: str) -> Arrays:
@@ -32,11 +40,17 @@ def read(path: Path, name: str) -> Arrays:
         InputError: The file is no .npz archive, is damaged, lacks an array or does not fit into memory.
     """
     sizes = _sizes(path)
-    if missing := [key for key in KEYS if key not in sizes]:
-        raise InputError(
-            f"load: {path} must hold {', '.join(missing)}. Received: {', '.join(sizes) or 'no arrays'}. {_ADVICE}"
-        )
-    found = _arrays(path, {key: sizes[key] for key in (*KEYS, NAMES_KEY, SECONDS_KEY) if key in sizes}, _ADVICE)
+    inputs = {key: [name for name in sizes if name.startswith(f"{key}/")] for key in ("x_train", "x_test")}
+    missing = [key for key in KEYS if key not in sizes and not inputs.get(key)]
+    if missing or any(names and key in sizes for key, names in inputs.items()):
+        what = ", ".join(missing) or "samples either as x_train, or as an array for each input"
+        raise InputError(f"load: {path} must hold {what}. Received: {', '.join(sizes) or 'no arrays'}. {_ADVICE}")
+    needed = [*KEYS, NAMES_KEY, SECONDS_KEY, *inputs["x_train"], *inputs["x_test"]]
+    found: dict[str, Any] = _arrays(path, {key: sizes[key] for key in needed if key in sizes}, _ADVICE)
+    for key, names_of_inputs in inputs.items():
+        if names_of_inputs:
+            by_name = {name.partition("/")[2]: found[name] for name in names_of_inputs}
+            found[key] = samples_of(by_name, f"load: {path}: {key}")
     names = found.pop(NAMES_KEY, np.zeros(0, str))
     if names.ndim != 1 or names.dtype.kind != "U" and names.size:
         raise InputError(
@@ -46,12 +60,11 @@ def read(path: Path, name: str) -> Arrays:
     seconds = found.pop(SECONDS_KEY, None)
     if seconds is not None and not (seconds.size == 1 and seconds.dtype.kind in "uif" and seconds.item() > 0):
         raise InputError(f"load: {path}: {SECONDS_KEY} must be a number > 0. Received: {seconds}. Save 0.02 for 20 ms.")
-    x_train, y_train, x_test, y_test = found.values()
     return Arrays(
-        x_train,
-        y_train,
-        x_test,
-        y_test,
+        found["x_train"],
+        found["y_train"],
+        found["x_test"],
+        found["y_test"],
         class_names=tuple(names.tolist()),
         name=name,
         location=str(path),
@@ -69,7 +82,7 @@ def read_inputs(path: Path) -> dict[str, np.ndarray] | None:
         InputError: The file is no .npz archive, is damaged or does not fit into memory.
     """
     sizes = _sizes(path)
-    if not sizes or not set(KEYS).isdisjoint(sizes):
+    if not sizes or not set(KEYS).isdisjoint(name.partition("/")[0] for name in sizes):
         return None
     return _arrays(path, sizes, "Save it with numpy.savez(path, name=...) with the names of the model's inputs.")
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfkd.data.lazy import LazySamples
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.data.reading import Request
 from tfkd.data.splits import ROLES, Role
 
@@ -19,13 +20,13 @@ class Samples(NamedTuple):
     """The samples of one part of a source, or of all.
 
     Args:
-        x: Samples [N, ...].
+        x: Samples [N, ...], of several inputs by name.
         y: Labels [N] or [N, K].
         paths: Their files, relative to the data set, with `/` on every system, str [N]; None where a sample is not a
             file.
     """
 
-    x: np.ndarray | LazySamples
+    x: np.ndarray | LazySamples | NamedArrays
     y: np.ndarray
     paths: np.ndarray | None = None
 
@@ -42,7 +43,7 @@ class Arrays(NamedTuple):
     """The content of a source, not yet checked.
 
     Args:
-        x_train: Training samples [N, ...].
+        x_train: Training samples [N, ...], of several inputs by name.
         y_train: Training labels [N] or [N, K].
         x_test: Test samples [M, ...]; None in a source without a test part.
         y_test: Test labels [M] or [M, K]; None in a source without a test part.
@@ -56,9 +57,9 @@ class Arrays(NamedTuple):
         frame_seconds: Time from one frame of a sequence to the next in seconds; None where it is not known.
     """
 
-    x_train: np.ndarray | LazySamples
+    x_train: np.ndarray | LazySamples | NamedArrays
     y_train: np.ndarray
-    x_test: np.ndarray | LazySamples | None = None
+    x_test: np.ndarray | LazySamples | NamedArrays | None = None
     y_test: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     name: str = "arrays"

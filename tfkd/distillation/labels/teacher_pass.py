@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfkd._internal import matrix_products
-from tfkd._internal.types import SampleData
+from tfkd._internal import keras_compat, matrix_products
+from tfkd._internal.types import Nest, SampleData
 from tfkd.data import label_augmentation
 from tfkd.data.augmentation import Augment, augment_view
 from tfkd.data.batches import Samples, output_batch_size
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.data.streams import as_split
 from tfkd.errors import InputError, ModelError
-from tfkd.models import logits
+from tfkd.models import inputs, logits
 from tfkd.tasks import find, get
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def prepare(
             "training step."
         )
     check = logits.check_are_logits if found.gives_logits else logits.shape_of_outputs
-    outputs, expected = check("teacher", teacher, split.x[:8].astype("float32"))[-1], found.outputs(split)
+    outputs, expected = check("teacher", teacher, _taken(teacher, split.x[:8]))[-1], found.outputs(split)
     if outputs != expected:
         what = f"the {expected} classes" if found.is_classification else f"an output for each of the {expected} labels"
         raise ModelError(
@@ -97,15 +98,27 @@ def run(
     batches, batch_size = [], output_batch_size(samples, batch_size)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        x = tf.constant(samples.x[part].astype("float32"))
+        x = _taken(teacher, samples.x[part])
         if view and augment is not None:
-            x = augment_view(augment, x, samples.ids[part], view, seed=seed)
+            x = augment_view(augment, tf.constant(x), samples.ids[part], view, seed=seed)
         batches.append(np.asarray(_forward(teacher)(x), "float32"))
     return np.concatenate(batches)
 
 
+def _taken(teacher: keras.Model, x: np.ndarray | NamedArrays) -> Nest:
+    """Samples as the teacher takes them, of several inputs by their names."""
+    if isinstance(x, NamedArrays):
+        return inputs.arranged(teacher, x, "SoftLabels.build: the teacher")
+    if keras_compat.shows_layers(teacher) and len(teacher.inputs) > 1:
+        raise ModelError(
+            "SoftLabels.build: the teacher must have one input for these samples, which are one array. Received: the "
+            f"inputs {', '.join(map(str, inputs.of(teacher)))}. Give samples as a dict of arrays by these names."
+        )
+    return x.astype("float32")
+
+
 @functools.lru_cache(maxsize=2)
-def _forward(teacher: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
+def _forward(teacher: keras.Model) -> Callable[[Nest], tf.Tensor]:
     import tensorflow as tf
 
     return tf.function(lambda x: teacher(x, training=False), reduce_retracing=True)

@@ -1,0 +1,82 @@
+"""The inputs of a Keras model by name, and samples in the structure that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+
+from tfkd._internal import keras_compat
+from tfkd._internal.types import Nest
+from tfkd.data.model_inputs import ModelInput, arrays_of, select
+from tfkd.data.named_arrays import NamedArrays
+from tfkd.errors import ModelError
+
+
+def names(structure: Nest) -> list[str]:
+    """The names by which Keras takes inputs, in the order of `keras.tree.flatten`.
+
+    Args:
+        structure: The symbolic inputs of a model.
+
+    Returns:
+        The keys of a dictionary of tensors; otherwise the names of the tensors.
+    """
+    if isinstance(structure, dict) and not any(map(keras.tree.is_nested, structure.values())):
+        return [str(path[0]) for path, _ in keras.tree.flatten_with_path(structure)]
+    return [tensor.name for tensor in keras.tree.flatten(structure)]
+
+
+def of(model: keras.Model) -> list[ModelInput]:
+    """The inputs of a model, in the order of `keras.tree.flatten`.
+
+    Args:
+        model: A functional or built Sequential model.
+
+    Raises:
+        ModelError: The model does not show its layers, so that its inputs have no names.
+    """
+    if not keras_compat.shows_layers(model):
+        raise ModelError(
+            f"{model.name}: samples of several inputs need a model that names its inputs. Received: a subclassed "
+            "model. Wrap it: inputs = {'a': keras.Input(...), 'b': keras.Input(...)}; keras.Model(inputs, "
+            "model(inputs))."
+        )
+    structure = keras_compat.input_structure(model)
+    tensors = keras.tree.flatten(structure)
+    return [
+        ModelInput(name, (name,), tuple(tensor.shape[1:]), tensor.dtype)
+        for name, tensor in zip(names(structure), tensors, strict=True)
+    ]
+
+
+def arranged(model: keras.Model, x: NamedArrays, where: str) -> Nest:
+    """Samples as a model takes them: arrays in the structure of its inputs, found by name.
+
+    Args:
+        model: A functional model. It may have fewer inputs than the samples.
+        x: Samples.
+        where: The model, for messages.
+
+    Raises:
+        InputError: An input has no array, or one of another shape or type.
+        ModelError: The model does not show its inputs.
+    """
+    return keras.tree.pack_sequence_as(keras_compat.input_structure(model), arrays_of(of(model), x, where))
+
+
+def chosen(model: keras.Model, x: Nest, where: str) -> Nest:
+    """A batch as a model takes it: of a dictionary of tensors those of its inputs, in their structure; else the batch.
+
+    Args:
+        model: A model.
+        x: Inputs of a batch. Keras takes a dictionary with other keys than the model's in the order of its keys, which
+            may exchange tensors of one shape.
+        where: The model, for messages.
+
+    Raises:
+        InputError: An input has no tensor.
+    """
+    if not isinstance(x, Mapping) or not keras_compat.shows_layers(model):
+        return x
+    return keras.tree.pack_sequence_as(keras_compat.input_structure(model), select(of(model), x, where))
