@@ -138,6 +138,16 @@ def test_command_prints_a_table_and_json(broken_in_the_middle):
     assert np.sum([op["macs"] for op in found[0]["ops"]]) == broken_in_the_middle.macs
 
 
+def test_gpu_takes_some_custom_ops():
+    """Of MediaPipe's segmentation of hair, for example."""
+    made = Net(random.Random(0))
+    out = made.op("CUSTOM", [made.input((1, 4))], [made.output((1, 4))])
+    for name, taken in ((b"MaxUnpooling2D", [True, False, False]), (b"MyOp", [False, False, False])):
+        made.model.operatorCodes[0].customCode = name
+        found = npu.estimate(made.bytes(out), ["gpu", "nnapi", "google-tensor"])
+        assert [one.ops[0].taken for one in found] == taken
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [

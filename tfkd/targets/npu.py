@@ -84,6 +84,7 @@ class OpList:
         takes: Ops that it takes; empty where only `refuses` was published.
         refuses: Ops that it does not take.
         limits: Condition that was published for an op.
+        custom: Custom ops that it takes, by their names.
     """
 
     label: str
@@ -94,6 +95,7 @@ class OpList:
     takes: Sequence[str] = ()
     refuses: Sequence[str] = ()
     limits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    custom: Sequence[str] = ()
 
 
 @functools.cache
@@ -274,7 +276,8 @@ def _reason(found: OpList, name: str, model: TFLiteModel, index: int) -> str | N
     for tensor in wrong:
         if tensor.dtype.startswith("float"):  # before the list of ops: the whole model must be quantized
             return f"type {tensor.dtype} of {tensor.name}"
-    if (found.takes and listed not in found.takes) or listed in found.refuses:
+    taken = listed in found.takes or op.name in found.custom
+    if (found.takes and not taken) or listed in found.refuses:
         return "not in the list"
     if wrong:
         return f"type {wrong[0].dtype} of {wrong[0].name}"
