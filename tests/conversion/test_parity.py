@@ -347,3 +347,18 @@ def test_samples_on_which_the_model_is_not_finite_are_left_out():
     found = of(model, x)
     assert [sample[0][0, 0] for sample in found.inputs] == [1, 4]
     assert of(model, x[[1, 3]]).is_fault
+
+
+def test_channels_that_a_large_one_hides_name_their_layer(tmp_path):
+    """All channels but the first round to 0, which is little of all values; the next layer ignores the first."""
+    wide, reader = keras.layers.Dense(9, name="wide"), keras.layers.Dense(4, name="reader")
+    model = keras.Sequential([keras.Input((6,)), wide, reader])
+    wide.kernel.assign(wide.kernel * np.float32([1500, *[1] * 8]))
+    reader.kernel.assign(reader.kernel * np.float32([0, *[1] * 8])[:, None])
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    quantized = convert(model, tmp_path / "int8.tflite", calibration=(x, np.arange(64) % 4), check=False)
+    float32 = convert(model, tmp_path / "float32.tflite", mode="float32", check=False).content
+    made = Conversion("", "full_int8", "tensorflow", layer_names.layers(model), lambda: float32, 60.0)
+    computed = reference.of_keras(model, input_specs(model), Samples((x,)), reference.MOST)
+    found = fault_location.locate(quantized, computed, engines.PLAIN, made)
+    assert re.match(r"The cause is layer 'wide' .* so much larger than the others that rounding changes half of", found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ _SAMPLES = 8
 _LARGEST_HALF, _SMALLEST_HALF = 65504.0, 2.0**-25
 # An op with a larger ratio of signal to noise of its own is not at fault.
 _CLEAN_DB = 40.0
+# Below this ratio in the median channel, and so far below the ratio of all values, large values hide small ones.
+_HIDDEN_DB, _HIDING_DB = 20.0, 20.0
 _SATURATED = 0.001
 
 
@@ -194,8 +196,9 @@ def _by_op(model: TFLiteModel, reference: Reference, conversion: Conversion) -> 
     arrays = map(np.concatenate, zip(*reference.inputs[:_SAMPLES], strict=True))
     noises, _ = layer_errors.measure(model, float32, Samples(tuple(arrays)), timeout_s=conversion.timeout_s)
     worst = max(noises, key=_unexplained)
+    hidden = _hidden(noises, conversion)
     if worst.sqnr_db > _CLEAN_DB:
-        return None
+        return hidden
     sentence = (
         f"The largest error of its own has {_op(worst.op, worst.tensor, conversion, worst.weights)}: "
         f"{10 ** (-worst.sqnr_db / 20):.1%} of its signal"
@@ -203,7 +206,24 @@ def _by_op(model: TFLiteModel, reference: Reference, conversion: Conversion) -> 
     if worst.limits and (worst.saturated or 0) > _SATURATED:
         low, high = worst.limits
         sentence += f"; {worst.saturated:.1%} of its values lie outside of its quantized range {low:.3g}..{high:.3g}"
-    return _Place(f"{sentence}.", layer_names.layer_of(worst.tensor, worst.weights, conversion.layers))
+    doubt = f" Or {hidden.text[0].lower()}{hidden.text[1:]}" if hidden and hidden.layer not in sentence else ""
+    return _Place(f"{sentence}.{doubt}", layer_names.layer_of(worst.tensor, worst.weights, conversion.layers))
+
+
+def _hidden(noises: Sequence[OpNoise], conversion: Conversion) -> _Place | None:
+    """The op whose rounding takes most from its small channels, which the ratio of all values does not show."""
+    hiding = [
+        one for one in noises if one.channel_sqnr_db < min(_HIDDEN_DB, one.sqnr_db - _HIDING_DB) and one.op != "INPUT"
+    ]
+    if not hiding:
+        return None
+    most = min(hiding, key=lambda one: one.channel_sqnr_db)
+    return _Place(
+        f"The cause is {_op(most.op, most.tensor, conversion, most.weights)}: some of its channels are so much larger "
+        f"than the others that rounding changes half of them by {10 ** (-most.channel_sqnr_db / 20):.1%} of their "
+        "signal or more.",
+        layer_names.layer_of(most.tensor, most.weights, conversion.layers),
+    )
 
 
 def _by_layer(model: TFLiteModel, reference: Reference, conversion: Conversion) -> _Place | None:
