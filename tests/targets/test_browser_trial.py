@@ -1,5 +1,6 @@
 """What a browser is sent and what is taken from it, by real requests over HTTP; the outputs are those of the host."""
 
+import concurrent.futures
 import contextlib
 import datetime
 import http.client
@@ -8,6 +9,8 @@ import json
 import random
 import socket
 import ssl
+import threading
+import time
 import urllib.request
 from urllib.parse import urlsplit
 
@@ -189,7 +192,8 @@ def test_server_isolates_the_page_and_lists_nothing(serve):
     assert reply.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
     assert "Access-Control-Allow-Origin" not in reply.headers
     for path in ("/", "/wrong/", "/wrong/job.json", "litert/", "input/0/99", "input/9/0", "../", "%2e%2e/job.json"):
-        assert page.request("GET", path)[0].status == 404, path
+        reply = page.request("GET", path)[0]
+        assert (reply.status, reply.headers["Server"]) == (404, "tfkd"), path
 
 
 def test_hostile_requests_change_nothing(serve):
@@ -222,6 +226,21 @@ def test_large_and_half_sent_answers_end(serve, monkeypatch):
             one.sendall(start.encode())
             assert one.recv(100) == b""  # the server gives up
     assert trial.answers.empty()
+
+
+def test_device_has_its_reply_before_the_server_ends():
+    taken = threading.Event()
+
+    def receive(body):
+        taken.set()
+        time.sleep(0.3)  # as the comparison of large outputs, after the answer was taken
+        return Reply(200, {"verdict": body.decode()})
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with browser_server.serving({"t": Site({}, lambda path: None, receive, 100)}) as url:
+            reply = pool.submit(urllib.request.urlopen, f"{url}t/result", b"yes", timeout=60)
+            assert taken.wait(60)
+        assert json.load(reply.result()) == {"verdict": "yes"}
 
 
 def test_only_so_many_connections_are_open_at_once(serve):

@@ -181,7 +181,6 @@ class Browser(target.Target):
             with contextlib.suppress(queue.Empty):
                 answer = trial.answers.get(timeout=min(left, _POLL_S))
                 if answer.measurement:
-                    time.sleep(_POLL_S)  # the reply to the phone is still under way
                     return answer.measurement
                 say(f"{_device_of(answer)} failed: {answer.error} It may try again.")
         raise DeviceError(

@@ -145,7 +145,14 @@ async def _serve(
 ) -> None:
     # Without a handler of its own, the standard library would print warnings on requests into the progress.
     logging.getLogger("tornado.general").addHandler(logging.NullHandler())
-    pages = web.Application([("/([^/]*)/(.*)", _Handler, {"sites": sites})], log_function=lambda handler: None)
+    answering: set[asyncio.Task[object]] = set()
+    given = {"sites": sites, "answering": answering}
+    pages = web.Application(
+        [("/([^/]*)/(.*)", _Handler, given)],
+        default_handler_class=_Handler,
+        default_handler_args=given,
+        log_function=lambda handler: None,
+    )
     server = _Server(
         pages,
         ssl_options=context,
@@ -157,6 +164,8 @@ async def _serve(
     server.add_socket(listening)
     await ended.wait()
     server.stop()
+    if answering:  # whoever takes the answers may end the server before the device has its reply
+        await asyncio.wait(answering)
     await server.close_all_connections()
 
 
@@ -178,8 +187,8 @@ class _Server(httpserver.HTTPServer):
 class _Handler(web.RequestHandler):
     """Answers a request. Its path is looked at before its body is read."""
 
-    def initialize(self, sites: Mapping[str, Site]) -> None:
-        self._sites, self._body = sites, bytearray()
+    def initialize(self, sites: Mapping[str, Site], answering: set[asyncio.Task[object]]) -> None:
+        self._sites, self._answering, self._body = sites, answering, bytearray()
 
     def set_default_headers(self) -> None:
         for name, value in {"Server": "tfkd", **_HEADERS}.items():
@@ -209,6 +218,10 @@ class _Handler(web.RequestHandler):
         self.finish(content)
 
     async def post(self, token: str, path: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
         # In a thread: the check of large outputs takes a while, in which other devices are served.
         reply = await asyncio.to_thread(self._site.receive, bytes(self._body))
         self.set_status(reply.status)

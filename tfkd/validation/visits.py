@@ -115,7 +115,6 @@ def serve(
             with contextlib.suppress(queue.Empty):
                 visits.append(Visit(len(visits) + 1, trial.answers.get(timeout=_POLL_S)))
                 on_visit(live.add(visits[-1].answer))
-        time.sleep(_POLL_S)  # the reply to the last device is still under way
     return visits
 
 
