@@ -19,8 +19,9 @@ def example(**features):
     found = {}
     for name, values in features.items():
         values = values if isinstance(values, list) else [values]
-        kind = {bytes: "bytes_list", float: "float_list", int: "int64_list"}[type(values[0])]
-        found[name] = tf.train.Feature(**{kind: KINDS[type(values[0])](value=values)})
+        of = type(values[0]) if values else float
+        kind = {bytes: "bytes_list", float: "float_list", int: "int64_list"}[of]
+        found[name] = tf.train.Feature(**{kind: KINDS[of](value=values)})
     return tf.train.Example(features=tf.train.Features(feature=found)).SerializeToString(deterministic=True)
 
 
@@ -141,11 +142,12 @@ def test_boxes_of_the_object_detection_api_are_read(tmp_path):
         ({"image/object/bbox/xmax": [0.5, 1.5]}, r"record 0: cat: a box must lie in its image of 20 x 10"),
         ({"image/object/bbox/xmax": [0.1, 1.0]}, r"record 0: dog: a box must have left < right"),
         ({"image/object/bbox/xmax": [0.5]}, r"record 0: the features of objects must have one value for each object"),
+        ({f"image/object/bbox/{end}": [] for end in ("xmin", "xmax", "ymin", "ymax")}, r"record 0: .*Received: 0, 2 v"),
         ({"image/object/class/label": [1, 1]}, r"each class must have one number and one name.*1 with 'cat', and 1 wi"),
         ({"image/width": 30}, r"record 0: image/width must be that of the image.* 20. Received: \[30\]"),
         ({"image/encoded": b"none"}, r"a.tfrecord, record 0 must be a readable image"),
     ],
-    ids=["outside", "empty", "lengths", "class", "size", "image"],
+    ids=["outside", "empty", "lengths", "no-boxes", "class", "size", "image"],
 )
 def test_wrong_boxes_are_refused_with_their_record(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
@@ -202,6 +204,8 @@ def test_broken_image_is_refused_with_its_number(tmp_path):
         (lambda content: content[:-10] + b"!" + content[-9:], "record 11: must be undamaged. Received: a wrong checks"),
         (lambda content: b"\x1f\x8b" + content, "record 0: must be complete. Received: a file that ends within it"),
         (lambda content: gzip.compress(content)[:-12], r"a.tfrecord, record \d+: must be complete"),
+        (lambda content: gzip.compress(b"\xff" * 7 + content), "record 0: must be complete"),  # a length of 2^64
+        (lambda content: gzip.compress(b"\0" * 7 + b"\x10" + content), "record 0: must be complete"),  # or 2^60
         (lambda content: b"", "must have records. Received: none"),
     ],
 )

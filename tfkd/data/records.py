@@ -156,7 +156,7 @@ def _index(file: Path, *, packed: bool) -> Iterator[Record]:
                     raise EOFError
                 yield Record(file, number, start + _HEADER, length, kept)
                 start, number = end + _FOOTER, number + 1
-    except (EOFError, OverflowError, OSError, zlib.error):
+    except (EOFError, MemoryError, OverflowError, OSError, zlib.error):
         raise InputError(
             f"load: {file}, record {number}: must be complete. Received: a file that ends within it, or no TFRecord. "
             "Write it again."

@@ -98,7 +98,7 @@ def accepts(request: Request) -> bool:
 
 def _objects(record: Record, features: Mapping[str, tf.train.Feature]) -> list[_Object]:
     """The objects of a record; none where it has no such features."""
-    if not any(name in features and records.feature(record, features, name)[1] for name in _ENDS):
+    if not any(name in features and records.feature(record, features, name)[1] for name in (*_ENDS, _LABEL, _TEXT)):
         return []
     ends = [_values(record, features, name, "float") for name in _ENDS]
     count = len(ends[0])
