@@ -111,7 +111,9 @@ def test_finite_normalization_has_the_values_of_keras(axis, epsilon):
     with keras_compat.finite_normalization():
         received = keras.ops.normalize(x, axis, epsilon=epsilon)
         of_order_1 = keras.ops.normalize(x, axis, order=1, epsilon=epsilon)
-    np.testing.assert_allclose(received, expected, rtol=1e-5)
+    with keras_compat.finite_normalization(halves=True):
+        divided = keras.ops.normalize(x, axis, epsilon=epsilon)
+    np.testing.assert_allclose([received, divided], [expected, expected], rtol=1e-5)
     np.testing.assert_allclose(of_order_1, keras.ops.normalize(x, axis, order=1, epsilon=epsilon))
 
 

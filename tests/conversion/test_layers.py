@@ -69,6 +69,8 @@ def test_normalization_of_a_zero_padding_is_0_on_all_kernels(walks, tmp_path):
     """Keras limits the infinite reciprocal of a norm of 0, which is NaN on XNNPACK."""
     keras_model = functional((6, 4, 2), layers.ZeroPadding2D(1), layers.UnitNormalization(), layers.Conv2D(2, 3))
     assert_same(convert(keras_model, tmp_path / "m.tflite", mode="float32"), keras_model, walks[:1])
+    halves = convert(keras_model, tmp_path / "halves.tflite", mode="float16")
+    np.testing.assert_allclose(outputs(halves, walks[:1])[0], keras_model.predict(walks[:1], verbose=0), atol=2e-3)
 
 
 def upsampling():

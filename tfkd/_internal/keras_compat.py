@@ -158,11 +158,15 @@ def sums_by_broadcasting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def finite_normalization() -> Iterator[None]:
+def finite_normalization(*, halves: bool = False) -> Iterator[None]:
     """Makes `keras.ops.normalize` of order 2 compute x · rsqrt(max(Σx², ε²)) while the context is open.
 
     Keras computes x · min(rsqrt(Σx²), 1/ε), which is equal in real numbers. Of a vector of zeros, such as a pixel of a
     zero padding, rsqrt is infinite there, and XNNPACK's is NaN.
+
+    Args:
+        halves: Whether constants will be float16, where ε² is 0 and 1/ε infinite: then x / max(√Σx², ε), with an ε of
+            at least the least float16 above 0.
     """
     import keras
     from keras.src.ops import nn
@@ -172,9 +176,11 @@ def finite_normalization() -> Iterator[None]:
     def normalize(x: Tensor, axis: int | Sequence[int] = -1, order: int = 2, epsilon: float | None = None) -> Tensor:
         if order != 2:
             return original(x, axis, order, epsilon)
-        least = (keras.config.epsilon() if epsilon is None else epsilon) ** 2
+        least = keras.config.epsilon() if epsilon is None else epsilon
         squares = keras.ops.sum(keras.ops.square(x), axis=axis, keepdims=True)
-        return keras.ops.rsqrt(keras.ops.maximum(least, squares)) * x
+        if halves:
+            return x / keras.ops.maximum(max(least, 2.0**-24), keras.ops.sqrt(squares))
+        return keras.ops.rsqrt(keras.ops.maximum(least**2, squares)) * x
 
     nn._normalize = normalize
     try:

@@ -216,7 +216,7 @@ class _Job:
 def _exported(model: keras.Model, folder: Path, mode: str, settings: QuantizerSettings | None) -> Source:
     """Exports the model in the form that the mode and the quantizer take."""
     lstm_op = mode != "int16x8" and (mode != "full_int8" or settings is None)
-    return export(model, folder, integers=mode in _CALIBRATED, lstm_op=lstm_op)
+    return export(model, folder, integers=mode in _CALIBRATED, lstm_op=lstm_op, halves=mode == "float16")
 
 
 def _conversion(model: keras.Model, source: Source, job: _Job, expected: Reference) -> Conversion:

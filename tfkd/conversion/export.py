@@ -49,7 +49,7 @@ def load(model: keras.Model | str | os.PathLike[str]) -> keras.Model | Path:
     return model
 
 
-def export(model: keras.Model, folder: Path, *, integers: bool, lstm_op: bool) -> Source:
+def export(model: keras.Model, folder: Path, *, integers: bool, lstm_op: bool, halves: bool = False) -> Source:
     """Writes a SavedModel. It runs in the user's process, which alone knows the user's custom layers.
 
     Args:
@@ -57,6 +57,7 @@ def export(model: keras.Model, folder: Path, *, integers: bool, lstm_op: bool) -
         folder: Folder to write.
         integers: Whether the model is to be quantized to integers.
         lstm_op: Whether an LSTM may become the op UNIDIRECTIONAL_SEQUENCE_LSTM.
+        halves: Whether constants are to be float16.
 
     Raises:
         ModelError: The model holds what no .tflite can hold, or does not run at batch size 1.
@@ -75,7 +76,7 @@ def export(model: keras.Model, folder: Path, *, integers: bool, lstm_op: bool) -
         layer_forms.exportable(model),
         keras_compat.scopes_by_path(),
         keras_compat.sums_by_broadcasting(),
-        keras_compat.finite_normalization(),
+        keras_compat.finite_normalization(halves=halves),
     ):
         outputs = _save(model, folder, specs)
     return Source(
