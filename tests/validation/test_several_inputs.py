@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import tfkd
 from tfkd import cli, data, targets
-from tfkd.conversion import signatures
+from tfkd.conversion import calibration, signatures
+from tfkd.data.model_inputs import ModelInput
 from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError, ModelError
 from tfkd.validation import golden
@@ -176,6 +177,18 @@ def test_model_of_one_input_takes_its_array_from_several(splits, y, tmp_path):
     rows = tfkd.validate(found, splits.test, reference=student, targets=["host"]).rows
     expected = (student.predict(LAST["left"], verbose=0).argmax(1) == splits.test.y).mean()
     assert rows[0].accuracy == expected
+
+
+def test_calibration_refuses_test_samples_but_equal_ids(heads, splits, y, tmp_path):
+    shared = data.from_arrays((FIRST, y[:40]), ({name: array[:20] for name, array in FIRST.items()}, y[:20])).train
+    with pytest.raises(InputError, match="must share no sample with the test split"):
+        tfkd.convert(heads[0], tmp_path / "m.tflite", calibration=shared)
+    ids = {name: np.arange(40) % 4 for name in ("a", "b")}
+    train = data.from_arrays((ids, y[:40]), (ids, y[:40])).train
+    forms = tuple(ModelInput(name, (name,), (), "int32") for name in ids)
+    audit = calibration.draw(train, calibration.Source(tmp_path, forms=forms), 40, 0, "full_int8").audit
+    assert audit.overlap == len(train)
+    assert f"{len(train)} samples are in the test split too" in audit.findings[1]
 
 
 def test_difference_takes_a_dataset_of_dicts(file, y):

@@ -250,7 +250,10 @@ def _audit_several(samples: Samples, where: str, chosen: Split | None) -> Calibr
     """
     if len(samples) > 1 and all((array == array[0]).all() for array in samples.arrays):
         raise InputError(f"{where} must vary. Received: {len(samples)} equal samples. Use real samples.")
-    if chosen is not None:
+    overlap = 0
+    if chosen is not None and all(array.dtype.kind in "biu" for array in samples.arrays):  # ids are equal by chance
+        overlap = 0 if chosen.held_out is None else len(chosen.overlap(chosen.held_out))
+    elif chosen is not None:
         _check_overlap(chosen)
     covered, total = (0, 0) if chosen is None else _coverage(chosen)
     floats = [array for array in samples.arrays if array.dtype.kind == "f"] or samples.arrays
@@ -265,9 +268,14 @@ def _audit_several(samples: Samples, where: str, chosen: Split | None) -> Calibr
         classes_covered=covered,
         classes_total=total,
         digest=digest.hexdigest(),
-        overlap=0,
-        findings=(*_findings(len(samples), covered, total), *_noise(samples)),
+        overlap=overlap,
+        findings=(*_findings(len(samples), covered, total), *_in_test(overlap), *_noise(samples)),
     )
+
+
+def _in_test(overlap: int) -> Iterator[str]:
+    if overlap:
+        yield f"{overlap} samples are in the test split too: its accuracy is too high unless they are equal by chance."
 
 
 def _noise(samples: Samples) -> Iterator[str]:
