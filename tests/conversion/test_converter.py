@@ -313,7 +313,8 @@ def test_convert_damaged_saved_model_is_refused(tmp_path):
     [
         ({"mode": "int8"}, r"mode must be one of float32, .*Received: mode='int8'. Use 'full_int8'"),
         ({}, r"mode 'full_int8' needs a calibration split. Received: none. Pass the train split"),
-        ({"calibration": np.zeros((9, *SHAPE))}, r"must be a split.*array of shape \(9, 8, 8, 1\). Pass \(x, y\)"),
+        ({"calibration": np.zeros((9, *SHAPE))}, r"from 'an array without labels' must vary. Received: 9 equal"),
+        ({"calibration": [0.5]}, r"must be a split of tfkd.data, arrays .*Received: list"),
         ({"mode": "dynamic_range", "refine": True}, r"refine changes full_int8 only. Received: .*mode='dynamic_range'"),
         ({"mode": "float32", "model": 3}, r"model must be a Keras model or a path. Received: int"),
         ({"mode": "float32", "model": "none.keras"}, r"none.keras does not exist"),
@@ -468,3 +469,17 @@ def test_calibration_without_a_test_split_is_still_checked_for_noise(splits):
     assert audited(alone).samples == 256
     with pytest.raises(ValueError, match="must be real samples"):
         audited(replaced(alone, np.random.default_rng(0).uniform(0, 255, alone.x.shape)))
+
+
+def test_array_without_labels_is_calibrated_with(tmp_path):
+    """Ids of tokens may look like noise; values that do are refused."""
+    x = np.random.default_rng(0).integers(0, 30, (128, 10)).astype("int32")
+    ids = keras.Input((10,), dtype="int32")
+    embedded = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(30, 8)(ids))
+    model = convert(keras.Model(ids, keras.layers.Dense(3)(embedded)), tmp_path / "m.tflite", calibration=x)
+    assert (model.audit.samples, model.audit.maximum) == (128, 29)
+    values = keras.Sequential([keras.Input((10,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="from 'an array without labels' must be real samples"):
+        convert(values, tmp_path / "noise.tflite", calibration=x.astype("float32"))
+    with pytest.raises(ValueError, match="each sample needs a label. Received: none"):
+        data.as_split(x, "train")

@@ -92,7 +92,8 @@ def test_draw_takes_a_part_of_endless_data():
         (list, "must have samples"),
         (data.Stream(batches, 21), "must yield 21 samples. Received: 20. Pass samples=20"),
         (data.Stream(lambda: itertools.cycle([(X, Y)]), 39), "must yield 39 samples. Received: more. Pass their"),
-        (X, "must be a split of tfkd.data, arrays .*Received: ndarray"),
+        (X, "an array without labels, batch 0: each sample needs a label"),
+        ([X], "must be a split of tfkd.data, arrays .*Received: list"),
         (lambda: [(X, Y, 1, 2)], "must yield .x, y.. Received: 4 values"),
     ],
 )

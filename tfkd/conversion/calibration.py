@@ -143,11 +143,6 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
             f"tfkd.data.as_split takes. Received: arrays by name, {', '.join(map(str, split))}. Pass (x, y); in a "
             ".npz, x_train, y_train, x_test and y_test."
         )
-    if isinstance(split, np.ndarray):
-        raise InputError(
-            f"convert: calibration must be a split, or data in a form that tfkd.data.as_split takes. Received: an "
-            f"array of shape {split.shape}. Pass (x, y) with its labels, or lambda: ([sample[None]] for sample in x)."
-        )
     if split is None:
         raise InputError(f"convert: mode {mode!r} needs a calibration split. Received: none. {_advice(source)}")
     split = as_split(split, "train", draw=max(1, count), labelled=False)
@@ -164,7 +159,7 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
     chosen = choose(split, count, seed)
     x = chosen.x.astype("float32")  # one array for all that follows
     chosen = dataclasses.replace(chosen, x=x)
-    return Calibration(Samples((x,)), audit(chosen), chosen)
+    return Calibration(Samples((x,)), audit(chosen, of_ids=_takes_ids(source)), chosen)
 
 
 def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:
@@ -189,11 +184,17 @@ def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:
     return calibration._replace(audit=extended)
 
 
-def audit(chosen: Split) -> CalibrationAudit:
+def _takes_ids(source: Source) -> bool:
+    """Whether the one input of a model is of integers, such as the ids of tokens, whose neighbours may be unrelated."""
+    return bool(source.forms) and np.dtype(source.forms[0].dtype).kind in "iu"
+
+
+def audit(chosen: Split, *, of_ids: bool = False) -> CalibrationAudit:
     """Computes statistics of calibration samples, and refuses those that would give a model wrong ranges.
 
     Args:
         chosen: The calibration samples, with their labels.
+        of_ids: Whether they are ids of something, which may look like noise.
 
     Raises:
         InputError: The samples are not finite, constant, noise, in another range than the data, or in the test split.
@@ -211,7 +212,7 @@ def audit(chosen: Split) -> CalibrationAudit:
         test_x = held_out.x[:: max(1, len(held_out) // compared)].astype("float32")
     _check_overlap(chosen)
     _check_range(where, x, test_x)
-    if _looks_random(x, test_x):
+    if not of_ids and _looks_random(x, test_x):
         raise InputError(
             f"{where} must be real samples. Received: values in {x.min():g}..{x.max():g} that do not correlate with "
             "their neighbours, like noise. Use samples of the training data."

@@ -71,9 +71,9 @@ def convert(
             a choice of activation ranges and of precision per layer in the modes `dynamic_range`, `full_int8` and
             `int16x8`.
         calibration: Train or validation split for `full_int8` and `int16x8`; the test split is refused. Or another
-            form of training data, with or without labels, such as a `tf.data.Dataset` or a `representative_dataset`,
-            see `tfkd.data.as_split`. For a model with several inputs, a dict of arrays [N, ...] by the names of the
-            inputs, a tuple of arrays in their order, or a data set of such dicts, see
+            form of training data, with or without labels, such as an array of samples, a `tf.data.Dataset` or a
+            `representative_dataset`, see `tfkd.data.as_split`. For a model with several inputs, a dict of arrays
+            [N, ...] by the names of the inputs, a tuple of arrays in their order, or a data set of such dicts, see
             `tfkd.conversion.input_samples.read`. Other modes need none; the samples of a split then serve only to
             compare the .tflite with the model.
         calibration_samples: Number of samples drawn from it, >= 1, stratified by class for one input.

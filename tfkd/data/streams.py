@@ -139,6 +139,8 @@ def form_of(data: object) -> str:
         return "tf.data.Dataset"
     if isinstance(data, tuple):
         return "arrays"
+    if isinstance(data, np.ndarray):
+        return "an array without labels"
     if callable(data):
         return f"the function {getattr(data, '__qualname__', type(data).__name__)}"
     return type(data).__name__
@@ -151,6 +153,8 @@ def repeats(data: SampleData) -> bool:
 
 def _batches(data: SampleData) -> Iterator[tuple[Nest, np.ndarray | None]]:
     """Pairs of inputs [B, ...] and labels, which are None where there are none."""
+    if isinstance(data, np.ndarray):
+        return iter([(data, None)])
     if are_arrays(data):
         return iter([_pair(data)])
     found = elements(data)
