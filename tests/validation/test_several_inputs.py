@@ -288,6 +288,28 @@ def archive(y, tmp_path_factory):
     return path
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (("age", "left"), ("left", "right"), r"the same inputs\. Received: age, left, and left, right"),
+        (("left",), ("right",), r"the same inputs\. Received: left, and right"),
+        (("age", "left"), ("left", "age"), "must not be empty. Received: 0 samples"),
+    ],
+    ids=["names", "one-name", "empty"],
+)
+def test_wrong_archive_is_refused(train, test, message, y, tmp_path):
+    parts = {f"x_train/{name}": X[name][:40] for name in train} | {f"x_test/{name}": X[name][:0] for name in test}
+    np.savez(tmp_path / "a.npz", **parts, y_train=y[:40], y_test=y[:0])
+    with pytest.raises(InputError, match=message):
+        data.load(tmp_path / "a.npz")
+
+
+def test_equal_samples_are_found_in_any_order_of_the_inputs(y):
+    turned = dict(reversed(FIRST.items()))
+    splits = data.from_arrays((FIRST, y[:40]), (turned, y[:40]), name="copies", validation=0)
+    assert len(splits.train.overlap(splits.test)) == 40
+
+
 def run(*arguments):
     return CliRunner().invoke(cli.app, [*map(str, arguments)])
 

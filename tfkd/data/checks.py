@@ -42,6 +42,10 @@ def check_x(
     Raises:
         InputError: They are not finite numbers, or there are none.
     """
+    if isinstance(x, NamedArrays) and (not len(x) or any(0 in shape for shape in x.shapes.values())):
+        raise InputError(
+            f"load: {where}: {key} must not be empty. Received: {len(x)} samples of {x.shapes}. Add samples."
+        )
     if isinstance(x, LazySamples | NamedArrays):  # checked by its source
         return x
     if x.dtype.kind not in "buif":

@@ -62,9 +62,10 @@ class NamedArrays:
         return {name: array.shape[1:] for name, array in self.arrays.items()}
 
     def rows(self) -> Iterator[bytes]:
-        """The values of each sample as bytes; equal values of different types have equal bytes."""
+        """The values of each sample as bytes; equal values of other types, or in another order, have equal bytes."""
+        arrays = [self.arrays[name] for name in sorted(self.arrays)]
         for row in range(len(self)):
-            yield b"".join(array[row].astype(np.float64, order="C").tobytes() for array in self.arrays.values())
+            yield b"".join(array[row].astype(np.float64, order="C").tobytes() for array in arrays)
 
     def _refuse(self) -> NoReturn:
         raise InputError(
@@ -159,7 +160,7 @@ def _checked(array: Nest, where: str) -> np.ndarray:
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # a float64 that exceeds float32 becomes infinite and raises below
             array = array.astype(np.float32, copy=False)
-        bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        bad = ~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         if bad.any():
             raise InputError(
                 f"{where}: must be finite. Received: NaN or infinity in {bad.sum()} rows, first in row {bad.argmax()}. "
