@@ -205,6 +205,11 @@ def test_voc_test_images_are_not_for_training_without_a_list_of_those(tmp_path):
     train, _, test = data.load(tmp_path, validation=0)
     check(train, range(3), ("cat", "dog"))
     check(test, range(3, 6), ("cat", "dog"))
+    for name, row in (("test", 3), ("val", 4), ("valid", 5)):  # two lists of one part
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text(f"{row}\n")
+    train, val, test = data.load(tmp_path)
+    check(train, range(3), ("cat", "dog"))
+    check(val, (4, 5), ("cat", "dog"))
 
 
 @pytest.mark.parametrize(

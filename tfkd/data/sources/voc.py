@@ -97,11 +97,11 @@ def _listed(root: Path) -> list[_Listed]:
         return [
             _Listed(part, f"{file.parent.name}/{file.name}", f"{file.parent.name}/{file.stem}") for part, file in files
         ]
-    lists: dict[str, list[str]] = {
-        PARTS[one.stem]: [line.split()[0] for line in one.read_text(encoding="utf-8").splitlines() if line.strip()]
-        for one in sorted((root / _SETS).glob("*.txt"))
-        if one.stem in PARTS
-    }
+    lists = dict[str, list[str]]()
+    for one in sorted((root / _SETS).glob("*.txt")):
+        if one.stem in PARTS:
+            lines = one.read_text(encoding="utf-8").splitlines()
+            lists.setdefault(PARTS[one.stem], []).extend(line.split()[0] for line in lines if line.strip())
     if "train" not in lists:
         others = {name for names in lists.values() for name in names}
         names = sorted({one.stem for one in _xml(root / folders[1])} - others)
