@@ -48,13 +48,13 @@ def test_products_and_gradients_are_those_of_numpy(uncorrected, right, signature
         return product, *tape.gradient(loss, [x, y])
 
     if signature != "eager":
-        specs = [tf.TensorSpec(signature), tf.TensorSpec(right)]
-        compute = tf.function(compute, input_signature=specs)
-        ops = compute.get_concrete_function().graph.get_operations()
+        traced = tf.function(compute).get_concrete_function(tf.TensorSpec(signature), tf.TensorSpec(right))
+        ops = traced.graph.get_operations()
         ranks = [[one.shape.rank for one in op.inputs] for op in ops if op.type.startswith("BatchMatMul")]
         assert [3, 2] in ranks
         assert all(left < 4 or other == 4 for left, other in ranks)
-    product, of_x, of_y = (value.numpy() for value in compute(tf.constant(x), tf.constant(y)))
+    function = compute if signature == "eager" else traced
+    product, of_x, of_y = (value.numpy() for value in function(tf.constant(x), tf.constant(y)))
     matrix = y.reshape(4, 16).astype("float64")
     expected = x.astype("float64") @ matrix
     np.testing.assert_allclose(product, expected, rtol=1e-4, atol=1e-5)
