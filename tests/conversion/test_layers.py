@@ -73,6 +73,27 @@ def test_normalization_of_a_zero_padding_is_0_on_all_kernels(walks, tmp_path):
     np.testing.assert_allclose(outputs(halves, walks[:1])[0], keras_model.predict(walks[:1], verbose=0), atol=2e-3)
 
 
+def test_one_hot_codes_keep_their_two_values_in_integers(tmp_path):
+    """The kernel copies the values, to which TensorFlow's quantizer gives scales other than the result's."""
+    x = np.random.default_rng(0).integers(0, 6, (64, 4)).astype("int32")
+    signed = keras.Sequential([keras.Input((4,), dtype="int32"), OneHot(), layers.Flatten(), layers.Dense(3)])
+    model = convert(signed, tmp_path / "m.tflite", calibration=x)
+    assert model.ops["ONE_HOT"] == 1
+    assert not model.findings
+    expected = signed.predict(x[:8], verbose=0)
+    received = np.concatenate([model.dequantize_output(outputs(model, sample[None])[0]) for sample in x[:8]])
+    np.testing.assert_allclose(received, expected, atol=0.02 * np.ptp(expected))
+
+
+class OneHot(layers.Layer):
+    """Codes of 3 and -1."""
+
+    def call(self, ids):
+        import tensorflow as tf
+
+        return tf.one_hot(ids, 6, on_value=3.0, off_value=-1.0)
+
+
 def upsampling():
     return functional(
         (6, 4, 2),

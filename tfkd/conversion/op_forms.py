@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 
 import numpy as np
@@ -19,6 +20,8 @@ _CAST = {
 }
 # Among them, the ops whose result must have the scale of the operand.
 _KEEPING_SCALE = ("REDUCE_MAX",)
+# Positions of the two values of ONE_HOT among its inputs.
+_ONE_HOT_VALUES = (2, 3)
 
 
 def replace(content: bytes) -> bytes:
@@ -264,6 +267,34 @@ def replace_elus(content: bytes) -> bytes:
         ):
             editor.insert(editor.new_op(name, operands, [result], options), before=op)
         editor.remove(op)
+    return editor.pack()
+
+
+def share_scale_of_one_hots(content: bytes) -> bytes:
+    """Gives the two values of ONE_HOT the scale of its result, whose kernel copies them.
+
+    TensorFlow's quantizer gives each a scale of its own, so that off = 0 becomes the middle of the result's range.
+
+    Args:
+        content: A .tflite whose activations are quantized.
+    """
+    if "ONE_HOT" not in TFLiteModel(content).ops:
+        return content
+    editor = ModelEditor(content)
+    for op in (one for one in editor.graph.operators if editor.name(one) == "ONE_HOT"):
+        result = editor.tensors[int(op.outputs[0])]
+        if result.type not in (schema.TensorType.INT8, schema.TensorType.INT16):
+            continue
+        for position in _ONE_HOT_VALUES:
+            index = int(op.inputs[position])
+            if editor.is_activation(index):
+                continue
+            own, shared = editor.tensors[index].quantization, result.quantization
+            real = (editor.constant(index).astype("float64") - own.zeroPoint[0]) * own.scale[0]
+            limits = np.iinfo(editor.constant(index).dtype)
+            stored = np.clip(np.round(real / shared.scale[0]) + shared.zeroPoint[0], limits.min, limits.max)
+            editor.replace_constant(op, position, stored.astype(limits.dtype))
+            editor.tensors[int(op.inputs[position])].quantization = copy.deepcopy(shared)
     return editor.pack()
 
 

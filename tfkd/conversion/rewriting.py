@@ -118,7 +118,9 @@ def install(
                 lambda: iter(() if known else ordered)
             )
             quantized = bytes(quantize_float(_with_ranges(floats, ranges), *args, **options))
-            return biases.correct(quantized, floats, (biases.LSTM,)) if mode == "full_int8" else quantized
+            if mode != "full_int8":
+                return quantized
+            return biases.correct(op_forms.share_scale_of_one_hots(quantized), floats, (biases.LSTM,))
 
         if mode == "full_int8" and refines:
             refined = refinement.refine(quantize_once, stable, ordered, rounding=rounding)
