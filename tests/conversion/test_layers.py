@@ -85,7 +85,7 @@ def test_one_hot_codes_keep_their_two_values_in_integers(tmp_path):
     np.testing.assert_allclose(received, expected, atol=0.02 * np.ptp(expected))
 
 
-class OneHot(layers.Layer):
+class OneHot(keras.layers.Layer):
     """Codes of 3 and -1."""
 
     def call(self, ids):
