@@ -100,7 +100,7 @@ def test_sums_by_broadcasting(first, second, biased):
     assert any(op.type == "BiasAdd" for op in graph.get_operations()) == biased
 
 
-@pytest.mark.parametrize(("axis", "epsilon"), [(-1, 1e-12), ((1, 2), None), (1, 0.5)])
+@pytest.mark.parametrize(("axis", "epsilon"), [(-1, 1e-12), ((1, 2), None), (1, 0.5), (-1, 1e-30)])
 def test_finite_normalization_has_the_values_of_keras(axis, epsilon):
     from keras.src.ops import nn
 

@@ -15,6 +15,7 @@ from tfkd.conversion import calibration
 from tfkd.conversion.converter import MODES, convert
 from tfkd.conversion.samples import Samples
 from tfkd.conversion.tflite import TFLiteModel
+from tfkd.data.model_inputs import ModelInput
 
 SHAPE = (8, 8, 1)
 
@@ -481,5 +482,8 @@ def test_array_without_labels_is_calibrated_with(tmp_path):
     values = keras.Sequential([keras.Input((10,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="from 'an array without labels' must be real samples"):
         convert(values, tmp_path / "noise.tflite", calibration=x.astype("float32"))
+    pixels = calibration.Source(tmp_path, forms=(ModelInput("x", ("x",), (10,), "uint8"),))
+    with pytest.raises(ValueError, match="must be real samples"):
+        calibration.draw(x.astype("uint8"), pixels, 128, 0, "full_int8")
     with pytest.raises(ValueError, match="each sample needs a label. Received: none"):
         data.as_split(x, "train")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.random_graph import Net, net
 from tfkd.conversion.tflite import TFLiteModel
-from tfkd.micro import arithmetic
+from tfkd.micro import arithmetic, one_product
 from tfkd.micro.graph import read
 from tfkd.micro.lowering import lower
 from tfkd.micro.lowering.channel_pairs import packed_weights, unpacked_weights
@@ -52,6 +52,12 @@ def test_one_product_gives_the_output_of_two_roundings(
         product = times * total + extra
         assert -(2**31) <= product < 2**31
         assert min(127, max(-128, ((product * factor >> 32) + offset) >> right)) == min(127, max(-128, expected)), total
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_largest_sum_with_the_largest_addend_fits_32_bits(sign: int) -> None:
+    most = next(count for count in range(2**20, 0, -1) if one_product._extra(1, sign * count % 2**32, 1) is not None)
+    assert 256 * one_product._MOST_SUM + most == 2**31 - 1
 
 
 def test_nearly_all_channels_have_such_numbers() -> None:

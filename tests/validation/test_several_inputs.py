@@ -308,6 +308,13 @@ def test_equal_samples_are_found_in_any_order_of_the_inputs(y):
     turned = dict(reversed(FIRST.items()))
     splits = data.from_arrays((FIRST, y[:40]), (turned, y[:40]), name="copies", validation=0)
     assert len(splits.train.overlap(splits.test)) == 40
+    hashes = {data.as_split((x, y[:40]), "train").content_hash for x in (FIRST, turned)}
+    assert len(hashes) == 1
+
+
+def test_samples_without_an_array_are_refused(y):
+    with pytest.raises(InputError, match="x_test: samples must have an array for each input. Received: an empty dict"):
+        data.from_arrays((FIRST, y[:40]), ({}, y[40:]))
 
 
 def run(*arguments):

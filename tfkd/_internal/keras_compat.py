@@ -162,7 +162,7 @@ def finite_normalization(*, halves: bool = False) -> Iterator[None]:
     """Makes `keras.ops.normalize` of order 2 compute x · rsqrt(max(Σx², ε²)) while the context is open.
 
     Keras computes x · min(rsqrt(Σx²), 1/ε), which is equal in real numbers. Of a vector of zeros, such as a pixel of a
-    zero padding, rsqrt is infinite there, and XNNPACK's is NaN.
+    zero padding, rsqrt is infinite there, and XNNPACK's is NaN. ε² is at least the least normal float32.
 
     Args:
         halves: Whether constants will be float16, where ε² is 0 and 1/ε infinite: then x / max(√Σx², ε), with an ε of
@@ -180,7 +180,7 @@ def finite_normalization(*, halves: bool = False) -> Iterator[None]:
         squares = keras.ops.sum(keras.ops.square(x), axis=axis, keepdims=True)
         if halves:
             return x / keras.ops.maximum(max(least, 2.0**-24), keras.ops.sqrt(squares))
-        return keras.ops.rsqrt(keras.ops.maximum(least**2, squares)) * x
+        return keras.ops.rsqrt(keras.ops.maximum(max(least**2, 2.0**-126), squares)) * x
 
     nn._normalize = normalize
     try:

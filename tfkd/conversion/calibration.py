@@ -185,8 +185,12 @@ def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:
 
 
 def _takes_ids(source: Source) -> bool:
-    """Whether the one input of a model is of integers, such as the ids of tokens, whose neighbours may be unrelated."""
-    return bool(source.forms) and np.dtype(source.forms[0].dtype).kind in "iu"
+    """Whether the one input of a model is of ids, such as those of tokens, whose neighbours may be unrelated.
+
+    Those are integers of more than 8 bits: uint8 is the type of pixels.
+    """
+    dtype = np.dtype(source.forms[0].dtype) if source.forms else np.dtype("float32")
+    return dtype.kind in "iu" and dtype.itemsize > 1
 
 
 def audit(chosen: Split, *, of_ids: bool = False) -> CalibrationAudit:

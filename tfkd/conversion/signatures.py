@@ -6,6 +6,7 @@ sees is that of `keras.tree.flatten`: lists as they are, dictionaries sorted by 
 
 from __future__ import annotations
 
+import itertools
 import json
 import keyword
 import re
@@ -35,12 +36,13 @@ def input_name(name: str) -> str:
 def input_names(names: Iterable[str]) -> list[str]:
     """Different names of inputs, see `input_name`.
 
-    >>> input_names(["x", "image/left", "x"])
-    ['x', 'image_left', 'input_2']
+    >>> input_names(["input_3", "image/left", "x", "x"])
+    ['input_3', 'image_left', 'x', 'input_4']
     """
     valid: list[str] = []
     for index, name in enumerate(map(input_name, names)):
-        valid.append(name if name not in valid else f"input_{index}")
+        others = (f"input_{number}" for number in itertools.count(index))
+        valid.append(next(one for one in itertools.chain([name], others) if one not in valid))
     return valid
 
 

@@ -123,8 +123,13 @@ def named_arrays(
         known: Shape of a sample of each input in the batches before; None in the first.
 
     Raises:
-        InputError: A name is new or missing, an array is of another length or shape, or no finite numbers.
+        InputError: There is no array, a name is new or missing, an array is of another length or shape, or no finite
+            numbers.
     """
+    if not arrays:
+        raise InputError(
+            f"{where}: samples must have an array for each input. Received: an empty dict. Add the arrays."
+        )
     if known is not None and set(arrays) != set(known):
         raise InputError(
             f"{where}: samples must have the inputs {', '.join(known)}, as those before. Received: "

@@ -129,7 +129,7 @@ class Split:
             if isinstance(array, LazySamples):
                 digest.update(array.fingerprint)
                 continue
-            for name, one in array.arrays.items() if isinstance(array, NamedArrays) else (("", array),):
+            for name, one in sorted(array.arrays.items()) if isinstance(array, NamedArrays) else (("", array),):
                 digest.update(f"{name}{one.dtype.str}{one.shape}".encode())
                 digest.update(np.ascontiguousarray(one).data)
         return digest.hexdigest()

@@ -28,7 +28,7 @@ from tfkd.micro.lowering.layer import ANY_SHIFT, BY_PLANE, BY_ROWS, ONE_PRODUCT,
 _SHIFTS = (3, 20)
 # `right` where `times` is 1; each doubling of `times` adds one.
 _RIGHT = 3
-# Sums times 256 must fit 32 bits, with room for `extra`.
+# Sums times 256 must fit 32 bits, with room for `extra`, which is nearer to 0.
 _MOST_SUM = 2**23 - 2**12
 _MOST_EXTRA = 2**20
 
@@ -177,7 +177,7 @@ def _extra(multiplier: int, lower: int, width: int) -> int | None:
     up, down = _first(multiplier, 2**32, low, high), _first(-multiplier % 2**32, 2**32, low, high)
     numbers = [number for number in (up, None if down is None else -down) if number is not None]
     nearest = min(numbers, key=abs, default=None)
-    return None if nearest is None or abs(nearest) > _MOST_EXTRA else nearest
+    return None if nearest is None or abs(nearest) >= _MOST_EXTRA else nearest
 
 
 def _first(step: int, modulus: int, low: int, high: int) -> int | None:
