@@ -137,6 +137,7 @@ WRONG = {
     "shape": (change("left", X["left"][40:, :3]), r"the shape of the input 'left' of shape \(4,\). Received: \(3,\)"),
     "fractions": (change("user id", LAST["user id"] + 0.5), "values that int32 holds for the input 'user_id'"),
     "too large": (change("user id", LAST["user id"] + 2**40), "values that int32 holds for the input 'user_id'"),
+    "two": ({**LAST, "user_id": LAST["user id"]}, "one array must be that of the input 'user_id'.*'user id' and"),
     "one array": (LAST["left"], "m.* must have one input.*Received: input shape"),
 }
 

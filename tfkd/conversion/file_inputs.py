@@ -10,7 +10,7 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.data.lazy import LazySamples
 from tfkd.data.model_inputs import ModelInput, arrays_of
 from tfkd.data.named_arrays import NamedArrays
-from tfkd.errors import ModelError
+from tfkd.errors import InputError, ModelError
 
 
 def of(model: TFLiteModel) -> list[ModelInput]:
@@ -35,13 +35,20 @@ def real(model: TFLiteModel, x: NamedArrays, where: str) -> list[np.ndarray]:
         where: The model, for messages.
 
     Raises:
-        InputError: An input has no array, or one of another shape or type.
+        InputError: An input has no array, two, or one of another shape or type.
     """
     inputs = of(model)
     known = {one.name for one in inputs}
-    named = {signatures.input_name(name): array for name, array in x.arrays.items() if name not in known}
-    exact = {name: array for name, array in x.arrays.items() if name in known}
-    return arrays_of(inputs, NamedArrays({**named, **exact}), where)
+    names: dict[str, str] = {}
+    for name in x.arrays:
+        key = name if name in known else signatures.input_name(name)
+        if key in known and key in names:
+            raise InputError(
+                f"{where}: one array must be that of the input {key!r}. Received: {names[key]!r} and {name!r}. Leave "
+                "out or rename one of them."
+            )
+        names[key] = name
+    return arrays_of(inputs, NamedArrays({key: x.arrays[name] for key, name in names.items()}), where)
 
 
 def quantized(model: TFLiteModel, x: np.ndarray | LazySamples | NamedArrays, where: str) -> InputArrays:
