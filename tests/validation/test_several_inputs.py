@@ -318,6 +318,13 @@ def test_samples_without_an_array_are_refused(y):
         data.from_arrays((FIRST, y[:40]), ({}, y[40:]))
 
 
+@pytest.mark.parametrize("names", [("left", "right"), ("left", "pairs")], ids=" ".join)
+def test_samples_with_inputs_of_other_names_are_refused(names, y):
+    train, test = ({name: X["left"]} if name != "pairs" else X for name in names)
+    with pytest.raises(InputError, match="pairs: x_train and x_test must have the same inputs. Received: left, and "):
+        data.from_arrays((train, y), (test, y), name="pairs")
+
+
 def run(*arguments):
     return CliRunner().invoke(cli.app, [*map(str, arguments)])
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tfkd.data import abnormal_labels, checks, dense_labels, frame_labels, identity_labels, label_kinds, lazy, manifest
 from tfkd.data.lazy import LazySamples
-from tfkd.data.named_arrays import NamedArrays, samples_of
+from tfkd.data.named_arrays import NamedArrays, check_same_inputs, samples_of
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES, SOURCES
 from tfkd.data.sources.source import Arrays, Samples
@@ -124,6 +124,8 @@ def from_arrays(
     <Split arrays/val: 2 x (2,), 2 classes>
     """
     x_train, x_test = (_samples(part[0], f"{name}: {key}") for part, key in ((train, "x_train"), (test, "x_test")))
+    names = ([*part[0]] if isinstance(part[0], Mapping) else [] for part in (train, test))
+    check_same_inputs(*names, name, "Give the arrays of an input one name in both.")
     y_train, y_test = np.asarray(train[1]), np.asarray(test[1])
     arrays = Arrays(x_train, y_train, x_test, y_test, tuple(class_names), name=name, location=name)
     label_kinds.check_kind(labels, "from_arrays")

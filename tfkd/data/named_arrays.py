@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -97,6 +97,26 @@ class NamedArrays:
     def astype(self, dtype: npt.DTypeLike, **options: Any) -> np.ndarray:
         """Refused, as `shape`."""
         self._refuse()
+
+
+def check_same_inputs(train: Collection[str], test: Collection[str], where: str, advice: str) -> None:
+    """Refuses training and test samples whose inputs have other names.
+
+    Args:
+        train: Names of the inputs of the training samples; none for an array without a name.
+        test: Those of the test samples.
+        where: Source of the data, for the message.
+        advice: What to do, for the message.
+
+    Raises:
+        InputError: The names differ.
+    """
+    if set(train) != set(test):
+        listed = [", ".join(sorted(names)) or "no name" for names in (train, test)]
+        raise InputError(
+            f"load: {where}: x_train and x_test must have the same inputs. Received: {listed[0]}, and {listed[1]}. "
+            f"{advice}"
+        )
 
 
 def samples_of(arrays: Mapping[str, Nest], where: str) -> np.ndarray | NamedArrays:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tfkd.data.named_arrays import samples_of
+from tfkd.data.named_arrays import check_same_inputs, samples_of
 from tfkd.data.sources.source import Arrays, Request, Source
 from tfkd.errors import InputError
 
@@ -45,13 +45,7 @@ def read(path: Path, name: str) -> Arrays:
     if missing or any(names and key in sizes for key, names in inputs.items()):
         what = ", ".join(missing) or "samples either as x_train, or as an array for each input"
         raise InputError(f"load: {path} must hold {what}. Received: {', '.join(sizes) or 'no arrays'}. {_ADVICE}")
-    train, test = ({name.partition("/")[2] for name in names} for names in inputs.values())
-    if train != test:
-        listed = [", ".join(sorted(names)) or "no name" for names in (train, test)]
-        raise InputError(
-            f"load: {path}: x_train and x_test must have the same inputs. Received: {listed[0]}, and {listed[1]}. "
-            f"{_ADVICE}"
-        )
+    check_same_inputs(*({name.partition("/")[2] for name in names} for names in inputs.values()), str(path), _ADVICE)
     needed = [*KEYS, NAMES_KEY, SECONDS_KEY, *inputs["x_train"], *inputs["x_test"]]
     found: dict[str, Any] = _arrays(path, {key: sizes[key] for key in needed if key in sizes}, _ADVICE)
     for key, names_of_inputs in inputs.items():
