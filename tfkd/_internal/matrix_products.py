@@ -19,7 +19,8 @@ from tfkd._internal.types import Tensor
 def correct() -> None:
     """Makes `tf.matmul` and its gradients compute these products in rank 3 from now on in this process.
 
-    The results are the same. Every other product stays as it is.
+    The results are the same. Every other product stays as it is, and so do those of `tf.raw_ops` and of the graphs of a
+    SavedModel.
     """
     from tensorflow.python.ops import gen_math_ops
 

@@ -125,7 +125,7 @@ def from_arrays(
     """
     x_train, x_test = (_samples(part[0], f"{name}: {key}") for part, key in ((train, "x_train"), (test, "x_test")))
     names = ([*part[0]] if isinstance(part[0], Mapping) else [] for part in (train, test))
-    check_same_inputs(*names, name, "Give the arrays of an input one name in both.")
+    check_same_inputs(names, name, "Give the arrays of an input one name in both.")
     y_train, y_test = np.asarray(train[1]), np.asarray(test[1])
     arrays = Arrays(x_train, y_train, x_test, y_test, tuple(class_names), name=name, location=name)
     label_kinds.check_kind(labels, "from_arrays")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -99,20 +99,19 @@ class NamedArrays:
         self._refuse()
 
 
-def check_same_inputs(train: Collection[str], test: Collection[str], where: str, advice: str) -> None:
+def check_same_inputs(parts: Iterable[Collection[str]], where: str, advice: str) -> None:
     """Refuses training and test samples whose inputs have other names.
 
     Args:
-        train: Names of the inputs of the training samples; none for an array without a name.
-        test: Those of the test samples.
+        parts: Names of the inputs of the training and of the test samples; none for an array without a name.
         where: Source of the data, for the message.
         advice: What to do, for the message.
 
     Raises:
         InputError: The names differ.
     """
-    if set(train) != set(test):
-        listed = [", ".join(sorted(names)) or "no name" for names in (train, test)]
+    listed = [", ".join(sorted(names)) or "no name" for names in parts]
+    if len(set(listed)) > 1:
         raise InputError(
             f"load: {where}: x_train and x_test must have the same inputs. Received: {listed[0]}, and {listed[1]}. "
             f"{advice}"

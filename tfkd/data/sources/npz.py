@@ -45,7 +45,7 @@ def read(path: Path, name: str) -> Arrays:
     if missing or any(names and key in sizes for key, names in inputs.items()):
         what = ", ".join(missing) or "samples either as x_train, or as an array for each input"
         raise InputError(f"load: {path} must hold {what}. Received: {', '.join(sizes) or 'no arrays'}. {_ADVICE}")
-    check_same_inputs(*({name.partition("/")[2] for name in names} for names in inputs.values()), str(path), _ADVICE)
+    check_same_inputs(({name.partition("/")[2] for name in names} for names in inputs.values()), str(path), _ADVICE)
     needed = [*KEYS, NAMES_KEY, SECONDS_KEY, *inputs["x_train"], *inputs["x_test"]]
     found: dict[str, Any] = _arrays(path, {key: sizes[key] for key in needed if key in sizes}, _ADVICE)
     for key, names_of_inputs in inputs.items():
