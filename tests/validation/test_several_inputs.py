@@ -279,6 +279,10 @@ def test_distiller_finds_inputs_by_name(model, splits, y):
     fresh.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     with pytest.raises(InputError, match="the student has the inputs.*and none of 'left' of shape"):
         fresh.fit(renamed, y[:40], verbose=0)
+    with pytest.raises(
+        InputError, match="values of the type int32 for the input 'user id'.*Received: float32. Convert"
+    ):
+        fresh.fit({**FIRST, "user id": FIRST["user id"].astype("float32")}, y[:40], verbose=0)
 
 
 @pytest.fixture(scope="module")

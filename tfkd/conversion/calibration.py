@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import keras
+    import numpy.typing as npt
 
 # Number of test samples that the calibration samples are compared with.
 _MAX_COMPARED = 1000
@@ -159,7 +160,9 @@ def draw(split: SampleData, source: Source, count: int, seed: int, mode: str) ->
     chosen = choose(split, count, seed)
     x = chosen.x.astype("float32")  # one array for all that follows
     chosen = dataclasses.replace(chosen, x=x)
-    return Calibration(Samples((x,)), audit(chosen, of_ids=_takes_ids(source)), chosen)
+    return Calibration(
+        Samples((x,)), audit(chosen, of_ids=bool(source.forms) and _are_ids(source.forms[0].dtype)), chosen
+    )
 
 
 def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:
@@ -184,13 +187,12 @@ def with_accuracy(calibration: Calibration, model: keras.Model) -> Calibration:
     return calibration._replace(audit=extended)
 
 
-def _takes_ids(source: Source) -> bool:
-    """Whether the one input of a model is of ids, such as those of tokens, whose neighbours may be unrelated.
+def _are_ids(dtype: npt.DTypeLike) -> bool:
+    """Whether values of a type are ids, such as those of tokens, which may look like noise and be equal by chance.
 
-    Those are integers of more than 8 bits: uint8 is the type of pixels.
+    Those are integers of more than 8 bits, since uint8 is the type of pixels.
     """
-    dtype = np.dtype(source.forms[0].dtype) if source.forms else np.dtype("float32")
-    return dtype.kind in "iu" and dtype.itemsize > 1
+    return np.dtype(dtype).kind in "iu" and np.dtype(dtype).itemsize > 1
 
 
 def audit(chosen: Split, *, of_ids: bool = False) -> CalibrationAudit:
@@ -256,7 +258,7 @@ def _audit_several(samples: Samples, where: str, chosen: Split | None) -> Calibr
     if len(samples) > 1 and all((array == array[0]).all() for array in samples.arrays):
         raise InputError(f"{where} must vary. Received: {len(samples)} equal samples. Use real samples.")
     overlap = 0
-    if chosen is not None and all(array.dtype.kind in "biu" for array in samples.arrays):  # ids are equal by chance
+    if chosen is not None and all(_are_ids(array.dtype) for array in samples.arrays):
         overlap = 0 if chosen.held_out is None else len(chosen.overlap(chosen.held_out))
     elif chosen is not None:
         _check_overlap(chosen)

@@ -28,6 +28,11 @@ class ModelInput(NamedTuple):
     shape: tuple[int | None, ...]
     dtype: str
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it takes floats, not integers such as ids."""
+        return self.dtype.startswith(("float", "bfloat"))
+
     def __str__(self) -> str:
         return f"{self.keys[0]!r} of shape {self.shape}"
 
@@ -97,7 +102,7 @@ def as_type(array: np.ndarray, one: ModelInput, where: str) -> np.ndarray:
         InputError: The input takes integers, and a value is no such integer.
     """
     kept = array.astype(one.dtype, copy=False)
-    if not one.dtype.startswith(("float", "bfloat")) and (kept != array).any():
+    if not one.is_float and (kept != array).any():
         raise InputError(
             f"{where} must have values that {one.dtype} holds for the input {one}. Received: {array.dtype} values in "
             f"{array.min():g}..{array.max():g}. Use the data that the model was trained on."

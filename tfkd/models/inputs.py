@@ -10,7 +10,7 @@ from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest
 from tfkd.data.model_inputs import ModelInput, arrays_of, select
 from tfkd.data.named_arrays import NamedArrays
-from tfkd.errors import ModelError
+from tfkd.errors import InputError, ModelError
 
 
 def names(structure: Nest) -> list[str]:
@@ -66,7 +66,10 @@ def arranged(model: keras.Model, x: NamedArrays, where: str) -> Nest:
 
 
 def chosen(model: keras.Model, x: Nest, where: str) -> Nest:
-    """A batch as a model takes it: of a dictionary of tensors those of its inputs, in their structure; else the batch.
+    """The part of a batch that a model takes.
+
+    From a dictionary of tensors, these are the tensors of the model's inputs, in the structure of its inputs. A batch
+    in another form is returned unchanged.
 
     Args:
         model: A model.
@@ -75,8 +78,17 @@ def chosen(model: keras.Model, x: Nest, where: str) -> Nest:
         where: The model, for messages.
 
     Raises:
-        InputError: An input has no tensor.
+        InputError: An input has no tensor, or one of floats where it takes integers, which Keras would round.
     """
     if not isinstance(x, Mapping) or not keras_compat.shows_layers(model):
         return x
-    return keras.tree.pack_sequence_as(keras_compat.input_structure(model), select(of(model), x, where))
+    inputs = of(model)
+    tensors = select(inputs, x, where)
+    for one, tensor in zip(inputs, tensors, strict=True):
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        if keras.backend.is_float_dtype(dtype) and not one.is_float:
+            raise InputError(
+                f"{where} takes values of the type {one.dtype} for the input {one}. Received: {dtype}. Convert the "
+                "array to integers."
+            )
+    return keras.tree.pack_sequence_as(keras_compat.input_structure(model), tensors)
