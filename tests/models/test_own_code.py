@@ -19,10 +19,10 @@ class Scale(keras.layers.Layer):
     def call(self, x):
         return x / 16
 
-def student(input_shape, num_classes, width=4):
+def student(input_shape, num_classes, width=4, kind="relu", name=None):
     inputs = keras.Input(input_shape)
-    x = keras.layers.Dense(width, activation="relu")(keras.layers.Flatten()(Scale()(inputs)))
-    return keras.Model(inputs, keras.layers.Dense(num_classes)(x))
+    x = keras.layers.Dense(width, activation=kind)(keras.layers.Flatten()(Scale()(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(num_classes)(x), name=name)
 
 def nothing(input_shape, num_classes):
     return None
@@ -41,7 +41,8 @@ def mine(own_module):
 
 
 def test_model_of_a_function_is_built_with_its_options(mine):
-    built = own_code.build_model(f"{mine}:student", (8, 8, 1), 10, width=3)
+    built = own_code.build_model(f"{mine}:student", (8, 8, 1), 10, width=3, kind="tanh", name="own")
+    assert (built.name, built.layers[3].activation.__name__) == ("own", "tanh")
     assert built.count_params() == 64 * 3 + 3 + 3 * 10 + 10
     assert [file.name for file in own_code.source_files([f"{mine}:student", "resnet8"])] == [f"{mine}.py"]
 

@@ -37,7 +37,7 @@ def allow(imports: Sequence[str] = (), *, lambdas: bool = False) -> None:
         keras.config.enable_unsafe_deserialization()
 
 
-def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, **options: object) -> keras.Model:
+def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, /, **options: object) -> keras.Model:
     """Builds a model by the name of a builder of tfkd, or by a function of the user.
 
     Args:
@@ -55,7 +55,7 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, **opt
     return call(name, keras.Model, input_shape, num_classes, **options)
 
 
-def call(name: str, kind: type, *arguments: object, **options: object) -> Any:
+def call(name: str, kind: type, /, *arguments: object, **options: object) -> Any:
     """What a function or class of the user returns.
 
     Args:
