@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfkd
 from tfkd.data.augmentation import crop_flip, every_crop_flip
@@ -76,6 +77,21 @@ def test_student_sees_the_pixels_that_the_teacher_saw(tmp_path):
 def test_views_differ(teacher, tmp_path):
     store = SoftLabels.build(tmp_path / "labels", teacher, TRAIN, views=2, augment=AUGMENT)
     assert np.abs(store.read(TRAIN.ids, 0) - store.read(TRAIN.ids, 1)).max() > 0.1
+
+
+def test_views_of_batches_are_computed_in_a_graph(teacher, tmp_path):
+    """Op by op, chains of augmentations take 25 times as long."""
+    in_graph = []
+
+    class Shift:
+        def batch(self, x, seeds):
+            if len(x) > 1 or not tf.executing_eagerly():  # the key of an augmentation computes one sample by itself
+                in_graph.append(not tf.executing_eagerly())
+            return tf.roll(x, 1, axis=1)
+
+    SoftLabels.build(tmp_path / "labels", teacher, TRAIN, views=3, augment=Shift())
+    assert in_graph
+    assert all(in_graph)
 
 
 def test_online_and_stored_training_on_view_0_give_equal_losses(teacher, tmp_path):

@@ -201,13 +201,12 @@ class SoftLabels:
         chunks = list(archive.chunks(store._group, len(store.ids)))[shard[0] :: shard[1]]
         todo = [one for one in chunks if not archive.is_written(store._group, store._names, *one)]
         finished, started, report = len(chunks) - len(todo), time.monotonic(), progress or (lambda *_: None)
+        shown = teacher_pass.views_of(augment, seed)
         for view, rows in todo:
             if view and hours is not None and time.monotonic() - started > 3600 * hours:
                 break
             report(finished, len(chunks))
-            logits = teacher_pass.run(
-                teacher, split, rows, view=view, augment=augment, seed=seed, batch_size=batch_size
-            )
+            logits = teacher_pass.run(teacher, split, rows, view=view, shown=shown, batch_size=batch_size)
             store.write(split.ids[rows], logits, view)
             finished += 1
         report(finished, len(chunks))
@@ -300,10 +299,10 @@ class SoftLabels:
         augment = self._augmentation(augment)
         self.check(teacher, split, augment)
         draw = np.random.default_rng(seed)
-        worst, views = 0.0, self._usable
+        worst, views, shown = 0.0, self._usable, teacher_pass.views_of(augment, self.seed)
         for view in range(views):
             rows = np.sort(draw.choice(len(split), min(len(split), -(-samples // views)), replace=False))
-            again = teacher_pass.run(teacher, split, rows, view=view, augment=augment, seed=self.seed, batch_size=256)
+            again = teacher_pass.run(teacher, split, rows, view=view, shown=shown, batch_size=256)
             worst = max(worst, float(kinds.divergence(self.kind, again, self.read(split.ids[rows], view)).max()))
         if worst > 10 * checks.TOLERANCE:
             raise InputError(

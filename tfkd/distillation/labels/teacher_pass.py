@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from tfkd.data import Split
 
+# (samples [B, ...], their ids [B], number of the view) -> the view of the samples.
+Views = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], "tf.Tensor"]
+
 
 def prepare(
     teacher: keras.Model, samples: SampleData, task: str | None, augment: Augment | None
@@ -69,14 +72,27 @@ def prepare(
     return split, expected, found.stored
 
 
+def views_of(augment: Augment | None, seed: int) -> Views | None:
+    """Computes the views of batches in a graph, as training does; op by op, a chain takes several times as long.
+
+    Args:
+        augment: Augmentation of the views; None for a single view.
+        seed: Random seed of the views.
+    """
+    import tensorflow as tf
+
+    if augment is None:
+        return None
+    return tf.function(lambda x, ids, view: augment_view(augment, x, ids, view, seed=seed), reduce_retracing=True)
+
+
 def run(
     teacher: keras.Model,
     samples: Samples,
     rows: np.ndarray,
     *,
     view: int,
-    augment: Augment | None,
-    seed: int,
+    shown: Views | None,
     batch_size: int,
 ) -> np.ndarray:
     """The teacher outputs of some rows in one view.
@@ -86,8 +102,7 @@ def run(
         samples: Split that is labelled.
         rows: Positions in the split [n].
         view: Number of the view; 0 is the unchanged sample.
-        augment: Augmentation of the views > 0.
-        seed: Random seed of the views.
+        shown: Computes the views > 0, see `views_of`; None if there are none.
         batch_size: Largest number of samples per call of the teacher; large samples are fewer.
 
     Returns:
@@ -99,8 +114,8 @@ def run(
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         x = _taken(teacher, samples.x[part])
-        if view and augment is not None:
-            x = augment_view(augment, tf.constant(x), samples.ids[part], view, seed=seed)
+        if view and shown is not None:
+            x = shown(tf.constant(x), tf.constant(samples.ids[part]), tf.constant(view))
         batches.append(np.asarray(_forward(teacher)(x), "float32"))
     return np.concatenate(batches)
 
