@@ -64,7 +64,7 @@ def test_export_for_size_passes_its_selftest_with_less_code(model: Path, tmp_pat
         assert run_selftest(tmp_path / "out") == 0
         text = (tmp_path / "out" / "model.c").read_text()
         assert ("-Os" in (tmp_path / "out" / "Makefile").read_text()) == size
-        assert not size or text.count("TFKD_NOINLINE void tfkd_convolution_flags") == 1
+        assert not size or text.count("TFKD_KERNEL void tfkd_convolution_flags") == 1
     with pytest.raises(ValueError, match="size needs format c"):
         export.write(model, tmp_path / "other", format="tflm", size=True)
 

@@ -189,7 +189,7 @@ def _parameters(graph: Graph, layer: Layer) -> tuple[str, ...]:
 def _variant(kernel: str, struct: str, flags: int, parameters: Sequence[str]) -> str:
     arguments = ["p", *(parameter.split("*")[1] for parameter in parameters), str(flags)]
     text = (
-        f"static TFKD_NOINLINE void tfkd_{kernel}_flags{flags}({', '.join([f'const {struct} *p', *parameters])}) {{\n"
+        f"static TFKD_KERNEL void tfkd_{kernel}_flags{flags}({', '.join([f'const {struct} *p', *parameters])}) {{\n"
         f"    tfkd_{kernel}({', '.join(arguments)});\n}}"
     )
     return include_guard(f"VARIANT_{kernel}_{flags}", text)

@@ -119,7 +119,7 @@ TFKD_INLINE void tfkd_part_of_run(int8_t *column, int32_t k, int32_t rest, int32
 }
 
 /* Writes the receptive field of one group, whose corner is at (y, x) and may be outside the image, into a column. */
-TFKD_NOINLINE static void tfkd_field(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x,
+TFKD_KERNEL static void tfkd_field(const tfkd_convolution_params *p, const int8_t *in, int32_t y, int32_t x,
                                      int8_t *to) {
     const int32_t part = p->group_channels, height = p->height, width = p->width, channels = p->channels;
     const int together = p->dilation_width == 1 && part == channels;

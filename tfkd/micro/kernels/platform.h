@@ -67,6 +67,13 @@ void *memset(void *, int, size_t);
 #define TFKD_MVE 0
 #endif
 
+/* A kernel. Where gcc 12 optimizes for size, it keeps most vectors on the stack: kernels with vectors take -O2 then. */
+#if defined(__OPTIMIZE_SIZE__) && defined(__GNUC__) && !defined(__clang__) && TFKD_MVE
+#define TFKD_KERNEL __attribute__((noinline, unused, optimize("O2")))
+#else
+#define TFKD_KERNEL TFKD_NOINLINE
+#endif
+
 /* 1 on cores with Thumb-1 (Cortex-M0, M0+): kernels use arm_thumb1*.h. Only eight registers take part in arithmetic
  * there, and compilers spill most sums to the stack. */
 #if defined(__GNUC__) && defined(__thumb__) && !defined(__thumb2__) && !defined(TFKD_PORTABLE)
