@@ -124,6 +124,18 @@ def test_variables_persist_as_in_tflite_micro(tmp_path: Path) -> None:
     assert any("memcpy(arena" in program.files[f"{program.name}.c"] for program in programs)  # initial constants
 
 
+def test_padded_value_of_a_variable_is_that_before_its_assignment(tmp_path: Path) -> None:
+    made = Streamed(random.Random(0), kernel=3)
+    x = made.input((1, 3, 3, 2))
+    handle, old, padded = made.handle("rows"), made.same(x, (1, 3, 3, 2)), made.same(x, (1, 5, 3, 2))
+    made.op("READ_VARIABLE", [handle], [old])
+    made.op("PAD", [old, made.ints([[0, 0], [1, 1], [0, 0], [0, 0]])], [padded], schema.PadOptionsT())
+    made.op("ASSIGN_VARIABLE", [handle, x], [])
+    content = made.bytes(made.convolution(padded))
+    rows = samples(content, _RUNS)
+    assert np.array_equal(native(tmp_path, [micro.emit(content)], [rows])[0], interpret([content], [rows])[0])
+
+
 @pytest.mark.parametrize("target", _REPEATED)
 def test_same_sample_gives_the_same_answer_each_time(target: str) -> None:
     content = streamed(16)  # all variables have initial values, which LiteRT demands

@@ -35,7 +35,7 @@ def fold_padding(graph: Graph) -> Graph:
     for op in graph.ops:
         if op.outputs[0] in pads:
             continue
-        if op.inputs[0] in pads:
+        if op.inputs and op.inputs[0] in pads:
             source, amounts = pads[op.inputs[0]]
             op = dataclasses.replace(
                 op, inputs=(source, *op.inputs[1:]), options=Options({**op.options, "Pads": amounts})
@@ -50,6 +50,8 @@ def _pads(graph: Graph, op: Op) -> tuple[tuple[int, int], ...] | None:
         return None
     source, output, amounts = (graph.tensors[i] for i in (op.inputs[0], op.outputs[0], op.inputs[1]))
     if amounts.data is None or source.data is not None or source.dtype != "int8" or len(source.scales) != 1:
+        return None
+    if source.variable:  # it may change before the convolution runs
         return None
     if (source.dtype, source.scales, source.zero_points) != (output.dtype, output.scales, output.zero_points):
         return None
