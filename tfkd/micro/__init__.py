@@ -3,8 +3,9 @@
 The passes, in order:
 
 1. `graph.read` checks a .tflite and reads its tensors and ops.
-2. `resources.resolve` replaces resource variables by tensors that keep their values between runs; `hidden_states.add`
-   adds such tensors for the values that signal ops keep.
+2. `control_flow.flatten` puts the subgraphs of IF and WHILE into one graph; `resources.resolve` replaces resource
+   variables by tensors that keep their values between runs; `hidden_states.add` adds such tensors for the values that
+   signal ops keep.
 3. `folding.fold_shapes` replaces arithmetic on shapes by constants.
 4. `unsigned.to_int8` replaces uint8 by int8 in a model that computes in uint8.
 5. `io_tensors.remove_float_io` removes the QUANTIZE and DEQUANTIZE ops of float inputs and outputs.
@@ -72,6 +73,7 @@ def emit(
         ModelError: The file is damaged, or has ops, types or options that are not supported; the message names all of
             them.
     """
+    from tfkd.micro.control_flow import flatten, has_control_flow
     from tfkd.micro.elimination import eliminate
     from tfkd.micro.emitter import emit as write
     from tfkd.micro.folding import fold_shapes
@@ -90,7 +92,9 @@ def emit(
     _graph.check_custom_ops(model, OPS)
     if "QUANTIZE" not in model.ops:  # a float model: one message instead of one for each of its ops
         check_io(model.inputs)
-    graph = remove_float_io(to_int8(fold_shapes(add_states(resolve(_graph.read(model))))))
+    graph = _graph.read(model)
+    keep_dead |= has_control_flow(graph)  # a channel may change from one turn to the next
+    graph = remove_float_io(to_int8(fold_shapes(add_states(resolve(flatten(graph))))))
     check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)], graph.ops)
     graph = fold_padding(graph)
     layers, _ = lower(graph)

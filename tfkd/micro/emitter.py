@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from tfkd.micro.graph import Graph
 from tfkd.micro.interface import header
 from tfkd.micro.io_tensors import IOTensor
 from tfkd.micro.kernel_text import kernel_texts, struct_fields
+from tfkd.micro.lowering.control import CONTROL
 from tfkd.micro.lowering.layer import Layer, identifier
 from tfkd.micro.memory_plan import MemoryPlan
 from tfkd.micro.placement import Chain, place
@@ -131,7 +131,8 @@ def emit(
     constants = _Constants(name)
     bodies, sizes = [], [0]
     for i, layer in enumerate(layers):
-        bodies.append(_layer(context, layer, i, functions[i], constants, i in chained))
+        if layer.kernel:
+            bodies.append(_layer(context, layer, i, functions[i], constants, i in chained))
         sizes.append(constants.bytes)
     bodies += [_chain(context, layers, chain, functions) for chain in chains]
     reset = [_reset(context, constants)] if context.states else []
@@ -142,9 +143,10 @@ def emit(
         _variants(graph, layers),
         constants.text(),
         "\n".join(bodies),
-        _run(context, _calls(functions, chained, name)),
+        _run(context, _calls(context, layers, functions, chained)),
         *reset,
     ]
+    calls = [i for i, layer in enumerate(layers) if layer.kernel]
     inputs, outputs = (
         tuple(IOTensor(graph.tensors[i], places.tensor(i)) for i in indices)
         for indices in (graph.inputs, graph.outputs)
@@ -154,10 +156,10 @@ def emit(
         files={f"{name}.c": "\n\n".join(parts) + "\n", f"{name}.h": header(context)},
         plan=places.plan,
         least_bytes=places.least_bytes,
-        layers=tuple(functions),
-        steps=tuple(f"{x.op.kind} {x.comment}{', by rows' if i in chained else ''}" for i, x in enumerate(layers)),
+        layers=tuple(functions[i] for i in calls),
+        steps=tuple(f"{layers[i].op.kind} {layers[i].comment}{', by rows' if i in chained else ''}" for i in calls),
         weight_bytes=constants.bytes,
-        layer_weight_bytes=tuple(after - before for before, after in itertools.pairwise(sizes)),
+        layer_weight_bytes=tuple(sizes[i + 1] - sizes[i] for i in calls),
         inputs=inputs,
         outputs=outputs,
         elimination=elimination,
@@ -173,7 +175,7 @@ def _sources(layers: Sequence[Layer], chains: Sequence[Chain]) -> list[str]:
 
 def _variants(graph: Graph, layers: Sequence[Layer]) -> str:
     """One C function for each combination of kernel and flags, shared by all layers that have it."""
-    variants = sorted({(x.kernel, x.struct, x.flags, _parameters(graph, x)) for x in layers})
+    variants = sorted({(x.kernel, x.struct, x.flags, _parameters(graph, x)) for x in layers if x.kernel})
     return "\n".join(_variant(*variant) for variant in variants)
 
 
@@ -314,13 +316,25 @@ def _reset(context: Context, constants: _Constants) -> str:
     return "\n".join([*lines, "}"])
 
 
-def _calls(functions: Sequence[str], chained: Mapping[int, Chain], name: str) -> list[str]:
-    """The functions that a run calls: those of chains, and of layers outside of chains."""
-    calls = [f"tfkd_{name}_chain_{chained[i].first}" if i in chained else x for i, x in enumerate(functions)]
-    return list(dict.fromkeys(calls))
+def _calls(
+    context: Context, layers: Sequence[Layer], functions: Sequence[str], chained: Mapping[int, Chain]
+) -> list[str]:
+    """The statements of a run: calls of chains and of layers outside of chains, and control flow between them."""
+    lines, indent = [], " " * 4
+    for i, layer in enumerate(layers):
+        if not layer.kernel:
+            line = CONTROL[layer.op.kind].format(*map(context.places.tensor, layer.op.inputs))
+            indent = indent[4:] if line.startswith("}") else indent
+            lines.append(indent + line)
+            indent += " " * 4 if line.endswith("{") else ""
+        elif i not in chained:
+            lines.append(f"{indent}{functions[i]}(arena);")
+        elif i == chained[i].first:
+            lines.append(f"{indent}tfkd_{context.name}_chain_{i}(arena);")
+    return lines
 
 
-def _run(context: Context, functions: Sequence[str]) -> str:
+def _run(context: Context, calls: Sequence[str]) -> str:
     """The public C function that runs the model: copies the inputs, calls the layers, copies the outputs."""
     graph, single = context.graph, context.has_single_io
     lines = [
@@ -335,7 +349,7 @@ def _run(context: Context, functions: Sequence[str]) -> str:
         if i in context.places.of_tensor:
             source, at = "in" if single else f"in[{n}]", context.pointer(i)
             lines.append(f"    if ({source} != {at}) memcpy({at}, {source}, {graph.tensors[i].bytes});")
-    lines += [f"    {function}(arena);" for function in functions]
+    lines += calls
     for n, i in enumerate(graph.outputs):
         target, at = "out" if single else f"out[{n}]", context.pointer(i)
         lines.append(f"    if ({target} != {at}) memcpy({target}, {at}, {graph.tensors[i].bytes});")

@@ -31,6 +31,12 @@ _REMEDIES = {"int4": "Convert the Keras model again without int4 layers: leave o
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
 # The least number of inputs and outputs of the ops of resource variables; other ops have one of each.
 _COUNTS = {"VAR_HANDLE": (0, 1), "READ_VARIABLE": (1, 1), "ASSIGN_VARIABLE": (2, 0), "CALL_ONCE": (0, 0)}
+# The options of an op that are numbers of subgraphs.
+_BODIES = {
+    "CALL_ONCE": ("InitSubgraphIndex",),
+    "IF": ("ThenSubgraphIndex", "ElseSubgraphIndex"),
+    "WHILE": ("CondSubgraphIndex", "BodySubgraphIndex"),
+}
 # What the flatbuffers reader and NumPy raise on damaged bytes.
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError)
 _OPTION_TYPES = {value: name for name, value in vars(schema.BuiltinOptions).items() if isinstance(value, int)}
@@ -131,7 +137,7 @@ class Graph:
         ops: Ops in an order in which they can run.
         inputs: Tensor indices of the model's inputs.
         outputs: Tensor indices of the model's outputs.
-        bodies: Other subgraphs that CALL_ONCE runs, by their number in the file.
+        bodies: Other subgraphs, which CALL_ONCE, IF and WHILE run, by their number in the file.
     """
 
     tensors: tuple[Tensor, ...]
@@ -181,7 +187,7 @@ def read(model: TFLiteModel) -> Graph:
         model: A model, whose indices, names, shapes and quantization TFLiteModel has checked.
 
     Raises:
-        ModelError: The file is damaged, or has control flow or a dynamic shape.
+        ModelError: The file is damaged, or has a dynamic shape.
     """
     model = TFLiteModel.load(model)
     where = str(model.path or "micro.read")
@@ -198,18 +204,24 @@ def read(model: TFLiteModel) -> Graph:
 
 def _read(model: TFLiteModel) -> Graph:
     root = schema.Model.GetRootAs(model.content, 0)
-    control = sorted({op.name for op in model.graph.ops if op.name in ("IF", "WHILE")})
-    if control:
-        raise UnsupportedFile(
-            f"must have no control flow. Received: {', '.join(control)}. Build RNN layers with unroll=True, or export "
-            "the model for TensorFlow Lite Micro: `tfkd export-c --format tflm`."
-        )
     graph = _subgraph(model, root, 0)
     _check_order(graph)
-    called = [op.options["InitSubgraphIndex"] for op in graph.ops if op.kind == "CALL_ONCE"]
-    if any(not 0 < i < len(model.subgraphs) for i in called):
-        raise ModelError(f"CALL_ONCE of subgraph {called} of {len(model.subgraphs)}")
-    return dataclasses.replace(graph, bodies={i: _subgraph(model, root, i) for i in called})
+    bodies: dict[int, Graph] = {}
+    _add_bodies(model, root, graph, bodies)
+    return dataclasses.replace(graph, bodies=bodies)
+
+
+def _add_bodies(model: TFLiteModel, root: schema.Model, graph: Graph, bodies: dict[int, Graph]) -> None:
+    """Reads the subgraphs that the ops of a graph run, and those that these run."""
+    for op in graph.ops:
+        for i in (op.options[option] for option in _BODIES.get(op.kind, ())):
+            if not 0 < i < len(model.subgraphs):
+                raise ModelError(f"{op.kind} of subgraph {i} of {len(model.subgraphs)}")
+            if i not in bodies:
+                bodies[i] = _subgraph(model, root, i)
+                if op.kind != "CALL_ONCE":
+                    _check_order(bodies[i])
+                _add_bodies(model, root, bodies[i], bodies)
 
 
 def _subgraph(model: TFLiteModel, root: schema.Model, number: int) -> Graph:

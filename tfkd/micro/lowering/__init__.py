@@ -15,6 +15,7 @@ from tfkd.micro.graph import Graph, MissingOption, Op
 from tfkd.micro.lowering.asymmetric import is_asymmetric, product
 from tfkd.micro.lowering.axes import add_n, cast, cumulative_sum, extreme_index, l2_normalization
 from tfkd.micro.lowering.binary import comparison, division, logical, prelu, select, squared_difference
+from tfkd.micro.lowering.control import CONTROL, control
 from tfkd.micro.lowering.elementwise import addition, elementwise
 from tfkd.micro.lowering.fourier import fourier
 from tfkd.micro.lowering.frames import delay, framer, overlap_add, stacker
@@ -183,6 +184,8 @@ OPS: dict[str, Lowering | ByType] = {
     "UNPACK": unpack,
     "ZEROS_LIKE": fill,
 }
+# Ops that no file has: passes of the generator add them.
+_ADDED: dict[str, Lowering | ByType] = {"COPY": copy, **dict.fromkeys(CONTROL, control)}
 
 
 def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
@@ -220,12 +223,14 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
 
 def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
     _check_integers(graph, op)
-    if op.kind not in OPS:
+    lowering = _ADDED.get(op.kind) or OPS.get(op.kind)
+    if lowering is None:
         raise Unsupported(
             "is not supported. Replace the layer, or export the model for TensorFlow Lite Micro: "
             "`tfkd export-c --format tflm`"
         )
-    lowering = product if is_asymmetric(graph, op) else OPS[op.kind]
+    if is_asymmetric(graph, op):
+        lowering = product
     if isinstance(lowering, ByType):
         dtypes = {graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0}
         if lowering.int32 and dtypes == {"int32"}:

@@ -79,8 +79,8 @@ def view(graph: Graph, op: Op) -> Alias:
 
 
 def copy(graph: Graph, op: Op) -> list[Layer]:
-    """READ_VARIABLE and ASSIGN_VARIABLE: from a state to a tensor or back."""
-    source = moved(graph, op.inputs[0])
+    """READ_VARIABLE and ASSIGN_VARIABLE: from a state to a tensor or back; COPY: the same bits in another tensor."""
+    source = moved(graph, op.inputs[0], "int8", "int16", "int32", "bool")
     output = moved(graph, op.outputs[0], source.dtype)
     return [move(op, source, output, strided((source.elements,), (1,), (1,)))]
 
