@@ -96,3 +96,18 @@ def test_infinite_values_have_no_range(tmp_path):
     for limits in (ranges, found):
         assert {(0.0, 4.0), (0.0, 0.0), (0.0, 3.0), (-1.0, 0.25)} <= {*limits.values()}
         assert np.abs([*limits.values()]).max() <= 16
+
+
+def test_layer_with_nan_on_calibration_samples_is_named(tmp_path):
+    x = np.cumsum(np.random.default_rng(0).normal(size=(100, 6, 3)), axis=1).astype("float32") + 30
+    x[:10] -= 40  # negative
+    inputs = keras.Input((6, 3))
+    logs = keras.layers.Lambda(keras.ops.log, name="logs")(inputs)
+    model = convert(keras.Model(inputs, keras.layers.Dense(2)(logs)), tmp_path / "m.tflite", calibration=x)
+    assert "NaN or infinity on 2 of 16 calibration samples, which were not compared" in model.findings[0]
+    named = [finding for finding in model.audit.findings if "logs" in finding]
+    assert len(named) == 1
+    assert "LOG gives NaN on 10 of 100 calibration samples" in named[0]
+    floats = convert(keras.Model(inputs, logs), tmp_path / "floats.tflite", mode="float32")
+    _, findings = activation_ranges.find(floats.content, floats.graph, Samples((x,)), "min_max", 99.9, {})
+    assert "LOG gives NaN on 10 of 100 calibration samples" in findings[0]

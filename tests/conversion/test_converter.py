@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import threading
 
 import keras
 import numpy as np
@@ -487,3 +488,46 @@ def test_array_without_labels_is_calibrated_with(tmp_path):
         calibration.draw(x.astype("uint8"), pixels, 128, 0, "full_int8")
     with pytest.raises(ValueError, match="each sample needs a label. Received: none"):
         data.as_split(x, "train")
+
+
+class Calling(keras.layers.Layer):
+    """Doubles its input, and calls a function each time."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        self.function()
+        return 2 * x
+
+
+def test_conversions_in_two_threads_leave_keras_as_it_was(tmp_path):
+    """Without a lock the second one begins while Keras is changed for the first, and ends after it."""
+    before, inside, done, files = keras.Layer._open_name_scope, threading.Event(), threading.Event(), []
+
+    def build(function):
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, Calling(lambda: None)(inputs))
+        model.layers[-1].function = function
+        return model
+
+    def run(model):
+        files.append(convert(model, tmp_path / f"{model.name}.tflite", mode="float32"))
+
+    def enter():
+        inside.set()
+        done.wait(30)
+
+    second = threading.Thread(target=run, args=[build(enter)])
+
+    def start():
+        if second.ident is None:
+            second.start()
+            inside.wait(0.5)  # all of it where the second one waits
+
+    run(build(start))
+    done.set()
+    second.join()
+    assert keras.Layer._open_name_scope is before
+    assert [model.findings for model in files] == [(), ()]

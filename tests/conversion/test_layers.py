@@ -73,6 +73,18 @@ def test_normalization_of_a_zero_padding_is_0_on_all_kernels(walks, tmp_path):
     np.testing.assert_allclose(outputs(halves, walks[:1])[0], keras_model.predict(walks[:1], verbose=0), atol=2e-3)
 
 
+def test_single_numbers_that_float16_cannot_hold_stay_float32(tmp_path):
+    """Otherwise rows without variance are NaN on XNNPACK, and rows that are masked as a whole are not uniform."""
+    inputs = keras.Input((4, 3))
+    mask = (1 - keras.ops.cast(inputs > 0, "float32")) * -1e9
+    normalized = layers.LayerNormalization(epsilon=1e-12)(inputs)
+    model = keras.Model(inputs, [normalized, keras.ops.softmax(inputs + mask), keras.ops.maximum(inputs, 0.0)])
+    x = np.float32([[[1, -2, 3], [2, 2, 2], [-1, -2, -3], [0.5, 4, -1]]])
+    halves = convert(model, tmp_path / "m.tflite", mode="float16")
+    for received, expected in zip(outputs(halves, x), model(x), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_one_hot_codes_keep_their_two_values_in_integers(tmp_path):
     """The kernel copies the values, to which TensorFlow's quantizer gives scales other than the result's."""
     x = np.random.default_rng(0).integers(0, 6, (64, 4)).astype("int32")

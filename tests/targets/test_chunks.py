@@ -48,6 +48,18 @@ def test_chunks_of_a_sequence_give_the_outputs_of_the_whole(spec, streamed, sequ
     assert np.abs(alone - outputs[:, -CHUNK:]).max() > 1e-3
 
 
+def test_emulated_core_computes_the_bits_of_tflm_on_chunks(sequences, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((CHUNK, 2))
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.LSTM(6)(inputs)))
+    model = convert(model, tmp_path / "m.tflite", calibration=sequences.reshape(-1, CHUNK, 2))
+    x = model.quantize_input(sequences)
+    core, tflm = (targets.get(f"{spec},chunks=1").run(model, x) for spec in ("cortex-m4", "tflm"))
+    np.testing.assert_array_equal(core.outputs[0], tflm.outputs[0])
+    assert core.setting["chunks"] == STEPS // CHUNK
+    assert (core.outputs[0] != targets.get("cortex-m4").run(model, x[:, -CHUNK:], latency=False).outputs[0]).any()
+
+
 def test_sequences_stay_whole_where_cores_share_them(streamed, sequences, monkeypatch):
     whole, model = streamed
     monkeypatch.setattr("tfkd.targets.host._SMALLEST_SHARD", 1)
@@ -71,7 +83,7 @@ def test_validate_of_a_stream_compares_the_last_answer_with_the_whole(tmp_path):
     assert [row.agreement for row in streams.values()] == [1.0, 1.0]
     assert [*streams] == ["host,chunks=1", "tflm,chunks=1"]
     with pytest.raises(InputError, match="cannot keep the state"):
-        validate(model, test, targets=["cortex-m4"], stream=True)
+        validate(model, test, targets=["ssh:board"], stream=True)
     with pytest.raises(ModelError, match="input shape"):
         validate(model, test, targets=["host"])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,11 @@ from tfkd._internal.types import Nest, Node, Tensor
 
 if TYPE_CHECKING:
     import keras
+
+
+# Held by a thread while a conversion replaces functions of Keras or computations of layers: another conversion would
+# keep what it finds as the original, and put it back at its end.
+REPLACING = threading.RLock()
 
 
 def inner_layers(layer: keras.Layer, *, recursive: bool = True) -> list[keras.Layer]:

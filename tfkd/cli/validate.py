@@ -82,7 +82,8 @@ def validate(
         typer.Option(
             "--stream",
             help="Feed each sample, a sequence, in chunks of the length of the .tflite's input, and keep its state "
-            "between them; on the targets host and tflm. Keras models take the whole sequence.",
+            "between them; on the targets host and tflm, and on emulated cores. Keras models take the whole "
+            "sequence.",
         ),
     ] = False,
     board: BoardOption = None,

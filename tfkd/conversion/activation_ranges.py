@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -99,11 +100,12 @@ def find(
         steps: Number of quantization steps by tensor index, for tensors that do not have 256.
 
     Returns:
-        The range (low <= 0, high >= 0) by tensor name, and sentences on the tensors with the farthest outliers.
+        The range (low <= 0, high >= 0) by tensor name, and sentences on a layer with NaN and on the tensors with the
+        farthest outliers.
     """
-    histograms = {index: _Histogram() for index in _float_activations(graph)}
-    for accumulate in (_Histogram.widen, _Histogram.add):
-        for read in _runs(content, samples):
+    histograms, undefined = {index: _Histogram() for index in _float_activations(graph)}, Counter[int]()
+    for accumulate, counted in ((_Histogram.widen, undefined), (_Histogram.add, Counter[int]())):
+        for read in _runs(content, samples, counted):
             for index, histogram in histograms.items():
                 accumulate(histogram, read(index))
     ranges: dict[int, tuple[float, float]] = {}
@@ -122,10 +124,30 @@ def find(
     _widen_small_sums(graph, ranges)
     widest = sorted((finding for finding in findings if finding is not None), reverse=True)
     named = {graph.tensors[index].name: limits for index, limits in ranges.items()}
-    return named, tuple(sentence for _, sentence in widest[:_MAX_FINDINGS])
+    return named, (*on_nan(graph, undefined, samples), *(sentence for _, sentence in widest[:_MAX_FINDINGS]))
 
 
-def extremes(content: bytes, graph: TFLiteGraph, samples: Samples) -> dict[int, tuple[float, float]]:
+def on_nan(graph: TFLiteGraph, undefined: Mapping[int, int], samples: Samples) -> Iterator[str]:
+    """A finding on the first op that gives NaN, which has no place in a range; none where no op does.
+
+    Args:
+        graph: Graph of the .tflite.
+        undefined: Number of samples on which a tensor has NaN, by its index.
+        samples: Calibration samples.
+    """
+    for op in graph.ops:
+        if op.outputs and (count := undefined.get(op.outputs[0])):
+            layer = graph.tensors[op.outputs[0]].name.split(";")[0]
+            yield (
+                f"{layer}: {op.name} gives NaN on {count} of {len(samples)} calibration samples. Its range leaves them "
+                "out. Where no layer behind it replaces them, repair the model or these samples."
+            )
+            return
+
+
+def extremes(
+    content: bytes, graph: TFLiteGraph, samples: Samples, undefined: Counter[int] | None = None
+) -> dict[int, tuple[float, float]]:
     """The range (low <= 0, high >= 0) of each float input and output of an op, by tensor index.
 
     It runs the model in this process: call it in a child process.
@@ -134,11 +156,12 @@ def extremes(content: bytes, graph: TFLiteGraph, samples: Samples) -> dict[int, 
         content: The float .tflite.
         graph: Graph of the .tflite.
         samples: Calibration samples.
+        undefined: Takes the number of samples on which a tensor has NaN, by its index, where it is given.
     """
     written = {*graph.inputs, *(index for op in graph.ops for index in op.outputs)}
     wanted = [index for index in sorted(written) if graph.tensors[index].dtype == "float32"]
     low, high = dict.fromkeys(wanted, 0.0), dict.fromkeys(wanted, 0.0)
-    for read in _runs(content, samples):
+    for read in _runs(content, samples, Counter[int]() if undefined is None else undefined):
         for index in wanted:
             values = read(index)
             low[index] = min(low[index], float(values.min(initial=0.0)))
@@ -148,11 +171,12 @@ def extremes(content: bytes, graph: TFLiteGraph, samples: Samples) -> dict[int, 
     return ranges
 
 
-def known_extremes(content: bytes, samples: Samples) -> dict[int, tuple[float, float]]:
-    """The result of `extremes`; empty where LiteRT cannot show all of these tensors, as in models with loops."""
+def known_extremes(content: bytes, samples: Samples) -> tuple[dict[int, tuple[float, float]], tuple[str, ...]]:
+    """The result of `extremes` and `on_nan`; empty where LiteRT cannot show all tensors, as in models with loops."""
+    graph, undefined = TFLiteModel.load(content).graph, Counter[int]()
     with contextlib.suppress(RuntimeError, ValueError):
-        return extremes(content, TFLiteModel.load(content).graph, samples)
-    return {}
+        return extremes(content, graph, samples, undefined), tuple(on_nan(graph, undefined, samples))
+    return {}, ()
 
 
 def _widen_small_sums(graph: TFLiteGraph, ranges: dict[int, tuple[float, float]]) -> None:
@@ -174,20 +198,24 @@ def _float_activations(graph: TFLiteGraph) -> list[int]:
     return sorted(floats | set(graph.inputs))
 
 
-def _runs(content: bytes, samples: Samples) -> Iterator[Callable[[int], np.ndarray]]:
+def _runs(content: bytes, samples: Samples, undefined: Counter[int]) -> Iterator[Callable[[int], np.ndarray]]:
     """For each sample, a function that reads the finite values of a tensor by its index, in any order.
+
+    It counts the samples on which a tensor has NaN in `undefined`.
 
     An infinite value has no place in a range, and may be right inside of a model: min(1 / x, 10) at x = 0. LiteRT gives
     the largest float32 there.
     """
     recorder = TensorRecorder(content)
     for sample in samples:
-        yield functools.partial(_finite, recorder.run(sample))
+        yield functools.partial(_finite, recorder.run(sample), undefined)
 
 
-def _finite(read: Callable[[int], np.ndarray], index: int) -> np.ndarray:
+def _finite(read: Callable[[int], np.ndarray], undefined: Counter[int], index: int) -> np.ndarray:
     values = read(index)
-    return values[np.abs(values) < _LARGEST]
+    finite = values[np.abs(values) < _LARGEST]
+    undefined[index] += bool(finite.size < values.size and np.isnan(values).any())
+    return finite
 
 
 def _outlier(name: str, histogram: _Histogram, low: float, high: float) -> tuple[float, str] | None:

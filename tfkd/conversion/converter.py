@@ -11,7 +11,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfkd._internal import isolation
+from tfkd._internal import isolation, keras_compat
 from tfkd._internal.types import SampleData
 from tfkd.conversion import (
     fault_location,
@@ -61,6 +61,9 @@ def convert(
     seed: int = 0,
 ) -> TFLiteModel:
     """Converts a model to a .tflite of builtin ops at batch size 1, compares both and writes the .tflite atomically.
+
+    Keras is changed meanwhile, so that conversions in several threads wait for each other; a model should not be
+    trained in another thread.
 
     Args:
         model: A Keras model, the path of a `.keras` file or the folder of a SavedModel.
@@ -121,6 +124,7 @@ def convert(
     what = f"converting {model if isinstance(model, (str, os.PathLike)) else getattr(model, 'name', model)} to {mode}"
     calibrated = None
     with (
+        keras_compat.REPLACING,
         precision.in_float32(load(model)) as loaded,
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
         futures.ThreadPoolExecutor(1) as thread,
@@ -169,7 +173,7 @@ def _completed_audit(
     return dataclasses.replace(
         calibrated.audit,
         saturation=saturation(converted, calibrated.samples),
-        findings=(*calibrated.audit.findings, *quantized.outliers, *summary),
+        findings=(*calibrated.audit.findings, *quantized.findings, *summary),
     )
 
 
@@ -186,6 +190,7 @@ def float_counterpart(
     """
     what = f"converting {getattr(model, 'name', model)} to float32"
     with (
+        keras_compat.REPLACING,
         precision.in_float32(load(model)) as loaded,
         tempfile.TemporaryDirectory(prefix="tfkd-") as folder,
         isolation.prepared(_PREPARE) as run,

@@ -44,8 +44,8 @@ def real(model: TFLiteModel, x: NamedArrays, where: str) -> list[np.ndarray]:
         key = name if name in known else signatures.input_name(name)
         if key in known and key in names:
             raise InputError(
-                f"{where}: one array must be that of the input {key!r}. Received: {names[key]!r} and {name!r}. Leave "
-                "out or rename one of them."
+                f"{where}: one array must be that of the input {key!r}. Received: {names[key]!r} and {name!r}. "
+                f"Name the arrays like the inputs of the file: {', '.join(one.name for one in inputs)}."
             )
         names[key] = name
     return arrays_of(inputs, NamedArrays({key: x.arrays[name] for key, name in names.items()}), where)

@@ -49,7 +49,7 @@ def limit(content: bytes, samples: Samples, *, int16: bool) -> bytes:
     added = [(op, *factor) for op in editor.graph.operators if (factor := _factor(editor, op)) is not None]
     if not selected and not added:
         return content
-    ranges, changed = activation_ranges.known_extremes(content, samples), False
+    ranges, changed = activation_ranges.known_extremes(content, samples)[0], False
     if not ranges:
         return content
 

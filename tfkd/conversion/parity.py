@@ -117,7 +117,7 @@ def check(model: TFLiteModel, reference: Reference, conversion: Conversion, *, a
         )
         wrong = [one for one in differences if one.excess > 1]
         if not wrong:
-            return _coarse(differences, conversion.mode)
+            return (*filter(None, [reference.left_out]), *_coarse(differences, conversion.mode))
         finding = _described(wrong, differences, len(reference.inputs), conversion.mode)
         finding += " " + fault_location.locate(model, reference, _engine_at_fault(wrong), conversion)
     except (ModelError, DeviceError) as error:

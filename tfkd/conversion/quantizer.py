@@ -142,13 +142,13 @@ class Quantized:
     Args:
         content: The .tflite file.
         kept_float: Output tensors of the ops that the settings keep in float.
-        outliers: Sentences on the tensors with the farthest outliers, the farthest first.
+        findings: Sentences on the values of layers on the calibration samples: NaN, and the farthest outliers.
         changes: Sentences on what was changed in the model, see `refinement`.
     """
 
     content: bytes
     kept_float: tuple[str, ...] = ()
-    outliers: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
 
 
@@ -244,8 +244,8 @@ def _quantize(
     found = functools.cache(lambda floats: _find_ranges(floats, settings, mode, samples))
 
     def quantize_once(floats: bytes, narrowed: Mapping[str, tuple[float, float]]) -> bytes:
-        ranges, outliers = found(floats)
-        quantized = _quantize_once(floats, settings, mode, ({**ranges, **narrowed}, outliers), float_io)
+        ranges, findings = found(floats)
+        quantized = _quantize_once(floats, settings, mode, ({**ranges, **narrowed}, findings), float_io)
         made[floats] = quantized
         return quantized.content
 
@@ -267,7 +267,7 @@ def _find_ranges(content: bytes, settings: QuantizerSettings, mode: str, samples
 def _quantize_once(content: bytes, settings: QuantizerSettings, mode: str, found: _Found, float_io: bool) -> Quantized:
     graph = TFLiteModel.load(content).graph
     floats, precisions = _precisions(graph, settings, mode)
-    ranges, outliers = dict(found[0]), found[1]
+    ranges, findings = dict(found[0]), found[1]
     if mode == "full_int8" and (cut := channel_slices.separate(content, ranges)) is not content:
         content, graph = cut, TFLiteModel.load(cut).graph
         floats, precisions = _precisions(graph, settings, mode)
@@ -277,7 +277,7 @@ def _quantize_once(content: bytes, settings: QuantizerSettings, mode: str, found
     quantized = _run_quantizer(content, graph, mode, precisions, ranges, float_io)
     quantized = biases.correct(rewriting.drop_unreachable_limits(rewriting.use_general_additions(quantized)), content)
     kept_float = tuple(graph.tensors[i].name for index in floats for i in graph.ops[index].outputs)
-    return Quantized(op_forms.join_casts(quantized, kept_float), kept_float, outliers)
+    return Quantized(op_forms.join_casts(quantized, kept_float), kept_float, findings)
 
 
 def _precisions(graph: TFLiteGraph, settings: QuantizerSettings, mode: str) -> tuple[set[int], dict[int, _Precision]]:

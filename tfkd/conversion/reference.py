@@ -39,12 +39,14 @@ class Reference(NamedTuple):
         outputs: One array per output, for each sample.
         obstacle: Why there is nothing to compare, as a sentence; empty otherwise.
         is_fault: Whether the obstacle is a fault of the model.
+        left_out: A sentence on calibration samples that are not compared; empty where there are none.
     """
 
     inputs: Sequence[Sample] = ()
     outputs: Sequence[Sample] = ()
     obstacle: str = ""
     is_fault: bool = False
+    left_out: str = ""
 
     def reduced(self, number: int) -> Reference:
         """The same with `number` of the samples, or with all where there are no more."""
@@ -118,13 +120,13 @@ def _exactly(model: keras.Model) -> Iterator[None]:
     """Lets a Keras model compute in float32 from a state of zero while the context is open."""
     import tensorflow as tf
 
-    rounded = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # GPUs round products of float32 to 11 bits
-    try:
-        with rnn.initial_states(model), keras_compat.sums_by_broadcasting():
+    with keras_compat.REPLACING, rnn.initial_states(model), keras_compat.sums_by_broadcasting():
+        rounded = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # GPUs round products of float32 to 11 bits
+        try:
             yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(rounded)
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(rounded)
 
 
 def _call(model: keras.Model, specs: Nest, tensors: Sequence[Tensor]) -> Nest:
@@ -237,7 +239,13 @@ def _reference(
     if not finite:
         obstacle = f"The model returns NaN or infinity on {_described(samples)}."
         return Reference(obstacle=obstacle, is_fault=samples is not None)
-    return Reference([rows[index] for index in finite], [outputs[index] for index in finite])
+    left_out = ""
+    if samples is not None and len(finite) < len(rows):
+        left_out = (
+            f"The model returns NaN or infinity on {len(rows) - len(finite)} of {len(rows)} calibration samples, which "
+            "were not compared. Repair the model or these samples."
+        )
+    return Reference([rows[index] for index in finite], [outputs[index] for index in finite], left_out=left_out)
 
 
 def _outputs(compute: Callable[[Sample], list[np.ndarray]], rows: list[Sample], batched: bool) -> list[Sample]:

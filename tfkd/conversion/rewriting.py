@@ -64,7 +64,7 @@ _WITH_INNER_RANGES = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
 
 def install(
     converter: tf.lite.TFLiteConverter, mode: str, samples: Samples, *, refines: bool, rounding: str
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
     """Rewrites the model of a converter around its quantizer, which has no public place for it.
 
     The ranges of activations are computed here. TensorFlow's calibration reads each tensor after the operation behind
@@ -79,9 +79,9 @@ def install(
         rounding: See `refinement.refine`.
 
     Returns:
-        A list that the conversion fills with sentences on what was changed.
+        Two lists that the conversion fills with sentences: on what was changed, and on the values of layers.
     """
-    quantize_float, changes = converter._quantize, list[str]()
+    quantize_float, changes, findings = converter._quantize, list[str](), list[str]()
     converter.representative_dataset = lambda: iter(())  # tells the converter that there are samples
     ranges: dict[int, tuple[float, float]] = {}
     module: Any = sys.modules[type(converter).__module__]
@@ -105,7 +105,7 @@ def install(
 
         @functools.cache
         def calibrated(floats: bytes) -> dict[int, tuple[float, float]]:
-            found = activation_ranges.known_extremes(floats, ordered)
+            found, findings[:] = activation_ranges.known_extremes(floats, ordered)
             return {**found, **cell_states.extremes(floats, ordered)} if found else {}
 
         def quantize_once(floats: bytes, narrowed: Ranges) -> bytes:
@@ -135,7 +135,7 @@ def install(
         return quantized if mode == "full_int8" else biases.correct(_replace_zero_scales(quantized), stable)
 
     converter._quantize = quantize
-    return changes
+    return changes, findings
 
 
 def _with_ranges(content: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tfkd._internal import isolation
-from tfkd.conversion import op_forms, reference, refusals, rewriting, rnn, signatures
+from tfkd.conversion import half_constants, op_forms, reference, refusals, rewriting, rnn, signatures
 from tfkd.conversion.quantizer import Quantized
 from tfkd.conversion.reference import Reference
 from tfkd.conversion.samples import Samples
@@ -56,7 +56,7 @@ def convert(
         ModelError: The SavedModel is damaged, has open shapes or other inputs than the samples, or is refused by the
             converter.
     """
-    tf, changes = load(), list[str]()
+    tf, changes, findings = load(), list[str](), list[str]()
     try:
         loaded = tf.saved_model.load(saved_model)
     except Exception as error:  # TensorFlow raises exceptions without a common base class
@@ -81,8 +81,7 @@ def convert(
                 "Export the model with the size used on the device."
             )
     function = tf.function(lambda *x: signature(**dict(zip(inputs, x, strict=True))), input_signature=specs)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], loaded)
-    _set_mode(converter, mode, samples is not None and not float_io)
+    converter = _converter(loaded, function, mode, samples is not None and not float_io)
     if samples is not None:
         samples = samples.ordered(inputs)
         if samples.shapes != [tuple(spec.shape[1:]) for spec in specs]:
@@ -95,9 +94,11 @@ def convert(
             )
         if allow_float:
             converter.target_spec.supported_ops.append(tf.lite.OpsSet.TFLITE_BUILTINS)
-        changes = rewriting.install(converter, mode, samples, refines=refine, rounding=rounding)
+        changes, findings = rewriting.install(converter, mode, samples, refines=refine, rounding=rounding)
     try:
         content = converter.convert()
+        if mode == "float16" and half_constants.are_lost(content):
+            content = half_constants.restore(content, _converter(loaded, function, "float32", False).convert())
     except Exception as error:  # the converter raises exceptions of many modules, without a common base class
         if refusals.is_ours(error):
             raise
@@ -105,7 +106,7 @@ def convert(
     if samples is None:  # otherwise the converter has quantized the rewritten model
         content = op_forms.replace_softplus(rnn.correct_lstms(content))
     content = rnn.align_lstm_scales(signatures.reorder(content, inputs, outputs))
-    return Quantized(content, changes=tuple(changes))
+    return Quantized(content, findings=tuple(findings), changes=tuple(changes))
 
 
 def convert_and_evaluate(
@@ -121,8 +122,12 @@ def convert_and_evaluate(
     return converted, reference.of_signature(signature, inputs, outputs, samples, number)
 
 
-def _set_mode(converter: tf.lite.TFLiteConverter, mode: str, integer_io: bool) -> None:
+def _converter(
+    loaded: tf.Module, function: tf.types.experimental.PolymorphicFunction, mode: str, integer_io: bool
+) -> tf.lite.TFLiteConverter:
+    """A converter of a function of a SavedModel to a mode."""
     tf = load()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], loaded)
     ops, dtype = tf.lite.OpsSet.TFLITE_BUILTINS, tf.float32
     if mode != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -135,3 +140,4 @@ def _set_mode(converter: tf.lite.TFLiteConverter, mode: str, integer_io: bool) -
     converter.target_spec.supported_ops = [ops]
     if integer_io:
         converter.inference_input_type = converter.inference_output_type = dtype
+    return converter

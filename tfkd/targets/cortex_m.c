@@ -68,10 +68,14 @@ __attribute__((noinline, used)) void tfkd_decode(void) {
 }
 #endif
 
+#if TFKD_STATEFUL
+volatile int32_t tfkd_is_continued; /* whether the input is a further chunk of a sequence */
+#endif
+
 __attribute__((noinline, used)) void tfkd_start(void) {
     int8_t *arena = (int8_t *)(void *)&tfkd_context;
 #if TFKD_STATEFUL
-    TFKD_RESET(&tfkd_context); /* no state passes from one sample to the next */
+    if (!tfkd_is_continued) TFKD_RESET(&tfkd_context); /* no state passes from one sample to the next */
 #endif
 #if TFKD_SINGLE
     const TFKD_IN_VALUE *in = (const TFKD_IN_VALUE *)(void *)(arena + TFKD_IN_AT);

@@ -19,7 +19,7 @@ from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError, ModelError, ToolMissingError
 from tfkd.micro.sensors import sound as sound_code
 from tfkd.micro.sensors.sound import SoundCode
-from tfkd.targets import qemu, target
+from tfkd.targets import chunks, qemu, target
 from tfkd.targets.compiler import compile_firmware, section_sizes
 from tfkd.targets.emulator import Firmware
 from tfkd.targets.measurement import Evidence, Measurement, Memory
@@ -44,6 +44,7 @@ class CortexM(target.Target):
         optimize: -O2, -O3, or -Os for the smallest code, as in `tfkd export-c --size`.
         stream: Whether groups of layers are computed row by row in a smaller arena, as in `tfkd export-c --stream`.
         keep_dead: Whether channels that cannot change the outputs stay in the program.
+        chunks: Whether sequences are fed in chunks of the length of the model's input, see `tfkd.targets.chunks`.
         timeout_s: Time limit of each child process in seconds, > 0.
         features: Definition of the features of sounds that the model takes, see
             `tfkd.data.sound_features.definition`. The C that computes them is then counted and shown beside the model.
@@ -60,6 +61,7 @@ class CortexM(target.Target):
     optimize: str = "-O2"
     stream: bool = False
     keep_dead: bool = False
+    chunks: bool = False
     timeout_s: float = 600.0
     features: JsonRecord | None = dataclasses.field(default=None, compare=False)
     sounds: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -83,6 +85,11 @@ class CortexM(target.Target):
         core = boards()[self.board].core
         if core not in (None, self.core):
             raise InputError(f"{self.core}: {self.board} has a {core}. Received: {self.spec}. Use {core}:{self.board}.")
+        if self.chunks and self.sounds is not None:
+            raise InputError(
+                f"{self.core}: sounds must be computed to whole inputs of the model. Received: sounds in chunks of a "
+                "sequence. Leave out sounds (--from-sounds) or chunks (--stream)."
+            )
         if self.optimize not in ("-O2", "-O3", "-Os"):
             raise InputError(f"{self.core}: optimize must be -O2, -O3 or -Os. Received: {self.optimize!r}.")
         in_qemu = CORES[self.core].emulator == "qemu"
@@ -100,11 +107,15 @@ class CortexM(target.Target):
     def spec(self) -> str:
         """See `tfkd.targets.Target.spec`."""
         place = self.core if self.board == "generic" else f"{self.core}:{self.board}"
-        return target.described(place, self, "stream", "keep_dead")
+        return target.described(place, self, "stream", "keep_dead", "chunks")
 
     def for_any_weights(self) -> Self:
         """See `tfkd.targets.Target.for_any_weights`: which channels are dead depends on the weights."""
         return dataclasses.replace(self, keep_dead=True)
+
+    def in_chunks(self) -> Self:
+        """See `tfkd.targets.Target.in_chunks`."""
+        return dataclasses.replace(self, chunks=True)
 
     def with_features(self, how: JsonRecord, sounds: np.ndarray | None = None) -> Self:
         """See `tfkd.targets.Target.with_features`; a firmware takes samples of 16 bits."""
@@ -117,6 +128,7 @@ class CortexM(target.Target):
     ) -> Measurement:
         """See `tfkd.targets.Target.run`; with `latency`, instructions are counted on the first sample."""
         model = TFLiteModel.load(model)
+        inputs, count = chunks.divide(model, inputs, self.spec) if self.chunks else (inputs, 1)
         arrays = target.check_inputs(model, inputs, self.spec)
         program = micro.emit(model, size=self.optimize == "-Os", stream=self.stream, keep_dead=self.keep_dead)
         sound, refusal = self._sound(program)
@@ -141,10 +153,10 @@ class CortexM(target.Target):
                     sounds=None if sounds is None else sounds[:1],
                     **limits,
                 )
-            parts = target.shards(arrays, least=_SMALLEST_SHARD)
+            parts = target.shards(arrays, least=_SMALLEST_SHARD, together=count)
             heard = [None] * len(parts) if sounds is None else np.array_split(sounds, len(parts))
             calls = [
-                {"firmware": firmware, "inputs": part, "count": False, "sounds": one}
+                {"firmware": firmware, "inputs": part, "count": False, "sounds": one, "chunks": count}
                 for part, one in zip(parts, heard, strict=True)
             ]
             results = isolation.run_all("tfkd.targets.emulator:emulate", calls, **limits)
@@ -152,7 +164,13 @@ class CortexM(target.Target):
             raise ModelError(f"{self.spec}: {error}") from None
         except InputError as error:  # samples that cannot be quantized
             raise InputError(f"{self.spec}: {error}") from None
-        return self._measurement(model, program, elf, results, counted, sound, refusal)
+        run = self._measurement(model, program, elf, results, counted, sound, refusal)
+        return self._of_sequences(run, model, count) if self.chunks else run
+
+    def _of_sequences(self, run: Measurement, model: TFLiteModel, count: int) -> Measurement:
+        """A run over chunks, `count` for each sequence, as one over the sequences."""
+        outputs = chunks.join(model, run.outputs, count)
+        return dataclasses.replace(run, outputs=outputs, setting={**run.setting, "chunks": count})
 
     @property
     def runs_in_parts(self) -> bool:

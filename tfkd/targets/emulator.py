@@ -55,7 +55,11 @@ class Firmware:
 
 
 def emulate(
-    firmware: Firmware, inputs: Sequence[np.ndarray], count: bool, sounds: np.ndarray | None = None
+    firmware: Firmware,
+    inputs: Sequence[np.ndarray],
+    count: bool,
+    sounds: np.ndarray | None = None,
+    chunks: int = 1,
 ) -> JsonObject:
     """Runs a firmware over samples; called in a child process, since an emulator runs untrusted models in native code.
 
@@ -65,6 +69,7 @@ def emulate(
         count: Whether to count instructions.
         sounds: Samples from which the firmware computes the only input itself, int16 [N, samples]; the values of
             `inputs` are then not used. None for the inputs as they are.
+        chunks: Number of inputs that follow each other: only the first of them starts from the initial state.
 
     Returns:
         `outputs` (one array [N, ...] each), `stack_bytes` of the model, and with `count` those of
@@ -75,11 +80,11 @@ def emulate(
         ModelError: The firmware accessed an invalid address, did not finish, or its stack overflowed.
     """
     with contextlib.closing(_Machine(firmware, count)) as machine:
-        return _emulate(machine, firmware, inputs, sounds)
+        return _emulate(machine, firmware, inputs, sounds, chunks)
 
 
 def _emulate(
-    machine: _Machine, firmware: Firmware, inputs: Sequence[np.ndarray], sounds: np.ndarray | None
+    machine: _Machine, firmware: Firmware, inputs: Sequence[np.ndarray], sounds: np.ndarray | None, chunks: int
 ) -> JsonObject:
     counter = machine.counter
     parts: JsonObject = {}
@@ -91,7 +96,7 @@ def _emulate(
         machine.paint()
         if counter:
             counter.clear()
-    samples = [machine.run(sample) for sample in zip(*inputs, strict=True)]
+    samples = [machine.run(sample, i % chunks > 0) for i, sample in enumerate(zip(*inputs, strict=True))]
     outputs = [np.stack(one) for one in zip(*samples, strict=True)]
     result = {"outputs": outputs, "stack_bytes": machine.stack_bytes()}
     if not counter:
@@ -180,8 +185,9 @@ class _Machine:
         core, file = firmware.core, ELFFile(io.BytesIO(firmware.elf))
         symbols = {symbol.name: symbol for symbol in file.get_section_by_name(".symtab").iter_symbols()}
         self.has_decoder = DECODER in symbols
+        self._keeps_state = "tfkd_is_continued" in symbols
         names = ["context", "start", "stop", "status", "end"]
-        names += [DECODER.removeprefix("tfkd_")] * self.has_decoder
+        names += [DECODER.removeprefix("tfkd_")] * self.has_decoder + ["is_continued"] * self._keeps_state
         names += [LISTENER.removeprefix("tfkd_"), "sound", "features", "samples", "count", "is_last"] * bool(
             firmware.sound
         )
@@ -204,12 +210,14 @@ class _Machine:
         """Fills the unused RAM, so that `stack_bytes` tells what was used since."""
         self._core.write(self._address["end"], bytes([_PAINT]) * (self._top - self._address["end"]))
 
-    def run(self, sample: Iterable[np.ndarray]) -> list[np.ndarray]:
-        """Runs one sample, one array for each input; returns the outputs."""
+    def run(self, sample: Iterable[np.ndarray], is_continued: bool) -> list[np.ndarray]:
+        """Runs one sample, one array for each input, from the state of the last one or else the initial state."""
         firmware, context = self._firmware, self._address["context"]
         for array, offset in zip(sample, firmware.input_offsets, strict=True):
             self._core.write(context + offset, array.tobytes())
         self._core.write(self._address["status"], b"\xff\xff\xff\xff")
+        if self._keeps_state:
+            self._core.write(self._address["is_continued"], int(is_continued).to_bytes(4, "little"))
         self._call("start")
         if self._core.read(self._address["status"], 4) != b"\0\0\0\0":
             raise ModelError(f"the model did not finish within {_MOST_INSTRUCTIONS:,} instructions")

@@ -91,7 +91,7 @@ class Target(Protocol):
         """
         raise InputError(
             f"{self.spec}: this target cannot keep the state of a model from one chunk of a sequence to the next. Use "
-            "the targets host, host:plain, host:reference and tflm."
+            "the targets host, host:plain, host:reference, tflm and emulated cores such as cortex-m4."
         )
 
     def for_any_weights(self) -> Self:
