@@ -96,7 +96,7 @@ def _emulate(
         machine.paint()
         if counter:
             counter.clear()
-    samples = [machine.run(sample, i % chunks > 0) for i, sample in enumerate(zip(*inputs, strict=True))]
+    samples = [machine.run(sample, is_continued=i % chunks > 0) for i, sample in enumerate(zip(*inputs, strict=True))]
     outputs = [np.stack(one) for one in zip(*samples, strict=True)]
     result = {"outputs": outputs, "stack_bytes": machine.stack_bytes()}
     if not counter:
@@ -210,7 +210,7 @@ class _Machine:
         """Fills the unused RAM, so that `stack_bytes` tells what was used since."""
         self._core.write(self._address["end"], bytes([_PAINT]) * (self._top - self._address["end"]))
 
-    def run(self, sample: Iterable[np.ndarray], is_continued: bool) -> list[np.ndarray]:
+    def run(self, sample: Iterable[np.ndarray], *, is_continued: bool = False) -> list[np.ndarray]:
         """Runs one sample, one array for each input, from the state of the last one or else the initial state."""
         firmware, context = self._firmware, self._address["context"]
         for array, offset in zip(sample, firmware.input_offsets, strict=True):
