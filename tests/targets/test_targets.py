@@ -1,5 +1,6 @@
 """The protocol of targets on LiteRT and TensorFlow Lite Micro, and their failures."""
 
+import contextlib
 import json
 import random
 import re
@@ -292,6 +293,45 @@ def test_svdf_with_an_int8_state_is_refused_by_litert_only():
         targets.get("host").run(model, x, latency=False)
     first, second = targets.get("tflm").run(model, x, latency=False).outputs[0]
     np.testing.assert_array_equal(first, second)
+
+
+def int16_with_int32_bias(kind, *, says_type):
+    """An op on int16 whose bias is int32, which its options say or not, and samples."""
+    net, numbers = random_graph.Net(random.Random(0), "int16"), np.random.default_rng(0)
+    kernel, shape = ((4, 8), (1, 4)) if kind == "FULLY_CONNECTED" else ((4, 3, 3, 8), (1, 6, 6, 4))
+    x = net.tensor((*shape[:-1], 8), scales=[1e-3])
+    weights = net.tensor(kernel, "int8", numbers.integers(-127, 128, kernel).astype("int8"), [0.007], [0])
+    bias = net.tensor((4,), "int32", numbers.integers(-(10**6), 10**6, 4).astype("int32"), [7e-6], [0])
+    sizes = {} if kind == "FULLY_CONNECTED" else {"strideH": 1, "strideW": 1}
+    if kind == "CONV_2D":
+        sizes |= {"dilationHFactor": 1, "dilationWFactor": 1}
+    name = {"CONV_2D": "Conv2DOptionsT", "FULLY_CONNECTED": "FullyConnectedOptionsT"}.get(kind, "TransposeConvOptionsT")
+    options = getattr(schema, name)(quantizedBiasType=schema.TensorType.INT32 if says_type else 0, **sizes)
+    net.graph.inputs.append(x)
+    inputs = [net.ints(shape), weights, x, bias] if kind == "TRANSPOSE_CONV" else [x, weights, bias]
+    model = TFLiteModel(net.bytes(net.op(kind, inputs, [net.tensor(shape, scales=[0.02])], options)))
+    return model, numbers.integers(-32768, 32768, (9, *shape[1:-1], 8)).astype("int16")
+
+
+@pytest.mark.parametrize(
+    ("kind", "says_type", "misread"),
+    [
+        ("CONV_2D", False, {"xnnpack", "plain", "reference", "wasm"}),
+        ("CONV_2D", True, set()),
+        ("FULLY_CONNECTED", False, {"reference"}),
+        ("FULLY_CONNECTED", True, set()),
+        ("TRANSPOSE_CONV", False, {"wasm"}),
+        ("TRANSPOSE_CONV", True, {"xnnpack", "plain", "reference", "wasm"}),
+    ],
+)
+def test_int32_bias_of_int16_is_refused_where_litert_misreads_it(kind, says_type, misread):
+    model, x = int16_with_int32_bias(kind, says_type=says_type)
+    for kernels in ("xnnpack", "plain", "reference", "wasm"):
+        with pytest.raises(ModelError, match="int64") if kernels in misread else contextlib.nullcontext():
+            target.check_litert(model, "here", kernels=kernels)
+    if "xnnpack" not in misread:
+        host, micro = (targets.get(spec).run(model, x, latency=False).outputs[0] for spec in ("host", "tflm"))
+        np.testing.assert_allclose(host.astype(float), micro, atol=1)
 
 
 def test_uint8_weights_are_the_reason_why_tflm_refuses_a_model():

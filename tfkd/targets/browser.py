@@ -9,7 +9,7 @@ import os
 import queue
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tfkd.targets import browser_process, browser_server, litert_js, target
 from tfkd.targets.browser_answer import Answer, browser_name
 from tfkd.targets.browser_summary import Expected
 from tfkd.targets.browser_trial import Settings, Trial
+from tfkd.targets.host import Host
 from tfkd.targets.measurement import Measurement
 
 ACCELERATORS = ("wasm", "webgpu", "webnn")
@@ -133,10 +134,12 @@ class Browser(target.Target):
         """
         model = TFLiteModel.load(model)
         arrays = target.check_inputs(model, inputs, self.spec)
-        target.check_litert(model, self.spec)
+        target.check_litert(model, self.spec, kernels="wasm")
         waits = self.place == WAIT
         settings = Settings(self.accelerator, self.threads, latency, automatic=not waits)
-        expected = self.expected(model, arrays) if waits else Expected()
+        expected = Expected()
+        if waits:
+            expected = Expected(outputs_here(comparable(model), model, arrays), self.labels, self.labelled_output)
         library = litert_js.load(say, self.litert_js)
         progress = self.progress or (lambda phase, percent: None)
         trial = Trial(self.spec, model, arrays, library, settings, expected, progress)
@@ -157,22 +160,6 @@ class Browser(target.Target):
         address = self.address or (browser_server.network_address() if self.place == WAIT else "127.0.0.1")
         with browser_server.serving(sites, address=address, port=self.port, certificate=self.certificate) as url:
             yield [f"{url}{token}/" for token in sites]
-
-    def expected(self, model: TFLiteModel, arrays: list[np.ndarray]) -> Expected:
-        """What a page compares answers with: the outputs of the target host, as far as it runs the model.
-
-        Args:
-            model: The model.
-            arrays: One array [N, ...] for each input.
-        """
-        from tfkd.targets.host import Host
-
-        try:
-            outputs = Host().run(model, arrays, latency=False).outputs
-        except (ModelError, DeviceError, ToolMissingError) as error:
-            say(f"browser: the page shows no agreement, since the target host fails: {error}")
-            outputs = None
-        return Expected(outputs, self.labels, self.labelled_output)
 
     def _wait(self, trial: Trial, url: str) -> Measurement:
         say(invitation(url, f"Waiting for an answer for up to {self.timeout_s:g} s; Ctrl-C ends."))
@@ -210,6 +197,38 @@ class Browser(target.Target):
             f"{self.spec}: timed out after {self.timeout_s:g} s. Raise timeout_s. The browser printed: "
             f"{running.printed or 'nothing'}"
         )
+
+
+def comparable(model: TFLiteModel) -> tuple[Host, ...]:
+    """The targets of this machine that a browser may compute as.
+
+    LiteRT's kernels of some ops on int16, such as ADD, round otherwise on each kind of CPU, and in WebAssembly as its
+    reference kernels do.
+
+    Args:
+        model: The model.
+    """
+    in_int16 = any(tensor.dtype == "int16" for graph in model.subgraphs for tensor in graph.tensors)
+    return (Host(), Host("reference")) if in_int16 else (Host(),)
+
+
+def outputs_here(
+    hosts: Sequence[Host], model: TFLiteModel, arrays: list[np.ndarray]
+) -> dict[str, tuple[np.ndarray, ...]]:
+    """The outputs of targets of this machine, by their specification, as far as they run the model.
+
+    Args:
+        hosts: The targets.
+        model: The model.
+        arrays: One array [N, ...] for each input.
+    """
+    outputs = {}
+    for host in hosts:
+        try:
+            outputs[host.spec] = host.run(model, arrays, latency=False).outputs
+        except (ModelError, DeviceError, ToolMissingError) as error:
+            say(f"browser: the page shows no agreement with {host.spec}, which fails: {error}")
+    return outputs
 
 
 def invitation(url: str, note: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import http
 import json
 import logging
@@ -16,7 +17,8 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import NamedTuple
 
 from tornado import http1connection, httpserver, iostream, web
@@ -172,15 +174,22 @@ async def _serve(
 class _Server(httpserver.HTTPServer):
     """Closes connections that are too many, and each one after a time limit."""
 
-    _open: Sequence[iostream.IOStream] = ()
+    @functools.cached_property
+    def _streams(self) -> weakref.WeakSet[iostream.IOStream]:
+        """Those that are open; a closed one leaves the memory at once."""
+        return weakref.WeakSet()
 
     def handle_stream(self, stream: iostream.IOStream, address: tuple[str, int]) -> None:
-        others = [one for one in self._open if not one.closed()]
-        if len(others) >= _MOST_CONNECTIONS:
+        if sum(not one.closed() for one in self._streams) >= _MOST_CONNECTIONS:
             return stream.close()
-        self._open = [*others, stream]
-        asyncio.get_running_loop().call_later(_CONNECTION_S, stream.close)
+        self._streams.add(stream)
+        asyncio.get_running_loop().call_later(_CONNECTION_S, _close, weakref.ref(stream))
         return super().handle_stream(stream, address)
+
+
+def _close(stream: weakref.ref[iostream.IOStream]) -> None:
+    if (still := stream()) is not None:
+        still.close()
 
 
 @web.stream_request_body

@@ -89,7 +89,7 @@ class Host(target.Target):
         model = TFLiteModel.load(model)
         inputs, count = chunks.divide(model, inputs, self.spec) if self.chunks else (inputs, 1)
         arrays = target.check_inputs(model, inputs, self.spec)
-        target.check_litert(model, self.spec)
+        target.check_litert(model, self.spec, kernels=self.kernels)
         call: JsonObject = {"content": model.content, "kernels": self.kernels}
         limits: JsonObject = {
             "timeout_s": self.timeout_s,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfkd._internal.types import InputArrays, JsonObject, JsonRecord
 from tfkd.conversion.tflite import TFLiteModel
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 OnProgress = Callable[[str, int], None]
+
+
+# Place of the bias among the inputs of an op, and its options.
+_BIASES = {
+    "CONV_2D": (2, schema.Conv2DOptions),
+    "FULLY_CONNECTED": (2, schema.FullyConnectedOptions),
+    "TRANSPOSE_CONV": (3, schema.TransposeConvOptions),
+}
 
 
 class Target(Protocol):
@@ -194,23 +203,48 @@ def check_inputs(model: TFLiteModel, inputs: InputArrays, where: str) -> list[np
     return arrays
 
 
-def check_litert(model: TFLiteModel, where: str) -> None:
+def check_litert(model: TFLiteModel, where: str, *, kernels: str = "xnnpack") -> None:
     """Checks that the kernels of LiteRT compute a model right.
 
     Args:
         model: The model.
         where: Name of the target, for the error message.
+        kernels: `xnnpack`, `plain` or `reference`, as of `tfkd.targets.host.Host`, or `wasm`, those of LiteRT.js.
 
     Raises:
-        ModelError: An SVDF op has an int8 state, which LiteRT takes for int16 and reads beyond its end.
+        ModelError: An SVDF op has an int8 state, which LiteRT takes for int16 and reads beyond its end, or an op on
+            int16 has an int32 bias that it takes for int64.
     """
     tensors = model.graph.tensors
-    for op in model.graph.ops:
+    for index, op in enumerate(model.graph.ops):
         if op.name == "SVDF" and {tensors[i].dtype for i in (*op.inputs[:1], *op.inputs[4:])} == {"int8"}:
             raise ModelError(
                 f"{where}: the state of SVDF ({tensors[op.outputs[0]].name}) must be int16. Received: int8, which "
                 "only TensorFlow Lite Micro and the generated C compute. Use the target tflm or cortex-m4."
             )
+        if _misreads_bias(model, index, kernels):
+            raise ModelError(
+                f"{where}: the bias of {op.name} ({tensors[op.outputs[0]].name}) must be int64 where activations are "
+                "int16. Received: int32, which LiteRT misreads there. Use the target tflm, or `tfkd convert --mode "
+                "int16x8`, whose biases are int64."
+            )
+
+
+def _misreads_bias(model: TFLiteModel, index: int, kernels: str) -> bool:
+    """Whether LiteRT 2.3 takes the int32 bias of an op on int16 for int64: the op's options may say its type."""
+    op, tensors = model.graph.ops[index], model.graph.tensors
+    place, kind = _BIASES.get(op.name, (len(op.inputs), None))
+    bias = op.inputs[place] if place < len(op.inputs) else -1
+    if kind is None or bias < 0 or (tensors[bias].dtype, tensors[op.outputs[0]].dtype) != ("int32", "int16"):
+        return False
+    options, table = kind(), schema.Model.GetRootAs(model.content).Subgraphs(0).Operators(index).BuiltinOptions()
+    says_int32 = False
+    if table is not None:
+        options.Init(table.Bytes, table.Pos)
+        says_int32 = options.QuantizedBiasType() == schema.TensorType.INT32
+    if op.name == "TRANSPOSE_CONV":
+        return says_int32 or kernels == "wasm"
+    return not says_int32 and (op.name == "CONV_2D" or kernels == "reference")
 
 
 def cores() -> int:

@@ -99,7 +99,7 @@ def write(
     model, folder = TFLiteModel.load(model), Path(folder)
     own = (folder / "site_worker.js").is_file()
     atomic.check_replaceable(folder, "export-web", own=own, overwrite=overwrite)
-    target.check_litert(model, "export-web")
+    target.check_litert(model, "export-web", kernels="wasm")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
             f"export-web: the model must have one input and one output. Received: {len(model.inputs)} and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd import tasks
-from tfkd._internal.types import JsonRecord
+from tfkd._internal.types import InputArrays, JsonRecord
 from tfkd.conversion import file_inputs
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError
+from tfkd.targets import browser as browsers
 from tfkd.targets import browser_server, check_inputs, litert_js
 from tfkd.targets.browser import say
 from tfkd.targets.browser_answer import Answer
@@ -65,6 +67,31 @@ class Visit(Target):
         return dataclasses.replace(self.answer.measurement, target=self.spec)
 
 
+@dataclasses.dataclass
+class _Computer(Target):
+    """The target host, which keeps the measurement of its run, with all outputs.
+
+    Args:
+        host: The target.
+        measurement: The measurement; None before the run, and where it failed.
+    """
+
+    host: Target
+    measurement: Measurement | None = None
+
+    @property
+    def spec(self) -> str:
+        """See `tfkd.targets.Target.spec`."""
+        return self.host.spec
+
+    def run(
+        self, model: str | os.PathLike[str] | bytes | TFLiteModel, inputs: InputArrays, *, latency: bool = True
+    ) -> Measurement:
+        """See `tfkd.targets.Target.run`. No latency, since no report has the row."""
+        self.measurement = self.host.run(model, inputs, latency=False)
+        return self.measurement
+
+
 def serve(
     model: TFLiteModel,
     test: Split,
@@ -100,8 +127,13 @@ def serve(
     """
     arrays = check_inputs(model, file_inputs.quantized(model, test.x, browser.spec), browser.spec)
     # What does not fit the model shows before anybody is asked to open a page.
-    on_host = validate(model, test, targets=["host"], task=task, output=output)
-    expected = _expected(on_host, test, model, arrays, browser)
+    first, *others = browsers.comparable(model)
+    computer = _Computer(first)
+    on_host = validate(model, test, targets=[computer], task=task, output=output)
+    outputs = {first.spec: computer.measurement.outputs} if computer.measurement else {}
+    if not outputs:
+        say(f"serve: the pages show no agreement with {first.spec}, which fails: {on_host.rows[0].invalid_reason}")
+    expected = _expected(on_host, test, model, outputs | browsers.outputs_here(others, model, arrays))
     settings = Settings(browser.accelerator, browser.threads, automatic=False, once=False)
     trial = Trial(browser.spec, model, arrays, litert_js.load(say, browser.litert_js), settings, expected)
     live = LivePage(model.path.name if model.path else "the model", expected)
@@ -119,18 +151,12 @@ def serve(
 
 
 def _expected(
-    on_host: Validation, test: Split, model: TFLiteModel, arrays: list[np.ndarray], browser: Browser
+    on_host: Validation, test: Split, model: TFLiteModel, outputs: dict[str, tuple[np.ndarray, ...]]
 ) -> Expected:
     """What the pages compare answers with."""
-    row = on_host.rows[0]
     labels = np.asarray(test.y) if tasks.get(on_host.task).is_classification else None
-    if on_host.output is not None:  # the row has that output only
-        position = of_file(model, on_host.output, None).position
-        return browser.expected(model, arrays)._replace(labels=labels, labelled=position)
-    if row.measurement is None:
-        say(f"serve: the pages show no agreement, since the target host fails: {row.invalid_reason}")
-        return Expected(None, labels)
-    return Expected(row.measurement.outputs, labels)
+    labelled = 0 if on_host.output is None else of_file(model, on_host.output, None).position
+    return Expected(outputs, labels, labelled)
 
 
 def validate_visits(

@@ -128,7 +128,7 @@ class Samples {
 
 // Latency -------------------------------------------------------------------------------------------------------------
 
-// The median latency of each part of a long load. Parts that pass during one long inference have no point.
+// The latency of each part of a long load. Parts that pass during one long inference have no point.
 async function sustain(seconds) {
   const start = performance.now(), length = (1000 * seconds) / PARTS;
   for (let end = 1, passed = 0; passed < PARTS; end = Math.min(PARTS, Math.max(end + 1, Math.ceil(passed + 0.5)))) {
@@ -138,6 +138,6 @@ async function sustain(seconds) {
       passed = (performance.now() - start) / length;
     }
     const at = (passed * length) / 1000;
-    self.postMessage({ point: { seconds: passed < PARTS ? at : Math.max(at, seconds), ms: median(times) } });
+    self.postMessage({ point: { seconds: passed < PARTS ? at : Math.max(at, seconds), ms: middleMean(times) } });
   }
 }

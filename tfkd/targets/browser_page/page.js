@@ -182,9 +182,12 @@ function draw(point, seconds) {
   const end = Math.max(seconds, point.seconds);
   const place = ({ seconds: at, ms }) => `${((300 * at) / end).toFixed(1)},${(90 - (90 * ms) / top).toFixed(1)}`;
   $("line").setAttribute("points", points.map(place).join(" "));
-  const first = points[0].ms, change = Math.round(100 * (point.ms / first - 1));
+  $("end").textContent = `${Math.floor(end)} s`;
+  const first = points[0].ms, slowest = Math.max(...points.map(({ ms }) => ms));
+  const slower = (ms) => Math.round(100 * (ms / first - 1));
   const text = `After ${Math.floor(point.seconds)} of ${seconds} s: ${point.ms.toPrecision(3)} ms, ` +
-    (change > 0 ? `${change} % slower than at the start.` : "not slower than at the start.");
+    (slower(point.ms) > 0 ? `${slower(point.ms)} % slower than at the start` : "not slower than at the start") +
+    (slower(slowest) > Math.max(0, slower(point.ms)) ? `, and ${slower(slowest)} % at the slowest.` : ".");
   $("slowing").textContent = hidden ? `${text} The page was in the background: this does not count.` : text;
 }
 
