@@ -187,7 +187,7 @@ function draw(point, seconds) {
   const slower = (ms) => Math.round(100 * (ms / first - 1));
   const text = `After ${Math.floor(point.seconds)} of ${seconds} s: ${point.ms.toPrecision(3)} ms, ` +
     (slower(point.ms) > 0 ? `${slower(point.ms)} % slower than at the start` : "not slower than at the start") +
-    (slower(slowest) > Math.max(0, slower(point.ms)) ? `, and ${slower(slowest)} % at the slowest.` : ".");
+    (slower(slowest) > Math.max(0, slower(point.ms)) ? `; at most ${slower(slowest)} % slower.` : ".");
   $("slowing").textContent = hidden ? `${text} The page was in the background: this does not count.` : text;
 }
 
