@@ -334,3 +334,12 @@ def test_cell_states_beyond_ten_are_those_of_keras(mode, limit, tmp_path):
         assert cell_scale(converted.content)[0] == 2.0**-11  # -16..16: each sample starts with a state of 0
     for target in ("host", "tflm"):
         assert difference(converted, model, x, target) < limit
+
+
+def test_dropout_of_a_cell_leaves_no_random_generator_in_the_file(splits, tmp_path):
+    layer = keras.layers.Bidirectional(keras.layers.GRU(4, dropout=0.3, recurrent_dropout=0.2))
+    model = built(layer)
+    made = convert(model, tmp_path / "m.tflite", mode="float32")
+    assert not {"VAR_HANDLE", "ASSIGN_VARIABLE"} & {*made.ops}
+    assert difference(made, model, splits.test.x[:8], "host") < FLOAT_TOLERANCE
+    assert (layer.backward_layer.cell.dropout, layer.backward_layer.cell.recurrent_dropout) == (0.3, 0.2)

@@ -67,8 +67,13 @@ def _cause(error: str) -> str:
             f"{end[1]} {end[2]} stays in floating point, since an op on it, such as the comparison of Masking, has no "
             "form of 16 bits. Pass float_io=True, or convert with mode='dynamic_range'."
         )
-    if "Max and min for dynamic tensors should be recorded" in error:
-        return "mode='int16x8' needs an input of real numbers, such as no token ids. Use mode='full_int8'."
+    if unknown := re.search(
+        r"Max and min for dynamic tensors should be recorded.*?Failed for tensor (\S+)", error, re.S
+    ):
+        return (
+            f"mode='int16x8' needs a range of real numbers for {unknown[1]!r}. Received: none, as for token ids and "
+            "the state of a random generator. Use mode='full_int8'."
+        )
     first = re.search(r"error: (.+)", error) or re.search(r": (.+)", error)
     return (
         f"Use layers that TensorFlow Lite has builtin ops for; mode='float32' supports the most. Its message begins: "

@@ -37,7 +37,8 @@ def exportable(model: keras.Model, *, integers: bool, lstm_op: bool = True) -> I
 
     An LSTM with the default activations, and without mask, initial state and other use of its states, becomes one op,
     UNIDIRECTIONAL_SEQUENCE_LSTM. Where the model is to be quantized to integers, all other recurrent layers are
-    unrolled, since the converter's quantizer crashes on loops.
+    unrolled, since the converter's quantizer crashes on loops. Dropout inside of cells is off: Keras draws its masks in
+    inference too, which nothing reads, but which leaves the state of a random generator in the .tflite.
 
     Args:
         model: Any Keras model; it is unchanged afterwards.
@@ -49,7 +50,9 @@ def exportable(model: keras.Model, *, integers: bool, lstm_op: bool = True) -> I
     """
     import keras
 
-    layers = [layer for layer in (model, *keras_compat.inner_layers(model)) if isinstance(layer, keras.layers.RNN)]
+    every = (model, *keras_compat.inner_layers(model))
+    layers = [layer for layer in every if isinstance(layer, keras.layers.RNN)]
+    rates = [(cell, cell.dropout, cell.recurrent_dropout) for cell in every if hasattr(cell, "reset_dropout_mask")]
     too_long: list[str] = []
     before = [(layer, layer.unroll, getattr(layer, "use_cudnn", None)) for layer in layers]
     try:
@@ -58,8 +61,12 @@ def exportable(model: keras.Model, *, integers: bool, lstm_op: bool = True) -> I
             layer.__dict__["call"] = _call(layer, integers, lstm_op, too_long)
             if hasattr(layer, "use_cudnn"):
                 layer.use_cudnn = False  # on a machine with a GPU, Keras would use an op of cuDNN
+        for cell, *_ in rates:
+            cell.dropout = cell.recurrent_dropout = 0.0
         yield
     finally:
+        for cell, dropout, recurrent in rates:
+            cell.dropout, cell.recurrent_dropout = dropout, recurrent
         for layer, unroll, use_cudnn in before:
             layer.__dict__.pop("call", None)
             layer.unroll = unroll
