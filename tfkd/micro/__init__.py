@@ -27,8 +27,10 @@ LiteRT's reference kernels (ai-edge-litert 2.3, on the random graphs of the test
 - UNIDIRECTIONAL_SEQUENCE_LSTM differs by one quantization step at most; it also needs the `intermediates` that a
   converter writes.
 
-Inputs and outputs of the generated C are integers, each of its own type. QUANTIZE and DEQUANTIZE of a float model's
-inputs and outputs are left to the caller, with helpers in the header that round as these ops do.
+Layers of floats between DEQUANTIZE and QUANTIZE, such as a LayerNormalization, are C of floats with the same bits,
+without a library; see `lowering.floats`. Inputs and outputs of the generated C are integers, each of its own type.
+QUANTIZE and DEQUANTIZE of a float model's inputs and outputs are left to the caller, with helpers in the header that
+round as these ops do.
 """
 
 from __future__ import annotations
@@ -98,6 +100,7 @@ def emit(
     check_io([graph.tensors[i] for i in (*graph.inputs, *graph.outputs)], graph.ops)
     graph = fold_padding(graph)
     layers, _ = lower(graph)
+    keep_dead |= any(graph.tensors[i].dtype == "float32" for op in graph.ops for i in op.outputs)  # no steps to count
     graph, elimination = eliminate(graph, layers, keep_dead=keep_dead)
     layers, aliases = lower(graph)
     chains = choose(graph, layers, aliases) if stream else ()

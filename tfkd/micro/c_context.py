@@ -84,7 +84,7 @@ def comment(text: str) -> str:
 
 
 def array_text(label: str, values: np.ndarray, section: str = "", packed: bool = False) -> str:
-    """C of a constant array of integers.
+    """C of a constant array.
 
     Args:
         label: C name.
@@ -93,11 +93,21 @@ def array_text(label: str, values: np.ndarray, section: str = "", packed: bool =
         packed: Whether they are results of `lowering.channel_pairs.packed_weights`, which each core orders as it needs.
     """
     numbers = values.reshape(-1)
-    items = _packed(numbers) if packed else map(str, numbers.tolist())
+    to_text = float_text if values.dtype == np.float32 else str
+    items = _packed(numbers) if packed else map(to_text, numbers.tolist())
     text = textwrap.fill(", ".join(items), 118, break_on_hyphens=False)
     aligned = "TFKD_ALIGNED " if values.dtype.name == "int16" else ""  # kernels read int16 by words
     place = f" {section}" if section else ""
     return f"static const {CTYPES[values.dtype.name]} {aligned}{label}[{values.size}]{place} = {{\n{text}}};"
+
+
+def float_text(value: float) -> str:
+    """C literal of a finite float32.
+
+    >>> [float_text(x) for x in (1.0, -0.1, 1e-30)]
+    ['1.0f', '-0.1f', '1e-30f']
+    """
+    return f"{np.float32(value)}f"
 
 
 def _packed(words: np.ndarray) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfkd.errors import ModelError
-from tfkd.micro.c_context import CTYPES, Context, array_text, comment, include_guard
+from tfkd.micro.c_context import CTYPES, Context, array_text, comment, float_text, include_guard
 from tfkd.micro.elimination import Elimination
 from tfkd.micro.graph import Graph
 from tfkd.micro.interface import header
@@ -39,6 +39,7 @@ class Program:
         outputs: Outputs in the model's order.
         elimination: What was removed from the model because it cannot change the outputs.
         state_bytes: Bytes of the arena that keep their values between runs; `tfkd_<name>_reset` initializes them.
+        float_layers: What those functions compute that compute in floats.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Program:
     outputs: tuple[IOTensor, ...]
     elimination: Elimination
     state_bytes: int
+    float_layers: tuple[str, ...]
 
     @property
     def arena_bytes(self) -> int:
@@ -164,6 +166,7 @@ def emit(
         outputs=outputs,
         elimination=elimination,
         state_bytes=sum(tensor.bytes for tensor in context.states),
+        float_layers=tuple(f"{x.op.kind} {x.comment}" for x in layers if x.kernel.startswith("float_")),
     )
 
 
@@ -230,7 +233,7 @@ def _order(layer: Layer) -> tuple[str, ...]:
     Raises:
         ValueError: The layer has other fields than the struct.
     """
-    base = re.sub("_u?int[0-9]+$", "", layer.struct)
+    base = re.sub("_(u?int|float)[0-9]+$", "", layer.struct)
     order = struct_fields()[base if base in struct_fields() else layer.struct]
     if set(order) != set(layer.fields):
         raise ValueError(f"{layer.struct} has the fields {order}, the layer {tuple(layer.fields)}")
@@ -243,6 +246,8 @@ def _value(layer: Layer, field: str, index: int, constants: _Constants) -> str:
     if isinstance(value, np.ndarray):
         packed = field == "weights" and layer.kernel in ("convolution", "fully_connected")
         return constants.label(field, index, value, packed)
+    if isinstance(value, np.float32):
+        return float_text(value)
     return f"{{{', '.join(map(str, value))}}}" if isinstance(value, tuple) else str(value)
 
 

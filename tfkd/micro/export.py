@@ -173,6 +173,7 @@ def _c(
             for buffer, offset in zip(program.plan.buffers, program.plan.offsets, strict=True)
         ],
         "layers": list(program.steps),
+        "float_layers": list(program.float_layers),
         "costs": costs,
         "golden_vectors": test.count if test else 0,
         "golden_source": test.oracle if test else None,

@@ -170,6 +170,11 @@ def exported(folder: Path, sizes: JsonRecord) -> str:
         else:
             words.append("no self-test: no engine runs this model")
         lines = [f"no vectors from {message.splitlines()[0]}" for message in sizes["golden_refusals"].values()]
+        if layers := len(sizes["float_layers"]):
+            lines.append(
+                f"warning: {layers} layers compute in floats: about 20 to 100 instructions for each sum or product "
+                "where the core has no unit for them, and 2,000 for an exponential"
+            )
         return "\n".join(["; ".join(words), *lines])
     return "; ".join(words)
 

@@ -21,7 +21,8 @@ DECODER = "tfkd_decode"  # the function that finds the largest output; firmware 
 LISTENER = "tfkd_listen"  # the function that computes the features of sounds; only firmware for sounds has one
 SOUND = "tfkd_model_sound_"  # what the names of its parts begin with
 
-_COMPILE_S = 120.0
+# The second limit is for models with floats, for which zig first compiles its runtime.
+_COMPILE_S = (120.0, 900.0)
 # -g: without it Zig strips the symbols at -Os.
 _FLAGS = (
     "-std=c99",
@@ -32,13 +33,15 @@ _FLAGS = (
     "-g",
     "-nostdlib",
 )
+# The runtime that computes with floats where the core does not: of zig's clang, and of gcc.
+_FLOATS = ("-lcompiler_rt", "-lgcc")
 _LINKER_SCRIPT = """ENTRY(tfkd_start)
 MEMORY {{
   FLASH (rx) : ORIGIN = {flash:#x}, LENGTH = {flash_bytes}
   RAM (rwx) : ORIGIN = {ram:#x}, LENGTH = {ram_bytes}
 {regions}}}
 SECTIONS {{
-{sections}  .text : {{ KEEP(*(.text*)) }} > FLASH
+{sections}  .text : {{ KEEP({kept}(.text*)) *(.text*) }} > FLASH
   .rodata : {{ *(.rodata*) *(.srodata*) }} > FLASH
   .data : {{ *(.data*) *(.sdata*) }} > RAM AT > FLASH
   .bss (NOLOAD) : {{ *(.sbss*) *(.bss*) *(COMMON) }} > RAM
@@ -88,6 +91,7 @@ def compile_firmware(
             flash_bytes=board.flash_bytes,
             ram=CORES[core].ram,
             ram_bytes=board.ram_bytes,
+            kept="*start.o" if program.float_layers else "*",  # not the runtime for floats
             regions=qemu.REGIONS if in_qemu else "",
             sections=qemu.SECTIONS if in_qemu else "",
             checks=qemu.CHECKS if in_qemu else "",
@@ -95,16 +99,19 @@ def compile_firmware(
         (folder / "link.ld").write_text(script)
         command = [
             *_compiler(core, cc),
+            *([] if cc or program.float_layers else ["-Wl,--no-gc-sections"]),
             *_FLAGS,
             optimize,
             f"-I{folder}",
             f"-Wl,-T,{folder / 'link.ld'}",
             "-Wl,-e,tfkd_start",
             *(str(folder / file) for file in files if file.endswith(".c")),
+            *([_FLOATS[bool(cc)]] if program.float_layers else []),
             "-o",
             str(folder / "firmware.elf"),
         ]
-        _run(command, core, board, "the model and the features of sounds" if sound else "the model")
+        what = "the model and the features of sounds" if sound else "the model"
+        _run(command, core, board, what, _COMPILE_S[bool(program.float_layers)])
         return (folder / "firmware.elf").read_bytes()
 
 
@@ -162,19 +169,19 @@ def _compiler(core: str, cc: str) -> list[str]:
     if cc:
         return [*shlex.split(cc), *CORES[core].gcc]
     zig = [sys.executable, "-m", "ziglang", "cc", *CORES[core].zig]
-    return [*zig, "-fno-sanitize=undefined", "-Wl,--no-gc-sections"]
+    return [*zig, "-fno-sanitize=undefined"]
 
 
-def _run(command: list[str], core: str, board: Board, what: str) -> None:
+def _run(command: list[str], core: str, board: Board, what: str, limit_s: float) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
     except FileNotFoundError:
         raise ToolMissingError(
             f"{core}: compiler {command[0]!r} not found. Install it, or leave out cc to use the compiler of "
             "`pip install 'tfkd[mcu]'`."
         ) from None
     except subprocess.TimeoutExpired:
-        raise DeviceError(f"{core}: the compiler timed out after {_COMPILE_S:g} s.") from None
+        raise DeviceError(f"{core}: the compiler timed out after {limit_s:g} s.") from None
     if done.returncode == 0:
         return
     errors = [line for line in done.stderr.splitlines() if "overflowed" in line or "will not fit" in line]

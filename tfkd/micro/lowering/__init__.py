@@ -17,6 +17,7 @@ from tfkd.micro.lowering.axes import add_n, cast, cumulative_sum, extreme_index,
 from tfkd.micro.lowering.binary import comparison, division, logical, prelu, select, squared_difference
 from tfkd.micro.lowering.control import CONTROL, control
 from tfkd.micro.lowering.elementwise import addition, elementwise
+from tfkd.micro.lowering.floats import FLOATS, lower_floats
 from tfkd.micro.lowering.fourier import fourier
 from tfkd.micro.lowering.frames import delay, framer, overlap_add, stacker
 from tfkd.micro.lowering.int16 import convolution_int16, logistic_tanh_int16, rescale, softmax_int16
@@ -65,7 +66,7 @@ from tfkd.micro.lowering.upsampling import resize_bilinear, resize_nearest, tran
 from tfkd.micro.lowering.whole_numbers import whole_numbers
 from tfkd.micro.lowering.windows import convolution, depthwise, pool
 
-__all__ = ["OPS", "lower"]
+__all__ = ["FLOATS", "OPS", "lower"]
 
 Lowering = Callable[[Graph, Op], list[Layer] | Alias]
 
@@ -222,8 +223,9 @@ def lower(graph: Graph) -> tuple[tuple[Layer, ...], dict[int, int]]:
 
 
 def _lowered(graph: Graph, op: Op) -> list[Layer] | Alias:
-    _check_integers(graph, op)
     lowering = _ADDED.get(op.kind) or OPS.get(op.kind)
+    if _has_floats(graph, op):
+        lowering = lower_floats
     if lowering is None:
         raise Unsupported(
             "is not supported. Replace the layer, or export the model for TensorFlow Lite Micro: "
@@ -253,14 +255,10 @@ def _check_reads(graph: Graph, layers: list[Layer]) -> None:
             )
 
 
-def _check_integers(graph: Graph, op: Op) -> None:
-    """Refuses a conversion from or to floats inside the model; those of inputs and outputs were removed before."""
-    dtypes = [graph.tensors[i].dtype for i in (*op.inputs[:1], *op.outputs) if i >= 0]
-    if op.kind in ("QUANTIZE", "DEQUANTIZE") and any(dtype.startswith("float") for dtype in dtypes):
-        raise Unsupported(
-            f"converts {dtypes[0]} to {dtypes[-1]} inside the model, where a layer computes in floats. Replace that "
-            "layer, and convert without --allow-float, so that only the model's inputs and outputs are floats"
-        )
+def _has_floats(graph: Graph, op: Op) -> bool:
+    """Whether an op reads or writes floats."""
+    indices = (*op.inputs[:1], *op.outputs) if op.kind not in _ADDED else ()
+    return any(graph.tensors[i].dtype == "float32" for i in indices if i >= 0)
 
 
 def _specialized(graph: Graph, layer: Layer) -> Layer:

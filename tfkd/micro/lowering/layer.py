@@ -26,7 +26,7 @@ BY_PLANE = 64  # depthwise: layers that widen the plane of one channel
 _LEAST_SCALE, _MOST_SCALE = 1e-18, 1e18
 
 # Values of a kernel's C struct: numbers, tuples of numbers, or arrays that become constants of their own.
-Fields = dict[str, int | tuple[int, ...] | np.ndarray]
+Fields = dict[str, int | np.float32 | tuple[int, ...] | np.ndarray]
 
 
 class Unsupported(ValueError):
@@ -60,7 +60,7 @@ class Layer:
     kernel: str
     source: str
     struct: str
-    fields: Mapping[str, int | tuple[int, ...] | np.ndarray]
+    fields: Mapping[str, int | np.float32 | tuple[int, ...] | np.ndarray]
     reads: tuple[int | np.ndarray, ...]
     writes: int
     flags: int = 0
@@ -109,8 +109,8 @@ def values(graph: Graph, index: int, *dtypes: str) -> Tensor:
 
 
 def moved(graph: Graph, index: int, *dtypes: str) -> Tensor:
-    """A tensor whose values an op moves: int8 or int16, quantized or not; `dtypes` restricts the types."""
-    return typed(graph, index, *(dtypes or ("int8", "int16")))
+    """A tensor whose values an op moves: int8, int16 or floats, quantized or not; `dtypes` restricts the types."""
+    return typed(graph, index, *(dtypes or ("int8", "int16", "float32")))
 
 
 def quantized(graph: Graph, index: int, *dtypes: str) -> Tensor:

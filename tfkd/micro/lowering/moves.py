@@ -80,14 +80,14 @@ def view(graph: Graph, op: Op) -> Alias:
 
 def copy(graph: Graph, op: Op) -> list[Layer]:
     """READ_VARIABLE and ASSIGN_VARIABLE: from a state to a tensor or back; COPY: the same bits in another tensor."""
-    source = moved(graph, op.inputs[0], "int8", "int16", "int32", "bool")
+    source = moved(graph, op.inputs[0], "int8", "int16", "int32", "float32", "bool")
     output = moved(graph, op.outputs[0], source.dtype)
     return [move(op, source, output, strided((source.elements,), (1,), (1,)))]
 
 
 def concatenation(graph: Graph, op: Op) -> list[Layer]:
     """CONCATENATION along any axis: one copy for each input; all have the output's scale."""
-    output = moved(graph, op.outputs[0], "int8", "int16", "int32")
+    output = moved(graph, op.outputs[0], "int8", "int16", "int32", "float32")
     axis = int(op.options["Axis"]) % max(1, len(output.shape))
     layers, at, strides = [], 0, strides_of(output.shape)
     for i in op.inputs:
@@ -205,7 +205,7 @@ def reverse(graph: Graph, op: Op) -> list[Layer]:
 
 def strided_slice(graph: Graph, op: Op) -> list[Layer]:
     """STRIDED_SLICE with constant bounds, of either sign, and removed axes."""
-    source = moved(graph, op.inputs[0], "int8", "int16", "int32", "bool")
+    source = moved(graph, op.inputs[0], "int8", "int16", "int32", "float32", "bool")
     output = moved(graph, op.outputs[0], source.dtype)
     begin, end, steps = (constant(graph, op, i, "int32").reshape(-1).tolist() for i in (1, 2, 3))
     options = op.options

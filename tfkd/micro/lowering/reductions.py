@@ -27,7 +27,7 @@ def reduction(graph: Graph, op: Op) -> list[Layer]:
     """The layer of a MEAN or a SUM."""
     source = values(graph, op.inputs[0])
     output = values(graph, op.outputs[0], source.dtype)
-    axes, count = _axes(graph, op, source, output)
+    axes, count = axes_of(graph, op, source, output)
     if count * 2 ** (8 if source.dtype == "int8" else 16) >= 2**31:
         raise Unsupported(f"sums of {count} values do not fit 32 bits. Pool first")
     multiplier, shift = arithmetic.quantize_multiplier(source.scale / output.scale)
@@ -54,7 +54,7 @@ def extreme(graph: Graph, op: Op) -> list[Layer]:
         source = values(graph, op.inputs[0])
         output = values(graph, op.outputs[0], source.dtype)
         same_quantization(source, output)
-    axes, _ = _axes(graph, op, source, output)
+    axes, _ = axes_of(graph, op, source, output)
     rest = dict.fromkeys(("multiplier", "shift", "offset", "out_zero_point"), 0)
     return [_layer(op, source, output, {**axes, **rest}, 1 if op.kind == "REDUCE_MAX" else 2)]
 
@@ -74,7 +74,7 @@ def _layer(op: Op, source: Tensor, output: Tensor, fields: Fields, flags: int = 
     )
 
 
-def _axes(graph: Graph, op: Op, source: Tensor, output: Tensor) -> tuple[dict[str, tuple[int, ...]], int]:
+def axes_of(graph: Graph, op: Op, source: Tensor, output: Tensor) -> tuple[dict[str, tuple[int, ...]], int]:
     """How a reduction reads its input; axes with and without `KeepDims` are the same, since values do not move.
 
     Returns:
