@@ -36,7 +36,9 @@ class Floats(Ops):
 
     def pair(self, x: int, kind: str) -> int:
         shape = self.shape(x)
-        second = self.random.choice([x, self.constants(shape[-1:]), self.constants((1, shape[1], 1)), self.mean(x)])
+        second = self.random.choice(
+            [x, self.constants(shape[-1:]), self.constants((1, shape[1], 1)), self.float_mean(x)]
+        )
         first = self.op("ADD", [x, self.constants(shape[-1:])], [self.floats(shape)], schema.AddOptionsT())
         tables = {
             "ADD": schema.AddOptionsT,
@@ -49,13 +51,13 @@ class Floats(Ops):
             options = tables[kind](fusedActivationFunction=self.random.choice([0, 1, 2, 3]))
         return self.op(kind, [first, second], [self.floats(shape)], options)
 
-    def mean(self, x: int, kind: str = "MEAN", axes: Sequence[int] = (-1,)) -> int:
+    def float_mean(self, x: int, kind: str = "MEAN", axes: Sequence[int] = (-1,)) -> int:
         shape = self.shape(x)
         kept = tuple(1 if d in [a % len(shape) for a in axes] else n for d, n in enumerate(shape))
         return self.op(kind, [x, self.ints(list(axes))], [self.floats(kept)], schema.ReducerOptionsT(keepDims=True))
 
-    def reduced(self, x: int, kind: str) -> int:
-        return self.pair(self.mean(x, kind, self.random.choice([(1,), (2,), (1, 2)])), "ADD")
+    def float_reduced(self, x: int, kind: str) -> int:
+        return self.pair(self.float_mean(x, kind, self.random.choice([(1,), (2,), (1, 2)])), "ADD")
 
     def softmax(self, x: int) -> int:
         return self.op("SOFTMAX", [x], [self.floats(self.shape(x))], schema.SoftmaxOptionsT(beta=0.7))
@@ -110,7 +112,7 @@ class Floats(Ops):
         if kind in _PAIRS:
             return self.pair(x, kind)
         if kind in _REDUCTIONS:
-            return self.reduced(x, kind)
+            return self.float_reduced(x, kind)
         return {"SOFTMAX": self.softmax, "FULLY_CONNECTED": self.dense}.get(kind, lambda x: self.moved(x, kind))(x)
 
 

@@ -101,7 +101,7 @@ def array_text(label: str, values: np.ndarray, section: str = "", packed: bool =
     return f"static const {CTYPES[values.dtype.name]} {aligned}{label}[{values.size}]{place} = {{\n{text}}};"
 
 
-def float_text(value: float) -> str:
+def float_text(value: float | np.float32) -> str:
     """C literal of a finite float32.
 
     >>> [float_text(x) for x in (1.0, -0.1, 1e-30)]
