@@ -80,6 +80,7 @@ def test_export_shows_the_arena_and_what_was_removed():
         "golden_vectors": 4,
         "golden_source": "tflm",
         "golden_refusals": {},
+        "float_layers": [],
     }
     assert console.exported(Path("out"), sizes).endswith("; 2 ops removed; self-test of 4 vectors from tflm")
     assert "no self-test" in console.exported(Path("out"), {**sizes, "golden_source": None})
@@ -90,3 +91,5 @@ def test_export_shows_the_arena_and_what_was_removed():
     }
     assert console.exported(Path("out"), refused).endswith("from cortex-m4\nno vectors from tflm: It lacks TILE.")
     assert "size unknown" in console.exported(Path("out"), {"arena_bytes": None})
+    floats = {**sizes, "float_layers": ["SQRT float 4", "MUL float 4"]}
+    assert "\nwarning: 2 layers compute in floats" in console.exported(Path("out"), floats)
