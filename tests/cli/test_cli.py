@@ -463,7 +463,7 @@ def test_convert_chooses_the_quantizer_that_its_options_need(student, tmp_path):
     result = tfkd_cli(*arguments, "--keep-float", "pool", "--range", "percentile")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert [op.split()[0] for op in found["float_ops"]] == ["AVERAGE_POOL_2D"]
+    assert [op.split()[0] for op in found["float_ops"]] == ["MEAN"]
     assert any("are clipped" in finding for finding in found["findings"])
     refused = tfkd_cli(*arguments, "--overwrite", "--quantizer", "tensorflow")
     assert refused.exit_code == 2

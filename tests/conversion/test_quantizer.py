@@ -56,7 +56,7 @@ def test_layers_have_the_selected_precision(student, splits, tmp_path):
         ("CONV_2D", "int8", "int8"),
         ("DEPTHWISE_CONV_2D", "int8", "int8"),
         ("CONV_2D", "int4", "int8"),
-        ("AVERAGE_POOL_2D", None, "int16"),
+        ("MEAN", "int32", "int16"),
         ("FULLY_CONNECTED", "int8", "int16"),
     ]
     assert model.inputs[0].dtype == model.outputs[0].dtype == "int8"

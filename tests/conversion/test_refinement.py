@@ -125,7 +125,8 @@ def test_a_channel_with_large_values_is_equalized(converted, unequal, train, qua
     refined, plain = converted(quantizer), converted(quantizer, refine=False)
     assert _error(refined, unequal, train.x[:32]) < _error(plain, unequal, train.x[:32]) / 3
     assert any("equalized by powers of 2" in change and "first" in change for change in refined.changes)
-    assert plain.changes == ()
+    assert len(plain.changes) == 1
+    assert "MEAN" in plain.changes[0]
 
 
 def test_factors_are_found_again_in_the_weights(converted, unequal):
@@ -150,11 +151,11 @@ def test_even_channels_stay_as_they_are(train, tmp_path):
 
 @pytest.mark.parametrize("quantizer", ["tensorflow", "litert"])
 def test_pooling_of_the_whole_image_has_a_scale_of_its_own(converted, quantizer):
-    refined, plain = converted(quantizer), converted(quantizer, refine=False)
-    assert "MEAN" in refined.ops
-    assert "AVERAGE_POOL_2D" not in refined.ops
-    assert "AVERAGE_POOL_2D" in plain.ops
-    assert any("MEAN" in change for change in refined.changes)
+    for model in (converted(quantizer), converted(quantizer, refine=False)):
+        assert "AVERAGE_POOL_2D" not in model.ops
+        (index,) = [op.outputs[0] for op in model.graph.ops if op.name == "MEAN"]
+        (source,) = [op.inputs[0] for op in model.graph.ops if op.name == "MEAN"]
+        assert model.graph.tensors[index].scales[0] < model.graph.tensors[source].scales[0]
 
 
 def test_advice_of_explain_takes_away_the_noise_of_the_layers_that_it_is_for(converted, unequal, train):
@@ -165,7 +166,7 @@ def test_advice_of_explain_takes_away_the_noise_of_the_layers_that_it_is_for(con
         return "refine=True" in diagnosis_texts.remedy(finding, diagnosis_texts.PYTHON)
 
     advised = [finding for finding in findings(converted(refine=False)) if advises(finding)]
-    assert {finding.cause for finding in advised} >= {Cause.OUTLIER_CHANNEL, Cause.SAME_SCALE}
+    assert Cause.OUTLIER_CHANNEL in {finding.cause for finding in advised}
     assert any(finding.at_fault for finding in advised)
     followed = {finding.layer: finding for finding in findings(converted())}
     for finding in advised:

@@ -60,17 +60,17 @@ def test_inputs_and_outputs_equal_those_of_litert(model):
 
 def test_size_and_ops_of_an_int8_model(model):
     assert model.size_bytes == model.path.stat().st_size == len(model.content)
-    assert model.ops == {"AVERAGE_POOL_2D": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 1}
+    assert model.ops == {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 1, "MEAN": 1}
     assert model.float_ops == ()
     assert model.is_quantized
 
 
 def test_parameter_bytes_of_an_int8_model(model):
-    # int8 kernels, and an int32 bias per channel; BatchNorm is folded into the convolutions.
+    # int8 kernels, an int32 bias per channel, and two axes of MEAN; BatchNorm is folded into the convolutions.
     layers = [layer for layer in models.digits_student(SHAPE, 10).layers if hasattr(layer, "kernel")]
     kernels = sum(int(np.prod(layer.kernel.shape)) for layer in layers)
     channels = sum(layer.output.shape[-1] for layer in layers)
-    assert model.parameter_bytes == kernels + 4 * channels
+    assert model.parameter_bytes == kernels + 4 * channels + 2 * 4
 
 
 def test_macs_of_each_op(products):

@@ -482,7 +482,7 @@ def test_run_on_tflm_of_an_unsupported_op_names_it(model, x):
     from ai_edge_litert import schema_py_generated as schema
 
     codes = schema.BuiltinOperator
-    lacking = patched(model, codes.AVERAGE_POOL_2D, codes.HASHTABLE_LOOKUP)
+    lacking = patched(model, codes.MEAN, codes.HASHTABLE_LOOKUP)
     with pytest.raises(ModelError, match=r"tflm: .*It does not support HASHTABLE_LOOKUP."):
         targets.get("tflm").run(lacking, x[:2])
 
@@ -491,7 +491,7 @@ def test_run_on_host_of_an_op_it_cannot_prepare_is_refused(model, x):
     from ai_edge_litert import schema_py_generated as schema
 
     codes = schema.BuiltinOperator
-    wrong = patched(model, codes.AVERAGE_POOL_2D, codes.LSTM)
+    wrong = patched(model, codes.MEAN, codes.LSTM)
     with pytest.raises(ValueError, match=r"host:plain: LiteRT does not accept the model: (.|\n)*Convert it with"):
         targets.get("host:plain").run(wrong, x[:2])
 

@@ -66,8 +66,8 @@ def convert(
         bool,
         typer.Option(
             "--refine/--no-refine",
-            help="Reduce the error of full_int8: change pooling, activation ranges, channel scales, weight rounding "
-            "and biases where that makes the outputs on the calibration samples more exact.",
+            help="Reduce the error of full_int8: change activation ranges, channel scales, weight rounding and "
+            "biases where that makes the outputs on the calibration samples more exact.",
         ),
     ] = False,
     rounding: Annotated[

@@ -1,7 +1,8 @@
 """Average pooling over the whole image as MEAN, which has a scale of its own.
 
 AVERAGE_POOL_2D must have the scale of its input. The mean of an image has a far narrower range than its pixels: behind
-a ReLU some 15 of 256 steps are left. MEAN computes the same in float, and rounds its result to steps of its own.
+a ReLU some 15 of 256 steps are left. MEAN computes the same in float, and rounds its result to steps of its own. Every
+conversion to int8 does it, but for models that were trained with ranges of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tfkd.conversion.model_editor import ModelEditor
 from tfkd.conversion.tflite import TFLiteModel
 
 _POOL = "AVERAGE_POOL_2D"
+_TRAINED_RANGES = ("QUANTIZE", "DEQUANTIZE")
 _ROWS_AND_COLUMNS = np.array([1, 2], np.int32)
 
 
@@ -25,7 +27,8 @@ def replace(content: bytes) -> tuple[bytes, tuple[str, ...]]:
     Returns:
         The changed file, or `content` where nothing changes; and the names of the results.
     """
-    if _POOL not in TFLiteModel(content).ops:
+    ops = TFLiteModel(content).ops
+    if _POOL not in ops or any(name in ops for name in _TRAINED_RANGES):
         return content, ()  # without the time to read a large model
     editor, names = ModelEditor(content), []
     for op in _full(editor):

@@ -238,8 +238,10 @@ def _quantize(
     if samples is not None:
         content = mask_values.limit(content, samples, int16=in_int16)
     content = rewriting.for_litert(content, int16=in_int16)
+    content, pooled = refinement.pool_by_mean(content) if mode == "full_int8" else (content, ())
     if not refine or mode != "full_int8" or samples is None:
-        return _quantize_once(content, settings, mode, _find_ranges(content, settings, mode, samples), float_io)
+        once = _quantize_once(content, settings, mode, _find_ranges(content, settings, mode, samples), float_io)
+        return dataclasses.replace(once, changes=pooled)
     made: dict[bytes, Quantized] = {}
     found = functools.cache(lambda floats: _find_ranges(floats, settings, mode, samples))
 
@@ -250,7 +252,7 @@ def _quantize(
         return quantized.content
 
     refined = refinement.refine(quantize_once, content, samples, ranges=settings.ranges == "min_max", rounding=rounding)
-    return dataclasses.replace(made[refined.original], content=refined.content, changes=refined.changes)
+    return dataclasses.replace(made[refined.original], content=refined.content, changes=(*pooled, *refined.changes))
 
 
 def _find_ranges(content: bytes, settings: QuantizerSettings, mode: str, samples: Samples | None) -> _Found:

@@ -75,6 +75,20 @@ class _Errors:
         return squares, largest
 
 
+def pool_by_mean(content: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Replaces average pooling of whole images by MEAN, see `full_pooling`: the same in float, and better in int8.
+
+    Args:
+        content: A float .tflite.
+
+    Returns:
+        The changed file, or `content` where nothing changes; and what was changed, as sentences.
+    """
+    content, pooled = full_pooling.replace(content)
+    named = _named(pooled)
+    return content, (f"Average pooling of the whole image is MEAN, with a scale of its own: {named}.",) if pooled else ()
+
+
 def refine(
     quantize: Callable[[bytes, Ranges], bytes],
     content: bytes,
@@ -87,24 +101,20 @@ def refine(
 
     Args:
         quantize: Quantizes a float .tflite, with other ranges for some activations than those of their values.
-        content: A float .tflite.
+        content: A float .tflite, after `pool_by_mean`.
         samples: Calibration samples.
         ranges: Whether ranges may be changed.
         rounding: `calibrated` to round weights for the least error on the samples, see `weight_rounding`; `nearest`.
     """
-    content, pooled = full_pooling.replace(content)
-    named = _named(pooled)
-    changes = [f"Average pooling of the whole image is MEAN, with a scale of its own: {named}."] if pooled else []
     quantized = quantize(content, {})
     if len(TFLiteModel(content).subgraphs) > 1:  # LiteRT cannot show the tensors of loops
-        return Refined(quantized, content, tuple(changes))
+        return Refined(quantized, content)
     try:
         search = _Search(quantize, quantized, content, samples)
         search.run(ranges=ranges, rounds=rounding == "calibrated")
     except (RuntimeError, ValueError) as error:  # of LiteRT
-        changes.append(f"Ranges, channels and biases were not examined: {error}")
-        return Refined(quantized, content, tuple(changes))
-    return Refined(search.best, search.original, (*changes, *search.changes))
+        return Refined(quantized, content, (f"Ranges, channels and biases were not examined: {error}",))
+    return Refined(search.best, search.original, tuple(search.changes))
 
 
 class _Search:

@@ -122,6 +122,9 @@ def install(
                 return quantized
             return biases.correct(op_forms.share_scale_of_one_hots(quantized), floats, (biases.LSTM,))
 
+        if mode == "full_int8":
+            stable, pooled = refinement.pool_by_mean(stable)
+            changes.extend(pooled)
         if mode == "full_int8" and refines:
             refined = refinement.refine(quantize_once, stable, ordered, rounding=rounding)
             changes.extend(refined.changes)

@@ -47,7 +47,7 @@ class Job:
         allow_float: Whether ops may stay in float in a quantized model.
         check: Whether the .tflite is compared with the model.
         allow_mismatch: Whether a .tflite that computes something else is written, with a finding.
-        refine: Whether int8 may change pooling, ranges, channels and biases where that reduces the error.
+        refine: Whether int8 may change ranges, channels and biases where that reduces the error.
         rounding: How weights are rounded, `nearest` or `calibrated`.
         settings: Settings of the LiteRT quantizer; None for TensorFlow's converter.
         accuracy_drop: Percentage points of accuracy that a mix of precisions may lose; None for no search.

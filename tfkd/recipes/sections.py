@@ -242,8 +242,8 @@ class Conversion(Section):
     )
     refine: bool = Field(
         default=False,
-        description="Whether full_int8 changes pooling, activation ranges, channel scales, weight rounding and biases "
-        "where that makes the outputs on the calibration samples more exact; the conversion takes longer. Needs "
+        description="Whether full_int8 changes activation ranges, channel scales, weight rounding and biases where that "
+        "makes the outputs on the calibration samples more exact; the conversion takes longer. Needs "
         "full_int8 among modes.",
     )
     keep_float: list[str] = Field(default=[], description="Regular expressions of layer names that stay in float.")

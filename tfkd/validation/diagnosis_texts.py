@@ -116,7 +116,7 @@ def remedy(finding: Finding, wording: Wording) -> str:
             minimum_maximum = wording.ranges.format("min_max")
             return f"Calibrate with more samples, of all classes, and with {minimum_maximum}."
         case Cause.SAME_SCALE if finding.refinable:
-            return f"Convert {wording.refine}: pooling of the whole image becomes MEAN, which has a scale of its own."
+            return "Convert it with tfkd: pooling of the whole image becomes MEAN, which has a scale of its own."
         case Cause.SAME_SCALE:
             return f"16-bit activations make the steps finer: {int16}."
         case Cause.OUTLIER_CHANNEL if finding.refinable:
