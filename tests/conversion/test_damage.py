@@ -108,7 +108,7 @@ def test_structural_damage_crashes_only_the_child(mutations, converted, splits):
 
 def test_damage_that_crashes_the_runtime_is_an_error(converted, splits):
     # A pooling with stride 0 divides by 0, which kills the process.
-    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(converted("full_int8").content, 0))
+    tree = schema.ModelT.InitFromObj(schema.Model.GetRootAs(converted("float32").content, 0))
     for op in tree.subgraphs[0].operators:
         if isinstance(op.builtinOptions, schema.Pool2DOptionsT):
             op.builtinOptions.strideW = op.builtinOptions.strideH = 0

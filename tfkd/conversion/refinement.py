@@ -85,8 +85,9 @@ def pool_by_mean(content: bytes) -> tuple[bytes, tuple[str, ...]]:
         The changed file, or `content` where nothing changes; and what was changed, as sentences.
     """
     content, pooled = full_pooling.replace(content)
-    named = _named(pooled)
-    return content, (f"Average pooling of the whole image is MEAN, with a scale of its own: {named}.",) if pooled else ()
+    if not pooled:
+        return content, ()
+    return content, (f"Average pooling of the whole image is MEAN, with a scale of its own: {_named(pooled)}.",)
 
 
 def refine(

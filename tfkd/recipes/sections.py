@@ -242,9 +242,9 @@ class Conversion(Section):
     )
     refine: bool = Field(
         default=False,
-        description="Whether full_int8 changes activation ranges, channel scales, weight rounding and biases where that "
-        "makes the outputs on the calibration samples more exact; the conversion takes longer. Needs "
-        "full_int8 among modes.",
+        description="Whether full_int8 changes activation ranges, channel scales, weight rounding and biases where "
+        "that makes the outputs on the calibration samples more exact; the conversion takes longer. Needs full_int8 "
+        "among modes.",
     )
     keep_float: list[str] = Field(default=[], description="Regular expressions of layer names that stay in float.")
     int16: list[str] = Field(default=[], description="Regular expressions of layer names with int16 activations.")
