@@ -207,9 +207,9 @@ def test_argmax_names_a_remedy_that_works(tmp_path):
 
 
 def test_stateful_layer_in_integers_names_a_remedy_that_works(walks, tmp_path):
-    inputs = keras.Input(batch_shape=(1, 6, 8))
+    inputs = keras.Input(batch_shape=(1, 3, 8))
     keras_model = keras.Model(inputs, layers.Dense(2)(layers.GRU(3, stateful=True)(inputs)))
-    sequences = split(walks.reshape(60, 6, 8))
+    sequences = split(walks.reshape(120, 3, 8))
     with pytest.raises(ValueError, match=r"floating point in READ_VARIABLE .*allow_float=True"):
         convert(keras_model, tmp_path / "m", calibration=sequences)
     model = convert(keras_model, tmp_path / "m", calibration=sequences, allow_float=True)

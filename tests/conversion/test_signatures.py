@@ -34,7 +34,7 @@ def test_convert_keeps_the_order_of_inputs_and_outputs(form, tmp_path):
     assert_same_outputs(convert(model, tmp_path / "m.tflite", mode="float32"), model)
 
 
-@pytest.mark.parametrize("form", ["list", "dict"])
+@pytest.mark.parametrize("form", [pytest.param("list", marks=pytest.mark.campaign), "dict"])
 def test_convert_saved_model_keeps_the_order_of_inputs_and_outputs(form, tmp_path):
     model = many_inputs_and_outputs(form)
     model.export(str(tmp_path / "saved"), verbose=False)

@@ -25,6 +25,7 @@ def config(augment, **settings):
     return TrainingConfig(epochs=3, batch_size=256, augment=augment, **settings)
 
 
+@pytest.mark.campaign
 def test_interrupted_training_with_mixing_resumes_with_equal_weights(tmp_path):
     settings = config(["rotation", "noise", "mixup", "cutmix"], label_smoothing=0.1)
     whole, resumed = net(), net()

@@ -183,7 +183,11 @@ def test_mask_of_a_sequence_student_excludes_padding():
 
 @pytest.mark.parametrize(
     "options",
-    [{"jit_compile": True}, {"steps_per_execution": 3}, {"run_eagerly": True}],
+    [
+        pytest.param({"jit_compile": True}, marks=pytest.mark.campaign),
+        {"steps_per_execution": 3},
+        {"run_eagerly": True},
+    ],
     ids=["jit_compile", "steps_per_execution", "run_eagerly"],
 )
 def test_compile_options_change_no_result(options):

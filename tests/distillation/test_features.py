@@ -201,7 +201,9 @@ def distil(student, teacher, feature, epochs=1, **options):
     return distiller, distiller.fit(X, Y, batch_size=16, epochs=epochs, shuffle=False, verbose=0).history
 
 
-@pytest.mark.parametrize("make", [functional, pytest.param(sequential, marks=pytest.mark.campaign), Subclassed])
+@pytest.mark.parametrize(
+    "make", [*(pytest.param(make, marks=pytest.mark.campaign) for make in (functional, sequential)), Subclassed]
+)
 def test_feature_loss_falls_and_its_adapter_trains(make):
     teacher = functional(channels=9, strides=2)
     keras.utils.set_random_seed(0)

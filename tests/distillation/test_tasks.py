@@ -81,6 +81,7 @@ def test_recurrent_student_learns_from_its_teacher(student, teacher) -> None:
     assert history["loss"][-1] < 0.5 * history["loss"][0]
 
 
+@pytest.mark.campaign
 def test_regression_student_learns_the_outputs_of_its_teacher() -> None:
     numbers = np.random.default_rng(0)
     x = numbers.uniform(-1, 1, (400, 3)).astype("float32")
@@ -168,6 +169,7 @@ def test_segmentation_student_learns_each_pixel_inside_the_mask() -> None:
         np.testing.assert_allclose(received, expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.campaign
 def test_teacher_of_images_and_student_of_column_sums_share_features(digits_teacher_file: Path) -> None:
     splits = tfkd.data.load("digits")
     rows = splits.train.x.astype("float32").sum(axis=2)[..., 0]

@@ -89,6 +89,7 @@ def accuracy(model):
     return float(np.mean(model.predict(DIGITS.val.x.astype("float32"), verbose=0).argmax(-1) == DIGITS.val.y))
 
 
+@pytest.mark.campaign
 def test_teacher_assistant_student_chain_trains():
     keras.utils.set_random_seed(0)
     teacher = net(64)
@@ -110,6 +111,7 @@ def test_student_learns_from_a_clone_of_itself():
     assert accuracy(again) > 0.8
 
 
+@pytest.mark.campaign
 def test_student_may_be_larger_than_its_teacher():
     keras.utils.set_random_seed(0)
     small = net(12)

@@ -100,7 +100,11 @@ def test_averaged_weights_are_validated_and_remain():
     assert max(np.abs(one - other).max() for one, other in zip(average, seen.steps[-1], strict=True)) > 1e-3
 
 
-@pytest.mark.parametrize("stop", [Stop(1), Stop(2), Stop(2, after_validation=True)], ids=["1", "2", "2-validated"])
+@pytest.mark.parametrize(
+    "stop",
+    [*(pytest.param(Stop(at), marks=pytest.mark.campaign) for at in (1, 2)), Stop(2, after_validation=True)],
+    ids=["1", "2", "2-validated"],
+)
 def test_training_with_average_and_early_stopping_resumes_with_equal_weights(tmp_path, stop):
     settings = {"ema": 0.9, "early_stopping": 2, "learning_rate": 0.05}
     whole, resumed = student(), student()
@@ -383,6 +387,7 @@ def test_function_of_the_user_with_another_result_is_refused(own_module, key, na
 # Logs ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.campaign
 def test_tensorboard_shows_the_logs_of_an_interrupted_training(tmp_path):
     loggers, settings = Loggers(tensorboard=tmp_path / "logs"), config()
     for stop in (Stop(1), None):

@@ -95,6 +95,7 @@ def test_core_runs_ends_of_several_types_as_tflite_micro_does() -> None:
     assert run.instructions is not None
 
 
+@pytest.mark.campaign
 def test_validate_runs_uint8_ends_on_tflm_and_a_core() -> None:
     made = Net(random.Random(2))
     x = made.input((1, 8, 8, 1))

@@ -148,7 +148,7 @@ def test_same_sample_gives_the_same_answer_each_time(target: str) -> None:
     assert len({row.tobytes() for row in runs}) == 1
 
 
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m0plus"])
+@pytest.mark.parametrize("core", ["cortex-m4", pytest.param("cortex-m0plus", marks=pytest.mark.campaign)])
 def test_core_starts_from_the_initial_values(core: str) -> None:
     model = TFLiteModel.load(streamed(2))
     x = samples(model.content, 3)

@@ -151,7 +151,7 @@ def test_int8_features_are_the_nearest_steps(features: list) -> None:
     assert (difference > 0).mean() < 0.01
 
 
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m0plus"])
+@pytest.mark.parametrize("core", ["cortex-m4", pytest.param("cortex-m0plus", marks=pytest.mark.campaign)])
 def test_core_starts_from_sounds_and_counts_their_features(core: str, features: list) -> None:
     """The outputs are those of the model for the features that the C computes on this machine."""
     how, found, _ = features[-1]

@@ -58,7 +58,7 @@ def test_keras_lstm_on_a_core_computes_the_bits_of_tflite_micro(core: str, seque
     assert any("UNIDIRECTIONAL_SEQUENCE_LSTM" in step for step in run.environment["steps"])
 
 
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m0plus"])
+@pytest.mark.parametrize("core", ["cortex-m4", pytest.param("cortex-m0plus", marks=pytest.mark.campaign)])
 def test_int16_student_on_a_core_computes_the_bits_of_tflite_micro(core: str, wide: TFLiteModel) -> None:
     x = samples(wide.content, 6)
     run = targets.get(core).run(wide, x)
@@ -98,6 +98,7 @@ def test_chain_of_ops_on_a_core_computes_the_bits_of_tflite_micro(dtype: str, se
     assert ("tfkd_products_flags1(&p" in micro.emit(model).files["model.c"]) == (dtype == "int16")
 
 
+@pytest.mark.campaign
 def test_validate_int16_student_on_a_core(wide: TFLiteModel) -> None:
     test = tfkd.data.load("digits").test
     validation = tfkd.validate(wide, test, targets=["tflm", "cortex-m4"])

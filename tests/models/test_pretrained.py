@@ -34,7 +34,11 @@ def test_weights_of_another_model_are_refused(tmp_path, num_classes, classifier)
         build(str(file), num_classes)
 
 
-@pytest.mark.parametrize("builder", [models.mobilenet_v2, models.resnet50], ids=lambda builder: builder.__name__)
+@pytest.mark.parametrize(
+    "builder",
+    [models.mobilenet_v2, pytest.param(models.resnet50, marks=pytest.mark.campaign)],
+    ids=lambda builder: builder.__name__,
+)
 def test_moving_averages_follow_a_short_training(builder):
     norms = [layer for layer in builder((32, 32, 3), 3).layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert norms

@@ -98,6 +98,7 @@ def test_report_shows_zeros_and_compressed_sizes(whole):
     assert "gzip" in page
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "kills",
     [

@@ -193,6 +193,7 @@ def test_folding_keeps_outputs_and_names(student):
     assert {layer.name for layer in student.layers} <= {layer.name for layer in model.layers}
 
 
+@pytest.mark.campaign
 def test_int4_weights_take_half_a_byte(student, tmp_path):
     optimized = optimize(student, "qat", weight_bits=4, int8_layers=["logits"])
     fit(optimized.model, optimized.callbacks, epochs=4)
@@ -338,6 +339,7 @@ def test_option_out_of_range_is_refused(student, options, match):
         optimize(student, "qat", **options)
 
 
+@pytest.mark.campaign
 def test_distiller_with_stored_labels_and_features_trains_it(student, tmp_path):
     teacher = tfkd.models.digits_teacher((8, 8, 1), 10)
     store = tfkd.SoftLabels.build(tmp_path / "labels", teacher, train)

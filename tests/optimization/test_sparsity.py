@@ -240,6 +240,7 @@ def test_later_method_is_refused_before_the_first_is_trained(stages, message):
         rehearse(small(), stages)
 
 
+@pytest.mark.campaign
 def test_chain_that_fits_is_not_refused():
     rehearse(small(), [("prune", {}), ("cluster", {"clusters": 8}), ("pcqat", {})])
     rehearse(small(), [("prune", {"pattern": "2:4", "layers": "second|logits"}), ("pqat", {})])

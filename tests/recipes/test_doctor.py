@@ -242,7 +242,9 @@ def test_few_samples_of_a_class_are_found(folder):
     assert evidence.startswith("1 below 20: 3 (")
 
 
-@pytest.mark.parametrize(("per_class", "validation"), [(3, 0.1), (12, 0.1), (12, 0.9)])
+@pytest.mark.parametrize(
+    ("per_class", "validation"), [pytest.param(3, 0.1, marks=pytest.mark.campaign), (12, 0.1), (12, 0.9)]
+)
 def test_data_with_few_validation_samples_is_examined(folder, per_class, validation):
     """A few samples of each class: 10, 10 or 100 for validation."""
     keep = np.concatenate([np.flatnonzero(DIGITS.train.y == label)[:per_class] for label in range(10)])

@@ -81,7 +81,7 @@ def test_prepare_resumes_after_a_kill(cache):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76"])
+@pytest.mark.parametrize("cpu", ["cortex-a53", pytest.param("cortex-a76", marks=pytest.mark.campaign)])
 def test_int8_model_agrees_with_the_host(cache, int8, splits, cpu):
     x = int8.quantize_input(splits.test.x)
     here = targets.get("host").run(int8, x, latency=False).outputs[0].astype(int)
@@ -97,6 +97,7 @@ def test_int8_model_agrees_with_the_host(cache, int8, splits, cpu):
     assert run.environment["processor"] == f"{cpu}, emulated"
 
 
+@pytest.mark.campaign
 @pytest.mark.network
 def test_float_model_agrees_with_the_host(cache, student, splits, tmp_path):
     model = tfkd.convert(student, tmp_path / "float.tflite", mode="float32")

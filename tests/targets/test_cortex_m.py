@@ -209,7 +209,9 @@ def misaligned(core: str, contents: list[bytes]) -> tuple[list[str], int]:  # ru
     return found, seen
 
 
-@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4", "riscv32"])
+@pytest.mark.parametrize(
+    "core", ["cortex-m0plus", *(pytest.param(one, marks=pytest.mark.campaign) for one in ("cortex-m4", "riscv32"))]
+)
 def test_core_accesses_whole_words_at_their_places(core: str, digits: TFLiteModel) -> None:
     contents = [digits.content]
     for seed in range(4):
@@ -333,7 +335,9 @@ def every_form_of_vectors() -> TFLiteModel:
 
 
 @needs_qemu
-@pytest.mark.parametrize("cc", ["", pytest.param("arm-none-eabi-gcc", marks=needs_gcc)], ids=["zig", "gcc"])
+@pytest.mark.parametrize(
+    "cc", ["", pytest.param("arm-none-eabi-gcc", marks=[needs_gcc, pytest.mark.campaign])], ids=["zig", "gcc"]
+)
 def test_each_form_of_vectors_gives_the_bits_of_tflite_micro(cc: str) -> None:
     model = every_form_of_vectors()
     expected = targets.get("tflm").run(model, samples(model, 4), latency=False).outputs[0]
@@ -464,7 +468,7 @@ def test_compiler_of_the_user_is_called() -> None:
 
 
 @needs_gcc
-@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+@pytest.mark.parametrize("core", [pytest.param("cortex-m0plus", marks=pytest.mark.campaign), "cortex-m4"])
 def test_gcc_equals_tflite_micro_bit_for_bit(core: str, digits: TFLiteModel) -> None:
     x = samples(digits)
     run = targets.get(core, cc="arm-none-eabi-gcc").run(digits, x)
@@ -481,7 +485,7 @@ def test_compiler_without_a_core_to_compile_for_is_refused() -> None:
         targets.with_compiler(["host", "tflm"], "my-gcc")
 
 
-@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+@pytest.mark.parametrize("core", [pytest.param("cortex-m0plus", marks=pytest.mark.campaign), "cortex-m4"])
 def test_size_gives_the_same_bits_in_less_code(core: str, digits: TFLiteModel) -> None:
     x = samples(digits)
     fast, small = (targets.get(core, optimize=level).run(digits, x, latency=False) for level in ("-O2", "-Os"))
