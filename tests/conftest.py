@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from tests.adb_device import Phone, adb
+from tests import forks as forked
 from tests.forks import Forks
 from tfkd.conversion import litert
 
@@ -158,10 +159,12 @@ def pytest_collection_finish(session):
     """Prepares the process for many short trainings.
 
     TensorFlow's graph optimization takes a quarter of the time of a short training and does not change what it computes
-    beyond rounding. Campaigns leave it on, as do all processes that tests start: conversions and commands.
+    beyond rounding. Campaigns leave it on, as do conversions and processes that a test starts by `subprocess`.
     """
-    if "tensorflow" in sys.modules and session.config.option.markexpr == "not campaign":
-        sys.modules["tensorflow"].config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    if session.config.option.markexpr == "not campaign":
+        os.environ[forked.PLAIN_GRAPHS] = "1"
+        if "tensorflow" in sys.modules:
+            forked.leave_graphs_plain()
     # Keeps what was imported so far out of later garbage collections, which Keras runs when it clears a session.
     gc.collect()
     gc.freeze()

@@ -16,6 +16,8 @@ from pathlib import Path
 from tfkd._internal import isolation
 
 ROOT = Path(__file__).parents[1]
+# Environment variable of tests whose trainings have to be fast.
+PLAIN_GRAPHS = "TESTS_LEAVE_GRAPHS_PLAIN"
 COMMAND = "import sys; from tfkd.cli import main; sys.exit(main())"
 
 
@@ -94,10 +96,17 @@ _PREPARATIONS = (
 )
 
 
+def leave_graphs_plain():
+    """Leaves TensorFlow's graph optimization out, see `conftest.pytest_collection_finish`."""
+    sys.modules["tensorflow"].config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 def load():
     """Imports, and starts the prepared processes that conversions and validations use; all forks share them."""
     for name in _IMPORTS:
         importlib.import_module(name)
+    if PLAIN_GRAPHS in os.environ:
+        leave_graphs_plain()
     # In a fork, `Popen.poll` takes the processes of its parent for ended.
     isolation._Template.usable = property(lambda one: _is_alive(one._process.pid))  # type: ignore[assignment]
     for first in set(_PREPARATIONS) - set(isolation._templates):

@@ -84,7 +84,7 @@ def streamed(content: bytes, name: str, seed: int) -> tuple[micro.Program, tuple
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(20), *(pytest.param(range(at, at + 100), marks=pytest.mark.campaign) for at in (0, 100))]
+    "seeds", [range(40), *(pytest.param(range(at, at + 100), marks=pytest.mark.campaign) for at in (0, 100))]
 )
 def test_random_chains_compute_the_bits_of_tflite_micro(seeds: range, tmp_path: Path) -> None:
     models = [chain(seed) for seed in seeds]
