@@ -140,6 +140,7 @@ class CortexM(target.Target):
         limits: JsonObject = {
             "timeout_s": self.timeout_s,
             "what": f"running {model.path or 'the model'} on {self.spec}",
+            "prepare": "tfkd.targets.emulator:load",
         }
         counted = None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -52,6 +53,12 @@ class Firmware:
     output_shapes: tuple[tuple[int, ...], ...]
     output_dtypes: tuple[str, ...]
     sound: SoundCode | None = None
+
+
+def load() -> None:
+    """Imports Unicorn, which cores that QEMU runs do without."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("unicorn")
 
 
 def emulate(
