@@ -83,7 +83,8 @@ class Host(target.Target):
     ) -> Measurement:
         """See `tfkd.targets.Target.run`.
 
-        Latency is measured before the outputs, in a process of its own. The outputs of many samples come from one
+        Latency and memory are measured before the outputs, in a process of its own: a new one, since pages of files, such
+        as those of libraries, do not count in a forked one until it reads them. The outputs of many samples come from one
         process per CPU core, in batches if a first batch gives bit for bit the outputs of single samples.
         """
         model = TFLiteModel.load(model)
@@ -104,10 +105,9 @@ class Host(target.Target):
             call["restart"] = litert.needs_restart(model.ops)
             parts = target.shards(arrays, least=_SMALLEST_SHARD, together=count)
             calls = [{**call, "inputs": part, "chunks": count} for part in parts]
-            # The process that gives the peak of the memory is a new one: pages of files, such as those of libraries, do
-            # not count in a forked one until it reads them.
-            prepare = "tfkd.conversion.litert:load" if timed else ""
-            results = isolation.run_all("tfkd.conversion.litert:run", calls, prepare=prepare, **limits)
+            results = isolation.run_all(
+                "tfkd.conversion.litert:run", calls, prepare="tfkd.conversion.litert:load", **limits
+            )
         except isolation.ChildRefused as error:
             if "(DIV) failed to invoke" in str(error):
                 raise ModelError(
@@ -123,7 +123,7 @@ class Host(target.Target):
     def _measurement(
         self, model: TFLiteModel, results: list[JsonObject], timed: JsonObject | None, count: int
     ) -> Measurement:
-        peak = (timed or results[0])["peak_rss_bytes"]
+        peak = timed["peak_rss_bytes"] if timed else None
         known = {"outputs": results, "latencies_ns": timed, "memory": peak}
         return Measurement(
             target=self.spec,

@@ -120,7 +120,7 @@ class Target(Protocol):
         Args:
             model: A .tflite: its path, its bytes or the loaded model.
             inputs: [N, ...] raw samples in the model's dtype; a sequence of such arrays for a model of several inputs.
-            latency: Whether to time single inferences before the outputs are computed.
+            latency: Whether to time single inferences before the outputs are computed; `host` measures its memory then.
 
         Returns:
             Outputs, and what else the target measures, each with its evidence.
