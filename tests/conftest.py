@@ -10,8 +10,7 @@ import pytest
 from filelock import FileLock
 
 from tests.adb_device import Phone, adb
-from tests import forks as forked
-from tests.forks import Forks
+from tests.forks import PLAIN_GRAPHS, Forks, leave_graphs_plain
 from tfkd.conversion import litert
 
 # Epochs of the digits models that the tests share: enough for labels that mean something.
@@ -162,9 +161,9 @@ def pytest_collection_finish(session):
     beyond rounding. Campaigns leave it on, as do conversions and processes that a test starts by `subprocess`.
     """
     if session.config.option.markexpr == "not campaign":
-        os.environ[forked.PLAIN_GRAPHS] = "1"
+        os.environ[PLAIN_GRAPHS] = "1"
         if "tensorflow" in sys.modules:
-            forked.leave_graphs_plain()
+            leave_graphs_plain()
     # Keeps what was imported so far out of later garbage collections, which Keras runs when it clears a session.
     gc.collect()
     gc.freeze()

@@ -134,6 +134,7 @@ def test_embedding_student_learns_the_distances_of_its_teacher(loss) -> None:
     assert agreement() > before + 0.05
 
 
+@pytest.mark.campaign
 def test_segmentation_student_learns_each_pixel_inside_the_mask() -> None:
     """The divergence is taken per pixel; pixels with weight 0 have no influence."""
     numbers = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfkd import data, models, targets
+from tfkd import data, targets
 from tfkd.conversion.quantizer import QuantizerSettings
 from tfkd.optimization import mixed_precision
 from tfkd.optimization.mixed_precision import Trial, search

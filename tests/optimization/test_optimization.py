@@ -154,6 +154,7 @@ def test_wrong_optimization_table_is_refused(folder, before, after, match):
         recipe.load(write(folder, "wrong", RECIPE.replace(before, after)))
 
 
+@pytest.mark.campaign
 def test_distill_optimizes_a_student_from_a_file(folder):
     out = folder / "cli.tflite"
     done = distill(

@@ -180,6 +180,7 @@ def test_quantization_aware_training_keeps_clusters(tmp_path):
     assert not model.float_ops
 
 
+@pytest.mark.campaign
 def test_quantization_aware_training_keeps_clusters_and_zeros(clustered, tmp_path):
     optimized = optimize(clustered.student(), "pcqat")
     fit(optimized, epochs=1, learning_rate=1e-3)

@@ -301,6 +301,7 @@ def test_unreadable_data_does_not_hide_the_other_faults(folder):
     }
 
 
+@pytest.mark.campaign
 def test_own_builder_that_ends_in_softmax_is_sound(folder, own_module):
     mine = own_module(
         "import keras\n"

@@ -309,6 +309,7 @@ def test_run_with_damaged_state_is_refused(tmp_path):
         pipeline.run(recipe.load(write_whole(tmp_path, "damaged")))
 
 
+@pytest.mark.campaign
 def test_run_with_views_labels_once_and_trains_from_the_store(tmp_path, digits_teacher_file):
     views = ("[distillation]", '[distillation]\nviews = 2\naugment = "crop_flip"\npadding = 1\nflip = false')
     path = write(tmp_path, "stored", teacher=digits_teacher_file, views=views, **QUICK)
@@ -339,6 +340,7 @@ def frozen(tmp_path_factory, digits_student_file):
     return path
 
 
+@pytest.mark.campaign
 def test_run_of_several_teachers_starts_the_student_from_a_file(tmp_path, frozen, digits_teacher_file):
     path = write(
         tmp_path,
@@ -357,6 +359,7 @@ def test_run_of_several_teachers_starts_the_student_from_a_file(tmp_path, frozen
     assert abs(result.record["rows"][2]["accuracy"] - training.accuracy(models.load(frozen), test)) < 0.02
 
 
+@pytest.mark.campaign
 def test_run_starts_the_student_from_layers_of_another_model(tmp_path, frozen, digits_teacher_file):
     def write_heir(layer):
         heir = f'model = "digits_student"\ninherit = "{frozen}"\nlayers = {{"{layer}" = "{layer}"}}'

@@ -121,6 +121,7 @@ def test_time_that_is_over_between_two_candidates_is_said(searched, capsys):
     assert "The time is over after 2 of 3 candidates" in capsys.readouterr().out
 
 
+@pytest.mark.campaign
 def test_search_killed_in_a_training_resumes_with_an_equal_result(searched, digits_teacher_file, forks):
     folder, result = searched
     path = write(folder.parent, "killed", digits_teacher_file)

@@ -58,6 +58,7 @@ def written(tmp_path, table, *, task='task = "regression"', contract="min_r2 = 0
     return recipe.load(path)
 
 
+@pytest.mark.campaign
 def test_recipe_of_a_regression_runs_to_its_verdict(tmp_path, table):
     result = pipeline.run(written(tmp_path, table, more="views = 1"))
     record = result.record

@@ -149,6 +149,7 @@ def test_model_that_the_engine_refuses_is_a_model_error(cache, int8, splits):
         targets.get("arm64").run(broken, int8.quantize_input(splits.test.x[:2]))
 
 
+@pytest.mark.campaign
 def test_each_sample_starts_from_the_initial_state(cache, resource_states):
     model, x, expected = resource_states
     outputs = targets.get("arm64").run(model, x, latency=False).outputs[0]

@@ -37,6 +37,8 @@ MISSING_GCC = system_packages.skip_reason("arm-none-eabi-gcc")
 needs_gcc = pytest.mark.skipif(MISSING_GCC is not None, reason=str(MISSING_GCC))
 MISSING_QEMU = system_packages.skip_reason("qemu-system-arm")
 needs_qemu = pytest.mark.skipif(MISSING_QEMU is not None, reason=str(MISSING_QEMU))
+# Their kernels are those of Cortex-M4, or the portable C of Cortex-M0+.
+_LIKE_M4 = ("cortex-m3", "cortex-m7", "cortex-m33")
 ALL_CORES = [pytest.param(name, marks=needs_qemu if core.emulator == "qemu" else ()) for name, core in CORES.items()]
 
 
@@ -79,7 +81,13 @@ def test_core_equals_tflite_micro_bit_for_bit(core: str, digits: TFLiteModel) ->
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.campaign)])
-@pytest.mark.parametrize("core", ALL_CORES)
+@pytest.mark.parametrize(
+    "core",
+    [
+        pytest.param(*one.values, marks=[*one.marks, *([pytest.mark.campaign] if one.values[0] in _LIKE_M4 else [])])
+        for one in ALL_CORES
+    ],
+)
 def test_core_equals_tflite_micro_bit_for_bit_on_random_graphs(core: str, count: int) -> None:
     for seed in range(count):
         model = TFLiteModel.load(net(10_000 + 100 * list(CORES).index(core) + seed))
@@ -272,6 +280,7 @@ def test_generated_c_needs_no_library_but_memcpy_and_memset(tmp_path: Path) -> N
     assert not [name for name in missing if name and not re.search(r"memcpy|memset|memclr|_unwind_", name)]
 
 
+@pytest.mark.campaign
 def test_counts_are_the_same_each_time_and_grow_with_the_work() -> None:
     small, large = dense(64, 16), dense(128, 16)
     counted = [targets.get("cortex-m4").run(model, samples(model)).instructions for model in (small, small, large)]

@@ -74,6 +74,7 @@ def test_outputs_of_a_target_are_scored_and_shown(name, tmp_path):
     assert (comparison.worsened, comparison.p_value) == ((), None)
 
 
+@pytest.mark.campaign
 def test_student_is_distilled_and_its_threshold_chosen():
     task, splits, student = untrained("centroid_detection")
     teacher = models.build("grid_detector", splits.train.input_shape, task.outputs(splits.train), alpha=0.25)
