@@ -83,9 +83,9 @@ class Host(target.Target):
     ) -> Measurement:
         """See `tfkd.targets.Target.run`.
 
-        Latency and memory are measured before the outputs, in a process of its own: a new one, since pages of files, such
-        as those of libraries, do not count in a forked one until it reads them. The outputs of many samples come from one
-        process per CPU core, in batches if a first batch gives bit for bit the outputs of single samples.
+        Latency and memory are measured before the outputs, in a process of its own: a new one, since pages of files,
+        such as those of libraries, do not count in a forked one until it reads them. The outputs of many samples come
+        from one process per CPU core, in batches if a first batch gives bit for bit the outputs of single samples.
         """
         model = TFLiteModel.load(model)
         inputs, count = chunks.divide(model, inputs, self.spec) if self.chunks else (inputs, 1)
