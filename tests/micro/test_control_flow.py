@@ -56,6 +56,11 @@ class Flow(Ops):
         options = getattr(schema, f"{kind.capitalize()}OptionsT")()
         return self.op(kind, [a, b], [self.output(_SHAPE)], options)
 
+    def view(self, x: int) -> int:
+        return self.op(
+            "RESHAPE", [x, self.ints(_SHAPE)], [self.same(x, _SHAPE)], schema.ReshapeOptionsT(newShape=_SHAPE)
+        )
+
     def less(self, a: int, b: int) -> int:
         return self.op("LESS", [a, b], [self.bools((1,))], schema.LessOptionsT())
 
@@ -78,7 +83,7 @@ class Flow(Ops):
             new = self.mixed(x, y)
             if self.random.random() < 0.5:
                 new = self.chosen(new, y, self.less(counter, self.ints([2])))
-            self.graph.outputs = [one, limit, *self.random.choice([(new, x), (y, x), (new, y)])]
+            self.graph.outputs = [one, limit, *self.random.choice([(new, x), (y, x), (new, y), (new, self.view(x))])]
         ends = [self.twin(self.graph.tensors[i]) for i in start]
         self.op("WHILE", start, ends, schema.WhileOptionsT(condSubgraphIndex=condition, bodySubgraphIndex=body))
         return self.mixed(ends[2], ends[3])

@@ -20,7 +20,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from tfkd.errors import ModelError
-from tfkd.micro.graph import Graph, Op, Options, Tensor
+from tfkd.micro.graph import VIEWS, Graph, Op, Options, Tensor
 
 _MOST_TENSORS = 100_000  # of subgraphs in subgraphs: a damaged file may nest them without end
 
@@ -90,8 +90,11 @@ class _Flat:
         self._add_mark("LOOP_TEST", conditions)
         results = self._inline(op, "BodySubgraphIndex", states)
         pairs = self._pairs(op, results, states)
-        # A result that is another state is kept first, since that one is overwritten.
-        kept = [self._kept(op, result) if result in states and result != state else result for result, state in pairs]
+        # A result that is another state, or a view of one, is kept first, since that one is overwritten.
+        kept = [
+            self._kept(op, result) if self._viewed(result) in states and result != state else result
+            for result, state in pairs
+        ]
         for result, state in zip(kept, states, strict=True):
             if result != state:
                 self._copy(op, result, state)
@@ -123,6 +126,13 @@ class _Flat:
     def _tensor(self, tensor: Tensor) -> int:
         self.tensors.append(dataclasses.replace(tensor, index=len(self.tensors)))
         return len(self.tensors) - 1
+
+    def _viewed(self, index: int) -> int:
+        """The tensor whose bytes a tensor has."""
+        sources = {op.outputs[0]: op.inputs[0] for op in self.ops if op.kind in VIEWS}
+        while index in sources:
+            index = sources[index]
+        return index
 
     def _kept(self, op: Op, index: int) -> int:
         copy = self._tensor(self.tensors[index])

@@ -31,6 +31,8 @@ _REMEDIES = {"int4": "Convert the Keras model again without int4 layers: leave o
 _ACTIVATIONS = {0: "none", 1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
 # The least number of inputs and outputs of the ops of resource variables; other ops have one of each.
 _COUNTS = {"VAR_HANDLE": (0, 1), "READ_VARIABLE": (1, 1), "ASSIGN_VARIABLE": (2, 0), "CALL_ONCE": (0, 0)}
+# Ops whose output has the bytes of their first input.
+VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 # The options of an op that are numbers of subgraphs.
 _BODIES = {
     "CALL_ONCE": ("InitSubgraphIndex",),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tfkd.micro import arithmetic
-from tfkd.micro.graph import Graph, Op, Tensor
+from tfkd.micro.graph import VIEWS, Graph, Op, Tensor
 from tfkd.micro.lowering.asymmetric import is_asymmetric
 from tfkd.micro.lowering.channel_pairs import scaling_of
 from tfkd.micro.lowering.layer import Layer
@@ -22,7 +22,6 @@ from tfkd.micro.lowering.tables import UNARY
 
 # The smallest and the largest value of each channel of a tensor, both [channels] int64.
 Interval = tuple[np.ndarray, np.ndarray]
-_VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 BINARY = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM")
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # An input tensor, channels of it, and the channels of the output that are computed from these alone, pair by pair.
@@ -70,7 +69,7 @@ def links(graph: Graph, op: Op) -> list[Link] | None:
         return None
     count, own = channels_of(output), channels_of(source)
     every = np.arange(count)
-    if op.kind in _VIEWS:
+    if op.kind in VIEWS:
         places = np.arange(math.lcm(own, count))
         return [(source.index, places % own, places % count)]
     if op.kind == "DEPTHWISE_CONV_2D" and not is_asymmetric(graph, op):
@@ -186,7 +185,7 @@ def _bounds(graph: Graph, op: Op, layer: Layer | None, found: Mapping[int, Inter
     for i, input_channels, output_channels in linked:
         np.minimum.at(low, output_channels, found[i][0][input_channels])
         np.maximum.at(high, output_channels, found[i][1][input_channels])
-    if layer is None or op.kind in ("CONCATENATION", *_VIEWS):
+    if layer is None or op.kind in ("CONCATENATION", *VIEWS):
         return low, high
     if op.kind in ("PAD", "PADV2"):
         value = output.zero_point if op.kind == "PAD" else int(np.asarray(graph.tensors[op.inputs[2]].data).flat[0])

@@ -19,9 +19,7 @@ import dataclasses
 import numpy as np
 
 from tfkd.errors import ModelError
-from tfkd.micro.graph import Graph, Op, Tensor
-
-_VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+from tfkd.micro.graph import VIEWS, Graph, Op, Tensor
 
 
 def resolve(graph: Graph) -> Graph:
@@ -151,5 +149,5 @@ def _last_reader(graph: Graph, index: int) -> int:
     last = len(graph.ops) if index in graph.outputs else -1
     for n, op in enumerate(graph.ops):
         if index in op.inputs:
-            last = max(last, n, _last_reader(graph, op.outputs[0]) if op.kind in _VIEWS else -1)
+            last = max(last, n, _last_reader(graph, op.outputs[0]) if op.kind in VIEWS else -1)
     return last
