@@ -144,7 +144,7 @@ def test_verdict_unknown_names_what_is_missing():
 def test_contract_without_a_limit_on_quality_is_unknown_and_names_the_keys():
     verdict = judge(Contract(max_bytes=2000, min_agreement=50), [row()])
     assert (verdict.status, verdict.binding) == ("UNKNOWN", "quality")
-    names = "min_accuracy or max_drop_from_teacher"
+    names = "min_accuracy, max_drop_from_teacher, min_macro_f1 or max_macro_f1_drop_from_teacher"
     assert check_of(verdict, "quality").detail.endswith(f"Add {names}.")
     assert judge(Contract(max_bytes=900), [row()]).status == "NO"
 

@@ -24,7 +24,7 @@ ContractSection = pydantic.create_model(
     "ContractSection",
     __base__=Section,
     __doc__="Limits that the shipped model must keep on every target. A limit that is left out is not checked. "
-    "Without min_accuracy or max_drop_from_teacher, or a limit on a metric of another task against labels or teacher, "
+    "Without min_accuracy, max_drop_from_teacher or another limit on a metric against labels or teacher, "
     "the verdict is UNKNOWN.",
     __validators__={"_check_limits": pydantic.model_validator(mode="after")(_limits)},
     **{

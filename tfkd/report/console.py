@@ -37,7 +37,7 @@ def summary(record: JsonRecord) -> str:
         latency, arena = measured.get("latency"), (measured.get("memory") or {}).get("arena_bytes")
         numbers = [words.percent(row["accuracy"], 2)]
         if not is_classification:
-            numbers = [number for number, _ in metrics.cells(row, task)]
+            numbers = [number for number, _ in metrics.cells(row, task.metrics)]
         cells = (
             " ".join(
                 f"{number if row['valid'] else '-':>{width}}" for number, width in zip(numbers, widths, strict=True)
@@ -58,6 +58,21 @@ def summary(record: JsonRecord) -> str:
         if accuracy := words.accuracy_line(record):
             lines.append(accuracy)
     return "\n".join(lines)
+
+
+def outputs(record: JsonRecord) -> str:
+    """The verdict on a model of several outputs, and that on each of them.
+
+    Args:
+        record: Such a verdict as JSON, see `tfkd.validation.several_outputs.OutputsVerdict.to_json`.
+    """
+    lines = []
+    for name, one in record["outputs"].items():
+        verdict, targets = one["verdict"], dict.fromkeys(row["target"] for row in one["rows"] if row["target"])
+        reason = words.headline(one) if verdict["status"] else "There is no limit."
+        lines.append(f"{name} ({one['task']}, on {', '.join(targets)}): {verdict['status'] or 'no contract'}. {reason}")
+    lines += [f"{name}: not judged" for name in record["missing"]]
+    return "\n".join([*lines, f"Verdict on all outputs: {record['status']}"])
 
 
 def latencies(runs: Sequence[tuple[Path, Measurement]]) -> str:

@@ -23,6 +23,8 @@ _COLUMNS = {
     "ap": ("AP", "percent"),
     "ap50": ("AP50", "percent"),
 }
+# The metrics of a classification beside the accuracy.
+CLASS_METRICS = tasks.CLASSIFICATION.metrics[1:]
 # Labels of a multi-label task in the table of the page.
 _MOST_LABELS = 30
 
@@ -44,15 +46,21 @@ def value(row: JsonRecord, name: str) -> float | None:
     return None if found is None else float(found)
 
 
-def cells(row: JsonRecord, task: tasks.Task) -> list[tuple[str, str]]:
-    """The metrics of a row and their intervals as text, one pair for each metric of the task."""
+def cells(row: JsonRecord, metrics: Sequence[tasks.Metric]) -> list[tuple[str, str]]:
+    """Metrics of a row and their intervals as text, one pair for each metric."""
     found = []
-    for metric in task.metrics:
+    for metric in metrics:
         number = value(row, metric.name)
         interval = (row.get("result") or {"metrics": {metric.name: {}}})["metrics"][metric.name].get("interval")
         ends = " to ".join(words.quantity(end, metric.unit) for end in interval) if interval else ""
         found.append((words.quantity(number, metric.unit), ends))
     return found
+
+
+def class_cells(row: JsonRecord) -> list[tuple[str, str]]:
+    """Macro F1 and calibration error of a classification, and their intervals, as text; none in older reports."""
+    found = row.get("class_metrics")
+    return cells({"result": found}, CLASS_METRICS) if found else []
 
 
 def against(row: JsonRecord, task: tasks.Task, role: str) -> str:

@@ -69,6 +69,7 @@ def _texts(record: JsonRecord) -> JsonObject:
         "teacher": teacher and teacher["name"],
         "rows": rows,
         "details": [_detail(row) for row in rows if row["accuracy"] is not None],
+        "class_metrics": [one.label for one in metrics.CLASS_METRICS],
         "top5": any(row["top5"] is not None for row in record["rows"]),
         "series": all_series,
         "seed_numbers": sorted({seed for one in all_series for seed in one.by_seed}),
@@ -211,7 +212,7 @@ def _metric_figures(
         if not known:
             continue
         row = min(known, key=lambda one: one[0])[1]
-        text, interval = dict(zip((one.name for one in task.metrics), metrics.cells(row, task), strict=True))[
+        text, interval = dict(zip((one.name for one in task.metrics), metrics.cells(row, task.metrics), strict=True))[
             metric.name
         ]
         own = metrics.value(teacher, metric.name) if teacher else None
@@ -252,7 +253,7 @@ def _row(row: JsonRecord, record: JsonRecord, teacher: JsonRecord | None) -> Jso
     latency = measured["latency"] or {"p50_ms": None, "p90_ms": None}
     return {
         **row,
-        "cells": [] if metrics.is_classification(record) else metrics.cells(row, metrics.task_of(record)),
+        "cells": [] if metrics.is_classification(record) else metrics.cells(row, metrics.task_of(record).metrics),
         "against": metrics.against(row, metrics.task_of(record), "reference"),
         "shipped": row["target"] is not None and row["name"] == record["ship"],
         "is_reference": row["target"] is None and row["name"] == record["reference"],
@@ -269,6 +270,7 @@ def _detail(row: JsonRecord) -> JsonObject:
     divergence = row["output_divergence"]
     return {
         **row,
+        "class_cells": metrics.class_cells(row),
         "worst": f"{row['worst_class'][0]}: {words.percent(row['worst_class'][1])}",
         "divergence_max": f"{divergence['max_steps']} (against {divergence['against']})" if divergence else words.NONE,
         "divergence_mean": f"{divergence['mean_steps']:.3f}" if divergence else words.NONE,

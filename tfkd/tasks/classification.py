@@ -19,7 +19,11 @@ class Classification(Task):
 
     name = "classification"
     labels = "classes"
-    metrics = (Metric("accuracy", "Accuracy"),)
+    metrics = (
+        Metric("accuracy", "Accuracy"),
+        Metric("macro_f1", "Macro F1"),
+        Metric("ece", "Calibration error", larger_is_better=False, is_quality=False),
+    )
     soft_loss = "soft_target"
     stored = "classes"
     is_classification = True

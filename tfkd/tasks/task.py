@@ -36,6 +36,7 @@ class Metric:
         larger_is_better: Whether larger values are better.
         high: Largest possible value.
         low: Smallest value that a limit may have.
+        is_quality: Whether a limit on it bounds how good a model is. A constant answer may have no calibration error.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Metric:
     larger_is_better: bool = True
     high: float = 100.0
     low: float = 0.0
+    is_quality: bool = True
 
     @property
     def sign(self) -> int:
@@ -125,6 +127,7 @@ class Task(abc.ABC):
         stored: What a store of soft labels holds for it, see `tfkd.distillation.labels.kinds`; None where it has none.
         monitor: Name of the training log by which the best epoch is chosen.
         monitor_rises: Whether a higher value of that log is better.
+        takes_one_input: Whether outputs are compared with the one array that a sample is.
         is_classification: Whether each sample has exactly one of several classes, and a model one logit for each: the
             task that recipes and commands assume, with accuracy, label smoothing, stored teacher logits and softmax.
     """
@@ -139,6 +142,7 @@ class Task(abc.ABC):
     stored: str | None = None
     monitor: str = "accuracy"
     monitor_rises: bool = True
+    takes_one_input: bool = False
     is_classification: bool = False
 
     @property

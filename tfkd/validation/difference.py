@@ -14,7 +14,7 @@ from tfkd import tasks
 from tfkd._internal.types import JsonObject, SampleData
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import InputError
-from tfkd.validation import op_changes, task_results
+from tfkd.validation import class_scores, op_changes, task_results
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.judged_split import as_test_split
 from tfkd.validation.op_changes import OpChange
@@ -267,7 +267,15 @@ def _comparison(rows: _Rows, models: _Models, test: Split, contract: Contract | 
     predicted_a, predicted_b = (one.argmax(axis=1) for one in outputs)
     right_a, right_b = predicted_a == test.y, predicted_b == test.y
     drop = measure_difference(right_b, right_a, paired=True, against="a")
-    b = dataclasses.replace(b.with_scores(score(outputs[1], test, predicted_a)), differences={"reference": drop})
+    old, new = (
+        class_scores.compute(task_results.real_outputs(model, one), test.y, model)
+        for model, one in zip(models, outputs, strict=True)
+    )
+    b = dataclasses.replace(
+        b.with_scores(score(outputs[1], test, predicted_a)),
+        differences={"reference": drop},
+        class_metrics=class_scores.metrics_of(new, {"reference": (old, True)}),
+    )
     regressed, fixed = right_a & ~right_b, ~right_a & right_b
     flips = int((regressed | fixed).sum())
     classes = []

@@ -13,7 +13,8 @@ from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError, ModelError
 from tfkd.targets import chunks
 from tfkd.tasks import Scored, ScoredTask, Task
-from tfkd.validation import keras_outputs, selected_output, task_results
+from tfkd.validation import class_scores, keras_outputs, selected_output, task_results
+from tfkd.validation.class_scores import ClassScores
 from tfkd.validation.results import Row
 from tfkd.validation.scores import score
 
@@ -192,6 +193,7 @@ class Other:
         right: Whether they are right, bool [N].
         paired: Whether its samples are those of the test split.
         scored: Its scores in a task other than classification.
+        by_class: Its macro F1 and calibration error in a classification.
     """
 
     name: str
@@ -199,6 +201,7 @@ class Other:
     right: np.ndarray
     paired: bool
     scored: Scored | None = None
+    by_class: ClassScores | None = None
 
 
 def compute(
@@ -232,7 +235,8 @@ def compute(
                 scored = task.score(values, one.test, threshold=threshold)
                 others[name] = Other(name, labels, np.zeros(0, bool), paired, scored)
                 continue
-            others[name] = Other(name, labels, labels == one.test.y, paired)
+            by_class = class_scores.compute(flat, one.test.y, one.model)
+            others[name] = Other(name, labels, labels == one.test.y, paired, by_class=by_class)
     reference = others.get(roles.get("reference", ""))
     rows = []
     for name, one in models.items():
@@ -252,7 +256,9 @@ def compute(
         elif name in logits:
             comparable = reference and reference.name != name and others[name].paired
             labels = reference.labels if reference and comparable else None
-            rows.append(row.with_scores(score(logits[name], one.test, labels)))
+            versus = {"reference": reference} if reference and comparable else {}
+            row = row.with_scores(score(logits[name], one.test, labels))
+            rows.append(with_class_metrics(row, others[name].by_class, versus))
         else:
             rows.append(dataclasses.replace(row, invalid_reason=NOT_FINITE, broken=True))
     return rows, {role: others[name] for role, name in roles.items() if name in others}
@@ -270,6 +276,14 @@ def _result(scored: Scored, others: Mapping[str, Other]) -> task_results.TaskRes
     return task_results.result_of(
         scored, {role: (one.scored, one.paired) for role, one in others.items() if one.scored is not None}
     )
+
+
+def with_class_metrics(row: Row, by_class: ClassScores | None, others: Mapping[str, Other]) -> Row:
+    """A row with the macro F1 and the calibration error of a classification."""
+    if by_class is None:
+        return row
+    versus = {role: (one.by_class, one.paired) for role, one in others.items() if one.by_class is not None}
+    return dataclasses.replace(row, class_metrics=class_scores.metrics_of(by_class, versus))
 
 
 def with_result(row: Row, scored: Scored, others: Mapping[str, Other]) -> Row:

@@ -26,17 +26,23 @@ class GeneralLimits:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricLimits(GeneralLimits):
-    """Limits on the metrics of tasks other than classification. None means no limit.
+    """Limits on the metrics of tasks but the accuracy. None means no limit.
 
     Args:
         min_<metric>: Minimum on the test split of a metric whose larger values are better, in percent; of `r2` a number
             up to 1. `max_<metric>_drop` and `max_<metric>_drop_from_teacher` are the maximum drop against the reference
             model and against the teacher, in percentage points.
         max_<metric>: Maximum of a metric whose smaller values are better: `mae`, `rmse` and `reconstruction_mse` in the
-            unit of the values, `false_accepts_per_hour`, and `eer` in percent. `max_<metric>_increase` and
+            unit of the values, `false_accepts_per_hour`, and `ece` and `eer` in percent. `max_<metric>_increase` and
             `max_<metric>_increase_from_teacher` are the maximum increase.
     """
 
+    min_macro_f1: float | None = None
+    max_macro_f1_drop: float | None = None
+    max_macro_f1_drop_from_teacher: float | None = None
+    max_ece: float | None = None
+    max_ece_increase: float | None = None
+    max_ece_increase_from_teacher: float | None = None
     min_roc_auc: float | None = None
     max_roc_auc_drop: float | None = None
     max_roc_auc_drop_from_teacher: float | None = None

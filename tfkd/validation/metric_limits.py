@@ -1,4 +1,4 @@
-"""The limits on the metrics of tasks other than classification, which follow from the metrics themselves.
+"""The limits on the metrics of tasks, which follow from the metrics themselves; the accuracy has its own.
 
 A metric `x` whose larger values are better has the limits `min_x`, `max_x_drop` and `max_x_drop_from_teacher`; an error
 has `max_x`, `max_x_increase` and `max_x_increase_from_teacher`.
@@ -31,14 +31,13 @@ _EXAMPLES = {
 
 
 def of_tasks() -> Iterator[Limit]:
-    """The limits of all tasks but classification, in the order of the registry, each once."""
+    """The limits of all metrics but the accuracy, in the order of the registry, each once."""
     metrics: dict[str, Metric] = {}
     tasks: dict[str, tuple[str, ...]] = {}
     for task in TASKS.values():
-        if not task.is_classification:
-            for metric in task.metrics:
-                metrics[metric.name] = metric
-                tasks[metric.name] = (*tasks.get(metric.name, ()), task.name)
+        for metric in task.metrics[task.is_classification :]:
+            metrics[metric.name] = metric
+            tasks[metric.name] = (*tasks.get(metric.name, ()), task.name)
     for name, metric in metrics.items():
         yield from _of_metric(metric, tasks[name])
 
@@ -57,7 +56,7 @@ def _of_metric(metric: Metric, tasks: tuple[str, ...]) -> Iterator[Limit]:
         missing="No target returned outputs, or the test split is too small for it.",
         read=_value(metric.name),
         interval=_interval(metric.name),
-        quality=True,
+        quality=metric.is_quality,
         tasks=tasks,
     )
     change = "drop" if metric.larger_is_better else "increase"
@@ -75,7 +74,7 @@ def _of_metric(metric: Metric, tasks: tuple[str, ...]) -> Iterator[Limit]:
             missing=f"{missing} is needed, and a target that returns outputs.",
             read=_value(metric.name, role, -metric.sign),
             interval=_interval(metric.name, role, -metric.sign),
-            quality=True,
+            quality=metric.is_quality,
             against=role,
             tasks=tasks,
         )
@@ -83,9 +82,10 @@ def _of_metric(metric: Metric, tasks: tuple[str, ...]) -> Iterator[Limit]:
 
 def _of(row: Row, name: str, role: str | None) -> Value | None:
     """A metric of a row, or its difference from that of another model; None where it is unknown."""
-    if row.result is None:
+    result = row.result or row.class_metrics
+    if result is None:
         return None
-    found = (row.result.metrics if role is None else row.result.differences.get(role, {})).get(name)
+    found = (result.metrics if role is None else result.differences.get(role, {})).get(name)
     return found if found is not None and math.isfinite(found.value) else None
 
 

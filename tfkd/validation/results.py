@@ -9,6 +9,7 @@ import numpy as np
 
 from tfkd._internal.types import JsonObject
 from tfkd.targets.measurement import Measurement
+from tfkd.validation.class_scores import ClassMetrics
 from tfkd.validation.scores import AccuracyDifference, OutputDivergence, Scores
 from tfkd.validation.task_results import TaskResult
 
@@ -39,6 +40,7 @@ class Row:
         differences: Accuracy of the row minus that of the `reference`, of the `teacher` and of the student trained
             `alone`, by these names, as far as they are known.
         output_divergence: See `OutputDivergence`; None for the first target and for a model with float outputs.
+        class_metrics: Macro F1 and calibration error of a classification.
         result: Metrics of a task other than classification; the fields from accuracy to ties are then None.
         measurement: What the target measured.
         invalid_reason: Why there are no numbers, or why they are not valid; None for a valid row.
@@ -63,6 +65,7 @@ class Row:
     ties: float | None = None
     differences: Mapping[str, AccuracyDifference] = dataclasses.field(default_factory=dict)
     output_divergence: OutputDivergence | None = None
+    class_metrics: ClassMetrics | None = None
     result: TaskResult | None = None
     measurement: Measurement | None = None
     invalid_reason: str | None = None
@@ -93,6 +96,7 @@ class Row:
         record["confusion"] = self.confusion.tolist() if self.confusion is not None and small else None
         record["differences"] = {role: one.to_json() for role, one in self.differences.items()}
         record["output_divergence"] = dataclasses.asdict(self.output_divergence) if self.output_divergence else None
+        record["class_metrics"] = self.class_metrics.to_json() if self.class_metrics else None
         record["result"] = self.result.to_json() if self.result else None
         record["measurement"] = self.measurement.to_json() if self.measurement else None
         return {**record, "valid": self.valid}

@@ -27,9 +27,11 @@ class SelectedOutput(TFLiteModel):
 
     Args:
         position: Number of the output.
+        names: Names of all outputs.
     """
 
     position: int = 0
+    names: tuple[str, ...] = ()
 
     @functools.cached_property
     def subgraphs(self) -> tuple[TFLiteGraph, ...]:
@@ -100,7 +102,7 @@ def of_file(model: TFLiteModel, name: str, reference: keras.Model | None) -> Sel
             f"{name!r}. Correct the name.{hint}"
         )
     found = {field.name: getattr(model, field.name) for field in dataclasses.fields(TFLiteModel)}
-    return SelectedOutput(**found, position=known.index(name))
+    return SelectedOutput(**found, position=known.index(name), names=tuple(known))
 
 
 def of_keras(model: keras.Model, name: str) -> keras.Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -65,9 +65,7 @@ def result_of(scored: Scored, others: Mapping[str, tuple[Scored, bool]]) -> Task
         others: Scores of the model in each role, and whether its samples are the same.
     """
     return TaskResult(
-        metrics={
-            name: Value(value, bootstrap.interval(scored.replicates[name])) for name, value in scored.values.items()
-        },
+        metrics=values_of(scored),
         differences={role: differences(scored, other, paired=paired) for role, (other, paired) in others.items()},
         constant=scored.constant,
         threshold=scored.threshold,
@@ -75,7 +73,21 @@ def result_of(scored: Scored, others: Mapping[str, tuple[Scored, bool]]) -> Task
     )
 
 
-def differences(scored: Scored, other: Scored, *, paired: bool) -> dict[str, Value]:
+class Replicated(Protocol):
+    """Values of metrics and their bootstrap replicates, by metric."""
+
+    @property
+    def values(self) -> Mapping[str, float]: ...
+    @property
+    def replicates(self) -> Mapping[str, np.ndarray]: ...
+
+
+def values_of(scored: Replicated) -> dict[str, Value]:
+    """Each value with its 95 % interval."""
+    return {name: Value(value, bootstrap.interval(scored.replicates[name])) for name, value in scored.values.items()}
+
+
+def differences(scored: Replicated, other: Replicated, *, paired: bool) -> dict[str, Value]:
     """The metrics of a model minus those of another.
 
     Args:
@@ -96,12 +108,21 @@ def default_threshold(task: Task, model: keras.Model | TFLiteModel) -> float | N
     """The threshold of the task, or of the probability 0.5: 0 for logits, 0.5 for a sigmoid; None for other outputs."""
     if not task.has_threshold or task.default_threshold is not None or not task.gives_logits:
         return task.default_threshold
+    return 0.5 if ends_in(model, "sigmoid") else 0.0
+
+
+# The op of TensorFlow Lite that computes an activation of Keras.
+_OPS = {"sigmoid": "LOGISTIC", "softmax": "SOFTMAX"}
+
+
+def ends_in(model: keras.Model | TFLiteModel, activation: str) -> bool:
+    """Whether the outputs of a model are those of an activation, `sigmoid` or `softmax`."""
     if hasattr(model, "graph"):
-        return 0.5 if _final_op(model) == "LOGISTIC" else 0.0
+        return _final_op(model) == _OPS[activation]
     from tfkd.models.final_activation import final_activation
 
     source = final_activation(model)
-    return 0.5 if source is not None and source.activation == "sigmoid" and not source.combined else 0.0
+    return source is not None and source.activation == activation and not source.combined
 
 
 def _final_op(model: TFLiteModel) -> str | None:

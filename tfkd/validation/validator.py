@@ -18,7 +18,7 @@ from tfkd.data.lazy import LazySamples
 from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import DeviceError, InputError, ModelError, ToolMissingError
 from tfkd.targets.measurement import Measurement
-from tfkd.validation import keras_rows, task_results, versions
+from tfkd.validation import class_scores, keras_rows, task_results, versions
 from tfkd.validation.contract import Contract, Verdict, judge
 from tfkd.validation.judged_split import as_test_split, outputs_of
 from tfkd.validation.keras_rows import NOT_FINITE, ROLES, Other
@@ -56,6 +56,7 @@ class Validation:
         versions: Versions of Python, of the platform and of the packages.
         task: Name of the task.
         output: Name of the output that was judged, of models with several; None of models with one.
+        outputs: Names of all outputs of the model that is to ship, where one was judged.
     """
 
     rows: tuple[Row, ...]
@@ -68,6 +69,7 @@ class Validation:
     versions: Mapping[str, str]
     task: str = tasks.CLASSIFICATION.name
     output: str | None = None
+    outputs: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str | None:
@@ -90,7 +92,7 @@ class Validation:
         return {
             "schema": SCHEMA,
             "task": self.task,
-            **({} if self.output is None else {"output": self.output}),
+            **({} if self.output is None else {"output": self.output, "outputs": list(self.outputs)}),
             "verdict": self.verdict.to_json(),
             "contract": self.contract.to_json() if self.contract else None,
             "ship": self.ship,
@@ -205,6 +207,7 @@ def validate(
         versions=dict(versions.versions()),
         task=found.name,
         output=output,
+        outputs=getattr(models.get(shipped or ""), "names", ()),
     )
 
 
@@ -228,7 +231,7 @@ class _Test:
             "name": self.split.name,
             "samples": len(self.split),
             "class_names": list(self.split.class_names),
-            "input_shape": x.shapes if isinstance(x := self.split.x, NamedArrays) else list(self.split.input_shape),
+            "input_shape": shape if isinstance(shape := self.split.sample_shape, dict) else list(shape),
             "content_hash": self.split.content_hash,
         }
 
@@ -391,4 +394,6 @@ def _scored(
         },
     )
     reference = others.get("reference")
-    return row.with_scores(score(outputs, test, reference.labels if reference else None))
+    row = row.with_scores(score(outputs, test, reference.labels if reference else None))
+    by_class = class_scores.compute(task_results.real_outputs(model, outputs), test.y, model)
+    return keras_rows.with_class_metrics(row, by_class, others)
