@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import tfkd
 from tfkd import losses
+from tfkd.errors import InputError, ModelError
 
 RNG = np.random.default_rng(0)
 TEACHER = RNG.normal(0, 3, (6, 5))
@@ -522,3 +523,19 @@ def test_build_by_name():
         losses.build("dits")
     with pytest.raises(ValueError, match="dist takes .*gamma.*Received: delta=1"):
         losses.build("dist", delta=1)
+
+
+def test_teacher_bounds_the_error():
+    """The student is worse than the teacher, better, and better by less than the margin."""
+    y = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]], "float32")
+    teacher, student = y + [[1.0, 1.0], [2.0, 0.0], [1.0, -1.0]], y + [[2.0, 0.0], [1.0, 0.0], [0.9, 0.9]]
+    np.testing.assert_allclose(losses.TeacherBounded()(teacher, student, y), [2.0, 0.0, 0.0], rtol=1e-5)
+    bounded = losses.TeacherBounded.from_config(losses.TeacherBounded(margin=0.5).get_config())
+    np.testing.assert_allclose(bounded(teacher, student, y), [2.0, 0.0, 0.81], rtol=1e-5)
+    of_column = losses.TeacherBounded()(teacher[:, :1], student[:, :1], y[:, 0])
+    np.testing.assert_allclose(of_column, [4.0, 0.0, 0.0], rtol=1e-5)
+    assert gradient(losses.TeacherBounded(), teacher, student, y)[1:].any() == 0
+    with pytest.raises(InputError, match="needs labels"):
+        losses.TeacherBounded()(teacher, student)
+    with pytest.raises(ModelError, match="TeacherBounded, labels"):
+        losses.TeacherBounded()(teacher, student, y[:, :1])

@@ -92,9 +92,10 @@ def distill(
     loss: Annotated[
         str | None,
         typer.Option(
-            help="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, sigmoid_target, "
-            "heatmap_target, channel_wise, anchor_target, cosine, relational, or module:function of your own. Default: "
-            "that of the task, such as soft_target for a classification and mean_squared for a regression."
+            help="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, "
+            "teacher_bounded, sigmoid_target, heatmap_target, channel_wise, anchor_target, cosine, relational, "
+            "or module:function of your own. Default: that of the task, such as soft_target for a "
+            "classification and mean_squared for a regression."
         ),
     ] = None,
     temperature: Annotated[

@@ -39,6 +39,7 @@ from tfkd.losses.features import (
 from tfkd.losses.loss import DistillationLoss, value_at
 from tfkd.losses.outputs import CTKD, DIST, DKD, WSLD, FromKeras, MeanSquared, SoftTarget, StandardizedSoftTarget
 from tfkd.losses.positions import ChannelWise
+from tfkd.losses.regression import TeacherBounded
 from tfkd.losses.sigmoid import HeatmapTarget, SigmoidTarget
 from tfkd.models import own_code
 
@@ -49,7 +50,7 @@ __all__ = [
     "CTKD", "DIST", "DKD", "WSLD", "AnchorTarget", "AttentionScores", "AttentionTransfer", "ChannelWise",
     "ContrastiveDistillation", "Cosine", "DistillationLoss", "FromKeras", "HeatmapTarget", "Hint",
     "LocalizationDistillation", "MeanSquared", "ProbabilisticTransfer", "RelationalKD", "SigmoidTarget", "SimKD",
-    "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget", "VariationalInformation", "build",
+    "SimilarityPreserving", "SoftTarget", "StandardizedSoftTarget", "TeacherBounded", "VariationalInformation", "build",
     "build_feature", "get", "value_at",
 ]  # fmt: skip
 
@@ -62,6 +63,7 @@ NAMES: dict[str, type[DistillationLoss]] = {
     "ctkd": CTKD,
     "wsld": WSLD,
     "mean_squared": MeanSquared,
+    "teacher_bounded": TeacherBounded,
     "sigmoid_target": SigmoidTarget,
     "heatmap_target": HeatmapTarget,
     "channel_wise": ChannelWise,

@@ -31,9 +31,10 @@ class Distillation(TrainingConfig):
         default=None,
         examples=["soft_target"],
         description="Distillation loss: soft_target, standardized, dkd, dist, ctkd, wsld, mean_squared, "
-        "sigmoid_target, heatmap_target, channel_wise, anchor_target, cosine, relational, or module:function of your "
-        "own that is called with loss_options and returns a loss, see tfkd.losses. Left out: that of the task, such as "
-        "soft_target for a classification and mean_squared for a regression.",
+        "teacher_bounded, sigmoid_target, heatmap_target, channel_wise, anchor_target, cosine, "
+        "relational, or module:function of your own that is called with loss_options and returns a loss, "
+        "see tfkd.losses. Left out: that of the task, such as soft_target for a classification and "
+        "mean_squared for a regression.",
     )
     loss_options: JsonObject = Field(default={}, description="Other arguments of the distillation loss.")
     features: list[FeaturePair] = Field(default=[], description=(FeaturePair.__doc__ or "").strip())
