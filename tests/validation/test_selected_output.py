@@ -11,16 +11,17 @@ import jsonschema
 import keras
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import tfkd
 from tests.browser_client import Page, node_modules
-from tfkd import targets
+from tfkd import cli, targets
 from tfkd.conversion.signatures import outputs_in_order
 from tfkd.data import as_split
 from tfkd.errors import InputError, ModelError
 from tfkd.report import console
 from tfkd.report.page import markdown
-from tfkd.validation import golden, visits
+from tfkd.validation import golden, several_outputs, visits
 from tfkd.validation.difference import compare
 
 SCHEMA = json.loads(resources.files("tfkd.report").joinpath("schema.json").read_text())
@@ -169,12 +170,71 @@ def test_golden_vectors_hold_every_output(models, tmp_path):
     assert np.array_equal(np.float32(printed.split()), [*vectors.others[1].ravel(), vectors.other_tolerances[1]])
 
 
+@pytest.mark.parametrize("structure", [dict, list])
+def test_signature_has_the_names_of_the_outputs(models, structure):
+    model, file = models[structure]
+    names = outputs_in_order(file.content)
+    assert names == (["kind", "low", "value"] if structure is dict else ["value", "kind", "low"])
+    expected = model(X[:1])
+    found = targets.get("host").run(file, X[:1], latency=False).outputs
+    for name, values in zip(names, found, strict=True):
+        of_keras = expected[name] if structure is dict else expected[names.index(name)]
+        np.testing.assert_allclose(values, of_keras, rtol=1e-5, atol=1e-6)
+
+
+def judged(file, output, labels, task=None, **limits):
+    return tfkd.validate(
+        file, (X, labels), output=output, targets=["host:plain"], task=task, contract=tfkd.Contract(**limits)
+    )
+
+
+@pytest.fixture(scope="module")
+def validations(models):
+    """The validation of each output of the file of a list, whose contract holds."""
+    model, file = models[list]
+    value, kind, low = (one.numpy() for one in model(X))
+    return {
+        "kind": judged(file, "kind", np.where(np.arange(60) % 4, kind.argmax(1), KIND), min_accuracy=60),
+        "value": judged(file, "value", value, max_mae=1.0),
+        "low": judged(file, "low", (low[:, 0] > np.median(low)).astype("int64"), task="binary", min_roc_auc=90),
+    }
+
+
+def test_model_ships_where_the_contract_of_every_output_holds(models, validations, tmp_path):
+    found = several_outputs.judge([*validations.values()])
+    assert (found.status, found.ok, found.missing) == ("SHIP", True, ())
+    assert list(found.validations) == ["value", "kind", "low"]
+    part = several_outputs.judge([validations["kind"], validations["low"]])
+    assert (part.status, part.ok, part.missing) == ("UNKNOWN", False, ("value",))
+    broken = judged(models[list][1], "value", VALUE + 9, max_mae=1.0)
+    assert several_outputs.judge([validations["kind"], broken]).status == "NO"
+    paths = [tfkd.write_report(one, tmp_path / f"{name}.json") for name, one in validations.items()]
+    shipped, lacking = (CliRunner().invoke(cli.app, ["verdict", *map(str, some)]) for some in (paths, paths[1:]))
+    assert (shipped.exit_code, lacking.exit_code) == (0, 1)
+    assert "kind (classification, on host:plain): SHIP." in shipped.stdout
+    assert "kind: not judged" in lacking.stdout
+    assert "Verdict on all outputs: UNKNOWN" in lacking.stdout
+    assert json.loads(CliRunner().invoke(cli.app, ["verdict", str(paths[0]), "--json"]).stdout)["missing"]
+
+
+def test_reports_of_other_files_or_of_no_named_output_are_no_verdict(models, validations, digits_int8, splits):
+    other = judged(models[dict][1], "value", VALUE, max_mae=1.0)
+    for some, message in (
+        ([validations["kind"], other], "all of one file. Received: reports of kind, value, and files of the SHA-256"),
+        ([validations["kind"]] * 2, "one report for each output.*Received: reports of kind, kind"),
+        ([], "Received: reports of no output"),
+        ([tfkd.validate(digits_int8, splits.test.sample(20), targets=["host:plain"])], "a named output.*--output-name"),
+    ):
+        with pytest.raises(InputError, match=message):
+            several_outputs.judge(some)
+
+
 def test_output_that_is_not_named_or_not_there_is_refused(models):
     model, file = models[list]
     with pytest.raises(ModelError, match="one input and one output.*--output-name NAME"):
         tfkd.validate(file, (X, KIND), targets=["host"])
-    with pytest.raises(InputError, match="one of output_0, output_1, output_2. Received: 'kind'.*is the reference"):
-        tfkd.validate(file, (X, KIND), output="kind", targets=["host"])
+    with pytest.raises(InputError, match="one of value, kind, low. Received: 'sort'.*is the reference"):
+        tfkd.validate(file, (X, KIND), output="sort", targets=["host"])
     with pytest.raises(InputError, match="one of value, kind, low. Received: 'sort'"):
         tfkd.validate(file, (X, KIND), output="sort", reference=model, targets=["host"])
     teacher = keras.Model(model.inputs, {"sort": model.outputs[1]})

@@ -15,6 +15,7 @@ from tfkd.cli import (  # noqa: F401  # isort: skip
     distill,
     convert,
     validate,
+    verdict,
     serve,
     diff,
     explain,

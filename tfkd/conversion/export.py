@@ -190,9 +190,10 @@ def _save(model: keras.Model, folder: Path, specs: Nest) -> list[str]:
     values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
     assigns = False
     names: list[str] = []
+    layers = _output_layers(model)
 
     def named(outputs: Nest) -> dict[str, Tensor]:
-        names[:] = signatures.output_names(outputs)
+        names[:] = signatures.output_names(outputs, layers)
         return dict(zip(names, keras.tree.flatten(outputs), strict=True))
 
     def serve(inputs: Nest) -> dict[str, Tensor]:
@@ -215,6 +216,16 @@ def _save(model: keras.Model, folder: Path, specs: Nest) -> list[str]:
     module.variables_outside_keras = list(function.graph.variables)  # a layer may create tf.Variable objects itself
     tf.saved_model.save(module, str(folder), signatures=function)
     return names
+
+
+def _output_layers(model: keras.Model) -> list[str | None]:
+    """The name of the layer that computes each output; None for one that nobody named."""
+    from tfkd.models.outputs import is_unnamed
+
+    if not keras_compat.shows_layers(model):
+        return []
+    producers = [keras_compat.producer(tensor) for tensor in model.outputs]
+    return [None if is_unnamed(layer) else layer.name for layer in producers]
 
 
 def _trace(

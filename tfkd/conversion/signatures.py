@@ -46,11 +46,13 @@ def input_names(names: Iterable[str]) -> list[str]:
     return valid
 
 
-def output_names(outputs: Nest) -> list[str]:
-    """The keys of a dictionary of tensors, and `output_0`, `output_1` and so on for any other structure.
+def output_names(outputs: Nest, layers: Sequence[str | None] = ()) -> list[str]:
+    """The keys of a dictionary of tensors; of any other structure the names of the layers that compute them.
 
     Args:
         outputs: The outputs of a Keras model.
+        layers: Name of the layer of each output of a list; None for one that nobody named, which is `output_0`,
+            `output_1` and so on, by its place.
 
     Returns:
         One name for each tensor, in the order of `keras.tree.flatten`.
@@ -59,9 +61,17 @@ def output_names(outputs: Nest) -> list[str]:
 
     if isinstance(outputs, dict) and not any(map(keras.tree.is_nested, outputs.values())):
         keys = [str(key) for key in keras.tree.flatten({key: key for key in outputs})]
-        if all(re.fullmatch(r"[A-Za-z]\w*", key, re.ASCII) for key in keys):
+        if all(map(_is_name, keys)):
             return keys
-    return [f"output_{index}" for index in range(len(keras.tree.flatten(outputs)))]
+    numbered = [f"output_{index}" for index in range(len(keras.tree.flatten(outputs)))]
+    if not isinstance(outputs, list | tuple) or len(layers) != len(numbered):
+        return numbered
+    found = [name if name and _is_name(name) else other for name, other in zip(layers, numbered, strict=True)]
+    return found if len(set(found)) == len(found) else numbered
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII) is not None
 
 
 def orders(

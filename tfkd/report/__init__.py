@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # One value per epoch, by training and metric: `History.history` of Keras.
     Histories = Mapping[str, Mapping[str, Sequence[float]]]
 
-__all__ = ["SUFFIXES", "check_paths", "rewrite", "write_report"]
+__all__ = ["SUFFIXES", "check_paths", "read", "rewrite", "write_report"]
 
 
 def write_report(
@@ -96,6 +96,18 @@ def rewrite(source: str | os.PathLike[str], path: str | os.PathLike[str], *, ove
     Raises:
         InputError: `source` is no report in JSON; see also `write_report`.
     """
+    return write_report(read(source), path, overwrite=overwrite)
+
+
+def read(source: str | os.PathLike[str]) -> JsonRecord:
+    """The content of a report in JSON.
+
+    Args:
+        source: Folder of a run, or a report in JSON.
+
+    Raises:
+        InputError: `source` is no report in JSON.
+    """
     source = Path(source)
     file = source / "report.json" if source.is_dir() else source
     advice = "Give the folder of a finished run, or a report that tfkd wrote as .json."
@@ -107,7 +119,7 @@ def rewrite(source: str | os.PathLike[str], path: str | os.PathLike[str], *, ove
         raise InputError(f"{file}: must be a report in JSON. Received: {error}. {advice}") from None
     if not isinstance(record, dict):
         raise InputError(f"{file}: must be a report in JSON. Received: {type(record).__name__}. {advice}")
-    return write_report(record, path, overwrite=overwrite)
+    return record
 
 
 def _plain(value: Any) -> Any:
