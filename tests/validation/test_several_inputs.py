@@ -1,7 +1,9 @@
 """Data of models with several inputs, which are found by their names, from `as_split` to the report."""
 
+import concurrent.futures
 import json
 import pickle
+import queue
 import subprocess
 from importlib import resources
 
@@ -13,12 +15,13 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 import tfkd
+from tests.browser_client import Page, node_modules
 from tfkd import cli, data, targets
-from tfkd.conversion import calibration, signatures
+from tfkd.conversion import calibration, file_inputs, signatures
 from tfkd.data.model_inputs import ModelInput
 from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError, ModelError
-from tfkd.validation import golden
+from tfkd.validation import golden, visits
 from tfkd.validation.difference import compare
 
 RNG = np.random.default_rng(0)
@@ -361,14 +364,19 @@ def test_commands_take_an_archive_with_an_array_for_each_input(archive, file, he
     assert json.loads(explained.stdout)["stages"][0]["accuracy"] is not None
 
 
-def test_recipes_say_what_takes_several_inputs(archive, tmp_path):
-    for arguments in (
-        ("train", "resnet8", "--out", tmp_path / "t.keras"),
-        ("init", "--out", tmp_path / "r.toml", "--teacher", "t.keras"),
-    ):
-        result = run(*arguments, "--data", archive)
-        assert result.exit_code == 2, result.output
-        assert "takes samples of one input. Received: the inputs right, user id, age, left" in result.stderr
+def test_served_page_has_an_array_for_each_input(file, splits, tmp_path):
+    phone = targets.get("browser:wait,address=127.0.0.1", litert_js=str(node_modules(tmp_path)), timeout_s=60)
+    urls = queue.Queue()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        start = {"most": 1, "on_start": lambda devices, live: urls.put(devices)}
+        served = pool.submit(visits.serve, file, splits.test, phone, **start)
+        arrays = file_inputs.quantized(file, splits.test.x, "test")
+        outputs = targets.get("host:plain").run(file, arrays, latency=False).outputs
+        page = Page(urls.get(timeout=60), file, arrays, list(outputs))
+        status, shown = page.send(page.record())
+        assert (status, dict(shown["facts"])["Accuracy"]) == (200, "75.00 %")
+        found = visits.validate_visits(file, splits.test, served.result(timeout=60))
+    assert [row.accuracy for row in found.rows] == [0.75, 0.75]
 
 
 def test_pixels_of_one_input_are_scaled():

@@ -69,8 +69,8 @@ class NamedArrays:
 
     def _refuse(self) -> NoReturn:
         raise InputError(
-            f"This step takes samples of one input. Received: the inputs {', '.join(self.arrays)}. Models with several "
-            "are trained by tfkd.Distiller in Python; convert, validate, explain and diff take them."
+            f"This step takes samples of one input. Received: the inputs {', '.join(self.arrays)}. Training, "
+            "convert, validate, explain and diff take several."
         )
 
     @property

@@ -91,8 +91,7 @@ class Split:
 
     def __repr__(self) -> str:
         what = {"values": "values", "multi_hot": "labels", "points": "points"}.get(self.label_kind, "classes")
-        shapes = self.x.shapes if isinstance(self.x, NamedArrays) else self.input_shape
-        return f"<Split {self.name}/{self.role}: {len(self)} x {shapes}, {self.num_classes} {what}>"
+        return f"<Split {self.name}/{self.role}: {len(self)} x {self.sample_shape}, {self.num_classes} {what}>"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -102,6 +101,11 @@ class Split:
             InputError: The samples have several inputs: `x.shapes` has the shape of each.
         """
         return self.x.shape[1:]
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+        """Shape of one sample; of several inputs the shape of each, by name."""
+        return self.x.shapes if isinstance(self.x, NamedArrays) else self.x.shape[1:]
 
     @property
     def num_classes(self) -> int:
@@ -186,21 +190,6 @@ class Split:
             raise InputError(
                 f"Split: {purpose} needs a split with role {' or '.join(roles)}. Received: {self!r}. "
                 f"{reason}: pass the {roles[0]} split that load() returned."
-            )
-
-    def require_one_input(self, what: str) -> None:
-        """Raises for samples of several inputs.
-
-        Args:
-            what: What takes samples of one input only; the beginning of the error message.
-
-        Raises:
-            InputError: The samples have several inputs.
-        """
-        if isinstance(self.x, NamedArrays):
-            raise InputError(
-                f"{what} takes samples of one input. Received: the inputs {', '.join(self.x.arrays)}. Models with "
-                "several are trained by tfkd.Distiller in Python; convert, validate, explain and diff take them."
             )
 
     def take(self, rows: np.ndarray) -> Split:

@@ -17,6 +17,7 @@ from tfkd.distillation.compilation import jit_by_device
 from tfkd.distillation.inputs import first_batches
 from tfkd.distillation.reduction import add_regularization, gatherable, replicas, weighted_mean
 from tfkd.errors import InputError, ModelError
+from tfkd.models import inputs as model_inputs
 from tfkd.models import logits
 
 
@@ -30,7 +31,8 @@ def ensemble(
     """One teacher model that averages several, for the Distiller or a store of soft labels.
 
     Args:
-        models: Models with logits [B, C] of the same classes and inputs of the same shape.
+        models: Models with logits [B, C] of the same classes and inputs of the same shape, of several inputs also of
+            the same names.
         weights: Weight of each model, >= 0; equal by default.
         combine: `probabilities`: the logits are the logarithm of the weighted mean of the softmax outputs. `logits`:
             they are the weighted mean of the logits.
@@ -56,18 +58,27 @@ def ensemble(
         )
     for model in models:
         logits.check_gives_logits("teacher", model)
-    shapes = {(model.input_shape, model.output_shape[1:]) for model in models}
+    several = keras_compat.shows_layers(models[0]) and len(models[0].inputs) > 1
+    shapes = {
+        f"{', '.join(sorted(map(str, model_inputs.of(model)))) if several else model.input_shape} -> "
+        f"{model.output_shape[1:]}"
+        for model in models
+    }
     if len(shapes) > 1:
         raise ModelError(
-            f"ensemble: models must have the same input shape and number of logits. Received: "
-            f"{sorted(map(str, shapes))}. Give them the same inputs and classes."
+            f"ensemble: models must have the same input shape and number of logits. Received: {sorted(shapes)}. Give "
+            "them the same inputs and classes."
         )
-    inputs = keras.Input(models[0].input_shape[1:], name="image")
+    inputs: Nest = (
+        keras.Input(models[0].input_shape[1:], name="image")
+        if not several
+        else {one.name: keras.Input(one.shape, dtype=one.dtype, name=one.name) for one in model_inputs.of(models[0])}
+    )
     terms = []
     for model, weight in zip(models, weights, strict=True):
         share = weight / sum(weights)
         if share > 0:
-            term = ops.cast(model(inputs), "float32")
+            term = ops.cast(model(model_inputs.chosen(model, inputs, "ensemble: a model")), "float32")
             terms.append(ops.log_softmax(term) + math.log(share) if combine == "probabilities" else term * share)
     stacked = ops.stack(terms, axis=0)
     outputs = ops.logsumexp(stacked, axis=0) if combine == "probabilities" else ops.sum(stacked, axis=0)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfkd import tasks
 from tfkd._internal import keras_compat, onednn
-from tfkd._internal.types import JsonObject
+from tfkd._internal.types import JsonObject, Nest
 from tfkd.data import Partner, Split, Splits, augmentations
 from tfkd.data.augmentation import Augment
 from tfkd.data.mixing import Mixing
@@ -24,7 +25,7 @@ from tfkd.distillation.epoch_sync import EpochSync
 from tfkd.distillation.labels.store import SoftLabels
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
-from tfkd.models import logits, own_code
+from tfkd.models import inputs, logits, own_code
 from tfkd.tasks import ScoredTask, Task
 
 
@@ -94,6 +95,7 @@ def fit(
         )
         if not isinstance(model, Distiller):  # which does both itself
             _check_and_build(model, splits.train, task)
+            dataset, validation = _with_inputs(model, dataset), _with_inputs(model, validation)
         keeper = EpochCheckpoint(checkpoint, config.epochs, on_epoch)
         done = keeper.restore(model)
         best = _early_stopping(config, keeper, done, task)
@@ -122,10 +124,21 @@ def fit(
     return keeper.history
 
 
+def _with_inputs(model: keras.Model, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches of several inputs with those of a model, by their names; others as they are."""
+    if not isinstance(dataset.element_spec[0], dict):
+        return dataset
+
+    def with_inputs(x: Nest, y: Nest) -> tuple[Nest, Nest]:
+        return keras.tree.lists_to_tuples(inputs.chosen(model, x, "training: the model")), y  # a list becomes a tensor
+
+    return dataset.map(with_inputs)
+
+
 def _check_and_build(model: keras.Model, train: Split, task: Task) -> None:
     """Checks the outputs of a compiled model, and builds the variables of its optimizer and metrics."""
     check = logits.check_are_logits if task.gives_logits else logits.shape_of_outputs
-    shape = check("student", model, train.x[:8].astype("float32"))
+    shape = check("student", model, inputs.taken(model, train.x[:8], "training: the model"))
     _check_outputs(shape[1:], train, task)
     keras_compat.build_training_state(model, train.y[:8], [shape])
 
@@ -197,7 +210,8 @@ def evaluate(model: keras.Model, split: Split, task: ScoredTask) -> dict[str, fl
         split: Samples and labels.
         task: The task. Its threshold, if it has one, is the probability 0.5.
     """
-    outputs = np.concatenate([model(x, training=False).numpy() for x, _ in split.batches(256)])
+    batches = _with_inputs(model, split.batches(256))
+    outputs = np.concatenate([model(x, training=False).numpy() for x, _ in batches])
     return dict(task.score(outputs, split).values)
 
 
@@ -209,5 +223,6 @@ def accuracy(model: keras.Model, split: Split) -> float:
         split: Samples and labels.
     """
     # Not `predict`, which traces a new graph for each of the many models of a run.
-    correct = sum(int((model(x, training=False).numpy().argmax(-1) == y.numpy()).sum()) for x, y in split.batches(256))
+    batches = _with_inputs(model, split.batches(256))
+    correct = sum(int((model(x, training=False).numpy().argmax(-1) == y.numpy()).sum()) for x, y in batches)
     return correct / len(split)

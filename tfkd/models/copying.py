@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 
 from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest
 from tfkd.errors import InputError, ModelError
+from tfkd.models import inputs as model_inputs
 
 
 def apply_copy(model: keras.Model, x: Nest) -> Nest:
@@ -37,13 +40,13 @@ def apply_copy(model: keras.Model, x: Nest) -> Nest:
     return keras.tree.flatten(outputs)[0] if len(model.outputs) == 1 else outputs
 
 
-def with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+def with_input_shape(model: keras.Model, shape: tuple[int, ...] | Mapping[str, tuple[int, ...]]) -> keras.Model:
     """A model with inputs of fixed shape, of one that leaves dimensions such as height and width open.
 
     Args:
         model: A built model. The result has weights of its own.
-        shape: Shape of one sample, without the batch axis; of several inputs that all have this shape, such as the
-            token ids and the mask of a text model.
+        shape: Shape of one sample, without the batch axis; of several inputs the shape of each by its name, or one that
+            all have, such as the token ids and the mask of a text model.
 
     Returns:
         The new model; `model` itself if its input shape is fixed already.
@@ -57,19 +60,23 @@ def with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
             f"models.with_input_shape: {model.name!r} must be a functional or Sequential model. Received: "
             f"{type(model).__name__}, which shows no layers. Build it with keras.Input of the size used on the device."
         )
-    for tensor in model.inputs:
+    names = model_inputs.names(keras_compat.input_structure(model))
+    shapes = [shape.get(name, ()) if isinstance(shape, Mapping) else shape for name in names]
+    tensors = keras.tree.flatten(keras_compat.input_structure(model))
+    for name, tensor, sizes in zip(names, tensors, shapes, strict=True):
         known = tensor.shape[1:]
-        if len(known) != len(shape) or any(one not in (None, size) for one, size in zip(known, shape, strict=True)):
+        if len(known) != len(sizes) or any(one not in (None, size) for one, size in zip(known, sizes, strict=True)):
             raise InputError(
-                f"models.with_input_shape: input_shape must fit {tuple(known)} of the input {tensor.name!r} of "
+                f"models.with_input_shape: input_shape must fit {tuple(known)} of the input {name!r} of "
                 f"{model.name!r}. Received: {shape}. Give one size for each dimension."
             )
     if all(None not in tensor.shape[1:] for tensor in model.inputs):
         return model
-    inputs = keras.tree.map_structure(
-        lambda tensor: keras.Input(batch_shape=(tensor.shape[0], *shape), dtype=tensor.dtype, name=tensor.name),
-        keras_compat.input_structure(model),
-    )
+    fixed = [
+        keras.Input(batch_shape=(tensor.shape[0], *sizes), dtype=tensor.dtype, name=tensor.name)
+        for tensor, sizes in zip(tensors, shapes, strict=True)
+    ]
+    inputs = keras.tree.pack_sequence_as(keras_compat.input_structure(model), fixed)
     try:
         return keras.Model(inputs, apply_copy(model, inputs), name=model.name)
     except ValueError as error:  # Keras, of a size that is too small for the strides

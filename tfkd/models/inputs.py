@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 
 from tfkd._internal import keras_compat
 from tfkd._internal.types import Nest
+from tfkd.data.lazy import LazySamples
 from tfkd.data.model_inputs import ModelInput, arrays_of, select
 from tfkd.data.named_arrays import NamedArrays
-from tfkd.errors import InputError, ModelError
+from tfkd.errors import InputError, ModelError, TfkdError
 
 
 def names(structure: Nest) -> list[str]:
@@ -63,6 +65,33 @@ def arranged(model: keras.Model, x: NamedArrays, where: str) -> Nest:
         ModelError: The model does not show its inputs.
     """
     return keras.tree.pack_sequence_as(keras_compat.input_structure(model), arrays_of(of(model), x, where))
+
+
+def taken(model: keras.Model, x: np.ndarray | NamedArrays, where: str) -> Nest:
+    """Samples as a model takes them: one array as float32, or the arrays of its inputs, see `arranged`.
+
+    Args:
+        model: A model.
+        x: Samples.
+        where: The model, for messages.
+    """
+    return arranged(model, x, where) if isinstance(x, NamedArrays) else x.astype("float32")
+
+
+def fit(model: keras.Model, x: np.ndarray | LazySamples | NamedArrays) -> bool:
+    """Whether a model takes samples: it has one input of their shape, or there is an array for each of its inputs.
+
+    Args:
+        model: A model. A subclassed one does not tell its inputs, and takes none by this function.
+        x: Samples.
+    """
+    if not isinstance(x, NamedArrays):
+        return getattr(model, "input_shape", None) == (None, *x.shape[1:])
+    try:
+        arranged(model, x[:1], model.name)
+    except TfkdError:
+        return False
+    return True
 
 
 def chosen(model: keras.Model, x: Nest, where: str) -> Nest:

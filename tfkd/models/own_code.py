@@ -37,20 +37,29 @@ def allow(imports: Sequence[str] = (), *, lambdas: bool = False) -> None:
         keras.config.enable_unsafe_deserialization()
 
 
-def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, /, **options: object) -> keras.Model:
+def build_model(
+    name: str, input_shape: tuple[int, ...] | dict[str, tuple[int, ...]], num_classes: int, /, **options: object
+) -> keras.Model:
     """Builds a model by the name of a builder of tfkd, or by a function of the user.
 
     Args:
         name: One of `tfkd.models.NAMES`, or `module:function`. The function is called as
             `function(input_shape, num_classes, **options)` and returns a Keras model.
-        input_shape: Shape of one sample, without the batch axis.
+        input_shape: Shape of one sample, without the batch axis; of several inputs the shape of each, by its name.
         num_classes: Number of classes.
         **options: Further arguments.
 
     Raises:
-        InputError: The builder, module or function does not exist, it raises an error, or returns something else.
+        InputError: The samples have several inputs, which no builder of tfkd takes; or the builder, module or function
+            does not exist, it raises an error, or returns something else.
     """
     if ":" not in name:
+        if isinstance(input_shape, dict):
+            listed = ", ".join(f"{one} {shape}" for one, shape in input_shape.items())
+            raise InputError(
+                f"models.build: the builders of tfkd.models have one input. Received: {name!r} for samples of the "
+                f"inputs {listed}. Give a .keras file, or module:function, which is called with a dict of these shapes."
+            )
         return build(name, input_shape, num_classes, **options)
     return call(name, keras.Model, input_shape, num_classes, **options)
 

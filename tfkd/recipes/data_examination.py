@@ -8,6 +8,7 @@ import numpy as np
 
 from tfkd import data
 from tfkd.data import resemblance
+from tfkd.data.lazy import LazySamples
 from tfkd.recipes.findings import Finding
 
 _FEW_PER_CLASS = 20
@@ -33,7 +34,7 @@ def examine(splits: data.Splits) -> Iterator[Finding]:
         one, second = getattr(splits, name), getattr(splits, other)
         equal = len(one.overlap(second))
         if equal:
-            by_chance = len(one.input_shape) == 1 and equal <= _EQUAL_ROWS * len(second)
+            by_chance = _are_rows(one) and equal <= _EQUAL_ROWS * len(second)
             yield Finding(
                 "error" if other == "test" and not by_chance else "warning",
                 f"Samples of {name} are in {other} too.",
@@ -55,22 +56,34 @@ def examine(splits: data.Splits) -> Iterator[Finding]:
         )
 
 
+def _are_rows(split: data.Split) -> bool:
+    """Whether the samples are rows of a table, those of several inputs all of them."""
+    shapes = split.x.shapes.values() if isinstance(split.x, data.NamedArrays) else (split.input_shape,)
+    return all(len(shape) <= 1 for shape in shapes)
+
+
 def _examine_scales(splits: data.Splits) -> Iterator[Finding]:
-    """Parts in memory whose values have other sizes than those of the training part."""
-    sizes = {
-        split.role: float(np.quantile(np.abs(split.sample(min(_SCALED, len(split))).x[:]), 0.99))
-        for split in splits
-        if len(split) and isinstance(split.x, np.ndarray)
-    }
-    train = sizes.get("train", 0.0)
-    for role, size in sizes.items():
-        if train > 0 and size > 0 and not 1 / _OTHER_SCALE <= size / train <= _OTHER_SCALE:
+    """Parts in memory whose values have other sizes than those of the training part, of several inputs each."""
+    sizes = {split.role: _sizes(split) for split in splits if len(split) and not isinstance(split.x, LazySamples)}
+    for role, by_input in sizes.items():
+        for name, size in by_input.items():
+            train = sizes.get("train", {}).get(name, 0.0)
+            if not (train > 0 and size > 0) or 1 / _OTHER_SCALE <= size / train <= _OTHER_SCALE:
+                continue
             yield Finding(
                 "warning",
                 f"Samples of {role} have another scale than those of train.",
-                f"99% of their values are within {size:.3g}, those of train within {train:.3g}",
+                f"{f'input {name}: ' if name else ''}99% of their values are within {size:.3g}, those of train within "
+                f"{train:.3g}",
                 "Prepare all parts in the same way.",
             )
+
+
+def _sizes(split: data.Split) -> dict[str, float]:
+    """The size that 99% of the values of some samples do not exceed, by the name of the input, empty for one input."""
+    x = split.sample(min(_SCALED, len(split))).x[:]
+    arrays = x.arrays if isinstance(x, data.NamedArrays) else {"": x}
+    return {name: float(np.quantile(np.abs(array), 0.99)) for name, array in arrays.items()}
 
 
 def examine_resemblance(splits: data.Splits) -> Iterator[Finding]:

@@ -67,12 +67,10 @@ def examine(recipe: Recipe, *, progress: Callable[[str], None] = lambda _: None)
 def _load_data(recipe: Recipe) -> tuple[data.Splits, data.Splits]:
     """The data of student and teacher."""
     splits = data.load(recipe.request(), validation=recipe.data.validation, seed=recipe.seed)
-    splits.train.require_one_input("A recipe")
     other = recipe.data.teacher
     if not other:
         return splits, splits
     teacher_splits = data.load(recipe.request(other), validation=recipe.data.validation, seed=recipe.seed)
-    teacher_splits.train.require_one_input("The teacher of a recipe")
     data.Partner(teacher_splits.train, other.pair).lookup(splits.train, recipe.seed)
     return splits, teacher_splits
 
@@ -185,15 +183,15 @@ def _build_student(recipe: Recipe, splits: data.Splits) -> tuple[keras.Model | N
 
 
 def _examine_outputs(student: keras.Model, splits: data.Splits, task: Task) -> Iterator[Finding]:
-    from tfkd.models import logits
+    from tfkd.models import inputs, logits
 
     try:
         if not task.gives_logits:
             logits.check_gives_logits("student", student, activation=False)
             return
         logits.check_gives_logits("student", student)
-        if getattr(student, "input_shape", None) == (None, *splits.train.input_shape):
-            logits.check_are_logits("student", student, splits.train.x[:8].astype("float32"))
+        if inputs.fit(student, splits.train.x):
+            logits.check_are_logits("student", student, inputs.taken(student, splits.train.x[:8], "The student"))
     except InputError as error:
         yield Finding(
             "error",
@@ -317,8 +315,11 @@ def _examine_target(recipe: Recipe, target: Target | str, model: TFLiteModel, sp
             "Install what it needs, or expect no numbers of it: a limit that only it measures stays unknown.",
         )
         return
+    from tfkd.conversion import file_inputs
+
     try:
-        measured = target.run(model, model.quantize_input(splits.train.x[:1]), latency=False)
+        x = file_inputs.quantized(model, splits.train.x[:1], "The student")
+        measured = target.run(model, x, latency=False)
     except DeviceError as error:  # untrained weights may have scales that a kernel cannot represent
         yield Finding(
             "warning",

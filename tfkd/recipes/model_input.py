@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Protocol
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
     import keras
 
+# Tags of the two forms of a key: a value, or a table with the value of each of several inputs.
+VALUE, TABLE = "(value)", "(table)"
+_FORM = Discriminator(lambda given: TABLE if isinstance(given, dict) else VALUE)
 # The keys of a recipe.
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+_Limits = Annotated[list[float], Field(min_length=2, max_length=2)]
+Range = Annotated[Annotated[_Limits, Tag(VALUE)] | Annotated[dict[str, _Limits], Tag(TABLE)], _FORM]
+Preprocess = Annotated[Annotated[str, Tag(VALUE)] | Annotated[dict[str, str], Tag(TABLE)], _FORM]
 INPUT_RANGE = Field(
     default=None,
     examples=[[0, 1]],
     description="What a model from a file expects for the pixels 0 and 255, where they were scaled outside of it. The "
-    "scaling becomes its first layer.",
+    "scaling becomes its first layer. Of several inputs a table: { image = [0, 1] }.",
 )
 PREPROCESS = Field(
     default=None,
     examples=["resnet50"],
     description="The preprocess_input of keras.applications that a model from a file expects instead: tf, torch, "
-    "caffe, or a module such as resnet50.",
+    "caffe, or a module such as resnet50. Of several inputs a table: { image = 'resnet50' }.",
 )
 
 
@@ -90,9 +95,9 @@ class InputSection(Protocol):
     @property
     def model(self) -> str | None: ...
     @property
-    def input_range(self) -> Sequence[float] | None: ...
+    def input_range(self) -> Sequence[float] | Mapping[str, Sequence[float]] | None: ...
     @property
-    def preprocess(self) -> str | None: ...
+    def preprocess(self) -> str | dict[str, str] | None: ...
 
 
 def check(section: InputSection) -> None:
@@ -109,11 +114,14 @@ def check(section: InputSection) -> None:
         raise InputError("input_range and preprocess need path: a builder scales pixels itself. Leave them out.")
     if None not in given:
         raise InputError("input_range and preprocess exclude each other. Leave one out.")
-    if values is not None and values[0] == values[1]:
-        raise InputError(f"input_range must be two different numbers, such as [0, 1]. Received: {values}.")
+    for one in values.values() if isinstance(values, Mapping) else [values] if values is not None else ():
+        if one[0] == one[1]:
+            raise InputError(f"input_range must be two different numbers, such as [0, 1]. Received: {one}.")
 
 
 def declared(section: InputSection) -> ModelInput:
     """The declaration in a table of a recipe."""
     values = section.input_range
+    if isinstance(values, Mapping):
+        return ModelInput({name: (one[0], one[1]) for name, one in values.items()}, section.preprocess)
     return ModelInput(None if values is None else (values[0], values[1]), section.preprocess)

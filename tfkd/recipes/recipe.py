@@ -21,6 +21,7 @@ from tfkd.errors import InputError
 from tfkd.optimization import CHAINED
 from tfkd.recipes.contract_section import ContractSection
 from tfkd.recipes.distillation_section import Distillation
+from tfkd.recipes.model_input import TABLE, VALUE
 from tfkd.recipes.paths import RecipePath, expand
 from tfkd.recipes.search.section import Search
 from tfkd.recipes.section import Section
@@ -213,9 +214,9 @@ def training_config(**settings: Any) -> TrainingConfig:
 
 def _sentence(error: ErrorDetails) -> str:
     """One validation error of pydantic as a sentence: key, what is wrong, value received, what to do."""
-    *table, key = error["loc"] or ("recipe",)
+    *table, key = loc = [part for part in error["loc"] if part not in (VALUE, TABLE)] or ["recipe"]
     # A single table [optimization] is the first of a list, which has no number in the file.
-    where = ".".join(map(str, error["loc"])).replace("optimization.0.", "optimization.") or "recipe"
+    where = ".".join(map(str, loc)).replace("optimization.0.", "optimization.") or "recipe"
     if error["type"] == "extra_forbidden":
         known = _keys(table)
         near = difflib.get_close_matches(str(key), known, n=1)

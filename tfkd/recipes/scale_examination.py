@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd.conversion import input_scale, keras_runs
+from tfkd.data.model_inputs import arrays_of
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.recipes.findings import Finding
 
 if TYPE_CHECKING:
@@ -30,10 +32,18 @@ def examine(model: keras.Model, split: Split) -> Iterator[Finding]:
         model: An untrained student; one that does not take the samples, or does not tell its input, is not examined.
         split: Training samples; those that are all one value tell nothing.
     """
-    if getattr(model, "input_shape", None) != (None, *split.input_shape):  # subclassed models have none
+    from tfkd.models import inputs
+
+    if not inputs.fit(model, split.x):  # subclassed models have no shapes
+        return
+    some = split.sample(min(_ROWS, len(split))).x
+    if isinstance(some, NamedArrays):
+        for one, array in zip(inputs.of(model), arrays_of(inputs.of(model), some, model.name), strict=True):
+            if one.is_float and array.ndim == 2:
+                yield from _examine_columns(array, f"input {one.name}: ")
         return
     if len(split.input_shape) == 1 and model.inputs[0].dtype.startswith("float"):
-        yield from _examine_columns(split)
+        yield from _examine_columns(some.astype("float32"))
     x = split.sample(min(_SAMPLES, len(split))).x.astype("float32")
     _, layers = keras_runs.run(model, x[:1])
     for scale in input_scale.own_scales(layers, x) if x.std() > 0 else ():
@@ -47,8 +57,8 @@ def examine(model: keras.Model, split: Split) -> Iterator[Finding]:
             )
 
 
-def _examine_columns(split: Split) -> Iterator[Finding]:
-    x = split.sample(min(_ROWS, len(split))).x.astype("float32")
+def _examine_columns(x: np.ndarray, where: str = "") -> Iterator[Finding]:
+    """A finding on columns of a table [N, columns] that vary by less than a step of an int8 input."""
     step, deviations = float(np.ptp(x)) / 255, x.std(axis=0)
     lost = np.flatnonzero((deviations > 0) & (deviations < step))
     if len(lost):
@@ -56,8 +66,9 @@ def _examine_columns(split: Split) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "Columns of the table have very different scales.",
-            f"{len(lost)} of {x.shape[1]} columns vary by less than {step:.3g}, a step of an int8 input. Standard "
-            f"deviations are {deviations[few]:.3g} in column {few + 1} and {deviations[most]:.3g} in column {most + 1}",
+            f"{where}{len(lost)} of {x.shape[1]} columns vary by less than {step:.3g}, a step of an int8 input. "
+            f"Standard deviations are {deviations[few]:.3g} in column {few + 1} and {deviations[most]:.3g} in column "
+            f"{most + 1}",
             "Bring the columns to similar ranges in the data: one step size quantizes all of them, and the largest "
             "hide the others from the training.",
         )

@@ -15,7 +15,7 @@ from tfkd.data.reading import HELP, ReadingOptions, Request
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
 from tfkd.optimization import METHODS, check_training
-from tfkd.recipes.model_input import INPUT_RANGE, PREPROCESS, ModelInput, Range, check, declared
+from tfkd.recipes.model_input import INPUT_RANGE, PREPROCESS, ModelInput, Preprocess, Range, check, declared
 from tfkd.recipes.paths import BuilderOptions, RecipePath, expand, weights_files
 from tfkd.recipes.section import Section
 
@@ -125,7 +125,7 @@ class Teacher(TrainingConfig):
     )
 
     input_range: Range | None = INPUT_RANGE
-    preprocess: str | None = PREPROCESS
+    preprocess: Preprocess | None = PREPROCESS
 
     @pydantic.model_validator(mode="after")
     def _check_built_or_loaded(self) -> Self:
@@ -174,7 +174,7 @@ class Student(Section):
         description="A .keras or .h5 file to start from instead of a builder, with its weights.",
     )
     input_range: Range | None = INPUT_RANGE
-    preprocess: str | None = PREPROCESS
+    preprocess: Preprocess | None = PREPROCESS
     inherit: RecipePath | None = Field(
         default=None,
         examples=["teacher.keras"],

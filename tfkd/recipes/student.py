@@ -9,9 +9,10 @@ import keras
 from tfkd import models
 from tfkd._internal import keras_compat
 from tfkd._internal.types import JsonRecord
-from tfkd.data import Split
+from tfkd.data import NamedArrays, Split
+from tfkd.data.model_inputs import arrays_of
 from tfkd.errors import ModelError
-from tfkd.models import output_range, own_code, saved_model
+from tfkd.models import inputs, output_range, own_code, saved_model
 from tfkd.recipes.model_input import ModelInput
 from tfkd.recipes.recipe import Student
 from tfkd.tasks import CLASSIFICATION, Task
@@ -35,9 +36,20 @@ def load(declared: ModelInput, path: str | os.PathLike[str], split: Split, task:
             f"distill: {path} is a SavedModel, which shows no layers to train. It can teach and be converted. Give the "
             ".keras or .h5 file of the student."
         )
-    if keras_compat.shows_layers(student) and len(student.inputs) == 1 and None in student.inputs[0].shape[1:]:
-        student = models.with_input_shape(student, split.input_shape)
+    if keras_compat.shows_layers(student) and any(None in tensor.shape[1:] for tensor in student.inputs):
+        student = models.with_input_shape(student, _shapes(student, split, path))
     return student
+
+
+def _shapes(
+    student: keras.Model, split: Split, path: str | os.PathLike[str]
+) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """The shape of a sample, or of each input of a student that samples of several inputs have."""
+    if not isinstance(split.x, NamedArrays):
+        return split.input_shape
+    taken = inputs.of(student)
+    arrays = arrays_of(taken, split.x[:1], f"distill: {path}")
+    return {one.name: array.shape[1:] for one, array in zip(taken, arrays, strict=True)}
 
 
 def build_for(name: str, split: Split, task: Task = CLASSIFICATION, options: JsonRecord | None = None) -> keras.Model:
@@ -54,7 +66,7 @@ def build_for(name: str, split: Split, task: Task = CLASSIFICATION, options: Jso
     Raises:
         InputError: See `tfkd.models.own_code.build_model`.
     """
-    model = own_code.build_model(name, split.input_shape, task.outputs(split), **(options or {}))
+    model = own_code.build_model(name, split.sample_shape, task.outputs(split), **(options or {}))
     if ":" in name and task.gives_logits:
         return models.load(model)
     if split.label_kind == "values" and ":" not in name:

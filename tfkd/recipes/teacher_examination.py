@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfkd import data
+from tfkd._internal.types import Nest
 from tfkd.data.constant_answer import least_right
 from tfkd.errors import InputError
 from tfkd.recipes.findings import Finding
@@ -56,16 +57,18 @@ def examine(teacher: keras.Model, splits: data.Splits, task: Task = CLASSIFICATI
         splits: The data that the teacher sees.
         task: The task.
     """
+    from tfkd.models import inputs
+
     split = splits.val if len(splits.val) else splits.train
     sample = split.sample(min(_SAMPLES, len(split)))
     found = [*_examine_form(teacher, sample, task)]
     if not _fits(teacher, sample, task):
         return Examination(tuple(found))
-    x, classes = sample.x.astype("float32"), sample.num_classes
+    x, classes = inputs.taken(teacher, sample.x[:], "The teacher"), sample.num_classes
     if not found and task.gives_logits:
         found += _examine_probabilities(teacher, x)
-    outputs = _run(teacher, x)
-    found += _examine_mode(teacher, x[:_REPEATED], outputs[:_REPEATED])
+    outputs = _run(teacher, x, len(sample))
+    found += _examine_mode(teacher, x, outputs[:_REPEATED])
     if isinstance(task, ScoredTask):
         scored = task.score(outputs, sample)
         found += _examine_score(scored, task, len(sample))
@@ -149,14 +152,15 @@ def _examine_form(teacher: keras.Model, sample: data.Split, task: Task) -> Itera
             "Save the teacher with one output of logits [batch, classes]: without a softmax at its end.",
         )
     if not _fits(teacher, sample, task) and isinstance(teacher.output_shape, tuple):
+        shape = teacher.input_shape[1:] if isinstance(teacher.input_shape, tuple) else _inputs_of(teacher)
         yield Finding(
             "error",
             "The teacher does not fit the data.",
-            f"its input is {teacher.input_shape[1:]} and its output {teacher.output_shape[1:]}; the data are "
-            f"{sample.input_shape} with {sample.num_classes} classes, which need "
+            f"its input is {shape} and its output {teacher.output_shape[1:]}; the data are "
+            f"{sample.sample_shape} with {sample.num_classes} classes, which need "
             f"{task.check_outputs(teacher.output_shape[1:], sample) or 'such an output'}",
             _ADD_CHANNELS
-            if (*sample.input_shape, 1) == tuple(teacher.input_shape[1:])
+            if isinstance(sample.sample_shape, tuple) and (*sample.sample_shape, 1) == shape
             else "Give the teacher that was trained on this data set.",
         )
 
@@ -164,15 +168,26 @@ def _examine_form(teacher: keras.Model, sample: data.Split, task: Task) -> Itera
 _ADD_CHANNELS = "Save x with an axis for the channels, x[..., None]: floats [N, H, W] are read as sequences."
 
 
+def _inputs_of(teacher: keras.Model) -> str:
+    """The names and shapes of several inputs."""
+    from tfkd.models import inputs
+
+    return ", ".join(map(str, inputs.of(teacher)))
+
+
 def _fits(teacher: keras.Model, sample: data.Split, task: Task) -> bool:
-    """Whether a teacher has one input and one output of the shapes of the data."""
-    if not isinstance(teacher.input_shape, tuple) or not isinstance(teacher.output_shape, tuple):
+    """Whether a teacher takes the samples, and has one output of the shape of the labels."""
+    from tfkd.models import inputs
+
+    shapes = (teacher.output_shape, teacher.input_shape)
+    if not isinstance(shapes[0], tuple) or task.check_outputs(tuple(shapes[0][1:]), sample) is not None:
         return False
-    shape = tuple(teacher.output_shape[1:])
-    return tuple(teacher.input_shape[1:]) == sample.input_shape and task.check_outputs(shape, sample) is None
+    if isinstance(sample.x, data.NamedArrays):
+        return inputs.fit(teacher, sample.x)
+    return isinstance(shapes[1], tuple) and tuple(shapes[1][1:]) == sample.input_shape  # of any batch size
 
 
-def _examine_probabilities(teacher: keras.Model, x: np.ndarray) -> Iterator[Finding]:
+def _examine_probabilities(teacher: keras.Model, x: Nest) -> Iterator[Finding]:
     """Outputs that are probabilities by their values."""
     from tfkd.models import logits
 
@@ -187,15 +202,19 @@ def _examine_probabilities(teacher: keras.Model, x: np.ndarray) -> Iterator[Find
         yield Finding("warning", "The teacher may return probabilities.", str(hint.message), "Check its last layer.")
 
 
-def _run(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    batches = [np.asarray(model(x[i : i + 128], training=False), "float32") for i in range(0, len(x), 128)]
-    return np.concatenate(batches)
+def _run(model: keras.Model, x: Nest, count: int, batch: int = 128) -> np.ndarray:
+    """The outputs of a model for the first `count` samples of arrays in the structure of its inputs."""
+    import keras
+
+    parts = [slice(i, min(i + batch, count)) for i in range(0, count, batch)]
+    batches = [keras.tree.map_structure(lambda array, part=part: array[part], x) for part in parts]
+    return np.concatenate([np.asarray(model(one, training=False), "float32") for one in batches])
 
 
-def _examine_mode(teacher: keras.Model, x: np.ndarray, outputs: np.ndarray) -> Iterator[Finding]:
+def _examine_mode(teacher: keras.Model, x: Nest, outputs: np.ndarray) -> Iterator[Finding]:
     """Outputs that depend on chance, or on the rest of the batch: a layer runs in training mode."""
-    first, second = _run(teacher, x), _run(teacher, x)
-    alone = np.concatenate([_run(teacher, x[i : i + 1]) for i in range(len(x))])
+    count = len(outputs)
+    first, second, alone = _run(teacher, x, count), _run(teacher, x, count), _run(teacher, x, count, batch=1)
     scale = max(float(np.abs(outputs).max()), 1e-6)
     for what, other in (("from call to call", second), ("with the rest of the batch", alone)):
         change = float(np.abs(other - first).max()) / scale
@@ -216,7 +235,7 @@ def _examine_accuracy(
 
     from tfkd.conversion import input_scale
 
-    x, y, classes = sample.x.astype("float32"), sample.y, sample.num_classes
+    y, classes = sample.y, sample.num_classes
     confusion = confusion_matrix(y, outputs.argmax(-1), labels=range(classes))
     if (order := class_order.better(confusion)) is not None:
         yield Finding(
@@ -226,10 +245,11 @@ def _examine_accuracy(
             "Reorder the labels or the teacher's outputs.",
         )
         return
-    better = input_scale.find_better(teacher, sample, input_scale.common_scales(x))
+    x = None if isinstance(sample.x, data.NamedArrays) else sample.x.astype("float32")
+    better = None if x is None else input_scale.find_better(teacher, sample, input_scale.common_scales(x))
     most = float(np.bincount(y).max() / len(y))
     least = least_right(len(y), most)
-    if better is not None and not better.less_confident:
+    if better is not None and x is not None and not better.less_confident:
         yield Finding(
             "error",
             "The teacher expects inputs of another range.",
@@ -237,7 +257,7 @@ def _examine_accuracy(
             "Declare the range of its training: input_range = [0, 1] or [-1, 1] in [teacher], on the command line "
             "--teacher-range 0,1 or -1,1. Or give the data in its range.",
         )
-    elif better is not None and better.before.loss > np.log(classes):
+    elif better is not None and x is not None and better.before.loss > np.log(classes):
         yield Finding(
             "warning",
             "The teacher may expect inputs of another range.",

@@ -19,6 +19,7 @@ from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import kinds
 from tfkd.data.loading import load
+from tfkd.data.named_arrays import NamedArrays
 from tfkd.data.reading import Request
 from tfkd.data.sources import NAMES, SOURCES, folder, manifest, npy, npz
 from tfkd.distillation.training_config import TrainingConfig
@@ -114,8 +115,8 @@ def write(
     return path
 
 
-def _task_and_student(request: Request) -> tuple[tasks.Task, JsonObject]:
-    """The task and a student for it, as tables and arrays, or the names of files, show them.
+def _task_and_student(request: Request) -> tuple[tasks.Task, JsonObject | None]:
+    """The task and a student for it, as tables and arrays, or the names of files, show them; None for several inputs.
 
     Files of images and sounds are not read, which may take long, and wrong data are left to the doctor.
     """
@@ -128,14 +129,14 @@ def _task_and_student(request: Request) -> tuple[tasks.Task, JsonObject]:
             files = folder.kind_of(request.path)
         if files is None and source in (manifest.SOURCE, npy.SOURCE, npz.SOURCE):
             train = load(request).train
-    if train is not None:
-        train.require_one_input("init: a recipe")
     if request.task is not None:
         task = tasks.get(request.task)
     elif train is not None:
         task = tasks.find(train)
     else:
         task = next((one for one in tasks.TASKS.values() if one.labels == kind), tasks.CLASSIFICATION)
+    if train is not None and isinstance(train.x, NamedArrays):
+        return task, None
     are_waves = files is kinds.SOUNDS and request.options.features == "none"
     if task.name in _STUDENTS or (train is None and not are_waves) or (train and len(train.input_shape) == 3):
         return task, _STUDENTS.get(task.name, _OF_IMAGES)
@@ -152,6 +153,11 @@ def _values(request: Request, teacher: str, student: str | None) -> JsonObject:
     data, options = request.reference, request.options
     task, suggested = _task_and_student(request)
     is_classification = task.is_classification
+    if student is None and suggested is None:
+        raise InputError(
+            "init: samples of several inputs need --student, since the builders of tfkd.models have one. Received: "
+            f"none, and the data {data}. Give a .keras file, or module:function."
+        )
     if student is not None:
         suggested = {"path" if student.endswith((".keras", ".h5", ".hdf5")) else "model": student}
     reading = {name: getattr(options, name) for name in options.given}

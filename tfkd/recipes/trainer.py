@@ -150,9 +150,7 @@ class Trainer:
         self.partner = data.Partner(self.teacher_splits.train, other.pair) if other else None
 
     def _load_data(self, source: data.Request) -> data.Splits:
-        splits = data.load(source, validation=self.recipe.data.validation, seed=self.recipe.seed)
-        splits.train.require_one_input("A recipe")
-        return splits
+        return data.load(source, validation=self.recipe.data.validation, seed=self.recipe.seed)
 
     def of(self, recipe: Recipe, steps: Steps | None = None) -> Trainer:
         """The trainer of another recipe with the same data.

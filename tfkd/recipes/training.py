@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from tfkd import data, losses, models, optimization, tasks
 from tfkd._internal import atomic
 from tfkd._internal.types import JsonObject, JsonRecord
 from tfkd.data import Splits
+from tfkd.data.lazy import LazySamples
 from tfkd.distillation import training_defaults
 from tfkd.distillation.checkpoints import OnEpoch
 from tfkd.distillation.distiller import Distiller
@@ -25,7 +25,7 @@ from tfkd.distillation.loggers import Loggers
 from tfkd.distillation.training import accuracy, evaluate, fit
 from tfkd.distillation.training_config import TrainingConfig
 from tfkd.errors import InputError
-from tfkd.models import logits, own_code, saving
+from tfkd.models import inputs, logits, own_code, saving
 from tfkd.optimization import Optimized
 from tfkd.recipes import data_examination, doctor, scale_examination, teacher_examination
 from tfkd.recipes import student as students
@@ -205,7 +205,6 @@ def train(
     """
     _check(job)
     splits = data.load(job.data)
-    splits.train.require_one_input("Training on the command line")
     task = job.task(splits)
     if not task.is_classification:
         on_note(f"Task: {task.name} (labels: {splits.train.label_kind}).")
@@ -284,7 +283,7 @@ def _examine_data(settings: Distillation, splits: Splits, on_note: Callable[[str
         InputError: A training or validation sample is in the test split too.
     """
     found = [*doctor.examine_settings(settings.alpha, settings.temperature)]
-    if isinstance(splits.train.x, np.ndarray):
+    if not isinstance(splits.train.x, LazySamples):
         found += data_examination.examine(splits)
     for finding in found:
         if finding.severity == "warning":
@@ -309,7 +308,7 @@ def _examine_teacher(
 
 
 def _compare_teacher(teacher: Examination, student: keras.Model, splits: Splits, task: Task) -> Finding | None:
-    if getattr(student, "input_shape", None) != (None, *splits.val.input_shape):
+    if not inputs.fit(student, splits.val.x):
         return None  # refused later, with the reason; or subclassed, which has no such shape
     if isinstance(task, tasks.ScoredTask):
         if task.check_outputs(tuple(student.output_shape[1:]), splits.val) is not None:

@@ -79,7 +79,8 @@ def find(split: Split, outputs: int | None = None, name: str | None = None) -> T
         name: Name that the user gave; None to find it from labels and model.
 
     Raises:
-        InputError: There is no task of that name, the labels are not those of the task, or all have one class.
+        InputError: There is no task of that name, the labels are not those of the task, all have one class, or the
+            task takes samples of one input.
     """
     if split.label_kind == "classes" and split.num_classes < 2:
         raise InputError(
@@ -89,7 +90,13 @@ def find(split: Split, outputs: int | None = None, name: str | None = None) -> T
     if name is not None:
         task = get(name)
         task.check_labels(split)
-        return task.for_data(split)
-    if split.label_kind == "classes":
-        return binary.TASK if outputs == 1 and split.num_classes == 2 else classification.TASK
-    return next(task for task in TASKS.values() if task.labels == split.label_kind).for_data(split)
+    elif split.label_kind == "classes":
+        task = binary.TASK if outputs == 1 and split.num_classes == 2 else classification.TASK
+    else:
+        task = next(task for task in TASKS.values() if task.labels == split.label_kind)
+    if task.takes_one_input and isinstance(split.sample_shape, dict):
+        raise InputError(
+            f"task {task.name!r} takes samples of one input. Received: the inputs {', '.join(split.sample_shape)} of "
+            f"{split.name!r}. Put them into one array, or choose another task."
+        )
+    return task.for_data(split)

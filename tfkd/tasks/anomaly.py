@@ -45,6 +45,7 @@ class Anomaly(ScoredTask):
         Metric("f1", "F1"),
         Metric("reconstruction_mse", "MSE of normal samples", "value", larger_is_better=False, high=math.inf),
     )
+    takes_one_input = True
     soft_loss = "mean_squared"
     gives_logits = False
     has_threshold = True

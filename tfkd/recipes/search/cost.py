@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from tfkd._internal.types import JsonObject, JsonRecord
+from tfkd.conversion import file_inputs
 from tfkd.errors import InputError, ModelError
 from tfkd.report import words
 from tfkd.validation.contract import LABELS, RUNS, Check, Contract, judge
@@ -180,7 +181,7 @@ def _convert(student: keras.Model, recipe: Recipe, train: Split, path: Path) -> 
 def _run(model: TFLiteModel, target: Target, train: Split, teacher_bytes: int | None) -> Row:
     """One inference of an untrained model on a target, with its latency."""
     row = Row("candidate", target.spec, model.size_bytes, None, 1, teacher_bytes=teacher_bytes)
-    inputs = model.quantize_input(train.x[:1].astype("float32"))
+    inputs = file_inputs.quantized(model, train.x[:1], "search: the student")
     try:
         measured = target.for_any_weights().run(model, inputs, latency=True)
     except (ModelError, InputError) as error:
