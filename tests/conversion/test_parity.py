@@ -298,6 +298,11 @@ def test_keras_model_computes_at_least_the_samples_that_are_compared(budget, stu
     assert least <= reference.most(student) <= min(3 * least, reference.MOST)
 
 
+@pytest.mark.parametrize(("macs", "samples"), [(1e5, 16), (3e7, 8), (3e8, 4), (4e9, 2)])
+def test_large_models_are_compared_on_fewer_samples(macs, samples):
+    assert reference._within(2.5e8, macs) == samples
+
+
 def test_generated_inputs_are_in_the_range_of_the_first_layer():
     pixels = keras.Input((4, 4, 1))
     model = keras.Model(pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))

@@ -36,7 +36,7 @@ from tfkd._internal import isolation
 from tfkd.conversion import engines, fault_location
 from tfkd.conversion.engines import MICRO, PLAIN, XNNPACK, Sample
 from tfkd.conversion.fault_location import Conversion
-from tfkd.conversion.reference import MOST, Reference
+from tfkd.conversion.reference import HUGE, MOST, Reference
 from tfkd.conversion.tflite import TFLiteModel
 from tfkd.errors import DeviceError, ModelError
 
@@ -167,7 +167,8 @@ def compare(
     # The engine that runs at the same time, in another process.
     beside = MICRO if micro else XNNPACK if large and XNNPACK in names else None
     few = max(2, int(_MICRO_BUDGET // max(model.macs, 1))) if micro else len(moved)
-    options = {"what": what, "content": model.content, "files": _COPIES}
+    # To move all constants of a huge model takes as long as to run it; they are so many that one copy tells enough.
+    options = {"what": what, "content": model.content, "files": 1 if model.macs > HUGE else _COPIES}
     results: dict[str, tuple[engines.Rows, engines.Rows] | str] = {}
     with contextlib.ExitStack() as children:
         run = children.enter_context(isolation.prepared("tfkd.conversion.litert:load"))

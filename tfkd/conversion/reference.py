@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST = 16
 _FEWEST = 4
+# A model of more multiply-accumulates than this, such as ResNet-50 with 4e9, computes fewer samples.
+HUGE, _FEWEST_OF_HUGE = 1e9, 2
 # Multiply-accumulates of all samples together, so that the comparison takes about a second.
 _BUDGETS = {"int16x8": 1e8}
 _BUDGET = 2.5e8
@@ -55,13 +57,18 @@ class Reference(NamedTuple):
 
 
 def count(model: TFLiteModel, mode: str) -> int:
-    """The number of samples on which a model is compared, 4..16: fewer for a large model."""
-    return int(np.clip(_BUDGETS.get(mode, _BUDGET) // max(model.macs, 1), _FEWEST, MOST))
+    """The number of samples on which a model is compared, 2..16: fewer for a large model."""
+    return _within(_BUDGETS.get(mode, _BUDGET), model.macs)
 
 
 def most(model: keras.Model) -> int:
-    """The number of samples of which a Keras model computes the outputs, 4..16: at least `count` of its .tflite."""
-    return int(np.clip(2 * _BUDGET // keras_runs.multiplications(model), _FEWEST, MOST))
+    """The number of samples of which a Keras model computes the outputs, 2..16: at least `count` of its .tflite."""
+    return _within(_BUDGET, keras_runs.multiplications(model) / 2)
+
+
+def _within(budget: float, macs: float) -> int:
+    """The number of samples that take so many multiply-accumulates together, but not too few."""
+    return int(np.clip(budget // max(macs, 1), _FEWEST_OF_HUGE if macs > HUGE else _FEWEST, MOST))
 
 
 def usable(data: SampleData, source: Source, seed: int) -> Samples | None:
@@ -250,7 +257,7 @@ def _reference(
 
 def _outputs(compute: Callable[[Sample], list[np.ndarray]], rows: list[Sample], batched: bool) -> list[Sample]:
     """The outputs of each sample. Where one call on all samples gives the same, that is used, since it is faster."""
-    if batched and len(rows) > 1:
+    if batched and len(rows) > 2:  # two are computed singly anyway
         try:
             outputs = compute([np.concatenate(arrays) for arrays in zip(*rows, strict=True)])
         except Exception:  # the user's code may take single samples only
