@@ -155,8 +155,12 @@ def test_what_takes_one_input_is_refused_by_name(what, folder, tmp_path):
 
 @pytest.mark.parametrize("kind", ["abnormal", "boxes", "points", "masks"])
 def test_labels_of_one_array_are_refused_by_name(kind):
-    y = {"abnormal": np.zeros(COUNT, bool), "points": np.zeros((COUNT, 2, 3)), "masks": np.zeros((COUNT, 4, 4), int)}
-    y = y.get(kind, np.tile([0.1, 0.1, 0.5, 0.5, 0.0], (COUNT, 1, 1)))
+    kinds = {
+        "abnormal": np.zeros(COUNT, bool),
+        "points": np.zeros((COUNT, 2, 3)),
+        "masks": np.zeros((COUNT, 4, 4), int),
+    }
+    y = kinds.get(kind, np.tile([0.1, 0.1, 0.5, 0.5, 0.0], (COUNT, 1, 1)))
     parts = [({one: array[rows] for one, array in X.items()}, y[rows]) for rows in (slice(0, 180), slice(180, COUNT))]
     with pytest.raises(InputError, match="takes samples of one input. Received: the inputs left, right, side"):
         tasks.find(data.from_arrays(*parts, labels=kind).train)
