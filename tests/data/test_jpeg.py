@@ -28,13 +28,17 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(lazy, "IN_MEMORY_BYTES", 1)
     noise = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
     image = Image.fromarray(noise).resize((83, 61))
-    exif = Image.Exif()
-    exif[0x0112] = 3  # upside down
+    turned, upright, little = Image.Exif(), Image.Exif(), Image.Exif()
+    turned[0x0112], upright[0x0112], little[0x0112] = 3, 1, 3  # upside down, and not
+    little.endian = "<"
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         for name, settings in FORMS.items():
             image.save(tmp_path / label / name, **settings)
-        image.save(tmp_path / label / "turned.jpg", exif=exif)
+        image.save(tmp_path / label / "turned.jpg", exif=turned)
+        image.save(tmp_path / label / "upright.jpg", exif=upright)
+        image.save(tmp_path / label / "turned_by_xmp.jpg", xmp=b'<x tiff:Orientation="6"/>')
+        image.save(tmp_path / label / "turned_little_endian.jpg", exif=little)
         image.convert("L").save(tmp_path / label / "gray.jpg")
         image.convert("CMYK").save(tmp_path / label / "cmyk.jpg")
         image.resize((50, 40)).save(tmp_path / label / "small.jpg")
@@ -48,8 +52,10 @@ def folder(tmp_path, monkeypatch):
         {"image_size": (40, 40), "crop": "center"},
         {"image_size": (90, 70), "crop": "pad", "resize": "lanczos"},
         {"image_size": (61, 30), "resize": "nearest"},
+        {"image_size": (37, 53), "resize": "bilinear_aliased"},
+        {"image_size": (40, 40), "resize": "bilinear_aliased", "crop": "center"},
     ],
-    ids=["decoded", "center", "pad", "nearest"],
+    ids=["decoded", "center", "pad", "nearest", "aliased", "aliased_center"],
 )
 def test_batches_have_the_pixels_of_pillow(folder, options):
     train = data.load(folder, color="rgb", validation=0, **options).train

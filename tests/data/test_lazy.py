@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -163,3 +164,22 @@ def test_npy_folder_with_fewer_labels_than_samples_is_refused(tmp_path):
     np.save(tmp_path / "y_train.npy", np.arange(30) % 3)
     with pytest.raises(InputError, match="y_train must have the length of x_train. Received: 30 labels for 60 samples"):
         data.load(tmp_path)
+
+
+@pytest.mark.parametrize("failing", [(), (0,), (2,), (0, 1, 2), (1,)], ids=["none", "first", "last", "all", "middle"])
+def test_batches_at_which_a_look_up_raises_have_their_step(failing):
+    rows = tf.data.Dataset.from_tensor_slices(tf.range(5, dtype=tf.int64)).batch(2)
+    rows = rows.concatenate(tf.data.Dataset.from_tensors(tf.zeros(0, tf.int64)))
+
+    def look_up(found):
+        checks = [tf.debugging.assert_none_equal(found // 2, tf.constant(step, tf.int64)) for step in failing]
+        with tf.control_dependencies(checks):
+            return 10 * found
+
+    dataset = lazy.first_tried(tf.data.Dataset.zip(rows, tf.data.Dataset.from_tensors(7).repeat()), look_up)
+    found = {int(step): (int(at), x.tolist()) for step, at, x, _, _ in dataset.as_numpy_iterator()}
+    expected = [[0, 10], [20, 30], [40]]
+    assert list(found) == [0, 1, 2]
+    assert {step: x for step, (at, x) in found.items() if at == step} == {
+        step: x for step, x in enumerate(expected) if step not in failing
+    }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfkd.cli.application import Json, Overwrite, TFLiteFile, command, print_result, progress_of
-from tfkd.data.reading import CROPS, RESIZES
+from tfkd.data.reading import CROPS, FILTERS
 from tfkd.errors import InputError, ToolMissingError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def export_c(
         ),
     ] = None,
     resize: Annotated[
-        str, typer.Option(help=f"Filter that resized the images of the training, for --camera: {', '.join(RESIZES)}.")
+        str, typer.Option(help=f"Filter that resized the images of the training, for --camera: {', '.join(FILTERS)}.")
     ] = "bilinear",
     crop: Annotated[
         str,

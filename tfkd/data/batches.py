@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from tfkd._internal.types import Nest, Tensor
 from tfkd.data import label_augmentation
 from tfkd.data.augmentation import Augment, augment_batch, view_seeds
-from tfkd.data.lazy import LazySamples, model_input_lookup, sample_size
+from tfkd.data.lazy import LazySamples, as_model_input, first_tried, lookups, sample_size
 from tfkd.data.mixing import Mixing
 from tfkd.data.named_arrays import NamedArrays
 from tfkd.errors import InputError
@@ -50,6 +50,8 @@ class SoftLabelInputs(NamedTuple):
     soft_labels: Tensor | Mapping[str, Tensor]
     student: Nest
 
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # What a batch has for a model: samples, of several inputs by name; for the teacher too where it sees others, or with
 # its stored logits.
@@ -216,24 +218,52 @@ def batch_dataset(
     counter = EpochCounter()
     make_batch = _batch_function(samples, augment, seed, soft_labels, partner, move)
 
-    # AutoGraph is kept away from the functions: it would take time for each and turn our errors into errors of its own.
-    plain = tf.autograph.experimental.do_not_convert
+    def rows_of(epoch: tf.Tensor) -> tf.Tensor:
+        rows = tf.range(len(samples), dtype=tf.int64)
+        if not shuffle:
+            return rows
+        return tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([tf.constant(seed, tf.int64), epoch]))
 
     def order(_: tf.Tensor) -> tf.data.Dataset:
         epoch = counter.variable.assign_add(1)
-        rows = tf.range(len(samples), dtype=tf.int64)
-        if shuffle:
-            rows = tf.random.experimental.stateless_shuffle(rows, seed=tf.stack([tf.constant(seed, tf.int64), epoch]))
-        epochs = tf.data.Dataset.from_tensors(epoch).repeat()
-        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(rows).batch(batch_size), epochs)
+        rows = rows_of(epoch)
+        batches = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
+        if fast:  # `first_tried` needs an end
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(rows[:0]))
+        return tf.data.Dataset.zip(batches, tf.data.Dataset.from_tensors(epoch).repeat())
 
-    dataset = tf.data.Dataset.from_tensors(0).flat_map(plain(order))
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-len(samples) // batch_size)))
     make = make_batch if mixing is None else _mixed(make_batch, mixing, samples, seed)
-    dataset = dataset.map(plain(make), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    with tf.device("CPU:0"):
+        *fast, look_up = lookups(samples.x)
+
+    def batch(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
+        return make(look_up(rows), rows, epoch)
+
+    def tried_batch(
+        step: tf.Tensor, found: tf.Tensor, x: Nest, rows: tf.Tensor, epoch: tf.Tensor
+    ) -> tuple[Inputs, tf.Tensor]:
+        def again() -> tuple[Nest, tf.Tensor]:
+            missing = rows_of(epoch)[step * batch_size : (step + 1) * batch_size]
+            return look_up(missing), missing
+
+        return make(*tf.cond(step == found, lambda: (x, rows), again), epoch)
+
+    dataset = tf.data.Dataset.from_tensors(0).flat_map(_plain(order))
+    dataset = first_tried(dataset, fast[0]) if fast else dataset
+    dataset = dataset.map(
+        _plain(tried_batch if fast else batch), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-len(samples) // batch_size)))
     dataset = dataset.prefetch(_PREFETCHED)
     dataset.epoch = counter
     return dataset
+
+
+def _plain(function: _Function) -> _Function:
+    """A function that AutoGraph leaves alone: it would take time for it and turn our errors into errors of its own."""
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def _batch_function(
@@ -243,17 +273,20 @@ def _batch_function(
     soft_labels: TeacherLogits | Mapping[str, TeacherLogits] | None,
     partner: TeacherSamples | None,
     move: label_augmentation.Mover | None,
-) -> Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
-    """A function (rows [B], epoch) -> (inputs, labels [B]); `move` moves the labels as `augment` moves the samples."""
+) -> Callable[[Nest, tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
+    """A function (x [B, ...], rows [B], epoch) -> (inputs, labels [B]).
+
+    `move` moves the labels as `augment` moves the samples.
+    """
     import tensorflow as tf
 
     with tf.device("CPU:0"):  # tf.data runs on the CPU: data placed on a GPU would be copied twice
-        find_x, y, ids = model_input_lookup(samples.x), tf.constant(samples.y), tf.constant(samples.ids)
+        y, ids = tf.constant(samples.y), tf.constant(samples.ids)
         find_logits = None if soft_labels is None else _logits_lookup(soft_labels, samples, augment)
         find_partner = None if partner is None else partner.lookup(samples, seed)
 
-    def make_batch(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
-        batch, batch_ids = find_x(rows), tf.gather(ids, rows)
+    def make_batch(x: Nest, rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
+        batch, batch_ids = as_model_input(x), tf.gather(ids, rows)
         labels = tf.gather(y, rows)
         if find_logits is not None:
             student, teacher_logits = find_logits(batch, rows, batch_ids, epoch)
@@ -292,16 +325,19 @@ def _logits_lookup(
 
 
 def _mixed(
-    make_batch: Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]], mixing: Mixing, samples: Samples, seed: int
-) -> Callable[[tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
-    """A function (rows [B], epoch) -> (mixed inputs, mixed labels float32 [B, C])."""
+    make_batch: Callable[[Nest, tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]],
+    mixing: Mixing,
+    samples: Samples,
+    seed: int,
+) -> Callable[[Nest, tf.Tensor, tf.Tensor], tuple[Inputs, tf.Tensor]]:
+    """A function (x [B, ...], rows [B], epoch) -> (mixed inputs, mixed labels float32 [B, C])."""
     import tensorflow as tf
 
     with tf.device("CPU:0"):
         ids = tf.constant(samples.ids)
 
-    def make(rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
-        x, y = make_batch(rows, epoch)
+    def make(found: Nest, rows: tf.Tensor, epoch: tf.Tensor) -> tuple[Inputs, tf.Tensor]:
+        x, y = make_batch(found, rows, epoch)
         one_seed = view_seeds(tf.gather(ids, rows[:1]), epoch, seed=seed)[0]
         return mixing(x, tf.one_hot(y, samples.num_classes), tf.random.fold_in(one_seed, _MIXING))
 

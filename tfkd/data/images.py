@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from tfkd.data import jpeg, lazy
+from tfkd.data import interpolation, jpeg, lazy
 from tfkd.data.lazy import LazySamples
-from tfkd.data.reading import ReadingOptions
+from tfkd.data.reading import ALIASED, ReadingOptions
 from tfkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def fitted(pixels: np.ndarray, options: ReadingOptions) -> np.ndarray:
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     gray = options.color == "gray" or (options.color is None and image.mode == "L")
-    array = np.asarray(_fitted(image.convert("L" if gray else "RGB"), options))
+    mode = "L" if gray else "RGB"
+    array = np.asarray(_fitted(image if image.mode == mode else image.convert(mode), options))
     return array[..., None] if array.ndim == 2 else array
 
 
@@ -126,9 +127,12 @@ def _fitted(image: Image.Image, options: ReadingOptions) -> Image.Image:
 
     if options.image_size is None:
         return image
-    size, resampling = options.image_size[::-1], Image.Resampling[options.resize.upper()]
+    size = options.image_size[::-1]
     if image.size == size:
         return image
+    if options.resize == ALIASED:
+        return Image.fromarray(interpolation.fitted(np.asarray(image), size, options.crop))
+    resampling = Image.Resampling[options.resize.upper()]
     if options.crop == "center":
         return ImageOps.fit(image, size, resampling)
     if options.crop == "pad":
@@ -272,9 +276,19 @@ class ColorReader(ImageReader):
         """A function of the numbers of images, int64 [B], that returns them, uint8 [B, H, W, 3]."""
         import tensorflow as tf
 
-        resize = None if self._options.image_size is None else lambda pixels: fitted(pixels, self._options)
-        prefix, files = self._files
-        return jpeg.lookup(lambda row: prefix + tf.gather(files, row), self.sample_shape, self.read, resize)
+        options, (prefix, files) = self._options, self._files
+
+        def resize(pixels: tf.Tensor) -> tf.Tensor:
+            if options.resize == ALIASED and options.crop == "none":
+                return tf.cast(tf.round(tf.image.resize(pixels, options.image_size)), tf.uint8)
+            return tf.numpy_function(lambda image: fitted(image, options), [pixels], tf.uint8)
+
+        return jpeg.lookup(
+            lambda row: prefix + tf.gather(files, row),
+            self.sample_shape,
+            self.read,
+            None if options.image_size is None else resize,
+        )
 
     @functools.cached_property
     def _files(self) -> tuple[bytes, tf.Tensor]:

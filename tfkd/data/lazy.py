@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -152,7 +152,11 @@ def sample_size(x: np.ndarray | LazySamples | NamedArrays) -> int:
     return sum(map(math.prod, shapes))
 
 
-def model_input_lookup(x: np.ndarray | LazySamples | NamedArrays) -> Callable[[tf.Tensor], Nest]:
+# A function of rows [B], as a tensor, that returns these samples [B, ...]; of several inputs by name.
+Lookup: TypeAlias = "Callable[[tf.Tensor], Nest]"
+
+
+def model_input_lookup(x: np.ndarray | LazySamples | NamedArrays) -> Lookup:
     """A function of rows [B], as a tensor, that returns these samples as models take them.
 
     Args:
@@ -163,32 +167,97 @@ def model_input_lookup(x: np.ndarray | LazySamples | NamedArrays) -> Callable[[t
     """
     import tensorflow as tf
 
-    if isinstance(x, NamedArrays):
-        lookups = {name: row_lookup(array) for name, array in x.arrays.items()}
-        return lambda rows: {name: find(rows) for name, find in lookups.items()}
-    find_x = row_lookup(x)
-    return lambda rows: tf.cast(find_x(rows), tf.float32)
+    functions = lookups(x)
+    if len(functions) == 1:
+        return lambda rows: as_model_input(functions[0](rows))
+    return lambda rows: as_model_input(
+        first_success(tf.data.Dataset.from_tensors(rows), functions).get_single_element()
+    )
 
 
-def row_lookup(x: np.ndarray | LazySamples) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function of rows [B], as a tensor, that returns these samples [B, ...] as a tensor of the type of x.
+def as_model_input(samples: Nest) -> Nest:
+    """Samples of a look-up as models take them: float32 [B, ...]; of several inputs in their own types."""
+    import tensorflow as tf
+
+    return samples if isinstance(samples, dict) else tf.cast(samples, tf.float32)
+
+
+def first_success(dataset: tf.data.Dataset, functions: Sequence[Callable[..., Nest]]) -> tf.data.Dataset:
+    """A data set of one element: what the first of the functions returns that raises no error.
 
     Args:
-        x: Samples [N, ...]: an array, which is copied into a constant if it is small, or `LazySamples`.
+        dataset: The arguments of the functions, one element.
+        functions: The functions; an error of the last one is raised.
+    """
+    *before, last = map(dataset.map, functions)
+    for found in reversed(before):
+        last = found.ignore_errors().concatenate(last)
+    return last.take(1)
+
+
+def first_tried(dataset: tf.data.Dataset, look_up: Lookup) -> tf.data.Dataset:
+    """The samples of batches by a look-up that may raise, which is prepared once: `first_success` takes longer.
+
+    Args:
+        dataset: Batches (rows [B], epoch), and one without rows at the end.
+        look_up: Function of rows.
+
+    Returns:
+        For each batch but the empty one (step, found_step, x, rows, epoch). Where the look-up raised, found_step, x and
+        rows are those of the next batch at which it did not.
     """
     import tensorflow as tf
 
+    plain = tf.autograph.experimental.do_not_convert
+
+    def attempt(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[Nest, ...]:
+        return step, look_up(batch[0]), *batch
+
+    def with_expected(expected: tf.Tensor, found: tuple[Nest, ...]) -> tuple[tf.Tensor, tuple[Nest, ...]]:
+        return found[0] + 1, (expected, *found)
+
+    def with_missing(expected: tf.Tensor, *found: Nest) -> tf.data.Dataset:
+        end = found[0] + tf.cast(tf.size(found[2]) > 0, tf.int64)
+        repeated = (tf.data.Dataset.from_tensors(one).repeat() for one in found)
+        return tf.data.Dataset.zip(tf.data.Dataset.range(expected, end), *repeated)
+
+    tried = dataset.enumerate().map(plain(attempt), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    tried = tried.ignore_errors().scan(tf.constant(0, tf.int64), plain(with_expected))
+    return tried.flat_map(plain(with_missing))
+
+
+def lookups(x: np.ndarray | LazySamples | NamedArrays) -> tuple[Lookup, ...]:
+    """Functions that return the same samples by their rows, the fastest first.
+
+    All but the last raise where they cannot read a sample. The last one reads all, or its error names the file.
+
+    Args:
+        x: Samples [N, ...]: an array, which is copied into a constant if it is small, `LazySamples`, or `NamedArrays`.
+    """
+    import tensorflow as tf
+
+    if isinstance(x, NamedArrays):
+        return _by_name({name: lookups(array) for name, array in x.arrays.items()})
     if isinstance(x, np.ndarray) and x.nbytes <= IN_MEMORY_BYTES:
         constant = tf.constant(x)
-        return lambda rows: tf.gather(constant, rows)
-    if isinstance(x, LazySamples) and hasattr(x.reader, "lookup"):  # without Python
-        with tf.device("CPU:0"):
-            numbers = tf.constant(x.rows)
-        find = x.reader.lookup()
-        return lambda rows: find(tf.gather(numbers, rows))
+        return (lambda rows: tf.gather(constant, rows),)
     shape, dtype = x.shape[1:], tf.as_dtype(x.dtype)
 
     def look_up(rows: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(lambda found: x[found], [rows], dtype), (None, *shape))
 
-    return look_up
+    if not (isinstance(x, LazySamples) and hasattr(x.reader, "lookup")):
+        return (look_up,)
+    with tf.device("CPU:0"):
+        numbers = tf.constant(x.rows)
+    find = x.reader.lookup()  # without Python
+    return lambda rows: find(tf.gather(numbers, rows)), look_up
+
+
+def _by_name(functions: dict[str, tuple[Lookup, ...]]) -> tuple[Lookup, ...]:
+    """The look-ups of several inputs, each with the fastest of its functions, and each with the last one."""
+
+    def of(place: int) -> Lookup:
+        return lambda rows: {name: each[place](rows) for name, each in functions.items()}
+
+    return (of(0), of(-1)) if any(len(each) > 1 for each in functions.values()) else (of(0),)

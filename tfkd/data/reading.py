@@ -13,7 +13,10 @@ from tfkd.errors import InputError
 
 COLORS = ("rgb", "gray")
 # Filters of Pillow. All but nearest average over the pixels that a smaller image leaves out (antialiasing).
-RESIZES = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+# The filter of TensorFlow and Keras, see `tfkd.data.interpolation`.
+ALIASED = "bilinear_aliased"
+RESIZES = (*FILTERS, ALIASED)
 CROPS = ("none", "center", "pad")
 FEATURES = ("none", "log_mel", "mfcc")
 CONTENTS = ("image", "caption")
@@ -30,7 +33,8 @@ class ReadingOptions:
     Args:
         image_size: (height, width) in pixels of all images; None if all files have one size.
         color: `rgb` or `gray`; None for gray if all files are, else rgb.
-        resize: One of `RESIZES`, the filter of Pillow; all but `nearest` are antialiased.
+        resize: One of `RESIZES`: a filter of Pillow, all but `nearest` antialiased; or `bilinear_aliased`, which
+            interpolates between four pixels, as `keras.utils.image_dataset_from_directory` does.
         crop: How an image of another shape than `image_size` fits: `none` stretches it, `center` cuts its longer side
             off equally at both ends, `pad` adds black borders.
         skip_broken: Whether a file that cannot be read is left out and counted, instead of being an error.

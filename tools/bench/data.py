@@ -7,6 +7,7 @@ process, or of the largest of its children if that is larger.
     python tools/bench/data.py --images 100000 --side 224
     python tools/bench/data.py --images 300 --steps label --model resnet50
     python tools/bench/data.py --images 4000 --file-side 320 --steps read   # files that are resized
+    python tools/bench/data.py --images 4000 --file-side 320 --steps read --resize bilinear_aliased
     python tools/bench/data.py --startup 1000000                            # a tree of tiny files, and a manifest
 """
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[2_000, 20_000], help="numbers of images to compare")
     parser.add_argument("--side", type=int, default=224, help="height and width of the samples")
     parser.add_argument("--file-side", type=int, help="height and width of the files; by default that of the samples")
+    parser.add_argument("--resize", default="bilinear", help="filter of tfkd that resizes the files")
     parser.add_argument("--contents", type=int, default=500, help="different files; the others are hard links to them")
     parser.add_argument("--startup", type=int, help="only measure the time to the first batch of so many tiny files")
     parser.add_argument("--folder", type=Path, default=Path("bench-images"), help="folder of the generated files")
@@ -145,7 +147,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         print(f"{name}: {found[f'{name}_s']} s, {found[f'{name}_peak_mb']:,} MB", file=sys.stderr, flush=True)
         started = time.monotonic()
 
-    train, val, test = tfkd.data.load(folder, image_size=size)
+    train, val, test = tfkd.data.load(folder, image_size=size, resize=options.resize)
     lap("load")
     if options.steps in ("all", "read"):
         found |= read(train, len(val), folder, options)
@@ -173,7 +175,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def read(train: Any, validation: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Images per second and processor time per image of tfkd, Keras, and TensorFlow with an antialiased filter.
 
-    Keras resizes without antialiasing, which reads four pixels for each one; tfkd averages over all.
+    Keras resizes without antialiasing, which reads four pixels for each one; tfkd averages over all, except with
+    `--resize bilinear_aliased`.
     """
     import keras
     import tensorflow as tf

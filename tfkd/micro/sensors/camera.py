@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tfkd.data.reading import ReadingOptions
+from tfkd.data import interpolation
+from tfkd.data.reading import ALIASED, FILTERS, ReadingOptions
 from tfkd.errors import InputError
 from tfkd.micro import task_code
 from tfkd.micro.c_context import CTYPES, array_text
@@ -41,7 +42,7 @@ class Camera:
         width: Pixels of a row, 1..4096.
         height: Rows of an image, 1..4096.
         pixels: Key of `FORMATS`.
-        resize: Filter of the training, one of `tfkd.data.reading.RESIZES`.
+        resize: Filter of the training, one of `tfkd.data.reading.FILTERS`.
         crop: How images of another aspect ratio fitted, one of `tfkd.data.reading.CROPS`.
         input_range: What the model expects for the pixels 0 and 255; None for 0 and 255 themselves.
 
@@ -68,6 +69,11 @@ class Camera:
                 "160x120:rgb565."
             )
         ReadingOptions(image_size=(self.height, self.width), resize=self.resize, crop=self.crop)  # checks both
+        if self.resize == ALIASED:
+            raise InputError(
+                f"export-c: the C of a camera has the filters {', '.join(FILTERS)}. Received: resize={ALIASED!r}, "
+                "which needs floats. Train with another filter, or resize in the application as tf.image.resize does."
+            )
         task_code.check_range(self.input_range)
 
     @classmethod
@@ -174,9 +180,15 @@ def _placed(camera: Camera, size: tuple[int, int]) -> tuple[list[_Taps], list[_T
     own = (camera.width, camera.height)
     boxes, inner = [(0.0, float(length)) for length in own], size
     if own != size and camera.crop == "center":
-        boxes = _centered(own, size)
+        left, top, right, bottom = interpolation.centered(own, size)
+        boxes = [(left, right), (top, bottom)]
     elif own != size and camera.crop == "pad":
-        inner = _contained(own, size)
+        inner = interpolation.contained(own, size)
+        if min(inner) < 1:
+            raise InputError(
+                f"export-c: crop=pad must leave a pixel of an image. Received: {own[0]}x{own[1]} for "
+                f"{size[0]}x{size[1]}. Use crop=center or crop=none."
+            )
     found = []
     for length, (start, end), kept, whole in zip(own, boxes, inner, size, strict=True):
         nearest = camera.resize == "nearest"
@@ -186,32 +198,6 @@ def _placed(camera: Camera, size: tuple[int, int]) -> tuple[list[_Taps], list[_T
         after = whole - kept - before
         found.append([*[_Taps(0, (0,))] * before, *taps, *[_Taps(length - 1, (0,))] * after])
     return found[0], found[1]
-
-
-def _centered(own: tuple[int, int], size: tuple[int, int]) -> list[tuple[float, float]]:
-    """The part of an image that `center` keeps, from and to of columns and rows."""
-    ratio, kept = size[0] / size[1], [float(own[0]), float(own[1])]
-    if own[0] / own[1] > ratio:
-        kept[0] = ratio * own[1]
-    elif own[0] / own[1] < ratio:
-        kept[1] = own[0] / ratio
-    starts = [(length - part) * 0.5 for length, part in zip(own, kept, strict=True)]
-    return [(start, start + part) for start, part in zip(starts, kept, strict=True)]
-
-
-def _contained(own: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The largest size of an image within another, with its own aspect ratio."""
-    ratio, wanted = own[0] / own[1], size[0] / size[1]
-    if ratio > wanted:
-        inner = size[0], round(own[1] / own[0] * size[0])
-    else:
-        inner = (round(own[0] / own[1] * size[1]), size[1]) if ratio < wanted else size
-    if min(inner) < 1:
-        raise InputError(
-            f"export-c: crop=pad must leave a pixel of an image. Received: {own[0]}x{own[1]} for {size[0]}x{size[1]}. "
-            "Use crop=center or crop=none."
-        )
-    return inner
 
 
 def _step(start: float, end: float, size: int) -> float:

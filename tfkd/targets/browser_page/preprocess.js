@@ -78,6 +78,7 @@ function rounded(x) {
 
 function resized(image, size, filter, box) {
   if (filter === "nearest") return nearest(image, size, box);
+  if (filter === "bilinear_aliased") return aliased(image, size, box);
   const across = pass(image, weights(image.width, box[0], box[2], size[0], filter), true);
   return pass(across, weights(image.height, box[1], box[3], size[1], filter), false);
 }
@@ -93,6 +94,40 @@ function nearest(image, [width, height], box) {
     }
   }
   return { data: result, width, height, channels };
+}
+
+// As tf.image.resize with its defaults, in float32, rounded: tfkd.data.interpolation.
+function aliased(image, [width, height], box) {
+  const { data, channels } = image, result = new Uint8ClampedArray(width * height * channels);
+  const columns = neighbours(image.width, box[0], box[2], width);
+  let at = 0;
+  for (const [above, below, down] of neighbours(image.height, box[1], box[3], height)) {
+    for (const [left, right, across] of columns) {
+      for (let c = 0; c < channels; c++) {
+        const [top, bottom] = [above, below].map((row) => {
+          const from = row * image.width;
+          return between(data[(from + left) * channels + c], data[(from + right) * channels + c], across);
+        });
+        result[at++] = rounded(between(top, bottom, down));
+      }
+    }
+  }
+  return { data: result, width, height, channels };
+}
+
+// Numbers in float32 have their result rounded once, as if it had been computed so.
+function between(one, other, share) {
+  return Math.fround(one + Math.fround(Math.fround(other - one) * share));
+}
+
+// The two sources that each place of the result lies between, and the share of the second one.
+function neighbours(length, start, end, size) {
+  const first = Math.fround(start), step = Math.fround(span(start, end) / size);
+  return Array.from({ length: size }, (_, place) => {
+    const at = Math.fround(Math.fround(Math.fround(Math.fround(place + 0.5) * step) - 0.5) + first);
+    const low = Math.floor(at), limited = (x) => Math.min(Math.max(x, 0), length - 1);
+    return [limited(low), limited(Math.ceil(at)), Math.fround(at - low)];
+  });
 }
 
 // Pillow keeps the ends of a part of a picture in float32.
