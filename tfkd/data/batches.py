@@ -246,7 +246,8 @@ def batch_dataset(
             missing = rows_of(epoch)[step * batch_size : (step + 1) * batch_size]
             return look_up(missing), missing
 
-        return make(*tf.cond(step == found, lambda: (x, rows), again), epoch)
+        samples_of_step, rows_of_step = tf.cond(step == found, lambda: (x, rows), again)
+        return make(samples_of_step, rows_of_step, epoch)
 
     dataset = tf.data.Dataset.from_tensors(0).flat_map(_plain(order))
     dataset = first_tried(dataset, fast[0]) if fast else dataset
