@@ -105,8 +105,10 @@ class Floats(Ops):
 
     def any(self, x: int, kind: str) -> int:
         """An op of a kind, with values for which it has a result."""
-        if kind in ("RSQRT", "SQRT"):  # of squares above 0
+        if kind in ("RSQRT", "SQRT"):  # of values above 0: the interpreter's QUANTIZE of NaN is undefined
             x = self.op("SQUARE", [self.pair(x, "ADD")], [self.floats(self.shape(x))])
+            above = self.constants(self.shape(x)[-1:])
+            x = self.op("ADD", [x, above], [self.floats(self.shape(x))], schema.AddOptionsT())
         if kind in _VALUES:
             return self.op(kind, [x], [self.floats(self.shape(x))])
         if kind in _PAIRS:
