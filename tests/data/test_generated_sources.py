@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tfkd.data.frame_labels import IGNORED
 from tfkd.data.sources import commands, gaits, gestures
 
 SMALL = {gestures: (60,), gaits: (6, 10), commands: (200,)}
@@ -25,13 +26,13 @@ def runs(labels):
 
 def test_gestures_have_the_movements_of_their_classes():
     x, y = gestures.generate(120)
-    assert set(np.unique(y)) == {gestures.IGNORED, *range(len(gestures.CLASS_NAMES))}
+    assert set(np.unique(y)) == {IGNORED, *range(len(gestures.CLASS_NAMES))}
     shakes, largest = [], []
     for signal, labels in zip(x, y, strict=True):
         for start, end, number in runs(labels):
             if not 0 < number < len(gestures.CLASS_NAMES):
                 continue
-            assert labels[start - 1] == labels[end] == gestures.IGNORED
+            assert labels[start - 1] == labels[end] == IGNORED
             part = signal[start:end] - signal[start:end].mean(axis=0)
             largest.append((number, np.argmax(np.std(part, axis=0))))
             if gestures.CLASS_NAMES[number] == "shake":
@@ -41,7 +42,7 @@ def test_gestures_have_the_movements_of_their_classes():
     for name, axes in (("shake", [0]), ("circle", [0, 1]), ("lift", [2])):
         found = [axis for number, axis in largest if gestures.CLASS_NAMES[number] == name]
         assert np.mean(np.isin(found, axes)) > 0.9
-    padded = [signal for signal, labels in zip(x, y, strict=True) if (labels[-5:] == gestures.IGNORED).all()]
+    padded = [signal for signal, labels in zip(x, y, strict=True) if (labels[-5:] == IGNORED).all()]
     assert padded
     assert all((one[-5:] == 0).all() for one in padded)
 
