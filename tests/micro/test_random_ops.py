@@ -109,6 +109,15 @@ def test_space_to_batch_pads_with_the_zero_point(tmp_path: Path) -> None:
     assert np.array_equal(native(tmp_path, [micro.emit(content)], [rows])[0], expected)
 
 
+def test_absolute_values_are_scaled_by_a_quotient_in_double_precision(tmp_path: Path) -> None:
+    made = Net(random.Random(0), "int16")
+    x = made.tensor((1, 1), scales=[0.07097730040550232])
+    made.graph.inputs.append(x)
+    content = made.bytes(made.op("ABS", [x], [made.tensor((1, 1), scales=[0.13035601377487183])]))
+    rows = np.array([[-16791]], "int16")  # 9142.49997; by a quotient in single precision 9142.50022
+    assert native(tmp_path, [micro.emit(content)], [rows])[0] == interpret([content], [rows])[0] == 9142
+
+
 def test_computed_rows_outside_of_a_table_are_its_last_one(tmp_path: Path) -> None:
     made = Ops(random.Random(0))
     x = made.input((1, 7, 1))

@@ -226,8 +226,6 @@ def rescale(graph: Graph, op: Op) -> list[Layer]:
     if source.elements != output.elements or (op.kind != "QUANTIZE" and source.dtype != output.dtype):
         raise Unsupported(f"sizes or types of {source.name!r} and {output.name!r} do not fit. The file is damaged")
     factor = 1.0 if op.kind == "RELU6" else source.scale / output.scale
-    if op.kind == "ABS":  # TensorFlow Lite Micro divides the scales in float32
-        factor = float(np.float32(source.scale) / np.float32(output.scale))
     negative = source.scale * op.options["Alpha"] / output.scale if op.kind == "LEAKY_RELU" else factor
     pairs = [arithmetic.quantize_multiplier(real) for real in (factor, max(0.0, negative))]
     if negative < 0 or max(shift for _, shift in pairs) > _MOST_SHIFT[source.dtype]:

@@ -125,9 +125,8 @@ def _requantize(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
 
 
 def _absolute(op: Op, source: Tensor, output: Tensor) -> Callable[[int], int]:
-    scale = float(np.float32(source.scale) / np.float32(output.scale))  # divided in float32
-    multiplier, shift = arithmetic.quantize_multiplier(scale)
-    if scale == 1:
+    multiplier, shift = arithmetic.quantize_multiplier(source.scale / output.scale)
+    if source.scale == output.scale:
         return lambda x: abs(x - source.zero_point) + output.zero_point
     return lambda x: arithmetic.multiply(abs(x - source.zero_point), multiplier, shift) + output.zero_point
 
