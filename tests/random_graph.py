@@ -274,7 +274,7 @@ class Net:
         shape, (step, zero) = self.shape(x), self.steps(x)
         kinds = ["LOGISTIC", "TANH", "RELU", "RELU6", "LEAKY_RELU", "QUANTIZE"]
         kind = self.random.choice([*kinds, "HARD_SWISH"] if self.dtype == "int8" else kinds)
-        if kind == "HARD_SWISH" and step > 2:  # the interpreter wants less than 128 steps of the output in one of the input
+        if kind == "HARD_SWISH" and step > 2:  # the interpreter needs 128 steps of the output for one of the input
             kind = "RELU"
         options = schema.LeakyReluOptionsT(alpha=self.random.uniform(0.01, 0.9)) if kind == "LEAKY_RELU" else None
         if kind == "RELU6":
