@@ -6,6 +6,7 @@ It runs native code on the model, which may crash: call it in a child process on
 from __future__ import annotations
 
 import importlib
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfkd.conversion.tflite import TFLiteModel
+from tfkd.errors import ModelError
 
 if TYPE_CHECKING:
     from tflite_micro import runtime
@@ -62,7 +64,11 @@ class MicroInterpreter:
     def _start(self) -> runtime.Interpreter:
         from tflite_micro import runtime
 
-        return runtime.Interpreter.from_bytes(self._content, arena_size=_ARENA_BYTES)
+        try:
+            return runtime.Interpreter.from_bytes(self._content, arena_size=_ARENA_BYTES)
+        except (IndexError, KeyError, TypeError, AttributeError, struct.error, OverflowError) as error:
+            # It reads the tables of a damaged file in Python.
+            raise ModelError(f"TensorFlow Lite Micro cannot read the file: {error}. Make the file again.") from None
 
 
 def _reset_restores_variables(model: TFLiteModel) -> bool:
