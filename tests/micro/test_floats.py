@@ -146,6 +146,49 @@ def test_floats_inside_compute_the_bits_of_tflite_micro(tmp_path: Path) -> None:
     check_bits(range(2 * len(FLOATS)), tmp_path)
 
 
+def beyond(kind: str) -> bytes:
+    """A model with an op whose result is beyond float32, such as 1 / 0, or is -0 for a 0."""
+    made = Floats(random.Random(0))
+    shape = (1, 2, 8)
+    x = made.input(shape)
+    made.graph.tensors[x].quantization = schema.QuantizationParametersT(
+        scale=np.array([0.5], "f4"), zeroPoint=np.array([0])
+    )
+    y = made.op("DEQUANTIZE", [x], [made.floats(shape)])
+
+    def op(kind: str, a: float | int, b: float | int, fused: int = 0) -> int:
+        inputs = [made.tensor((1,), "float32", np.array([i], "f4")) if isinstance(i, float) else i for i in (a, b)]
+        options = getattr(schema, f"{kind.capitalize()}OptionsT")(fusedActivationFunction=fused)
+        return made.op(kind, inputs, [made.floats(shape)], options)
+
+    if kind in ("RELU", "MAXIMUM"):
+        found = made.op("EXP", [op("MUL", y, 100.0)], [made.floats(shape)])
+        if kind == "RELU":
+            found = made.op(kind, [found], [made.floats(shape)])
+        least = made.tensor((1,), "float32", np.array([1e38], "f4"))
+        found = op("DIV", 1e38, made.op("MAXIMUM", [found, least], [made.floats(shape)]))
+    elif kind == "ABS":
+        found = op("MUL", op("DIV", 1.0, made.op("ABS", [op("MUL", y, -0.0)], [made.floats(shape)])), 1e-37)
+    elif kind == "FULLY_CONNECTED":
+        weights = made.tensor((8, 8), "float32", np.full((8, 8), 3e38, "f4"))
+        options = schema.FullyConnectedOptionsT(keepNumDims=True)
+        found = op("MUL", made.op(kind, [y, weights, -1], [made.floats(shape)], options), 1e-38)
+    else:
+        found = op("MUL", op("DIV", 1.0, y, fused=kind == "DIV RELU"), y)
+    out = made.tensor(shape, scales=[0.25], zero_points=[3])
+    return made.bytes(made.op("QUANTIZE", [found], [out]))
+
+
+def test_results_beyond_float32_are_those_of_tflite_micro(tmp_path: Path) -> None:
+    kinds = ("ABS", "DIV", "DIV RELU", "FULLY_CONNECTED", "MAXIMUM", "RELU")
+    models = [beyond(kind) for kind in kinds]
+    inputs = [np.random.default_rng(0).integers(-2, 3, (20, 2, 8)).astype("int8")] * len(models)
+    expected = interpret(models, inputs)
+    assert [kind for kind, rows in zip(kinds, expected, strict=True) if not rows.size] == []
+    programs = [micro.emit(content, name=f"n{i}") for i, content in enumerate(models)]
+    assert differing(kinds, native(tmp_path, programs, inputs), expected) == []
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize("flags", [SANITIZED, ("-O3", "-march=native")], ids=["sanitized", "fused"])
 def test_many_floats_inside_compute_the_bits_of_tflite_micro(flags: tuple[str, ...], tmp_path: Path) -> None:

@@ -35,9 +35,11 @@ typedef struct {
     int32_t zero_point;
 } tfkd_float_steps_params;
 
-/* activation: the number of TensorFlow Lite's enum: 0 none, 1 RELU, 2 RELU_N1_TO_1, 3 RELU6 */
+/* activation: the number of TensorFlow Lite's enum: 0 none, 1 RELU, 2 RELU_N1_TO_1, 3 RELU6. Where these have no limit,
+ * the largest float is one: an infinite result becomes that number. */
 TFKD_INLINE float tfkd_float_activation(float x, int32_t activation) {
     const float least = activation == 2 ? -1.0f : 0.0f, most = activation == 2 ? 1.0f : 6.0f;
+    if (activation < 2 && tfkd_bits(x) << 1 == 0xff000000u) x = tfkd_float(tfkd_bits(x) - 1);
     if (activation == 0) return x;
     if (x < least) return least;
     return activation != 1 && x > most ? most : x;
@@ -52,11 +54,11 @@ TFKD_INLINE void tfkd_float_values(const tfkd_float_values_params *p, const floa
     for (int32_t i = 0; i < p->count; i++) {
         const float x = in[i];
         switch (flags) {
-            case TFKD_FLOAT_ABS: out[i] = x < 0 ? -x : x; break;
+            case TFKD_FLOAT_ABS: out[i] = tfkd_float(tfkd_bits(x) & 0x7fffffffu); break;
             case TFKD_FLOAT_EXP: out[i] = tfkd_exp(x); break;
             case TFKD_FLOAT_LOGISTIC: out[i] = tfkd_float_logistic(x); break;
             case TFKD_FLOAT_NEG: out[i] = -x; break;
-            case TFKD_FLOAT_RELU: out[i] = tfkd_float_activation(x, 1); break;
+            case TFKD_FLOAT_RELU: out[i] = x < 0 ? 0.0f : x; break; /* an infinite value stays so */
             case TFKD_FLOAT_RELU6: out[i] = tfkd_float_activation(x, 3); break;
             case TFKD_FLOAT_RSQRT: out[i] = 1.0f / tfkd_sqrt(x); break;
             case TFKD_FLOAT_SQRT: out[i] = tfkd_sqrt(x); break;
@@ -65,15 +67,15 @@ TFKD_INLINE void tfkd_float_values(const tfkd_float_values_params *p, const floa
     }
 }
 
-TFKD_INLINE float tfkd_float_pair(float x, float y, int flags) {
+TFKD_INLINE float tfkd_float_pair(float x, float y, int32_t activation, int flags) {
     switch (flags) {
-        case TFKD_FLOAT_ADD: return x + y;
-        case TFKD_FLOAT_DIV: return x / y;
+        case TFKD_FLOAT_ADD: return tfkd_float_activation(x + y, activation);
+        case TFKD_FLOAT_DIV: return tfkd_float_activation(x / y, activation);
         case TFKD_FLOAT_MAXIMUM: return x > y ? x : y;
         case TFKD_FLOAT_MINIMUM: return x < y ? x : y;
-        case TFKD_FLOAT_MUL: return x * y;
+        case TFKD_FLOAT_MUL: return tfkd_float_activation(x * y, activation);
         case TFKD_FLOAT_SQUARED_DIFFERENCE: return (x - y) * (x - y);
-        default: return x - y;
+        default: return tfkd_float_activation(x - y, activation);
     }
 }
 
@@ -85,6 +87,6 @@ TFKD_INLINE void tfkd_float_pairs(const tfkd_float_pairs_params *p, const float 
                 const float *x = in1 + a * p->stride1[0] + b * p->stride1[1] + c * p->stride1[2];
                 const float *y = in2 + a * p->stride2[0] + b * p->stride2[1] + c * p->stride2[2];
                 for (int32_t d = 0; d < p->size[3]; d++, x += p->stride1[3], y += p->stride2[3])
-                    *out++ = tfkd_float_activation(tfkd_float_pair(*x, *y, flags), p->activation);
+                    *out++ = tfkd_float_pair(*x, *y, p->activation, flags);
             }
 }

@@ -24,7 +24,8 @@ typedef struct {
 } tfkd_float_dense_params;
 
 TFKD_INLINE float tfkd_float_reduced(const tfkd_float_reduction_params *p, const float *from, int flags) {
-    float sum = flags < TFKD_FLOAT_REDUCE_MAX ? 0.0f : *from;
+    const uint32_t largest = flags == TFKD_FLOAT_REDUCE_MAX ? 0xff7fffffu : 0x7f7fffffu; /* of either sign */
+    float sum = flags < TFKD_FLOAT_REDUCE_MAX ? 0.0f : tfkd_float(largest);
     for (int32_t i = 0; i < p->summed[0]; i++)
         for (int32_t j = 0; j < p->summed[1]; j++)
             for (int32_t k = 0; k < p->summed[2]; k++) {
