@@ -28,13 +28,19 @@ def calibration_error(probabilities, y):
     return 100 * total
 
 
-@pytest.mark.parametrize("activation", ["linear", "softmax"])
-def test_values_are_those_of_other_implementations(activation):
+@pytest.mark.parametrize(
+    ("activation", "shown"),
+    [("linear", "linear"), ("softmax", "softmax"), ("softmax", "linear"), ("sigmoid", "sigmoid")],
+    ids=["logits", "softmax", "hidden softmax", "sigmoid"],
+)
+def test_values_are_those_of_other_implementations(activation, shown):
     y = RNG.integers(0, 4, 400)  # of five classes one never occurs among the labels
     logits = RNG.normal(size=(400, 5)) + 2 * np.eye(5)[y]
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    if activation == "sigmoid":
+        probabilities = 1 / (1 + np.exp(-logits))
     outputs = logits if activation == "linear" else probabilities
-    found = class_scores.compute(outputs, y, ends(activation))
+    found = class_scores.compute(outputs, y, ends(shown))  # such as the mean of two models hides its softmax
     assert found.values["macro_f1"] == pytest.approx(100 * f1_score(y, outputs.argmax(1), average="macro"))
     assert found.values["ece"] == pytest.approx(calibration_error(probabilities, y))
     values = class_scores.metrics_of(found, {"reference": (found, True)})

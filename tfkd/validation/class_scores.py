@@ -64,7 +64,8 @@ def compute(outputs: np.ndarray, y: np.ndarray, model: keras.Model | TFLiteModel
     samples; the probabilities are those of the model at the temperature 1.
 
     Args:
-        outputs: Logits, or probabilities where the model ends in a softmax, [N, C].
+        outputs: Logits or probabilities, [N, C]: probabilities where the model ends in a softmax or a sigmoid, or where
+            each row sums to 1, such as the mean of several softmaxes.
         y: Labels, int [N].
         model: The model, for its last op.
 
@@ -73,7 +74,7 @@ def compute(outputs: np.ndarray, y: np.ndarray, model: keras.Model | TFLiteModel
     """
     values = outputs.reshape(len(y), -1).astype(np.float64)
     predicted = values.argmax(axis=1)
-    confidence = _confidences(values, is_softmax=task_results.ends_in(model, "softmax"))
+    confidence = _confidences(values, model)
     # The bins (0, 1/15], (1/15, 2/15] and so on.
     bins = np.clip(np.ceil(confidence * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
     right, classes = predicted == y, values.shape[1]
@@ -103,11 +104,18 @@ def metrics_of(scores: ClassScores, others: Mapping[str, tuple[ClassScores, bool
     )
 
 
-def _confidences(values: np.ndarray, *, is_softmax: bool) -> np.ndarray:
+def _confidences(values: np.ndarray, model: keras.Model | TFLiteModel) -> np.ndarray:
     """The largest probability of each sample, [N, C] -> [N]; an int8 softmax does not sum to exactly 1."""
-    if is_softmax:
+    ends = (task_results.ends_in(model, activation) for activation in ("softmax", "sigmoid"))
+    if _sum_to_1(values) or any(ends):
         return np.clip(values.max(axis=1), 0.0, 1.0)
     return 1 / np.exp(values - values.max(axis=1, keepdims=True)).sum(axis=1)
+
+
+def _sum_to_1(values: np.ndarray) -> bool:
+    """Whether rows are probabilities of classes that exclude each other, up to steps of 1/256."""
+    rounding = min(0.1, values.shape[1] / 256)
+    return bool(values.min() >= 0 and np.abs(values.sum(axis=1) - 1).max() <= rounding)
 
 
 def _macro_f1(y: np.ndarray, predicted: np.ndarray, right: np.ndarray, weights: np.ndarray, classes: int) -> float:
