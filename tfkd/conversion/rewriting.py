@@ -354,9 +354,6 @@ def drop_unreachable_limits(content: bytes) -> bytes:
 
     Args:
         content: A .tflite by litert-quantizer.
-
-    Returns:
-        The changed file, or `content` where there are no such ops.
     """
     editor, changed = ModelEditor(content), False
     for op in editor.graph.operators:
