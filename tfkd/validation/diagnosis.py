@@ -119,7 +119,8 @@ class Finding:
         cause: The most likely cause.
         noise: The measured noise of the op.
         affected: Names of later layers whose noise comes from this one.
-        refinable: Whether `tfkd.convert` with `refine` takes away the noise without a change of the float model.
+        refinable: Whether `tfkd.convert`, of channels with `refine`, takes away the noise without a change of the float
+            model.
     """
 
     layer: str
