@@ -85,6 +85,15 @@ def streamed(seed: int) -> bytes:
     return made.bytes(x)
 
 
+def returned() -> bytes:
+    """A model that returns a variable which it has assigned before."""
+    made = Streamed(random.Random(0), kernel=3)
+    x = made.convolution(made.input((1, 3, 3, 2)))
+    handle = made.handle("last")
+    made.op("ASSIGN_VARIABLE", [handle, x], [])
+    return made.bytes(made.op("READ_VARIABLE", [handle], [made.same(x, made.shape(x))]))
+
+
 def buffered(cycles: int, slots: int = 3) -> bytes:
     """A convolution over the slots of a CIRCULAR_BUFFER."""
     made = Net(random.Random(0), kernel=3)
@@ -114,10 +123,10 @@ def test_circular_buffer_that_skips_runs_is_refused() -> None:
 
 
 def test_variables_persist_as_in_tflite_micro(tmp_path: Path) -> None:
-    models = [streamed(seed) for seed in range(24)]
+    models = [*(streamed(seed) for seed in range(24)), returned()]
     inputs = [samples(content, _RUNS, seed) for seed, content in enumerate(models)]
     programs = [micro.emit(content, name=f"n{i}", stream=i % 3 == 0) for i, content in enumerate(models)]
-    assert differing(range(24), native(tmp_path, programs, inputs), interpret(models, inputs)) == []
+    assert differing(range(25), native(tmp_path, programs, inputs), interpret(models, inputs)) == []
     steps = [step for program in programs for step in program.steps]
     assert any(step.startswith("READ_VARIABLE") for step in steps)  # a copy where the old value is needed later
     assert sum(step.startswith("READ_VARIABLE") for step in steps) < sum(step.startswith("ASSIGN") for step in steps)

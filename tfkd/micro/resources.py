@@ -134,7 +134,7 @@ def _without_copies(graph: Graph) -> Graph:
         state, value = op.inputs[0], op.outputs[0]
         end = assigned.get(state, len(graph.ops))
         same = graph.tensors[state].shape == graph.tensors[value].shape
-        if same and (n > end or _last_reader(graph, value) < end):
+        if same and value not in graph.outputs and (n > end or _last_reader(graph, value) < end):
             renamed[value] = state
     ops = tuple(
         dataclasses.replace(op, inputs=tuple(renamed.get(i, i) for i in op.inputs))
