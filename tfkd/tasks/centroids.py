@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tfkd._internal.types import JsonObject
 from tfkd.errors import ModelError
 from tfkd.tasks import bootstrap, grid, matching, pictures
+from tfkd.tasks.classification import sum_to_1
 from tfkd.tasks.matching import Matches
 from tfkd.tasks.task import ConstantAnswer, Metric, Scored, ScoredTask
 
@@ -24,8 +25,6 @@ _LEAST_SCORE = 0.05
 # Permutations of a test at 5 %: the value must be above all of them.
 _PERMUTATIONS = 19
 _LEAST = 10
-# Largest difference of the sum of probabilities from 1: those of an int8 softmax are rounded to 1/256.
-_SUM_TOLERANCE = 0.05
 
 
 class CentroidDetection(ScoredTask):
@@ -117,10 +116,7 @@ def _check_logits(outputs: np.ndarray) -> None:
     Raises:
         ModelError: The outputs of all cells are in 0..1 and sum to about 1.
     """
-    import numpy as np
-
-    sums = outputs.sum(axis=-1, dtype=np.float64)
-    if outputs.min() >= 0 and np.abs(sums - 1).max() <= _SUM_TOLERANCE and not np.isin(outputs, (0, 1)).all():
+    if sum_to_1(outputs):
         raise ModelError(
             "centroid_detection: outputs must be logits of cells. Received: cells that are >= 0 and sum to 1, as after "
             "a softmax. Use a model that ends before it."

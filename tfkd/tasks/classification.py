@@ -12,6 +12,25 @@ from tfkd.tasks.task import Metric, Task
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
+
+# Largest difference of the sum of probabilities from 1: those of an int8 softmax are rounded to 1/256.
+_SUM_TOLERANCE = 0.05
+
+
+def sum_to_1(outputs: np.ndarray) -> bool:
+    """Whether outputs are probabilities of classes that exclude each other, up to a rounding to 8 bits.
+
+    Values that are all 0 or 1 prove nothing: logits may be such.
+
+    Args:
+        outputs: Real outputs, [..., C].
+    """
+    import numpy as np
+
+    sums = outputs.sum(axis=-1, dtype=np.float64)
+    near = outputs.min() >= 0 and np.abs(sums - 1).max() <= _SUM_TOLERANCE
+    return bool(near and not np.isin(outputs, (0, 1)).all())
 
 
 class Classification(Task):

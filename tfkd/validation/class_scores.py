@@ -10,6 +10,7 @@ import numpy as np
 
 from tfkd._internal.types import JsonObject
 from tfkd.tasks import Value, bootstrap
+from tfkd.tasks.classification import sum_to_1
 from tfkd.validation import task_results
 
 if TYPE_CHECKING:
@@ -107,15 +108,9 @@ def metrics_of(scores: ClassScores, others: Mapping[str, tuple[ClassScores, bool
 def _confidences(values: np.ndarray, model: keras.Model | TFLiteModel) -> np.ndarray:
     """The largest probability of each sample, [N, C] -> [N]; an int8 softmax does not sum to exactly 1."""
     ends = (task_results.ends_in(model, activation) for activation in ("softmax", "sigmoid"))
-    if _sum_to_1(values) or any(ends):
+    if sum_to_1(values) or any(ends):
         return np.clip(values.max(axis=1), 0.0, 1.0)
     return 1 / np.exp(values - values.max(axis=1, keepdims=True)).sum(axis=1)
-
-
-def _sum_to_1(values: np.ndarray) -> bool:
-    """Whether rows are probabilities of classes that exclude each other, up to steps of 1/256."""
-    rounding = min(0.1, values.shape[1] / 256)
-    return bool(values.min() >= 0 and np.abs(values.sum(axis=1) - 1).max() <= rounding)
 
 
 def _macro_f1(y: np.ndarray, predicted: np.ndarray, right: np.ndarray, weights: np.ndarray, classes: int) -> float:
