@@ -11,6 +11,8 @@ from tfkd import data
 from tfkd.data import images, lazy
 from tfkd.data.reading import ReadingOptions
 
+pytestmark = pytest.mark.filterwarnings("ignore:Metadata Warning, tag 274 had too many entries")  # of Pillow
+
 FORMS = {
     "plain.jpg": {},
     "low.jpg": {"quality": 30},
@@ -39,6 +41,12 @@ def folder(tmp_path, monkeypatch):
         image.save(tmp_path / label / "upright.jpg", exif=upright)
         image.save(tmp_path / label / "turned_by_xmp.jpg", xmp=b'<x tiff:Orientation="6"/>')
         image.save(tmp_path / label / "turned_little_endian.jpg", exif=little)
+        for name, one, several in (
+            ("turned", b"\x03\0\0\0\x01\0", b"\x03\0\0\0\x02\0"),
+            ("turned_little_endian", b"\x03\0\x01", b"\x03\0\x02"),
+        ):
+            content = (tmp_path / label / f"{name}.jpg").read_bytes()
+            (tmp_path / label / f"{name}_by_two_values.jpg").write_bytes(content.replace(one, several, 1))
         image.convert("L").save(tmp_path / label / "gray.jpg")
         image.convert("CMYK").save(tmp_path / label / "cmyk.jpg")
         image.resize((50, 40)).save(tmp_path / label / "small.jpg")

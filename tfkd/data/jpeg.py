@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 # Images of a batch that are decoded at the same time.
 _PARALLEL = 16
 # What only Pillow reads as it should: EXIF data of either byte order with an orientation of 2 to 8 (0x0112, type SHORT,
-# one value) or one of another type; EXIF data in several parts, or with places of 64 bits; an orientation in XMP data;
-# a frame of four components, which are CMYK.
+# one value), of another type, or of several values, of which Pillow takes the first; EXIF data in several parts, or
+# with places of 64 bits; an orientation in XMP data; a frame of four components, which are CMYK.
 _OTHERS = (
-    rb"\x12\x01(\x03\x00\x01\x00\x00\x00[\x02-\x08]|[\x00-\x02\x04-\x1f]\x00\x01\x00\x00\x00)",
-    rb"\x01\x12\x00(\x03\x00\x00\x00\x01\x00[\x02-\x08]|[\x00-\x02\x04-\x1f]\x00\x00\x00\x01)",
+    rb"\x12\x01(\x03\x00(\x01\x00\x00\x00[\x02-\x08]|[\x02-\x7f]\x00\x00\x00)|[\x00-\x02\x04-\x1f]\x00\C\x00\x00\x00)",
+    rb"\x01\x12\x00(\x03\x00\x00\x00(\x01\x00[\x02-\x08]|[\x02-\x7f])|[\x00-\x02\x04-\x1f]\x00\x00\x00)",
     rb"Exif\x00\x00(II\+|MM\x00\+|\C*Exif\x00\x00)",
     rb"tiff:Orientation",
     rb"\x00\x14\x08\C\C\C\C\x04",
