@@ -214,15 +214,19 @@ def test_model_ships_where_the_contract_of_every_output_holds(models, validation
     assert "kind (classification, on host:plain): SHIP." in shipped.stdout
     assert "kind: not judged" in lacking.stdout
     assert "Verdict on all outputs: UNKNOWN" in lacking.stdout
+    assert "Only the output" not in shipped.stdout
     assert json.loads(CliRunner().invoke(cli.app, ["verdict", str(paths[0]), "--json"]).stdout)["missing"]
 
 
 def test_reports_of_other_files_or_of_no_named_output_are_no_verdict(models, validations, digits_int8, splits):
     other = judged(models[dict][1], "value", VALUE, max_mae=1.0)
+    renamed = {**validations["value"].to_json(), "output": "output_0", "outputs": ["output_0", "output_1", "output_2"]}
     for some, message in (
         ([validations["kind"], other], "all of one file. Received: reports of kind, value, and files of the SHA-256"),
         ([validations["kind"]] * 2, "one report for each output.*Received: reports of kind, kind"),
         ([], "Received: reports of no output"),
+        ([validations["kind"], renamed], "same names.*Received: output_0, output_1, output_2; and value, kind, low"),
+        ([validations["kind"], {"schema": "another"}], "Received: as number 2 the output None"),
         ([tfkd.validate(digits_int8, splits.test.sample(20), targets=["host:plain"])], "a named output.*--output-name"),
     ):
         with pytest.raises(InputError, match=message):

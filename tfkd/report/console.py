@@ -69,7 +69,7 @@ def outputs(record: JsonRecord) -> str:
     lines = []
     for name, one in record["outputs"].items():
         verdict, targets = one["verdict"], dict.fromkeys(row["target"] for row in one["rows"] if row["target"])
-        reason = words.headline(one) if verdict["status"] else "There is no limit."
+        reason = words.headline({**one, "output": None}) if verdict["status"] else "There is no limit."
         lines.append(f"{name} ({one['task']}, on {', '.join(targets)}): {verdict['status'] or 'no contract'}. {reason}")
     lines += [f"{name}: not judged" for name in record["missing"]]
     return "\n".join([*lines, f"Verdict on all outputs: {record['status']}"])

@@ -57,15 +57,16 @@ def judge(validations: Sequence[Validation | JsonRecord]) -> OutputsVerdict:
             or the content of their reports in JSON.
 
     Raises:
-        InputError: One is not of a named output, two are of the same one, or they are of different files.
+        InputError: One is not of a named output, two are of the same one, or they are of different files or name the
+            outputs of the file differently.
     """
     records = [dict(one) if isinstance(one, Mapping) else one.to_json() for one in validations]
-    for record in records:
-        if record.get("output") is None or record.get("outputs") is None or record.get("ship") is None:
+    for number, record in enumerate(records, 1):
+        if any(record.get(key) is None for key in ("output", "outputs", "ship", "models", "verdict")):
             raise InputError(
                 "verdict: each report must be the validation of a named output of the model that is to ship. Received: "
-                f"the output {record.get('output')!r} of {record.get('ship')!r}. Validate with output=NAME, on the "
-                "command line --output-name NAME."
+                f"as number {number} the output {record.get('output')!r} of {record.get('ship')!r}. Validate with "
+                "output=NAME, on the command line --output-name NAME."
             )
     names = [record["output"] for record in records]
     hashes = sorted({record["models"][record["ship"]]["sha256"] for record in records})
@@ -74,6 +75,12 @@ def judge(validations: Sequence[Validation | JsonRecord]) -> OutputsVerdict:
             "verdict: there must be one report for each output, all of one file. Received: reports of "
             f"{', '.join(names) or 'no output'}, and files of the SHA-256 {', '.join(one[:12] for one in hashes)}. "
             "Validate each output of the same file once."
+        )
+    if len(known_names := {", ".join(record["outputs"]) for record in records}) > 1:
+        raise InputError(
+            "verdict: all reports must have the same names for the outputs of the file. Received: "
+            f"{'; and '.join(sorted(known_names))}. Validate each output by its name in the signature of the file, or "
+            "each by that in the Keras model."
         )
     by_name = {record["output"]: record for record in records}
     known = records[0]["outputs"]
