@@ -83,7 +83,9 @@ def views_of(augment: Augment | None, seed: int) -> Views | None:
 
     if augment is None:
         return None
-    return tf.function(lambda x, ids, view: augment_view(augment, x, ids, view, seed=seed), reduce_retracing=True)
+    return tf.function(
+        lambda x, ids, view: augment_view(augment, x, ids, view, seed=seed), autograph=False, reduce_retracing=True
+    )
 
 
 def run(
