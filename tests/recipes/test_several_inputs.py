@@ -180,12 +180,15 @@ def test_teacher_without_an_input_is_found_before_the_training(folder):
     (finding,) = teacher_examination.examine(teacher, splits, CLASSIFICATION).findings
     assert finding.severity == "error"
     assert "'middle' of shape (4,)" in finding.evidence
+    other = keras.Sequential([keras.Input((4,), name="up"), keras.layers.Dense(3)])
+    (finding,) = teacher_examination.examine(other, splits, CLASSIFICATION).findings
+    assert "its input is 'up' of shape (4,)" in finding.evidence
 
 
 def test_scale_of_each_input_is_compared(folder):
     from tfkd.recipes import data_examination
 
-    x = {name: array.copy() for name, array in X.items()}
+    x = {**{name: array.copy() for name, array in X.items()}, "mask": X["side"] > 0}
     first, last = ({name: array[rows] for name, array in x.items()} for rows in (slice(0, 180), slice(180, COUNT)))
     last["left"] *= 255
     splits = data.from_arrays((first, Y[:180]), (last, Y[180:]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfkd import data, models
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.recipes import data_examination, recipe, teacher_examination, training
 
 CONFIG = recipe.training_config(epochs=3, batch_size=256, learning_rate=0.01)
@@ -137,6 +137,28 @@ def test_teacher_of_images_on_arrays_without_channels_names_the_axis():
     (finding,) = teacher_examination.examine(teacher, splits).findings
     assert finding.what == "The teacher does not fit the data."
     assert "x[..., None]" in finding.remedy
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.end = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.end(x)
+
+
+def test_subclassed_teacher_is_examined():
+    y = np.arange(200) % 2
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype("float32") + y[:, None]
+    splits, teacher = data.from_arrays((x[:160], y[:160]), (x[160:], y[160:]), validation=0.5), Subclassed()
+    teacher(x[:1])
+    teacher.set_weights([np.array([[-1, 1]] * 3, "float32"), np.array([1, -1], "float32")])
+    found = teacher_examination.examine(teacher, splits)
+    logits = splits.val.x @ np.array([[-1, 1]] * 3) + [1, -1]
+    assert (found.findings, found.accuracy) == ((), pytest.approx((logits.argmax(1) == splits.val.y).mean()))
+    with pytest.raises(ModelError, match=r"must take samples of the shape \(4,\)"):
+        teacher_examination.examine(teacher, data.from_arrays((np.c_[x, y], y), (np.c_[x, y] + 1, y)))
 
 
 def test_part_of_another_scale_is_a_warning():

@@ -83,7 +83,8 @@ def _sizes(split: data.Split) -> dict[str, float]:
     """The size that 99% of the values of some samples do not exceed, by the name of the input, empty for one input."""
     x = split.sample(min(_SCALED, len(split))).x[:]
     arrays = x.arrays if isinstance(x, data.NamedArrays) else {"": x}
-    return {name: float(np.quantile(np.abs(array), 0.99)) for name, array in arrays.items()}
+    # As floats, since NumPy has no quantile of truth values, such as those of a mask.
+    return {name: float(np.quantile(np.abs(array.astype("float32")), 0.99)) for name, array in arrays.items()}
 
 
 def examine_resemblance(splits: data.Splits) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import numpy as np
 from tfkd import data
 from tfkd._internal.types import Nest
 from tfkd.data.constant_answer import least_right
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 from tfkd.recipes.findings import Finding
 from tfkd.recipes.recipe import Recipe
 from tfkd.recipes.step_cache import read_state
@@ -56,11 +56,15 @@ def examine(teacher: keras.Model, splits: data.Splits, task: Task = CLASSIFICATI
         teacher: The teacher.
         splits: The data that the teacher sees.
         task: The task.
+
+    Raises:
+        ModelError: The teacher is a subclassed model that does not take the samples, or several inputs.
     """
     from tfkd.models import inputs
 
     split = splits.val if len(splits.val) else splits.train
     sample = split.sample(min(_SAMPLES, len(split)))
+    teacher = _with_shapes(teacher, sample)
     found = [*_examine_form(teacher, sample, task)]
     if not _fits(teacher, sample, task):
         return Examination(tuple(found))
@@ -138,6 +142,30 @@ def compare_scores(teacher: Examination, student_score: float, metric: Metric) -
     )
 
 
+def _with_shapes(teacher: keras.Model, sample: data.Split) -> keras.Model:
+    """A teacher that tells the shapes of its input and output, which a subclassed one does not.
+
+    Raises:
+        ModelError: A subclassed teacher does not take the samples.
+    """
+    import keras
+
+    from tfkd.models import inputs
+
+    if hasattr(teacher, "output_shape"):
+        return teacher
+    if isinstance(sample.x, data.NamedArrays):
+        inputs.of(teacher)  # raises
+    symbolic = keras.Input(sample.input_shape)
+    try:
+        return keras.Model(symbolic, teacher(symbolic, training=False), name=teacher.name)
+    except Exception as error:  # of the user's code
+        raise ModelError(
+            f"The teacher {teacher.name!r} must take samples of the shape {sample.input_shape}. Received: {error}. "
+            "Give the teacher that was trained on this data set."
+        ) from error
+
+
 def _examine_form(teacher: keras.Model, sample: data.Split, task: Task) -> Iterator[Finding]:
     """Outputs that are not logits by the graph of the model, and shapes that do not fit the data."""
     from tfkd.models import logits
@@ -152,7 +180,8 @@ def _examine_form(teacher: keras.Model, sample: data.Split, task: Task) -> Itera
             "Save the teacher with one output of logits [batch, classes]: without a softmax at its end.",
         )
     if not _fits(teacher, sample, task) and isinstance(teacher.output_shape, tuple):
-        shape = teacher.input_shape[1:] if isinstance(teacher.input_shape, tuple) else _inputs_of(teacher)
+        several = isinstance(sample.x, data.NamedArrays) or not isinstance(teacher.input_shape, tuple)
+        shape = _inputs_of(teacher) if several else teacher.input_shape[1:]
         yield Finding(
             "error",
             "The teacher does not fit the data.",
