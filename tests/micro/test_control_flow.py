@@ -100,6 +100,22 @@ def flow_net(seed: int) -> bytes:
     return made.bytes(made.repeated(largest, x, y))
 
 
+def flagged() -> bytes:
+    """A loop whose condition is a state that starts as a constant."""
+    made = Flow(random.Random(1))
+    start = [made.tensor((1,), "bool", np.array([True])), made.input(_SHAPE)]
+    with made.subgraph(start) as (condition, (flag, _)):
+        made.graph.outputs = [flag]
+    with made.subgraph(start) as (body, (_, x)):
+        y = made.mixed(x, x)
+        options = schema.ArgMaxOptionsT(outputType=schema.TensorType.INT32)
+        largest = made.op("ARG_MAX", [y, made.ints(1)], [made.tensor((1,), "int32")], options)
+        made.graph.outputs = [made.less(largest, made.ints([0])), y]
+    ends = [made.twin(made.graph.tensors[i]) for i in start]
+    made.op("WHILE", start, ends, schema.WhileOptionsT(condSubgraphIndex=condition, bodySubgraphIndex=body))
+    return made.bytes(made.mixed(ends[1], ends[1]))
+
+
 def check_bits(seeds: Sequence[int], folder: Path) -> None:
     models = [flow_net(seed) for seed in seeds]
     inputs = [samples(content, 8, seed) for seed, content in zip(seeds, models, strict=True)]
@@ -111,6 +127,12 @@ def check_bits(seeds: Sequence[int], folder: Path) -> None:
 
 def test_loops_and_branches_compute_the_bits_of_tflite_micro(tmp_path: Path) -> None:
     check_bits(range(24), tmp_path)
+
+
+def test_constant_condition_of_the_first_turn(tmp_path: Path) -> None:
+    content = flagged()
+    rows = samples(content, 8)
+    assert np.array_equal(native(tmp_path, [micro.emit(content)], [rows])[0], interpret([content], [rows])[0])
 
 
 @pytest.mark.campaign

@@ -92,7 +92,7 @@ def array_text(label: str, values: np.ndarray, section: str = "", packed: bool =
         section: Macro that stands behind the name.
         packed: Whether they are results of `lowering.channel_pairs.packed_weights`, which each core orders as it needs.
     """
-    numbers = values.reshape(-1)
+    numbers = values.reshape(-1).astype("int8") if values.dtype == bool else values.reshape(-1)
     to_text = float_text if values.dtype == np.float32 else str
     items = _packed(numbers) if packed else map(to_text, numbers.tolist())
     text = textwrap.fill(", ".join(items), 118, break_on_hyphens=False)
