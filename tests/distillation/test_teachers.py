@@ -67,6 +67,16 @@ def softmaxed(model):
     return keras.Model(model.inputs, keras.layers.Lambda(lambda z: keras.ops.softmax(z))(model.output))
 
 
+def test_ensemble_refuses_a_subclassed_model():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    for models in ([Own(), net(8)], [net(8), Own()]):
+        with pytest.raises(ModelError, match=r"the subclassed Own\. Give keras\.Model"):
+            teachers.ensemble(models)
+
+
 def test_ensemble_refuses_a_model_of_probabilities():
     with pytest.raises(InputError, match="teacher must return logits"):
         teachers.ensemble([net(8), softmaxed(net(8))])

@@ -270,7 +270,7 @@ class ImageReader:
 
 
 class ColorReader(ImageReader):
-    """Decodes color images; those that need no step but decoding inside of `tf.data`."""
+    """Decodes color images; those whose pixels `tf.data` computes as Pillow does inside of `tf.data`."""
 
     def lookup(self) -> Callable[[tf.Tensor], tf.Tensor]:
         """A function of the numbers of images, int64 [B], that returns them, uint8 [B, H, W, 3]."""

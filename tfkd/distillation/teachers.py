@@ -57,8 +57,13 @@ def ensemble(
             "'probabilities'."
         )
     for model in models:
+        if not keras_compat.shows_layers(model):
+            raise ModelError(
+                f"ensemble: models must show their inputs. Received: the subclassed {type(model).__name__}. Give "
+                "keras.Model(inputs, model(inputs)) instead."
+            )
         logits.check_gives_logits("teacher", model)
-    several = keras_compat.shows_layers(models[0]) and len(models[0].inputs) > 1
+    several = len(models[0].inputs) > 1
     shapes = {
         f"{', '.join(sorted(map(str, model_inputs.of(model)))) if several else model.input_shape} -> "
         f"{model.output_shape[1:]}"
