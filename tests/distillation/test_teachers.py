@@ -4,7 +4,7 @@ import pytest
 
 import tfkd
 from tfkd.distillation import teachers
-from tfkd.errors import InputError
+from tfkd.errors import InputError, ModelError
 
 RNG = np.random.default_rng(0)
 DIGITS = tfkd.data.load("digits")
