@@ -107,7 +107,7 @@ def float_text(value: float | np.float32) -> str:
     >>> [float_text(x) for x in (1.0, -0.1, 1e-30)]
     ['1.0f', '-0.1f', '1e-30f']
     """
-    return f"{np.float32(value)}f"
+    return f"{np.float32(value)!s}f"
 
 
 def _packed(words: np.ndarray) -> list[str]:
