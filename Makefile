@@ -53,7 +53,7 @@ test: install
 	$(PYTEST) --durations 10 $(PYTEST_ARGS)
 
 test-all: install
-	@echo 'The campaigns come on top of the tests, which take about 15 minutes on 2 cores.'
+	@echo 'The campaigns come on top of the tests, which take about 13 minutes on 2 cores.'
 	$(PYTEST) --durations 25 -m '' $(PYTEST_ARGS)
 
 test-lowest: $(VENV)-lowest/installed
