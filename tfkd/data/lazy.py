@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -221,7 +222,9 @@ def first_tried(dataset: tf.data.Dataset, look_up: Lookup) -> tf.data.Dataset:
         repeated = (tf.data.Dataset.from_tensors(one).repeat() for one in found)
         return tf.data.Dataset.zip(tf.data.Dataset.range(expected, end), *repeated)
 
-    tried = dataset.enumerate().map(plain(attempt), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    # Not AUTOTUNE, which starts with one and takes more than a pass of a few thousand images to find the others.
+    parallel = 2 * (os.cpu_count() or 1)
+    tried = dataset.enumerate().map(plain(attempt), num_parallel_calls=parallel, deterministic=True)
     tried = tried.ignore_errors().scan(tf.constant(0, tf.int64), plain(with_expected))
     return tried.flat_map(plain(with_missing))
 
