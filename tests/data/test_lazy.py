@@ -176,7 +176,7 @@ def test_batches_at_which_a_look_up_raises_have_their_step(failing):
         with tf.control_dependencies(checks):
             return 10 * found
 
-    dataset = lazy.first_tried(tf.data.Dataset.zip(rows, tf.data.Dataset.from_tensors(7).repeat()), look_up)
+    dataset = lazy.first_tried(tf.data.Dataset.zip(rows, tf.data.Dataset.from_tensors(7).repeat()), look_up, 2)
     found = {int(step): (int(at), x.tolist()) for step, at, x, _, _ in dataset.as_numpy_iterator()}
     expected = [[0, 10], [20, 30], [40]]
     assert list(found) == [0, 1, 2]

@@ -250,7 +250,7 @@ def batch_dataset(
         return make(samples_of_step, rows_of_step, epoch)
 
     dataset = tf.data.Dataset.from_tensors(0).flat_map(_plain(order))
-    dataset = first_tried(dataset, fast[0]) if fast else dataset
+    dataset = first_tried(dataset, fast[0], batch_size * sample_size(samples.x)) if fast else dataset
     dataset = dataset.map(
         _plain(tried_batch if fast else batch), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )

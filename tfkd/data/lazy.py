@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 IN_MEMORY_BYTES = 256 << 20
 # More files than this are not read at the start, however small they are.
 IN_MEMORY_FILES = 100_000
+# Batches that are read at a time have at most so many values: 256 MB of images in uint8.
+_AT_A_TIME = 1 << 28
 # Samples that are read at a time where all are needed one after the other.
 _CHUNK = 256
 
@@ -196,12 +198,13 @@ def first_success(dataset: tf.data.Dataset, functions: Sequence[Callable[..., Ne
     return last.take(1)
 
 
-def first_tried(dataset: tf.data.Dataset, look_up: Lookup) -> tf.data.Dataset:
+def first_tried(dataset: tf.data.Dataset, look_up: Lookup, values: int) -> tf.data.Dataset:
     """The samples of batches by a look-up that may raise, which is prepared once: `first_success` takes longer.
 
     Args:
         dataset: Batches (rows [B], epoch), and one without rows at the end.
         look_up: Function of rows.
+        values: Number of values in a batch, > 0, which limits the number of batches that are read at a time.
 
     Returns:
         For each batch but the empty one (step, found_step, x, rows, epoch). Where the look-up raised, found_step, x and
@@ -223,7 +226,7 @@ def first_tried(dataset: tf.data.Dataset, look_up: Lookup) -> tf.data.Dataset:
         return tf.data.Dataset.zip(tf.data.Dataset.range(expected, end), *repeated)
 
     # Not AUTOTUNE, which starts with one and takes more than a pass of a few thousand images to find the others.
-    parallel = 2 * (os.cpu_count() or 1)
+    parallel = max(1, min(2 * (os.cpu_count() or 1), _AT_A_TIME // max(1, values)))
     tried = dataset.enumerate().map(plain(attempt), num_parallel_calls=parallel, deterministic=True)
     tried = tried.ignore_errors().scan(tf.constant(0, tf.int64), plain(with_expected))
     return tried.flat_map(plain(with_missing))
