@@ -98,7 +98,7 @@ class _Flat:
         for result, state in zip(kept, states, strict=True):
             if result != state:
                 self._copy(op, result, state)
-        self._add_mark("LOOP_END", states)  # reads them, so that their memory is theirs up to here
+        self._add_mark("LOOP_END", states)  # reads the states, which keeps their memory until here
 
     def _inline(self, op: Op, option: str, sources: Sequence[int]) -> list[int]:
         """Adds the ops of a subgraph that takes some tensors; returns its outputs."""

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import statistics
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
-from equal_budget import Row, Rows, file_name
+from equal_budget import Row, Rows, chosen, file_name, spread
 
 import tfkd
 from tfkd.data import Splits
@@ -88,8 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
-    wanted = [(name, seed) for seed in range(options.seeds) for name in options.only]
-    bench.rows.fill(wanted, bench.run, float("inf"))
+    bench.rows.fill(chosen(options), bench.run)
     print(bench.table())
 
 
@@ -174,8 +172,7 @@ class Bench:
         for name in CONTESTANTS:
             found = [100 * row["validation"] for row in self.rows.finished() if row["name"] == name]
             if found:
-                spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
-                lines.append(f"{name:34}{f'{statistics.mean(found):.2f}{spread}':>16}{len(found):>7}")
+                lines.append(f"{name:34}{spread(found, 2):>16}{len(found):>7}")
         return "\n".join(lines)
 
 

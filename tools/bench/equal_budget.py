@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -73,7 +74,9 @@ class Rows:
         found = [json.loads(path.read_text()) for path in sorted(self.folder.glob("run-*.json"))]
         return [row for row in found if row["budget"] == self.budget]
 
-    def fill(self, wanted: Sequence[tuple[str, int]], work: Callable[[str, int, str], Row], minutes: float) -> None:
+    def fill(
+        self, wanted: Sequence[tuple[str, int]], work: Callable[[str, int, str], Row], minutes: float = float("inf")
+    ) -> None:
         """Computes the missing rows, one after the other.
 
         Args:
@@ -102,6 +105,17 @@ class Rows:
             atomic.write(self.folder / f"run-{file_name(name, seed)}-{budget}.json", json.dumps(row))
             figures = [f"{key} {row[key]:.5g}" for key in row if isinstance(row[key], float)]
             print(f"{title}: {', '.join(figures)}", flush=True)
+
+
+def chosen(options: argparse.Namespace) -> list[tuple[str, int]]:
+    """Methods and seeds of the options `only` and `seeds`, all methods of a seed before the next seed."""
+    return [(name, seed) for seed in range(options.seeds) for name in options.only]
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Mean, and standard deviation of several values."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def file_name(name: str, seed: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import equal_budget
 import keras
 import numpy as np
-from equal_budget import Row, Rows
+from equal_budget import Row, Rows, spread
 
 import tfkd
 from tfkd.data.augmentation import crop_flip
@@ -46,8 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
-    wanted = [(name, seed) for seed in range(options.seeds) for name in options.only]
-    bench.rows.fill(wanted, bench.run, options.minutes)
+    bench.rows.fill(equal_budget.chosen(options), bench.run, options.minutes)
     print(bench.table())
 
 
@@ -120,7 +119,7 @@ class Bench:
             if found:
                 last, selected = ([100 * row[key] for row in found] for key in ("last", "selected"))
                 gain = f"{statistics.mean(last) - 100 * statistics.mean(base):+.2f}" if base else "-"
-                lines.append(f"{name:24}{spread(last):>16}{spread(selected):>18}{gain:>16}{len(found):>7}")
+                lines.append(f"{name:24}{spread(last, 2):>16}{spread(selected, 2):>18}{gain:>16}{len(found):>7}")
         return "\n".join(lines)
 
 
@@ -145,11 +144,6 @@ def smoothed(y: Any, logits: Any) -> Any:
     """Cross-entropy with label smoothing of 0.1."""
     target = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y, (-1,)), "int32"), logits.shape[-1])
     return keras.losses.categorical_crossentropy(target, logits, from_logits=True, label_smoothing=0.1)
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and standard deviation of several values."""
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ part is the validation part. The test part is not read.
 from __future__ import annotations
 
 import argparse
-import statistics
 from pathlib import Path
 
 import keras
 import numpy as np
-from equal_budget import Row, Rows
+from equal_budget import Row, Rows, chosen, spread
 
 import tfkd
 from tfkd.data import Splits
@@ -50,8 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
-    wanted = [(name, seed) for seed in range(options.seeds) for name in options.only]
-    bench.rows.fill(wanted, bench.run, float("inf"))
+    bench.rows.fill(chosen(options), bench.run)
     print(bench.table())
 
 
@@ -94,7 +92,7 @@ class Bench:
         for name in CONTESTANTS:
             found = [row for row in self.rows.finished() if row["name"] == name]
             if found:
-                cells = [_spread([100 * row[kind] for row in found]) for kind in ("alone", "KD")]
+                cells = [spread([100 * row[kind] for row in found]) for kind in ("alone", "KD")]
                 lines.append(f"| {name} | {' | '.join(cells)} | {len(found)} |")
         return "\n".join(lines)
 
@@ -109,11 +107,6 @@ def divided(data: str, seed: int) -> Splits:
     train, val = ((x - mean) / deviation for x in parts)
     made = tfkd.data.from_arrays((train, splits.train.y), (val, splits.val.y), validation=0.0)
     return Splits(made.train, made.test, made.test)
-
-
-def _spread(values: list[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
 
 
 if __name__ == "__main__":

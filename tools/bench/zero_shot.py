@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
 
 import keras
 import numpy as np
+from equal_budget import spread
 
 import tfkd
 from tfkd.data.sources import shapes
@@ -38,13 +38,8 @@ def main() -> None:
     found = [run(options, seed) for seed in range(options.seeds)]
     print(f"| question | chance | zero-shot | text of the caption itself | labels | test images |\n|{'---|' * 6}")
     for question, words in QUESTIONS.items():
-        cells = [_spread([100 * one[question][place] for one in found]) for place in range(3)]
+        cells = [spread([100 * one[question][place] for one in found]) for place in range(3)]
         print(f"| {question} | {100 / len(words):.1f} | {' | '.join(cells)} | {found[0][question][3]} |")
-
-
-def _spread(values: list[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
 
 
 def run(options: argparse.Namespace, seed: int) -> dict[str, tuple[float, float, float, int]]:
